@@ -1,0 +1,86 @@
+"""Bootstrap intervals of RewardBench's figures: items are drawn again within each subset."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tulu.reward_models.sections import TIES, Data, Scored, as_ties, credit, final_score, group, section_scores
+from tulu.reward_models.ties import WEIGHTS, ties_terms
+
+Interval = tuple[float, float]
+Floats = npt.NDArray[np.float64]
+
+_CELLS = 2_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Intervals:
+    """95 % percentile intervals; None for the final score where there is none."""
+
+    subsets: dict[str, Interval]
+    sections: dict[str, Interval]
+    score: Interval | None
+
+
+def bootstrap(items: Sequence[Scored], data: Data, seed: int, resamples: int = 1000) -> Intervals:
+    """Percentile intervals from `resamples` draws with replacement within each subset (Ties: of its prompts)."""
+    rng = np.random.default_rng(seed)
+    groups = group(items, data)
+    draws = {name: _draws(rows, data, resamples, rng) for name, rows in groups.items()}
+    defined = {name: values for name, values in draws.items() if not np.isnan(values).any()}
+    sections: list[dict[str, float]] = []
+    scores: list[float] = []
+    counts = {name: len(rows) for name, rows in groups.items()}
+    for k in range(resamples):
+        accuracies = {name: float(values[k]) for name, values in defined.items()}
+        sections.append(section_scores(accuracies, data))
+        score = _free_score(accuracies, counts) if data == "free" else final_score(sections[-1])
+        if score is not None:
+            scores.append(score)
+    return Intervals(
+        {name: _interval(values) for name, values in defined.items()},
+        {name: _interval(np.array([drawn[name] for drawn in sections])) for name in sections[0]},
+        _interval(np.array(scores)) if scores else None,
+    )
+
+
+def _draws(items: Sequence[Scored], data: Data, resamples: int, rng: np.random.Generator) -> Floats:
+    """(resamples,) accuracies of one subset; NaN where undefined."""
+    if data == "v2" and items[0].subset == TIES:
+        return _ties_draws(items, resamples, rng)
+    credits = np.array([credit(item, data) for item in items])
+    return _means(credits, resamples, rng)
+
+
+def _means(values: Floats, resamples: int, rng: np.random.Generator) -> Floats:
+    block = max(1, _CELLS // len(values))
+    parts = [
+        values[rng.integers(len(values), size=(min(block, resamples - start), len(values)))].mean(axis=1)
+        for start in range(0, resamples, block)
+    ]
+    return np.concatenate(parts)
+
+
+def _ties_draws(items: Sequence[Scored], resamples: int, rng: np.random.Generator) -> Floats:
+    terms = np.array(
+        [[np.nan if term is None else term for term in row] for row in ties_terms([as_ties(item) for item in items])]
+    )
+    drawn = terms[rng.integers(len(terms), size=(resamples, len(terms)))]
+    count = (~np.isnan(drawn)).sum(axis=1)
+    means = np.nansum(drawn, axis=1) / np.maximum(count, 1)
+    # A draw without a prompt that has both rows has no score; it is left out of the interval rather than counted as 0.
+    scores = means @ np.array(WEIGHTS)
+    usable = scores[count[:, 2] > 0]
+    return np.resize(usable, resamples) if len(usable) else np.full(resamples, np.nan)
+
+
+def _free_score(accuracies: Mapping[str, float], counts: Mapping[str, int]) -> float | None:
+    total = sum(counts[name] for name in accuracies)
+    return sum(accuracies[name] * counts[name] for name in accuracies) / total if total else None
+
+
+def _interval(values: Floats) -> Interval:
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)

@@ -1,0 +1,166 @@
+"""The result of an evaluation for people and for programs: table, chart, results.json."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tulu.reward_models.intervals import Interval, Intervals
+from tulu.reward_models.sections import FINAL_WEIGHTS, V2_SUBSETS, Data, Summary
+from tulu.reward_models.targets import TARGETS
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that is said about one set of scores."""
+
+    title: str
+    summary: Summary
+    intervals: Intervals
+    baselines: Mapping[str, Summary] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What the scores depend on: model, kind, template and its hash, lengths, versions."""
+    notes: Sequence[str] = ()
+    """What a reader must know: truncated rows, unparsable verdicts."""
+    counts: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of results.json; undefined figures are null."""
+        return finite(
+            {
+                **self.summary.as_json(),
+                "intervals": {
+                    "subsets": self.intervals.subsets,
+                    "sections": self.intervals.sections,
+                    "score": self.intervals.score,
+                },
+                "baselines": {name: summary.as_json() for name, summary in self.baselines.items()},
+                "counts": dict(self.counts),
+                "notes": list(self.notes),
+                "settings": dict(self.settings),
+            }
+        )
+
+
+def finite(value: Any) -> Any:
+    """The value with NaN and infinities as null, which JSON has no word for."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(entry) for entry in value]
+    return value
+
+
+def dumps(value: Any) -> str:
+    """Indented JSON without NaN."""
+    return json.dumps(finite(value), indent=2, ensure_ascii=False)
+
+
+def print_report(report: Report, console: Console, compare: bool = False) -> None:
+    """The tables on screen."""
+    console.print(_subsets_table(report))
+    if report.summary.sections and report.summary.data != "v2":
+        console.print(_sections_table(report))
+    score = report.summary.score
+    console.print(f"[bold]Score {_percent(score)}[/bold] {_span(report.intervals.score)}   {_counted(report.summary)}")
+    for note in report.notes:
+        console.print(f"[yellow]{note}[/yellow]", highlight=False)
+    if compare:
+        console.print(compare_table(report.title, report.summary))
+
+
+def _subsets_table(report: Report) -> Table:
+    table = Table(title=report.title, title_justify="left")
+    table.add_column("subset")
+    for name in ("items", "accuracy", "95 %", *report.baselines):
+        table.add_column(name, justify="right")
+    for name, subset in report.summary.subsets.items():
+        beside = [_percent(baseline.subsets[name].accuracy) for baseline in report.baselines.values()]
+        table.add_row(name, str(subset.count), _percent(subset.accuracy), _span(report.intervals.subsets.get(name)), *beside)
+    return table
+
+
+def _sections_table(report: Report) -> Table:
+    table = Table()
+    table.add_column("section")
+    for name in ("score", "95 %", *report.baselines):
+        table.add_column(name, justify="right")
+    for name, value in report.summary.sections.items():
+        beside = [_percent(baseline.sections[name]) for baseline in report.baselines.values()]
+        table.add_row(name, _percent(value), _span(report.intervals.sections.get(name)), *beside)
+    absent = [name for name in FINAL_WEIGHTS if name not in report.summary.sections]
+    if absent:
+        table.caption = f"no rows of {', '.join(absent)}: the score is the mean of the others"
+    return table
+
+
+def compare_table(title: str, summary: Summary) -> Table:
+    """Published figures beside one's own, best first."""
+    names = compare_sections(summary.data)
+    table = Table(title=f"RewardBench {summary.data}: published, and this one", title_justify="left")
+    table.add_column("model")
+    table.add_column("kind")
+    for name in ("score", *names):
+        table.add_column(name, justify="right")
+    own = summary.score if summary.score is not None else -1.0
+    rows = [(target.score, target.model, target.kind, target.sections) for target in TARGETS[summary.data]]
+    figures = tuple(None if name not in summary.sections else 100 * summary.sections[name] for name in names)
+    rows.append((100 * own, f"[bold]{title}[/bold]", "this", figures))
+    for score, model, kind, sections in sorted(rows, key=lambda row: row[0], reverse=True):
+        cells = ["–" if value is None else f"{value:.2f}" for value in sections]
+        table.add_row(model, kind, f"{score:.2f}", *cells)
+    table.caption = "A gap of a point is no gap: reruns of published models differ by up to 0.94 points a subset."
+    return table
+
+
+def compare_sections(data: Data) -> tuple[str, ...]:
+    """The columns of a published table; empty for free data, which nobody publishes."""
+    return {"v1": tuple(FINAL_WEIGHTS), "v2": V2_SUBSETS, "free": ()}[data]
+
+
+def draw_chart(report: Report, path: Path) -> None:
+    """Accuracy and interval of every subset beside its length baselines, as a PNG."""
+    # matplotlib takes a third of a second to import; the figure object needs no display.
+    from matplotlib.figure import Figure
+
+    names = [name for name, subset in report.summary.subsets.items() if subset.accuracy is not None]
+    figure = Figure(figsize=(9, 1.2 + 0.36 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    rows = list(range(len(names)))[::-1]
+    values = [100 * (report.summary.subsets[name].accuracy or 0.0) for name in names]
+    spans = [report.intervals.subsets[name] for name in names]
+    errors = [
+        [max(0.0, value - 100 * low) for value, (low, _) in zip(values, spans, strict=True)],
+        [max(0.0, 100 * high - value) for value, (_, high) in zip(values, spans, strict=True)],
+    ]
+    axes.barh(rows, values, xerr=errors, color="#4c72b0", height=0.6, label=report.title, capsize=2)
+    for (label, baseline), marker in zip(report.baselines.items(), "|xo", strict=False):
+        points = [100 * (baseline.subsets[name].accuracy or 0.0) for name in names]
+        axes.scatter(points, rows, marker=marker, color="black", zorder=3, s=28, label=label)
+    axes.set_yticks(rows, [f"{name} ({report.summary.subsets[name].count})" for name in names])
+    axes.set_xlim(0, 102)
+    axes.set_xlabel("accuracy, %, with 95 % bootstrap interval")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16 if len(names) < 8 else -0.06), ncols=4, frameon=False, fontsize=8)
+    partial = path.with_suffix(".partial.png")
+    figure.savefig(partial, dpi=120)
+    partial.rename(path)
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.2f}"
+
+
+def _span(interval: Interval | None) -> str:
+    return "" if interval is None else f"{100 * interval[0]:.1f} … {100 * interval[1]:.1f}"
+
+
+def _counted(summary: Summary) -> str:
+    items = sum(subset.count for subset in summary.subsets.values())
+    return f"{items} items, {summary.ties} exact ties, {summary.missing} with missing scores"

@@ -1,0 +1,104 @@
+"""The Ties subset of RewardBench 2: many right answers, which should score alike and above every wrong one.
+
+Formula: RewardBench 2 (arXiv 2506.01937) and allenai/reward-bench, rewardbench/utils.py @ 05a9005. Every comparison is strict.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tulu.errors import DataError
+
+WEIGHTS = (0.30, 0.30, 0.20, 0.20, 0.01)
+"""Of: tied accuracy, ref accuracy, gap above spread, harder gap above spread, margin."""
+
+_ID = re.compile(r"(ref|tied):(.+)")
+
+Terms = tuple[float | None, float | None, float | None, float | None, float | None]
+"""One prompt's share of the five terms, in the order of WEIGHTS; None where the prompt has no say in a term."""
+
+
+@dataclass(frozen=True, slots=True)
+class TiesAnswer:
+    """Scores of one Ties item; NaN where a score is missing."""
+
+    id: str
+    """ref:K has one correct answer, tied:K several, of the same prompt K."""
+    correct: Sequence[float]
+    incorrect: Sequence[float]
+    where: str = ""
+    """FILE:LINE, for messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    gap: float
+    """Lowest correct score minus highest incorrect one; NaN where a score is missing."""
+    spread: float
+    """Highest minus lowest correct score."""
+
+
+def ties_terms(answers: Sequence[TiesAnswer]) -> list[Terms]:
+    """Terms of every prompt K, in the order of first appearance; a missing score makes its prompt's comparisons false."""
+    sides: dict[str, dict[str, _Side]] = {}
+    for answer in answers:
+        kind, key = split_id(answer)
+        if kind in sides.setdefault(key, {}):
+            raise DataError(f"{_name(answer)}: the id appears twice; every ref:K and tied:K may appear once")
+        sides[key][kind] = _side(answer, kind)
+    return [_terms(by_kind.get("ref"), by_kind.get("tied")) for by_kind in sides.values()]
+
+
+def ties_score(terms: Sequence[Terms]) -> float | None:
+    """Weighted sum of the means of the five terms, between -0.01 and 1.01.
+
+    An accuracy of which there is no prompt is 0, as upstream. None where no prompt has both its ref and its tied row,
+    since the last three terms then have no value (upstream yields NaN).
+    """
+    if not any(term[2] is not None for term in terms):
+        return None
+    total = 0.0
+    for weight, column in zip(WEIGHTS, zip(*terms, strict=True), strict=True):
+        present = [value for value in column if value is not None]
+        total += weight * (sum(present) / len(present) if present else 0.0)
+    return total
+
+
+def split_id(answer: TiesAnswer) -> tuple[str, str]:
+    """(ref or tied, K) of an item's id; DataError for any other id."""
+    match = _ID.fullmatch(answer.id)
+    if match is None:
+        raise DataError(f"{_name(answer)}: a Ties id is ref:K (one correct answer) or tied:K (several), of the same prompt K")
+    return match[1], match[2]
+
+
+def _side(answer: TiesAnswer, kind: str) -> _Side:
+    if not answer.correct or not answer.incorrect:
+        raise DataError(f"{_name(answer)}: a Ties item needs at least one chosen and one rejected score")
+    if kind == "tied" and len(answer.correct) < 2:
+        raise DataError(f"{_name(answer)}: a tied item needs two or more chosen scores; with one, call it ref:K")
+    if any(math.isnan(score) for score in (*answer.correct, *answer.incorrect)):
+        return _Side(math.nan, math.nan)
+    return _Side(min(answer.correct) - max(answer.incorrect), max(answer.correct) - min(answer.correct))
+
+
+def _terms(ref: _Side | None, tied: _Side | None) -> Terms:
+    ref_right = None if ref is None else float(ref.gap > 0)
+    tied_right = None if tied is None else float(tied.gap > 0)
+    if ref is None or tied is None:
+        return tied_right, ref_right, None, None, None
+    harder = math.nan if math.isnan(ref.gap) or math.isnan(tied.gap) else min(ref.gap, tied.gap)
+    return tied_right, ref_right, float(tied.gap > tied.spread), float(harder > tied.spread), _margin(harder, tied.spread)
+
+
+def _margin(gap: float, spread: float) -> float:
+    """tanh(gap / spread - 1), with x/0 = ±inf and 0/0 (or a missing score) worth 0."""
+    if spread == 0 and gap != 0 and not math.isnan(gap):
+        return math.copysign(1.0, gap)
+    ratio = gap / spread if spread else math.nan
+    return 0.0 if math.isnan(ratio) else math.tanh(ratio - 1)
+
+
+def _name(answer: TiesAnswer) -> str:
+    return f"{answer.where}: id {answer.id!r}" if answer.where else f"id {answer.id!r}"
