@@ -1,0 +1,1 @@
+"""Post-training recipes: SFT, DPO, reward models, RLVR and evaluation."""
