@@ -1,0 +1,76 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tulu.errors import RecipeError
+from tulu.verifiers.contract import GoldError
+from tulu.verifiers.registry import VERIFIERS, check_gold, check_name, find
+
+OWN = """
+from tulu.types import Verdict
+
+def score(completion, ground_truth, prompt):
+    return completion == ground_truth + prompt
+
+def unsure(completion, ground_truth):
+    return None
+
+def broken(completion, ground_truth):
+    raise KeyError("x")
+
+def three(completion, ground_truth, third):
+    return 1
+
+def check(ground_truth):
+    assert isinstance(ground_truth, str), "must be text"
+"""
+
+
+def test_a_mistyped_name_is_told_its_nearest() -> None:
+    with pytest.raises(RecipeError, match="gsm8k"):
+        check_name("gsm8")
+    with pytest.raises(RecipeError, match="known are"):
+        check_name("???")
+
+
+def test_upper_case_is_the_same_name() -> None:
+    assert find("GSM8K") is VERIFIERS["gsm8k"]
+
+
+def test_golds_are_checked_by_name() -> None:
+    check_gold("gsm8k", "18")
+    with pytest.raises(GoldError):
+        check_gold("gsm8k", "eighteen")
+
+
+def test_a_file_of_the_users_own(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(OWN)
+    verifier = find(f"{file}:score")
+    assert verifier("ab", "a", prompt="b").score == 1
+    assert verifier("ab", "a", prompt="c").score == 0
+    assert find(f"{file}:unsure")("ab", "a").status == "error"
+    assert find(f"{file}:broken")("ab", "a").detail.startswith("KeyError")
+    with pytest.raises(GoldError, match="must be text"):
+        verifier.check(3)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("nowhere.py:score", "no file"), ("{mine}:scor", "it has"), ("{mine}:three", "must take"), ("{bad}:f", "imported")],
+)
+def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, name: str, told: str) -> None:
+    mine, bad = tmp_path / "mine.py", tmp_path / "bad.py"
+    mine.write_text(OWN)
+    bad.write_text("1/0")
+    with pytest.raises(RecipeError, match=told):
+        find(name.format(mine=mine, bad=bad))
+
+
+def test_the_registry_imports_nothing_heavy() -> None:
+    heavy = {"torch", "transformers", "sympy", "math_verify", "ray", "datasets", "pydantic"}
+    code = "import sys, tulu.verifiers.registry, tulu.grading; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert not heavy & set(done.stdout.split())

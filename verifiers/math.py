@@ -1,0 +1,109 @@
+"""math: one final answer, compared as mathematics.
+
+strict takes one answer, compares spelling, then exact numbers, and only then asks math-verify, in a process that can be
+killed. tulu3 is what open-instruct's training really checked (@ e6c3044): see math_upstream.py.
+"""
+
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+from tulu.types import Verdict
+from tulu.verifiers import math_symbolic
+from tulu.verifiers.contract import UNDECIDED, Case, GoldError, Verifier, gold_text, gold_texts, right, shorten
+from tulu.verifiers.math_answer import agrees, extract, refused, tidy, without_name
+from tulu.verifiers.math_upstream import candidates, same_string, strict_candidates
+
+_CPU_SECONDS = 2.0
+
+
+def check(gold: Any) -> None:
+    """GoldError unless the ground truth is one answer (or a list of accepted ones) with balanced braces."""
+    for text in gold_texts(gold):
+        if not _tidy_gold(text):
+            raise GoldError(f"ground_truth {shorten(text)!r} holds no answer")
+        if text.replace("\\{", "").count("{") != text.replace("\\}", "").count("}"):
+            raise GoldError(f"ground_truth {shorten(text)!r} has unbalanced braces")
+
+
+@lru_cache(maxsize=65536)
+def _tidy_gold(text: str) -> str:
+    boxed = extract(text) if "\\boxed" in text else None
+    return tidy(text if boxed is None else boxed)
+
+
+def _golds(gold: Any) -> list[str]:
+    return [_tidy_gold(text) for text in gold_texts(gold)]
+
+
+def quick(case: Case) -> Verdict:
+    """The strict verdict where spelling, exact numbers or a refusal settle it; else UNDECIDED."""
+    raw = extract(case.completion)
+    if raw is None or not raw.strip():
+        return Verdict(0.0, detail="no answer")
+    answer, undecided = tidy(raw), False
+    for gold in _golds(case.gold):
+        held = without_name(answer, gold)
+        verdict = agrees(held, gold)
+        if verdict:
+            return Verdict(1.0, detail=shorten(f"answer {held}"))
+        undecided = undecided or (verdict is None and refused(held, gold) is None)
+    if undecided:
+        return UNDECIDED
+    why = refused(answer, _golds(case.gold)[0])
+    return Verdict(0.0, detail=shorten(f"answer {answer}" + (f" ({why})" if why else "")))
+
+
+def strict(case: Case) -> Verdict:
+    """1 where the one answer equals a gold; 0 where it cannot be read; error where the gold cannot."""
+    verdict = quick(case)
+    if verdict is not UNDECIDED:
+        return verdict
+    answer = tidy(extract(case.completion) or "")
+    unreadable = None
+    for gold in _golds(case.gold):
+        held = without_name(answer, gold)
+        if agrees(held, gold) is False or refused(held, gold):
+            continue
+        try:
+            if math_symbolic.equal(held, gold):
+                return Verdict(1.0, detail=shorten(f"answer {held}"))
+            unreadable = unreadable or (None if math_symbolic.parses(gold) else gold)
+        except (MemoryError, RecursionError, ValueError, OverflowError) as fault:
+            return Verdict(0.0, detail=f"answer {shorten(held)} cannot be computed: {type(fault).__name__}")
+    if unreadable is not None:
+        return Verdict(None, "error", f"ground_truth {shorten(unreadable)!r} cannot be parsed")
+    return Verdict(0.0, detail=shorten(f"answer {answer}"))
+
+
+def key(case: Case) -> str:
+    """The extracted answer: rollouts of a group repeat it."""
+    return extract(case.completion) or ""
+
+
+def tulu3(case: Case) -> Verdict:
+    """1 where any of open-instruct's candidates equals the label, as Hendrycks' strings."""
+    return right(any(same_string(answer, str(case.gold)) for answer in candidates(case.completion)))
+
+
+def tulu3_strict_math(case: Case) -> Verdict:
+    """As tulu3, with the candidate of open-instruct's strict_math."""
+    return right(any(same_string(answer, str(case.gold)) for answer in strict_candidates(case.completion)))
+
+
+def check_one(gold: Any) -> None:
+    """GoldError unless the ground truth is one non-empty answer."""
+    check(gold_text(gold))
+
+
+MATH = Verifier(
+    check=check,
+    strict=strict,
+    tulu3=tulu3,
+    quick=quick,
+    key=key,
+    cpu_seconds=_CPU_SECONDS,
+    needs=("math_verify",),
+    warm=math_symbolic.warm,
+)
+STRICT_MATH = replace(MATH, check=check_one, tulu3=tulu3_strict_math)

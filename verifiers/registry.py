@@ -1,0 +1,50 @@
+"""Every verifier by name, in one literal; a name may also be a Python file of the user's own, `path/to/mine.py:score`."""
+
+from difflib import get_close_matches
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import Any
+
+from tulu.errors import RecipeError
+from tulu.verifiers.contract import Verifier
+from tulu.verifiers.exact import EXACT
+from tulu.verifiers.gsm8k import GSM8K
+from tulu.verifiers.math import MATH, STRICT_MATH
+from tulu.verifiers.own import is_own, own_verifier
+
+VERIFIERS: dict[str, Verifier] = {
+    "exact": EXACT,
+    "gsm8k": GSM8K,
+    "math": MATH,
+    "strict_math": STRICT_MATH,
+}
+
+
+def find(name: str) -> Verifier:
+    """The verifier of a name; RecipeError with the nearest known names for an unknown one, or for a file without it."""
+    if is_own(name):
+        return own_verifier(name)
+    verifier = VERIFIERS.get(name.lower())
+    if verifier is None:
+        near = get_close_matches(name.lower(), VERIFIERS, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(sorted(VERIFIERS))}"
+        raise RecipeError(f"verifier {name!r} is unknown; {hint}, or a file of your own as path/to/mine.py:score")
+    missing = [module for module in verifier.needs if not _installed(module)]
+    if missing:
+        raise RecipeError(f"verifier {name!r} needs {', '.join(missing)}: pip install 'tulu[verifiers]'")
+    return verifier
+
+
+@lru_cache(maxsize=64)
+def _installed(module: str) -> bool:
+    return find_spec(module) is not None
+
+
+def check_name(name: str) -> None:
+    """RecipeError unless the verifier exists."""
+    find(name)
+
+
+def check_gold(name: str, ground_truth: Any) -> None:
+    """GoldError (a DataError) unless the verifier can use this ground truth; RecipeError for an unknown verifier."""
+    find(name).check(ground_truth)
