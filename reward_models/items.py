@@ -55,9 +55,8 @@ def markup(answer: Answer) -> int:
 BASELINES = {
     "longer wins": lambda answer: float(length(answer)),
     "shorter wins": lambda answer: float(-length(answer)),
-    "more markup wins": lambda answer: float(markup(answer)),
 }
-"""What a model that sees only form would get: a subset that one of them solves says little about quality."""
+"""What a model that sees only length would get: a subset that one of them solves says little about quality."""
 
 
 def baselines(items: Sequence[Item], data: Data) -> dict[str, Summary]:

@@ -3,13 +3,15 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from tulu.reward_models.bias import FORMS, Bias
 from tulu.reward_models.intervals import Interval, Intervals
 from tulu.reward_models.sections import FINAL_WEIGHTS, V2_SUBSETS, Data, Summary
 from tulu.reward_models.targets import TARGETS
@@ -23,6 +25,7 @@ class Report:
     summary: Summary
     intervals: Intervals
     baselines: Mapping[str, Summary] = field(default_factory=dict)
+    biases: Mapping[str, Mapping[str, Bias]] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What the scores depend on: model, kind, template and its hash, lengths, versions."""
     notes: Sequence[str] = ()
@@ -40,6 +43,7 @@ class Report:
                     "score": self.intervals.score,
                 },
                 "baselines": {name: summary.as_json() for name, summary in self.baselines.items()},
+                "biases": {name: {form: asdict(bias) for form, bias in forms.items()} for name, forms in self.biases.items()},
                 "counts": dict(self.counts),
                 "notes": list(self.notes),
                 "settings": dict(self.settings),
@@ -63,6 +67,12 @@ def dumps(value: Any) -> str:
     return json.dumps(finite(value), indent=2, ensure_ascii=False)
 
 
+def make_console(stderr: bool = False) -> Console:
+    """The terminal; where there is none, wide enough for every table."""
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=120)
+
+
 def print_report(report: Report, console: Console, compare: bool = False) -> None:
     """The tables on screen."""
     console.print(_subsets_table(report))
@@ -77,19 +87,24 @@ def print_report(report: Report, console: Console, compare: bool = False) -> Non
 
 
 def _subsets_table(report: Report) -> Table:
-    table = Table(title=report.title, title_justify="left")
-    table.add_column("subset")
-    for name in ("items", "accuracy", "95 %", *report.baselines):
+    table = Table(title=report.title, title_justify="left", box=box.SIMPLE)
+    table.add_column("subset", no_wrap=True)
+    forms = [f"picks {form}" for form in FORMS] if report.biases else []
+    for name in ("items", "accuracy", "95 %", *report.baselines, *forms):
         table.add_column(name, justify="right")
     for name, subset in report.summary.subsets.items():
         beside = [_percent(baseline.subsets[name].accuracy) for baseline in report.baselines.values()]
+        if report.biases:
+            beside += [_bias(report.biases.get(name, {}).get(form)) for form in FORMS]
         table.add_row(name, str(subset.count), _percent(subset.accuracy), _span(report.intervals.subsets.get(name)), *beside)
+    if report.biases:
+        table.caption = "picks: how often the model prefers the longer or more formatted answer (and how often that one is right)"
     return table
 
 
 def _sections_table(report: Report) -> Table:
-    table = Table()
-    table.add_column("section")
+    table = Table(box=box.SIMPLE)
+    table.add_column("section", no_wrap=True)
     for name in ("score", "95 %", *report.baselines):
         table.add_column(name, justify="right")
     for name, value in report.summary.sections.items():
@@ -104,8 +119,8 @@ def _sections_table(report: Report) -> Table:
 def compare_table(title: str, summary: Summary) -> Table:
     """Published figures beside one's own, best first."""
     names = compare_sections(summary.data)
-    table = Table(title=f"RewardBench {summary.data}: published, and this one", title_justify="left")
-    table.add_column("model")
+    table = Table(title=f"RewardBench {summary.data}: published, and this one", title_justify="left", box=box.SIMPLE)
+    table.add_column("model", no_wrap=True)
     table.add_column("kind")
     for name in ("score", *names):
         table.add_column(name, justify="right")
@@ -155,6 +170,10 @@ def draw_chart(report: Report, path: Path) -> None:
 
 def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.2f}"
+
+
+def _bias(bias: Bias | None) -> str:
+    return "–" if bias is None else f"{100 * bias.preferred:.0f} ({100 * bias.right:.0f})"
 
 
 def _span(interval: Interval | None) -> str:

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
-
 from tulu.errors import RecipeError
 from tulu.reward_models.intervals import bootstrap
-from tulu.reward_models.report import Report, dumps, print_report
+from tulu.reward_models.report import Report, dumps, make_console, print_report
 from tulu.reward_models.scores import read_scores
 from tulu.reward_models.sections import Data, summarize
 
@@ -34,6 +32,8 @@ class Options:
     """tulu, olmo or tokenizer; None is the tokenizer's own, and an error where it has none."""
     max_length: int | None = None
     """Most tokens of prompt and answer; the prompt's start is cut, counted and named. None is the model's limit."""
+    add_bos: bool = False
+    """Put BOS before texts whose template writes none, as allenai/reward-bench does."""
     row_tokens: int = 8192
     """Most tokens of a packed row: what fits in memory."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -85,7 +85,7 @@ def aggregate(path: Path, data: str, options: Options) -> None:
         print(dumps(summary.as_json()))
         return
     report = Report(str(path), summary, bootstrap(items, kind, options.seed))
-    print_report(report, Console(), options.compare)
+    print_report(report, make_console(), options.compare)
 
 
 def data_kind(data: str) -> Data:

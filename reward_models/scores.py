@@ -1,34 +1,34 @@
 """Scores in and out: JSONL rows {"id", "subset", "chosen": x | [x…], "rejected": y | [y…]}, a missing score being null."""
 
-import gzip
-import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from tulu.errors import DataError
+from tulu.recipe import Source
 from tulu.reward_models.sections import KNOWN, TIES, Data, Scored
+from tulu.sources import load_rows
 
 _KEYS = "id, subset, chosen and rejected"
 
 
 def read_scores(path: Path, data: Data) -> list[Scored]:
     """Rows of a scores file, for `summarize`; DataError lists every broken line as FILE:LINE."""
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder; --scores takes one JSONL file")
+    if not path.exists():
+        raise DataError(f"{path}: no such file; --scores takes a JSONL file of rows with {_KEYS}")
+    rows = load_rows(Source(name=str(path), fraction=1.0))
     items, problems = [], []
-    for number, line in _lines(path):
-        where = f"{path}:{number}"
+    for index in range(len(rows)):
         try:
-            items.append(parse_row(json.loads(line), data, where))
-        except json.JSONDecodeError as error:
-            problems.append(f"{where}: not JSON ({error.msg}, column {error.colno}); a scores file holds one object a line")
+            row = rows[index]
+            items.append(parse_row(row.columns, data, row.id))
         except DataError as error:
             problems.append(str(error))
     if problems:
         more = [f"and {len(problems) - 10} more"] if len(problems) > 10 else []
         raise DataError("\n".join([*problems[:10], *more]))
-    if not items:
-        raise DataError(f"{path}: holds no rows; write one object a line, with {_KEYS}")
     return items
 
 
@@ -74,21 +74,3 @@ def _credit(value: object, where: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise DataError(f"{where}: credit: {value!r} is not a share between 0 and 1")
     return float(value)
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines that are not blank."""
-    opener: Any = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rt", encoding="utf-8") as stream:
-            for number, line in enumerate(stream, 1):
-                if line.strip():
-                    yield number, line
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; --scores takes a JSONL file of rows with {_KEYS}") from None
-    except IsADirectoryError:
-        raise DataError(f"{path}: is a folder; --scores takes one JSONL file") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error.reason}); --scores takes a JSONL file") from None
-    except (gzip.BadGzipFile, PermissionError, EOFError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from None

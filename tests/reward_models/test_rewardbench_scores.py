@@ -78,7 +78,7 @@ def test_free(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("rows", "data", "message"),
     [
-        (["{", "[1]"], "v1", r"s.jsonl:1: not JSON .*\n.*s.jsonl:2: not an object"),
+        (["{", "[1]"], "v1", r"s.jsonl:1: broken JSON .*\n.*s.jsonl:2: holds a list"),
         ([V1[0], {"id": 1, "subset": "llmbar", "chosen": 1, "rejected": 0}], "v1", "s.jsonl:2: unknown subset 'llmbar' for v1"),
         ([{"id": 1, "subset": "ties", "chosen": 1, "rejected": 0}], "v2", "unknown subset 'ties' for v2"),
         ([{"id": 1, "subset": "shp", "chosen": 1}], "v1", "s.jsonl:1: no 'rejected'"),
@@ -89,7 +89,7 @@ def test_free(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ([{"id": 1, "subset": "shp", "chosen": [1, 2], "rejected": 0}], "v1", "s.jsonl:1: v1 compares one chosen"),
         ([{"id": 1, "subset": "Ties", "chosen": [1, 2], "rejected": 0}], "v2", "s.jsonl:1: id: 1; a Ties id"),
         ([{"id": "tied:1", "subset": "Ties", "chosen": [1], "rejected": 0}], "v2", "s.jsonl:1: id 'tied:1': a tied item needs"),
-        ([], "v1", "holds no rows"),
+        ([], "v1", "file is empty"),
     ],
 )
 def test_refuses(rows: list[object], data: str, message: str, tmp_path: Path) -> None:
