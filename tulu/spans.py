@@ -1,0 +1,70 @@
+"""Where an assistant's turn begins and ends in a rendered conversation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One assistant message of a batch of conversations."""
+
+    chat: int
+    place: int
+    content: str
+
+    @property
+    def key(self) -> tuple[int, int]:
+        return self.chat, self.place
+
+
+def turn_span(full: str, head: str, tail: str, content: str, before: str | None, stops: Sequence[str]) -> tuple[int, int] | None:
+    """Character range of a turn, its end-of-turn token included; None where it cannot be told.
+
+    full is the whole conversation, head its beginning with the generation prompt in place of the turn, tail its beginning with
+    the turn. Where head or tail is no prefix of full, the turn is looked for by its content, behind `before` (the beginning
+    without the generation prompt) and up to one of `stops`, the special tokens.
+    """
+    start: int | None = len(head)
+    if not full.startswith(head):
+        start = _find_start(full, head, content.strip(), before)
+    if start is None:
+        return None
+    if full.startswith(tail) and len(tail) > start:
+        return start, len(tail)
+    end = _find_end(full, start, content.strip(), stops)
+    return None if end is None else (start, end)
+
+
+def header_length(full: str, plain: str, prompted: str) -> int:
+    """Length of the assistant's header (and what little precedes it) where a conversation opens with the assistant, else 0."""
+    header = prompted[len(plain) :] if prompted.startswith(plain) else ""
+    place = full.find(header) if header else -1
+    # Only a beginning-of-text token may stand before it: anything longer is another turn.
+    return place + len(header) if 0 <= place <= len("<|begin_of_text|>") else 0
+
+
+def _find_start(full: str, head: str, content: str, before: str | None) -> int | None:
+    """Behind the assistant's header, else where the content begins: not before the earlier turns' end, not after the text
+    leaves the prompt rendering."""
+    if before is None or not full.startswith(before):
+        return None
+    header = head[len(before) :] if head.startswith(before) else ""
+    place = full.find(header, len(before)) if header else -1
+    # Templates write more white space behind a turn that is not the last, which shows where two assistant turns meet.
+    if place >= 0 and not full[len(before) : place].strip():
+        return place + len(header)
+    if not content:
+        return None
+    agreed = next((index for index, (x, y) in enumerate(zip(head, full, strict=False)) if x != y), min(len(head), len(full)))
+    place = full.rfind(content, len(before), agreed + len(content))
+    return None if place < 0 else place
+
+
+def _find_end(full: str, start: int, content: str, stops: Sequence[str]) -> int | None:
+    """End of the first special token behind the start, if the content stands between, or its end: templates cut past thoughts."""
+    ends = [(place, place + len(stop)) for stop in stops if (place := full.find(stop, start)) >= 0]
+    if not ends:
+        return None
+    place, end = min(ends)
+    shown = full[start:place].strip()
+    return end if shown and (content.endswith(shown) or shown.endswith(content)) else None
