@@ -106,9 +106,9 @@ def _duration(stage: Values, setting: Setting) -> Iterator[Mistake]:
 def _batch(stage: Values, setting: Setting) -> Iterator[Mistake]:
     processes = setting.processes.get(stage.name, 1)
     parts = stage.minibatches if stage.name == "rlvr" else 1
-    step, rest = divmod(stage.batch, parts)
-    if rest:
-        return  # said by _rollouts, in prompts
+    if stage.name == "rlvr" and (stage.batch != stage.prompts * stage.samples or stage.prompts % parts):
+        return  # said by _rollouts
+    step = stage.batch // parts
     if step % processes:
         yield stage.mistake("batch", f"does not divide over {processes} processes; {_choices(stage.batch, parts * processes)}")
         return
@@ -143,7 +143,7 @@ def _data(stage: Values, setting: Setting) -> Iterator[Mistake]:
 
 def source_problem(name: str) -> str | None:
     """What is wrong with the name of a data set, as far as can be told without reading it."""
-    if Path(name).exists():
+    if Path(name).expanduser().exists():
         return None
     task, colon, split = name.partition(":")
     if colon and task.isidentifier():
@@ -199,7 +199,7 @@ def _model_problem(name: str) -> str | None:
 
 
 def _template(recipe: Values, setting: Setting) -> Iterator[Mistake]:
-    from tulu.chat import TEMPLATES
+    from tulu.templates import TEMPLATES
 
     known = [*TEMPLATES, "tokenizer"]
     if recipe.template not in known:

@@ -92,10 +92,10 @@ def _existing(detail: ErrorDetails, raw: Any) -> Path:
     path: list[str | int] = []
     here = raw
     for part in detail["loc"]:
-        inside = isinstance(here, Mapping) and part in here
-        inside = inside or (
-            isinstance(here, Sequence) and not isinstance(here, str) and isinstance(part, int) and part < len(here)
-        )
+        if isinstance(part, int) and isinstance(here, Mapping):
+            continue  # one data set, written without the list
+        listed = isinstance(here, Sequence) and not isinstance(here, str) and isinstance(part, int) and part < len(here)
+        inside = listed or (isinstance(here, Mapping) and part in here)
         if not inside:
             return (*path, part) if detail["type"] == "missing" else tuple(path)
         path.append(part)

@@ -144,9 +144,13 @@ def world_size() -> int:
     return int(text)
 
 
-def dump(recipe: Recipe) -> str:
-    """The resolved recipe as YAML, every field written; `load_recipe` of it gives an equal Recipe."""
-    return dump_yaml(recipe.model_dump(mode="json"))
+def dump(recipe: Recipe, only: str | None = None) -> str:
+    """The resolved recipe as YAML, every field written; `load_recipe` of it gives an equal Recipe.
+
+    With `only`, the sections of the other stages are left out.
+    """
+    others: set[str] = {name for name in (*STAGES, "evaluate") if only is not None and name != only}
+    return dump_yaml(recipe.model_dump(mode="json", exclude=others))
 
 
 def section_of(recipe: Recipe, stage: str) -> Any:

@@ -1,0 +1,187 @@
+"""The command line: light, one boundary for every failure, and the stages it calls."""
+
+import errno
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from tulu.cli import STAGE_MODULES, app
+from tulu.errors import CheckpointError, DataError, RecipeError
+from tulu.resolve import Job
+
+STAGES = ["base", "sft", "dpo", "rm", "rlvr"]
+COMMANDS = ["sft", "dpo", "rm", "rlvr", "run", "evaluate", "rewardbench", "verify", "data", "recipes", "plan"]
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "120")
+
+
+@pytest.fixture
+def stages(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
+    """Stages that leave a model folder and do nothing else; returns the jobs they were given, in order."""
+    jobs: list[Job] = []
+
+    def run(job: Job) -> Path:
+        jobs.append(job)
+        (job.folder / "model").mkdir(parents=True)
+        (job.folder / "recipe.yaml").write_text(
+            f"model: {job.recipe.model}\nrevision: {job.recipe.revision}\n".replace("None", "null")
+        )
+        return job.folder / "model"
+
+    fake_stages(monkeypatch, run)
+    return jobs
+
+
+def fake_stages(monkeypatch: pytest.MonkeyPatch, run: Callable[[Job], Any]) -> None:
+    for name in STAGE_MODULES.values():
+        module = ModuleType(name)
+        module.run = run  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, name, module)
+
+
+def test_help_is_quick_and_imports_nothing_heavy() -> None:
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        done = subprocess.run([sys.executable, "-m", "tulu", "--help"], capture_output=True, text=True, check=True)
+        seconds.append(time.perf_counter() - began)
+    assert all(command in done.stdout for command in COMMANDS)
+    # Half a second alone; other tests share the cores.
+    assert statistics.median(seconds) < (0.5 if "PYTEST_XDIST_WORKER" not in os.environ else 1.5)
+    code = "import sys, tulu.cli; print(sorted({'torch', 'transformers', 'pydantic', 'yaml', 'numpy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "base"])
+def test_every_command_has_help(command: str) -> None:
+    result = call(command, "--help")
+    assert result.exit_code == 0
+    assert "Usage: " in result.stdout
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_dry_run_prints_recipe_and_batch_and_runs_nothing(stage: str, tmp_path: Path, stages: list[Job]) -> None:
+    result = call(stage, "quickstart", f"{stage}.seed=77", "--dry-run", "--runs", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    assert "seed: 77" in result.stdout
+    assert "global batch" in result.stdout
+    assert stages == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run_states_the_batch_as_an_equation() -> None:
+    result = call("sft", "olmo2-instruct", "--dry-run")
+    assert "global batch 128 = 1 process × micro-batch 8 × accumulation 16" in result.stdout
+    assert "learning_rate: 1.0e-05" in result.stdout
+    assert "start       allenai/OLMo-2-1124-7B " in result.stdout
+
+
+def test_a_stage_runs_what_it_has_nothing_else_to_start_from(tmp_path: Path, stages: list[Job]) -> None:
+    result = call("rlvr", "rlvr.steps=3", "--verifier", "math", "--runs", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    assert [job.stage for job in stages] == ["base", "sft", "dpo", "rlvr"]
+    assert [job.start for job in stages] == [None, *(str(tmp_path / "quickstart" / stage / "model") for stage in STAGES[:3])]
+    rlvr = stages[-1].recipe.rlvr
+    assert rlvr is not None
+    assert (rlvr.verifier, rlvr.steps) == ("math", 3)
+    assert stages[-1].folder == tmp_path / "quickstart" / "rlvr-math", "beside the quickstart's own"
+    assert "rlvr has no model to start from yet: running base first" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (RecipeError("a: wrong; cure"), 2, "a: wrong; cure"),
+        (DataError("rows.jsonl:17: broken JSON"), 2, "rows.jsonl:17: broken JSON"),
+        (CheckpointError("runs/x: cannot be read\nRemove it"), 1, "Remove it"),
+        (KeyboardInterrupt(), 130, "interrupted; run the same command again to resume"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "runs/x/model"),
+            1,
+            "runs/x/model: No space left on device; free some space",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied", "runs"), 1, "runs: Permission denied; make it writable"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
+)
+def test_failures_become_one_message_and_an_exit_code(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: BaseException, code: int, said: str
+) -> None:
+    def fail(job: Job) -> None:
+        raise error
+
+    fake_stages(monkeypatch, fail)
+    result = call("base", "quickstart", "--runs", str(tmp_path))
+    assert result.exit_code == code
+    assert said in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fail(job: Job) -> None:
+        raise ZeroDivisionError("a bug")
+
+    fake_stages(monkeypatch, fail)
+    assert isinstance(call("base", "quickstart", "--runs", str(tmp_path)).exception, ZeroDivisionError)
+
+
+def test_one_process_speaks_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "no such recipe" in call("sft", "nowhere").stderr
+    monkeypatch.setenv("RANK", "1")
+    result = call("sft", "nowhere")
+    assert (result.exit_code, result.output) == (2, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["sft"], "Missing argument 'RECIPE'"),
+        (["sft", "nowhere.yaml"], "nowhere.yaml: no such recipe"),
+        (["sft", "quickstart", "sft.bacth=3"], "did you mean batch?"),
+        (["evaluate", "model"], "needs --task NAME"),
+        (["plan", "quickstart", "--price", "2"], "--price needs --gpu"),
+        (["rewardbench"], "give a model"),
+        (["verify", "gsm8k"], "Missing option '--in'"),
+    ],
+)
+def test_wrong_use_exits_with_2(arguments: list[str], said: str) -> None:
+    result = call(*arguments)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_recipes_are_listed_with_their_stages() -> None:
+    result = call("recipes")
+    assert "quickstart" in result.stdout
+    assert "base sft dpo rm rlvr evaluate" in result.stdout
+
+
+def test_plan_of_a_released_model_works_offline_and_says_what_it_does_not_know() -> None:
+    unknown = call("plan", "olmo2-instruct", "--processes", "8")
+    assert "global batch 128 = 8 processes × micro-batch 8 × accumulation 2" in unknown.stdout
+    assert "unknown offline" in unknown.stdout
+    known = call(
+        "plan", "olmo2-instruct", "--gpu", "h100", "--price", "2", "--parameters", "7e9", "--rows", "128000", "--tokens", "500"
+    )
+    # 2000 steps × 128 × 500 tokens × 8 · 7e9 FLOPs / (989e12 × 0.4) = 18119 s
+    assert "estimate, 5.03 h on 1 h100 at 40% of peak, 5.0 GPU hours, cost 10.07" in known.stdout
