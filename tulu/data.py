@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Groups",
     "Problems",
-    "default_cache",
     "load_rows",
     "mix",
     "order",
@@ -41,11 +40,6 @@ log = logging.getLogger("tulu")
 
 _CODE = ("chat", "spans", "templates", "sources", "rows", "trees", "encode_rows", "mixing", "sums")
 """Modules that decide how rows become tokens; a change in any of it is another cache entry."""
-
-
-def default_cache() -> Path:
-    """Where tokenised rows are kept: $TULU_CACHE, else ~/.cache/tulu."""
-    return Path(os.environ.get("TULU_CACHE") or Path.home() / ".cache" / "tulu")
 
 
 def sft_groups(

@@ -91,7 +91,7 @@ class Part:
             if not (folder / "meta.json").exists():
                 raise DataError(
                     f"{folder.parent}: the cache of tokenised rows cannot be written: {error.strerror or error}; "
-                    "free some space, or set TULU_CACHE to another folder"
+                    "free some space there"
                 ) from None
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -139,6 +139,11 @@ class Groups(Sequence[Group]):
     def report(self) -> Report:
         """What became of the rows of each source."""
         return Report(tuple(part.report for part in self._parts))
+
+    @property
+    def parts(self) -> tuple["Groups", ...]:
+        """The groups of each source."""
+        return tuple(Groups((part,)) for part in self._parts)
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:

@@ -264,6 +264,15 @@ def _truth(row: Row, columns: Mapping[str, Any], verifier: str | None) -> tuple[
     return (truth[0] if several and len(names) == 1 else truth), lowered
 
 
+def asked(row: Row) -> list[Message]:
+    """The prompt of an evaluation row, whatever else it holds."""
+    columns = present(row)
+    for name in (*_QUESTIONS, "conversations", "instruction", "input"):
+        if name in columns:
+            return _prompt(columns[name], row, name)
+    raise misfit(row, "rlvr")
+
+
 def text(row: Row) -> str:
     """Plain text to train on."""
     value = row.columns.get("text")
