@@ -1,0 +1,278 @@
+"""What a recipe may say: every field, its type, its default and one line of meaning.
+
+A recipe is one YAML file for one model, with one section per stage. Nothing here imports torch, and
+nothing rewrites a recipe after it was loaded (tulu/resolve.py loads, overrides and checks).
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+Fraction = Annotated[float, Field(gt=0)]
+Texts = Annotated[tuple[str, ...], Field(strict=False)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """Frozen, and strict about unknown keys and types."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, strict=True, allow_inf_nan=False)
+
+
+class Source(Section):
+    """One data set of a mix: a file, a folder, a hub name, or a generated task (`sums:sft`)."""
+
+    name: str
+    """Path of a JSONL, JSON, CSV or Parquet file (optionally .gz), a saved Arrow folder, a hub name, or TASK:SPLIT."""
+    split: str = "train"
+    """Split of a hub data set; files have none."""
+    subset: str | None = None
+    """Configuration of a hub data set, where it has several."""
+    revision: str | None = None
+    """Commit or tag of a hub data set."""
+    fraction: Fraction | None = None
+    """Share of the rows: 1.0 is all of them once, 2.5 is two copies and a half."""
+    count: PositiveInt | None = None
+    """Number of rows instead of a share."""
+
+    @model_validator(mode="after")
+    def _one_amount(self) -> Self:
+        if (self.fraction is None) == (self.count is None):
+            raise ValueError("give exactly one of fraction (1.0 is all rows) and count (a number of rows)")
+        return self
+
+
+def _as_sources(value: object) -> object:
+    """A path alone means all its rows, so that `sft.data=rows.jsonl` works on the command line."""
+    entries = value if isinstance(value, list | tuple) else [value]
+    return [{"name": entry, "fraction": 1.0} if isinstance(entry, str) else entry for entry in entries]
+
+
+Sources = Annotated[
+    tuple[Source, ...],
+    BeforeValidator(_as_sources, json_schema_input_type=str | Source | list[str | Source]),
+    Field(min_length=1, strict=False),
+]
+
+
+class Lora(Section):
+    """Low-rank adapters in place of full training."""
+
+    rank: PositiveInt = 64
+    """Inner dimension of the adapters."""
+    alpha: PositiveInt = 128
+    """Scale: the update is multiplied by alpha / rank."""
+    dropout: Probability = 0.0
+    """Dropout on the adapter's input."""
+    targets: Texts | Literal["all-linear"] = "all-linear"
+    """Module names to adapt; all-linear is every linear layer but the output head."""
+
+
+class TrainStage(Section):
+    """What every training stage shares."""
+
+    start: str | None = None
+    """Model folder or hub name to start from; default: the earlier stage found in runs/, else `released`, else `model`."""
+    released: str | None = None
+    """The published checkpoint this stage starts from, where the earlier stage was not run here."""
+    data: Sources
+    """The mix: a path, or a list of {name, fraction | count, split, revision}."""
+    max_length: PositiveInt
+    """Most tokens of one sequence, prompt and completion together."""
+    batch: PositiveInt
+    """Sequences (SFT), pairs (DPO, RM) or completions (RLVR) of one optimizer step, over all processes."""
+    micro_batch: PositiveInt = 8
+    """Most sequences, pairs or completions that share a row on one process; accumulation is derived from it."""
+    row_tokens: PositiveInt = 8192
+    """Most tokens of a packed row: what fits in memory. It changes speed, never a gradient."""
+    epochs: PositiveFloat | None = None
+    """Passes over the mix; either this or steps."""
+    steps: PositiveInt | None = None
+    """Optimizer steps; either this or epochs."""
+    learning_rate: PositiveFloat
+    """Peak learning rate."""
+    schedule: Literal["linear", "constant", "cosine"] = "linear"
+    """Shape after the warm-up; linear and cosine end at 0."""
+    warmup: Probability = 0.0
+    """Share of all steps over which the learning rate rises from 0."""
+    weight_decay: NonNegative = 0.0
+    """AdamW's decoupled weight decay."""
+    adam_beta1: Probability = 0.9
+    """AdamW's decay of the first moment."""
+    adam_beta2: Probability = 0.999
+    """AdamW's decay of the second moment."""
+    adam_epsilon: PositiveFloat = 1e-8
+    """AdamW's epsilon."""
+    clip_norm: PositiveFloat | None = None
+    """Largest global gradient norm; null leaves gradients alone."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """Arithmetic of the forward and backward pass; weights and AdamW's moments are float32 either way."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    zero: Literal[0, 1, 2, 3] = 0
+    """DeepSpeed ZeRO stage: 0 none, 1 optimizer, 2 and gradients, 3 and weights sharded."""
+    lora: Lora | None = None
+    """Train adapters instead of all weights."""
+    seed: int = 1
+    """Of the order of rows, of dropout and of sampling."""
+    save_every: PositiveInt | None = None
+    """Steps between checkpoints; null saves only at the end."""
+    keep_checkpoints: PositiveInt = 2
+    """Newest checkpoints that are kept."""
+
+
+class Sft(TrainStage):
+    """Supervised fine-tuning on the assistant's turns."""
+
+    loss: Literal["sum", "micro_mean", "token"] = "token"
+    """Normaliser: sum (released Tülu 3 / OLMo 2), micro_mean (open-instruct since #1024), token (exact global mean)."""
+    loss_micro_batch: PositiveInt = 1
+    """Sequences in one micro-batch of the original, by which sum and micro_mean are defined; independent of micro_batch."""
+
+
+class Base(TrainStage):
+    """Next-token training of a new model on every token of plain text; for models made from scratch."""
+
+    config: dict[str, int | float | str | bool | list[int] | None]
+    """transformers configuration of the new model, with its model_type."""
+    tokenizer: Literal["bytes"] = "bytes"
+    """Tokenizer to make: bytes is one token a byte, plus special tokens."""
+
+
+class Dpo(TrainStage):
+    """Direct preference optimisation against the model the stage starts from."""
+
+    loss: Literal["dpo", "dpo_norm", "simpo"] = "dpo_norm"
+    """dpo on summed, dpo_norm on length-averaged log-probs, simpo averaged and without reference."""
+    beta: PositiveFloat = 5.0
+    """Strength of the pull towards the reference policy."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """Probability that a label is wrong."""
+    gamma_beta_ratio: NonNegative = 0.3
+    """simpo's target margin over beta."""
+
+
+class Rm(TrainStage):
+    """Reward model: a scalar head on the shared trunk, Bradley-Terry on pairs."""
+
+    centre: NonNegative = 0.0
+    """Weight of (r_chosen + r_rejected)², which keeps rewards around zero."""
+    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the pairs kept from training to report accuracy on."""
+
+
+class Rlvr(TrainStage):
+    """Reinforcement learning with verifiable rewards: GRPO over groups of sampled completions."""
+
+    verifier: str | None = None
+    """Verifier of every row; null takes each row's own (its `dataset` field)."""
+    prompts: PositiveInt
+    """Prompts of one step; batch = prompts × samples."""
+    samples: Annotated[int, Field(ge=2)]
+    """Completions per prompt."""
+    max_prompt: PositiveInt
+    """Most prompt tokens; longer prompts are left out and counted."""
+    max_tokens: PositiveInt
+    """Most tokens of a completion."""
+    temperature: PositiveFloat = 1.0
+    """Sampling temperature; training log-probs use it too."""
+    stop: Texts = ()
+    """Texts besides the end-of-turn token that end a completion."""
+    engine: Literal["auto", "transformers", "vllm"] = "auto"
+    """What samples: auto is vllm where it is installed, else transformers in this process."""
+    max_staleness: Literal[0] = 0
+    """Optimizer steps a rollout may lag behind the learner; 0 is on-policy."""
+    advantage: Literal["standard", "centred", "loo"] = "centred"
+    """standard (s-μ)/σ, centred s-μ, loo s minus the mean of the others."""
+    ddof: Literal[0, 1] = 0
+    """Of the standard deviation in standard: 1 in Tülu 3.1's code, 0 in grpo_fast."""
+    reward_scale: PositiveFloat = 10.0
+    """Reward of a right answer (open-instruct's verification_reward)."""
+    no_stop_score: float | None = None
+    """Reward that replaces the verifier's where a completion did not stop; null keeps the verifier's."""
+    mask_truncated: bool = False
+    """Leave completions that did not stop out of the loss; they stay in their group's statistics."""
+    refill: bool = True
+    """Replace groups whose rewards are all equal by further prompts, so that a step is always full."""
+    minibatches: PositiveInt = 1
+    """Optimizer steps into which one step's rollouts are split."""
+    updates: PositiveInt = 1
+    """Passes over one step's rollouts."""
+    clip_low: Probability = 0.2
+    """Ratios below 1 - clip_low get no gradient."""
+    clip_high: NonNegative = 0.2
+    """Ratios above 1 + clip_high get no gradient (clip-higher: 0.272)."""
+    denominator: Literal["token", "constant", "sequence"] = "token"
+    """What the loss is divided by: tokens trained, batch × max_tokens, or each sequence's length and then batch."""
+    kl: Literal["k1", "k2", "k3", "k4"] = "k3"
+    """KL estimator, by its name."""
+    beta: NonNegative = 0.0
+    """Weight of the KL term to the starting model; 0 keeps no reference."""
+    ratio_cap: PositiveFloat | None = 2.0
+    """Cap of the truncated importance ratio learner/sampler; null does not correct."""
+
+
+class Evaluate(Section):
+    """Greedy (or sampled) answers on a task, scored by its verifier."""
+
+    task: str
+    """gsm8k, math, sums, or any name for rows that carry messages and ground_truth."""
+    data: Sources | None = None
+    """Rows; default: the task's own."""
+    verifier: str | None = None
+    """Default: the task's own."""
+    max_tokens: PositiveInt = 512
+    """Most tokens of an answer."""
+    temperature: NonNegative = 0.0
+    """0 is greedy."""
+    limit: PositiveInt | None = None
+    """First rows only."""
+    engine: Literal["auto", "transformers", "vllm"] = "auto"
+    """As in rlvr."""
+    batch: PositiveInt = 256
+    """Prompts that are answered side by side."""
+    seed: int = 1
+    """Of sampling, where temperature is above 0."""
+
+
+SEEDED = ("base", "sft", "dpo", "rm", "rlvr", "evaluate")
+"""Sections that have a seed."""
+
+
+class Recipe(Section):
+    """One model, one section per stage, in the order they run."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Of the run: its folder is runs/NAME/STAGE; letters, digits, dot, dash and underscore."""
+    model: str | None = None
+    """Base model: a folder or a hub name; null where the base stage makes it."""
+    revision: str | None = None
+    """Commit or tag of the base model on the hub."""
+    seed: int = 1
+    """Of every stage that names none of its own."""
+    template: str = "tokenizer"
+    """Chat template: tulu, olmo, or tokenizer (the tokenizer's own; an error where it has none)."""
+    base: Base | None = None
+    """Makes the base model from scratch."""
+    sft: Sft | None = None
+    """Supervised fine-tuning."""
+    dpo: Dpo | None = None
+    """Preference optimisation, from the SFT model."""
+    rm: Rm | None = None
+    """Reward model, from the SFT model."""
+    rlvr: Rlvr | None = None
+    """Reinforcement learning, from the DPO model (else the SFT model)."""
+    evaluate: Evaluate | None = None
+    """Held-out accuracy after every stage that yields a policy."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _seed_every_stage(cls, fields: object) -> object:
+        """Write the recipe's seed into the stages that name none, so that a resolved recipe says every seed."""
+        if not isinstance(fields, dict) or "seed" not in fields:
+            return fields
+        return {
+            name: {"seed": fields["seed"], **section} if name in SEEDED and isinstance(section, dict) else section
+            for name, section in fields.items()
+        }
