@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -29,6 +30,8 @@ from tulu.types import Group
 KINDS: dict[str, Kind] = {"base": "text", "sft": "sft", "dpo": "pairs", "rm": "pairs", "rlvr": "rlvr"}
 _SAMPLE = 1200
 """Most tokens of a shown sequence."""
+_WIDTH = 120
+"""Columns where the output is no terminal."""
 _SHOWN = 20
 """Most matches that are listed one by one."""
 
@@ -57,7 +60,8 @@ def report(
     Held-out questions are those of `against` (files or hub names), else of the recipe's evaluate section. `clean` is a folder
     that gets a copy of each source without the rows that give something away.
     """
-    console = Console()
+    # Names of data sets hold what rich reads as markup and emoji (`sums:train:0`).
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH, markup=False, emoji=False, highlight=False)
     stages = stages_of(recipe)
     tokenizer = tokenizer_of(recipe)
     index = index_of(held_out(recipe, against)) if decontaminate or against or clean is not None else None
@@ -123,7 +127,7 @@ def read(name: str, stage: TrainStage, tokenizer: Any, cache: Path) -> Section:
 def table(section: Section) -> Table:
     """One line a source, and their total."""
     shown = Table(title=section.stage, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    shown.add_column("source", overflow="fold")
+    shown.add_column("source", overflow="fold", min_width=20)
     for column in ("rows", "used", "dropped", "truncated", "tokens", "trained", "p5", "p50", "p95", "longest"):
         shown.add_column(column, justify="right", no_wrap=True)
     for source, lengths in zip(section.report.sources, section.lengths, strict=True):
@@ -198,7 +202,6 @@ def write_clean(source: Source, seed: int, places: set[str], folder: Path) -> Pa
         partial.rename(target)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise DataError(
-            f"{target}: cannot be written: {error.strerror or error}; free some space or name another folder"
-        ) from None
+        reason = error.strerror or error
+        raise DataError(f"{target}: cannot be written: {reason}; free some space or name another folder") from None
     return target

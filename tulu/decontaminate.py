@@ -1,4 +1,4 @@
-"""Held-out questions in training data: n-gram coverage by one training row, exact, in one pass, nothing cut off at a number of hits.
+"""Held-out questions in training data: exact n-gram coverage by one training row, in one pass, with no limit on hits.
 
 reference: open-instruct decontamination/index.py and search.py @ e6c3044a, whose Elasticsearch returns at most 100 rows a query;
 n and threshold have no default there, 8 and 50 % are those of the Tülu 3 paper.
