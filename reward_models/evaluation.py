@@ -39,7 +39,10 @@ def evaluate(model: str, data: str, options: Options) -> Path:
     settings = {"model": model, "data": loaded.data, "items": len(loaded.items), "digest": loaded.digest, **scorer.settings}
     store = ScoreStore(folder, loaded.data, settings, options.fresh)
     console = make_console(stderr=options.json_output)
-    seconds = score_pending(scorer, loaded, store, console)
+    try:
+        seconds = score_pending(scorer, loaded, store, console)
+    finally:
+        scorer.close()
     report = make_report(model, loaded, store, settings, seconds, options)
     store.write_parquet()
     write_atomic(folder / "results.json", dumps({**report.as_json(), "environment": environment()}))

@@ -46,6 +46,10 @@ class Options:
     """Judge every order of the answers and average."""
     judge_mode: JudgeMode | None = None
     """pairwise, ranking (four-way) or ratings; None is pairwise for pairs, ranking for lists."""
+    judge_tokens: int | None = None
+    """Most tokens of a judge's reply; None is 2048, for ratings 1024."""
+    engine: Literal["auto", "transformers", "vllm"] = "auto"
+    """What runs a judge here: auto is vllm where it is installed."""
     endpoint: str | None = None
     """OpenAI-compatible base URL of a judge; None runs it here."""
     api_key_env: str = "OPENAI_API_KEY"

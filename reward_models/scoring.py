@@ -39,6 +39,8 @@ class Scorer(Protocol):
 
     def score(self, items: Sequence[Item]) -> list[ScoredAnswers]: ...
 
+    def close(self) -> None: ...
+
 
 class ClassifierScorer:
     """A reward model: the scalar at each answer's last token."""
@@ -50,6 +52,9 @@ class ClassifierScorer:
         self.row_tokens = row_tokens
         self.pad = pad
         self.settings = {"kind": "classifier", "weights": model.digest(), **text_settings(model.tokenizer, limits)}
+
+    def close(self) -> None:
+        """The model goes with the scorer."""
 
     def score(self, items: Sequence[Item]) -> list[ScoredAnswers]:
         """Scores in float32, whatever the packing and the order."""
@@ -85,6 +90,9 @@ class DpoScorer:
             "reduction": reduction,
             **text_settings(policy.tokenizer, limits),
         }
+
+    def close(self) -> None:
+        """The models go with the scorer."""
 
     def score(self, items: Sequence[Item]) -> list[ScoredAnswers]:
         """Implicit rewards in float32."""

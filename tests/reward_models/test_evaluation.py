@@ -38,6 +38,10 @@ class LengthScorer:
         self.settings = {"kind": "fake"}
         self.seen: list[str] = []
         self.chunks = chunks
+        self.closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
 
     def score(self, items: Sequence[Item]) -> list[ScoredAnswers]:
         if self.chunks == 0:
@@ -59,6 +63,7 @@ def test_killed_evaluation_resumes_without_rescoring(pairs: str, tmp_path: Path,
     with pytest.raises(KeyboardInterrupt):
         run("model", pairs, None, options)
     assert len(dying.seen) == 2 * evaluation.CHUNK
+    assert dying.closed == 1
     monkeypatch.setattr(evaluation, "make_scorer", lambda *_: second)
     run("model", pairs, None, options)
     assert len(second.seen) == 200 - 2 * evaluation.CHUNK

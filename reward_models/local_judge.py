@@ -1,0 +1,51 @@
+"""A judge that is run here, by the engine that samples rollouts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import AutoConfig
+
+from tulu.chat import encode_prompts, template_hash
+from tulu.errors import RecipeError
+from tulu.policy import from_pretrained, load_tokenizer
+from tulu.reward_models.rewardbench import Options
+from tulu.rollout.engine import EngineSpec, make_engine
+from tulu.types import Message, Problem, SamplingParams
+
+
+class LocalJudge:
+    """Greedy replies from a model in this machine's memory."""
+
+    def __init__(self, model: str, options: Options) -> None:
+        self.tokenizer = load_tokenizer(model, options.template or "tokenizer")
+        limit = from_pretrained(AutoConfig, model).get_text_config().to_dict().get("max_position_embeddings")
+        self.max_length = options.max_length or limit
+        if self.max_length is None:
+            raise RecipeError(f"{model}: its configuration states no longest length; give one with --max-length")
+        spec = EngineSpec(model, self.max_length, options.precision, version=0)
+        self.engine = make_engine(options.engine, spec)
+        self.settings: dict[str, Any] = {
+            "backend": "local",
+            "template": template_hash(self.tokenizer),
+            "max_length": self.max_length,
+            "precision": options.precision,
+        }
+
+    def close(self) -> None:
+        """Free the engine."""
+        self.engine.close()
+
+    def replies(self, chats: Sequence[Sequence[Message]], max_tokens: int) -> list[str | None]:
+        """Replies in order; None for a conversation that leaves no room for a reply."""
+        encoded = encode_prompts(self.tokenizer, chats)
+        refused = next((one.problem for one in encoded if one.problem), None)
+        if refused is not None:
+            raise RecipeError(f"the judge's chat template refuses the judge prompt ({refused}); choose another --template")
+        fits = [index for index, one in enumerate(encoded) if len(one.tokens) + max_tokens <= self.max_length]
+        problems = [Problem(str(index), chats[index], encoded[index].tokens, None, ()) for index in fits]
+        replies: list[str | None] = [None] * len(chats)
+        if problems:
+            groups = self.engine.generate(problems, 1, SamplingParams(max_tokens, temperature=0.0))
+            for index, group in zip(fits, groups, strict=True):
+                replies[index] = str(self.tokenizer.decode(list(group.completions[0].tokens), skip_special_tokens=True))
+        return replies
