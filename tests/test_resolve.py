@@ -231,7 +231,7 @@ def test_built_in_recipes_are_found_from_anywhere(tmp_path: Path, monkeypatch: p
 def made(folder: Path, stage: str, model: str | None = "owner/model", revision: str | None = None) -> None:
     """What a finished stage leaves, as far as later ones look."""
     (folder / "test" / stage / "model").mkdir(parents=True)
-    record = {"name": "test", "model": model, "revision": revision, stage: {}}
+    record: dict[str, object] = {"name": "test", "model": model, "revision": revision, stage: {}}
     (folder / "test" / stage / "recipe.yaml").write_text(yaml.safe_dump(record))
 
 

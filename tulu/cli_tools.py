@@ -80,6 +80,8 @@ def data(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or a built-in one by name.")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY.PATH=VALUE", help="Fields to override.")] = None,
     decontaminate: Annotated[bool, typer.Option("--decontaminate", help="Also search for held-out questions.")] = False,
+    against: Annotated[list[str] | None, typer.Option(help="Held-out questions; default: the recipe's evaluation.")] = None,
+    clean: Annotated[Path | None, typer.Option(help="Folder for copies of the sources without what gives them away.")] = None,
 ) -> None:
     """What the mixes of a recipe really hold: counts, lengths, a masked sample in colour."""
     from tulu.resolve import load_recipe
@@ -87,7 +89,9 @@ def data(
     loaded = load_recipe(recipe, overrides or ())
     from tulu.data_report import report
 
-    report(loaded, decontaminate)
+    if not decontaminate and (against or clean):
+        raise RecipeError("--against and --clean belong to --decontaminate; add it")
+    report(loaded, decontaminate, against or (), clean)
 
 
 def recipes(
