@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tulu.checks import micro_batch
-from tulu.recipe import Evaluate, Recipe, Rlvr, Source, TrainStage
+from tulu.recipe import Recipe, Rlvr, Source, TrainStage
 from tulu.resolve import STAGES, world_size
 
 GPUS: Mapping[str, tuple[float, float]] = {"a100": (312e12, 80), "h100": (989e12, 80), "h200": (989e12, 141)}
@@ -222,8 +222,3 @@ def size_for(recipe: Recipe, stage: TrainStage, options: Options) -> Size | None
 def processes_of(options: Options) -> int:
     """Training processes of a plan."""
     return options.processes or world_size()
-
-
-def evaluation(recipe: Recipe) -> Evaluate | None:
-    """The recipe's evaluation, if it has one."""
-    return recipe.evaluate
