@@ -1,0 +1,119 @@
+"""The reward model: the shared trunk with a scalar head, read at the last token of each completion."""
+
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+
+from tulu.batch import Batch
+from tulu.errors import RecipeError
+from tulu.policy import (
+    DTYPE,
+    adapted,
+    causal_lm,
+    default_device,
+    from_pretrained,
+    load_tokenizer,
+    published_weights,
+    save_model,
+    stored_dtype,
+    weights_digest,
+)
+from tulu.recipe import Lora
+from tulu.trunk import Trunk, disable_dropout
+
+
+class RewardModule(nn.Module):
+    """Trunk and scalar head as the one module that is sharded, wrapped and checkpointed."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        classifier = causal_lm(model)
+        self.trunk = Trunk(classifier)
+        self.score = classifier.score
+
+    def forward(self, batch: Batch) -> Tensor:
+        hidden_CH = self.trunk(batch, read="last")
+        # Rewards that differ by less than bfloat16 resolves (4.01 and 4.0) would tie: the head works in float32.
+        with torch.autocast(hidden_CH.device.type, enabled=False):
+            rewards_C1 = nn.functional.linear(hidden_CH.to(_wide(hidden_CH)), self.score.weight.to(_wide(hidden_CH)))
+        return rewards_C1[:, 0]
+
+
+def _wide(tensor: Tensor) -> torch.dtype:
+    return torch.promote_types(tensor.dtype, torch.float32)
+
+
+class RewardModel:
+    """A scalar reward for each completion of a batch."""
+
+    def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, device: torch.device | None = None) -> None:
+        self.model: PreTrainedModel = causal_lm(model)
+        self.tokenizer = tokenizer
+        self.device = device or default_device()
+        disable_dropout(self.model)
+        self.module = RewardModule(model.to(self.device))
+        self.runner: nn.Module = self.module
+        self.module.trunk.adopt_segments()
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        template: str = "tokenizer",
+        precision: str = "fp32",
+        lora: Lora | None = None,
+        gradient_checkpointing: bool = False,
+        trainable: bool = False,
+        new_head: int | None = None,
+    ) -> "RewardModel":
+        """A trained reward model, or with `new_head` (a seed) one whose head is N(0, 1/√(h+1)) on the given trunk.
+
+        The initialisation is open-instruct's (reward_modeling.py @ e6c3044a). Raises RecipeError if the folder holds no
+        trained head and none is asked for, or no model of that architecture takes a scalar head.
+        """
+        tokenizer = load_tokenizer(path, template)
+        dtype = torch.float32 if trainable else DTYPE[precision]
+        model, loading = from_pretrained(
+            AutoModelForSequenceClassification, path, num_labels=1, dtype=dtype, output_loading_info=True
+        )
+        missing = "score.weight" in loading["missing_keys"]
+        if missing and new_head is None:
+            raise RecipeError(
+                f"{path}: no trained reward head in this model (score.weight is missing)\nTrain one with: tulu rm RECIPE"
+            )
+        if new_head is not None:
+            generator = torch.Generator().manual_seed(new_head)
+            weight = model.score.weight
+            fresh = torch.empty(weight.shape).normal_(0.0, 1 / math.sqrt(weight.shape[1] + 1), generator=generator)
+            weight.data.copy_(fresh)
+        model.config.pad_token_id = tokenizer.pad_token_id
+        model.tulu_saved_dtype = stored_dtype(path)
+        if gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.enable_input_require_grads()
+        wrapped = adapted(model, lora) if lora else model
+        if lora:
+            model.score.weight.requires_grad_(True)
+        if not trainable:
+            wrapped.requires_grad_(False)
+        reward_model = cls(wrapped, tokenizer)
+        reward_model.module.train(trainable)
+        return reward_model
+
+    def score(self, batch: Batch) -> Tensor:
+        """(C,) float32 rewards, one a completion, whatever else is in the batch."""
+        rewards_C: Tensor = self.runner(batch.to(self.device))
+        return rewards_C
+
+    def digest(self) -> str:
+        """Hash of all weights, by content."""
+        return weights_digest(published_weights(self.module.model))
+
+    def save(self, folder: Path, write: bool = True) -> None:
+        """Write a folder that AutoModelForSequenceClassification loads. All ranks call it, one writes."""
+        save_model(self.model, dict(published_weights(self.module.model)), self.tokenizer, folder, write)

@@ -1,0 +1,101 @@
+"""Log-probs and entropy of chosen tokens from hidden states, a chunk at a time: the whole logits never exist at once."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHUNK_ELEMENTS = 1 << 25
+"""Logits that exist at once (128 MiB in float32); read positions beyond that are projected chunk by chunk."""
+
+
+class _TokenLogps(torch.autograd.Function):
+    """log softmax(hidden Wᵀ / temperature)[target] with a backward pass that needs no stored logits.
+
+    With p = softmax, d logp / d logits = (onehot(target) - p) / temperature, so each chunk of the backward pass
+    rebuilds its logits, exponentiates them against the stored log-sum-exp and multiplies twice. A projection that
+    fits one chunk keeps its logits instead of computing them again.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_NH: Tensor,
+        weight_VH: Tensor,
+        bias_V: Tensor | None,
+        target_N: Tensor,
+        temperature: float,
+        chunk: int,
+        entropy: bool,
+    ) -> tuple[Tensor, Tensor]:
+        n = len(hidden_NH)
+        kept: Tensor | None = None
+        logps, entropies, normalisers = [], [], []
+        for start in range(0, n, chunk):
+            logits_NV = _logits(hidden_NH[start : start + chunk], weight_VH, bias_V, temperature)
+            logsumexp_N = torch.logsumexp(logits_NV, dim=-1)
+            chosen_N = logits_NV.gather(1, target_N[start : start + chunk, None])[:, 0]
+            logps.append(chosen_N - logsumexp_N)
+            normalisers.append(logsumexp_N)
+            kept = logits_NV if n <= chunk else None
+            if entropy:
+                p_NV = torch.exp(logits_NV - logsumexp_N[:, None])
+                entropies.append(logsumexp_N - p_NV.mul_(logits_NV).sum(-1))
+        ctx.temperature, ctx.chunk = temperature, chunk
+        ctx.save_for_backward(hidden_NH, weight_VH, bias_V, target_N, torch.cat(normalisers), kept)
+        entropy_N = torch.cat(entropies) if entropy else hidden_NH.new_empty(0)
+        ctx.mark_non_differentiable(entropy_N)
+        return torch.cat(logps), entropy_N
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        grad_N = grads[0] / ctx.temperature
+        hidden_NH, weight_VH, bias_V, target_N, logsumexp_N, kept = ctx.saved_tensors
+        wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
+        grad_hidden = torch.empty_like(hidden_NH) if wants_hidden else None
+        grad_weight = torch.zeros_like(weight_VH) if wants_weight else None
+        grad_bias = torch.zeros_like(bias_V) if wants_bias and bias_V is not None else None
+        for start in range(0, len(hidden_NH), ctx.chunk):
+            part = slice(start, start + ctx.chunk)
+            logits_NV = _logits(hidden_NH[part], weight_VH, bias_V, ctx.temperature) if kept is None else kept
+            grad_NV = torch.exp(logits_NV - logsumexp_N[part, None]).mul_(-grad_N[part, None])
+            grad_NV.scatter_add_(1, target_N[part, None], grad_N[part, None])
+            grad_NV = grad_NV.to(hidden_NH.dtype)
+            if grad_hidden is not None:
+                grad_hidden[part] = grad_NV @ weight_VH.to(hidden_NH.dtype)
+            if grad_weight is not None:
+                grad_weight += grad_NV.T @ hidden_NH[part]
+            if grad_bias is not None:
+                grad_bias += grad_NV.sum(0)
+        return grad_hidden, grad_weight, grad_bias, None, None, None, None
+
+
+def _logits(hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, temperature: float) -> Tensor:
+    """(N, V) logits in at least float32."""
+    bias = None if bias_V is None else bias_V.to(hidden_NH.dtype)
+    logits_NV = torch.nn.functional.linear(hidden_NH, weight_VH.to(hidden_NH.dtype), bias)
+    logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
+    return logits_NV if temperature == 1.0 else logits_NV / temperature
+
+
+def token_logps(
+    hidden_NH: Tensor,
+    weight_VH: Tensor,
+    target_N: Tensor,
+    *,
+    bias_V: Tensor | None = None,
+    temperature: float = 1.0,
+    chunk: int | None = None,
+    entropy: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """(N,) log-probs of `target_N` under softmax(hidden Wᵀ / temperature), and (N,) entropies in nats where asked for.
+
+    Both are float32 (float64 for float64 input); entropy carries no gradient and is empty unless asked for. `chunk` positions are projected at
+    once; by default as many as keep the logits within CHUNK_ELEMENTS.
+    """
+    chunk = chunk or max(1, CHUNK_ELEMENTS // len(weight_VH))
+    if len(hidden_NH) == 0:
+        nothing = (hidden_NH.sum() + 0.0 * weight_VH.sum()) * target_N.new_zeros(0, dtype=torch.float32)
+        return nothing, nothing.detach()
+    logps_N, entropy_N = _TokenLogps.apply(hidden_NH, weight_VH, bias_V, target_N, temperature, chunk, entropy)
+    return logps_N, entropy_N

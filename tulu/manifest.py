@@ -1,0 +1,51 @@
+"""What a run ran on: versions, commit, hardware."""
+
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("tulu", "torch", "transformers", "trl", "accelerate", "deepspeed", "datasets", "peft", "ray", "vllm", "math-verify")
+
+
+def environment() -> dict[str, Any]:
+    """Versions, git commit of the working folder's checkout, hardware and command."""
+    return {
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "commit": _commit(Path(__file__).resolve().parent),
+        "hardware": hardware(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores this process may use, memory, accelerators."""
+    import torch
+
+    return {
+        "machine": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "accelerators": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit(folder: Path) -> str | None:
+    """Commit of the checkout, with a + where files differ from it; None outside a checkout."""
+    try:
+        head = subprocess.run(["git", "-C", folder, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+        status = subprocess.run(["git", "-C", folder, "status", "--porcelain"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return head.stdout.strip() + ("+" if status.stdout.strip() else "") if head.returncode == 0 else None

@@ -1,0 +1,104 @@
+"""The nouns that every stage shares: plain frozen data, no torch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NotRequired, TypedDict
+
+Finish = Literal["stop", "length", "data"]
+Status = Literal["ok", "timeout", "error"]
+
+
+class Message(TypedDict):
+    """One turn of a conversation, as chat templates take it."""
+
+    role: str
+    content: str
+    tool_calls: NotRequired[list[dict[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """Tokens that follow a prompt, and which of them are trained."""
+
+    tokens: Sequence[int]
+    trained: Sequence[bool]
+    """One per token: whether its log-prob enters the loss."""
+    sampler_logps: Sequence[float] | None = None
+    """One per token, from the engine that sampled it; None for data."""
+    finish: Finish = "data"
+    versions: Sequence[tuple[int, int]] = ()
+    """(first token, weight version) wherever the sampling weights changed."""
+    values: Mapping[str, float] = field(default_factory=dict)
+    """Numbers that travel with the completion into its batch: an advantage, a reference log-prob."""
+    token_values: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """The same, one number per token."""
+
+    def __post_init__(self) -> None:
+        if len(self.trained) != len(self.tokens):
+            raise ValueError(f"{len(self.tokens)} tokens but {len(self.trained)} trained flags")
+        if self.sampler_logps is not None and len(self.sampler_logps) != len(self.tokens):
+            raise ValueError(f"{len(self.tokens)} tokens but {len(self.sampler_logps)} sampler log-probs")
+        for name, numbers in self.token_values.items():
+            if len(numbers) != len(self.tokens):
+                raise ValueError(f"{len(self.tokens)} tokens but {len(numbers)} numbers in {name!r}")
+
+    @property
+    def n_trained(self) -> int:
+        return sum(self.trained)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A prompt and its completions: one for SFT, two (chosen, rejected) for DPO and RM, G for RLVR."""
+
+    prompt: Sequence[int]
+    completions: Sequence[Completion]
+    id: str = ""
+    """Where the row came from, as FILE:LINE or NAME:INDEX; unique in a data set."""
+    margin: float = 0.0
+    """How much better chosen is than rejected, where the data says so (Bradley-Terry margin)."""
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens the group takes in a row: the prompt once, then every completion."""
+        return len(self.prompt) + sum(len(completion.tokens) for completion in self.completions)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A prompt whose completions a verifier can score."""
+
+    id: str
+    messages: Sequence[Message]
+    prompt: Sequence[int]
+    """The messages through the chat template, generation prompt included."""
+    ground_truth: Any
+    verifiers: Sequence[str]
+    """Names of the verifiers that score it; a row with several has as many ground truths."""
+    row: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a verifier says: a score where it reached one, and why not where it did not."""
+
+    score: float | None
+    status: Status = "ok"
+    detail: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.score is None) == (self.status == "ok"):
+            raise ValueError(f"status {self.status!r} with score {self.score!r}: a score goes with ok, and only with ok")
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How an engine samples; log-probs are those of the distribution sampled from."""
+
+    max_tokens: int
+    temperature: float = 1.0
+    """0 is greedy."""
+    top_p: float = 1.0
+    stop: Sequence[str] = ()
+    """Texts that end a completion; they stay part of it."""
+    seed: int = 0
