@@ -9,12 +9,17 @@ from tulu.errors import RecipeError
 from tulu.verifiers.contract import Verifier
 from tulu.verifiers.exact import EXACT
 from tulu.verifiers.gsm8k import GSM8K
+from tulu.verifiers.ifeval import IFEVAL, IFEVAL_LOOSE
+from tulu.verifiers.ifeval_old import IFEVAL_OLD
 from tulu.verifiers.math import MATH, STRICT_MATH
 from tulu.verifiers.own import is_own, own_verifier
 
 VERIFIERS: dict[str, Verifier] = {
     "exact": EXACT,
     "gsm8k": GSM8K,
+    "ifeval": IFEVAL,
+    "ifeval_loose": IFEVAL_LOOSE,
+    "ifeval_old": IFEVAL_OLD,
     "math": MATH,
     "strict_math": STRICT_MATH,
 }
