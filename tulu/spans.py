@@ -53,11 +53,10 @@ def _find_start(full: str, head: str, content: str, before: str | None) -> int |
     # Templates write more white space behind a turn that is not the last, which shows where two assistant turns meet.
     if place >= 0 and not full[len(before) : place].strip():
         return place + len(header)
-    if not content:
-        return None
     agreed = next((index for index, (x, y) in enumerate(zip(head, full, strict=False)) if x != y), min(len(head), len(full)))
-    place = full.rfind(content, len(before), agreed + len(content))
-    return None if place < 0 else place
+    # Templates cut past thoughts, so that only what follows them may be left.
+    shown = (text for text in (content, content.rpartition("</think>")[2].strip()) if text)
+    return next((place for text in shown if (place := full.rfind(text, len(before), agreed + len(text))) >= 0), None)
 
 
 def _find_end(full: str, start: int, content: str, stops: Sequence[str]) -> int | None:
