@@ -116,7 +116,7 @@ BROKEN_LINE_17 = b'{"text": "x"}\n' * 16 + b'{"text": "x", }\n' + b'{"text": "x"
         ("rows.jsonl", BROKEN_LINE_17, r"rows.jsonl:17: broken JSON at column 1\d: .*; mend or remove the line"),
         ("rows.jsonl.gz", gzip.compress(BROKEN_LINE_17, mtime=0), "rows.jsonl.gz:17: broken JSON"),
         ("rows.jsonl", b'{"text": "x"}\n"only text"\n', "rows.jsonl:2: holds a str; every row must be a JSON object"),
-        ("rows.jsonl", b'{"text": "x"}\n{"text": "\xff"}\n', "rows.jsonl:2:1: not UTF-8"),
+        ("rows.jsonl", b'{"text": "x"}\n{"text": "\xff"}\n', "rows.jsonl:2: not UTF-8"),
         ("rows.json", b'[\n{"text": "x"},\n{"text": }\n]', "rows.json:3: broken JSON at column 10"),
         ("rows.json", b"[1, 2]", "entry 0: holds a int"),
         ("rows.csv", b"a,b\n1,2\n1,2,3\n", "rows.csv:3: 3 cells, but the header has 2"),

@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import cache as memoise
 from importlib.metadata import version
 from pathlib import Path
@@ -106,7 +107,8 @@ def _encoded(source: Source, found: Iterable[Row], tokenizer: "PreTrainedTokeniz
 def _discard(folder: Path) -> None:
     """Out of the way at once, then deleted: another process may look at the same time."""
     aside = folder.with_name(f".partial-damaged-{folder.name}-{os.getpid()}")
-    folder.rename(aside)
+    with suppress(FileNotFoundError):  # that other process was first
+        folder.rename(aside)
     shutil.rmtree(aside, ignore_errors=True)
 
 

@@ -143,7 +143,9 @@ def _json_lines(content: bytes, name: str) -> Rows:
         number, line = lines[index]
         place = f"{name}:{number}"
         try:
-            value = json.loads(_text(line, place))
+            value = json.loads(line)
+        except UnicodeDecodeError as error:
+            raise DataError(f"{place}: not UTF-8 (byte {error.start}); convert the file to UTF-8") from None
         except json.JSONDecodeError as error:
             raise DataError(f"{place}: broken JSON at column {error.colno}: {error.msg}; mend or remove the line") from None
         return Row(place, _object(value, place))
