@@ -30,7 +30,7 @@ def to_item(index: int, prompt: str, chosen: str, rejected: str) -> Item:
 def test_rewards_equal_trl_log_ratios(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from trl import DPOConfig, DPOTrainer  # type: ignore[attr-defined]
+    from trl import DPOConfig, DPOTrainer
 
     folder, start = tiny_model("olmo2", 0), tiny_model("olmo2", 1)
     items = [to_item(index, *texts) for index, texts in enumerate(TEXTS)]
