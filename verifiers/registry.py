@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from tulu.errors import RecipeError
+from tulu.verifiers.choice import MULTIPLE_CHOICE
 from tulu.verifiers.contract import Verifier
 from tulu.verifiers.exact import EXACT
 from tulu.verifiers.gsm8k import GSM8K
@@ -13,15 +14,41 @@ from tulu.verifiers.ifeval import IFEVAL, IFEVAL_LOOSE
 from tulu.verifiers.ifeval_old import IFEVAL_OLD
 from tulu.verifiers.math import MATH, STRICT_MATH
 from tulu.verifiers.own import is_own, own_verifier
+from tulu.verifiers.sciriff import SCIRIFF
+from tulu.verifiers.shape import CALMSCORE, FORMAT, LANGUAGE, LENGTH, MAX_LENGTH, REPETITION, UP_TO_MAX_LENGTH
+from tulu.verifiers.sql import SQL
+from tulu.verifiers.strings import FLAN, PUZZLE, RE_SEARCH, RE_SEARCH_F1, STRING_F1, STRING_MATCH
+from tulu.verifiers.structured import JSON_SCHEMA, TOOL_CALL, ZEBRA_LOGIC
 
 VERIFIERS: dict[str, Verifier] = {
+    "calmscore": CALMSCORE,
     "exact": EXACT,
+    "flan": FLAN,
+    "format": FORMAT,
     "gsm8k": GSM8K,
     "ifeval": IFEVAL,
     "ifeval_loose": IFEVAL_LOOSE,
     "ifeval_old": IFEVAL_OLD,
+    "json_schema": JSON_SCHEMA,
+    "language": LANGUAGE,
+    "length": LENGTH,
     "math": MATH,
+    "max_length": MAX_LENGTH,
+    "multiple_choice": MULTIPLE_CHOICE,
+    "puzzle": PUZZLE,
+    "re_search": RE_SEARCH,
+    "re_search_f1": RE_SEARCH_F1,
+    "repetition": REPETITION,
+    "sciriff": SCIRIFF,
+    "sql": SQL,
     "strict_math": STRICT_MATH,
+    "string_f1": STRING_F1,
+    "string_match": STRING_MATCH,
+    # open-instruct's name for string_match.
+    "string_matcher": STRING_MATCH,
+    "tool_call": TOOL_CALL,
+    "up_to_max_length": UP_TO_MAX_LENGTH,
+    "zebra_logic": ZEBRA_LOGIC,
 }
 
 

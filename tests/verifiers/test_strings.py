@@ -1,0 +1,94 @@
+from typing import Any
+
+import pytest
+
+from tulu.verifiers.contract import GoldError
+from tulu.verifiers.registry import VERIFIERS
+
+TAG = "<answer>{}</answer>".format
+FINISH = "<finish>{}</finish>".format
+# (verifier, completion, ground truth, strict, tulu3)
+CASES: list[tuple[str, str, Any, float, float]] = [
+    ("string_match", TAG("The Cat."), "cat", 1, 1),
+    ("string_match", "cat", "cat", 0, 0),
+    ("string_match", TAG("dog") + TAG("cat"), "cat", 1, 1),
+    ("string_match", TAG("cat") + TAG("dog"), "cat", 0, 0),
+    ("string_match", "<think>" + TAG("cat") + "</think>", "cat", 0, 1),
+    ("string_match", TAG("-5"), "5", 0, 1),
+    ("string_match", TAG("1.5"), "15", 0, 1),
+    ("string_match", TAG("C++"), "C", 0, 1),
+    ("string_match", TAG("the"), "a", 0, 1),
+    ("string_match", TAG("42.0"), "42", 1, 0),
+    ("puzzle", "<think>a city</think>" + TAG("The capital of France is Paris."), "capital of france is paris", 1, 1),
+    ("puzzle", "The answer is 42!", "answer is 42", 1, 1),
+    ("puzzle", "", "42", 0, 0),
+    ("puzzle", "hello\tworld\n", "hello world", 1, 1),
+    ("puzzle", "!!!", "???", 0, 1),
+    ("string_f1", "hello world", "hello", 2 / 3, 2 / 3),
+    ("string_f1", "hello world", ["goodbye", "hello world"], 1, 1),
+    ("string_f1", "hello world", ["hello", "world"], 2 / 3, 2 / 3),
+    ("string_f1", "hello world", "goodbye", 0, 0),
+    ("string_f1", "-5", "5", 0, 1),
+    ("string_f1", "<think>hello</think>", "hello", 0, 0),
+    ("flan", "So. The answer is: Paris.", "paris", 1, 1),
+    ("flan", "The answer is: Rome. The answer is: Paris", "Paris", 1, 1),
+    ("flan", "Paris", "Paris", 1, 1),
+    ("flan", "The answer is: Paris and Rome", "Paris", 0, 0),
+    ("re_search", FINISH("Paris"), '["paris", "Lutetia"]', 1, 1),
+    ("re_search", FINISH("Rome") + FINISH("Paris"), "Paris", 1, 0),
+    ("re_search", "Paris", "Paris", 0, 0),
+    ("re_search_f1", FINISH("London"), "Paris", 0.1, 0.1),
+    ("re_search_f1", "London", "Paris", 0, 0),
+    ("re_search_f1", "Paris </finish>", "Paris", 0, 1),
+    ("re_search_f1", FINISH("Paris France"), '["Paris"]', 2 / 3, 2 / 3),
+]
+
+
+@pytest.mark.parametrize(("name", "completion", "gold", "strict", "tulu3"), CASES)
+def test_both_modes(name: str, completion: str, gold: Any, strict: float, tulu3: float) -> None:
+    verifier = VERIFIERS[name]
+    verifier.check(gold)
+    assert verifier(completion, gold).score == pytest.approx(strict)
+    assert verifier(completion, gold, "tulu3").score == pytest.approx(tulu3)
+
+
+def test_the_old_name_is_the_same_verifier() -> None:
+    assert VERIFIERS["string_matcher"] is VERIFIERS["string_match"]
+
+
+CHOICES = {"answer": "B", "choices": ["Rome", "Paris", "Oslo"]}
+
+
+@pytest.mark.parametrize(
+    ("completion", "gold", "score"),
+    [
+        ("The answer is (B).", "B", 1),
+        ("The answer is B", "b", 1),
+        (r"\boxed{B}", "B", 1),
+        (r"\boxed{\text{(B)}}", "B", 1),
+        (TAG("B"), "B", 1),
+        ("**Answer: B**", "B", 1),
+        ("A is wrong.\n\n(B)", "B", 1),
+        ("B", "B", 1),
+        ("The answer is A. No: the answer is B", "B", 1),
+        ("The answer is B. Option C is wrong.", "B", 1),
+        ("The answer is A or B", "B", 0),
+        ("The answer is B or C", "B", 0),
+        ("A, B, C", "B", 0),
+        (r"\boxed{A, B}", "A", 0),
+        ("<think>The answer is B</think> unsure", "B", 0),
+        ("Because of this and that", "B", 0),
+        ("The answer is Paris.", CHOICES, 1),
+        ("The answer is Oslo", CHOICES, 0),
+        (TAG("Paris"), CHOICES, 1),
+        ("", "B", 0),
+    ],
+)
+def test_multiple_choice(completion: str, gold: Any, score: float) -> None:
+    assert VERIFIERS["multiple_choice"](completion, gold).score == score
+
+
+@pytest.mark.parametrize("gold", ["", "Z", "AB", 3, {"answer": "D", "choices": ["a"]}, {"answer": "A", "choices": [1]}, None])
+def test_multiple_choice_golds(gold: Any) -> None:
+    with pytest.raises(GoldError):
+        VERIFIERS["multiple_choice"].check(gold)

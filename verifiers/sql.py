@@ -1,0 +1,125 @@
+"""sql: a query is right where it returns what the gold query returns, on a SQLite database it cannot change.
+
+The ground truth is {"sql": gold query, "db": path of a database} or {"sql": ..., "schema": statements that build one}.
+Rows are compared as bags, in order only where the gold query orders them.
+"""
+
+import re
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from tulu.types import Verdict
+from tulu.verifiers.contract import Case, GoldError, Verifier, right, shorten
+from tulu.verifiers.json_text import unfenced
+from tulu.verifiers.text import after_thinking
+
+_ROWS = 100_000
+_SECONDS = 2.0
+_STEPS = 10_000
+_BYTES = 16 << 20
+_DECIMALS = 6
+_READS = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
+_FORBIDDEN = {"load_extension", "readfile", "writefile", "edit", "fts3_tokenizer", "zeroblob", "random", "randomblob"}
+_ORDERED = re.compile(r"\border\s+by\b[^()]*$", re.IGNORECASE)
+
+
+class _Refused(Exception):
+    """A query that costs too much or returns too much."""
+
+
+def _allow(action: int, first: str | None, second: str | None, _database: str | None, _trigger: str | None) -> int:
+    if action not in _READS or (action == sqlite3.SQLITE_FUNCTION and (second or "").lower() in _FORBIDDEN):
+        return sqlite3.SQLITE_DENY
+    return sqlite3.SQLITE_OK
+
+
+@contextmanager
+def _database(gold: dict[str, Any]) -> Iterator[sqlite3.Connection]:
+    """The database of a ground truth: read-only from a file, or built afresh in memory."""
+    if "db" in gold:
+        connection = sqlite3.connect(f"{Path(gold['db']).resolve().as_uri()}?mode=ro&immutable=1", uri=True)
+    else:
+        connection = sqlite3.connect(":memory:")
+        connection.executescript(gold["schema"])
+    try:
+        connection.text_factory = lambda data: data.decode("utf-8", "replace")
+        yield connection
+    finally:
+        connection.close()
+
+
+def _run(connection: sqlite3.Connection, query: str) -> list[tuple[Any, ...]]:
+    """Rows of a single reading statement; sqlite3.Error or _Refused otherwise."""
+    connection.set_authorizer(_allow)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _BYTES)
+    ends = time.monotonic() + _SECONDS
+    connection.set_progress_handler(lambda: time.monotonic() > ends, _STEPS)
+    rows: list[tuple[Any, ...]] = []
+    size = 0
+    for row in connection.execute(query):
+        rows.append(row)
+        size += sum(len(value) for value in row if isinstance(value, str | bytes))
+        if len(rows) > _ROWS or size > _BYTES:
+            raise _Refused(f"returns more than {_ROWS} rows or {_BYTES >> 20} MB")
+    return rows
+
+
+def _cell(value: Any) -> Any:
+    # 2 and 2.0 are one number to SQL and to Python; a number is never equal to its text.
+    if isinstance(value, float):
+        return "number", round(value, _DECIMALS)
+    return ("number", value) if isinstance(value, int) else value
+
+
+def _rows(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    return [tuple(_cell(value) for value in row) for row in rows]
+
+
+def check(gold: Any) -> None:
+    """GoldError unless the gold query runs on its database."""
+    if not isinstance(gold, dict) or not isinstance(gold.get("sql"), str) or ("db" in gold) == ("schema" in gold):
+        raise GoldError("ground_truth must be {sql, db} or {sql, schema}")
+    if "db" in gold and not Path(gold["db"]).is_file():
+        raise GoldError(f"there is no database {gold['db']}")
+    try:
+        with _database(gold) as connection:
+            _run(connection, gold["sql"])
+    except (sqlite3.Error, _Refused, OverflowError) as fault:
+        raise GoldError(f"the gold query fails: {fault}") from fault
+
+
+@lru_cache(maxsize=256)
+def _gold_rows(sql: str, source: str, is_file: bool) -> list[tuple[Any, ...]]:
+    with _database({"db" if is_file else "schema": source}) as connection:
+        return _rows(_run(connection, sql))
+
+
+def query_in(completion: str) -> str:
+    """The query of a completion: the last `<solution>` tag, else the last fenced block, else all after the thinking."""
+    text = after_thinking(completion)
+    end = text.rfind("</solution>")
+    start = text.rfind("<solution>", 0, max(end, 0))
+    text = text[start + len("<solution>") : end] if end >= 0 and start >= 0 else text
+    return unfenced(text)
+
+
+def strict(case: Case) -> Verdict:
+    """1 where the answer's rows are the gold's; 0 where it fails, writes, or costs too much."""
+    gold, query = case.gold, query_in(case.completion)
+    wanted = _gold_rows(gold["sql"], str(gold.get("db", gold.get("schema"))), "db" in gold)
+    try:
+        with _database(gold) as connection:
+            found = _rows(_run(connection, query))
+    except (sqlite3.Error, sqlite3.Warning, _Refused, ValueError, OverflowError, MemoryError) as fault:
+        return Verdict(0.0, detail=shorten(f"{type(fault).__name__}: {fault}", 200))
+    ordered = _ORDERED.search(gold["sql"]) is not None
+    return right(found == wanted if ordered else Counter(found) == Counter(wanted), f"{len(found)} rows, {len(wanted)} wanted")
+
+
+SQL = Verifier(check=check, strict=strict)

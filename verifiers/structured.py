@@ -1,0 +1,206 @@
+"""Answers that are data: json_schema, tool_call, zebra_logic."""
+
+import ast
+import json
+import re
+from collections import Counter
+from functools import lru_cache
+from typing import Any
+
+from tulu.types import Verdict
+from tulu.verifiers.contract import Case, GoldError, Verifier, right, shorten
+from tulu.verifiers.json_text import BadJson, strict_json, unfenced, values_in
+from tulu.verifiers.text import after_thinking, final_answer
+
+_TOOL_CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
+_CALL_LIMIT = 20_000
+
+
+def _object(gold: Any, what: str) -> Any:
+    if not isinstance(gold, str):
+        return gold
+    try:
+        return json.loads(gold)
+    except (ValueError, RecursionError) as fault:
+        raise GoldError(f"ground_truth must be {what}, as an object or as JSON: {fault}") from fault
+
+
+# json_schema
+
+
+@lru_cache(maxsize=512)
+def _validator(schema: str) -> Any:
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import SchemaError
+
+    parsed = _object(schema, "a JSON schema")
+    if not isinstance(parsed, dict | bool):
+        raise GoldError("ground_truth must be a JSON schema")
+    try:
+        Draft202012Validator.check_schema(parsed)
+    except SchemaError as fault:
+        raise GoldError(f"ground_truth is no JSON schema: {fault.message}") from fault
+    for reference in _references(parsed):
+        if not reference.startswith("#"):
+            # What a reward depends on must not be fetched while training.
+            raise GoldError(f"$ref {reference!r} leaves the schema; write the definition into $defs")
+    return Draft202012Validator(parsed)
+
+
+def _references(schema: Any) -> list[str]:
+    if isinstance(schema, dict):
+        own = [schema["$ref"]] if isinstance(schema.get("$ref"), str) else []
+        return own + [found for value in schema.values() for found in _references(value)]
+    return [found for value in schema for found in _references(value)] if isinstance(schema, list) else []
+
+
+def _schema_text(gold: Any) -> str:
+    return gold if isinstance(gold, str) else json.dumps(gold)
+
+
+def check_schema(gold: Any) -> None:
+    """GoldError unless the ground truth is a JSON schema (2020-12) that refers to nothing outside itself."""
+    _validator(_schema_text(gold))
+
+
+def json_schema(case: Case) -> Verdict:
+    """1 where the answer, fenced or not, is strict JSON that the schema accepts."""
+    validator = _validator(_schema_text(case.gold))
+    try:
+        value = strict_json(unfenced(final_answer(case.completion)))
+    except BadJson as fault:
+        return Verdict(0.0, detail=shorten(f"no JSON: {fault}", 200))
+    broken = next(validator.iter_errors(value), None)
+    return Verdict(1.0) if broken is None else Verdict(0.0, detail=shorten(broken.message, 200))
+
+
+# tool_call
+
+
+def _call(entry: Any) -> tuple[str, str]:
+    """Name and canonical arguments of a call; ValueError where it is none."""
+    if isinstance(entry, dict) and isinstance(entry.get("function"), dict):
+        entry = entry["function"]
+    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+        raise ValueError("a call has a name")
+    values = entry.get("arguments", entry.get("parameters", {}))
+    values = json.loads(values) if isinstance(values, str) else values
+    if not isinstance(values, dict):
+        raise ValueError("arguments must be an object")
+    return entry["name"], json.dumps(_canonical(values), sort_keys=True)
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _canonical(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_canonical(entry) for entry in value]
+    # 1 and 1.0 are one number in JSON; true is none.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _python_calls(text: str) -> list[dict[str, Any]]:
+    """Calls in Python's syntax with literal keyword arguments: f(a=1), or a list of such; ValueError for anything else."""
+    if len(text) > _CALL_LIMIT:
+        raise ValueError("too long")
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, RecursionError, MemoryError) as fault:
+        raise ValueError(str(fault)) from fault
+    calls = []
+    for node in tree.elts if isinstance(tree, ast.List | ast.Tuple) else [tree]:
+        if not isinstance(node, ast.Call) or node.args or any(keyword.arg is None for keyword in node.keywords):
+            raise ValueError("a call takes keyword arguments")
+        values = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in node.keywords}
+        calls.append({"name": ast.unparse(node.func), "arguments": values})
+    return calls
+
+
+def calls_in(text: str) -> list[tuple[str, str]]:
+    """The calls a text makes: `<tool_call>` blocks, else one JSON value, else Python; ValueError where there are none."""
+    blocks = _TOOL_CALL.findall(text)
+    if blocks:
+        return [_call(strict_json(block.strip())) for block in blocks]
+    inner = unfenced(text)
+    try:
+        value = strict_json(inner)
+    except BadJson:
+        return [_call(entry) for entry in _python_calls(inner)]
+    return [_call(entry) for entry in (value if isinstance(value, list) else [value])]
+
+
+def _gold_calls(gold: Any) -> list[tuple[str, str]]:
+    entries = _object(gold, "a list of calls")
+    try:
+        return [_call(entry) for entry in (entries if isinstance(entries, list) else [entries])]
+    except ValueError as fault:
+        raise GoldError(f"ground_truth must be calls {{name, arguments}}: {fault}") from fault
+
+
+def check_calls(gold: Any) -> None:
+    """GoldError unless the ground truth is a list of {name, arguments}; an empty one asks for no call."""
+    _gold_calls(gold)
+
+
+def tool_call(case: Case) -> Verdict:
+    """1 where the answer makes exactly the wanted calls, in any order."""
+    wanted, text = _gold_calls(case.gold), after_thinking(case.completion)
+    try:
+        made = calls_in(text)
+    except (ValueError, RecursionError, TypeError) as fault:
+        return right(not wanted and "<tool_call>" not in text, shorten(f"no call: {fault}", 200))
+    return right(Counter(made) == Counter(wanted), shorten(f"calls {[name for name, _ in made]}", 200))
+
+
+# zebra_logic
+
+
+def _houses(gold: Any) -> dict[str, dict[str, str]]:
+    """{house: {attribute: value}}, lower-cased; from that form, or from ZeroEval's header and rows."""
+    found = _object(gold, "a solution")
+    found = found.get("solution", found) if isinstance(found, dict) else found
+    if isinstance(found, dict) and "header" in found and "rows" in found:
+        header = found["header"]
+        found = {f"House {row[0]}": dict(zip(header[1:], row[1:], strict=True)) for row in found["rows"]}
+    if not isinstance(found, dict) or not found or not all(isinstance(cells, dict) and cells for cells in found.values()):
+        raise GoldError("ground_truth must be {house: {attribute: value}}, or header and rows")
+    return {_key(house): {_key(name): _key(value) for name, value in cells.items()} for house, cells in found.items()}
+
+
+def _key(text: Any) -> str:
+    return " ".join(str(text[0] if isinstance(text, list) and len(text) == 1 else text).lower().split())
+
+
+def check_houses(gold: Any) -> None:
+    """GoldError unless the ground truth is a solved grid."""
+    try:
+        _houses(gold)
+    except (TypeError, IndexError, ValueError) as fault:
+        raise GoldError(f"ground_truth is no solved grid: {fault}") from fault
+
+
+def zebra_logic(case: Case) -> Verdict:
+    """1 where every cell of the last {"solution": ...} is right; the detail says how many are (ZeroEval's two accuracies)."""
+    wanted = _houses(case.gold)
+    cells = {(house, name): value for house, entries in wanted.items() for name, value in entries.items()}
+    solutions = [
+        value["solution"]
+        for value in values_in(after_thinking(case.completion))
+        if isinstance(value, dict) and "solution" in value
+    ]
+    given = solutions[-1] if solutions else None
+    if not isinstance(given, dict):
+        return Verdict(0.0, detail="no solution")
+    said = {
+        (_key(house), _key(name)): _key(value)
+        for house, entries in given.items()
+        if isinstance(entries, dict)
+        for name, value in entries.items()
+    }
+    correct = sum(said.get(cell) == value for cell, value in cells.items())
+    return right(correct == len(cells), f"{correct}/{len(cells)} cells")
+
+
+JSON_SCHEMA = Verifier(check=check_schema, strict=json_schema, needs=("jsonschema",))
+TOOL_CALL = Verifier(check=check_calls, strict=tool_call)
+ZEBRA_LOGIC = Verifier(check=check_houses, strict=zebra_logic)
