@@ -54,6 +54,8 @@ class Options:
     """OpenAI-compatible base URL of a judge; None runs it here."""
     api_key_env: str = "OPENAI_API_KEY"
     """Environment variable that holds the endpoint's key, if it wants one."""
+    ensemble: tuple[Path, ...] = ()
+    """With --scores: further models' scores of the same items, to be combined with them."""
     limit: int | None = None
     """First items of every subset only."""
     compare: bool = False
@@ -73,6 +75,8 @@ def run(model: str | None, data: str, scores: Path | None, options: Options) -> 
         return None
     if model is None:
         raise RecipeError("give a model (a folder or a hub name), or --scores FILE to aggregate scores made elsewhere")
+    if options.ensemble:
+        raise RecipeError("--ensemble combines scores files: give the first with --scores FILE, the others with --ensemble FILE")
     from tulu.reward_models.evaluation import evaluate
 
     return evaluate(model, data, options)
@@ -83,6 +87,15 @@ def aggregate(path: Path, data: str, options: Options) -> None:
     kind = data_kind(data)
     if options.compare and kind == "free":
         raise RecipeError("--compare: nothing is published for one's own data; use it with --data v1 or v2")
+    if options.ensemble:
+        from tulu.reward_models.ensemble_report import as_json, combine_files, print_ensemble
+
+        found = combine_files([path, *options.ensemble], kind, options.seed)
+        if options.json_output:
+            print(dumps(as_json(found)))
+        else:
+            print_ensemble(found, make_console())
+        return
     items = read_scores(path, kind)
     summary = summarize(items, kind)
     if options.json_output:
