@@ -30,7 +30,7 @@ def run(job: Job) -> Path:
         return run.path / "model"
 
     tokenizer = load_tokenizer(run.start, job.recipe.template)
-    groups = pair_groups(stage.data, tokenizer, stage.max_length, run.cache, drop_long=True)
+    groups = pair_groups(stage.data, tokenizer, stage.max_length, run.cache, drop_long=True, seed=stage.seed)
     groups.report.show()
     held_out, rows = split(groups, stage)
     reward_model = RewardModel.load(

@@ -26,7 +26,7 @@ def run(job: Job) -> Path:
         return run.path / "model"
 
     policy = new_policy(stage)
-    groups = text_groups(stage.data, policy.tokenizer, stage.max_length)
+    groups = text_groups(stage.data, policy.tokenizer, stage.max_length, run.cache, stage.seed)
     groups.report.show()
     run.pin(data=groups.digest, start=policy.digest())
     learner = Learner(policy, stage, parallel)

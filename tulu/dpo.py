@@ -24,7 +24,7 @@ def run(job: Job) -> Path:
         return run.path / "model"
 
     tokenizer = load_tokenizer(run.start, job.recipe.template)
-    groups = pair_groups(stage.data, tokenizer, stage.max_length, run.cache, drop_long=False)
+    groups = pair_groups(stage.data, tokenizer, stage.max_length, run.cache, drop_long=False, seed=stage.seed)
     groups.report.show()
     policy = Policy.load(
         run.start,

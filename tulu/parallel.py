@@ -18,19 +18,20 @@ class Parallel:
     """This process among the others, and what they do together."""
 
     def __init__(self, stage: TrainStage) -> None:
-        if stage.zero and not torch.cuda.is_available():
+        world = int(os.environ.get("WORLD_SIZE", "1"))
+        # One process has nobody to share its weights with: ZeRO begins with two.
+        self.deepspeed = bool(stage.zero) and world > 1
+        if self.deepspeed and not torch.cuda.is_available():
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
         from accelerate import Accelerator
 
-        plugin = _deepspeed_plugin(stage) if stage.zero else None
+        plugin = _deepspeed_plugin(stage) if self.deepspeed else None
         self.accelerator = Accelerator(
             mixed_precision="bf16" if stage.precision == "bf16" else "no",
             deepspeed_plugin=plugin,
             cpu=not torch.cuda.is_available(),
         )
         self.clip_norm = stage.clip_norm
-        self.sharded = stage.zero == 3
-        self.deepspeed = bool(stage.zero)
         if self.world > 1 and not stage.zero:
             raise RecipeError(f"zero: {stage.zero}: {self.world} processes train together through DeepSpeed; set zero to 1, 2 or 3")
 

@@ -48,7 +48,7 @@ def with_reference(groups: Sequence[Group], policy: Policy, stage: TrainStage, p
             known |= computed
             if parallel.is_main:
                 write_part(folder, computed)
-            progress.update(first + len(chunk), {}, 0.0)
+            progress.update(first + len(chunk), {})
     policy.module.train(training)
     return [
         replace(

@@ -25,7 +25,7 @@ def run(job: Job) -> Path:
         return run.path / "model"
 
     tokenizer = load_tokenizer(run.start, job.recipe.template)
-    groups = sft_groups(stage.data, tokenizer, stage.max_length, run.cache)
+    groups = sft_groups(stage.data, tokenizer, stage.max_length, run.cache, stage.seed)
     groups.report.show()
     policy = Policy.load(
         run.start,

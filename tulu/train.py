@@ -43,7 +43,7 @@ class Learner:
             betas=(stage.adam_beta1, stage.adam_beta2),
             eps=stage.adam_epsilon,
             weight_decay=stage.weight_decay,
-            fused=not stage.zero,
+            fused=not parallel.deepspeed,
         )
         model.runner, self.optimizer = parallel.prepare(model.module, optimizer)
 

@@ -1,0 +1,204 @@
+"""Reinforcement learning with verifiable rewards: sample, verify, and raise what was right over what was wrong."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tulu.batch import Batch, pack
+from tulu.chat import template_hash
+from tulu.data import problems
+from tulu.errors import EngineError, RecipeError
+from tulu.grading import Grader
+from tulu.losses import Loss, grpo_loss, kl_estimate, mean_metric, truncated_ratio
+from tulu.parallel import Parallel
+from tulu.policy import Policy, load_tokenizer
+from tulu.progress import Progress
+from tulu.recipe import Rlvr
+from tulu.resolve import Job, section_of
+from tulu.rollout.engine import EngineSpec, choose, make_engine
+from tulu.rollout.records import record, summary
+from tulu.rollout.stream import Collected, Sampler
+from tulu.run import Run
+from tulu.train import Learner, Normaliser, completions, learning_rate, step, tokens_trained
+
+Reference = Callable[[Batch], Tensor]
+"""(N,) log-probs of the starting model."""
+MISMATCH_LIMIT = 0.5
+"""Mean |log-prob of the learner - of the sampler| in nats beyond which the weights cannot be the same."""
+
+
+def run(job: Job) -> Path:
+    """Train, and return the folder of the model."""
+    stage: Rlvr = section_of(job.recipe, "rlvr")
+    if stage.zero == 3 and choose(stage.engine) == "transformers":
+        raise RecipeError("rlvr.zero: 3: the transformers engine samples from whole weights; set engine to vllm, or zero to 2 or less")
+    parallel = Parallel(stage)
+    run = Run(job, parallel)
+    if run.finished:
+        return run.path / "model"
+
+    tokenizer = load_tokenizer(run.start, job.recipe.template)
+    asked = problems(stage.data, tokenizer, stage.max_prompt, stage.verifier, stage.seed)
+    asked.report.show()
+    options = {"template": job.recipe.template, "lora": stage.lora}
+    policy = Policy.load(run.start, gradient_checkpointing=stage.gradient_checkpointing, **options)
+    run.pin(data=asked.digest, start=policy.digest(), template=template_hash(tokenizer))
+    reference = starting_point(policy, run.start, stage, job.recipe.template)
+    learner = Learner(policy, stage, parallel)
+    state = run.resume()
+
+    spec = EngineSpec(run.start, stage.max_prompt + stage.max_tokens, stage.precision)
+    engine = make_engine(stage.engine, spec, policy)
+    try:
+        engine.sync(policy.weights(), run.step)
+        with Grader() as grader:
+            sampler = Sampler(engine, grader, policy.tokenizer, asked, stage, parallel)
+            train(learner, policy, reference, sampler, stage, run, state.get("drawn", 0))
+    finally:
+        engine.close()
+    return run.finish(policy.save, problems=len(asked))
+
+
+def starting_point(policy: Policy, start: str, stage: Rlvr, template: str) -> Reference | None:
+    """What answers for the starting model's log-probs: frozen weights, or the policy without its adapters; None if β is 0."""
+    if not stage.beta:
+        return None
+    frozen = policy if stage.lora else Policy.load(start, template=template, precision=stage.precision, trainable=False)
+    without: Callable[[], AbstractContextManager[Any]] = policy.without_adapter if stage.lora else nullcontext
+
+    @torch.no_grad()
+    def logps(batch: Batch) -> Tensor:
+        with without():
+            found: Tensor = frozen.logps(batch, stage.temperature)
+        return found
+
+    return logps
+
+
+def train(
+    learner: Learner, policy: Policy, reference: Reference | None, sampler: Sampler, stage: Rlvr, run: Run, drawn: int
+) -> None:
+    """Synchronous GRPO: every step samples with the weights that the step before left."""
+    parallel = learner.parallel
+    total = stage.steps or max(1, math.ceil(len(sampler.problems) * (stage.epochs or 1.0) / stage.prompts))
+    with run.interruptible(), Progress("rlvr", total, run.step, parallel.is_main) as progress:
+        for index in range(run.step, total):
+            began = time.monotonic()
+            rate = learning_rate(stage, index, total)
+            learner.set_learning_rate(rate)
+            rollouts = sampler.collect(drawn)
+            sampled = time.monotonic()
+            run.journal("graded", step=index + 1, first=drawn, rows=[rollout.problem.id for rollout in rollouts.seen])
+            metrics = learn(learner, policy, reference, rollouts, stage)
+            sampler.engine.sync(policy.weights(), index + 1)
+
+            drawn, run.step = rollouts.drawn, index + 1
+            tokens = parallel.total(sum(rollout.group.n_tokens for rollout in rollouts.seen))
+            seconds = time.monotonic() - began
+            metrics |= summary(rollouts, parallel)
+            timing = {"tokens": tokens, "seconds": seconds, "sampling_seconds": sampled - began}
+            run.log(run.step, {**metrics, "learning_rate": rate, **timing})
+            run.rollouts(run.step, [row for part in parallel.exchange(record(rollouts, policy.tokenizer)) for row in part])
+            run.journal("trained", step=run.step, rows=[rollout.problem.id for rollout in rollouts.kept])
+            progress.update(run.step, metrics, tokens / seconds)
+            if run.due(run.step, run.step == total):
+                run.save(run.step, drawn=drawn)
+            run.stop_if_interrupted(run.step, drawn=drawn)
+
+
+def learn(
+    learner: Learner, policy: Policy, reference: Reference | None, rollouts: Collected, stage: Rlvr
+) -> dict[str, float]:
+    """The optimizer steps of one step's rollouts; the metrics of the last one. Raises EngineError on a mismatch of weights."""
+    parallel = learner.parallel
+    groups = [rollout.trained(stage.mask_truncated) for rollout in rollouts.kept]
+    spare = spare_row(rollouts, stage)
+    parts = [
+        carry(policy, reference, rows(groups[part :: stage.minibatches], stage), spare, stage, parallel)
+        for part in range(stage.minibatches)
+    ]
+    metrics: dict[str, float] = {}
+    for _ in range(stage.updates):
+        for part in parts:
+            if parallel.largest(len(part)):
+                metrics = step(learner, part, lambda batch: policy_loss(policy, batch, stage), normaliser(stage), spare)
+    if metrics.get("mismatch", 0.0) > MISMATCH_LIMIT:
+        raise EngineError(
+            f"learner and engine disagree by {metrics['mismatch']:.2f} nats a token: they do not hold the same weights\n"
+            "The checkpoint before is intact. Run the same command again; if it recurs, compare precision and template."
+        )
+    return metrics
+
+
+def rows(groups: Sequence[Any], stage: Rlvr) -> list[Batch]:
+    """Packed rows of the groups that have something to train."""
+    return pack([group for group in groups if group.completions], stage.row_tokens, stage.micro_batch)
+
+
+def spare_row(rollouts: Collected, stage: Rlvr) -> Batch | None:
+    """A row for a process that has fewer than the others, trained at weight 0."""
+    if not rollouts.seen:
+        return None
+    first = replace(rollouts.seen[0], advantages=(0.0,) * stage.samples)
+    return rows([first.trained(mask_truncated=False)], stage)[0]
+
+
+@torch.no_grad()
+def carry(
+    policy: Policy, reference: Reference | None, part: list[Batch], spare: Batch | None, stage: Rlvr, parallel: Parallel
+) -> list[Batch]:
+    """The rows with the log-probs that must not move while they are trained: the policy's own before several updates
+    (after a single one the ratio is 1 by definition), and the reference's."""
+    several = stage.minibatches * stage.updates > 1
+    if not several and reference is None:
+        return part
+    carried = []
+    for index in range(parallel.largest(len(part))):
+        batch = part[index] if index < len(part) else spare
+        if batch is None:
+            raise ValueError("a process without a row of its own needs a spare one")
+        values = dict(batch.token_values)
+        if several:
+            values["old"] = policy.logps(batch, stage.temperature)
+        if reference is not None:
+            values["reference"] = reference(batch)
+        carried.append(replace(batch.to(policy.device), token_values={k: v.to(policy.device) for k, v in values.items()}))
+    return carried[: len(part)]
+
+
+def policy_loss(policy: Policy, batch: Batch, stage: Rlvr) -> Loss:
+    """The recipe's GRPO loss over a batch that carries advantages and the sampler's log-probs."""
+    logps_N, entropy_N = policy.logps(batch, stage.temperature, entropy=True)
+    old_N = batch.token_values.get("old", logps_N.detach())
+    sampler_N = batch.token_values["sampler"]
+    correction_N = truncated_ratio(old_N, sampler_N, stage.ratio_cap) if stage.ratio_cap else None
+
+    def kl(ratio_N: Tensor) -> Tensor:
+        return kl_estimate(logps_N, batch.token_values["reference"], stage.kl, ratio_N)
+
+    loss, metrics = grpo_loss(
+        logps_N,
+        old_N,
+        batch.values["advantage"][batch.owner_N],
+        clip_low=stage.clip_low,
+        clip_high=stage.clip_high,
+        weight_N=1 / batch.lengths_C[batch.owner_N] if stage.denominator == "sequence" else None,
+        correction_N=correction_N,
+        kl_N=kl if "reference" in batch.token_values else None,
+        beta=stage.beta,
+    )
+    return loss, {**metrics, "entropy": mean_metric(entropy_N), "mismatch": mean_metric((old_N - sampler_N).abs())}
+
+
+def normaliser(stage: Rlvr) -> Normaliser:
+    """What the summed loss is divided by: trained tokens, completions, or completions × max_tokens."""
+    if stage.denominator == "constant":
+        return lambda batch: float(batch.n_completions * stage.max_tokens)
+    return tokens_trained if stage.denominator == "token" else completions
