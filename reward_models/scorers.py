@@ -1,5 +1,6 @@
 """Which scorer a model needs: told by --kind, or by what its folder says it is."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ from tulu.policy import Policy, from_pretrained
 from tulu.reward_models.encoding import Limits
 from tulu.reward_models.loading import Loaded
 from tulu.reward_models.model import RewardModel
+from tulu.reward_models.plain_scoring import PlainClassifierScorer, needs_plain
 from tulu.reward_models.rewardbench import Kind, Options
 from tulu.reward_models.scoring import ClassifierScorer, DpoScorer, Scorer
+
+log = logging.getLogger("tulu")
 
 
 def make_scorer(model: str, loaded: Loaded, options: Options) -> Scorer:
@@ -25,9 +29,7 @@ def make_scorer(model: str, loaded: Loaded, options: Options) -> Scorer:
     limits = Limits(_longest(config, options), options.add_bos)
     template = options.template or "tokenizer"
     if kind == "classifier":
-        classifier = RewardModel.load(model, template=template, precision=options.precision)
-        # The configuration as it was saved says where AutoModelForSequenceClassification reads.
-        return ClassifierScorer(classifier, limits, options.row_tokens, config.get_text_config().pad_token_id)
+        return _classifier(model, config, limits, options)
     policy = Policy.load(model, template=template, precision=options.precision, trainable=False)
     reference = None
     if options.reference is not None:
@@ -38,6 +40,20 @@ def make_scorer(model: str, loaded: Loaded, options: Options) -> Scorer:
                 f"--reference {options.reference}: its tokenizer is not the policy's; give the model DPO started from"
             )
     return DpoScorer(policy, reference, options.reference_free or "sum", limits, options.row_tokens)
+
+
+def _classifier(model: str, config: Any, limits: Limits, options: Options) -> Scorer:
+    """Packed rows where they are exact for the architecture, else padded batches, said in the log."""
+    template = options.template or "tokenizer"
+    if _says_classifier(config) and config.num_labels != 1:
+        raise RecipeError(f"{model}: a classifier with {config.num_labels} labels; a reward model has one")
+    reason = needs_plain(config)
+    if reason:
+        log.warning("%s is scored in padded batches: %s", model, reason)
+        return PlainClassifierScorer(model, template, options.precision, limits, options.row_tokens)
+    classifier = RewardModel.load(model, template=template, precision=options.precision)
+    # The configuration as it was saved says where AutoModelForSequenceClassification reads.
+    return ClassifierScorer(classifier, limits, options.row_tokens, config.get_text_config().pad_token_id)
 
 
 def detect(model: str, options: Options) -> Kind:
@@ -65,13 +81,18 @@ def detect(model: str, options: Options) -> Kind:
 def _by_architecture(model: str) -> Kind:
     if Path(model).exists() and not (Path(model) / "config.json").exists():
         raise RecipeError(f"{model}: no config.json, so no model; give a folder that save_pretrained wrote")
-    names = from_pretrained(AutoConfig, model).architectures or ["nothing"]
-    if any(name.endswith("ForSequenceClassification") for name in names):
+    config = from_pretrained(AutoConfig, model)
+    if _says_classifier(config):
         return "classifier"
+    name = (config.architectures or ["nothing"])[0]
     raise RecipeError(
-        f"{model}: its config.json says {names[0]}, which is no classifier; say what it is: --kind dpo with --reference MODEL "
+        f"{model}: its config.json says {name}, which is no classifier; say what it is: --kind dpo with --reference MODEL "
         "(or --reference-free avg), --kind judge, or --kind classifier"
     )
+
+
+def _says_classifier(config: Any) -> bool:
+    return any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
 
 
 def _longest(config: Any, options: Options) -> int | None:
