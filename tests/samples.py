@@ -1,0 +1,104 @@
+"""Random groups, the oracle for them (transformers, one sequence at a time), and one step's gradients."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tulu.batch import Batch
+from tulu.losses import Loss
+from tulu.parallel import Parallel
+from tulu.recipe import TrainStage
+from tulu.train import Learner, Normaliser, Trainable, step
+from tulu.types import Completion, Group
+
+
+def make_group(seed: int, prompt: int, lengths: Sequence[int], trained: float = 0.8, **values: float) -> Group:
+    """Random tokens; each is trained with the given probability, a completion's last one always."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def tokens(n: int) -> list[int]:
+        found: list[int] = torch.randint(0, 256, (n,), generator=generator).tolist()
+        return found
+
+    def completion(n: int) -> Completion:
+        flags = (torch.rand(n, generator=generator) < trained).tolist()
+        return Completion(tokens(n), [*flags[:-1], True], values=values)
+
+    return Group(tokens(prompt), tuple(completion(n) for n in lengths), id=f"row:{seed}")
+
+
+def numbered(groups: Sequence[Group]) -> list[Group]:
+    """Each completion with its place among all as the value `at`, to find it again wherever it was packed."""
+    at = iter(range(sum(len(group.completions) for group in groups)))
+    return [
+        replace(group, completions=tuple(replace(c, values={**c.values, "at": float(next(at))}) for c in group.completions))
+        for group in groups
+    ]
+
+
+def in_order(batches: Sequence[Batch], per_token: Callable[[Batch], Tensor]) -> Tensor:
+    """Per-token numbers of packed rows of `numbered` groups, put back into the order of their completions."""
+    found: dict[int, Tensor] = {}
+    for batch in batches:
+        values_N = per_token(batch)
+        for completion, at in enumerate(batch.values["at"].tolist()):
+            found[int(at)] = values_N[batch.owner_N == completion]
+    return torch.cat([found[at] for at in sorted(found)])
+
+
+def plain_logps(model: nn.Module, groups: Sequence[Group], temperature: float = 1.0) -> Tensor:
+    """The oracle: log softmax of transformers' own logits, prompt and completion alone in a batch of one."""
+    found = []
+    for group in groups:
+        for completion in group.completions:
+            tokens_T = torch.tensor([*group.prompt, *completion.tokens])
+            logits_TV = model(input_ids=tokens_T[None], use_cache=False).logits[0].to(torch.promote_types(torch.float32, dtype_of(model)))
+            logps_TV = torch.log_softmax(logits_TV[:-1] / temperature, dim=-1)
+            logps_T = logps_TV.gather(1, tokens_T[1:, None])[:, 0]
+            start = len(group.prompt)
+            # Without a prompt nothing predicts the first token.
+            trained = torch.tensor(completion.trained)[max(0, 1 - start) :]
+            found.append(logps_T[max(0, start - 1) :][trained])
+    return torch.cat(found)
+
+
+def dtype_of(model: nn.Module) -> torch.dtype:
+    return next(model.parameters()).dtype
+
+
+def gradients(module: nn.Module) -> dict[str, Tensor]:
+    """Every parameter's gradient, zero where it has none, under its own name whatever wraps it."""
+    return {
+        name.removeprefix("model.").replace("trunk.", ""): torch.zeros_like(p) if p.grad is None else p.grad.detach().clone()
+        for name, p in module.named_parameters()
+        if p.requires_grad
+    }
+
+
+def largest_difference(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
+    """Largest |found - expected| of any entry, relative to the largest entry of all."""
+    assert found.keys() == expected.keys()
+    scale = max(float(tensor.abs().max()) for tensor in expected.values())
+    assert scale > 0, "nothing to compare: every gradient is zero"
+    return max(float((found[name] - expected[name]).abs().max()) for name in expected) / scale
+
+
+def make_stage(kind: type[TrainStage] = TrainStage, **fields: Any) -> Any:
+    """A stage's section with what a test does not care about filled in."""
+    settings = {"data": "none.jsonl", "max_length": 512, "batch": 8, "steps": 1, "learning_rate": 1e-3, "precision": "fp32"}
+    return kind(**{**settings, **fields})
+
+
+def step_gradients(
+    model: Trainable, batches: Sequence[Batch], objective: Callable[[Batch], Loss], normaliser: Normaliser
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """What `train.step` hands the optimizer, at learning rate 0 so that the model can be asked again, and its metrics."""
+    learner = Learner(model, make_stage(), Parallel(make_stage()))
+    learner.set_learning_rate(0.0)
+    seen: dict[str, Tensor] = {}
+    learner.optimizer.register_step_pre_hook(lambda *_: seen.update(gradients(model.module)))
+    metrics = step(learner, batches, objective, normaliser)
+    return seen, metrics
