@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tulu.errors import RecipeError
+from tulu.errors import CheckpointError, RecipeError
 from tulu.files import write_atomic
 from tulu.manifest import environment
 from tulu.reward_models.bias import biases
@@ -44,9 +44,14 @@ def evaluate(model: str, data: str, options: Options) -> Path:
     finally:
         scorer.close()
     report = make_report(model, loaded, store, settings, seconds, options)
-    store.write_parquet()
-    write_atomic(folder / "results.json", dumps({**report.as_json(), "environment": environment()}))
-    draw_chart(report, folder / "chart.png")
+    try:
+        store.write_parquet()
+        write_atomic(folder / "results.json", dumps({**report.as_json(), "environment": environment()}))
+        draw_chart(report, folder / "chart.png")
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder}: the result cannot be written ({error.strerror or error}); all scores are kept: make room and run it again"
+        ) from error
     if options.json_output:
         print(dumps(report.summary.as_json()))
     else:

@@ -11,7 +11,7 @@ from tulu.errors import DataError
 from tulu.recipe import Source
 from tulu.reward_models.items import Item
 from tulu.reward_models.preferences import to_item
-from tulu.reward_models.sections import KNOWN, PRIOR_SCORED, PRIOR_UNSCORED, Data
+from tulu.reward_models.sections import KNOWN, PRIOR_SCORED, PRIOR_UNSCORED, Data, check
 from tulu.sources import READERS, Row, load_rows
 
 HUB = {
@@ -143,9 +143,8 @@ def _check_subsets(items: Sequence[Item], data: Data) -> None:
     if unknown:
         named = "\n".join(f"{where}: unknown subset {name!r} for {data}" for name, where in unknown.items())
         raise DataError(f"{named}\nknown subsets: {', '.join(known)}; give the path alone for data of your own")
-    longer = next((item for item in items if data == "v1" and len(item.answers) != 2), None)
-    if longer is not None:
-        raise DataError(f"{longer.where}: v1 compares one chosen with one rejected answer; this row has {len(longer.answers)}")
+    # Whatever could not be aggregated afterwards, such as a Ties id, is found before anything is scored.
+    check([item.scored([0.0] * len(item.answers)) for item in items], data)
 
 
 def _first(items: Sequence[Item], limit: int) -> list[Item]:

@@ -126,7 +126,8 @@ def test_dpo_kind(pairs: str, tmp_path: Path, tiny_model: Callable[..., Path]) -
 
 
 def test_llmbar(tiny_reward_model: Callable[..., Path], shared_data: Path, tmp_path: Path) -> None:
-    folder = str(tiny_reward_model("olmo2", 0, max_position_embeddings=16384))
+    small = {"num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1, "hidden_size": 16}
+    folder = str(tiny_reward_model("olmo2", 0, max_position_embeddings=16384, **small))
     out = run(folder, str(shared_data / "llmbar"), None, Options(out=tmp_path, json_output=True))
     assert out is not None
     found = results(out)

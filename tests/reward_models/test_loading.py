@@ -46,6 +46,14 @@ def test_named_rules_refuse_foreign_subsets(tmp_path: Path) -> None:
         load("v1+v2")
 
 
+def test_what_cannot_be_aggregated_is_found_before_scoring(tmp_path: Path) -> None:
+    four = {"prompt": "Q", "chosen": ["a"], "rejected": ["b", "c"]}
+    with pytest.raises(DataError, match=r"x.jsonl:2: v1 compares one chosen with one rejected"):
+        load(f"v1={write(tmp_path / 'x.jsonl', [pair('shp'), {**four, 'subset': 'shp'}])}")
+    with pytest.raises(DataError, match=r"y.jsonl:1: id '7': a Ties id is ref:K"):
+        load(f"v2={write(tmp_path / 'y.jsonl', [{**four, 'subset': 'Ties', 'id': 7}])}")
+
+
 def test_prior_set_by_its_file_name(tmp_path: Path) -> None:
     path = write(tmp_path / "anthropic_hhh-00000-of-00001.jsonl", [pair("harmless")])
     loaded = load(f"v1={path}")
