@@ -1,4 +1,4 @@
-"""A reward model in use: rewards of answers to prompts, to pick the best of N, to keep or drop samples, or as part of a reward."""
+"""A reward model in use: rewards of answers to prompts, to pick the best of N, to keep samples or drop them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
