@@ -73,14 +73,6 @@ class Scored:
         """Whether a score is absent or NaN; such an item gets no credit, and is counted."""
         return self.credit is None and any(math.isnan(score) for score in (*self.chosen, *self.rejected))
 
-    @property
-    def tied(self) -> bool:
-        """Whether right and wrong are exactly level where they are compared, so that rounding or chance decides."""
-        if self.missing or not self.chosen or not self.rejected:
-            return False
-        lowest = self.subset == TIES
-        return (min(self.chosen) if lowest else max(self.chosen)) == max(self.rejected)
-
 
 @dataclass(frozen=True, slots=True)
 class SubsetResult:
@@ -131,6 +123,15 @@ def best_of_credit(chosen: Sequence[float], rejected: Sequence[float]) -> float:
     return right / (right + sum(score == highest for score in rejected))
 
 
+def is_tied(item: Scored, data: Data) -> bool:
+    """Whether right and wrong are exactly level where they are compared, so that rounding or chance decides."""
+    if item.missing or not item.chosen or not item.rejected:
+        return False
+    # The Ties formula compares the lowest right score, everything else the highest.
+    right = min(item.chosen) if data == "v2" and item.subset == TIES else max(item.chosen)
+    return right == max(item.rejected)
+
+
 def credit(item: Scored, data: Data) -> float:
     """An item's share of its subset's accuracy: strict for pairs, fractional for best-of-N (always so in v2)."""
     if item.credit is not None:
@@ -152,7 +153,7 @@ def summarize(items: Sequence[Scored], data: Data) -> Summary:
     else:
         score = final_score(sections)
     missing = sum(item.missing for item in items)
-    return Summary(data, subsets, sections, score, sum(item.tied for item in items), missing)
+    return Summary(data, subsets, sections, score, sum(is_tied(item, data) for item in items), missing)
 
 
 def group(items: Iterable[Scored], data: Data) -> dict[str, list[Scored]]:

@@ -13,6 +13,7 @@ from tulu.reward_models.sections import (
     best_of_credit,
     credit,
     final_score,
+    is_tied,
     pair_credit,
     section_scores,
     summarize,
@@ -155,6 +156,12 @@ def test_ties_and_missing_are_counted() -> None:
     assert (summary.ties, summary.missing) == (2, 2)
     assert summary.score == pytest.approx((0 + 0 + 0 + 1 + 0.5 + 0) / 6)
     assert summary.sections == {}
+
+
+def test_ties_of_the_ties_subset_are_level_gaps() -> None:
+    level = Scored("tied:1", "Ties", (2.0, 1.0), (1.0, 0.0))
+    apart = Scored("tied:1", "Ties", (2.0, 2.0), (1.0, 0.0))
+    assert (is_tied(level, "v2"), is_tied(apart, "v2"), is_tied(level, "free")) == (True, False, False)
 
 
 def test_unknown_subsets_are_refused_by_name() -> None:
