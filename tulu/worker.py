@@ -73,7 +73,7 @@ def serve(connection: socket.socket, deadline: float) -> None:
     while True:
         for name, mode, case in receive(connection):
             # Should the parent die while a verdict hangs in C code, the kernel ends this process; nobody else would.
-            signal.setitimer(signal.ITIMER_REAL, 0 if name not in loaded else 4 * deadline + 10)
+            signal.setitimer(signal.ITIMER_REAL, 0)
             try:
                 verifier = find(name)
                 if name not in loaded:
@@ -81,6 +81,7 @@ def serve(connection: socket.socket, deadline: float) -> None:
                         verifier.warm()
                     loaded.add(name)
                     send(connection, None)
+                signal.setitimer(signal.ITIMER_REAL, 4 * (verifier.deadline or deadline) + 10)
                 verdict = _graded(verifier, mode, case)
             except (TuluError, ImportError) as fault:
                 verdict = Verdict(None, "error", str(fault))

@@ -174,9 +174,11 @@ class Workers:
         if process.given:
             task = process.given[0]
             task.started = time.monotonic()
-            process.expires = task.started + (self._deadline if task.name in process.loaded else _LOADING_SECONDS)
+            verifier = find(task.name)
+            deadline = verifier.deadline or self._deadline
+            process.expires = task.started + (deadline if task.name in process.loaded else _LOADING_SECONDS)
             # Read only where it decides: /proc costs as much as a cheap verdict.
-            process.cpu_before = process.cpu() if find(task.name).cpu_seconds else 0.0
+            process.cpu_before = process.cpu() if verifier.cpu_seconds else 0.0
 
     def _until_next_expiry(self) -> float | None:
         expiries = [process.expires for process in self._processes if process.given or not process.ready]
@@ -206,13 +208,14 @@ class Workers:
                 self._died(process)
                 continue
             task = process.given.popleft()
-            granted, used = find(task.name).cpu_seconds, process.cpu() - process.cpu_before
+            verifier, used = find(task.name), process.cpu() - process.cpu_before
+            granted = verifier.cpu_seconds
             self._kill(process)
             if granted is not None and used >= granted and task.name in process.loaded:
                 # Stuck where no signal reaches, computing what the completion asked for.
                 _resolve(task, Verdict(0.0, detail="costs more CPU than an answer is granted"))
             else:
-                _resolve(task, Verdict(None, "timeout", f"no verdict within {self._deadline:g} s"))
+                _resolve(task, Verdict(None, "timeout", f"no verdict within {verifier.deadline or self._deadline:g} s"))
 
     def _died(self, process: _Process) -> None:
         """A process that ended by itself: its first task is tried once more, elsewhere."""

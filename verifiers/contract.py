@@ -56,6 +56,10 @@ class Verifier:
     """here: linear time, no process needed; worker: in a process that can be killed; thread: waits on a network."""
     cpu_seconds: float | None = None
     """CPU time a completion is granted in a worker; beyond it the score is 0. None: only the deadline holds."""
+    deadline: float | None = None
+    """Seconds a verdict may take in a worker, where the grader's own deadline is too short for it."""
+    ready: Callable[[], None] | None = None
+    """Raises RecipeError where this machine cannot run it."""
     needs: tuple[str, ...] = ()
     """Modules of the extra `verifiers` that it stands on; a missing one is an error when the recipe is loaded."""
     warm: Callable[[], None] | None = None

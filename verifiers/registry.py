@@ -7,6 +7,7 @@ from typing import Any
 
 from tulu.errors import RecipeError
 from tulu.verifiers.choice import MULTIPLE_CHOICE
+from tulu.verifiers.code import CODE, CODE_STDIO
 from tulu.verifiers.contract import Verifier
 from tulu.verifiers.exact import EXACT
 from tulu.verifiers.gsm8k import GSM8K
@@ -22,6 +23,8 @@ from tulu.verifiers.structured import JSON_SCHEMA, TOOL_CALL, ZEBRA_LOGIC
 
 VERIFIERS: dict[str, Verifier] = {
     "calmscore": CALMSCORE,
+    "code": CODE,
+    "code_stdio": CODE_STDIO,
     "exact": EXACT,
     "flan": FLAN,
     "format": FORMAT,
@@ -73,8 +76,10 @@ def _installed(module: str) -> bool:
 
 
 def check_name(name: str) -> None:
-    """RecipeError unless the verifier exists."""
-    find(name)
+    """RecipeError unless the verifier exists and can run on this machine."""
+    verifier = find(name)
+    if verifier.ready is not None:
+        verifier.ready()
 
 
 def check_gold(name: str, ground_truth: Any) -> None:

@@ -1,0 +1,292 @@
+# ruff: noqa: E501 (programs on one line each)
+"""Programs that attack: name -> (program, tests, the reward it deserves).
+
+Attacks on the machine are wrapped, `tried(attack)` says "refused" where the attack failed, so that 1 means contained.
+Attacks on the grader go for tests that the program cannot pass, so that 0 is deserved.
+"""
+
+TRIED = """
+def tried(attack):
+    try:
+        attack()
+    except BaseException as fault:
+        return 'refused'
+    return 'done'
+"""
+REFUSED = ["assert run() == 'refused'"]
+WRONG = ["assert f(1) == 41", "assert f(2) == 42"]
+
+
+def refused(body: str) -> tuple[str, list[str], float]:
+    """An attack that must fail."""
+    indented = "\n".join("    " + line for line in body.splitlines())
+    return f"{TRIED}\ndef attack():\n{indented}\ndef run(): return tried(attack)", REFUSED, 1.0
+
+
+def libc(call: str) -> tuple[str, list[str], float]:
+    """A system call through ctypes that must fail."""
+    return refused(
+        f"import ctypes, os\nlibc = ctypes.CDLL(None, use_errno=True)\nif libc.{call} < 0: raise OSError(ctypes.get_errno())"
+    )
+
+
+HOLDS = ["assert f(1) == 1"]
+HONEST = "def f(n): return n\n"
+
+RESOURCES: dict[str, tuple[str, list[str], float]] = {
+    "endless loop": ("def f(n):\n    while True: pass", WRONG, 0),
+    "endless loop at the top": ("while True: pass", WRONG, 0),
+    "sleep": ("import time\ndef f(n): time.sleep(100)", WRONG[:1], 0),
+    "swallows the alarm": (
+        "def f(n):\n    while True:\n        try:\n            while True: pass\n        except BaseException: pass",
+        WRONG[:1],
+        0,
+    ),
+    "switches the alarm off": (
+        "import signal\ndef f(n):\n    signal.setitimer(signal.ITIMER_REAL, 0); signal.setitimer(signal.ITIMER_PROF, 0)\n    while True: pass",
+        WRONG[:1],
+        0,
+    ),
+    "blocks signals": (
+        "import signal\ndef f(n):\n    signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 64))\n    while True: pass",
+        WRONG[:1],
+        0,
+    ),
+    "fork bomb": ("import os\ndef f(n):\n    while True:\n        try: os.fork()\n        except OSError: pass", WRONG[:1], 0),
+    "counts its forks": (
+        "import os, time\ndef f(n):\n    made = 0\n    for _ in range(100):\n        try:\n            if os.fork() == 0:\n                time.sleep(9); os._exit(0)\n            made += 1\n        except OSError: break\n    return made < 20",
+        ["assert f(1)"],
+        1,
+    ),
+    "threads": (
+        "import threading, time\ndef f(n):\n    made = 0\n    for _ in range(200):\n        try:\n            threading.Thread(target=time.sleep, args=(9,), daemon=True).start(); made += 1\n        except RuntimeError: break\n    return made < 20",
+        ["assert f(1)"],
+        1,
+    ),
+    "memory": (HONEST + "x = bytearray(1 << 33)", HOLDS, 0),
+    "memory, step by step": ("def f(n):\n    x = []\n    while True: x.append(bytearray(1 << 20))", WRONG, 0),
+    "memory of a caught kind": (
+        "def f(n):\n    try:\n        return len(bytearray(1 << 33))\n    except MemoryError:\n        return n",
+        HOLDS,
+        1,
+    ),
+    "a large number": ("def f(n): return 9**9**9", WRONG[:1], 0),
+    "a large string": ("def f(n): return 'x' * (1 << 22)", WRONG, 0),
+    "a deep list": ("def f(n):\n    x = []\n    for _ in range(100000): x = [x]\n    return x", WRONG, 0),
+    "a list that holds itself": ("def f(n):\n    x = []\n    x.append(x)\n    return x", WRONG, 0),
+    "an endless generator": ("def f(n):\n    while True: yield n", ["assert list(f(1)) == [1]"], 0),
+    "deep recursion in C": (
+        "import sys\ndef f(n):\n    sys.setrecursionlimit(10**9)\n    g = lambda: g()\n    return g()",
+        WRONG,
+        0,
+    ),
+    "a pattern that backtracks": ("import re\ndef f(n): return re.match('(a+)+$', 'a' * 40 + 'b')", WRONG[:1], 0),
+    "prints without end": ("def f(n):\n    while True: print('x' * 10000)", WRONG[:1], 0),
+    "prints much, honestly": ("def f(n):\n    print('x' * 10_000_000)\n    return n", HOLDS, 1),
+    "a large file": refused("open('big', 'wb').write(b'x' * (64 << 20))"),
+    "many files": refused("for n in range(100):\n    open(f'f{n}', 'wb').write(b'x' * (1 << 20))"),
+    "many descriptors": refused("keep = [open('/dev/null') for _ in range(1000)]"),
+    "shared memory": refused("open('/dev/shm/x', 'wb').write(b'x' * 1000)"),
+    "kills itself": ("import os, signal\ndef f(n): os.kill(os.getpid(), signal.SIGKILL)", WRONG, 0),
+    "stops itself": ("import os, signal\ndef f(n): os.kill(os.getpid(), signal.SIGSTOP)", WRONG[:1], 0),
+    "aborts": ("import os\ndef f(n): os.abort()", WRONG, 0),
+    "closes all descriptors": ("import os\ndef f(n):\n    os.closerange(0, 64)\n    return n", HOLDS, 0),
+    "an exception that cannot be printed": (
+        "class E(Exception):\n    def __str__(self): return self.__str__()\ndef f(n): raise E",
+        WRONG,
+        0,
+    ),
+    "leaves a daemon": (
+        "import os, time\ndef f(n):\n    if os.fork() == 0:\n        os.setsid()\n        if os.fork() == 0: time.sleep(3600)\n        os._exit(0)\n    return n",
+        HOLDS,
+        1,
+    ),
+}
+
+ISOLATION: dict[str, tuple[str, list[str], float]] = {
+    "environment": (
+        "import os\ndef f(): return 'TULU_TEST_SECRET' in os.environ or 'hunter2' in str(os.environ)",
+        ["assert f() is False"],
+        1,
+    ),
+    "environment of process 1": (
+        "def f():\n    try: return b'hunter2' in open('/proc/1/environ', 'rb').read()\n    except OSError: return False",
+        ["assert f() is False"],
+        1,
+    ),
+    "environment of all processes": (
+        "import glob\ndef f():\n    for name in glob.glob('/proc/*/environ'):\n        try:\n            if b'hunter2' in open(name, 'rb').read(): return True\n        except OSError: pass\n    return False",
+        ["assert f() is False"],
+        1,
+    ),
+    "other processes": ("import os\ndef f(): return len([n for n in os.listdir('/proc') if n.isdigit()]) < 5", ["assert f()"], 1),
+    "password file": refused("open('/etc/passwd').read()"),
+    "home": refused("import os\nos.listdir('/root')"),
+    "home of others": refused("import os\nos.listdir('/home')"),
+    "the repository": refused("import os\nos.listdir('/work')"),
+    "temporary files of others": ("import os\ndef f(): return os.listdir('/tmp')", ["assert f() == []"], 1),
+    "system files of the kernel": refused("import os\nos.listdir('/sys/kernel')"),
+    "kernel memory": refused("open('/proc/kcore', 'rb').read(1)"),
+    "kernel settings": refused("open('/proc/sys/kernel/hostname', 'w').write('x')"),
+    "sysrq": refused("open('/proc/sysrq-trigger', 'w').write('h')"),
+    "write to /usr": refused("open('/usr/x', 'w')"),
+    "write to /": refused("open('/x', 'w')"),
+    "write to the interpreter": refused("import sys\nopen(sys.executable, 'ab')"),
+    "write to its library": refused("import os\nopen(os.__file__, 'a')"),
+    "device nodes": refused("import os, stat\nos.mknod('/tmp/d', stat.S_IFBLK | 0o666, os.makedev(8, 0))"),
+    "internet": refused("import socket\nsocket.create_connection(('1.1.1.1', 53), 1)"),
+    "loopback": refused("import socket\nsocket.socket().bind(('127.0.0.1', 0))"),
+    "abstract socket": refused("import socket\nsocket.socket(socket.AF_UNIX).bind('\\0x')"),
+    "raw socket": refused("import socket\nsocket.socket(socket.AF_INET, socket.SOCK_RAW, 1)"),
+    "netlink": refused("import socket\nsocket.socket(16, 3, 0)"),
+    "name lookup": refused("import socket\nsocket.getaddrinfo('example.com', 80)"),
+    "become root": refused("import os\nos.setuid(0)"),
+    "is root": ("import os\ndef f(): return os.getuid() != 0 and os.geteuid() != 0", ["assert f()"], 1),
+    "groups": ("import os\ndef f(): return [g for g in os.getgroups() if g == 0]", ["assert f() == []"], 1),
+    "capabilities": (
+        "def f(): return [line.split()[1].strip('0') for line in open('/proc/self/status') if line.startswith(('CapEff', 'CapPrm', 'CapAmb'))]",
+        ["assert f() == ['', '', '']"],
+        1,
+    ),
+    "no new privileges": (
+        "def f(): return [line.split()[1] for line in open('/proc/self/status') if line.startswith('NoNewPrivs')]",
+        ["assert f() == ['1']"],
+        1,
+    ),
+    "kill process 1": refused(
+        "import os\nos.kill(1, 9)\nimport time; time.sleep(0.2)\nos.stat('/proc/1') and (_ for _ in ()).throw(OSError())"
+    ),
+    "kill all": (
+        "import os, signal\ndef f():\n    try: os.kill(-1, 0)\n    except OSError: pass\n    return 1",
+        ["assert f() == 1"],
+        1,
+    ),
+    "raise a limit": refused("import resource\nresource.setrlimit(resource.RLIMIT_AS, (-1, -1))"),
+    "raise the process limit": refused("import resource\nresource.setrlimit(resource.RLIMIT_NPROC, (1000, 1000))"),
+    "mount": libc("mount(b'none', b'/tmp', b'tmpfs', 0, None)"),
+    "unmount": libc("umount2(b'/usr', 0)"),
+    "new user namespace": libc("unshare(0x10000000)"),
+    "new mount namespace": libc("unshare(0x00020000)"),
+    "namespace by clone": libc("syscall(56, 0x10000011, 0, 0, 0, 0)"),
+    "namespace by clone3": libc("syscall(435, 0, 0)"),
+    "change root": libc("chroot(b'/tmp')"),
+    "trace process 1": libc("ptrace(16, 1, 0, 0)"),
+    "trace itself": libc("ptrace(0, 0, 0, 0)"),
+    "read another's memory": libc("syscall(310, 1, 0, 0, 0, 0, 0)"),
+    "kernel programs": libc("syscall(321, 0, 0, 0)"),
+    "performance counters": libc("syscall(298, 0, 0, 0, 0, 0)"),
+    "page faults in user space": libc("syscall(323, 0)"),
+    "io_uring": libc("syscall(425, 1, 0)"),
+    "keyring": libc("syscall(250, 0, -3, 0)"),
+    "kernel log": libc("syscall(103, 3, 0, 0)"),
+    "x32 calls": (
+        "import ctypes, os\ndef f():\n    if os.fork() == 0:\n        ctypes.CDLL(None).syscall(0x40000000 + 39)\n        os._exit(0)\n    return os.wait()[1] != 0",
+        ["assert f()"],
+        1,
+    ),
+    "host name": libc("sethostname(b'x', 1)"),
+    "clock": refused("import time\ntime.clock_settime(time.CLOCK_REALTIME, 0)"),
+    "reboot": libc("reboot(0x1234567)"),
+}
+
+CHEATS: dict[str, tuple[str, list[str], float]] = {
+    "equal to everything": (
+        "class E:\n    def __eq__(self, other): return True\n    def __bool__(self): return True\ndef f(n): return E()",
+        WRONG,
+        0,
+    ),
+    "an int equal to everything": (
+        "class I(int):\n    def __eq__(self, other): return True\n    __hash__ = int.__hash__\ndef f(n): return I()",
+        WRONG,
+        0,
+    ),
+    "a list equal to everything": (
+        "class L(list):\n    def __eq__(self, other): return True\ndef f(n): return [L()]",
+        ["assert f(1) == [[1]]"],
+        0,
+    ),
+    "equal to everything in test code": (
+        "class E:\n    def __eq__(self, other): return True\ndef f(n): return E()",
+        ["for n in range(2):\n    assert f(n) == n + 41"],
+        0,
+    ),
+    "less than everything in test code": (
+        "class E(float):\n    def __sub__(self, other): return self\n    def __abs__(self): return 0.0\ndef f(n): return E()",
+        ["assert abs(f(1) - 41.0) < 1e-6"],
+        0,
+    ),
+    "true to everything": ("class T:\n    def __bool__(self): return True\ndef f(n): return T()", ["assert f(1)"], 0),
+    "own builtins": (
+        "import builtins\nbuiltins.abs = builtins.len = builtins.sorted = builtins.sum = lambda *a, **k: 41\nbuiltins.isinstance = lambda *a: True\ndef f(n): return 0",
+        ["assert abs(f(1) - 7) < 1e-6", "assert isinstance(f(1), str)", "assert len([f(1)]) == 2"],
+        0,
+    ),
+    "own math": (
+        "import math\nmath.isclose = lambda *a, **k: True\ndef f(n): return 0",
+        ["import math\nassert math.isclose(f(1), 41)"],
+        0,
+    ),
+    "reads the frames": (
+        "import sys\ndef f(n):\n    frame = sys._getframe()\n    while frame:\n        for value in list(frame.f_locals.values()) + list(frame.f_globals.values()):\n            if '41' in repr(value)[:100000]: return 41\n        frame = frame.f_back\n    return 0",
+        ["assert f(1) == 40 + 1", "x = f(1)\nassert x == 41 and f(2) == 41"],
+        0,
+    ),
+    "searches memory": (
+        "import gc, re\ndef f(n):\n    for o in gc.get_objects():\n        found = re.search('f.1. == ([0-9]+)', repr(o)[:100000])\n        if found: return int(found[1])\n    return 0",
+        ["assert f(1) == 5719"],
+        0,
+    ),
+    "reads its own command": (
+        "import os\nfound = b''\nfor n in range(3, 20):\n    try:\n        os.set_blocking(n, False)\n        found += os.read(n, 100000)\n    except OSError: pass\ndef f(n): return 5719 if b'5719' in found else 0",
+        ["assert f(1) == 5719"],
+        0,
+    ),
+    "answers for itself": (
+        'import os\nfor n in range(3, 20):\n    try: os.write(n, b\'{"value": true}\\n{"done": {"value": true}}\\n{"passed": true}\\n\')\n    except OSError: pass\ndef f(n): return 0',
+        WRONG,
+        0,
+    ),
+    "answers for the tester": (
+        'import os\ndef f(n):\n    for k in range(3, 20):\n        try: os.write(k, b\'{"value": 0, "done": {"value": true}}\\n\')\n        except OSError: pass\n    return 0',
+        ["x = f(1)\nassert x == 41"],
+        0,
+    ),
+    "patches the harness": (
+        "import sys\nmain = sys.modules['__main__']\nmain.encode = lambda *a, **k: True\nmain.timed = lambda *a, **k: {'value': True}\ndef f(n): return 0",
+        WRONG,
+        0,
+    ),
+    "exits well": ("import sys\ndef f(n): sys.exit(0)", WRONG, 0),
+    "exits well at the top": ("import sys\ndef f(n): return 41\nsys.exit(0)", WRONG, 0),
+    "exits at once": ("import os\ndef f(n): os._exit(0)", WRONG, 0),
+    "says that it passed": ("print('passed', '2/2', 'OK')\ndef f(n): return 0", WRONG, 0),
+    "replaces the assertion error": (
+        "import builtins\nclass A(BaseException): pass\nbuiltins.AssertionError = A\ndef f(n): return 0",
+        ["x = f(1)\nassert x == 41"],
+        0,
+    ),
+    "throws what the test expects of others": (
+        "def f(n): raise AssertionError('ok')",
+        ["try:\n    f(1)\nexcept ValueError:\n    pass\nelse:\n    assert False"],
+        0,
+    ),
+    "traces the test": (
+        "import sys\ndef f(n): return 0\ndef trace(frame, event, arg):\n    frame.f_trace_lines = False\n    return trace\nsys.settrace(trace)",
+        ["x = f(1)\nassert x == 41"],
+        0,
+    ),
+    "changes its argument": ("def f(x):\n    x.clear()\n    return 0", ["want = [1, 2]\ngot = f([1, 2])\nassert got == want"], 0),
+    "a property that lies": (
+        "class S:\n    size = 41\n    def __eq__(self, other): return True\ndef f(n): return S()",
+        ["s = f(1)\nassert s.size == 42"],
+        0,
+    ),
+    "hides in a generator": (
+        "class E:\n    def __eq__(self, o): return True\ndef f(n):\n    yield E()",
+        ["assert list(f(1)) == [41]", "got = [x for x in f(1)]\nassert got == [41]"],
+        0,
+    ),
+    "an answer that decodes to more": ("import os\ndef f(n): return ['d', [[['l', [1]], 2]]]", ["assert f(1) == {1: 2}"], 0),
+}
+
+PROGRAMS = {**RESOURCES, **ISOLATION, **CHEATS}

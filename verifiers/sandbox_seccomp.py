@@ -1,0 +1,113 @@
+"""A seccomp filter for untrusted programs, as the bytes that `bwrap --seccomp` reads: a few dozen system calls are refused.
+
+The namespaces already refuse most of them; the filter also closes what a process may do to its neighbours in the sandbox
+(ptrace, reading their memory), kernel surface that no honest program needs, and sockets.
+"""
+
+import struct
+
+_LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
+_ALLOW, _REFUSE, _KILL = 0x7FFF0000, 0x00050001, 0x80000000
+_NUMBER_OFFSET, _ARCHITECTURE_OFFSET = 0, 4
+_X32 = 0x40000000
+_ANY_BIT, _NO_SUCH_CALL, _FIRST_ARGUMENT_OFFSET = 0x45, 0x00050026, 16
+_CLONE, _CLONE3 = (56, 220), 435
+_NAMESPACES = 0x7E020000
+"""CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID and NEWNET."""
+
+# name: (x86_64, aarch64); None where the architecture has no such call. Source: Linux 6.12 syscall tables.
+_CALLS: dict[str, tuple[int | None, int | None]] = {
+    "ptrace": (101, 117),
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "process_madvise": (440, 440),
+    "kcmp": (312, 272),
+    "pidfd_getfd": (438, 438),
+    "socket": (41, 198),
+    "bpf": (321, 280),
+    "perf_event_open": (298, 241),
+    "userfaultfd": (323, 282),
+    "io_uring_setup": (425, 425),
+    "io_uring_enter": (426, 426),
+    "io_uring_register": (427, 427),
+    "keyctl": (250, 219),
+    "add_key": (248, 217),
+    "request_key": (249, 218),
+    "mount": (165, 40),
+    "umount2": (166, 39),
+    "pivot_root": (155, 41),
+    "chroot": (161, 51),
+    "open_tree": (428, 428),
+    "move_mount": (429, 429),
+    "fsopen": (430, 430),
+    "fsconfig": (431, 431),
+    "fsmount": (432, 432),
+    "fspick": (433, 433),
+    "mount_setattr": (442, 442),
+    "setns": (308, 268),
+    "unshare": (272, 97),
+    "kexec_load": (246, 104),
+    "kexec_file_load": (320, 294),
+    "init_module": (175, 105),
+    "finit_module": (313, 273),
+    "delete_module": (176, 106),
+    "reboot": (169, 142),
+    "swapon": (167, 224),
+    "swapoff": (168, 225),
+    "acct": (163, 89),
+    "quotactl": (179, 60),
+    "open_by_handle_at": (304, 265),
+    "name_to_handle_at": (303, 264),
+    "personality": (135, 92),
+    "syslog": (103, 116),
+    "sethostname": (170, 161),
+    "setdomainname": (171, 162),
+    "settimeofday": (164, 170),
+    "clock_settime": (227, 112),
+    "adjtimex": (159, 171),
+    "lookup_dcookie": (212, 18),
+    "fanotify_init": (300, 262),
+    "mbind": (237, 235),
+    "set_mempolicy": (238, 237),
+    "migrate_pages": (256, 238),
+    "move_pages": (279, 239),
+    "iopl": (172, None),
+    "ioperm": (173, None),
+    "modify_ldt": (154, None),
+    "uselib": (134, None),
+}
+_ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
+
+
+def _instruction(code: int, value: int, when_true: int = 0, when_false: int = 0) -> bytes:
+    return struct.pack("<HBBI", code, when_true, when_false, value)
+
+
+def seccomp_filter(machine: str) -> bytes | None:
+    """The filter for a machine (`platform.machine()`); None for an architecture whose numbers are not known."""
+    if machine not in _ARCHITECTURES:
+        return None
+    architecture, column = _ARCHITECTURES[machine]
+    refused = sorted(number for numbers in _CALLS.values() if (number := numbers[column]) is not None)
+    program = [
+        _instruction(_LOAD, _ARCHITECTURE_OFFSET),
+        _instruction(_EQUAL, architecture, 1, 0),
+        _instruction(_RETURN, _KILL),
+        _instruction(_LOAD, _NUMBER_OFFSET),
+    ]
+    if machine == "x86_64":
+        # The x32 numbers are a second way to the same calls.
+        program += [_instruction(_AT_LEAST, _X32, 0, 1), _instruction(_RETURN, _KILL)]
+    # New namespaces through clone are refused by its flags; clone3 hides them in memory, so libc is told to use clone.
+    program += [
+        _instruction(_EQUAL, _CLONE3, 0, 1),
+        _instruction(_RETURN, _NO_SUCH_CALL),
+        _instruction(_EQUAL, _CLONE[column], 0, 4),
+        _instruction(_LOAD, _FIRST_ARGUMENT_OFFSET),
+        _instruction(_ANY_BIT, _NAMESPACES, 0, 1),
+        _instruction(_RETURN, _REFUSE),
+        _instruction(_RETURN, _ALLOW),
+    ]
+    for number in refused:
+        program += [_instruction(_EQUAL, number, 0, 1), _instruction(_RETURN, _REFUSE)]
+    return b"".join([*program, _instruction(_RETURN, _ALLOW)])
