@@ -67,10 +67,6 @@ def plain_logps(model: nn.Module, groups: Sequence[Group], temperature: float = 
     return torch.cat(found)
 
 
-def dtype_of(model: nn.Module) -> torch.dtype:
-    return next(model.parameters()).dtype
-
-
 def gradients(module: nn.Module) -> dict[str, Tensor]:
     """Every parameter's gradient, zero where it has none, under its own name whatever wraps it."""
     return {
