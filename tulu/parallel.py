@@ -1,7 +1,8 @@
 """Processes that train together, through Accelerate: one, or several with DeepSpeed ZeRO, on GPUs or on gloo."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,18 @@ class Parallel:
         self.deepspeed = bool(stage.zero) and world > 1
         if self.deepspeed and not torch.cuda.is_available():
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
-        from accelerate import Accelerator
+        from accelerate import Accelerator, PartialState
+        from accelerate.state import AcceleratorState
 
-        plugin = _deepspeed_plugin(stage) if self.deepspeed else None
+        on_cpu = not torch.cuda.is_available()
+        # Processes are connected here: asked for DeepSpeed and CPU at once, Accelerate leaves out DeepSpeed without a word.
+        PartialState(cpu=on_cpu)
+        # One process runs the stages of a recipe one after the other, each in a precision of its own.
+        AcceleratorState._reset_state()
         self.accelerator = Accelerator(
             mixed_precision="bf16" if stage.precision == "bf16" else "no",
-            deepspeed_plugin=plugin,
-            cpu=not torch.cuda.is_available(),
+            deepspeed_plugin=_deepspeed_plugin(stage) if self.deepspeed else None,
+            cpu=on_cpu and not self.deepspeed,
         )
         self.clip_norm = stage.clip_norm
         if self.world > 1 and not stage.zero:
@@ -62,7 +68,7 @@ class Parallel:
         """Accumulate gradients; `last` marks the final micro-batch of a step, after which DeepSpeed steps by itself."""
         if self.deepspeed:
             # DeepSpeed averages over processes, where a step wants the sum.
-            self.accelerator.backward(loss * self.world, sync_gradients=last)
+            self.accelerator.deepspeed_engine_wrapped.backward(loss * self.world, sync_gradients=last)
         else:
             self.accelerator.backward(loss)
 
@@ -138,6 +144,33 @@ def _deepspeed_plugin(stage: TrainStage) -> Any:
         "steps_per_print": 1_000_000_000,
     }
     return DeepSpeedPlugin(hf_ds_config=dict(config))
+
+
+@contextmanager
+def gathered(model: torch.nn.Module) -> Iterator[None]:
+    """While it lasts, each module's weights are whole while it computes, where ZeRO-3 sharded them at loading.
+
+    For forward passes outside the training engine; all processes run the same ones.
+    """
+    sharded = [module for module in model.modules() if any(hasattr(p, "ds_id") for p in module.parameters(recurse=False))]
+    open_contexts: dict[torch.nn.Module, Any] = {}
+
+    def gather(module: torch.nn.Module, *_: Any) -> None:
+        import deepspeed
+
+        open_contexts[module] = deepspeed.zero.GatheredParameters(list(module.parameters(recurse=False)))
+        open_contexts[module].__enter__()
+
+    def release(module: torch.nn.Module, *_: Any) -> None:
+        open_contexts.pop(module).__exit__(None, None, None)
+
+    hooks = [module.register_forward_pre_hook(gather) for module in sharded]
+    hooks += [module.register_forward_hook(release) for module in sharded]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @cache

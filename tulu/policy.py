@@ -167,7 +167,10 @@ def adapted(model: PreTrainedModel, lora: Lora) -> nn.Module:
     config = LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, exclude_modules=["lm_head", "score"]
     )
-    return get_peft_model(model, config)
+    # Every process and every session must begin with the same adapters.
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return get_peft_model(model, config)
 
 
 def published_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -224,7 +227,7 @@ def save_model(
     from huggingface_hub import save_torch_state_dict
 
     dtype = getattr(model, "tulu_saved_dtype", torch.float32)
-    stored = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in weights.items()}
+    stored = {name: _alone(tensor.detach().to("cpu", dtype)) for name, tensor in weights.items()}
     config = type(model.config).from_dict(model.config.to_dict())
     config.architectures = [type(model).__name__]
     config.dtype = dtype
@@ -237,3 +240,9 @@ def save_model(
         tokenizer.save_pretrained(folder)
     except (OSError, RuntimeError) as error:
         raise CheckpointError(f"{folder}: the model could not be written ({error})") from error
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    """The tensor in a storage of its own: ZeRO lays all weights into one buffer, which no file format takes for theirs."""
+    own = tensor.contiguous()
+    return own if own.untyped_storage().nbytes() == own.nbytes else own.clone()

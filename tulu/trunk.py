@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from tulu.attention import SEGMENTS, layout
 from tulu.batch import Batch, lay, padded_rows
+from tulu.parallel import gathered
 from tulu.types import Completion, Group
 
 log = logging.getLogger("tulu")
@@ -72,7 +73,8 @@ class Trunk(nn.Module):
         reason = ""
         try:
             model.set_attn_implementation(SEGMENTS)
-            reason = self._packing_fault()
+            with gathered(self.model):
+                reason = self._packing_fault()
         except (TypeError, ValueError, NotImplementedError, RuntimeError, KeyError, AttributeError) as error:
             # An architecture whose forward pass refuses the layout says so in a way of its own.
             reason = f"{type(error).__name__}: {error}"
@@ -87,7 +89,7 @@ class Trunk(nn.Module):
         training = self.training
         self.eval()
         device = next(self.model.parameters()).device
-        vocabulary = self.model.get_input_embeddings().weight.shape[0]
+        vocabulary = self.model.config.get_text_config().vocab_size
         first, second, changed = (_probe(seed, vocabulary) for seed in (1, 2, 3))
         batch = lay([first, second]).to(device)
         packed_TH = self._packed(batch)
