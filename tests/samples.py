@@ -55,10 +55,8 @@ def plain_logps(model: nn.Module, groups: Sequence[Group], temperature: float = 
     for group in groups:
         for completion in group.completions:
             tokens_T = torch.tensor([*group.prompt, *completion.tokens])
-            logits_TV = (
-                model(input_ids=tokens_T[None], use_cache=False).logits[0].to(torch.promote_types(torch.float32, dtype_of(model)))
-            )
-            logps_TV = torch.log_softmax(logits_TV[:-1] / temperature, dim=-1)
+            logits_TV = model(input_ids=tokens_T[None], use_cache=False).logits[0, :-1] / temperature
+            logps_TV = torch.log_softmax(logits_TV, dim=-1)
             logps_T = logps_TV.gather(1, tokens_T[1:, None])[:, 0]
             start = len(group.prompt)
             # Without a prompt nothing predicts the first token.

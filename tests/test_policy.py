@@ -243,7 +243,8 @@ def test_merged_lora_weights_are_those_of_peft_and_load_in_transformers(tiny_mod
     with ours.without_adapter():
         assert torch.equal(ours.logps(batch), Policy.load(tiny_model("qwen3")).logps(batch))
 
-    expected = ours.module.model.merge_and_unload()
+    adapted: Any = ours.module.model
+    expected = adapted.merge_and_unload()
     assert {name for name, _ in expected.named_parameters()} == set(merged)
     for name, parameter in expected.named_parameters():
         assert torch.allclose(merged[name], parameter, rtol=0, atol=1e-7), name

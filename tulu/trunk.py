@@ -89,7 +89,7 @@ class Trunk(nn.Module):
         training = self.training
         self.eval()
         device = next(self.model.parameters()).device
-        vocabulary = self.model.config.get_text_config().vocab_size
+        vocabulary = self.owner[0].config.get_text_config().vocab_size
         first, second, changed = (_probe(seed, vocabulary) for seed in (1, 2, 3))
         batch = lay([first, second]).to(device)
         packed_TH = self._packed(batch)
