@@ -19,7 +19,8 @@ from tulu.errors import DataError, RecipeError, TuluError
 from tulu.grading import Grader
 from tulu.types import Problem, Verdict
 from tulu.verifiers.contract import MODES, Mode
-from tulu.verifiers.registry import find
+from tulu.verifiers.registry import check_name, find
+from tulu.verifiers.sandbox import UNSAFE
 
 _WINDOW = 512
 """Rows graded between two turns of the progress bar."""
@@ -27,14 +28,27 @@ _NAMED = 10
 """Bad rows that a message names; the rest are counted."""
 
 
-def verify_file(name: str, source: str, target: str, mode: str = "strict", workers: int = 2, deadline: float = 6.0) -> None:
+def verify_file(
+    name: str,
+    source: str,
+    target: str,
+    mode: str = "strict",
+    workers: int = 2,
+    deadline: float = 6.0,
+    unsafe_local: bool = False,
+) -> None:
     """Writes each row of `source` with its score, status and detail to `target`; `-` is standard input or output.
 
     Rows are JSON objects, one a line: completion, ground_truth, and prompt or messages where the verifier needs the
     question. RecipeError for an unknown verifier or mode, DataError for bad rows, each named; then nothing is written.
+    `unsafe_local` lets programs run without a sandbox.
     """
     console = Console(stderr=True)
     checked = _mode(mode)
+    if unsafe_local:
+        # The grading processes inherit it.
+        os.environ[UNSAFE] = "1"
+    check_name(name)
     find(name).grade(checked)
     rows = _read(name, source)
     began, verdicts = time.perf_counter(), list[Verdict]()

@@ -13,8 +13,11 @@ from tulu.verifiers.exact import EXACT
 from tulu.verifiers.gsm8k import GSM8K
 from tulu.verifiers.ifeval import IFEVAL, IFEVAL_LOOSE
 from tulu.verifiers.ifeval_old import IFEVAL_OLD
+from tulu.verifiers.judge import LLM_JUDGE, RUBRIC
 from tulu.verifiers.math import MATH, STRICT_MATH
 from tulu.verifiers.own import is_own, own_verifier
+from tulu.verifiers.reasoning_gym import REASONING_GYM
+from tulu.verifiers.reward_model import REWARD_MODEL
 from tulu.verifiers.sciriff import SCIRIFF
 from tulu.verifiers.shape import CALMSCORE, FORMAT, LANGUAGE, LENGTH, MAX_LENGTH, REPETITION, UP_TO_MAX_LENGTH
 from tulu.verifiers.sql import SQL
@@ -28,6 +31,9 @@ VERIFIERS: dict[str, Verifier] = {
     "exact": EXACT,
     "flan": FLAN,
     "format": FORMAT,
+    # open-instruct's names for the judge without and with a reference.
+    "general-quality": LLM_JUDGE,
+    "general-quality_ref": LLM_JUDGE,
     "gsm8k": GSM8K,
     "ifeval": IFEVAL,
     "ifeval_loose": IFEVAL_LOOSE,
@@ -35,13 +41,17 @@ VERIFIERS: dict[str, Verifier] = {
     "json_schema": JSON_SCHEMA,
     "language": LANGUAGE,
     "length": LENGTH,
+    "llm_judge": LLM_JUDGE,
     "math": MATH,
     "max_length": MAX_LENGTH,
     "multiple_choice": MULTIPLE_CHOICE,
     "puzzle": PUZZLE,
     "re_search": RE_SEARCH,
     "re_search_f1": RE_SEARCH_F1,
+    "reasoning_gym": REASONING_GYM,
     "repetition": REPETITION,
+    "reward_model": REWARD_MODEL,
+    "rubric": RUBRIC,
     "sciriff": SCIRIFF,
     "sql": SQL,
     "strict_math": STRICT_MATH,

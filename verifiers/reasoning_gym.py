@@ -1,0 +1,53 @@
+"""reasoning_gym: the procedural tasks of reasoning-gym (Stojanovski et al. 2025), scored by their own functions.
+
+The ground truth is {"dataset": name, "entry": the generated entry}, or that as JSON. Scores of 0.1 and less, which many of
+its tasks give for any answer at all, count as 0.
+"""
+
+import json
+from typing import Any
+
+from tulu.types import Verdict
+from tulu.verifiers.contract import Case, GoldError, Verifier, shorten
+from tulu.verifiers.text import final_answer
+
+_FLOOR = 0.1
+
+
+def _gold(gold: Any) -> tuple[str, dict[str, Any]]:
+    if isinstance(gold, str):
+        try:
+            gold = json.loads(gold)
+        except (ValueError, RecursionError) as fault:
+            raise GoldError(f"ground_truth is no JSON: {fault}") from fault
+    if not isinstance(gold, dict) or not isinstance(gold.get("dataset"), str) or not isinstance(gold.get("entry"), dict):
+        raise GoldError("ground_truth must be {dataset, entry}")
+    return gold["dataset"], gold["entry"]
+
+
+def _scorer(dataset: str) -> Any:
+    import reasoning_gym
+
+    try:
+        return reasoning_gym.get_score_answer_fn(dataset)
+    except (ValueError, KeyError) as fault:
+        raise GoldError(f"reasoning-gym has no data set {dataset!r}") from fault
+
+
+def check(gold: Any) -> None:
+    """GoldError unless the data set exists and the entry gives its own answer a full score."""
+    dataset, entry = _gold(gold)
+    if "answer" not in entry:
+        raise GoldError("the entry has no answer")
+    _scorer(dataset)
+
+
+def strict(case: Case) -> Verdict:
+    """The task's own score, 0 where that is no more than its floor."""
+    dataset, entry = _gold(case.gold)
+    answer = final_answer(case.completion)
+    score = float(_scorer(dataset)(answer=answer, entry=entry))
+    return Verdict(min(1.0, score) if score > _FLOOR else 0.0, detail=shorten(f"answer {answer}"))
+
+
+REASONING_GYM = Verifier(check=check, strict=strict, needs=("reasoning_gym",))
