@@ -17,24 +17,21 @@ class GrowingLayer(DynamicLayer):
     def __init__(self) -> None:
         super().__init__()
         self.length = 0
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Allocate room for the first tokens and one block."""
-        self.dtype, self.device = key_states.dtype, key_states.device
-        self.keys = key_states[:, :, :0]
-        self.values = value_states[:, :, :0]
-        self.is_initialized = True
+        self.room: tuple[Tensor, Tensor] | None = None
+        """(rows, heads, length or more, head size) keys and values."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Append (rows, heads, new tokens, head size) keys and values; returns all of them."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
         start, self.length = self.length, self.length + key_states.shape[-2]
-        if self.length > self.keys.shape[-2]:
-            self.keys, self.values = (self._room(old, start, len(key_states)) for old in (self.keys, self.values))
-        self.keys[:, :, start : self.length] = key_states
-        self.values[:, :, start : self.length] = value_states
-        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+        if self.room is None:
+            self.is_initialized = True
+            self.room = key_states[:, :, :0], value_states[:, :, :0]
+        if self.length > self.room[0].shape[-2]:
+            self.room = self._larger(self.room[0], start), self._larger(self.room[1], start)
+        keys, values = self.room
+        keys[:, :, start : self.length] = key_states
+        values[:, :, start : self.length] = value_states
+        return keys[:, :, : self.length], values[:, :, : self.length]
 
     def get_seq_length(self) -> int:
         """Tokens held."""
@@ -42,13 +39,12 @@ class GrowingLayer(DynamicLayer):
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Make row i what row beam_idx[i] was; rows may repeat and may be left out."""
-        chosen = beam_idx.to(self.device)
-        self.keys, self.values = (
-            self._room(old[:, :, : self.length].index_select(0, chosen), self.length, len(chosen)) for old in (self.keys, self.values)
-        )
+        if self.room is not None:
+            keys, values = (self._larger(old[:, :, : self.length].index_select(0, beam_idx), self.length) for old in self.room)
+            self.room = keys, values
 
-    def _room(self, old: Tensor, used: int, rows: int) -> Tensor:
-        new = old.new_empty(rows, old.shape[1], self.length + BLOCK, old.shape[3])
+    def _larger(self, old: Tensor, used: int) -> Tensor:
+        new = old.new_empty(old.shape[0], old.shape[1], self.length + BLOCK, old.shape[3])
         new[:, :, :used] = old[:, :, :used]
         return new
 
@@ -56,7 +52,9 @@ class GrowingLayer(DynamicLayer):
 def growing_cache(config: PreTrainedConfig) -> Cache:
     """An empty cache for a model: growing layers for attention, transformers' own for recurrent layers."""
     cache = DynamicCache(config=config)
-    cache.layers = [GrowingLayer() if type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) else layer for layer in cache.layers]
+    cache.layers = [
+        GrowingLayer() if type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) else layer for layer in cache.layers
+    ]
     return cache
 
 

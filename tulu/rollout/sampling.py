@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import GenerationConfig
 
 
 def uniforms(seed: int, problem: str, n: int, length: int) -> Tensor:
-    """(n, length) float32 random numbers in [0, 1) that only (seed, problem id, n, length) decide, not what is batched with it."""
+    """(n, length) float32 numbers in [0, 1) that (seed, problem id, n, length) alone decide, not what is batched with it."""
     name = hashlib.blake2b(f"{seed}\0{problem}".encode(), digest_size=8).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(name, "big") >> 1)
     return torch.rand(n, length, generator=generator)
@@ -37,7 +38,7 @@ def draw(logits_RV: Tensor, uniform_R: Tensor, temperature: float = 1.0, top_p: 
 
 
 def nucleus(logits_RV: Tensor, top_p: float) -> Tensor:
-    """(R, V) logits with -inf for all but the fewest most likely tokens whose probabilities reach top_p (Holtzman et al. 2020)."""
+    """(R, V) logits, -inf for all but the fewest most likely tokens that reach top_p together (Holtzman et al. 2020)."""
     sorted_RV, order_RV = logits_RV.sort(-1, descending=True)
     probs_RV = sorted_RV.softmax(-1)
     before_RV = probs_RV.cumsum(-1) - probs_RV
@@ -49,10 +50,10 @@ def _read(logps_RV: Tensor, tokens_R: Tensor) -> Tensor:
     return logps_RV.gather(-1, tokens_R[:, None]).squeeze(-1)
 
 
-def end_tokens(model: Any, tokenizer: Any) -> list[int]:
+def end_tokens(generation: GenerationConfig, tokenizer: Any) -> list[int]:
     """The tokens that end a completion: what the tokenizer and the model's generation settings call end of sequence."""
     ids: set[int] = set()
-    for source in (tokenizer.eos_token_id, model.generation_config.eos_token_id):
+    for source in (tokenizer.eos_token_id, generation.eos_token_id):
         if source is not None:
             ids.update([source] if isinstance(source, int) else source)
     return sorted(ids)

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +71,7 @@ class TransformersEngine:
     def load(cls, spec: EngineSpec, progress: Progress | None = None) -> "TransformersEngine":
         """An engine with a model of its own. Raises EngineError if the folder does not load."""
         try:
-            model = AutoModelForCausalLM.from_pretrained(spec.folder, dtype=DTYPES[spec.precision])
+            model: Any = AutoModelForCausalLM.from_pretrained(spec.folder, dtype=DTYPES[spec.precision])
             tokenizer = AutoTokenizer.from_pretrained(spec.folder)
         except (OSError, ValueError) as error:
             raise EngineError(f"{spec.folder}: the model does not load ({error})") from error
@@ -79,7 +81,9 @@ class TransformersEngine:
         """Take note of the version: the weights are the learner's own, so there is nothing to copy."""
         if self.own:
             self.version = STALE
-            raise EngineError(f"this engine holds the weights of {self.spec.folder}; to follow a learner, make it with the learner's model")
+            raise EngineError(
+                f"this engine holds the weights of {self.spec.folder}; to follow a learner, make it with the learner's model"
+            )
         self.version = version
 
     def close(self) -> None:
@@ -91,7 +95,7 @@ class TransformersEngine:
         check_request(self.version, problems, n, params, self.spec.max_length)
         device = self.model.device
         ending = Ending(
-            tokens=torch.tensor(end_tokens(self.model, self.tokenizer), dtype=torch.long, device=device),
+            tokens=torch.tensor(end_tokens(self.model.generation_config, self.tokenizer), dtype=torch.long, device=device),
             texts=StopTexts(self.tokenizer, params.stop) if params.stop else None,
         )
         groups: dict[int, Group] = {}
@@ -107,7 +111,7 @@ class TransformersEngine:
                     n,
                     params,
                     ending,
-                    finished=lambda count, earlier=earlier: self._tell(earlier + count, len(problems) * n),
+                    finished=partial(self._tell_after, earlier, len(problems) * n),
                 )
                 completions = sampled.completions(self.version)
                 for i, index in enumerate(indices):
@@ -115,6 +119,9 @@ class TransformersEngine:
                     groups[index] = Group(problem.prompt, completions[i * n : (i + 1) * n], problem.id)
                 self._tell(len(groups) * n, len(problems) * n)
         return [groups[index] for index in range(len(problems))]
+
+    def _tell_after(self, earlier: int, total: int, done: int) -> None:
+        self._tell(earlier + done, total)
 
     def _tell(self, done: int, total: int) -> None:
         if self.progress is not None:
