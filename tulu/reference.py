@@ -121,7 +121,7 @@ def read_cache(folder: Path) -> dict[str, float]:
 def write_part(folder: Path, values: dict[str, float]) -> None:
     """One more part of the cache, named by its content, beside and renamed."""
     folder.mkdir(parents=True, exist_ok=True)
-    name = f"part-{xxhash.xxh3_64_hexdigest(' '.join(sorted(values)))}.parquet"
+    name = f"part-{xxhash.xxh3_64_hexdigest(' '.join(sorted(values)).encode())}.parquet"
     partial = folder / f".partial-{name}"
     pyarrow.parquet.write_table(pyarrow.table({"key": list(values), "logp": list(values.values())}), partial)
     partial.rename(folder / name)

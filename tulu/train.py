@@ -26,8 +26,11 @@ Normaliser = Callable[[Batch], float]
 class Trainable(Protocol):
     """What a learner trains: a policy, a reward model."""
 
-    module: nn.Module
     runner: nn.Module
+
+    @property
+    def module(self) -> nn.Module:
+        """What is sharded, wrapped and checkpointed."""
 
 
 class Learner:
