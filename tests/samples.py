@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -63,6 +64,20 @@ def plain_logps(model: nn.Module, groups: Sequence[Group], temperature: float = 
             trained = torch.tensor(completion.trained)[max(0, 1 - start) :]
             found.append(logps_T[max(0, start - 1) :][trained])
     return torch.cat(found)
+
+
+def stay_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers computes norms and routers in float32 even in a float64 model; while a test lasts it does not."""
+    to, softmax = torch.Tensor.to, torch.nn.functional.softmax
+
+    def stay(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return tensor if tensor.dtype == torch.float64 and args[:1] == (torch.float32,) else to(tensor, *args, **kwargs)
+
+    def wide(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return softmax(tensor, *args, **{**kwargs, "dtype": torch.float64} if tensor.dtype == torch.float64 else kwargs)
+
+    monkeypatch.setattr(torch.Tensor, "to", stay)
+    monkeypatch.setattr(torch.nn.functional, "softmax", wide)
 
 
 def gradients(module: nn.Module) -> dict[str, Tensor]:

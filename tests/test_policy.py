@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from tests.samples import gradients, in_order, largest_difference, make_group, numbered, plain_logps
+from tests.samples import gradients, in_order, largest_difference, make_group, numbered, plain_logps, stay_in_float64
 from tulu.batch import lay, pack
 from tulu.errors import CheckpointError, RecipeError
 from tulu.policy import Policy
@@ -58,26 +58,11 @@ def test_log_probs_equal_plain_forward_passes(
     assert expected.std() > 0.5, "log-probs that hardly vary would hide a mistake"
 
 
-@pytest.fixture
-def float64_throughout(monkeypatch: pytest.MonkeyPatch) -> None:
-    """transformers computes norms, routers and rotary angles in float32 even in a float64 model; here it does not."""
-    to, softmax = torch.Tensor.to, torch.nn.functional.softmax
-
-    def stay(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return tensor if tensor.dtype == torch.float64 and args[:1] == (torch.float32,) else to(tensor, *args, **kwargs)
-
-    def wide(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return softmax(tensor, *args, **{**kwargs, "dtype": torch.float64} if tensor.dtype == torch.float64 else kwargs)
-
-    monkeypatch.setattr(torch.Tensor, "to", stay)
-    monkeypatch.setattr(torch.nn.functional, "softmax", wide)
-
-
-@pytest.mark.usefixtures("float64_throughout")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gradients_equal_those_of_plain_forward_passes(
-    family: str, policy: Callable[..., Policy], tiny_model: Callable[..., Path]
+    family: str, policy: Callable[..., Policy], tiny_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    stay_in_float64(monkeypatch)
     ours, plain = policy(family, float64=True), oracle(tiny_model, family, torch.float64)
     if family == "olmoe":  # grouped_mm, the default, has no float64
         for model in (ours.model, plain):
@@ -253,8 +238,10 @@ def test_merged_lora_weights_are_those_of_peft_and_load_in_transformers(tiny_mod
     assert not list((tmp_path / "merged").glob("adapter*"))
 
 
-@pytest.mark.usefixtures("float64_throughout")
-def test_lora_gradients_equal_those_of_plain_forward_passes(tiny_model: Callable[..., Path]) -> None:
+def test_lora_gradients_equal_those_of_plain_forward_passes(
+    tiny_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stay_in_float64(monkeypatch)
     ours, plain = lora_policy(tiny_model("llama")), lora_policy(tiny_model("llama"))
     for each in (ours, plain):
         each.module.double()
