@@ -1,6 +1,7 @@
 """ifeval: the share of verifiable instructions that a completion follows.
 
-The ground truth is {"instruction_id": [...], "kwargs": [...]}, a list of such, or either as JSON or a Python literal.
+The ground truth is {"instruction_id": [...], "kwargs": [...]}, a list of such, or either as JSON or a Python literal. Rows of
+Tülu 3's first IF data call this verifier too, with {"func_name": ...}: those are ifeval_old's, and are handed to it.
 strict grades what follows the thinking. tulu3 grades the first entry only, as open-instruct's IFEvalVerifier does
 (ground_truth_utils.py @ e6c3044), reads keywords as patterns, and scores 0 where all is empty.
 """
@@ -13,6 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from tulu.types import Verdict
+from tulu.verifiers import ifeval_old
 from tulu.verifiers.contract import Case, GoldError, Mode, Verifier, shorten
 from tulu.verifiers.ifeval_registry import arguments, instruction
 from tulu.verifiers.languages import warm
@@ -69,9 +71,16 @@ def _entries(gold: Any) -> list[list[Constraint]]:
     return _parsed(gold if isinstance(gold, str) else json.dumps(gold))
 
 
+def _is_old(gold: Any) -> bool:
+    return '"func_name"' in gold if isinstance(gold, str) else isinstance(gold, dict) and "func_name" in gold
+
+
 def check(gold: Any) -> None:
     """GoldError unless every id is known and has its arguments."""
-    parse(gold)
+    if _is_old(gold):
+        ifeval_old.check(gold)
+    else:
+        parse(gold)
 
 
 def follows(text: str, constraints: Sequence[Constraint], mode: Mode) -> list[bool]:
@@ -100,12 +109,16 @@ def _share(results: Sequence[bool], constraints: Sequence[Constraint]) -> Verdic
 
 def strict(case: Case) -> Verdict:
     """Share of all instructions that the text after the thinking follows."""
+    if _is_old(case.gold):
+        return ifeval_old.strict(case)
     constraints = [constraint for entry in _entries(case.gold) for constraint in entry]
     return _share(follows(_graded(case.completion), constraints, "strict"), constraints)
 
 
 def loose(case: Case) -> Verdict:
     """As strict, with each instruction followed where any of the eight loose readings follows it."""
+    if _is_old(case.gold):
+        return ifeval_old.strict(case)
     constraints = [constraint for entry in _entries(case.gold) for constraint in entry]
     variants = loose_variants(_graded(case.completion))
     results = [any(follows(variant, [constraint], "strict")[0] for variant in variants) for constraint in constraints]
@@ -114,6 +127,8 @@ def loose(case: Case) -> Verdict:
 
 def tulu3(case: Case) -> Verdict:
     """As open-instruct: the first entry, the mean over its ids; exceptions of its patterns surface as status error."""
+    if _is_old(case.gold):
+        return ifeval_old.tulu3(case)
     constraints = _entries(case.gold)[0]
     answer = remove_thinking_section(case.completion)
     return _share(follows(answer, constraints, "tulu3"), constraints)

@@ -37,7 +37,8 @@ UNSAFE = "TULU_UNSAFE_LOCAL"
 OUTPUT = 1 << 20
 _SCRATCH = 32 << 20
 _ERRORS = 4096
-_BOOT = "import marshal; exec(marshal.loads(open({}, 'rb').read()))"
+_CHILD = ("sandbox_values.py", "sandbox_child.py")
+_BOOT = "import marshal\nfor part in marshal.loads(open({}, 'rb').read()): exec(part)"
 WALL = 2.5
 """Wall seconds per granted CPU second: a busy machine is no fault of the program's, sleeping is."""
 
@@ -67,8 +68,8 @@ class SandboxTimeout(Exception):
 @lru_cache(maxsize=1)
 def _child_code() -> bytes:
     """The child's bytecode: compiling its text anew would cost every sandbox milliseconds. The interpreter is the same."""
-    source = Path(__file__).with_name("sandbox_child.py").read_text(encoding="utf-8")
-    return marshal.dumps(compile(source, "sandbox", "exec", optimize=2))
+    texts = [Path(__file__).with_name(name).read_text(encoding="utf-8") for name in _CHILD]
+    return marshal.dumps([compile(text, "sandbox", "exec", optimize=2) for text in texts])
 
 
 @lru_cache(maxsize=2)

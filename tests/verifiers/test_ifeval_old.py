@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from tulu.verifiers.contract import GoldError
+from tulu.verifiers.ifeval import IFEVAL
 from tulu.verifiers.ifeval_old import FUNCTIONS, IFEVAL_OLD
 
 # (function, arguments, text that follows, text that breaks)
@@ -46,6 +47,10 @@ def test_both_modes(name: str, values: dict[str, Any], followed: str, broken: st
     # Rows of the released data hold every argument of every function, null where it does not apply.
     truth = json.dumps({"func_name": name, **values, "unused": None})
     IFEVAL_OLD.check(truth)
+    # The released rows name the verifier that came later.
+    IFEVAL.check(truth)
+    assert IFEVAL(followed, truth).score == IFEVAL(followed, truth, "tulu3").score == 1
+    assert IFEVAL(broken, truth).score == 0
     for mode in ("strict", "tulu3"):
         assert IFEVAL_OLD("<think>x, y</think>" + followed, truth, mode).score == 1
         assert IFEVAL_OLD(broken, truth, mode).score == 0
