@@ -9,6 +9,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 
 from tulu.batch import Batch
 from tulu.errors import RecipeError
+from tulu.parallel import whole
 from tulu.policy import (
     DTYPE,
     adapted,
@@ -88,9 +89,9 @@ class RewardModel:
             )
         if new_head is not None:
             generator = torch.Generator().manual_seed(new_head)
-            weight = model.score.weight
-            fresh = torch.empty(weight.shape).normal_(0.0, 1 / math.sqrt(weight.shape[1] + 1), generator=generator)
-            weight.data.copy_(fresh)
+            with whole(model.score.weight) as weight:
+                fresh = torch.empty(weight.shape).normal_(0.0, 1 / math.sqrt(weight.shape[1] + 1), generator=generator)
+                weight.data.copy_(fresh)
         model.config.pad_token_id = tokenizer.pad_token_id
         model.tulu_saved_dtype = stored_dtype(path)
         if gradient_checkpointing:

@@ -147,6 +147,18 @@ def _deepspeed_plugin(stage: TrainStage) -> Any:
 
 
 @contextmanager
+def whole(parameter: torch.nn.Parameter) -> Iterator[torch.nn.Parameter]:
+    """The parameter with all its entries where ZeRO-3 sharded it, to be overwritten alike by every process."""
+    if not hasattr(parameter, "ds_id"):
+        yield parameter
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(parameter, modifier_rank=0):
+        yield parameter
+
+
+@contextmanager
 def gathered(model: torch.nn.Module) -> Iterator[None]:
     """While it lasts, each module's weights are whole while it computes, where ZeRO-3 sharded them at loading.
 
