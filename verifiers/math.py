@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from tulu.types import Verdict
-from tulu.verifiers import math_symbolic
+from tulu.verifiers import math_fast, math_symbolic
 from tulu.verifiers.contract import UNDECIDED, Case, GoldError, Verifier, gold_text, gold_texts, right, shorten
 from tulu.verifiers.math_answer import agrees, extract, refused, tidy, without_name
 from tulu.verifiers.math_upstream import candidates, same_string, strict_candidates
@@ -45,9 +45,11 @@ def quick(case: Case) -> Verdict:
     for gold in _golds(case.gold):
         held = without_name(answer, gold)
         verdict = agrees(held, gold)
+        if verdict is None and refused(held, gold) is None:
+            verdict = math_fast.equal(held, gold)
+            undecided = undecided or verdict is None
         if verdict:
             return Verdict(1.0, detail=shorten(f"answer {held}"))
-        undecided = undecided or (verdict is None and refused(held, gold) is None)
     if undecided:
         return UNDECIDED
     why = refused(answer, _golds(case.gold)[0])
@@ -63,7 +65,7 @@ def strict(case: Case) -> Verdict:
     unreadable = None
     for gold in _golds(case.gold):
         held = without_name(answer, gold)
-        if agrees(held, gold) is False or refused(held, gold):
+        if agrees(held, gold) is False or refused(held, gold) or math_fast.equal(held, gold) is False:
             continue
         try:
             if math_symbolic.equal(held, gold):

@@ -1,0 +1,178 @@
+"""Verdicts per second on rollouts as training makes them: groups of eight, with repeats. `python -m benchmarks.verifiers`.
+
+math: 60 % integers, the rest fractions, surds, polynomials and intervals; beside math-verify called directly, which gets
+the completion's box and nothing else to do. ifeval: three instructions a row on answers of 150 words. code: eight
+assertions a program, one sandbox each. Writes benchmarks/results/verifiers.json.
+"""
+
+import argparse
+import json
+import os
+import platform
+import random
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tulu.errors import RecipeError
+from tulu.grading import Grader
+from tulu.types import Problem
+from tulu.verifiers import sandbox
+
+RESULTS = Path(__file__).parent / "results" / "verifiers.json"
+GROUP = 8
+ROUNDS = 3
+Item = tuple[str, Problem]
+THINKING = "<think>Let me see. We have to be careful here, so I compute it twice. </think>"
+TEXT = (
+    "The museum opens at nine in the morning and closes at five in the afternoon. Visitors may leave their bags at the desk "
+    "near the entrance. Children under twelve pay nothing, and students pay half. There is a small cafe on the second floor "
+    "where soup and bread are served until three. Guided tours start every hour and take about forty minutes. "
+)
+
+
+def problem(name: str, number: int, gold: Any) -> Problem:
+    """One row of a benchmark."""
+    return Problem(f"{name}:{number}", [{"role": "user", "content": "?"}], (), gold, (name,))
+
+
+def _math_answers(draw: random.Random) -> tuple[str, list[str]]:
+    """A gold answer and what a group makes of it: the same in other spellings, and wrong ones."""
+    a, b, c = (draw.randrange(2, 60) for _ in range(3))
+    kind = draw.random()
+    if kind < 0.6:
+        return str(a * b), [str(a * b), f"{a * b}.0", str(a * b + c), f"x = {a * b}"]
+    if kind < 0.75:
+        return rf"\frac{{{a}}}{{{a + c}}}", [
+            rf"\dfrac{{{a}}}{{{a + c}}}",
+            f"{2 * a}/{2 * (a + c)}",
+            rf"\frac{{{a + 1}}}{{{a + c}}}",
+        ]
+    if kind < 0.85:
+        return rf"{a}\sqrt{{{b}}}", [rf"\sqrt{{{a * a * b}}}", rf"{a}\sqrt{{{b}}}", rf"{a + 1}\sqrt{{{b}}}"]
+    if kind < 0.95:
+        return f"x^2+{a + b}x+{a * b}", [f"(x+{a})(x+{b})", f"x^2+{a + b}x+{a * b}", f"x^2+{a}x+{b}"]
+    return f"({a},{a + b}]", [f"({a}, {a + b}]", f"[{a},{a + b}]", rf"({a},\infty)"]
+
+
+def math_items(groups: int) -> list[Item]:
+    """Boxed answers, eight a group, of which several repeat."""
+    draw, items = random.Random(7), list[Item]()
+    for number in range(groups):
+        gold, answers = _math_answers(draw)
+        for _ in range(GROUP):
+            items.append((rf"{THINKING}So the answer is \boxed{{{draw.choice(answers)}}}.", problem("math", number, gold)))
+    return items
+
+
+def ifeval_items(groups: int) -> list[Item]:
+    """Three instructions a row, half of them followed."""
+    known: list[tuple[str, dict[str, Any]]] = [
+        ("length_constraints:number_words", {"num_words": 100, "relation": "at least"}),
+        ("length_constraints:number_sentences", {"num_sentences": 3, "relation": "less than"}),
+        ("keywords:existence", {"keywords": ["museum", "cafe"]}),
+        ("keywords:forbidden_words", {"forbidden_words": ["soup"]}),
+        ("language:response_language", {"language": "en"}),
+        ("punctuation:no_comma", {}),
+        ("change_case:english_lowercase", {}),
+        ("detectable_format:number_bullet_lists", {"num_bullets": 2}),
+        ("count:pronouns", {"N": 5}),
+        ("words:no_consecutive", {}),
+        ("ratio:stop_words", {"percentage": 40}),
+        ("sentence:keyword", {"word": "museum", "N": 1}),
+    ]
+    draw, items = random.Random(7), list[Item]()
+    for number in range(groups):
+        chosen = draw.sample(known, 3)
+        gold = {"instruction_id": [name for name, _ in chosen], "kwargs": [values for _, values in chosen]}
+        texts = [TEXT * 2, f"{draw.randrange(999)} " + TEXT * 2, TEXT, TEXT.lower()]
+        items += [(f"{THINKING}{draw.choice(texts)}{draw.randrange(999)}", problem("ifeval", number, gold)) for _ in range(GROUP)]
+    return items
+
+
+def code_items(count: int) -> list[Item]:
+    """Small programs, all different, each with eight assertions."""
+    tests = [f"assert f([{n}, 3, {n + 1}]) == [3, {n}, {n + 1}]" for n in range(4, 12)]
+    source = "def f(items):\n    # {}\n    return sorted(items)"
+    return [(f"```python\n{source.format(number)}\n```", problem("code", number, tests)) for number in range(count)]
+
+
+def rates(items: Sequence[Item], workers: int) -> tuple[list[float], list[float]]:
+    """Verdicts per second of each round, every round with cold caches, and latencies in seconds."""
+    found, latencies = list[float](), list[float]()
+    for _ in range(ROUNDS):
+        with Grader(workers) as grader:
+            # Workers start with the run, not with the measurement.
+            grader.grade([items[0], (r"\boxed{a+b}", problem("math", 0, "b+a")), (r"\boxed{a+2b}", problem("math", 0, "2b+a"))])
+            began = time.perf_counter()
+            grader.grade(items)
+            found.append(len(items) / (time.perf_counter() - began))
+            latencies += grader.seconds
+    return found, sorted(latencies)
+
+
+def direct(items: Sequence[Item]) -> float:
+    """Verdicts per second of math-verify on the same answers, one after the other in this thread."""
+    from math_verify import parse, verify
+
+    parse("$1$"), verify(parse("$1$"), parse("$1$"))
+    began = time.perf_counter()
+    for completion, row in items:
+        verify(parse(f"${row.ground_truth}$"), parse(completion.rpartition("</think>")[2]))
+    return len(items) / (time.perf_counter() - began)
+
+
+def _measured(name: str, make: Callable[[], list[Item]], workers: int) -> dict[str, Any]:
+    items = make()
+    found, latencies = rates(items, workers)
+    return {
+        "name": name,
+        "verdicts": len(items),
+        "per_second": round(statistics.median(found), 1),
+        "per_second_rounds": [round(rate, 1) for rate in found],
+        "p50_ms": round(1000 * latencies[len(latencies) // 2], 3),
+        "p99_ms": round(1000 * latencies[int(0.99 * len(latencies))], 3),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Verdicts per second.")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--groups", type=int, default=512)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    results = [
+        _measured("math", lambda: math_items(options.groups), options.workers),
+        _measured("ifeval", lambda: ifeval_items(options.groups), options.workers),
+    ]
+    try:
+        sandbox.require()
+        results.append(_measured("code", lambda: code_items(options.groups // 4), options.workers))
+    except RecipeError as fault:
+        Console(stderr=True).print(f"code left out: {fault}")
+    alone = direct(math_items(options.groups)[: 40 * GROUP])
+    report = {
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
+        "workers": options.workers,
+        "results": results,
+        "math_verify_direct_per_second": round(alone, 1),
+        "math_over_direct": round(results[0]["per_second"] / alone, 1),
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    partial = options.out.with_suffix(".partial")
+    partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    partial.replace(options.out)
+    table = Table("verifier", "verdicts", "per second", "p50 ms", "p99 ms", title=report["machine"])
+    for row in results:
+        table.add_row(row["name"], *(str(row[key]) for key in ("verdicts", "per_second", "p50_ms", "p99_ms")))
+    table.add_row("math-verify alone", str(40 * GROUP), str(report["math_verify_direct_per_second"]), "", "")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
