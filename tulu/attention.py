@@ -99,17 +99,23 @@ def _sdpa_attention(
 ) -> Tensor:
     """One call per segment."""
     grouped = query.shape[1] != key.shape[1]
+    lengths = [segment.length for segment in layout.segments]
+    # Split, not sliced: the gradient of each slice would be a row of zeros as long as the whole row.
+    pieces = [tensor.split(lengths, dim=2) for tensor in (query, key, value)]
+    prompts: dict[int, tuple[Tensor, Tensor]] = {}
     outputs = []
-    for segment in layout.segments:
-        own, prefix = slice(segment.start, segment.end), slice(segment.prefix_start, segment.prefix_end)
-        key_S, value_S = key[:, :, own], value[:, :, own]
+    for segment, query_S, key_S, value_S in zip(layout.segments, *pieces, strict=True):
         if segment.prefix_length:
-            key_S = torch.cat([key[:, :, prefix], key_S], dim=2)
-            value_S = torch.cat([value[:, :, prefix], value_S], dim=2)
+            # A prompt opens the segment of the completion that follows it.
+            before = prompts[segment.prefix_start]
+            prefix_key, prefix_value = (tensor[:, :, : segment.prefix_length] for tensor in before)
+            key_S, value_S = torch.cat([prefix_key, key_S], dim=2), torch.cat([prefix_value, value_S], dim=2)
+        else:
+            prompts[segment.start] = key_S, value_S
         mask = layout.mask(segment, window, query.dtype)
         outputs.append(
             scaled_dot_product_attention(
-                query[:, :, own],
+                query_S,
                 key_S,
                 value_S,
                 attn_mask=mask,
