@@ -209,3 +209,25 @@ def test_experts_follow_a_sync(tiny_model: Callable[..., Path]) -> None:
             assert mean < 1e-4
     finally:
         engine.close()
+
+
+def test_rlvr_runs_on_it(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
+    """Two steps: every token sampled with the weights of its step, and close to what the learner makes of it."""
+    import json
+
+    from tulu import rlvr
+    from tulu.resolve import load_recipe, make_job
+
+    recipe = tmp_path / "tiny.yaml"
+    fields = {
+        **{"data": {"name": "sums:train", "count": 40}, "prompts": 4, "samples": 4, "batch": 16, "steps": 2, "refill": False},
+        **{"max_prompt": 128, "max_tokens": 24, "max_length": 152, "learning_rate": 1e-3, "precision": "fp32"},
+        **{"engine": "vllm"},
+    }
+    recipe.write_text(json.dumps({"name": "tiny", "model": str(tiny_model("olmo2", hidden_size=WIDTH)), "rlvr": fields}))
+    job = make_job(load_recipe(str(recipe), []), "rlvr", tmp_path / "runs")
+    saved = rlvr.run(job)
+    metrics = [json.loads(line) for line in (job.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in metrics] == [1, 2]
+    assert all(line["mismatch"] < 1e-4 for line in metrics)
+    assert (saved / "config.json").is_file()
