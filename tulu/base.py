@@ -39,14 +39,13 @@ def run(job: Job) -> Path:
 def new_policy(stage: Base) -> Policy:
     """A model with random weights from the recipe's configuration, seeded. Raises RecipeError if it is not one."""
     tokenizer = make_byte_tokenizer()
-    fields = dict(stage.config)
+    special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    fields = {**stage.config, **special, "vocab_size": len(tokenizer)}
     kind = fields.pop("model_type", None)
     try:
         config = AutoConfig.for_model(kind, **fields)
     except (ValueError, TypeError) as error:
         raise RecipeError(f"base.config: {error}") from error
-    config.vocab_size = len(tokenizer)
-    config.bos_token_id, config.eos_token_id, config.pad_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
     with torch.random.fork_rng():
         torch.manual_seed(stage.seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)

@@ -59,10 +59,8 @@ class Parallel:
 
     def prepare(self, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
         """Module and optimizer, wrapped for mixed precision and sharding."""
-        if self.deepspeed:
-            return tuple(self.accelerator.prepare(module, optimizer))
-        # AcceleratedOptimizer only forwards here, so the plain one is kept and stays readable in a debugger.
-        return self.accelerator.prepare_model(module), optimizer
+        prepared, wrapped = self.accelerator.prepare(module, optimizer)
+        return prepared, wrapped
 
     def backward(self, loss: Tensor, last: bool) -> None:
         """Accumulate gradients; `last` marks the final micro-batch of a step, after which DeepSpeed steps by itself."""

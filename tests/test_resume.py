@@ -1,0 +1,188 @@
+"""A run killed at any moment and started again ends with the weights of one that was never broken, bit for bit."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from tulu.cli import app
+
+STEPS = 6
+TRAIN = {
+    "max_length": 96,
+    "batch": 4,
+    "micro_batch": 2,
+    "row_tokens": 256,
+    "steps": STEPS,
+    "learning_rate": 1e-3,
+    "schedule": "linear",
+    "warmup": 0.2,
+    "clip_norm": 1.0,
+    "precision": "fp32",
+    "save_every": 1,
+}
+STAGES = {
+    "base": {
+        "config": {"model_type": "olmo2", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4},
+        "data": {"name": "sums:base", "count": 40},
+    },
+    "sft": {"data": {"name": "sums:sft", "count": 40}},
+    "dpo": {"data": {"name": "sums:pairs", "count": 40}},
+    "rm": {"data": {"name": "sums:pairs", "count": 40}},
+    "rlvr": {
+        "data": {"name": "sums:train", "count": 40},
+        "batch": 8,
+        "micro_batch": 8,
+        "prompts": 2,
+        "samples": 4,
+        "max_prompt": 64,
+        "max_tokens": 12,
+        "max_length": 96,
+        "engine": "transformers",
+        "minibatches": 2,
+        "beta": 0.01,
+    },
+}
+RESTLESS = """
+def score(completion, ground_truth):
+    # A random model never sums right; that its text has an even length is learnable all the same.
+    return float(len(completion) % 2 == 0)
+"""
+KILLED_WHILE_SAVING = """
+import os, signal
+from pathlib import Path
+from tulu import parallel
+whole, saves = parallel.Parallel.save, []
+
+def save(self, folder):
+    whole(self, folder)
+    saves.append(folder)
+    if len(saves) == WHICH:
+        largest = max(Path(folder).rglob("*"), key=lambda file: file.stat().st_size if file.is_file() else 0)
+        os.truncate(largest, largest.stat().st_size // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+parallel.Parallel.save = save
+from tulu.cli import main
+main()
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, tiny_model: Callable[..., Path]) -> Path:
+    """A recipe of every stage but base, which makes the model that the others are given."""
+    (tmp_path / "restless.py").write_text(RESTLESS)
+    sections: dict[str, Any] = {name: {**TRAIN, **section} for name, section in STAGES.items()}
+    sections["rlvr"]["verifier"] = f"{tmp_path}/restless.py:score"
+    base = sections.pop("base")
+    common = {"name": "tiny", "template": "tulu"}
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump({**common, "base": base}))
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump({**common, "model": str(tiny_model("olmo2")), **sections}))
+    return tmp_path / "tiny.yaml"
+
+
+def command(stage: str, recipe: Path, runs: Path) -> list[str]:
+    return [stage, str(recipe.with_name("base.yaml") if stage == "base" else recipe), "--runs", str(runs)]
+
+
+def unbroken(stage: str, recipe: Path, runs: Path) -> Path:
+    result = CliRunner().invoke(app, command(stage, recipe, runs), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return runs / "tiny" / stage
+
+
+def started(stage: str, recipe: Path, runs: Path, script: str = "from tulu.cli import main; main()") -> "subprocess.Popen[bytes]":
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    arguments = [sys.executable, "-c", script, *command(stage, recipe, runs)]
+    return subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model" / "model.safetensors")
+
+
+def same(stage: str, one: Path, other: Path) -> None:
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first), "weights differ"
+    figures = [[json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in (one, other)]
+    assert [line["step"] for line in figures[1]] == list(range(1, STEPS + 1))
+    assert [line["loss"] for line in figures[0]] == [line["loss"] for line in figures[1]]
+    journals = [
+        [json.loads(line) for line in (folder / "journal").read_text().splitlines() if '"trained"' in line] for folder in (one, other)
+    ]
+    assert journals[0] == journals[1], "a row was lost or trained twice"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_at_a_random_step(stage: str, recipe: Path, tmp_path: Path) -> None:
+    broken, seed = tmp_path / "broken", random.SystemRandom().randrange(1 << 30)
+    after = random.Random(seed).randint(1, STEPS - 1)
+    process = started(stage, recipe, broken)
+    log, deadline = broken / "tiny" / stage / "metrics.jsonl", time.monotonic() + 120
+    while not (log.exists() and log.read_text().count("\n") >= after):
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (broken / "tiny" / stage / "model").exists(), f"seed {seed}: killed too late to prove anything"
+    same(stage, unbroken(stage, recipe, tmp_path / "whole"), unbroken(stage, recipe, broken))
+
+
+@pytest.mark.parametrize("stage", ["sft", "rlvr"])
+def test_killed_while_a_checkpoint_is_written(stage: str, recipe: Path, tmp_path: Path) -> None:
+    broken, which = tmp_path / "broken", random.SystemRandom().randint(1, STEPS)
+    process = started(stage, recipe, broken, KILLED_WHILE_SAVING.replace("WHICH", str(which)))
+    assert process.wait(timeout=120) == -signal.SIGKILL
+    folder = broken / "tiny" / stage / "checkpoints"
+    assert list(folder.glob(".partial-*")), "it was to die in the middle of a checkpoint"
+    same(stage, unbroken(stage, recipe, tmp_path / "whole"), unbroken(stage, recipe, broken))
+    assert not list(folder.glob(".partial-*"))
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(recipe: Path, tmp_path: Path) -> None:
+    process = started("sft", recipe, tmp_path / "broken")
+    folder, deadline = tmp_path / "broken" / "tiny" / "sft", time.monotonic() + 120
+    while not (folder / "metrics.jsonl").exists():
+        assert time.monotonic() < deadline
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    done = len((folder / "metrics.jsonl").read_text().splitlines())
+    assert (folder / "checkpoints" / f"step-{done:06d}").is_dir()
+    same("sft", unbroken("sft", recipe, tmp_path / "whole"), unbroken("sft", recipe, tmp_path / "broken"))
+
+
+def test_a_changed_recipe_is_refused_and_fresh_starts_over(recipe: Path, tmp_path: Path) -> None:
+    folder = unbroken("sft", recipe, tmp_path)
+    before = weights(folder)
+    changed = [*command("sft", recipe, tmp_path), "sft.learning_rate=0.01"]
+    result = CliRunner().invoke(app, changed)
+    assert result.exit_code == 1
+    assert "sft.learning_rate: 0.001 -> 0.01" in result.output and "--fresh" in result.output
+    assert CliRunner().invoke(app, [*changed, "--fresh"], catch_exceptions=False).exit_code == 0
+    assert any(not torch.equal(before[name], tensor) for name, tensor in weights(folder).items())
+
+
+def test_changed_rows_are_refused(recipe: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    line = '{"prompt": "one", "completion": "%s"}\n'
+    rows.write_text("".join(line % word for word in ("two", "three", "four", "five")))
+    arguments = [*command("sft", recipe, tmp_path), f"sft.data={rows}"]
+    assert CliRunner().invoke(app, arguments, catch_exceptions=False).exit_code == 0
+    (tmp_path / "tiny" / "sft" / "model").rename(tmp_path / "elsewhere")
+    rows.write_text("".join(line % word for word in ("two", "three", "four", "six")))
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 1
+    assert "data:" in result.output and "has changed" in result.output
