@@ -1,0 +1,136 @@
+"""Our side: the stages' own loop, over rows packed into groups."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from benchmarks.material import MAX_LENGTH, SAMPLES, VOCABULARY, Material
+from benchmarks.pace import Pace, Task
+from tulu import dpo, rlvr, sft
+from tulu.data import order, pair_groups, sft_groups
+from tulu.parallel import Parallel
+from tulu.policy import Policy
+from tulu.recipe import Dpo, Recipe, Rlvr, Rm, Sft, Source, TrainStage
+from tulu.reference import with_reference
+from tulu.resolve import Job
+from tulu.reward_models import training as rm
+from tulu.reward_models.model import RewardModel
+from tulu.rollout.stream import Collected, Rollout
+from tulu.run import Run
+from tulu.train import Learner, fit, pairs
+from tulu.types import Completion, Group, Problem
+
+TRAINING = {
+    "max_length": MAX_LENGTH,
+    "steps": 1_000_000,
+    "learning_rate": 1e-5,
+    "schedule": "constant",
+    "clip_norm": 1.0,
+    "precision": "fp32",
+}
+
+
+class PacedRun(Run):
+    """A run that tells the pace of every step it logs."""
+
+    def __init__(self, job: Job, parallel: Parallel, pace: Pace) -> None:
+        super().__init__(job, parallel)
+        self.pace = pace
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        super().log(step, metrics)
+        self.pace.step(metrics["loss"])
+
+
+def settings(task: Task, file: str) -> dict[str, Any]:
+    """The fields that every stage shares."""
+    source = Source(name=str(Material(task.material).file(file)), fraction=1.0)
+    return {**TRAINING, "data": (source,), "batch": task.batch, "micro_batch": task.micro_batch, "row_tokens": task.row_tokens}
+
+
+def open_run(task: Task, stage: TrainStage, parallel: Parallel, pace: Pace) -> PacedRun:
+    recipe = Recipe.model_validate({"name": "bench", task.stage: stage})
+    job = Job(recipe, task.stage, task.scratch / task.stage, str(task.material))
+    return PacedRun(job, parallel, pace)
+
+
+def useful(groups: Sequence[Group], batch: int, seed: int) -> list[int]:
+    """Tokens of every step's sequences, each with its prompt."""
+    lengths = [sum(len(group.prompt) + len(completion.tokens) for completion in group.completions) for group in groups]
+    drawn = [lengths[index] for index in order(len(groups), seed, 0)]
+    return [sum(drawn[first : first + batch]) for first in range(0, len(drawn), batch)]
+
+
+def train_sft(task: Task, pace: Pace) -> None:
+    stage = Sft(**settings(task, "sft"))
+    parallel = Parallel(stage)
+    policy = Policy.load(Material(task.material).model)
+    groups = sft_groups(stage.data, policy.tokenizer, stage.max_length)
+    learner = Learner(policy, stage, parallel)
+    run = open_run(task, stage, parallel, pace)
+    pace.ready(useful(groups, task.batch, stage.seed))
+    fit(learner, groups, lambda batch: sft.sft_loss(policy.logps(batch)), sft.normaliser(stage), stage, run)
+
+
+def train_dpo(task: Task, pace: Pace) -> None:
+    stage = Dpo(**settings(task, "pairs"), loss="dpo", beta=0.1)
+    parallel = Parallel(stage)
+    policy = Policy.load(Material(task.material).model)
+    groups = pair_groups(stage.data, policy.tokenizer, stage.max_length)
+    learner = Learner(policy, stage, parallel)
+    rows = with_reference(groups, policy, stage, parallel, task.scratch / "reference")
+    run = open_run(task, stage, parallel, pace)
+    pace.ready(useful(rows, task.batch, stage.seed))
+    fit(learner, rows, lambda batch: dpo.pair_loss(policy, batch, stage), pairs, stage, run)
+
+
+def train_rm(task: Task, pace: Pace) -> None:
+    stage = Rm(**settings(task, "pairs"))
+    parallel = Parallel(stage)
+    model = RewardModel.load(Material(task.material).reward, trainable=True)
+    groups = pair_groups(stage.data, model.tokenizer, stage.max_length)
+    learner = Learner(model, stage, parallel)
+    run = open_run(task, stage, parallel, pace)
+    pace.ready(useful(groups, task.batch, stage.seed))
+    fit(learner, groups, lambda batch: rm.ranking_loss(model, batch, stage), rm.count_pairs, stage, run, prepare=rm.with_margins)
+
+
+def train_grpo(task: Task, pace: Pace) -> None:
+    """The learner alone: rollouts come from the file."""
+    fields = settings(task, "rollouts")
+    stage = Rlvr(
+        **{**fields, "batch": task.batch * SAMPLES},
+        prompts=task.batch,
+        samples=SAMPLES,
+        max_prompt=MAX_LENGTH,
+        max_tokens=MAX_LENGTH,
+        ratio_cap=None,
+    )
+    parallel = Parallel(stage)
+    policy = Policy.load(Material(task.material).model)
+    rollouts = [to_rollout(row) for row in Material(task.material).rows("rollouts")]
+    learner = Learner(policy, stage, parallel)
+    drawn = [rollouts[index] for index in order(len(rollouts), stage.seed, 0)]
+    steps = [drawn[first : first + task.batch] for first in range(0, len(drawn), task.batch)]
+    pace.ready(useful([rollout.group for rollout in rollouts], task.batch, stage.seed))
+    for kept in steps:
+        metrics = rlvr.learn(learner, policy, None, Collected(kept=kept, seen=kept), stage)
+        pace.step(metrics["loss"])
+
+
+def to_rollout(row: Mapping[str, Any]) -> Rollout:
+    # A random model is close to uniform. These log-probs enter a metric alone, as nothing is corrected by them here.
+    uniform = -float(torch.log(torch.tensor(VOCABULARY)))
+    completions = [Completion(tokens, [True] * len(tokens), [uniform] * len(tokens)) for tokens in row["completions"]]
+    problem = Problem("", (), row["prompt"], None, ())
+    return Rollout(problem, Group(row["prompt"], tuple(completions)), (), (), tuple(row["advantages"]), tuple(row["advantages"]))
+
+
+STAGES: dict[str, Callable[[Task, Pace], None]] = {"sft": train_sft, "dpo": train_dpo, "rm": train_rm, "grpo": train_grpo}
+
+
+def train(task: Task, pace: Pace) -> None:
+    """Train one stage, a turn at a time."""
+    STAGES[task.stage](replace(task, stage="rlvr" if task.stage == "grpo" else task.stage), pace)
