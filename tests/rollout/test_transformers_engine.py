@@ -1,0 +1,225 @@
+"""Rollouts in process: transformers' own greedy output, log-probs of its own forward pass, and no dependence on the batch."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+from transformers.cache_utils import DynamicCache
+
+from tests.samples import plain_logps
+from tulu.attention import SEGMENTS
+from tulu.errors import EngineError
+from tulu.policy import Policy
+from tulu.rollout import transformers_engine
+from tulu.rollout.cache import GrowingLayer, growing_cache
+from tulu.rollout.engine import STALE, EngineSpec
+from tulu.rollout.transformers_engine import TransformersEngine
+from tulu.types import Group, Problem, SamplingParams
+
+FAMILIES = ["olmo2", "olmo3", "olmoe", "qwen3", "llama", "olmo_hybrid"]
+LENGTHS = [5, 17, 1, 9, 30]
+GREEDY = SamplingParams(max_tokens=24, temperature=0)
+
+
+def make_problems(lengths: Sequence[int] = LENGTHS) -> list[Problem]:
+    return [
+        Problem(f"p:{i}", (), torch.randint(0, 256, (n,), generator=torch.Generator().manual_seed(i)).tolist(), None, ())
+        for i, n in enumerate(lengths)
+    ]
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_model: Callable[..., Path]) -> Callable[..., TransformersEngine]:
+    """engine(family) -> one that has a policy's model and its weights of version 5."""
+
+    def make(family: str = "olmo2", **spec: Any) -> TransformersEngine:
+        folder = tiny_model(family)
+        policy = Policy.load(folder)
+        made = TransformersEngine(policy.model, policy.tokenizer, EngineSpec(str(folder), 512, **spec))
+        made.sync(policy.weights(), 5)
+        return made
+
+    return make
+
+
+def tokens(groups: Sequence[Group]) -> list[list[list[int]]]:
+    return [[list(completion.tokens) for completion in group.completions] for group in groups]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_greedy_output_is_that_of_transformers(
+    family: str, engine: Callable[..., TransformersEngine], tiny_model: Callable[..., Path]
+) -> None:
+    plain: Any = AutoModelForCausalLM.from_pretrained(tiny_model(family), dtype=torch.float32)
+    for problem, group in zip(make_problems(), engine(family).generate(make_problems(), 1, GREEDY), strict=True):
+        prompt = torch.tensor([problem.prompt])
+        expected = plain.generate(
+            prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=GREEDY.max_tokens
+        )
+        assert list(group.completions[0].tokens) == expected[0, prompt.shape[1] :].tolist()
+        assert (group.id, list(group.prompt)) == (problem.id, list(problem.prompt))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@torch.no_grad()
+def test_recorded_log_probs_are_those_of_a_plain_forward_pass(
+    family: str, temperature: float, engine: Callable[..., TransformersEngine], tiny_model: Callable[..., Path]
+) -> None:
+    # Recurrent layers decode by another formula than they read with, in float32 whatever the model's dtype.
+    limit = 1e-4 if family == "olmo_hybrid" else 1e-5
+    sampler = engine(family)
+    groups = sampler.generate(make_problems(), 3, SamplingParams(24, temperature, seed=3))
+    plain = AutoModelForCausalLM.from_pretrained(tiny_model(family), dtype=torch.float32)
+    found = [logp for group in groups for completion in group.completions for logp in completion.sampler_logps or ()]
+    assert (torch.tensor(found) - plain_logps(plain, groups, temperature)).abs().max().item() < limit
+
+
+def test_a_seed_gives_the_same_samples_and_another_gives_others(engine: Callable[..., TransformersEngine]) -> None:
+    sampler, problems = engine(), make_problems()
+    first = sampler.generate(problems, 4, SamplingParams(16, seed=1))
+    assert sampler.generate(problems, 4, SamplingParams(16, seed=1)) == first
+    assert tokens(sampler.generate(problems, 4, SamplingParams(16, seed=2))) != tokens(first)
+    assert len({tuple(completion.tokens) for group in first for completion in group.completions}) == 20
+
+
+def test_samples_do_not_depend_on_what_they_are_batched_with(
+    engine: Callable[..., TransformersEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampler, problems, params = engine(), make_problems(), SamplingParams(16, seed=1)
+    together = tokens(sampler.generate(problems, 4, params))
+    assert tokens(sampler.generate(problems[::-1], 4, params)) == together[::-1]
+    assert [tokens(sampler.generate([problem], 4, params))[0] for problem in problems] == together
+    monkeypatch.setattr(transformers_engine, "MAX_ROWS", 9)
+    assert tokens(sampler.generate(problems, 4, params)) == together
+    monkeypatch.undo()
+    assert tokens(engine(cache_bytes=1).generate(problems, 4, params)) == together
+
+
+def ending_model(tiny_model: Callable[..., Path]) -> Policy:
+    """A model whose every third token or so is the end, so that rows finish at many lengths."""
+    policy = Policy.load(tiny_model("qwen3"))
+    with torch.no_grad():
+        # With a constant feature in front of the head, one column of it is a bias.
+        head = policy.model.get_output_embeddings().weight
+        head[256] = head[:256].mean(0) + torch.linspace(-0.5, 0.5, head.shape[1])
+    return policy
+
+
+def test_rows_that_end_early_leave_the_others_alone(tiny_model: Callable[..., Path]) -> None:
+    """Every completion is what it is when sampled alone, and ends where it says it does."""
+    policy = ending_model(tiny_model)
+    sampler = TransformersEngine(policy.model, policy.tokenizer, EngineSpec("", 512, version=0))
+    problems, params = make_problems(LENGTHS * 3), SamplingParams(100, temperature=2.0, seed=4)
+    groups = sampler.generate(problems, 4, params)
+    lengths = [len(completion.tokens) for group in groups for completion in group.completions]
+    assert len(set(lengths)) > 10, "the test needs rows that end at different steps"
+    for problem, group in zip(problems, groups, strict=True):
+        for completion in group.completions:
+            stopped = completion.tokens[-1] == 256
+            assert completion.finish == ("stop" if stopped else "length")
+            assert 256 not in completion.tokens[:-1]
+            assert stopped or len(completion.tokens) == 100
+            assert all(completion.trained)
+        alone = sampler.generate([problem], 4, params)[0]
+        assert tokens([alone]) == tokens([group])
+
+
+def test_stop_texts_end_a_completion_and_stay_in_it(engine: Callable[..., TransformersEngine]) -> None:
+    sampler, problems = engine(), make_problems()
+    free = sampler.generate(problems, 2, SamplingParams(24, seed=6))
+    decoded = [str(sampler.tokenizer.decode(list(completion.tokens))) for group in free for completion in group.completions]
+    stop = next(text[6:8] for text in decoded if text[6:8].isascii() and text[6:8].isprintable() and len(text[6:8]) == 2)
+    groups = sampler.generate(problems, 2, SamplingParams(24, seed=6, stop=("no such text", stop)))
+    stopped = 0
+    for before, after in zip(free, groups, strict=True):
+        for whole, cut in zip(before.completions, after.completions, strict=True):
+            assert list(cut.tokens) == list(whole.tokens)[: len(cut.tokens)]
+            text = sampler.tokenizer.decode(list(cut.tokens))
+            assert (stop in text) == (cut.finish == "stop" and cut.tokens[-1] != 256)
+            assert stop not in sampler.tokenizer.decode(list(cut.tokens)[:-1])
+            stopped += stop in text
+    assert stopped
+
+
+def test_versions_and_staleness(engine: Callable[..., TransformersEngine], tiny_model: Callable[..., Path]) -> None:
+    sampler = engine()
+    assert [
+        completion.versions for group in sampler.generate(make_problems(), 1, GREEDY) for completion in group.completions
+    ] == [[(0, 5)]] * 5
+    sampler.close()
+    assert sampler.version == STALE
+    with pytest.raises(EngineError, match="stale"):
+        sampler.generate(make_problems(), 1, GREEDY)
+
+
+def test_an_engine_loaded_from_a_folder_samples_its_weights_and_follows_no_learner(
+    engine: Callable[..., TransformersEngine], tiny_model: Callable[..., Path]
+) -> None:
+    loaded = TransformersEngine.load(EngineSpec(str(tiny_model()), 512, version=0))
+    assert tokens(loaded.generate(make_problems(), 1, GREEDY)) == tokens(engine().generate(make_problems(), 1, GREEDY))
+    with pytest.raises(EngineError, match="learner"):
+        loaded.sync([], 1)
+    with pytest.raises(EngineError, match="stale"):
+        loaded.generate(make_problems(), 1, GREEDY)
+
+
+def test_a_folder_without_a_model_is_one_message(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match=str(tmp_path)):
+        TransformersEngine.load(EngineSpec(str(tmp_path), 64))
+
+
+def test_the_policy_trains_on_as_if_it_had_not_been_sampled_from(tiny_model: Callable[..., Path]) -> None:
+    """Attention, training mode and gradient checkpointing are as before; sampling itself leaves no gradients."""
+    policy = Policy.load(tiny_model("olmo3"), gradient_checkpointing=True)
+    policy.module.train()
+    policy.model.model.norm.eval()
+    modes = [module.training for module in policy.model.modules()]
+    sampler = TransformersEngine(policy.model, policy.tokenizer, EngineSpec("", 512, version=0))
+    plain = TransformersEngine.load(EngineSpec(str(tiny_model("olmo3")), 512, version=0))
+    assert tokens(sampler.generate(make_problems(), 2, GREEDY)) == tokens(plain.generate(make_problems(), 2, GREEDY))
+    assert policy.model.config._attn_implementation == SEGMENTS
+    assert [module.training for module in policy.model.modules()] == modes
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in policy.model.parameters())
+
+
+def test_progress_counts_completions_up_to_all(
+    engine: Callable[..., TransformersEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transformers_engine, "MAX_ROWS", 6)
+    sampler, told = engine(), list[tuple[int, int]]()
+    sampler.progress = lambda done, total: told.append((done, total))
+    sampler.generate(make_problems(), 3, SamplingParams(8, seed=1))
+    assert told == sorted(told)
+    assert told[-1] == (15, 15)
+    assert sampler.generate([], 3, GREEDY) == []
+
+
+@pytest.mark.parametrize("prefill", [1, 60, 64, 130])
+def test_the_growing_cache_holds_what_the_ordinary_one_holds(prefill: int) -> None:
+    """Past its first block, with rows repeated and rows left out."""
+    ours, plain = GrowingLayer(), DynamicCache()
+    generator = torch.Generator().manual_seed(0)
+
+    def compare(rows: int, new: int) -> None:
+        keys, values = torch.randn(2, rows, 2, new, 4, generator=generator)
+        found, expected = ours.update(keys, values), plain.update(keys, values, 0)
+        assert torch.equal(found[0], expected[0])
+        assert torch.equal(found[1], expected[1])
+        assert ours.get_seq_length() == plain.get_seq_length()
+
+    compare(3, prefill)
+    for index in (torch.tensor([0, 0, 1, 1, 2, 2]), torch.tensor([0, 3, 5])):
+        ours.reorder_cache(index)
+        plain.reorder_cache(index)  # type: ignore[arg-type]
+        for _ in range(70):
+            compare(len(index), 1)
+
+
+def test_recurrent_layers_keep_their_own_cache(tiny_model: Callable[..., Path]) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_model("olmo_hybrid"))
+    kinds = [type(layer) is GrowingLayer for layer in growing_cache(model.config).layers]
+    assert kinds == [kind == "full_attention" for kind in model.config.layer_types]
