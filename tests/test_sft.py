@@ -1,7 +1,7 @@
 """The SFT stage: weights of the original's micro-batches, and a run from rows to a model folder."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 from tests.samples import make_stage
 from tulu import sft
 from tulu.batch import lay
+from tulu.parallel import Parallel
 from tulu.recipe import Recipe, Sft
 from tulu.resolve import Job
 from tulu.types import Completion, Group
@@ -89,6 +90,14 @@ def test_an_epoch_trains_every_row_once_and_says_which(tiny_model: Callable[...,
     assert {row.rsplit(":", 1)[1] for row in rows} == {str(line) for line in range(1, 11)}
 
 
+@pytest.fixture
+def float32_afterwards() -> Iterator[None]:
+    """Accelerate's precision belongs to the process: other tests of this one, TRL's trainers among them, expect none."""
+    yield
+    Parallel(make_stage(precision="fp32"))
+
+
+@pytest.mark.usefixtures("float32_afterwards")
 def test_bfloat16_trains(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
     """Also after a stage in float32: one process runs the stages of a recipe, each in its own precision."""
     losses = {}
