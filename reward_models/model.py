@@ -34,7 +34,7 @@ class RewardModule(nn.Module):
         self.model = model
         classifier = causal_lm(model)
         self.trunk = Trunk(classifier)
-        self.score = classifier.score
+        self.score: nn.Linear = classifier.score  # type: ignore[assignment]
 
     def forward(self, batch: Batch) -> Tensor:
         hidden_CH = self.trunk(batch, read="last")

@@ -137,7 +137,7 @@ def _varlen_attention(
     if dropout:
         raise NotImplementedError("variable-length attention has no dropout; set attention_dropout to 0 in the model's config")
     keys, cumulative_queries, cumulative_keys, longest_queries, longest_keys = layout.varlen()
-    output = varlen_attn(
+    output: Any = varlen_attn(
         query[0].transpose(0, 1).contiguous(),
         key[0].transpose(0, 1)[keys],
         value[0].transpose(0, 1)[keys],
@@ -150,7 +150,8 @@ def _varlen_attention(
         window_size=(-1, 0) if window is None else (window - 1, 0),
         enable_gqa=query.shape[1] != key.shape[1],
     )
-    return output[None]
+    attended: Tensor = output[None]
+    return attended
 
 
 AttentionInterface.register(SEGMENTS, segment_attention)

@@ -105,7 +105,8 @@ def answer_all(model: str, settings: Evaluate, template: str, folder: Path) -> R
     result = summarise(answers, settings.task, model)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "answers.jsonl", "".join(json.dumps(asdict(answer), ensure_ascii=False) + "\n" for answer in answers))
-    write_atomic(folder / "results.json", json.dumps({**asdict(result), "settings": settings.model_dump(mode="json")}, indent=2) + "\n")
+    content = {**asdict(result), "settings": settings.model_dump(mode="json")}
+    write_atomic(folder / "results.json", json.dumps(content, indent=2) + "\n")
     show(result, folder)
     return result
 
@@ -130,7 +131,7 @@ def sample_and_grade(
         for first in range(0, len(asked), settings.batch):
             chunk = asked[first : first + settings.batch]
             completions = [group.completions[0] for group in engine.generate(chunk, 1, params)]
-            texts = [str(tokenizer.decode(completion.tokens, skip_special_tokens=True)) for completion in completions]
+            texts = [str(tokenizer.decode(list(completion.tokens), skip_special_tokens=True)) for completion in completions]
             verdicts = grader.grade(list(zip(texts, chunk, strict=True)))
             for problem, completion, text, verdict in zip(chunk, completions, texts, verdicts, strict=True):
                 prompt, truth = problem.messages[-1]["content"], str(problem.ground_truth)

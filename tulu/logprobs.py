@@ -90,8 +90,8 @@ def token_logps(
 ) -> tuple[Tensor, Tensor]:
     """(N,) log-probs of `target_N` under softmax(hidden Wᵀ / temperature), and (N,) entropies in nats where asked for.
 
-    Both are float32 (float64 for float64 input); entropy carries no gradient and is empty unless asked for. `chunk` positions are projected at
-    once; by default as many as keep the logits within CHUNK_ELEMENTS.
+    Both are float32 (float64 for float64 input); entropy carries no gradient and is empty unless asked for. `chunk`
+    positions are projected at once; by default as many as keep the logits within CHUNK_ELEMENTS.
     """
     chunk = chunk or max(1, CHUNK_ELEMENTS // len(weight_VH))
     if len(hidden_NH) == 0:

@@ -44,8 +44,10 @@ def _version(name: str) -> str | None:
 def _commit(folder: Path) -> str | None:
     """Commit of the checkout, with a + where files differ from it; None outside a checkout."""
     try:
-        head = subprocess.run(["git", "-C", folder, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
-        status = subprocess.run(["git", "-C", folder, "status", "--porcelain"], capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
+        head, status = (
+            subprocess.run(["git", "-C", folder, *words], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+            for words in (("rev-parse", "HEAD"), ("status", "--porcelain"))
+        )
+    except (OSError, subprocess.SubprocessError):
         return None
-    return head.stdout.strip() + ("+" if status.stdout.strip() else "") if head.returncode == 0 else None
+    return head + ("+" if status else "")

@@ -39,7 +39,7 @@ class Parallel:
         )
         self.clip_norm = stage.clip_norm
         if self.world > 1 and not stage.zero:
-            raise RecipeError(f"zero: {stage.zero}: {self.world} processes train together through DeepSpeed; set zero to 1, 2 or 3")
+            raise RecipeError(f"zero: 0: {self.world} processes train together through DeepSpeed; set zero to 1, 2 or 3")
 
     @property
     def rank(self) -> int:

@@ -1,6 +1,7 @@
 """The policy: model, tokenizer and template for every stage, answering for the log-probs of a batch's trained tokens."""
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -11,6 +12,7 @@ import xxhash
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.core_model_loading import revert_weight_conversion
+from transformers.utils.logging import disable_progress_bar
 
 from tulu.batch import Batch
 from tulu.chat import apply_template
@@ -20,6 +22,9 @@ from tulu.recipe import Lora
 from tulu.trunk import Trunk, disable_dropout
 
 log = logging.getLogger("tulu")
+if not sys.stderr.isatty():
+    # A bar of transformers' own is worth something on a terminal and nothing in a log.
+    disable_progress_bar()
 
 DTYPE = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -55,12 +60,15 @@ class PolicyModule(nn.Module):
         self.head = TokenLogps(causal.get_output_embeddings())
 
     def forward(self, batch: Batch, temperature: float = 1.0, entropy: bool = False) -> tuple[Tensor, Tensor]:
-        return self.head(self.trunk(batch), batch.target_N, temperature, entropy)
+        found: tuple[Tensor, Tensor] = self.head(self.trunk(batch), batch.target_N, temperature, entropy)
+        return found
 
 
 def causal_lm(model: nn.Module) -> PreTrainedModel:
     """The transformers model itself, out of its adapters."""
-    return model.get_base_model() if hasattr(model, "peft_config") else model
+    inner: Any = model
+    found: PreTrainedModel = inner.get_base_model() if hasattr(inner, "peft_config") else inner
+    return found
 
 
 class Policy:
@@ -115,7 +123,8 @@ class Policy:
 
     def without_adapter(self) -> AbstractContextManager[Any]:
         """The starting weights, while the context lasts, of a policy that trains adapters."""
-        return self.module.model.disable_adapter() if hasattr(self.module.model, "peft_config") else nullcontext()
+        model: Any = self.module.model
+        return model.disable_adapter() if hasattr(model, "peft_config") else nullcontext()
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Every weight under its published name and shape, adapters merged; the same on every rank."""
@@ -150,7 +159,8 @@ def from_pretrained(auto: Any, path: str | Path, **options: Any) -> Any:
         return auto.from_pretrained(str(path), **options)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise RecipeError(f"{path}: cannot be loaded as a model ({reason})\nGive a model folder, or a hub name that is reachable.") from error
+        cure = "Give a model folder, or a hub name that is reachable."
+        raise RecipeError(f"{path}: cannot be loaded as a model ({reason})\n{cure}") from error
 
 
 def stored_dtype(path: str | Path, revision: str | None = None) -> torch.dtype:
@@ -165,7 +175,11 @@ def adapted(model: PreTrainedModel, lora: Lora) -> nn.Module:
 
     targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
     config = LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, exclude_modules=["lm_head", "score"]
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        exclude_modules=["lm_head", "score"],
     )
     # Every process and every session must begin with the same adapters.
     with torch.random.fork_rng():
@@ -175,8 +189,7 @@ def adapted(model: PreTrainedModel, lora: Lora) -> nn.Module:
 
 def published_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Weights under the names and shapes of the published checkpoint: adapters merged, fused experts taken apart."""
-    gathered = {name: full for name, full in _merged(model)}
-    yield from revert_weight_conversion(causal_lm(model), gathered).items()
+    yield from revert_weight_conversion(causal_lm(model), dict(_merged(model))).items()
 
 
 def _merged(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -188,7 +201,7 @@ def _merged(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         return
     from peft.tuners.lora import LoraLayer
 
-    layers = {name: module for name, module in causal.named_modules() if isinstance(module, LoraLayer)}
+    layers: dict[str, Any] = {name: module for name, module in causal.named_modules() if isinstance(module, LoraLayer)}
     for name, parameter in causal.named_parameters():
         if ".lora_" in name:
             continue
@@ -214,7 +227,7 @@ def weights_digest(weights: Iterator[tuple[str, Tensor]]) -> str:
     digest = xxhash.xxh3_128()
     for name, tensor in sorted(weights, key=lambda item: item[0]):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -38,7 +38,8 @@ def run(job: Job) -> Path:
     """Train, and return the folder of the model."""
     stage: Rlvr = section_of(job.recipe, "rlvr")
     if stage.zero == 3 and choose(stage.engine) == "transformers":
-        raise RecipeError("rlvr.zero: 3: the transformers engine samples from whole weights; set engine to vllm, or zero to 2 or less")
+        cure = "set engine to vllm, or zero to 2 or less"
+        raise RecipeError(f"rlvr.zero: 3: the transformers engine samples from whole weights; {cure}")
     parallel = Parallel(stage)
     run = Run(job, parallel)
     if run.finished:
@@ -47,8 +48,12 @@ def run(job: Job) -> Path:
     tokenizer = load_tokenizer(run.start, job.recipe.template)
     asked = problems(stage.data, tokenizer, stage.max_prompt, stage.verifier, stage.seed)
     asked.report.show()
-    options = {"template": job.recipe.template, "lora": stage.lora}
-    policy = Policy.load(run.start, gradient_checkpointing=stage.gradient_checkpointing, **options)
+    policy = Policy.load(
+        run.start,
+        template=job.recipe.template,
+        lora=stage.lora,
+        gradient_checkpointing=stage.gradient_checkpointing,
+    )
     run.pin(data=asked.digest, start=policy.digest(), template=template_hash(tokenizer))
     reference = starting_point(policy, run.start, stage, job.recipe.template)
     learner = Learner(policy, stage, parallel)
@@ -113,9 +118,7 @@ def train(
             run.stop_if_interrupted(run.step, drawn=drawn)
 
 
-def learn(
-    learner: Learner, policy: Policy, reference: Reference | None, rollouts: Collected, stage: Rlvr
-) -> dict[str, float]:
+def learn(learner: Learner, policy: Policy, reference: Reference | None, rollouts: Collected, stage: Rlvr) -> dict[str, float]:
     """The optimizer steps of one step's rollouts; the metrics of the last one. Raises EngineError on a mismatch of weights."""
     parallel = learner.parallel
     groups = [rollout.trained(stage.mask_truncated) for rollout in rollouts.kept]

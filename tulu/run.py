@@ -6,7 +6,6 @@ the new one. Running the same command again resumes; a changed recipe or changed
 
 import json
 import logging
-import os
 import shutil
 import signal
 import time
@@ -89,7 +88,8 @@ class Run:
         manifest = self.manifest()
         before = manifest.get("pinned", {})
         facts = json.loads(json.dumps({**facts, "processes": self.parallel.world}))
-        changed = differences({name: before[name] for name in facts if name in before}, {n: facts[n] for n in facts if n in before})
+        known = [name for name in facts if name in before]
+        changed = differences({name: before[name] for name in known}, {name: facts[name] for name in known})
         if changed:
             raise CheckpointError(
                 f"{self.path}: what this run began with has changed:\n  "
@@ -156,7 +156,8 @@ class Run:
             try:
                 self.parallel.load(newest)
             except (OSError, RuntimeError, ValueError, KeyError) as error:
-                raise CheckpointError(f"{newest}: cannot be read ({error})\nRemove this folder to resume from the one before.") from error
+                cure = "Remove this folder to resume from the one before."
+                raise CheckpointError(f"{newest}: cannot be read ({error})\n{cure}") from error
             self.step, self.seconds = state["step"], state["seconds"]
             log.info("resumed %s at step %d", self.path, self.step)
         self._since = time.monotonic()
@@ -225,7 +226,8 @@ class Run:
                 self._update_manifest(finished=True, steps=self.step, seconds=round(self.elapsed(), 3), **facts)
         except (OSError, CheckpointError) as error:
             shutil.rmtree(partial, ignore_errors=True)
-            raise CheckpointError(f"{folder}: the model could not be written ({error})\nFree some space and run the same command again.") from error
+            cure = "Free some space and run the same command again."
+            raise CheckpointError(f"{folder}: the model could not be written ({error})\n{cure}") from error
         self.parallel.wait()
         return folder
 

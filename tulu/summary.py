@@ -95,7 +95,8 @@ def show_answers(console: Console, folder: Path, stages: list[str]) -> None:
     gained = [i for i, (a, b) in enumerate(zip(first, last, strict=True)) if (b["score"] or 0) > (a["score"] or 0)]
     chosen = (gained + [i for i in range(len(last)) if i not in gained])[:SAMPLES]
     for index in chosen:
-        table = Table(title=escape(last[index]["prompt"][:200]), title_justify="left", show_header=False, box=None, padding=(0, 2))
+        title = escape(last[index]["prompt"][:200])
+        table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2))
         for stage in stages:
             answer = answers[stage][index]
             colour = "green" if answer["score"] else "red"

@@ -15,7 +15,7 @@ def record(rollouts: Collected, tokenizer: "PreTrainedTokenizerBase") -> list[di
     return [
         {
             "id": rollout.problem.id,
-            "prompt": tokenizer.decode(rollout.problem.prompt),
+            "prompt": tokenizer.decode(list(rollout.problem.prompt)),
             "completion": text,
             "score": verdict.score,
             "status": verdict.status,

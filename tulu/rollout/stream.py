@@ -120,7 +120,7 @@ class Sampler:
         return rollouts
 
     def _text(self, completion: Completion) -> str:
-        return str(self.tokenizer.decode(completion.tokens, skip_special_tokens=True))
+        return str(self.tokenizer.decode(list(completion.tokens), skip_special_tokens=True))
 
 
 def reward(verdict: Verdict, completion: Completion, stage: Rlvr) -> float:
