@@ -127,6 +127,14 @@ def test_what_is_sampled_depends_on_seed_problem_and_place_alone(synced: "VllmEn
     assert len({tuple(row) for row in first[0]}) == 3
 
 
+def test_more_prompts_than_are_read_at_once(synced: "VllmEngine", learner: Policy) -> None:
+    """Past CPU_TOKENS, where vLLM would cut a prompt in two."""
+    many = [Problem(f"m{i}", (), [i, *range(70)], None, ()) for i in range(80)]
+    mean, count = mismatch(learner, synced.generate(many, 2, SamplingParams(3)), 1.0)
+    assert count >= 160
+    assert mean < 1e-4
+
+
 def test_a_stop_text_stays_and_ends_the_completion(synced: "VllmEngine", learner: Policy, folders: tuple[Path, Path]) -> None:
     params = SamplingParams(24, temperature=0)
     whole = plain(learner, folders[1]).generate(problems(), 1, params)

@@ -16,6 +16,8 @@ from tulu.types import Completion, Problem, SamplingParams
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 CPU_ROWS = 256
 """Completions that a CPU decodes together."""
+CPU_TOKENS = 4096
+"""Tokens of prompts that a CPU reads together."""
 
 Finished = list[tuple[int, int, Completion]]
 """Completions that ended in one step: (index of the problem, of the sample, the completion)."""
@@ -128,7 +130,14 @@ def placement(spec: EngineSpec) -> dict[str, Any]:
     """How much memory vLLM takes here, and whether it records graphs, which a CPU has none of."""
     if torch.cuda.is_available():
         return {"gpu_memory_utilization": spec.gpu_share}
-    return {"kv_cache_memory_bytes": spec.cache_bytes, "enforce_eager": True, "max_num_seqs": CPU_ROWS}
+    return {
+        "kv_cache_memory_bytes": spec.cache_bytes,
+        "enforce_eager": True,
+        "max_num_seqs": CPU_ROWS,
+        # A prompt read in parts has its generator set back after each, which vLLM 0.32 cannot do with one on a CPU.
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(CPU_TOKENS, spec.max_length),
+    }
 
 
 def local_folder(name: str) -> Path:
