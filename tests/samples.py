@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
 
 from tulu.batch import Batch
@@ -110,6 +111,13 @@ def step_gradients(
     learner = Learner(model, make_stage(), Parallel(make_stage()))
     learner.set_learning_rate(0.0)
     seen: dict[str, Tensor] = {}
-    learner.optimizer.register_step_pre_hook(lambda *_: seen.update(gradients(model.module)))
+    before_step(learner, lambda: seen.update(gradients(model.module)))
     metrics = step(learner, batches, objective, normaliser)
     return seen, metrics
+
+
+def before_step(learner: Learner, look: Callable[[], None]) -> None:
+    """Call `look` whenever the optimizer is about to step, its gradients final."""
+    optimizer: Any = learner.optimizer
+    plain = optimizer.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer
+    plain.register_step_pre_hook(lambda *_: look())

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.samples import largest_difference, make_group, make_stage, stay_in_float64, step_gradients
+from tests.samples import before_step, gradients, largest_difference, make_group, make_stage, stay_in_float64, step_gradients
 from tulu.batch import Batch, lay, pack
 from tulu.dpo import pair_loss
 from tulu.losses import Loss, grpo_loss, sft_loss
@@ -83,7 +83,7 @@ def test_a_process_without_rows_takes_part_at_weight_nothing(monkeypatch: pytest
     monkeypatch.setattr(parallel, "largest", lambda number: 2)
     learner = Learner(toy, stage, parallel)
     seen: list[float] = []
-    learner.optimizer.register_step_pre_hook(lambda *_: seen.append(float(toy.module.scale.grad)))  # type: ignore[arg-type]
+    before_step(learner, lambda: seen.append(gradients(toy.module)["scale"].item()))
     rows = toy_rows()
 
     def objective(batch: Batch) -> Loss:
