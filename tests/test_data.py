@@ -88,8 +88,8 @@ def test_the_key_holds_everything_that_decides_the_tokens(
 
 def test_pairs_of_dpo_and_reward_models_are_not_confused(tmp_path: Path, tokenizer: Any) -> None:
     source = Source(name="sums:pairs", count=50)
-    cut = pair_groups([source], tokenizer, 60, tmp_path)
-    dropped = pair_groups([source], tokenizer, 60, tmp_path, drop_long=True)
+    cut = pair_groups([source], tokenizer, 69, tmp_path)
+    dropped = pair_groups([source], tokenizer, 69, tmp_path, drop_long=True)
     assert len(dropped) < len(cut) <= 50
     assert dropped.report.rows == cut.report.rows == 50
 

@@ -1,11 +1,12 @@
 """The quickstart's task: sums of two numbers, worked column by column from the right, the answer behind ####.
 
-    347+285=?  ->  7+5=12
+    347+285=?  ->  7+5+0=12
                    4+8+1=13
-                   3+2+1=6
+                   3+2+1=06
                    #### 632
 
-Demonstrations are of mixed quality, as human ones are: most forget the carry (4+8=12, 3+2=5, #### 522).
+Demonstrations are of mixed quality, as human ones are: most forget the carry (4+8+0=12, 3+2+0=05, #### 522).
+Every line is equally long, so that a small model learns where to look within minutes.
 """
 
 import random
@@ -21,7 +22,7 @@ from tulu.errors import DataError
 class Task:
     """What decides how hard the task is."""
 
-    smallest: int = 10
+    smallest: int = 100
     """Smallest operand."""
     largest: int = 999
     """Largest operand."""
@@ -74,7 +75,7 @@ def worked(task: Sum, carry: bool = True, slip: tuple[int, int] | None = None) -
     carried = 0
     for place, (x, y) in enumerate(task.columns):
         result = x + y + carried + (slip[1] if slip is not None and slip[0] == place else 0)
-        lines.append(f"{x}+{y}{'+1' if carried else ''}={result}")
+        lines.append(f"{x}+{y}+{carried}={result:02d}")
         sums.append(result)
         carried = int(carry and result >= 10)
     units = [str(result % 10) for result in sums[:-1]]
@@ -121,26 +122,19 @@ def _distinct(stream: random.Random, task: Task, held_out: bool, count: int) -> 
 
 
 def _base(stream: random.Random, task: Task, count: int) -> Iterator[dict[str, Any]]:
-    """Plain text: sums of digits, how two numbers part into columns, how columns join to a number; no question, no answer."""
+    """Plain text, as a base model meets arithmetic: sums of digits and worked additions, never a question in chat form."""
     for _ in range(count):
-        kind = stream.choice((_facts, _parting, _joining))
-        yield {"text": "\n".join(kind(stream, task) for _ in range(6))}
+        yield {"text": "\n".join((_facts(stream, task), _written(stream, task), _written(stream, task)))}
 
 
 def _facts(stream: random.Random, task: Task) -> str:
     x, y, carried = stream.randint(0, 9), stream.randint(0, 9), stream.randint(0, 1)
-    return f"{x}+{y}{'+1' if carried else ''}={x + y + carried}"
+    return f"{x}+{y}+{carried}={x + y + carried:02d}"
 
 
-def _parting(stream: random.Random, task: Task) -> str:
+def _written(stream: random.Random, task: Task) -> str:
     found = _draw(stream, task, held_out=False)
-    return f"{found.a}+{found.b}: " + " ".join(f"{x}+{y}" for x, y in found.columns)
-
-
-def _joining(stream: random.Random, task: Task) -> str:
-    sums = [stream.randint(0, 19) for _ in range(stream.randint(len(str(task.smallest)), len(str(task.largest))))]
-    units = [str(result % 10) for result in sums[:-1]]
-    return f"{' '.join(map(str, sums))} #### {int(''.join([str(sums[-1]), *reversed(units)]))}"
+    return f"{found.question}\n{worked(found)}"
 
 
 def _chat(question: str, reply: str) -> list[dict[str, str]]:
