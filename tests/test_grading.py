@@ -147,6 +147,11 @@ def test_several_verifiers_are_summed_with_their_weights(grader: Grader) -> None
     assert scores(grader.grade([("it is 18", weighted)])) == [1.25]
 
 
+def test_thinking_is_graded_only_where_the_row_asks_for_it(grader: Grader) -> None:
+    items = [("<think>18</think> so", problem("18", "gsm8k", **fields)) for fields in ({}, {"grade_thinking": True})]
+    assert scores(grader.grade(items)) == [0, 1]
+
+
 def test_one_verifier_that_cannot_judge_masks_the_sum(grader: Grader) -> None:
     assert grader.grade([("18", problem(["18", "no number"], "gsm8k", "gsm8k"))])[0].status == "error"
 

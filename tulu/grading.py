@@ -26,7 +26,8 @@ class Grader:
 
     `deadline` is in seconds per verdict, `memory_mb` is the address space of a process. Nothing is started before a
     completion needs it. A problem with several verifiers scores the sum of their scores, each times its entry in the
-    row's `weights` (1 where it has none), and is masked where any of them could not judge.
+    row's `weights` (1 where it has none), and is masked where any of them could not judge. A row that says
+    `grade_thinking: true` has its thinking graded like the rest.
     """
 
     def __init__(
@@ -137,6 +138,9 @@ def _parts(completion: str, problem: Problem) -> list[tuple[str, Case]]:
     truths = [problem.ground_truth] if len(names) == 1 else problem.ground_truth
     if not isinstance(truths, list | tuple) or len(truths) != len(names):
         raise DataError(f"{problem.id}: {len(names)} verifiers need a list of {len(names)} ground truths")
+    if problem.row.get("grade_thinking"):
+        # Asked for: without its tags, thinking is text like any other.
+        completion = completion.replace("<think>", "").replace("</think>", "")
     users = [message["content"] for message in problem.messages if message["role"] == "user"]
     prompt = users[-1] if users else ""
     return [(name, Case(completion, truth, prompt, problem.row)) for name, truth in zip(names, truths, strict=True)]

@@ -28,7 +28,9 @@ _BOOT = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from tulu.work
 _LOADING_SECONDS = 120.0
 """Longest time a fresh process may take to import a family of verifiers."""
 _LIFETIME = 2000
-"""Cases after which a process is replaced: sympy's caches grow for ever."""
+"""Symbolic cases after which a process is replaced: sympy's caches grow for ever."""
+_LIGHT = 0.01
+"""What any other case counts."""
 _CHUNK = 32
 _TRANSFER_SECONDS = 5.0
 _START_FAILURES = 3
@@ -58,7 +60,7 @@ class _Process:
     given: deque[Task] = field(default_factory=deque)
     loaded: set[str] = field(default_factory=set)
     ready: bool = False
-    cases: int = 0
+    age: float = 0.0
     expires: float = 0.0
     cpu_before: float = 0.0
 
@@ -195,10 +197,10 @@ class Workers:
             return
         process.loaded.add(process.given[0].name)
         if answer is not None:
-            process.cases += 1
+            process.age += 1 if find(process.given[0].name).cpu_seconds else _LIGHT
             _resolve(process.given.popleft(), answer)
         self._restart_clock(process)
-        if not process.given and process.cases >= _LIFETIME:
+        if not process.given and process.age >= _LIFETIME:
             self._kill(process)
 
     def _expire(self) -> None:

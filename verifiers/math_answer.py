@@ -32,6 +32,7 @@ _SQRT_TOKEN = re.compile(r"\\sqrt\s*(\d|[a-zA-Z](?![a-zA-Z]))")
 _DEGREES = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)|°|\\degree\b")
 _SIMPLE_FRAC = re.compile(r"([-+]?)\\frac\{([-+]?)(\d{1,400})\}\{(\d{1,400})\}")
 _MIXED_FRAC = re.compile(r"([-+]?)(\d{1,300})\\frac\{(\d{1,300})\}\{(\d{1,300})\}")
+_REPEATING = re.compile(r"([-+]?)(\d{0,100})\.(\d{0,100})\\overline\{(\d{1,100})\}")
 _SCIENTIFIC = re.compile(r"([-+]?[\d.]+)(?:\\times|\\cdot|\*)10\^(?:\{([-+]?\d{1,9})\}|(\d))")
 _POWER_OF_TEN = re.compile(r"([-+]?)10\^(?:\{([-+]?\d{1,9})\}|(\d))")
 _NAME = re.compile(r"(?:[A-Za-z]|\\[a-z]+)(?:_\{?\w+\}?)?(?:\([a-z](?:,[a-z])*\))?'?")
@@ -81,7 +82,9 @@ def tidy(answer: str) -> str:
     text = _SPACES.sub(" ", _DEGREES.sub("", text))
     text = _TRAILING_UNITS.sub("", _TEXT_UNIT.sub("", _ORDINAL.sub("", text.rstrip(" .,;:"))))
     text = _BARE_ROMAN.sub(r" \1", _WRAP.sub(r" \1 ", text))
-    text = _SQRT_TOKEN.sub(r"\\sqrt{\1}", _FRAC_TOKENS.sub(_braced, text)).strip(" .,;:")
+    text = _SQRT_TOKEN.sub(r"\\sqrt{\1}", _FRAC_TOKENS.sub(_braced, text)).rstrip("\\").strip(" .,;:")
+    # Units may have been inside the wrapping.
+    text = _TRAILING_UNITS.sub("", text).removeprefix("\\approx").strip()
     return " ".join(text.split())
 
 
@@ -106,6 +109,10 @@ def exact_number(text: str) -> Number | None:
         return parse_number(f"{sign}{match[3]}/{match[4]}")
     if match := _MIXED_FRAC.fullmatch(packed):
         return parse_number(f"{match[1]}{match[2]} {match[3]}/{match[4]}")
+    if match := _REPEATING.fullmatch(packed):
+        sign, whole, head, tail = match.groups()
+        above = int((whole or "0") + head + tail) - int((whole or "0") + head)
+        return parse_number(f"{sign}{above}/{'9' * len(tail)}{'0' * len(head)}")
     if match := _SCIENTIFIC.fullmatch(packed):
         return parse_number(f"{match[1]}e{match[2] or match[3]}")
     if match := _POWER_OF_TEN.fullmatch(packed):
