@@ -41,7 +41,7 @@ quickstart: $(INSTALLED)
 	$(BIN)/tulu run recipes/quickstart.yaml $(ARGS)
 
 test: lint
-	$(BIN)/python -m pytest -q -n 2 $(ARGS)
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -20,7 +20,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("trunk", "policy", "run"),
     ("train", "reference", "rollout.*", "grading", "reward_models.model"),
     ("base", "sft", "dpo", "rlvr", "evaluate", "data_report", "decontaminate", "verify", "reward_models.*"),
-    ("pipeline", "cluster"),
+    ("pipeline", "summary", "cluster"),
     ("cli", "cli_tools", "__main__"),
 )
 """Rungs from the bottom; a module may import its own rung and those below. `x.*` is what else the folder holds."""

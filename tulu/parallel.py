@@ -183,6 +183,13 @@ def gathered(model: torch.nn.Module) -> Iterator[None]:
             hook.remove()
 
 
+def forget_sharding() -> None:
+    """Load the next model whole in this process: transformers shards every model while a ZeRO-3 setting is alive."""
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()
+
+
 @cache
 def is_main_process() -> bool:
     """Whether this process speaks for all, known before any of them is connected."""

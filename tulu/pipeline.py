@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from tulu.errors import RecipeError
 from tulu.evaluate import answer_all
-from tulu.parallel import is_main_process
+from tulu.parallel import forget_sharding, is_main_process
 from tulu.recipe import Recipe
 from tulu.resolve import STAGES, make_job
 from tulu.summary import is_current, summarise
@@ -37,6 +37,7 @@ def run_recipe(recipe: Recipe, runs: Path, fresh: bool = False) -> Path:
         if recipe.evaluate is not None and stage in POLICIES and is_main_process():
             results = folder / "evaluate" / stage
             if not is_current(results, model, recipe.evaluate):
+                forget_sharding()
                 answer_all(str(model), recipe.evaluate, recipe.template, results)
     if is_main_process():
         summarise(recipe, folder, [stage for stage in stages if stage in POLICIES])

@@ -180,7 +180,7 @@ class Rlvr(TrainStage):
     stop: Texts = ()
     """Texts besides the end-of-turn token that end a completion."""
     engine: Literal["auto", "transformers", "vllm"] = "auto"
-    """What samples: auto is vllm where it is installed, else transformers in this process."""
+    """What samples: auto is vllm where it is installed and there is a GPU, else transformers in this process."""
     max_staleness: Literal[0] = 0
     """Optimizer steps a rollout may lag behind the learner; 0 is on-policy."""
     advantage: Literal["standard", "centred", "loo"] = "centred"

@@ -3,8 +3,9 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tulu.data import problems
 from tulu.errors import EngineError, RecipeError
 from tulu.grading import Grader
 from tulu.losses import Loss, grpo_loss, kl_estimate, mean_metric, truncated_ratio
-from tulu.parallel import Parallel
+from tulu.parallel import Parallel, gathered
 from tulu.policy import Policy, load_tokenizer
 from tulu.progress import Progress
 from tulu.recipe import Rlvr
@@ -76,11 +77,13 @@ def starting_point(policy: Policy, start: str, stage: Rlvr, template: str) -> Re
     if not stage.beta:
         return None
     frozen = policy if stage.lora else Policy.load(start, template=template, precision=stage.precision, trainable=False)
-    without: Callable[[], AbstractContextManager[Any]] = policy.without_adapter if stage.lora else nullcontext
+    # Under ZeRO-3 frozen weights are sharded as they load, with no engine around them to gather them.
+    start_weights: Callable[[], AbstractContextManager[Any]]
+    start_weights = policy.without_adapter if stage.lora else partial(gathered, frozen.model)
 
     @torch.no_grad()
     def logps(batch: Batch) -> Tensor:
-        with without():
+        with start_weights():
             found: Tensor = frozen.logps(batch, stage.temperature)
         return found
 

@@ -17,9 +17,11 @@ def problem(length: int) -> Problem:
     return Problem("sums:3", (), list(range(length)), None, ())
 
 
-def test_auto_is_vllm_only_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    for spec, chosen in ((None, "transformers"), (object(), "vllm")):
+def test_auto_is_vllm_only_where_it_is_installed_beside_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = ((None, True, "transformers"), (object(), False, "transformers"), (object(), True, "vllm"))
+    for spec, gpu, chosen in cases:
         monkeypatch.setattr(importlib.util, "find_spec", lambda name, spec=spec: spec)
+        monkeypatch.setattr("tulu.rollout.engine.has_gpu", lambda gpu=gpu: gpu)
         assert choose("auto") == chosen
         assert choose("transformers") == "transformers"
 

