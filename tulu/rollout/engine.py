@@ -108,7 +108,7 @@ def make_engine(
     if chosen == "vllm":
         from tulu.rollout.vllm_engine import VllmEngine
 
-        log.info("rollouts: vLLM in a process of its own%s", " (auto: there is a GPU, and it is installed)" if name == "auto" else "")
+        log.info("rollouts: vLLM in a process of its own%s", " (auto: there is a GPU)" if name == "auto" else "")
         return VllmEngine(spec, progress=progress)
     from tulu.rollout.transformers_engine import TransformersEngine
 
