@@ -99,33 +99,26 @@ def test_samples_do_not_depend_on_what_they_are_batched_with(
     assert tokens(engine(cache_bytes=1).generate(problems, 4, params)) == together
 
 
-def ending_model(tiny_model: Callable[..., Path]) -> Policy:
-    """A model whose every third token or so is the end, so that rows finish at many lengths."""
-    policy = Policy.load(tiny_model("qwen3"))
-    with torch.no_grad():
-        # With a constant feature in front of the head, one column of it is a bias.
-        head = policy.model.get_output_embeddings().weight
-        head[256] = head[:256].mean(0) + torch.linspace(-0.5, 0.5, head.shape[1])
-    return policy
-
-
 def test_rows_that_end_early_leave_the_others_alone(tiny_model: Callable[..., Path]) -> None:
     """Every completion is what it is when sampled alone, and ends where it says it does."""
-    policy = ending_model(tiny_model)
+    policy = Policy.load(tiny_model("qwen3"))
+    with torch.no_grad():
+        # A louder end token, so that rows end at many lengths.
+        policy.model.get_output_embeddings().weight[256] *= 4
     sampler = TransformersEngine(policy.model, policy.tokenizer, EngineSpec("", 512, version=0))
-    problems, params = make_problems(LENGTHS * 3), SamplingParams(100, temperature=2.0, seed=4)
+    problems, params = make_problems(LENGTHS * 2), SamplingParams(70, seed=4)
     groups = sampler.generate(problems, 4, params)
-    lengths = [len(completion.tokens) for group in groups for completion in group.completions]
-    assert len(set(lengths)) > 10, "the test needs rows that end at different steps"
-    for problem, group in zip(problems, groups, strict=True):
-        for completion in group.completions:
-            stopped = completion.tokens[-1] == 256
-            assert completion.finish == ("stop" if stopped else "length")
-            assert 256 not in completion.tokens[:-1]
-            assert stopped or len(completion.tokens) == 100
-            assert all(completion.trained)
-        alone = sampler.generate([problem], 4, params)[0]
-        assert tokens([alone]) == tokens([group])
+    completions = [completion for group in groups for completion in group.completions]
+    assert len({len(completion.tokens) for completion in completions}) > 10, "the test needs rows that end at different steps"
+    assert {completion.finish for completion in completions} == {"stop", "length"}
+    for completion in completions:
+        stopped = completion.tokens[-1] == 256
+        assert completion.finish == ("stop" if stopped else "length")
+        assert 256 not in completion.tokens[:-1]
+        assert stopped or len(completion.tokens) == 70
+        assert all(completion.trained)
+    for place in (0, 4, 7):
+        assert tokens(sampler.generate([problems[place]], 4, params)) == tokens([groups[place]])
 
 
 def test_stop_texts_end_a_completion_and_stay_in_it(engine: Callable[..., TransformersEngine]) -> None:

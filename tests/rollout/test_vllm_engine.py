@@ -201,20 +201,22 @@ def test_a_folder_that_does_not_load_is_named(tmp_path: Path) -> None:
         VllmEngine(specification(tmp_path))
 
 
-def test_experts_follow_a_sync(tiny_model: Callable[..., Path]) -> None:
-    """vLLM's CPU build packs experts once only, unless it is told; this would sample from garbage."""
+@pytest.mark.parametrize(("family", "shape"), [("olmoe", {"intermediate_size": 64}), ("qwen3", {"head_dim": 32})])
+def test_families_with_vllm_s_own_code_follow_a_sync(tiny_model: Callable[..., Path], family: str, shape: dict[str, int]) -> None:
+    """Its CPU build packs experts once only, unless it is told, and would sample from garbage; Qwen3 shares key heads."""
     from tulu.rollout.vllm_engine import VllmEngine
 
-    shape = {"hidden_size": WIDTH, "intermediate_size": 64}
-    policy = Policy.load(tiny_model("olmoe", seed=1, **shape))
-    engine = VllmEngine(specification(tiny_model("olmoe", seed=0, **shape)))
+    folders = [tiny_model(family, seed=seed, hidden_size=WIDTH, **shape) for seed in (0, 1)]
+    policy, greedy = Policy.load(folders[1]), SamplingParams(24, temperature=0)
+    engine = VllmEngine(specification(folders[0]))
     try:
         with pytest.raises(EngineError, match="stale"):
-            engine.generate(problems(), 1, SamplingParams(4))
+            engine.generate(problems(), 1, greedy)
         for version in (1, 2):
             engine.sync(policy.weights(), version)
             mean, _ = mismatch(policy, engine.generate(problems(), 2, SamplingParams(30)), 1.0)
             assert mean < 1e-4
+        assert tokens(engine.generate(problems(), 1, greedy)) == tokens(plain(policy, folders[1]).generate(problems(), 1, greedy))
     finally:
         engine.close()
 
