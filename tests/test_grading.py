@@ -35,11 +35,12 @@ def score(completion, ground_truth):
     return float(completion == ground_truth)
 """
 SYMBOLIC = [
-    (r"\boxed{x+1}", "1+x", 1.0),
-    (r"\boxed{x+2}", "1+x", 0.0),
-    (r"\boxed{2\sqrt{3}}", r"\sqrt{12}", 1.0),
+    (r"\boxed{\sin(x)+1}", r"1+\sin(x)", 1.0),
+    (r"\boxed{\sin(x)+2}", r"1+\sin(x)", 0.0),
+    (r"\boxed{\{1,2\}}", r"\{2,1\}", 1.0),
     ("5", "5", 1.0),
 ]
+"""The first three need math-verify, the last does not."""
 
 
 def problem(gold: Any, *names: str, **row: Any) -> Problem:
@@ -131,8 +132,10 @@ def test_workers_import_no_torch(grader: Grader, own: str) -> None:
     assert grader.grade([("torch", problem("x", own))])[0].score == 0
 
 
-def test_an_answer_that_eats_cpu_scores_0(grader: Grader) -> None:
-    verdict = grader.grade([(r"\boxed{(x+1)^{9000}}", problem("x+7", "math"))])[0]
+def test_an_answer_that_eats_cpu_scores_0() -> None:
+    # A busy machine may not grant two seconds of CPU within six.
+    with Grader(1, deadline=60.0) as grader:
+        verdict = grader.grade([(r"\boxed{(x+1)^{9000}}", problem("x+7", "math"))])[0]
     assert verdict.score == 0
     assert "CPU" in verdict.detail
 
