@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import xxhash
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.core_model_loading import revert_weight_conversion
@@ -250,9 +251,19 @@ def save_model(
         config.save_pretrained(folder)
         if model.can_generate():
             model.generation_config.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    except (OSError, RuntimeError) as error:
+        _save_tokenizer(tokenizer, folder)
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: the model could not be written ({error})") from error
+
+
+def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """As `save_pretrained`, with an OSError where the disk refuses: tokenizers has no exception of its own for that."""
+    try:
+        tokenizer.save_pretrained(folder)
+    except Exception as error:
+        if "(os error" not in str(error):
+            raise
+        raise OSError(str(error)) from error
 
 
 def _alone(tensor: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from types import FrameType
 from typing import Any
 
@@ -46,8 +47,8 @@ class Run:
             if job.fresh and self.path.exists():
                 shutil.rmtree(self.path)
             self.path.mkdir(parents=True, exist_ok=True)
-            remove_partials(self.path)
-            remove_partials(self.path / "checkpoints")
+            for folder in (self.path, self.path / "checkpoints", self.path / "rollouts"):
+                remove_partials(folder)
             self._check_recipe()
         parallel.wait()
 
@@ -152,12 +153,13 @@ class Run:
         state: dict[str, Any] = {}
         if checkpoints:
             newest = checkpoints[-1]
-            state = json.loads((newest / "state.json").read_text())
             try:
+                state = json.loads((newest / "state.json").read_text())
+                _check_sizes(newest, state["files"])
                 self.parallel.load(newest)
-            except (OSError, RuntimeError, ValueError, KeyError) as error:
+            except (OSError, RuntimeError, ValueError, KeyError, EOFError, UnpicklingError) as error:
                 cure = "Remove this folder to resume from the one before."
-                raise CheckpointError(f"{newest}: cannot be read ({error})\n{cure}") from error
+                raise CheckpointError(f"{newest}: cannot be read ({type(error).__name__}: {error})\n{cure}") from error
             self.step, self.seconds = state["step"], state["seconds"]
             log.info("resumed %s at step %d", self.path, self.step)
         self._since = time.monotonic()
@@ -173,8 +175,9 @@ class Run:
         try:
             partial.mkdir(parents=True, exist_ok=True)
             self.parallel.save(partial)
+            self.parallel.wait()
             if self.parallel.is_main:
-                state = {"step": step, "seconds": self.elapsed(), "extra": extra}
+                state = {"step": step, "seconds": self.elapsed(), "extra": extra, "files": _sizes(partial)}
                 (partial / "state.json").write_text(json.dumps(state))
                 sync_folder(partial)
             self.parallel.wait()
@@ -270,6 +273,19 @@ def differences(before: Any, after: Any, path: str = "") -> list[str]:
             for line in differences(before.get(key), after.get(key), f"{path}.{key}" if path else str(key))
         ]
     return [] if before == after else [f"{path}: {json.dumps(before)} -> {json.dumps(after)}"]
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Bytes of every file below."""
+    return {str(file.relative_to(folder)): file.stat().st_size for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+def _check_sizes(folder: Path, sizes: Mapping[str, int]) -> None:
+    """Raises ValueError for a file that was cut or lost: some readers would go on without it."""
+    found = _sizes(folder)
+    for name, size in sizes.items():
+        if found.get(name) != size:
+            raise ValueError(f"{name} has {found.get(name, 'no')} bytes of {size}")
 
 
 def _step_of(line: str) -> int:
