@@ -1,8 +1,8 @@
 """Verdicts per second on rollouts as training makes them: groups of eight, with repeats. `python -m benchmarks.verifiers`.
 
-math: 60 % integers, the rest fractions, surds, polynomials and intervals; beside math-verify called directly, which gets
-the completion's box and nothing else to do. ifeval: three instructions a row on answers of 150 words. code: eight
-assertions a program, one sandbox each. Writes benchmarks/results/verifiers.json.
+math: 60 % integers, the rest fractions, surds, polynomials, intervals and some trigonometry; beside math-verify called
+directly, which gets the completion's box and nothing else to do. ifeval: three instructions a row on answers of 150 words.
+code: eight assertions a program, one sandbox each. Writes benchmarks/results/verifiers.json.
 """
 
 import argparse
@@ -57,7 +57,10 @@ def _math_answers(draw: random.Random) -> tuple[str, list[str]]:
         return rf"{a}\sqrt{{{b}}}", [rf"\sqrt{{{a * a * b}}}", rf"{a}\sqrt{{{b}}}", rf"{a + 1}\sqrt{{{b}}}"]
     if kind < 0.95:
         return f"x^2+{a + b}x+{a * b}", [f"(x+{a})(x+{b})", f"x^2+{a + b}x+{a * b}", f"x^2+{a}x+{b}"]
-    return f"({a},{a + b}]", [f"({a}, {a + b}]", f"[{a},{a + b}]", rf"({a},\infty)"]
+    if kind < 0.98:
+        return f"({a},{a + b}]", [f"({a}, {a + b}]", f"[{a},{a + b}]", rf"({a},\infty)"]
+    # What only math-verify reads.
+    return rf"{a}\sin({b}x)", [rf"\sin({b}x)\cdot {a}", rf"{a}\sin {b}x", rf"{b}\cos({b}x)"]
 
 
 def math_items(groups: int) -> list[Item]:

@@ -1,14 +1,19 @@
 """Equality of ordinary algebra in linear time: both sides are computed to fifty digits at fixed points.
 
 Two expressions that agree to forty digits at unrelated points are equal for all that answers look like; two that differ in
-the tenth are not. Whatever is not plain arithmetic, a root, a power or a letter is left to math-verify.
+the tenth are not. With trigonometry, logarithms and the like, ordinary floats can only tell that two differ. Whatever else
+an answer holds is left to math-verify.
 """
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Context, Decimal, DecimalException, localcontext
+from typing import Any
 
-_TOKEN = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+|\\frac|\\sqrt|\\pi(?![a-z])|\\cdot|\\times|[a-zA-Z]|[-+*/^(){}\[\]])")
+_TOKEN = re.compile(
+    r"\s*(\d+(?:\.\d+)?|\.\d+|\\frac|\\sqrt|\\pi(?![a-z])|\\cdot|\\times|\\(?:sin|cos|tan|ln|exp|arctan)(?![a-z])|[a-zA-Z]|[-+*/^(){}\[\]])"
+)
 _DIGITS = 50
 _EQUAL, _UNEQUAL = Decimal("1e-40"), Decimal("1e-9")
 _PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494")
@@ -17,6 +22,15 @@ _POWER = 400
 _LONGEST = 512
 _POINTS = ((Decimal("0.7310585786"), 1), (Decimal("1.2689414213"), -1))
 """Scale and sign of the letters' values; roots of negative numbers at the second leave the question open."""
+_FUNCTIONS: dict[str, Callable[[float], float]] = {
+    "\\sin": math.sin,
+    "\\cos": math.cos,
+    "\\tan": math.tan,
+    "\\ln": math.log,
+    "\\exp": math.exp,
+    "\\arctan": math.atan,
+}
+_ROUGHLY = 1e-6
 _BRACKETS = {"(": ")", "[": "]"}
 
 
@@ -25,12 +39,13 @@ class _Unread(Exception):
 
 
 class _Reader:
-    """Recursive descent over tokens, computing as it goes."""
+    """Recursive descent over tokens, computing as it goes: in Decimals, or in floats where there are functions."""
 
     def __init__(self, tokens: Sequence[str], point: tuple[Decimal, int]) -> None:
         self._tokens, self._at, self._point = tokens, 0, point
+        self._number: Any = float if any(token in _FUNCTIONS for token in tokens) else Decimal
 
-    def value(self) -> Decimal:
+    def value(self) -> Any:
         """The value of all tokens."""
         result = self._sum()
         if self._next() is not None:
@@ -47,7 +62,7 @@ class _Reader:
         self._at += 1
         return token
 
-    def _sum(self) -> Decimal:
+    def _sum(self) -> Any:
         sign = -1 if self._next() == "-" else 1
         if self._next() in ("-", "+"):
             self._take()
@@ -57,7 +72,7 @@ class _Reader:
             result += sign * self._product()
         return result
 
-    def _product(self) -> Decimal:
+    def _product(self) -> Any:
         result, divided = self._power(), False
         while True:
             token = self._next()
@@ -80,7 +95,7 @@ class _Reader:
                     raise _Unread
                 result *= self._power()
 
-    def _power(self) -> Decimal:
+    def _power(self) -> Any:
         base = self._atom()
         if self._next() != "^":
             return base
@@ -88,11 +103,11 @@ class _Reader:
         exponent = self._exponent()
         if self._next() == "^" or abs(exponent) > _POWER:
             raise _Unread
-        if exponent != exponent.to_integral_value() and base <= 0:
+        if exponent != int(exponent) and base <= 0:
             raise _Unread
         return base**exponent
 
-    def _exponent(self) -> Decimal:
+    def _exponent(self) -> Any:
         token = self._next()
         if token == "{":
             return self._group("{", "}")
@@ -101,21 +116,21 @@ class _Reader:
             raise _Unread
         return self._atom()
 
-    def _group(self, opening: str, closing: str) -> Decimal:
+    def _group(self, opening: str, closing: str) -> Any:
         self._take(opening)
         result = self._sum()
         self._take(closing)
         return result
 
-    def _atom(self) -> Decimal:
+    def _atom(self) -> Any:
         token = self._next()
         if token in ("(", "{", "["):
             return self._group(token, {"(": ")", "{": "}", "[": "]"}[token])
         token = self._take()
         if token[0].isdigit() or token[0] == ".":
-            return Decimal(token)
+            return self._number(token)
         if token == "\\pi":
-            return _PI
+            return self._number(_PI)
         if token == "\\frac":
             above = self._group("{", "}")
             return above / self._group("{", "}")
@@ -125,17 +140,37 @@ class _Reader:
             inner = self._group("{", "}")
             if inner < 0:
                 raise _Unread
-            return inner.sqrt()
+            return inner ** self._number("0.5")
+        if token in _FUNCTIONS:
+            return self._function(_FUNCTIONS[token])
         return self._letter(token)
 
-    def _letter(self, token: str) -> Decimal:
+    def _function(self, function: Callable[[float], float]) -> Any:
+        power = 1
+        if self._next() == "^":
+            self._take()
+            power = self._exponent()
+            if power <= 0:
+                raise _Unread
+        if self._next() in ("(", "{"):
+            inner = self._atom()
+            if self._next() == "^":
+                raise _Unread
+        else:
+            # \\sin 2x is the sine of the whole product.
+            inner = self._power()
+            while (token := self._next()) is not None and (token.isalnum() or token in ("\\pi", "\\frac")):
+                inner *= self._power()
+        return function(inner) ** power
+
+    def _letter(self, token: str) -> Any:
         if token == "e":
-            return _E
+            return self._number(_E)
         # i may be the imaginary unit.
         if len(token) != 1 or not token.isalpha() or token == "i":
             raise _Unread
         scale, sign = self._point
-        return sign * scale * (Decimal(ord(token) * 7919 % 1013) / 211 + 1)
+        return self._number(sign * scale * (Decimal(ord(token) * 7919 % 1013) / 211 + 1))
 
 
 def _tokens(text: str) -> list[str]:
@@ -156,11 +191,27 @@ def _compare(answer: str, gold: str) -> bool | None:
     said, wanted, same = _tokens(answer), _tokens(gold), True
     for point in _POINTS:
         a, b = _Reader(said, point).value(), _Reader(wanted, point).value()
+        if isinstance(a, float) or isinstance(b, float):
+            if not math.isclose(a, b, rel_tol=_ROUGHLY, abs_tol=_ROUGHLY):
+                return False
+            same = False
+            continue
         apart, size = abs(a - b), max(abs(a), abs(b))
         if apart > _UNEQUAL * size:
             return False
         same = same and apart <= _EQUAL * size
     return True if same else None
+
+
+def _end(answer: str, gold: str) -> bool | None:
+    """As _compare, for an end of an interval, which may be infinite."""
+    a, b = (text.replace(" ", "").removeprefix("+") for text in (answer, gold))
+    if "\\infty" not in a + b:
+        return _compare(answer, gold)
+    ends = ("\\infty", "-\\infty")
+    if (a in ends and b in ends) or "\\infty" not in a or "\\infty" not in b:
+        return a == b
+    return None
 
 
 def _elements(text: str) -> tuple[str, list[str]] | None:
@@ -190,11 +241,11 @@ def equal(answer: str, gold: str) -> bool | None:
             if said is None and wanted is None:
                 return _compare(answer, gold)
             # Only pairs in brackets have an order; lists and sets are left to math-verify.
-            if said is None or wanted is None or said[0] != wanted[0] or said[0] in ("", "{}"):
+            if said is None or wanted is None or {said[0], wanted[0]} & {"", "{}"}:
                 return None
-            if len(said[1]) != len(wanted[1]):
+            if said[0] != wanted[0] or len(said[1]) != len(wanted[1]):
                 return False
-            parts = [_compare(a, b) for a, b in zip(said[1], wanted[1], strict=True)]
+            parts = [_end(a, b) for a, b in zip(said[1], wanted[1], strict=True)]
             return False if False in parts else None if None in parts else True
-    except (_Unread, DecimalException, RecursionError):
+    except (_Unread, DecimalException, RecursionError, ArithmeticError, ValueError, TypeError):
         return None
