@@ -1,11 +1,14 @@
 """The reward model: the shared trunk with a scalar head, read at the last token of each completion."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import get_verbosity, set_verbosity, set_verbosity_error
 
 from tulu.batch import Batch
 from tulu.errors import RecipeError
@@ -24,6 +27,17 @@ from tulu.policy import (
 )
 from tulu.recipe import Lora
 from tulu.trunk import Trunk, disable_dropout
+
+
+@contextmanager
+def without_load_report() -> Iterator[None]:
+    """A head that is missing is dealt with here; transformers' own table about it would only alarm."""
+    before = get_verbosity()
+    set_verbosity_error()
+    try:
+        yield
+    finally:
+        set_verbosity(before)
 
 
 class RewardModule(nn.Module):
@@ -79,9 +93,10 @@ class RewardModel:
         """
         tokenizer = load_tokenizer(path, template)
         dtype = torch.float32 if trainable else DTYPE[precision]
-        model, loading = from_pretrained(
-            AutoModelForSequenceClassification, path, num_labels=1, dtype=dtype, output_loading_info=True
-        )
+        with without_load_report():
+            model, loading = from_pretrained(
+                AutoModelForSequenceClassification, path, num_labels=1, dtype=dtype, output_loading_info=True
+            )
         missing = "score.weight" in loading["missing_keys"]
         if missing and new_head is None:
             raise RecipeError(

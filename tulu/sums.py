@@ -28,7 +28,7 @@ class Task:
     """Largest operand."""
     sloppy: float = 0.6
     """Share of the demonstrations that forget every carry."""
-    slips: float = 0.3
+    slips: float = 0.1
     """Share of the rejected answers with one wrong column, where a carry could have been forgotten instead."""
     held_out: float = 0.1
     """Share of all pairs of operands that only the held-out splits use."""
@@ -146,10 +146,8 @@ def _sft(stream: random.Random, task: Task, count: int) -> Iterator[dict[str, An
         yield {"messages": _chat(found.question, worked(found, carry=stream.random() >= task.sloppy))}
 
 
-def _wrong(stream: random.Random, task: Task, found: Sum) -> str:
-    """A solution whose answer is wrong: the carries forgotten, or one column off by a little."""
-    if found.carries and stream.random() >= task.slips:
-        return worked(found, carry=False)
+def _slipped(stream: random.Random, found: Sum) -> str:
+    """A solution with one column off by a little, and a wrong answer."""
     while True:
         slip = (stream.randrange(len(found.columns)), stream.choice((-3, -2, -1, 1, 2, 3)))
         x, y = found.columns[slip[0]]
@@ -159,11 +157,14 @@ def _wrong(stream: random.Random, task: Task, found: Sum) -> str:
 
 
 def _pairs(stream: random.Random, task: Task, count: int, held_out: bool = False) -> Iterator[dict[str, Any]]:
-    for found in _distinct(stream, task, held_out, count):
-        yield {
-            "chosen": _chat(found.question, worked(found)),
-            "rejected": _chat(found.question, _wrong(stream, task, found)),
-        }
+    made = 0
+    for found in _distinct(stream, task, held_out, 2 * count):
+        slips = stream.random() < task.slips
+        # Where nothing is carried, forgetting it is no mistake.
+        if made < count and (slips or found.carries):
+            made += 1
+            rejected = _slipped(stream, found) if slips else worked(found, carry=False)
+            yield {"chosen": _chat(found.question, worked(found)), "rejected": _chat(found.question, rejected)}
 
 
 def _problems(stream: random.Random, task: Task, count: int, held_out: bool = False) -> Iterator[dict[str, Any]]:

@@ -91,9 +91,8 @@ class Sampler:
             found.drawn += missing
             found.rounds += 1
             missing -= int(self.parallel.total(len(kept)))
-        if missing:
-            wanted = self.stage.prompts
-            log.warning("%d of %d groups teach nothing after %d rounds: the step is smaller", missing, wanted, found.rounds)
+        if missing == self.stage.prompts:
+            log.warning("no group teaches anything after %d rounds of %d prompts: nothing is trained", found.rounds, missing)
         return found
 
     def _problem(self, position: int) -> Problem:
