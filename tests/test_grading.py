@@ -36,8 +36,8 @@ def score(completion, ground_truth):
 """
 SYMBOLIC = [
     (r"\boxed{\sin(x)+1}", r"1+\sin(x)", 1.0),
-    (r"\boxed{\sin(x)+2}", r"1+\sin(x)", 0.0),
     (r"\boxed{\{1,2\}}", r"\{2,1\}", 1.0),
+    (r"\boxed{\{1,3\}}", r"\{2,1\}", 0.0),
     ("5", "5", 1.0),
 ]
 """The first three need math-verify, the last does not."""
