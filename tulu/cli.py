@@ -32,7 +32,7 @@ STAGE_MODULES = {
 }
 DEFAULT_RECIPE = "quickstart"
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
-_NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 
 
 class Boundary(TyperGroup):

@@ -158,7 +158,7 @@ def from_pretrained(auto: Any, path: str | Path, **options: Any) -> Any:
     """`auto.from_pretrained` with one message where there is nothing to load."""
     try:
         return auto.from_pretrained(str(path), **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         cure = "Give a model folder, or a hub name that is reachable."
         raise RecipeError(f"{path}: cannot be loaded as a model ({reason})\n{cure}") from error

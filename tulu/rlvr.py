@@ -22,7 +22,7 @@ from tulu.parallel import Parallel, gathered
 from tulu.policy import Policy, load_tokenizer
 from tulu.progress import Progress
 from tulu.recipe import Rlvr
-from tulu.resolve import Job, section_of
+from tulu.resolve import Job, section_of, world_size
 from tulu.rollout.engine import EngineSpec, choose, make_engine
 from tulu.rollout.records import record, summary
 from tulu.rollout.stream import Collected, Sampler
@@ -38,7 +38,7 @@ MISMATCH_LIMIT = 0.5
 def run(job: Job) -> Path:
     """Train, and return the folder of the model."""
     stage: Rlvr = section_of(job.recipe, "rlvr")
-    if stage.zero == 3 and choose(stage.engine) == "transformers":
+    if stage.zero == 3 and world_size() > 1 and choose(stage.engine) == "transformers":
         cure = "set engine to vllm, or zero to 2 or less"
         raise RecipeError(f"rlvr.zero: 3: the transformers engine samples from whole weights; {cure}")
     parallel = Parallel(stage)
