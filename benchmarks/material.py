@@ -72,8 +72,8 @@ def shared_folder() -> Path:
     return folder
 
 
-def make(folder: Path, shared: Path, count: int, shape: Mapping[str, int] = SHAPE) -> Material:
-    """Write `count` rows of each kind, the tokenizer made from them and the models."""
+def make(folder: Path, shared: Path, counts: Mapping[str, int], shape: Mapping[str, int] = SHAPE) -> Material:
+    """Write so many rows for each stage, the tokenizer made from them and the models."""
     material = Material(folder)
     problems = [json.loads(line) for line in read_lines(shared / GSM8K)]
     pairs = [to_pair(json.loads(line)) for line in read_lines(shared / HH)]
@@ -81,9 +81,11 @@ def make(folder: Path, shared: Path, count: int, shape: Mapping[str, int] = SHAP
         [text for row in problems[:2000] for text in row.values()] + [say(pair["chosen"]) for pair in pairs]
     )
     made: dict[str, Sequence[Row]] = {
-        "sft": [{"prompt": user(row["question"]), "completion": assistant(row["answer"])} for row in problems[:count]],
-        "pairs": list(islice((pair for pair in pairs if fits(tokenizer, pair)), count)),
-        "rollouts": list(rollouts(tokenizer, problems, count)),
+        "sft": [
+            {"prompt": user(row["question"]), "completion": assistant(row["answer"])} for row in problems[: counts.get("sft", 0)]
+        ],
+        "pairs": list(islice((pair for pair in pairs if fits(tokenizer, pair)), max(counts.get("dpo", 0), counts.get("rm", 0)))),
+        "rollouts": list(rollouts(tokenizer, problems, counts.get("grpo", 0))),
     }
     for name, rows in made.items():
         material.file(name).write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -94,7 +94,11 @@ class Pace:
         self._wait()
 
     def _wait(self) -> None:
-        if not self.line.recv():
+        try:
+            wanted = self.line.recv()
+        except EOFError:
+            wanted = False
+        if not wanted:
             raise Stop
         self.began = (time.perf_counter(), time.process_time())
 

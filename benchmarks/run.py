@@ -51,10 +51,10 @@ class Plan:
 
 
 PLANS = {
-    "sft": Plan(16, 2, {"micro_batch": 2}),
-    "dpo": Plan(16, 1, {"micro_batch": 2}),
-    "rm": Plan(16, 1, {"micro_batch": 2}),
-    "grpo": Plan(8, 1, {}),
+    "sft": Plan(16, 2, {"micro_batch": 1}),
+    "dpo": Plan(8, 1, {"micro_batch": 1}),
+    "rm": Plan(8, 1, {"micro_batch": 1}),
+    "grpo": Plan(4, 1, {}),
 }
 MICRO_BATCH = 8
 """TRL's default, and ours."""
@@ -105,8 +105,8 @@ def run(plans: dict[str, Plan], shared: Path, turns: int, out: Path, shape: dict
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         # A step more than is run, so that nobody comes to the end of the rows and loads ahead of it.
-        rows = max((turns + 2) * plan.steps * plan.batch for plan in plans.values())
-        material = make(Path(scratch), shared, rows, shape)
+        counts = {stage: (turns + 2) * plan.steps * plan.batch for stage, plan in plans.items()}
+        material = make(Path(scratch), shared, counts, shape)
         for stage, plan in plans.items():
             result = {
                 **compare(stage, plan, material, turns),
