@@ -186,7 +186,8 @@ def test_a_killed_worker_is_an_error_in_time_and_comes_back_with_a_sync(synced: 
     began = time.monotonic()
     with pytest.raises(EngineError, match=r"gone.*died"):
         synced.generate(problems(), 64, SamplingParams(200, 1.0))
-    assert time.monotonic() - began < 60
+    # Sooner than the time-out, which is 240 s; a busy machine takes its time.
+    assert time.monotonic() - began < 200
     with pytest.raises(EngineError, match="stale"):
         synced.generate(problems(), 1, SamplingParams(4))
     synced.sync(learner.weights(), 11)
