@@ -119,7 +119,7 @@ MISTAKES: dict[str, tuple[str, Callable[[Place], list[str]], list[str]]] = {
     "a folder that is no model": (
         "sft",
         not_a_model,
-        ['empty": is a folder without config.json', "name a Hugging Face model folder"],
+        ["is a folder without config.json", "name a Hugging Face model folder"],
     ),
     "a model that does not exist": (
         "sft",

@@ -75,6 +75,8 @@ def test_main_thread_pool_and_event_loop_agree(expected: list[Verdict]) -> None:
 def test_ray_tasks_and_actors_agree(expected: list[Verdict], tmp_path: Path) -> None:
     ray = pytest.importorskip("ray")
     root = str(Path(__file__).parents[2])
+    # A test before this one may have left a Ray of other settings behind.
+    ray.shutdown()
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": root}})
     try:
 
