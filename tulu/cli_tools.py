@@ -30,6 +30,9 @@ def rewardbench(
     seed: Annotated[int, typer.Option(help="Of the judge's order and of the bootstrap.")] = 1,
     both_orders: Annotated[bool, typer.Option("--both-orders", help="Judge every order of the answers.")] = False,
     judge_mode: Annotated[Literal["pairwise", "ranking", "ratings"] | None, typer.Option(help="How a judge is asked.")] = None,
+    judge_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of a verdict.")] = None,
+    engine: Annotated[Literal["auto", "transformers", "vllm"], typer.Option(help="What runs a judge without endpoint.")] = "auto",
+    ensemble: Annotated[list[Path] | None, typer.Option(help="Further scores files to combine with --scores.")] = None,
     endpoint: Annotated[str | None, typer.Option(help="OpenAI-compatible base URL of a judge.")] = None,
     api_key_env: Annotated[str, typer.Option(help="Environment variable with the endpoint's key.")] = "OPENAI_API_KEY",
     limit: Annotated[int | None, typer.Option(min=1, help="First items of every subset only.")] = None,
@@ -53,6 +56,9 @@ def rewardbench(
         seed=seed,
         both_orders=both_orders,
         judge_mode=judge_mode,
+        judge_tokens=judge_tokens,
+        engine=engine,
+        ensemble=tuple(ensemble or ()),
         endpoint=endpoint,
         api_key_env=api_key_env,
         limit=limit,
@@ -69,11 +75,12 @@ def verify(
     target: Annotated[str, typer.Option("--out", help="Where the scored rows go, in order; - is stdout.")],
     mode: Annotated[Literal["strict", "tulu3"], typer.Option(help="tulu3 agrees with open-instruct.")] = "strict",
     workers: Annotated[int, typer.Option(min=1, help="Processes that grade.")] = 2,
+    unsafe_local: Annotated[bool, typer.Option("--unsafe-local", help="Run programs here without a sandbox.")] = False,
 ) -> None:
     """Score completions with a verifier."""
     from tulu.verify import verify_file
 
-    verify_file(name, source, target, mode, workers)
+    verify_file(name, source, target, mode, workers, unsafe_local=unsafe_local)
 
 
 def data(
