@@ -1,6 +1,6 @@
 """Each training stage beside TRL's trainer of it: same model, rows, batch, threads and optimizer, turn by turn.
 
-    make bench                                   every stage, about five minutes on two quiet cores
+    make bench                                   every stage, with OMP_NUM_THREADS=1
     python -m benchmarks.run dpo --turns 9       one stage, more turns
 
 What is compared, how tokens are counted and what TRL is given: benchmarks/README.md.
