@@ -15,7 +15,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     (
         *("checks", "resolve", "plan", "plan_report", "manifest", "workers", "worker"),
         *("sources", "rows", "trees", "groups", "encode_rows", "report", "mixing", "problems", "data"),
-        *("batch", "attention", "logprobs", "parallel"),
+        *("batch", "attention", "last_layer", "logprobs", "parallel"),
     ),
     ("trunk", "policy", "run"),
     ("train", "reference", "rollout.*", "grading", "reward_models.model"),

@@ -23,9 +23,11 @@ SEGMENTS = "tulu_segments"
 class Layout:
     """Which keys the queries of a row may see; its masks and indices are built once and shared by all layers."""
 
-    def __init__(self, segments: Sequence[Segment], device: torch.device) -> None:
+    def __init__(self, segments: Sequence[Segment], device: torch.device, read_R: Tensor | None = None) -> None:
         self.segments = tuple(segments)
         self.device = device
+        self.read_R = read_R
+        """Positions whose last hidden state is read, each once; None where all may be."""
         self._masks: dict[tuple[int, int, int, torch.dtype], Tensor] = {}
         self._varlen: tuple[Tensor, Tensor, Tensor, int, int] | None = None
 
@@ -64,14 +66,17 @@ class Layout:
         return self._varlen
 
 
-def layout(batch: Batch) -> Layout:
-    """The attention layout of a row: a prompt and the completion that follows it are one causal segment."""
+def layout(batch: Batch, read: Tensor | None = None) -> Layout:
+    """The attention layout of a row: a prompt and the completion that follows it are one causal segment.
+
+    `read` names the positions, repeated or not, whose last hidden state is read; None stands for all of them.
+    """
     segments: list[Segment] = []
     for completion in batch.completions:
         follows_prompt = completion.start == completion.prefix_end
         start = completion.prefix_start
         segments.append(Segment(start, completion.end, start, start) if follows_prompt else completion)
-    return Layout(segments, batch.tokens_T.device)
+    return Layout(segments, batch.tokens_T.device, None if read is None else read.unique())
 
 
 def segment_attention(

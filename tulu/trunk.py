@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from tulu.attention import SEGMENTS, layout
 from tulu.batch import Batch, lay, padded_rows
+from tulu.last_layer import ReadOnlyLastLayer
 from tulu.parallel import gathered
 from tulu.types import Completion, Group
 
@@ -47,19 +48,19 @@ class Trunk(nn.Module):
     def forward(self, batch: Batch, read: Read = "trained") -> Tensor:
         """(N, H) hidden states at `batch.read_N`, or (C, H) at each completion's last token."""
         if self.shares_prefix:
-            hidden_TH = self._packed(batch)
-            return hidden_TH[batch.read_N if read == "trained" else batch.last_C]
+            positions = batch.read_N if read == "trained" else batch.last_C
+            return self._packed(batch, positions)[positions]
         rows = padded_rows(batch)
         hidden_CLH = self._last_hidden(input_ids=rows.tokens_CL, attention_mask=rows.mask_CL)
         return hidden_CLH.flatten(0, 1)[rows.read_N if read == "trained" else rows.last_C]
 
-    def _packed(self, batch: Batch) -> Tensor:
-        """(T, H) hidden states of every token of the row."""
+    def _packed(self, batch: Batch, read: Tensor | None = None) -> Tensor:
+        """(T, H) hidden states of the row: of every token, or such that those at `read` are right."""
         return self._last_hidden(
             input_ids=batch.tokens_T[None],
             position_ids=batch.positions_T[None],
             attention_mask=None,
-            layout=layout(batch),
+            layout=layout(batch, read),
         )[0]
 
     def _last_hidden(self, **inputs: Any) -> Tensor:
@@ -83,6 +84,27 @@ class Trunk(nn.Module):
             capped = getattr(model.config.get_text_config(), "attn_logit_softcapping", None) is not None
             model.set_attn_implementation("eager" if capped else before)
             log.warning("%s takes padded rows, one completion each: %s", type(model).__name__, reason)
+        else:
+            self._read_only_last_layer()
+
+    @torch.no_grad()
+    def _read_only_last_layer(self) -> None:
+        """Compute the last layer where it is read, if that changes nothing there; measured too, like packing."""
+        layers = getattr(self.model, "layers", None)
+        if not isinstance(layers, nn.ModuleList):
+            return
+        hooks = ReadOnlyLastLayer(layers[-1])
+        batch = lay([self._probe(seed) for seed in (1, 2)]).to(next(self.model.parameters()).device)
+        try:
+            with gathered(self.model):
+                whole_TH = self._packed(batch)
+                read_CH = self._packed(batch, batch.last_C)[batch.last_C]
+            difference = float((read_CH - whole_TH[batch.last_C]).abs().mean() / whole_TH.abs().mean())
+        except (TypeError, ValueError, RuntimeError) as error:
+            difference = float("inf")
+            log.debug("the last layer of %s is computed whole: %s", type(self.owner[0]).__name__, error)
+        if not difference <= TOLERANCE[whole_TH.dtype]:
+            hooks.remove()
 
     @torch.no_grad()
     def _packing_fault(self) -> str:
@@ -90,8 +112,7 @@ class Trunk(nn.Module):
         training = self.training
         self.eval()
         device = next(self.model.parameters()).device
-        vocabulary = self.owner[0].config.get_text_config().vocab_size
-        first, second, changed = (_probe(seed, vocabulary) for seed in (1, 2, 3))
+        first, second, changed = (self._probe(seed) for seed in (1, 2, 3))
         batch = lay([first, second]).to(device)
         packed_TH = self._packed(batch)
         moved_TH = self._packed(lay([first, changed]).to(device))
@@ -115,12 +136,12 @@ class Trunk(nn.Module):
         self.train(training)
         return fault
 
+    def _probe(self, seed: int) -> Group:
+        """A prompt of 9 tokens and completions of 7, 5 and 11 random ones."""
+        vocabulary = self.owner[0].config.get_text_config().vocab_size
+        generator = torch.Generator().manual_seed(seed)
 
-def _probe(seed: int, vocabulary: int) -> Group:
-    """A prompt of 9 tokens and completions of 7, 5 and 11 random ones."""
-    generator = torch.Generator().manual_seed(seed)
+        def tokens(n: int) -> list[int]:
+            return torch.randint(0, vocabulary, (n,), generator=generator).tolist()
 
-    def tokens(n: int) -> list[int]:
-        return torch.randint(0, vocabulary, (n,), generator=generator).tolist()
-
-    return Group(tokens(9), tuple(Completion(tokens(n), [True] * n) for n in (7, 5, 11)))
+        return Group(tokens(9), tuple(Completion(tokens(n), [True] * n) for n in (7, 5, 11)))
