@@ -29,14 +29,20 @@ def rows_seen(module: torch.nn.Module) -> list[int]:
     return seen
 
 
+def last_layer(policy: Policy) -> Any:
+    layers: Any = policy.model.base_model.get_submodule("layers")
+    return layers[-1]
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_only_read_positions_pass_the_last_layers_feed_forward(family: str, tiny_model: Callable[..., Path]) -> None:
     policy = Policy.load(tiny_model(family))
     batch = prompts_and_answers()
-    layers: Any = policy.model.base_model.layers
+    layers: Any = policy.model.base_model.get_submodule("layers")
     last, before = rows_seen(layers[-1].mlp), rows_seen(layers[-2].mlp)
     policy.logps(batch)
-    assert last == [len(set(batch.read_N.tolist()))] and last[0] <= 21
+    assert last == [len(set(batch.read_N.tolist()))]
+    assert last[0] <= 21
     assert before == [batch.n_tokens] == [61]
 
 
@@ -76,7 +82,7 @@ def test_a_plain_forward_pass_of_the_same_model_is_whole(tiny_model: Callable[..
 @torch.no_grad()
 def test_a_row_that_is_read_throughout_or_not_at_all_is_whole(tiny_model: Callable[..., Path]) -> None:
     policy = Policy.load(tiny_model("olmo2"))
-    seen = rows_seen(policy.model.base_model.layers[-1].mlp)
+    seen = rows_seen(last_layer(policy).mlp)
     whole = lay([make_group(3, 0, [40], trained=1.0)])
     policy.logps(whole)
     unread = lay([make_group(4, 12, [1, 1])])
@@ -95,14 +101,14 @@ def test_a_layer_that_mixes_positions_in_its_feed_forward_is_found_out(
     monkeypatch.setattr(Olmo2MLP, "forward", lambda self, x: forward(self, x - x.mean(1, keepdim=True)))
     monkeypatch.setattr("tulu.trunk.Trunk._packing_fault", lambda self: "")
     policy = Policy.load(tiny_model("olmo2"))
-    seen = rows_seen(policy.model.base_model.layers[-1].mlp)
+    seen = rows_seen(last_layer(policy).mlp)
     policy.logps(prompts_and_answers())
     assert seen == [61]
 
 
 def test_hooks_go_when_they_are_removed(tiny_model: Callable[..., Path]) -> None:
     policy = Policy.load(tiny_model("llama"))
-    layer = policy.model.base_model.layers[-1]
+    layer = last_layer(policy)
     counted = [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in layer.modules()]
     hooks = ReadOnlyLastLayer(layer)
     hooks.remove()

@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from tulu.energy import Energy, EnergyMeter
 from tulu.errors import CheckpointError, RecipeError
 from tulu.files import remove_partials, sync_folder, write_atomic
 from tulu.manifest import environment
@@ -40,9 +41,11 @@ class Run:
         self.step = 0
         """Optimizer steps done, of all sessions together."""
         self.seconds = 0.0
+        self.energy: Energy = {}
         self.interrupted = False
         self._section = getattr(job.recipe, job.stage)
         self._since = time.monotonic()
+        self._meter: EnergyMeter | None = None
         if parallel.is_main:
             if job.fresh and self.path.exists():
                 shutil.rmtree(self.path)
@@ -160,7 +163,7 @@ class Run:
             except (OSError, RuntimeError, ValueError, KeyError, EOFError, UnpicklingError) as error:
                 cure = "Remove this folder to resume from the one before."
                 raise CheckpointError(f"{newest}: cannot be read ({type(error).__name__}: {error})\n{cure}") from error
-            self.step, self.seconds = state["step"], state["seconds"]
+            self.step, self.seconds, self.energy = state["step"], state["seconds"], state.get("energy", {})
             log.info("resumed %s at step %d", self.path, self.step)
         self._since = time.monotonic()
         if self.parallel.is_main:
@@ -177,7 +180,9 @@ class Run:
             self.parallel.save(partial)
             self.parallel.wait()
             if self.parallel.is_main:
-                state = {"step": step, "seconds": self.elapsed(), "extra": extra, "files": _sizes(partial)}
+                energy = self._meter.read() if self._meter else self.energy
+                known = {"step": step, "seconds": self.elapsed(), "energy": energy}
+                state = {**known, "extra": extra, "files": _sizes(partial)}
                 (partial / "state.json").write_text(json.dumps(state))
                 sync_folder(partial)
             self.parallel.wait()
@@ -226,7 +231,8 @@ class Run:
                 if folder.exists():
                     shutil.rmtree(folder)
                 partial.rename(folder)
-                self._update_manifest(finished=True, steps=self.step, seconds=round(self.elapsed(), 3), **facts)
+                totals = {"steps": self.step, "seconds": round(self.elapsed(), 3), "energy": self.energy}
+                self._update_manifest(finished=True, **totals, **facts)
         except (OSError, CheckpointError) as error:
             shutil.rmtree(partial, ignore_errors=True)
             cure = "Free some space and run the same command again."
@@ -236,7 +242,8 @@ class Run:
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Turn the first Ctrl-C or SIGTERM into a checkpoint at the end of the step; the second stops at once."""
+        """While a stage trains: the first Ctrl-C or SIGTERM becomes a checkpoint at the end of the step, the second stops
+        at once; energy is measured."""
 
         def ask(number: int, frame: FrameType | None) -> None:
             if self.interrupted:
@@ -245,9 +252,13 @@ class Run:
             log.warning("stopping after this step, with a checkpoint; again to stop at once")
 
         before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._meter = EnergyMeter(self.energy) if self.parallel.is_main else None
         try:
             yield
         finally:
+            if self._meter is not None:
+                self.energy = self._meter.stop()
+                self._meter = None
             for number, handler in before.items():
                 signal.signal(number, handler)
 
