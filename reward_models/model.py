@@ -85,18 +85,18 @@ class RewardModel:
         gradient_checkpointing: bool = False,
         trainable: bool = False,
         new_head: int | None = None,
+        revision: str | None = None,
     ) -> "RewardModel":
         """A trained reward model, or with `new_head` (a seed) one whose head is N(0, 1/√(h+1)) on the given trunk.
 
         The initialisation is open-instruct's (reward_modeling.py @ e6c3044a). Raises RecipeError if the folder holds no
         trained head and none is asked for, or no model of that architecture takes a scalar head.
         """
-        tokenizer = load_tokenizer(path, template)
+        tokenizer = load_tokenizer(path, template, revision)
         dtype = torch.float32 if trainable else DTYPE[precision]
         with without_load_report():
-            model, loading = from_pretrained(
-                AutoModelForSequenceClassification, path, num_labels=1, dtype=dtype, output_loading_info=True
-            )
+            options = {"revision": revision, "num_labels": 1, "dtype": dtype, "output_loading_info": True}
+            model, loading = from_pretrained(AutoModelForSequenceClassification, path, **options)
         missing = "score.weight" in loading["missing_keys"]
         if missing and new_head is None:
             raise RecipeError(
@@ -108,7 +108,7 @@ class RewardModel:
                 fresh = torch.empty(weight.shape).normal_(0.0, 1 / math.sqrt(weight.shape[1] + 1), generator=generator)
                 weight.data.copy_(fresh)
         model.config.pad_token_id = tokenizer.pad_token_id
-        model.tulu_saved_dtype = stored_dtype(path)
+        model.tulu_saved_dtype = stored_dtype(path, revision)
         if gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
             model.enable_input_require_grads()

@@ -1,6 +1,7 @@
 """Classifiers that packed rows cannot serve, in padded batches: encoders, heads of other shapes, attention with capped logits."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,11 +32,13 @@ def needs_plain(config: Any) -> str:
 class PlainClassifierScorer:
     """AutoModelForSequenceClassification as it is, with eager attention, on right-padded batches of like length."""
 
-    def __init__(self, path: str, template: str, precision: str, limits: Limits, row_tokens: int) -> None:
-        self.tokenizer = load_tokenizer(path, template)
+    def __init__(
+        self, path: str | Path, template: str, precision: str, limits: Limits, row_tokens: int, revision: str | None = None
+    ) -> None:
+        self.tokenizer = load_tokenizer(path, template, revision)
         self.limits = limits
         self.row_tokens = row_tokens
-        options = {"dtype": DTYPE[precision], "attn_implementation": "eager", "output_loading_info": True}
+        options = {"revision": revision, "dtype": DTYPE[precision], "attn_implementation": "eager", "output_loading_info": True}
         model, loading = from_pretrained(AutoModelForSequenceClassification, path, **options)
         if loading["missing_keys"]:
             missing = ", ".join(sorted(loading["missing_keys"]))

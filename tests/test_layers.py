@@ -11,14 +11,19 @@ ROOT = Path(__file__).resolve().parents[1]
 LADDER: tuple[tuple[str, ...], ...] = (
     ("errors", "types", "files", "progress", "spans", "templates", "track", "yaml_text"),
     ("losses", "advantages", "verifiers.*"),
-    ("recipe", "mistakes", "chat", "sums", "fields"),
+    ("recipe_parts", "recipe", "mistakes", "chat", "sums", "fields"),
     (
-        *("checks", "resolve", "plan", "plan_report", "manifest", "workers", "worker"),
+        *("names", "checks", "resolve", "plan", "plan_report", "manifest", "energy", "workers", "worker"),
         *("sources", "rows", "trees", "groups", "encode_rows", "report", "mixing", "problems", "data"),
         *("batch", "attention", "last_layer", "logprobs", "parallel"),
     ),
     ("trunk", "policy", "run"),
-    ("train", "reference", "rollout.*", "grading", "reward_models.model"),
+    (
+        *("train", "reference", "rollout.*", "grading", "reward_models.model"),
+        # What a reward model needs to score answers, which RLVR, evaluation and sampling ask it for.
+        *(f"reward_models.{name}" for name in ("ties", "sections", "items", "encoding", "scoring", "plain_scoring")),
+        *("reward_models.best_of", "reward_models.answers"),
+    ),
     ("base", "sft", "dpo", "rlvr", "evaluate", "data_report", "decontaminate", "verify", "reward_models.*"),
     ("pipeline", "summary", "cluster"),
     ("cli", "cli_tools", "__main__"),

@@ -3,10 +3,8 @@
 Each check reads only fields that are valid by themselves, so that one mistake never hides another.
 """
 
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -15,10 +13,9 @@ from pydantic.fields import FieldInfo
 from tulu.errors import RecipeError
 from tulu.mistakes import Mistake, nearest, section_at
 from tulu.mistakes import Path as Key
+from tulu.names import judge_problem, model_problem, source_problem
 from tulu.recipe import Recipe
-
-DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
-HUB_NAME = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
+from tulu.verifiers.reward_model import NAME as REWARD_MODEL
 
 
 class _Unread(Exception):
@@ -141,36 +138,8 @@ def _data(stage: Values, setting: Setting) -> Iterator[Mistake]:
             yield stage.mistake(f"data.{index}.name", problem, source.name)
 
 
-def source_problem(name: str) -> str | None:
-    """What is wrong with the name of a data set, as far as can be told without reading it."""
-    if Path(name).expanduser().exists():
-        return None
-    task, colon, split = name.partition(":")
-    if colon and task.isidentifier():
-        return _generated_problem(task, split)
-    if _looks_local(name, DATA_SUFFIXES):
-        return f"no such file or folder (looked from {Path.cwd()}); correct the path"
-    return None if HUB_NAME.match(name) else "is neither a file here nor a name on the hub (OWNER/NAME); correct it"
-
-
-def _generated_problem(task: str, split: str) -> str | None:
-    from tulu.sums import SPLITS
-
-    splits = {"sums": SPLITS}
-    if task not in splits:
-        return f"unknown generated task {task}{nearest(task, splits)}; known are {', '.join(splits)}"
-    if split not in splits[task]:
-        return f"{task} has no split {split!r}{nearest(split, splits[task])}; it has {', '.join(splits[task])}"
-    return None
-
-
-def _looks_local(name: str, suffixes: tuple[str, ...]) -> bool:
-    plain = name.removesuffix(".gz").lower()
-    return plain.endswith(suffixes) or name.startswith((".", "/", "~")) or name.count("/") > 1
-
-
 def _start(stage: Values, setting: Setting) -> Iterator[Mistake]:
-    if stage.start is not None and (problem := _model_problem(stage.start)):
+    if stage.start is not None and (problem := model_problem(stage.start)):
         yield stage.mistake("start", problem)
 
 
@@ -183,19 +152,8 @@ def _model(recipe: Values, setting: Setting) -> Iterator[Mistake]:
             )
     elif recipe.model is not None and recipe.base is not None:
         yield recipe.mistake("model", "the base section makes another model; keep one of model and base")
-    elif recipe.model is not None and (problem := _model_problem(recipe.model)):
+    elif recipe.model is not None and (problem := model_problem(recipe.model)):
         yield recipe.mistake("model", problem)
-
-
-def _model_problem(name: str) -> str | None:
-    path = Path(name)
-    if path.is_dir():
-        return None if (path / "config.json").is_file() else "is a folder without config.json; name a Hugging Face model folder"
-    if path.exists():
-        return "is a file; name the folder that holds config.json"
-    if _looks_local(name, ()):
-        return f"no such folder (looked from {Path.cwd()}); correct the path"
-    return None if HUB_NAME.match(name) else "is neither a folder here nor a name on the hub (OWNER/NAME); correct it"
 
 
 def _template(recipe: Values, setting: Setting) -> Iterator[Mistake]:
@@ -212,10 +170,40 @@ def _needs_template(recipe: Values, setting: Setting) -> Iterator[Mistake]:
         yield recipe.mistake("template", "the tokenizer that the base section makes has no template; name one, such as tulu")
 
 
+def _judge(stage: Values, setting: Setting) -> Iterator[Mistake]:
+    judge = stage.reward_model
+    if judge is None:
+        return
+    if judge.path is not None:
+        if problem := judge_problem(judge.path):
+            yield stage.mistake("reward_model.path", problem, judge.path)
+    elif setting.recipe.fields.get("rm") is None:
+        text = "missing; name a reward model, or add an rm section that trains one"
+        yield Mistake((stage.name, "reward_model", "path"), text, shown=False)
+
+
+def _best_of(stage: Values, setting: Setting) -> Iterator[Mistake]:
+    if stage.best_of is None:
+        if stage.reward_model is not None:
+            yield stage.mistake("reward_model", "it picks among several answers; set best_of, such as 16", "set")
+        return
+    if stage.reward_model is None:
+        yield stage.mistake("best_of", "nothing picks among the answers; set reward_model")
+    if stage.temperature == 0:
+        yield stage.mistake("temperature", f"all {stage.best_of} answers would be the same; set it above 0, such as 1.0")
+
+
 def _verifier(stage: Values, setting: Setting) -> Iterator[Mistake]:
     from tulu.verifiers.registry import check_name
 
-    if stage.verifier is not None:
+    if stage.verifier is not None and stage.verifier.lower() == REWARD_MODEL:
+        if stage.name == "evaluate":
+            text = "a reward model cannot say which answers are right; name a verifier (best_of and reward_model pick by it)"
+            yield stage.mistake("verifier", text)
+        elif stage.reward_model is None:
+            text = f"there is no reward model to ask; set {stage.name}.reward_model.path (`tulu rm` trains one)"
+            yield stage.mistake("verifier", text)
+    elif stage.verifier is not None:
         try:
             check_name(stage.verifier)
         except RecipeError as error:
@@ -271,6 +259,6 @@ CHECKS: Mapping[str, tuple[Check, ...]] = {
     "sft": (*_TRAIN, _micro_loss),
     "dpo": _TRAIN,
     "rm": _TRAIN,
-    "rlvr": (_duration, _rollouts, _batch, _data, _start, _lora, _lengths, _verifier),
-    "evaluate": (_data, _verifier, _task),
+    "rlvr": (_duration, _rollouts, _batch, _data, _start, _lora, _lengths, _judge, _verifier),
+    "evaluate": (_data, _judge, _best_of, _verifier, _task),
 }

@@ -76,11 +76,12 @@ def verify(
     mode: Annotated[Literal["strict", "tulu3"], typer.Option(help="tulu3 agrees with open-instruct.")] = "strict",
     workers: Annotated[int, typer.Option(min=1, help="Processes that grade.")] = 2,
     unsafe_local: Annotated[bool, typer.Option("--unsafe-local", help="Run programs here without a sandbox.")] = False,
+    reward_model: Annotated[str | None, typer.Option(help="Folder or hub name, for the verifier reward_model.")] = None,
 ) -> None:
     """Score completions with a verifier."""
     from tulu.verify import verify_file
 
-    verify_file(name, source, target, mode, workers, unsafe_local=unsafe_local)
+    verify_file(name, source, target, mode, workers, unsafe_local=unsafe_local, reward_model=reward_model)
 
 
 def data(

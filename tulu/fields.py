@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tulu.recipe import Base, Dpo, Evaluate, Lora, Recipe, Rlvr, Rm, Section, Sft, Source, TrainStage
+from tulu.recipe import Base, Dpo, Evaluate, Judge, Lora, Recipe, RewardSignal, Rlvr, Rm, Section, Sft, Source, TrainStage
 
 SECTIONS: Mapping[str, type[Section]] = {
     "The recipe": Recipe,
@@ -17,6 +17,8 @@ SECTIONS: Mapping[str, type[Section]] = {
     "evaluate": Evaluate,
     "One data set of a mix": Source,
     "lora": Lora,
+    "A reward model (evaluate.reward_model, rlvr.reward_model)": Judge,
+    "rlvr.reward_model, besides": RewardSignal,
 }
 """Headings of the tables, in order."""
 
@@ -33,7 +35,7 @@ def markdown() -> str:
 
 
 def _table(heading: str, section: type[Section]) -> str:
-    shared = TrainStage.model_fields if section is not TrainStage and issubclass(section, TrainStage) else {}
+    shared = {name for base in (TrainStage, Judge) if base in section.__mro__[1:] for name in base.model_fields}
     schema = section.model_json_schema()
     rows = []
     for name, info in section.model_fields.items():

@@ -8,12 +8,14 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Self
 
 from tulu.errors import DataError
 from tulu.types import Problem, Verdict
 from tulu.verifiers.contract import UNDECIDED, Case, Mode, judged
 from tulu.verifiers.registry import find
+from tulu.verifiers.reward_model import NAME as REWARD_MODEL
 from tulu.workers import Task, Workers
 
 _CACHED = 65_536
@@ -122,6 +124,33 @@ class Grader:
         return verdict
 
 
+def split(problem: Problem) -> tuple[Problem | None, float | None]:
+    """What verifiers judge of a problem (None where they judge nothing), and the weight of the reward model's score in it.
+
+    The weight is None where the row's verifiers do not name `reward_model`, else its entry in the row's `weights`, or 1.
+    """
+    names = [name.lower() for name in problem.verifiers]
+    if REWARD_MODEL not in names:
+        return problem, None
+    place = names.index(REWARD_MODEL)
+    weights = [1.0] * len(names)
+    if len(problem.row.get("weights") or ()) == len(names):
+        weights = [float(weight) for weight in problem.row["weights"]]
+    weight = weights.pop(place)
+    if len(names) == 1:
+        return None, weight
+    kept = [index for index in range(len(names)) if index != place]
+    truths = [problem.ground_truth[index] for index in kept]
+    row = {**problem.row, "weights": weights}
+    verifiers = tuple(problem.verifiers[index] for index in kept)
+    return replace(problem, verifiers=verifiers, ground_truth=truths[0] if len(truths) == 1 else truths, row=row), weight
+
+
+def read(completion: str, problem: Problem) -> str:
+    """What is judged of a completion: thinking is text like any other where the row says `grade_thinking`."""
+    return completion.replace("<think>", "").replace("</think>", "") if problem.row.get("grade_thinking") else completion
+
+
 def _done(verdict: Verdict) -> "Future[Verdict]":
     future: Future[Verdict] = Future()
     future.set_result(verdict)
@@ -138,18 +167,17 @@ def _parts(completion: str, problem: Problem) -> list[tuple[str, Case]]:
     truths = [problem.ground_truth] if len(names) == 1 else problem.ground_truth
     if not isinstance(truths, list | tuple) or len(truths) != len(names):
         raise DataError(f"{problem.id}: {len(names)} verifiers need a list of {len(names)} ground truths")
-    if problem.row.get("grade_thinking"):
-        # Asked for: without its tags, thinking is text like any other.
-        completion = completion.replace("<think>", "").replace("</think>", "")
+    completion = read(completion, problem)
     users = [message["content"] for message in problem.messages if message["role"] == "user"]
     prompt = users[-1] if users else ""
     return [(name, Case(completion, truth, prompt, problem.row)) for name, truth in zip(names, truths, strict=True)]
 
 
 def _combined(verdicts: list[Verdict], problem: Problem) -> Verdict:
-    if len(verdicts) == 1:
-        return verdicts[0]
     weights = problem.row.get("weights") or [1.0] * len(verdicts)
+    if len(verdicts) == 1 and (len(weights) > 1 or weights[0] == 1):
+        # The weights of several verifiers mean nothing to the one that was chosen in their place.
+        return verdicts[0]
     detail = "; ".join(f"{name}: {verdict.detail}" for name, verdict in zip(problem.verifiers, verdicts, strict=True))
     for verdict in verdicts:
         if verdict.score is None:

@@ -190,6 +190,19 @@ def forget_sharding() -> None:
     unset_hf_deepspeed_config()
 
 
+@contextmanager
+def unsharded() -> Iterator[None]:
+    """While it lasts, models load whole in this process, also where ZeRO-3 shards the trained one."""
+    from transformers.integrations import deepspeed
+
+    before = deepspeed._hf_deepspeed_config_weak_ref
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = before
+
+
 @cache
 def is_main_process() -> bool:
     """Whether this process speaks for all, known before any of them is connected."""

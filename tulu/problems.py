@@ -17,6 +17,7 @@ from tulu.rows import Question, Unusable, question
 from tulu.sources import Row
 from tulu.types import Problem
 from tulu.verifiers.registry import check_gold, check_name
+from tulu.verifiers.reward_model import NAME as REWARD_MODEL
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -57,15 +58,17 @@ def problems(
     max_prompt: int,
     verifier: str | None = None,
     seed: int = 1,
+    judged: bool = False,
 ) -> Problems:
     """Prompts of at most max_prompt tokens, each with a ground truth that its verifiers can use.
 
-    `verifier` scores every row; None takes each row's own. Unknown verifiers are one RecipeError that names them all.
+    `verifier` scores every row; None takes each row's own. Unknown verifiers are one RecipeError that names them all, and so
+    is the verifier reward_model, unless the caller has one to ask (`judged`).
     """
     if verifier is not None:
-        check_name(verifier)
+        _check_verifier(verifier, judged)
     read = [_questions(source, verifier, seed) for source in checked(sources)]
-    _check_verifiers([entry for _, entries in read for entry in entries])
+    _check_verifiers([entry for _, entries in read for entry in entries], judged)
     found: list[Problem] = []
     reports = []
     for counter, entries in read:
@@ -89,7 +92,12 @@ def _questions(source: Source, verifier: str | None, seed: int) -> tuple[Counter
     return counter, entries
 
 
-def _check_verifiers(entries: Sequence[tuple[Row, Question]]) -> None:
+def _check_verifier(name: str, judged: bool) -> None:
+    if not (judged and name.lower() == REWARD_MODEL):
+        check_name(name)
+
+
+def _check_verifiers(entries: Sequence[tuple[Row, Question]], judged: bool) -> None:
     places: dict[str, Tally] = defaultdict(Tally)
     for row, asked in entries:
         for name in asked.verifiers:
@@ -97,7 +105,7 @@ def _check_verifiers(entries: Sequence[tuple[Row, Question]]) -> None:
     wrong = []
     for name, tally in places.items():
         try:
-            check_name(name)
+            _check_verifier(name, judged)
         except RecipeError as error:
             wrong.append(f"{error}; rows: {tally}")
     if wrong:

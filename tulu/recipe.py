@@ -4,69 +4,25 @@ A recipe is one YAML file for one model, with one section per stage. Nothing her
 nothing rewrites a recipe after it was loaded (tulu/resolve.py loads, overrides and checks).
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-Fraction = Annotated[float, Field(gt=0)]
-Texts = Annotated[tuple[str, ...], Field(strict=False)]
-Probability = Annotated[float, Field(ge=0, le=1)]
-NonNegative = Annotated[float, Field(ge=0)]
+from tulu.recipe_parts import (
+    Judge,
+    Lora,
+    NonNegative,
+    OneJudge,
+    OneSignal,
+    Probability,
+    RewardSignal,
+    Section,
+    Source,
+    Sources,
+    Texts,
+)
 
-
-class Section(BaseModel):
-    """Frozen, and strict about unknown keys and types."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, strict=True, allow_inf_nan=False)
-
-
-class Source(Section):
-    """One data set of a mix: a file, a folder, a hub name, or a generated task (`sums:sft`)."""
-
-    name: str
-    """Path of a JSONL, JSON, CSV or Parquet file (optionally .gz), a saved Arrow folder, a hub name, or TASK:SPLIT."""
-    split: str = "train"
-    """Split of a hub data set; files have none."""
-    subset: str | None = None
-    """Configuration of a hub data set, where it has several."""
-    revision: str | None = None
-    """Commit or tag of a hub data set."""
-    fraction: Fraction | None = None
-    """Share of the rows: 1.0 is all of them once, 2.5 is two copies and a half."""
-    count: PositiveInt | None = None
-    """Number of rows instead of a share."""
-
-    @model_validator(mode="after")
-    def _one_amount(self) -> Self:
-        if (self.fraction is None) == (self.count is None):
-            raise ValueError("give exactly one of fraction (1.0 is all rows) and count (a number of rows)")
-        return self
-
-
-def _as_sources(value: object) -> object:
-    """A path alone means all its rows, so that `sft.data=rows.jsonl` works on the command line."""
-    entries = value if isinstance(value, list | tuple) else [value]
-    return [{"name": entry, "fraction": 1.0} if isinstance(entry, str) else entry for entry in entries]
-
-
-Sources = Annotated[
-    tuple[Source, ...],
-    BeforeValidator(_as_sources, json_schema_input_type=str | Source | list[str | Source]),
-    Field(min_length=1, strict=False),
-]
-
-
-class Lora(Section):
-    """Low-rank adapters in place of full training."""
-
-    rank: PositiveInt = 64
-    """Inner dimension of the adapters."""
-    alpha: PositiveInt = 128
-    """Scale: the update is multiplied by alpha / rank."""
-    dropout: Probability = 0.0
-    """Dropout on the adapter's input."""
-    targets: Texts | Literal["all-linear"] = "all-linear"
-    """Module names to adapt; all-linear is every linear layer but the output head."""
+__all__ = ["Judge", "Lora", "RewardSignal", "Section", "Source", "Sources"]
 
 
 class TrainStage(Section):
@@ -167,6 +123,8 @@ class Rlvr(TrainStage):
 
     verifier: str | None = None
     """Verifier of every row; null takes each row's own (its `dataset` field)."""
+    reward_model: OneSignal = None
+    """A learned score beside the verifiers, or alone in rows whose only verifier is reward_model; a path, or a section."""
     prompts: PositiveInt
     """Prompts of one step; batch = prompts × samples."""
     samples: Annotated[int, Field(ge=2)]
@@ -232,6 +190,10 @@ class Evaluate(Section):
     """As in rlvr."""
     batch: PositiveInt = 256
     """Prompts that are answered side by side."""
+    best_of: Annotated[int, Field(ge=2)] | None = None
+    """Answers sampled per problem, of which the reward model picks one; needs reward_model and a temperature above 0."""
+    reward_model: OneJudge = None
+    """What picks the best of `best_of` answers; a path, or a section."""
     seed: int = 1
     """Of sampling, where temperature is above 0."""
 

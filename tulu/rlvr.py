@@ -16,18 +16,20 @@ from tulu.batch import Batch, pack
 from tulu.chat import template_hash
 from tulu.data import problems
 from tulu.errors import EngineError, RecipeError
-from tulu.grading import Grader
+from tulu.grading import Grader, split
 from tulu.losses import Loss, grpo_loss, kl_estimate, mean_metric, truncated_ratio
-from tulu.parallel import Parallel, gathered
+from tulu.parallel import Parallel, gathered, unsharded
 from tulu.policy import Policy, load_tokenizer
 from tulu.progress import Progress
 from tulu.recipe import Rlvr
 from tulu.resolve import Job, section_of, world_size
+from tulu.reward_models.answers import RewardGrader
 from tulu.rollout.engine import EngineSpec, choose, make_engine
 from tulu.rollout.records import record, summary
 from tulu.rollout.stream import Collected, Sampler
 from tulu.run import Run
 from tulu.train import Learner, Normaliser, completions, learning_rate, step, tokens_trained
+from tulu.types import Problem
 
 Reference = Callable[[Batch], Tensor]
 """(N,) log-probs of the starting model."""
@@ -47,15 +49,19 @@ def run(job: Job) -> Path:
         return run.path / "model"
 
     tokenizer = load_tokenizer(run.start, job.recipe.template)
-    asked = problems(stage.data, tokenizer, stage.max_prompt, stage.verifier, stage.seed)
+    judged = stage.reward_model is not None
+    asked = problems(stage.data, tokenizer, stage.max_prompt, stage.verifier, stage.seed, judged)
     asked.report.show()
+    judge = load_judge(stage, asked, job.folder.parent)
     policy = Policy.load(
         run.start,
         template=job.recipe.template,
         lora=stage.lora,
         gradient_checkpointing=stage.gradient_checkpointing,
     )
-    run.pin(data=asked.digest, start=policy.digest(), template=template_hash(tokenizer))
+    run.pin(
+        data=asked.digest, start=policy.digest(), template=template_hash(tokenizer), **({"judge": judge.digest} if judge else {})
+    )
     reference = starting_point(policy, run.start, stage, job.recipe.template)
     learner = Learner(policy, stage, parallel)
     state = run.resume()
@@ -65,11 +71,21 @@ def run(job: Job) -> Path:
     try:
         engine.sync(policy.weights(), run.step)
         with Grader() as grader:
-            sampler = Sampler(engine, grader, policy.tokenizer, asked, stage, parallel)
+            sampler = Sampler(engine, grader, policy.tokenizer, asked, stage, parallel, judge)
             train(learner, policy, reference, sampler, stage, run, state.get("drawn", 0))
     finally:
         engine.close()
     return run.finish(policy.save, problems=len(asked))
+
+
+def load_judge(stage: Rlvr, asked: Sequence[Problem], runs: Path) -> RewardGrader | None:
+    """The recipe's reward model, whole in every process. RecipeError where no row would ask it, or there is none."""
+    if stage.reward_model is None:
+        return None
+    if stage.reward_model.rows == "named" and all(split(problem)[1] is None for problem in asked):
+        raise RecipeError("rlvr.reward_model.rows: named, and no row's verifiers name reward_model; set it to all, or name it")
+    with unsharded():
+        return RewardGrader.load(stage.reward_model, runs / "rm" / "model")
 
 
 def starting_point(policy: Policy, start: str, stage: Rlvr, template: str) -> Reference | None:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from tulu.errors import DataError
 from tulu.sources import Row
 from tulu.types import Message
+from tulu.verifiers.reward_model import NAME as REWARD_MODEL
 
 Kind = Literal["text", "sft", "pairs", "rlvr"]
 
@@ -247,6 +248,9 @@ def _truth(row: Row, columns: Mapping[str, Any], verifier: str | None) -> tuple[
     elif truth is None and isinstance(answer := columns.get("answer"), str | int | float):
         marked = _GSM8K_ANSWER.search(str(answer))
         truth, own = (marked[1].replace(",", ""), own or "gsm8k") if marked else (str(answer), own)
+    if REWARD_MODEL in (str(verifier).lower(), str(own).lower() if verifier is None else ""):
+        # It judges by the prompt, so a prompt is all it needs.
+        return truth, (REWARD_MODEL,)
     if truth is None:
         raise misfit(row, "rlvr")
     names = tuple(own) if isinstance(own, list | tuple) else (own,) if isinstance(own, str) else ()

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -17,10 +17,16 @@ from rich.table import Table
 
 from tulu.errors import DataError, RecipeError, TuluError
 from tulu.grading import Grader
+from tulu.names import judge_problem
+from tulu.recipe import Judge
 from tulu.types import Problem, Verdict
 from tulu.verifiers.contract import MODES, Mode
 from tulu.verifiers.registry import check_name, find
+from tulu.verifiers.reward_model import NAME
 from tulu.verifiers.sandbox import UNSAFE
+
+if TYPE_CHECKING:
+    from tulu.reward_models.answers import RewardGrader
 
 _WINDOW = 512
 """Rows graded between two turns of the progress bar."""
@@ -36,27 +42,30 @@ def verify_file(
     workers: int = 2,
     deadline: float = 6.0,
     unsafe_local: bool = False,
+    reward_model: str | None = None,
 ) -> None:
     """Writes each row of `source` with its score, status and detail to `target`; `-` is standard input or output.
 
     Rows are JSON objects, one a line: completion, ground_truth, and prompt or messages where the verifier needs the
     question. RecipeError for an unknown verifier or mode, DataError for bad rows, each named; then nothing is written.
-    `unsafe_local` lets programs run without a sandbox.
+    `unsafe_local` lets programs run without a sandbox. `reward_model` is what the verifier of that name asks.
     """
     console = Console(stderr=True)
     checked = _mode(mode)
     if unsafe_local:
         # The grading processes inherit it.
         os.environ[UNSAFE] = "1"
-    check_name(name)
+    if reward_model is None or name.lower() != NAME:
+        check_name(name)
     find(name).grade(checked)
     rows = _read(name, source)
+    learned = _learned(name, reward_model)
     began, verdicts = time.perf_counter(), list[Verdict]()
     with Grader(workers, deadline, mode=checked) as grader, _writing(target) as out, _bar(console) as progress:
         bar = progress.add_task(f"verify {name}", total=len(rows))
         for start in range(0, len(rows), _WINDOW):
             window = rows[start : start + _WINDOW]
-            graded = grader.grade([(row["completion"], problem) for row, problem in window])
+            graded = (learned or grader).grade([(row["completion"], problem) for row, problem in window])
             for (row, _), verdict in zip(window, graded, strict=True):
                 said = {"score": verdict.score, "status": verdict.status, "detail": verdict.detail}
                 out.write(json.dumps({**row, **said}) + "\n")
@@ -64,6 +73,20 @@ def verify_file(
             progress.update(bar, completed=start + len(window))
         out.flush()
         console.print(_table(name, verdicts, time.perf_counter() - began, sorted(grader.seconds)))
+
+
+def _learned(name: str, reward_model: str | None) -> "RewardGrader | None":
+    """The reward model that is asked in place of a verifier. Raises RecipeError."""
+    if reward_model is None:
+        return None
+    if name.lower() != NAME:
+        raise RecipeError(f"--reward-model belongs to the verifier {NAME}, not to {name}; leave it out")
+    if problem := judge_problem(reward_model):
+        raise RecipeError(f"--reward-model {reward_model}: {problem}")
+    # Seconds of imports and a model, which no other verifier needs.
+    from tulu.reward_models.answers import RewardGrader
+
+    return RewardGrader.load(Judge(path=reward_model))
 
 
 def _mode(mode: str) -> Mode:
@@ -117,13 +140,14 @@ def _lines(source: str) -> Iterator[str]:
 def _problem(name: str, row: Any, where: str) -> Problem:
     if not isinstance(row, dict):
         raise DataError(f"a row must be a JSON object, got {type(row).__name__}")
-    missing = [key for key in ("completion", "ground_truth") if key not in row]
+    needed = ("completion",) if name.lower() == NAME else ("completion", "ground_truth")
+    missing = [key for key in needed if key not in row]
     if missing:
-        raise DataError(f"lacks {' and '.join(missing)}; a row has completion and ground_truth")
+        raise DataError(f"lacks {' and '.join(missing)}; a row has {' and '.join(needed)}")
     if not isinstance(row["completion"], str):
         raise DataError(f"completion must be a string, got {type(row['completion']).__name__}")
     messages = row.get("messages") or [{"role": "user", "content": str(row.get("prompt", ""))}]
-    return Problem(where, messages, (), row["ground_truth"], (name,), row)
+    return Problem(where, messages, (), row.get("ground_truth"), (name,), row)
 
 
 @contextlib.contextmanager

@@ -9,10 +9,9 @@ import pytest
 
 from tulu.data import order
 from tulu.errors import TuluError
-from tulu.grading import Grader
 from tulu.parallel import Parallel
 from tulu.recipe import Rlvr
-from tulu.rollout.stream import MOST_ROUNDS, Rollout, Sampler, check_faults, reward
+from tulu.rollout.stream import MOST_ROUNDS, Rollout, Said, Sampler, check_faults, reward
 from tulu.types import Completion, Finish, Group, Problem, SamplingParams, Verdict
 
 SCORES = {
@@ -83,9 +82,7 @@ def stage(**fields: Any) -> Rlvr:
 
 def sampler(script: Callable[[Problem, int], str], settings: Rlvr, count: int = 10) -> tuple[Sampler, ScriptedEngine]:
     engine = ScriptedEngine(script)
-    made = Sampler(
-        engine, cast(Grader, ScriptedGrader()), cast(Any, Numbers()), make_problems(count), settings, Parallel(settings)
-    )
+    made = Sampler(engine, ScriptedGrader(), cast(Any, Numbers()), make_problems(count), settings, Parallel(settings))
     return made, engine
 
 
@@ -170,7 +167,7 @@ def test_refilling_ends_when_nothing_can_be_learned(caplog: pytest.LogCaptureFix
     ],
 )
 def test_reward(verdict: Verdict, letter: str, fields: dict[str, Any], expected: float) -> None:
-    assert reward(verdict, answer(letter), stage(**fields)) == pytest.approx(expected, nan_ok=True)
+    assert reward(Said(verdict), answer(letter), stage(**fields)) == pytest.approx(expected, nan_ok=True)
 
 
 def test_what_could_not_be_judged_is_masked_and_counts_for_nothing() -> None:
@@ -191,9 +188,9 @@ def test_truncated_completions_can_be_left_out_of_the_loss() -> None:
 
 
 def test_faults_are_borne_up_to_a_half() -> None:
-    check_faults([SCORES[ord(letter)] for letter in "rw?!"])
+    check_faults([Said(SCORES[ord(letter)]) for letter in "rw?!"])
     with pytest.raises(TuluError, match=r"3 of 4 completions, 2 times with timeout: 10 s"):
-        check_faults([SCORES[ord(letter)] for letter in "r??!"])
+        check_faults([Said(SCORES[ord(letter)]) for letter in "r??!"])
     check_faults([])
 
 
