@@ -71,8 +71,11 @@ def strict(case: Case) -> Verdict:
             if math_symbolic.equal(held, gold):
                 return Verdict(1.0, detail=shorten(f"answer {held}"))
             unreadable = unreadable or (None if math_symbolic.parses(gold) else gold)
-        except (MemoryError, RecursionError, ValueError, OverflowError) as fault:
+        except (MemoryError, RecursionError) as fault:
             return Verdict(0.0, detail=f"answer {shorten(held)} cannot be computed: {type(fault).__name__}")
+        # sympy fails in many ways on answers that mean nothing; only a gold that fails by itself is our fault.
+        except Exception:  # noqa: BLE001
+            unreadable = unreadable or (None if math_symbolic.equal(gold, gold) else gold)
     if unreadable is not None:
         return Verdict(None, "error", f"ground_truth {shorten(unreadable)!r} cannot be parsed")
     return Verdict(0.0, detail=shorten(f"answer {answer}"))
