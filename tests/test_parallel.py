@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tests.samples import make_stage
 from tulu.errors import RecipeError
-from tulu.parallel import Parallel, gathered, whole
+from tulu.parallel import Parallel, forget_sharding, gathered, unsharded, whole
 from tulu.pipeline import run_recipe
 from tulu.resolve import load_recipe
 
@@ -71,6 +71,7 @@ rlvr:
   zero: {zero}
   data: {folder}/problems.jsonl
   verifier: {folder}/letters.py:score
+  reward_model: {{combine: sum, weight: 0.5, row_tokens: 100}}
   prompts: 3
   samples: 4
   batch: 12
@@ -213,3 +214,15 @@ def test_whole_weights_pass_through() -> None:
         assert found is parameter
         layer(torch.ones(1, 2))
     assert not layer._forward_hooks
+
+
+def test_a_reward_model_loads_whole_while_the_policy_is_sharded() -> None:
+    from transformers.integrations import HfDeepSpeedConfig, is_deepspeed_zero3_enabled
+
+    settings = HfDeepSpeedConfig({"zero_optimization": {"stage": 3}})
+    assert settings.is_zero3()
+    assert is_deepspeed_zero3_enabled()
+    with unsharded():
+        assert not is_deepspeed_zero3_enabled()
+    assert is_deepspeed_zero3_enabled()
+    forget_sharding()

@@ -55,11 +55,15 @@ def verify_file(
     if unsafe_local:
         # The grading processes inherit it.
         os.environ[UNSAFE] = "1"
-    if reward_model is None or name.lower() != NAME:
+    if reward_model is None:
         check_name(name)
+    elif name.lower() != NAME:
+        raise RecipeError(f"--reward-model belongs to the verifier {NAME}, not to {name}; leave it out")
+    elif problem := judge_problem(reward_model):
+        raise RecipeError(f"--reward-model {reward_model}: {problem}")
     find(name).grade(checked)
     rows = _read(name, source)
-    learned = _learned(name, reward_model)
+    learned = _load(reward_model) if reward_model else None
     began, verdicts = time.perf_counter(), list[Verdict]()
     with Grader(workers, deadline, mode=checked) as grader, _writing(target) as out, _bar(console) as progress:
         bar = progress.add_task(f"verify {name}", total=len(rows))
@@ -75,14 +79,8 @@ def verify_file(
         console.print(_table(name, verdicts, time.perf_counter() - began, sorted(grader.seconds)))
 
 
-def _learned(name: str, reward_model: str | None) -> "RewardGrader | None":
-    """The reward model that is asked in place of a verifier. Raises RecipeError."""
-    if reward_model is None:
-        return None
-    if name.lower() != NAME:
-        raise RecipeError(f"--reward-model belongs to the verifier {NAME}, not to {name}; leave it out")
-    if problem := judge_problem(reward_model):
-        raise RecipeError(f"--reward-model {reward_model}: {problem}")
+def _load(reward_model: str) -> "RewardGrader":
+    """What is asked in place of a verifier."""
     # Seconds of imports and a model, which no other verifier needs.
     from tulu.reward_models.answers import RewardGrader
 

@@ -11,6 +11,7 @@ from tulu.data import order
 from tulu.errors import TuluError
 from tulu.parallel import Parallel
 from tulu.recipe import Rlvr
+from tulu.rollout.records import record, summary
 from tulu.rollout.stream import MOST_ROUNDS, Rollout, Said, Sampler, check_faults, reward
 from tulu.types import Completion, Finish, Group, Problem, SamplingParams, Verdict
 
@@ -19,6 +20,8 @@ SCORES = {
     ord("w"): Verdict(0.0),
     ord("?"): Verdict(None, "timeout", "10 s"),
     ord("!"): Verdict(None, "error"),
+    # Right, and too long for the reward model.
+    ord("g"): Verdict(1.0),
 }
 """What the verifier says of a completion by its first token: right, wrong, could not judge (twice)."""
 
@@ -198,3 +201,92 @@ def test_a_step_of_faults_trains_on_nothing() -> None:
     made, _ = sampler(lambda problem, _: "??", stage())
     with pytest.raises(TuluError, match="8 of 8 completions"):
         made.collect(0)
+
+
+class ScriptedJudge:
+    """A reward model that scores a completion by its first token, and remembers what it was asked."""
+
+    def __init__(self, scores: dict[str, float | None]) -> None:
+        self.scores = scores
+        self.asked: list[list[str]] = []
+
+    def grade(self, items: Sequence[tuple[str, Problem]]) -> list[Verdict]:
+        letters = [chr(int(text.split()[0])) for text, _ in items]
+        self.asked.append(letters)
+        return [Verdict(None, "error", "too long") if self.scores[x] is None else Verdict(self.scores[x]) for x in letters]
+
+
+def with_judge(script: str, problems: Sequence[Problem], **fields: Any) -> tuple[list[Rollout], ScriptedJudge, Sampler]:
+    """One step in which every problem gets the scripted completions."""
+    settings = stage(prompts=len(problems), samples=len(script), batch=len(problems) * len(script), refill=False, **fields)
+    judge = ScriptedJudge({"r": 3.0, "w": -2.0, "?": 1.0, "g": None})
+    parallel = Parallel(settings)
+    made = Sampler(ScriptedEngine(lambda *_: script), ScriptedGrader(), cast(Any, Numbers()), problems, settings, parallel, judge)
+    return made.collect(0).kept, judge, made
+
+
+@pytest.mark.parametrize(
+    ("signal", "expected", "asked"),
+    [
+        # r is right (10) and liked (3), w is wrong (0) and disliked (-2); reward_scale does not touch the model's score.
+        ({}, [13.0, -2.0], "rw"),
+        ({"weight": 0.5}, [11.5, -1.0], "rw"),
+        ({"combine": "gate"}, [13.0, 0.0], "r"),
+        ({"combine": "gate", "weight": 2.0}, [16.0, 0.0], "r"),
+        # sigmoid(3) = 0.952574, sigmoid(-2) = 0.119203
+        ({"transform": "sigmoid"}, [10.952574, 0.119203], "rw"),
+        ({"rows": "named"}, [10.0, 0.0], ""),
+    ],
+)
+def test_a_reward_model_beside_verifiers(signal: dict[str, Any], expected: list[float], asked: str) -> None:
+    [rollout], judge, _ = with_judge("rw", make_problems(1), reward_scale=10.0, reward_model={"path": "rm", **signal})
+    assert rollout.rewards == pytest.approx(expected, abs=1e-6)
+    assert judge.asked == [list(asked)]
+    heard = {"r": 3.0, "w": -2.0}
+    assert [said and said.score for said in rollout.preferences] == [heard[x] if x in asked else None for x in "rw"]
+
+
+@pytest.mark.parametrize(
+    ("verifiers", "row", "expected"),
+    [
+        (("reward_model",), {}, [3.0, -2.0]),
+        (("exact", "reward_model"), {}, [13.0, -2.0]),
+        (("reward_model", "exact"), {"weights": [0.5, 2.0]}, [21.5, -1.0]),
+        (("exact",), {}, [10.0, 0.0]),
+    ],
+)
+def test_rows_name_it_among_their_verifiers(verifiers: tuple[str, ...], row: dict[str, Any], expected: list[float]) -> None:
+    truth = ["x"] * len(verifiers) if len(verifiers) > 1 else None
+    problem = Problem("p", (), [1], truth, verifiers, row)
+    settings = {"reward_scale": 10.0, "reward_model": {"path": "rm", "rows": "named"}}
+    weighted = lambda items: [  # noqa: E731
+        Verdict(SCORES[int(text.split()[0])].score * (each.row.get("weights") or [1.0])[0]) for text, each in items
+    ]
+    made = with_judge("rw", [problem], **settings)[2]
+    object.__setattr__(made, "grader", type("Weighing", (), {"grade": staticmethod(weighted)})())
+    assert made.collect(0).kept[0].rewards == pytest.approx(expected)
+
+
+def test_a_score_that_failed_masks_the_completion_and_a_verifier_that_failed_needs_no_score() -> None:
+    [rollout], judge, made = with_judge("rwrg?r", make_problems(1), reward_model={"path": "rm"})
+    assert rollout.rewards == pytest.approx((4.0, -2.0, 4.0, math.nan, math.nan, 4.0), nan_ok=True)
+    assert judge.asked == [["r", "w", "r", "g", "r"]]
+    rows = record(made.collect(0), cast(Any, Numbers()))
+    assert [row["status"] for row in rows] == ["ok", "ok", "ok", "error", "timeout", "ok"]
+    assert [row["score"] for row in rows] == [1.0, 0.0, 1.0, 1.0, None, 1.0]
+    assert [row["reward_model"] for row in rows] == [3.0, -2.0, 3.0, None, None, 3.0]
+    found = summary(made.collect(0), made.parallel)
+    expected = {"solved": 4 / 5, "reward_model": 7 / 4, "masked": 2 / 6, "reward": 10 / 4}
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+
+
+def test_most_scores_failing_stops_the_run() -> None:
+    with pytest.raises(TuluError, match=r"2 of 3 completions, 2 times with error: too long"):
+        with_judge("rgg", make_problems(1), reward_model={"path": "rm"})
+
+
+def test_a_run_without_a_reward_model_has_no_figures_of_one() -> None:
+    made, _ = sampler(lambda *_: "rw", stage())
+    found = made.collect(0)
+    assert "reward_model" not in summary(found, made.parallel)
+    assert "reward_model" not in record(found, cast(Any, Numbers()))[0]
