@@ -81,6 +81,23 @@ def test_user_errors(tmp_path: Path, name: str, mode: str, content: str | None, 
         verify_file(name, str(source), str(tmp_path / "out.jsonl"), mode)
 
 
+@pytest.mark.parametrize(
+    "field",
+    [{"messages": "x"}, {"messages": [1]}, {"messages": [{"role": "user"}]}, {"prompt": 3}, {"prompt": [{"content": "x"}]}]
+    + [{"weights": value} for value in (3, [], ["a"], [None], [float("nan")])],
+)
+def test_a_row_of_another_shape_is_named(tmp_path: Path, field: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match=r"in\.jsonl:1: (prompt|weights) must be"):
+        verify_file("gsm8k", write(tmp_path / "in.jsonl", [{**ROWS[0], **field}]), str(tmp_path / "out.jsonl"))
+
+
+@pytest.mark.parametrize("field", [{"prompt": None}, {"prompt": [{"role": "user", "content": "x"}]}, {"weights": [1, 2]}])
+def test_a_prompt_may_be_a_conversation(tmp_path: Path, field: dict[str, Any]) -> None:
+    target = tmp_path / "out.jsonl"
+    verify_file("gsm8k", write(tmp_path / "in.jsonl", [{**ROWS[0], **field}]), str(target))
+    assert json.loads(target.read_text())["score"] == 1
+
+
 def test_an_unwritable_target(tmp_path: Path) -> None:
     with pytest.raises(TuluError, match="cannot be written"):
         verify_file("gsm8k", write(tmp_path / "in.jsonl", ROWS), str(tmp_path / "no" / "such" / "out.jsonl"))

@@ -19,8 +19,8 @@ from tulu.errors import DataError, RecipeError, TuluError
 from tulu.grading import Grader
 from tulu.names import judge_problem
 from tulu.recipe import Judge
-from tulu.types import Problem, Verdict
-from tulu.verifiers.contract import MODES, Mode
+from tulu.types import Message, Problem, Verdict
+from tulu.verifiers.contract import MODES, Mode, is_finite, shorten
 from tulu.verifiers.registry import check_name, find
 from tulu.verifiers.reward_model import NAME
 from tulu.verifiers.sandbox import UNSAFE
@@ -144,8 +144,23 @@ def _problem(name: str, row: Any, where: str) -> Problem:
         raise DataError(f"lacks {' and '.join(missing)}; a row has {' and '.join(needed)}")
     if not isinstance(row["completion"], str):
         raise DataError(f"completion must be a string, got {type(row['completion']).__name__}")
-    messages = row.get("messages") or [{"role": "user", "content": str(row.get("prompt", ""))}]
-    return Problem(where, messages, (), row.get("ground_truth"), (name,), row)
+    weights = row.get("weights")
+    if weights is not None and not (isinstance(weights, list) and weights and all(map(is_finite, weights))):
+        raise DataError(f"weights must be a list of numbers, got {weights!r}")
+    return Problem(where, _messages(row), (), row.get("ground_truth"), (name,), row)
+
+
+def _messages(row: dict[str, Any]) -> list[Message]:
+    """The conversation of a row: its messages, or its prompt, which may be such a list too; DataError for anything else."""
+    said = row.get("messages") or row.get("prompt") or ""
+    if isinstance(said, str) and not row.get("messages"):
+        return [{"role": "user", "content": said}]
+    messages = list[Message]()
+    for turn in said if isinstance(said, list) else [said]:
+        if not isinstance(turn, dict) or not all(isinstance(turn.get(key), str) for key in ("role", "content")):
+            raise DataError(f"prompt must be a string, or it and messages a list of {{role, content}}, got {shorten(repr(said))}")
+        messages.append({"role": turn["role"], "content": turn["content"]})
+    return messages
 
 
 @contextlib.contextmanager

@@ -15,8 +15,16 @@ from tulu.verifiers.text import after_thinking, last_answer, plain, same_words
 
 _LETTER = re.compile(r"[A-J]")
 _ANCHOR = re.compile(r"\b(?:answer|(?:correct|right|best) (?:option|choice))(?:\s+is)?\s*[:=]?\s*(?=(.{0,200}))", re.IGNORECASE)
-_LEADING = re.compile(r"[\s*_($\[\"'`]*(?:\\(?:text|mathrm|textbf|boxed)\{)?\(?([A-J])(?![\w'’])")
-_OTHER = re.compile(r"\b(?:or|and)\b\s*[*_(]*[A-J](?!\w)|^\s*[)*_.]*\s*[,/&]\s*[*_(]*[A-J](?!\w)")
+_LEADING = re.compile(
+    r"[\s*_($\[\"'`]*(?:\\(?:text|mathrm|textbf|boxed)\{)?(?:(?:[Oo]ption|[Cc]hoice)\s+[*_]*)?\(?([A-J])(?![\w'’])"
+)
+_OTHER = re.compile(
+    r"\b(?:or|and)\b\s*[*_(]*[A-J](?!\w)|^\s*[)*_.]*\s*[,/&]\s*[*_(]*[A-J](?!\w)|"
+    # A further letter that is no word of a sentence: "A B C D", "A. B. C. D."
+    r"^[\s)*_.;:|(-]*[A-J](?=[\s)*_]*(?:$|[.,;:/|)&*_(-]|\b[A-J]\b))"
+)
+_SMALL = re.compile(r"[\s*_($\[\"'`]*(?:\\(?:text|mathrm|textbf)\{)?\(?([b-j]|a(?!\s))[\s})*_.$\]\"'`]*(?:\n|$)")
+_LISTED = re.compile(r"[A-J][):.]\s+\S")
 
 
 def _gold(gold: Any) -> tuple[str, list[str]]:
@@ -39,6 +47,9 @@ def check(gold: Any) -> None:
 def _letter(text: str, choices: list[str]) -> str | None:
     """The option that a short answer names, None where it names none or hedges between two."""
     found = _LEADING.match(text)
+    small = None if found else _SMALL.match(text)
+    if small:
+        return small[1].upper()
     if found and not _OTHER.search(text[found.end() : found.end() + 40]):
         return found[1]
     said = same_words(text)
@@ -60,7 +71,8 @@ def extract(completion: str, choices: list[str]) -> str | None:
         return anchors[-1]
     lines = text.strip().splitlines()
     last = lines[-1].strip() if lines else ""
-    return _letter(last, choices) if len(last.strip("()*_. ")) == 1 or choices else None
+    alone = len(last.removeprefix("Option ").strip("()*_. ")) == 1 or (len(lines) == 1 and _LISTED.match(last))
+    return _letter(last, choices) if alone or choices else None
 
 
 def strict(case: Case) -> Verdict:

@@ -1,6 +1,6 @@
 """code and code_stdio: the share of tests that a program passes, in a sandbox.
 
-Ground truth of `code`: a list of assert statements (or any test code), its JSON, or {"tests": [...], "imports": [...],
+Ground truth of `code`: a list of assert statements (or any test code), or {"tests": [...], "imports": [...],
 "time_limit": s, "threshold": t}; of `code_stdio`: a list of {"input", "output"}, or {"tests": [...], "time_limit": s,
 "tolerance": x}. The program is the last Python block of the answer, else its last block, else all of it.
 tulu3 follows open-instruct (ground_truth_utils.py, code_utils @ e6c3044) in what it takes for the program and in its
@@ -17,7 +17,7 @@ from typing import Any
 
 from tulu.types import Verdict
 from tulu.verifiers.code_tests import Result, Test, plan, run_tests
-from tulu.verifiers.contract import Case, GoldError, Verifier, shorten
+from tulu.verifiers.contract import Case, GoldError, Verifier, is_finite, literal, shorten
 from tulu.verifiers.sandbox import Limits, require
 from tulu.verifiers.sandbox_remote import remote_results, remote_url
 from tulu.verifiers.sandbox_script import Output, run_script
@@ -47,10 +47,7 @@ class Gold:
 
 def _fields(gold: Any) -> dict[str, Any]:
     if isinstance(gold, str):
-        try:
-            gold = json.loads(gold)
-        except (ValueError, RecursionError) as fault:
-            raise GoldError(f"ground_truth is no JSON: {fault}") from fault
+        gold = literal(gold)
     fields = gold if isinstance(gold, dict) else {"tests": gold}
     if not isinstance(fields.get("tests"), list) or not fields["tests"]:
         raise GoldError("ground_truth must be a non-empty list of tests, or {tests: [...]}")
@@ -59,7 +56,7 @@ def _fields(gold: Any) -> dict[str, Any]:
 
 def _number(fields: dict[str, Any], key: str, default: float, most: float) -> float:
     value = fields.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+    if not is_finite(value) or not 0 <= value <= most:
         raise GoldError(f"{key} must be a number from 0 to {most:g}, got {value!r}")
     return float(value)
 
@@ -94,12 +91,12 @@ def _exchange(test: Any) -> tuple[str, str]:
 
 @lru_cache(maxsize=1024)
 def _asserts(text: str) -> Gold:
-    return _gold(json.loads(text), _assertion)
+    return _gold(text, _assertion)
 
 
 @lru_cache(maxsize=1024)
 def _exchanges(text: str) -> Gold:
-    return _gold(json.loads(text), _exchange)
+    return _gold(text, _exchange)
 
 
 def check_code(gold: Any) -> None:

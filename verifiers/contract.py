@@ -1,5 +1,7 @@
 """What a verifier is: a gold check for load time and a function from one completion to one verdict."""
 
+import ast
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -9,6 +11,7 @@ from tulu.types import Verdict
 
 Mode = Literal["strict", "tulu3"]
 Place = Literal["here", "worker", "thread"]
+_LARGEST = 1e300
 MODES: tuple[Mode, ...] = ("strict", "tulu3")
 
 
@@ -114,6 +117,22 @@ def gold_texts(gold: Any) -> list[str]:
             raise GoldError("ground_truth is an empty list; give at least one accepted answer")
         return [gold_text(entry) for entry in gold]
     return [gold_text(gold)]
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value is a number that can be computed with: no bool, no NaN, nothing beyond a float."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
+
+
+def literal(text: str) -> Any:
+    """A ground truth written as JSON or as a Python literal; GoldError where it is neither."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        try:
+            return ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as fault:
+            raise GoldError(f"ground_truth is neither JSON nor a Python literal: {shorten(text)!r}") from fault
 
 
 def shorten(text: str, limit: int = 80) -> str:

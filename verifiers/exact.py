@@ -29,7 +29,7 @@ def strict(case: Case) -> Verdict:
 
 def tulu3(case: Case) -> Verdict:
     """1 where both are equal after SQuAD's normalisation."""
-    return right(squad(remove_thinking_section(case.completion)) == squad(str(case.gold)))
+    return right(squad(remove_thinking_section(case.completion)) in {squad(text) for text in gold_texts(case.gold)})
 
 
 EXACT = Verifier(check=check, strict=strict, tulu3=tulu3, place="here")

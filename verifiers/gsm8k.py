@@ -28,6 +28,8 @@ _NUMBER = re.compile(
 _ANCHOR = re.compile(r"####[ \t]*+(?=[-+]?[ \t]*+\\?[$€£]?[ \t]*+\.?\d)([^\n]*)")
 _HEADING = re.compile(r"\d+[.):]\s+\S")
 _HEDGE = re.compile(r"\W*\b(?:or|OR|oder|vs\.?|versus)\b\W*")
+_SPACED = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?![\d ,])", re.ASCII)
+_LABEL = re.compile(r"\((?:step|steps|equation|eq\.?|part|note)\s*\d+\)", re.IGNORECASE)
 _FRAC = re.compile(r"\\[dt]?frac\s*\{(\d+)\}\s*\{(\d+)\}", re.ASCII)
 _GLUE = re.compile(r"\{,\}|\\[!,;]")
 _UPSTREAM_COMMA = re.compile(r"(\d),(\d)")
@@ -41,6 +43,9 @@ def _value(match: re.Match[str]) -> Number | None:
 
 def _only_number(text: str) -> Number | None:
     """The number of a short answer; None where it holds none or several that differ."""
+    if _SPACED.fullmatch(text.strip()):
+        # 1 000 000 as it is written in much of Europe.
+        text = text.replace(" ", "")
     values = [_value(match) for match in islice(_NUMBER.finditer(text), _SHORT)]
     first = values[0] if values else None
     if first is None or any(value is None or not same_number(value, first) for value in values[1:]):
@@ -61,7 +66,9 @@ def extract(completion: str) -> Number | None:
         return None if box.content is None else _only_number(box.content)
     if anchor[0] >= 0:
         return _only_number(anchor[1])
-    tail = text[-_WINDOW:]
+    tail = _LABEL.sub("", text[-_WINDOW:])
+    if _SPACED.fullmatch(tail.strip()):
+        return _only_number(tail)
     numbers = list(_NUMBER.finditer(tail))
     if not numbers:
         return None

@@ -6,7 +6,6 @@ strict grades what follows the thinking. tulu3 grades the first entry only, as o
 (ground_truth_utils.py @ e6c3044), reads keywords as patterns, and scores 0 where all is empty.
 """
 
-import ast
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +14,7 @@ from typing import Any
 
 from tulu.types import Verdict
 from tulu.verifiers import ifeval_old
-from tulu.verifiers.contract import Case, GoldError, Mode, Verifier, shorten
+from tulu.verifiers.contract import Case, GoldError, Mode, Verifier, literal, shorten
 from tulu.verifiers.ifeval_registry import arguments, instruction
 from tulu.verifiers.languages import warm
 from tulu.verifiers.text import after_thinking, remove_thinking_section
@@ -26,21 +25,11 @@ Constraint = tuple[str, dict[str, Any]]
 def parse(gold: Any) -> list[list[Constraint]]:
     """Constraints of every entry of a ground truth; GoldError names what is amiss."""
     if isinstance(gold, str):
-        gold = _literal(gold)
+        gold = literal(gold)
     entries = gold if isinstance(gold, list) else [gold]
     if not entries:
         raise GoldError("ground_truth holds no instructions")
-    return [_constraints(_literal(entry) if isinstance(entry, str) else entry) for entry in entries]
-
-
-def _literal(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        try:
-            return ast.literal_eval(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError) as fault:
-            raise GoldError(f"ground_truth is neither JSON nor a Python literal: {shorten(text)!r}") from fault
+    return [_constraints(literal(entry) if isinstance(entry, str) else entry) for entry in entries]
 
 
 def _constraints(entry: Any) -> list[Constraint]:
@@ -71,8 +60,16 @@ def _entries(gold: Any) -> list[list[Constraint]]:
     return _parsed(gold if isinstance(gold, str) else json.dumps(gold))
 
 
+@lru_cache(maxsize=8192)
+def _names_function(text: str) -> bool:
+    if "func_name" not in text:
+        return False
+    found = literal(text)
+    return isinstance(found, dict) and "func_name" in found
+
+
 def _is_old(gold: Any) -> bool:
-    return '"func_name"' in gold if isinstance(gold, str) else isinstance(gold, dict) and "func_name" in gold
+    return _names_function(gold) if isinstance(gold, str) else isinstance(gold, dict) and "func_name" in gold
 
 
 def check(gold: Any) -> None:

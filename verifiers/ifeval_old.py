@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from tulu.types import Verdict
-from tulu.verifiers.contract import Case, GoldError, Verifier, right, shorten
+from tulu.verifiers.contract import Case, GoldError, Verifier, literal, right
 from tulu.verifiers.ifeval_core import spans
 from tulu.verifiers.ifeval_registry import Instruction, arguments
 from tulu.verifiers.languages import detect, warm
@@ -171,14 +171,11 @@ FUNCTIONS: dict[str, Instruction] = {
 def parse(gold: Any) -> tuple[Instruction, dict[str, Any]]:
     """The function of a constraint and its arguments; GoldError names what is amiss."""
     if isinstance(gold, str):
-        try:
-            gold = json.loads(gold)
-        except ValueError as fault:
-            raise GoldError(f"ground_truth is no JSON: {shorten(gold)!r}") from fault
+        gold = literal(gold)
     if not isinstance(gold, dict) or "func_name" not in gold:
         raise GoldError("ground_truth must be an object with func_name")
     name = gold["func_name"]
-    if name not in FUNCTIONS:
+    if not isinstance(name, str) or name not in FUNCTIONS:
         raise GoldError(f"func_name {name!r} is unknown; known are {', '.join(FUNCTIONS)}")
     values = arguments(name, FUNCTIONS[name], {key: value for key, value in gold.items() if key != "func_name"})
     if len(values.get("letter", "x")) != 1:
@@ -206,7 +203,7 @@ def strict(case: Case) -> Verdict:
 def tulu3(case: Case) -> Verdict:
     """As open-instruct's IFEvalVerifierOld."""
     function, values = _parsed(case.gold if isinstance(case.gold, str) else json.dumps(case.gold))
-    fields = json.loads(case.gold) if isinstance(case.gold, str) else case.gold
+    fields = literal(case.gold) if isinstance(case.gold, str) else case.gold
     # Upstream looks at the fields left beside func_name, nulls included, to decide whether thinking is removed.
     text = remove_thinking_section(case.completion) if len(fields) > 1 else case.completion
     return right(function(text, **values))

@@ -10,7 +10,7 @@ from tulu.verifiers import ifbench_format as layout
 from tulu.verifiers import ifbench_words as words
 from tulu.verifiers import ifeval_core as core
 from tulu.verifiers import ifeval_train as train
-from tulu.verifiers.contract import GoldError, Mode
+from tulu.verifiers.contract import GoldError, Mode, is_finite
 from tulu.verifiers.languages import CODES
 
 Instruction = Callable[..., bool]
@@ -192,7 +192,7 @@ def _typed(name: str, key: str, value: Any, kind: Any) -> Any:
         value = value[0] if isinstance(value, list) and len(value) == 1 else value
         usable = isinstance(value, str) and value.strip() and (key != "language" or value in CODES | {"zh"})
     elif kind in (int, float):
-        usable = isinstance(value, int | float) and not isinstance(value, bool) and (kind is float or value == int(value))
+        usable = is_finite(value) and (kind is float or value == int(value))
         value = kind(value) if usable else value
     elif kind == list[str]:
         usable = isinstance(value, list) and all(isinstance(entry, str) and entry for entry in value)

@@ -19,7 +19,7 @@ from typing import Any
 
 from tulu.errors import RecipeError
 from tulu.types import Verdict
-from tulu.verifiers.contract import Case, GoldError, Verifier, shorten
+from tulu.verifiers.contract import Case, GoldError, Verifier, is_finite, shorten
 from tulu.verifiers.json_text import BadJson, strict_json, unfenced
 from tulu.verifiers.text import after_thinking, final_answer
 
@@ -207,7 +207,7 @@ def _criteria(gold: Any) -> list[tuple[str, float]]:
     for entry in entries:
         fields = {"criterion": entry} if isinstance(entry, str) else entry
         text, weight = (fields.get("criterion"), fields.get("weight", 1.0)) if isinstance(fields, dict) else (None, 1.0)
-        if not isinstance(text, str) or not text.strip() or isinstance(weight, bool) or not isinstance(weight, int | float):
+        if not isinstance(text, str) or not text.strip() or not is_finite(weight):
             raise GoldError(f"a criterion is a string, or {{criterion, weight}}; got {entry!r}")
         found.append((text, float(weight)))
     if not any(weight for _, weight in found):

@@ -88,12 +88,18 @@ def key(case: Case) -> str:
 
 def tulu3(case: Case) -> Verdict:
     """1 where any of open-instruct's candidates equals the label, as Hendrycks' strings."""
-    return right(any(same_string(answer, str(case.gold)) for answer in candidates(case.completion)))
+    return _any_same(candidates(case.completion), case.gold)
 
 
 def tulu3_strict_math(case: Case) -> Verdict:
     """As tulu3, with the candidate of open-instruct's strict_math."""
-    return right(any(same_string(answer, str(case.gold)) for answer in strict_candidates(case.completion)))
+    return _any_same(strict_candidates(case.completion), case.gold)
+
+
+def _any_same(answers: list[str], gold: Any) -> Verdict:
+    # An empty label is upstream's to be matched by an empty box.
+    labels = gold if isinstance(gold, list | tuple) else [gold]
+    return right(any(same_string(answer, str(label)) for answer in answers for label in labels))
 
 
 def check_one(gold: Any) -> None:

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any, Literal, get_args
 
 from tulu.types import Verdict
-from tulu.verifiers.contract import Case, GoldError, Verifier, right
+from tulu.verifiers.contract import Case, GoldError, Verifier, is_finite, right, shorten
 from tulu.verifiers.languages import CODES, detect, is_language, warm
 from tulu.verifiers.prose import regexp_words, sentences
 from tulu.verifiers.text import after_thinking
@@ -15,6 +15,7 @@ Unit = Literal["words", "characters", "sentences", "tokens"]
 _UPSTREAM_FORMAT = re.compile(r".*?</think>\s*<answer>.*?</answer>", re.DOTALL)
 _UPSTREAM_SPAN = 32_768
 """Tokens of difference that cost open-instruct's length verifiers the whole score."""
+_CPU_SECONDS = 2.0
 _GRAM = 20
 _TIMES = 4
 """CaLMQA's rule: a 20-gram that occurs four times is repetition."""
@@ -74,7 +75,7 @@ def _bounds(gold: Any) -> tuple[float, float, Unit]:
     unit = fields.get("unit", "words")
     try:
         least, most = float(fields.get("min", 0)), float(fields.get("max", "inf"))
-    except (TypeError, ValueError) as fault:
+    except (TypeError, ValueError, OverflowError) as fault:
         raise GoldError(f"ground_truth must be a number, or {{min, max, unit}}: {fault}") from fault
     if (
         unit not in get_args(Unit)
@@ -117,11 +118,13 @@ def length(case: Case) -> Verdict:
 
 
 def check_number(gold: Any) -> None:
-    """GoldError unless the ground truth is a number of tokens."""
+    """GoldError unless the ground truth is a number of tokens, or its digits."""
     try:
-        float(gold)
-    except (TypeError, ValueError) as fault:
-        raise GoldError(f"ground_truth must be a number of tokens: {fault}") from fault
+        usable = is_finite(float(gold) if isinstance(gold, str) else gold)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise GoldError(f"ground_truth must be a number of tokens, got {shorten(repr(gold))}")
 
 
 def max_length(case: Case) -> Verdict:
@@ -148,7 +151,7 @@ def _grams(gold: Any) -> tuple[int, int]:
     size, times = fields.get("size", _GRAM), fields.get("times", _TIMES)
     if (gold is not None and not isinstance(gold, dict | str)) or set(fields) - {"size", "times", "language"}:
         raise GoldError("ground_truth must be null or {size, times}")
-    if not isinstance(size, int) or not isinstance(times, int) or size < 1 or times < 2:
+    if type(size) is not int or type(times) is not int or size < 1 or times < 2:
         raise GoldError("size must be at least 1 and times at least 2")
     return size, times
 
@@ -203,7 +206,8 @@ def calmscore(case: Case) -> Verdict:
     return right(spoken.score == 1 and not repeated, spoken.detail + (", repetitive" if repeated else ""))
 
 
-FORMAT = Verifier(check=check_format, strict=format_strict, tulu3=format_tulu3)
+# A pattern of the data's may backtrack without end on a text made for it: that is the completion's own cost.
+FORMAT = Verifier(check=check_format, strict=format_strict, tulu3=format_tulu3, cpu_seconds=_CPU_SECONDS)
 LENGTH = Verifier(check=check_length, strict=length)
 MAX_LENGTH = Verifier(check=check_number, strict=max_length, tulu3=max_length_tulu3, place="here")
 UP_TO_MAX_LENGTH = Verifier(check=check_number, strict=up_to_max_length, tulu3=up_to_max_length_tulu3, place="here")

@@ -85,12 +85,17 @@ def check(gold: Any) -> None:
     """GoldError unless the gold query runs on its database."""
     if not isinstance(gold, dict) or not isinstance(gold.get("sql"), str) or ("db" in gold) == ("schema" in gold):
         raise GoldError("ground_truth must be {sql, db} or {sql, schema}")
-    if "db" in gold and not Path(gold["db"]).is_file():
-        raise GoldError(f"there is no database {gold['db']}")
+    source = gold.get("db", gold.get("schema"))
+    if not isinstance(source, str):
+        raise GoldError("db must be the path of a file, schema must be SQL")
     try:
+        if "db" in gold and not Path(source).is_file():
+            raise GoldError(f"there is no database {shorten(source)}")
         with _database(gold) as connection:
             _run(connection, gold["sql"])
-    except (sqlite3.Error, _Refused, OverflowError) as fault:
+    except GoldError:
+        raise
+    except (sqlite3.Error, sqlite3.Warning, _Refused, OSError, ValueError, OverflowError) as fault:
         raise GoldError(f"the gold query fails: {fault}") from fault
 
 

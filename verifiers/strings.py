@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from tulu.types import Verdict
-from tulu.verifiers.contract import Case, Verifier, gold_text, gold_texts, right, shorten
+from tulu.verifiers.contract import Case, Verifier, gold_texts, right, shorten
 from tulu.verifiers.numbers import parse_number, same_number
 from tulu.verifiers.text import after_thinking, final_answer, last_answer, remove_thinking_section, same_words, squad
 
@@ -65,7 +65,11 @@ def tulu3_match(case: Case) -> Verdict:
     if "<answer>" not in case.completion or "</answer>" not in case.completion:
         return Verdict(0.0)
     answer = case.completion.split("<answer>")[-1].split("</answer>")[0]
-    return right(squad(answer) == squad(gold_text(case.gold)))
+    return _same_squad(answer, case.gold)
+
+
+def _same_squad(answer: str, gold: Any) -> Verdict:
+    return right(squad(answer) in {squad(text) for text in gold_texts(gold)})
 
 
 def strict_puzzle(case: Case) -> Verdict:
@@ -75,7 +79,7 @@ def strict_puzzle(case: Case) -> Verdict:
 
 def tulu3_puzzle(case: Case) -> Verdict:
     """open-instruct's PuzzleMatcherVerifier."""
-    return right(squad(remove_thinking_section(case.completion)) == squad(gold_text(case.gold)))
+    return _same_squad(remove_thinking_section(case.completion), case.gold)
 
 
 def strict_flan(case: Case) -> Verdict:
@@ -86,8 +90,7 @@ def strict_flan(case: Case) -> Verdict:
 
 def tulu3_flan(case: Case) -> Verdict:
     """open-instruct's FlanVerifier, which grades the thinking too."""
-    answer = case.completion.split("The answer is: ")[-1].strip()
-    return right(squad(answer) == squad(gold_text(case.gold)))
+    return _same_squad(case.completion.split("The answer is: ")[-1].strip(), case.gold)
 
 
 def f1(answer: list[str], gold: list[str]) -> float:

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from functools import lru_cache
 from typing import Any
+from urllib.parse import unquote
 
 from tulu.types import Verdict
 from tulu.verifiers.contract import Case, GoldError, Verifier, right, shorten
@@ -40,18 +41,41 @@ def _validator(schema: str) -> Any:
         Draft202012Validator.check_schema(parsed)
     except SchemaError as fault:
         raise GoldError(f"ground_truth is no JSON schema: {fault.message}") from fault
-    for reference in _references(parsed):
+    for reference in _values(parsed, "$ref"):
         if not reference.startswith("#"):
             # What a reward depends on must not be fetched while training.
             raise GoldError(f"$ref {reference!r} leaves the schema; write the definition into $defs")
-    return Draft202012Validator(parsed)
+        anchored = reference[1:2] not in ("", "/")
+        if not (reference[1:] in _values(parsed, "$anchor") if anchored else _points(parsed, reference[2:])):
+            raise GoldError(f"$ref {reference!r} points to nothing in the schema")
+    validator = Draft202012Validator(parsed)
+    try:
+        # A schema that refers to itself before it looks at anything never ends.
+        next(validator.iter_errors({}), None)
+    except RecursionError as fault:
+        raise GoldError("ground_truth is a schema that refers to itself without end") from fault
+    return validator
 
 
-def _references(schema: Any) -> list[str]:
+def _points(schema: Any, path: str) -> bool:
+    """Whether a JSON pointer, its first slash left out, leads somewhere."""
+    for part in path.split("/") if path else ():
+        key = unquote(part).replace("~1", "/").replace("~0", "~")
+        if isinstance(schema, dict) and key in schema:
+            schema = schema[key]
+        elif isinstance(schema, list) and key.isdecimal() and int(key) < len(schema):
+            schema = schema[int(key)]
+        else:
+            return False
+    return True
+
+
+def _values(schema: Any, key: str) -> list[str]:
+    """The texts that stand under a key, anywhere in a schema."""
     if isinstance(schema, dict):
-        own = [schema["$ref"]] if isinstance(schema.get("$ref"), str) else []
-        return own + [found for value in schema.values() for found in _references(value)]
-    return [found for value in schema for found in _references(value)] if isinstance(schema, list) else []
+        own = [schema[key]] if isinstance(schema.get(key), str) else []
+        return own + [found for value in schema.values() for found in _values(value, key)]
+    return [found for value in schema for found in _values(value, key)] if isinstance(schema, list) else []
 
 
 def _schema_text(gold: Any) -> str:
@@ -133,7 +157,7 @@ def _gold_calls(gold: Any) -> list[tuple[str, str]]:
     entries = _object(gold, "a list of calls")
     try:
         return [_call(entry) for entry in (entries if isinstance(entries, list) else [entries])]
-    except ValueError as fault:
+    except (ValueError, RecursionError) as fault:
         raise GoldError(f"ground_truth must be calls {{name, arguments}}: {fault}") from fault
 
 
@@ -175,7 +199,9 @@ def check_houses(gold: Any) -> None:
     """GoldError unless the ground truth is a solved grid."""
     try:
         _houses(gold)
-    except (TypeError, IndexError, ValueError) as fault:
+    except GoldError:
+        raise
+    except (TypeError, LookupError, ValueError) as fault:
         raise GoldError(f"ground_truth is no solved grid: {fault}") from fault
 
 
@@ -201,6 +227,7 @@ def zebra_logic(case: Case) -> Verdict:
     return right(correct == len(cells), f"{correct}/{len(cells)} cells")
 
 
-JSON_SCHEMA = Verifier(check=check_schema, strict=json_schema, needs=("jsonschema",))
+# Patterns of the schema's may backtrack without end: that is the completion's own cost.
+JSON_SCHEMA = Verifier(check=check_schema, strict=json_schema, needs=("jsonschema",), cpu_seconds=2.0)
 TOOL_CALL = Verifier(check=check_calls, strict=tool_call)
 ZEBRA_LOGIC = Verifier(check=check_houses, strict=zebra_logic)

@@ -58,6 +58,16 @@ CASES: list[tuple[str, str, float, float]] = [
 ]
 
 
+CASES += [
+    ("1 000 000", "1000000", 1, 0),
+    ("#### 1 000 000", "1000000", 1, 0),
+    ("#### 1 000 000", "0", 0, 0),
+    ("12 13", "13", 1, 1),
+    ("18 dollars. (step 2)", "18", 1, 0),
+    ("It took 2 steps, step 2", "2", 1, 1),
+]
+
+
 @pytest.mark.parametrize(("completion", "gold", "strict", "tulu3"), CASES)
 def test_both_modes(completion: str, gold: str, strict: float, tulu3: float) -> None:
     assert GSM8K(completion, gold).score == strict

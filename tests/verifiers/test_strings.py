@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (many short cases on a line)
 from typing import Any
 
 import pytest
@@ -86,6 +87,28 @@ CHOICES = {"answer": "B", "choices": ["Rome", "Paris", "Oslo"]}
 )
 def test_multiple_choice(completion: str, gold: Any, score: float) -> None:
     assert VERIFIERS["multiple_choice"](completion, gold).score == score
+
+
+@pytest.mark.parametrize(
+    ("completion", "score"),
+    [
+        ("answer is b", 1), ("b", 1), ("(b)", 1), (r"\boxed{b}", 1), ("The answer is b.", 1), ("<answer>b)</answer>", 1),
+        ("Option B", 1), ("The answer is option B", 1), ("The answer is **B**.", 1), ("B) Paris", 1), ("B: Paris", 1),
+        ("The answer is B. A is wrong.", 1), ("The answer is B (not A)", 1), ("The answer is b because", 0), ("the answer is a bit odd", 0),
+        ("The answer is B A C D", 0), ("The answer is B. A. C.", 0), ("The answer is B (A)", 0), ("A) Rome\nB) Paris", 0),
+        ("Answer: B: A: C:", 0), ("<answer>B A</answer>", 0),
+    ],
+)  # fmt: skip
+def test_letters_in_other_dress_and_lists_of_letters(completion: str, score: float) -> None:
+    assert VERIFIERS["multiple_choice"](completion, "B").score == score
+
+
+@pytest.mark.parametrize("name", ["string_match", "puzzle", "flan", "exact", "math", "string_f1"])
+def test_a_list_of_golds_means_any_in_both_modes(name: str) -> None:
+    for mode in ("strict", "tulu3"):
+        for gold, score in ((["4", "5"], 1), (["4", "6"], 0)):
+            completion = {"string_match": "<answer>5</answer>", "math": r"\boxed{5}"}.get(name, "5")
+            assert VERIFIERS[name](completion, gold, mode).score == score
 
 
 @pytest.mark.parametrize("gold", ["", "Z", "AB", 3, {"answer": "D", "choices": ["a"]}, {"answer": "A", "choices": [1]}, None])
