@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (many short texts on a line)
 """One problem for each family, with completions that are right, wrong and hostile; used wherever all of them are tried."""
 
 import json
@@ -53,6 +54,26 @@ SNIPPETS = (
     "One. Two! Three? ", "f(a=", "[[[[[[", "}}}}}}", "{{{{{{", '{"solution": ', "House 1", "My answer is yes.", "* a\n",
     "- b\n",
 )  # fmt: skip
+
+
+LINES = (
+    "def f(n):", "    return n + 1", "    return f(n)", "    yield n", "import os, sys", "import threading", "os.fork()", "os._exit(0)", "sys.exit(0)",
+    "raise SystemExit", "raise KeyboardInterrupt", "while True: pass", "    while True: pass", "print(int(input()) + 1)", "print('x' * 10**7)", "input()",
+    "x = []", "x = [x]", "x = 'a' * 2**31", "9**9**9", "class E(int):", "    def __eq__(self, other): return True", "f = E()", "f = None", "del f",
+    "sys.setrecursionlimit(10**9)", "open('/tmp/x', 'w').write('x' * 10**8)", "os.kill(os.getpid(), 9)", "os.kill(1, 9)", "os.close(3)",
+    "os.write(3, b'{}\\n')", "os.closerange(0, 100)", "globals().clear()", "__builtins__.clear()", "import builtins; builtins.exec = None",
+    "sys.stdout.close()", "sys.settrace(lambda *a: 1 / 0)", "try:", "except BaseException: pass", "import time; time.sleep(9)", "async def g(): await g()",
+    "f'{f!r:>{10**9}}'", "@f", "lambda: (yield)", "exec('f = 1')", "\x00", "é = 1", "match f:", "    case _: pass", "return", "__import__('ctypes').string_at(0)",
+)  # fmt: skip
+
+
+def hostile_program(seed: int) -> str:
+    """A program that no honest model writes: lines of good and bad ones, in a block or not, or no program at all."""
+    draw = random.Random(seed)
+    if draw.random() < 0.3:
+        return hostile(seed)
+    text = "\n".join(draw.choice(LINES) for _ in range(draw.randrange(1, 8)))
+    return f"```python\n{text}\n```" if draw.random() < 0.8 else text
 
 
 def problem(name: str) -> Problem:

@@ -4,11 +4,12 @@ import asyncio
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.verifiers.everyone import FAMILIES, PROGRAMS, hostile, problem
+from tests.verifiers.everyone import FAMILIES, PROGRAMS, hostile, hostile_program, problem
 from tulu.errors import RecipeError
 from tulu.grading import Grader
 from tulu.types import Verdict
@@ -17,8 +18,12 @@ from tulu.verifiers.registry import VERIFIERS
 
 COUNT = int(os.environ.get("TULU_FUZZ", "300"))
 """Completions per family; the full measure is 20,000."""
+PROGRAM_COUNT = int(os.environ.get("TULU_FUZZ_PROGRAMS", COUNT // 10))
+"""The same for the two families that start a sandbox for each completion, and have to wait for endless loops."""
 VERDICTS = int(os.environ.get("TULU_FUZZ_MEMORY", "3000"))
 """Verdicts over which memory must stay flat; the full measure is 100,000."""
+PROGRAM_SECONDS = 8.0
+"""What a verdict on a program may take with 0.1 s of CPU per test: four starts of a sandbox on a busy machine, and its limits."""
 DEADLINE = 20.0
 """Longer than a grader's own, so that a machine busy with other tests is not taken for a slow verifier."""
 ELSEWHERE = {"llm_judge", "rubric", "general-quality", "general-quality_ref", "reward_model", "reasoning_gym", "max_length"}
@@ -114,6 +119,20 @@ def test_nothing_brings_it_down(name: str) -> None:
             assert max(grader.seconds) < DEADLINE + 0.5
             assert time.monotonic() - began < 100 * DEADLINE
         assert max(verdict.score or 0.0 for verdict in verdicts) <= 1.0
+
+
+@pytest.mark.parametrize("name", list(PROGRAMS))
+def test_no_program_brings_it_down(name: str) -> None:
+    if name not in families():
+        pytest.skip("no sandbox here")
+    case = problem(name)
+    case = replace(case, ground_truth={"tests": case.ground_truth, "time_limit": 0.1})
+    with Grader(2) as grader:
+        for start in range(0, PROGRAM_COUNT, 100):
+            seeds = range(start, min(PROGRAM_COUNT, start + 100))
+            verdicts = grader.grade([(hostile_program(seed), case) for seed in seeds])
+            assert [(seed, verdict) for seed, verdict in zip(seeds, verdicts, strict=True) if verdict.status != "ok"] == []
+            assert max(grader.seconds) < PROGRAM_SECONDS
 
 
 def resident(pids: list[int]) -> int:
