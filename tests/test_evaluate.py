@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tulu.errors import RecipeError
-from tulu.evaluate import TASKS, Answer, evaluate_model, run, summarise, wilson
+from tulu.evaluate import TASKS, Answer, evaluate_model, run, summarise
+from tulu.intervals import bootstrap_mean, wilson
 from tulu.resolve import Job, load_recipe
 from tulu.verifiers.registry import check_name
 
@@ -43,6 +44,15 @@ def test_wilson_solves_the_score_equation() -> None:
 
 def test_wilson_knows_nothing_of_no_answers() -> None:
     assert wilson(float("nan"), 0) == (0.0, 1.0)
+
+
+def test_bootstrap_of_a_mean_is_near_the_normal_interval() -> None:
+    values = [float(n % 2) for n in range(400)]
+    low, high = bootstrap_mean(values)
+    # 1.96 standard errors of 0.5 / sqrt(400) either side.
+    assert (low, high) == pytest.approx((0.451, 0.549), abs=0.005)
+    assert bootstrap_mean([0.3] * 5) == pytest.approx((0.3, 0.3))
+    assert all(math.isnan(bound) for bound in bootstrap_mean([]))
 
 
 def answer(score: float | None, status: str = "ok", finish: str = "stop") -> Answer:
@@ -98,4 +108,4 @@ def test_rows_of_ones_own_to_results(tmp_path: Path, tiny_model: Callable[..., P
     assert (content["settings"]["max_tokens"], content["settings"]["verifier"]) == (5, "exact")
     again = evaluate_model(model, "mine", str(file), verifier="exact", limit=4, max_tokens=5, out=out)
     assert again == result, "greedy answers are the same every time"
-    assert not list(out.glob(".partial-*"))
+    assert sorted(file.name for file in out.iterdir()) == ["answers.jsonl", "results.json"]

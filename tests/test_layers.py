@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LADDER: tuple[tuple[str, ...], ...] = (
-    ("errors", "types", "files", "progress", "spans", "templates", "track", "yaml_text"),
+    ("errors", "types", "files", "intervals", "progress", "spans", "templates", "track", "yaml_text"),
     ("losses", "advantages", "verifiers.*"),
     ("recipe_parts", "recipe", "mistakes", "chat", "sums", "fields"),
     (
@@ -22,7 +22,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
         *("train", "reference", "rollout.*", "grading", "reward_models.model"),
         # What a reward model needs to score answers, which RLVR, evaluation and sampling ask it for.
         *(f"reward_models.{name}" for name in ("ties", "sections", "items", "encoding", "scoring", "plain_scoring")),
-        *("reward_models.best_of", "reward_models.answers"),
+        *("reward_models.best_of", "reward_models.answers", "reward_models.picking"),
     ),
     ("base", "sft", "dpo", "rlvr", "evaluate", "data_report", "decontaminate", "verify", "reward_models.*"),
     ("pipeline", "summary", "cluster"),

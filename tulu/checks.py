@@ -177,6 +177,9 @@ def _judge(stage: Values, setting: Setting) -> Iterator[Mistake]:
     if judge.path is not None:
         if problem := judge_problem(judge.path):
             yield stage.mistake("reward_model.path", problem, judge.path)
+    elif stage.name == "evaluate":
+        text = "missing; name a reward model that is there before the recipe runs"
+        yield Mistake((stage.name, "reward_model", "path"), text, shown=False)
     elif setting.recipe.fields.get("rm") is None:
         text = "missing; name a reward model, or add an rm section that trains one"
         yield Mistake((stage.name, "reward_model", "path"), text, shown=False)

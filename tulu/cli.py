@@ -173,7 +173,10 @@ def evaluate(
     verifier: Annotated[str | None, typer.Option(help="Default: the task's own.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="First rows only.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 512,
-    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
+    temperature: Annotated[float | None, typer.Option(min=0, help="0 is greedy, the default; with --best-of 1.0.")] = None,
+    best_of: Annotated[int | None, typer.Option(min=2, help="Answers per problem, of which --reward-model picks one.")] = None,
+    reward_model: Annotated[str | None, typer.Option(help="Picks the best of --best-of answers.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the result; default runs/evaluate/MODEL/TASK.")] = None,
     template: Annotated[str, typer.Option(help="Chat template; default: the tokenizer's own.")] = "tokenizer",
     dry_run: DryRun = False,
     fresh: Fresh = False,
@@ -186,7 +189,8 @@ def evaluate(
     if task is None:
         raise RecipeError("tulu evaluate MODEL needs --task NAME (gsm8k, math, sums, or any name together with --data FILE)")
     options = {"verifier": verifier, "limit": limit, "max_tokens": max_tokens, "temperature": temperature}
-    cli_tools.evaluate_model(model, task, data, template, options)
+    picking = {"best_of": best_of, "reward_model": reward_model, "out": out, "fresh": fresh}
+    cli_tools.evaluate_model(model, task, data, template, {**options, **picking})
 
 
 def _stage(

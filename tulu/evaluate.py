@@ -2,23 +2,25 @@
 
 import json
 import logging
-import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from tulu.chat import template_hash
 from tulu.data import problems
 from tulu.errors import RecipeError
 from tulu.files import write_atomic
-from tulu.grading import Grader
+from tulu.intervals import wilson
+from tulu.names import judge_problem
 from tulu.policy import load_tokenizer
-from tulu.progress import Progress
 from tulu.recipe import Evaluate, Source
 from tulu.resolve import Job, section_of
-from tulu.rollout.engine import EngineSpec, RolloutEngine, make_engine
+from tulu.reward_models.picking import BestOf, best_of_figures, finite, pick, show_best_of
+from tulu.rollout.candidates import Candidates, Request, Samples, collect, model_identity
 from tulu.types import Problem, SamplingParams
+from tulu.verifiers.reward_model import NAME as REWARD_MODEL
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -61,12 +63,15 @@ class Result:
     truncated: int
 
 
+UNPICKED: dict[str, Any] = {"score": None, "status": "error", "detail": "the reward model could score none of the answers"}
+
+
 def run(job: Job) -> Path:
     """Evaluate the newest model of a recipe; returns the folder of the results."""
     if job.start is None:
         raise RecipeError(f"recipe {job.recipe.name}: there is no model to evaluate yet")
     settings: Evaluate = section_of(job.recipe, "evaluate")
-    answer_all(job.start, settings, job.recipe.template, job.folder)
+    answer_all(job.start, settings, job.recipe.template, job.folder, job.fresh)
     return job.folder
 
 
@@ -79,67 +84,95 @@ def evaluate_model(
     verifier: str | None = None,
     limit: int | None = None,
     max_tokens: int = 512,
-    temperature: float = 0.0,
+    temperature: float | None = None,
+    best_of: int | None = None,
+    reward_model: str | None = None,
     out: Path | None = None,
+    fresh: bool = False,
 ) -> Result:
     """`tulu evaluate MODEL --task NAME`: print the result and write it to `out` (default runs/evaluate/MODEL/TASK)."""
     if data is None and task not in TASKS:
         raise RecipeError(f"--task {task}: has no data of its own; known are {', '.join(TASKS)}, or give --data FILE")
+    if (best_of is None) != (reward_model is None):
+        lacking, given = ("--reward-model RM", "--best-of") if reward_model is None else ("--best-of N", "--reward-model")
+        raise RecipeError(f"{given} needs {lacking}: the reward model picks one of N answers")
+    if best_of is not None and temperature == 0:
+        raise RecipeError(f"--temperature 0: all {best_of} answers would be the same; leave it out (1.0), or raise it")
+    if verifier is not None and verifier.lower() == REWARD_MODEL:
+        raise RecipeError("--verifier reward_model: it cannot say which answers are right; use --best-of N --reward-model RM")
+    if reward_model is not None and (problem := judge_problem(reward_model)):
+        raise RecipeError(f"--reward-model {reward_model}: {problem}")
+    if temperature is None:
+        temperature = 0.0 if best_of is None else 1.0
     fields = {"verifier": verifier, "limit": limit, "max_tokens": max_tokens, "temperature": temperature}
-    settings = Evaluate(task=task, data=data, **fields)  # type: ignore[arg-type]
-    folder = out or Path("runs") / "evaluate" / model.strip("/").replace("/", "-") / task
-    return answer_all(model, settings, template, folder)
+    settings = Evaluate(task=task, data=data, best_of=best_of, reward_model=reward_model, **fields)  # type: ignore[arg-type]
+    name = task if best_of is None else f"{task}-best-of-{best_of}"
+    folder = out or Path("runs") / "evaluate" / model.strip("/").replace("/", "-") / name
+    return answer_all(model, settings, template, folder, fresh)
 
 
-def answer_all(model: str, settings: Evaluate, template: str, folder: Path) -> Result:
-    """Load, sample, grade, and write results.json and answers.jsonl."""
+def answer_all(model: str, settings: Evaluate, template: str, folder: Path, fresh: bool = False) -> Result:
+    """Load, sample, grade, and write results.json and answers.jsonl (of several answers, also samples.jsonl).
+
+    An evaluation that was killed goes on where it stopped; one that finished, or had other settings, starts over.
+    """
     tokenizer = load_tokenizer(model, template)
-    asked = task_problems(settings, tokenizer)
-    longest = max(len(problem.prompt) for problem in asked)
-    spec = EngineSpec(model, longest + settings.max_tokens, "fp32", version=0)
-    engine = make_engine(settings.engine, spec)
-    try:
-        answers = sample_and_grade(engine, asked, tokenizer, settings)
-    finally:
-        engine.close()
-    result = summarise(answers, settings.task, model)
-    folder.mkdir(parents=True, exist_ok=True)
+    asked, digest = task_problems(settings, tokenizer)
+    params = SamplingParams(settings.max_tokens, settings.temperature, seed=settings.seed)
+    n = settings.best_of or 1
+    request = Request(f"evaluate {settings.task}", model, n, params, settings.engine, settings.batch, settings.reward_model)
+    pinned = {"data": digest, "template": template_hash(tokenizer), "weights": model_identity(model)}
+    if settings.reward_model is not None and settings.reward_model.path is not None:
+        pinned["reward_model"] = model_identity(settings.reward_model.path, settings.reward_model.revision)
+    samples = Samples(folder / "samples.jsonl", {**pinned, **settings.model_dump(mode="json")})
+    if samples.open(fresh) or (len(samples.rows) == len(asked) and (folder / "results.json").exists()):
+        samples.open(fresh=True)
+    if samples.rows:
+        log.info("%s holds the answers to %d of %d problems already", samples.file, len(samples.rows), len(asked))
+    found = collect(request, asked, tokenizer, samples)
+    result, answers, picked = summarise_all(found, settings, model)
     write_atomic(folder / "answers.jsonl", "".join(json.dumps(asdict(answer), ensure_ascii=False) + "\n" for answer in answers))
     content = {**asdict(result), "settings": settings.model_dump(mode="json")}
+    if picked is not None:
+        content["best_of"] = finite(asdict(picked))
     write_atomic(folder / "results.json", json.dumps(content, indent=2) + "\n")
-    show(result, folder)
+    if picked is None:
+        # answers.jsonl holds all of it.
+        samples.remove()
+    show(result, folder, settings.best_of)
+    if picked is not None:
+        show_best_of(picked)
     return result
 
 
-def task_problems(settings: Evaluate, tokenizer: "PreTrainedTokenizerBase") -> Sequence[Problem]:
-    """The problems of a task, or of the rows that the settings name."""
+def task_problems(settings: Evaluate, tokenizer: "PreTrainedTokenizerBase") -> tuple[Sequence[Problem], str]:
+    """The problems of a task, or of the rows that the settings name, and a hash of them."""
     own_data, own_verifier = TASKS.get(settings.task, (None, None))
     sources = settings.data or ((own_data,) if own_data else ())
     asked = problems(sources, tokenizer, max_prompt=1 << 20, verifier=settings.verifier or own_verifier, seed=settings.seed)
     for line in asked.report.lines()[1:]:
         log.warning(line)
-    return asked[: settings.limit] if settings.limit else asked
+    return (asked[: settings.limit] if settings.limit else asked), asked.digest
 
 
-def sample_and_grade(
-    engine: RolloutEngine, asked: Sequence[Problem], tokenizer: "PreTrainedTokenizerBase", settings: Evaluate
-) -> list[Answer]:
-    """One answer per problem, in order."""
-    params = SamplingParams(settings.max_tokens, settings.temperature, seed=settings.seed)
-    answers: list[Answer] = []
-    with Grader() as grader, Progress(f"evaluate {settings.task}", len(asked), 0, shown=True) as progress:
-        for first in range(0, len(asked), settings.batch):
-            chunk = asked[first : first + settings.batch]
-            completions = [group.completions[0] for group in engine.generate(chunk, 1, params)]
-            texts = [str(tokenizer.decode(list(completion.tokens), skip_special_tokens=True)) for completion in completions]
-            verdicts = grader.grade(list(zip(texts, chunk, strict=True)))
-            for problem, completion, text, verdict in zip(chunk, completions, texts, verdicts, strict=True):
-                prompt, truth = problem.messages[-1]["content"], str(problem.ground_truth)
-                judged = (verdict.score, verdict.status, verdict.detail)
-                answers.append(Answer(problem.id, prompt, text, truth, *judged, completion.finish))
-            right = [answer.score for answer in answers if answer.score is not None]
-            progress.update(len(answers), {"accuracy": sum(right) / max(1, len(right))})
-    return answers
+def summarise_all(found: Sequence[Candidates], settings: Evaluate, model: str) -> tuple[Result, list[Answer], BestOf | None]:
+    """The result, each problem's answer (of several, the reward model's pick), and the figures of best-of-N."""
+    if settings.best_of is None:
+        answers = [_answer(each, 0) for each in found]
+        return summarise(answers, settings.task, model), answers, None
+    places = [pick(each.answers) for each in found]
+    # Where no answer has a reward there is no pick: the problem counts as not judged, with the first answer to show.
+    answers = [
+        replace(_answer(each, place or 0), **({} if place is not None else UNPICKED))
+        for each, place in zip(found, places, strict=True)
+    ]
+    return summarise(answers, settings.task, model), answers, best_of_figures(found, settings.best_of, settings.seed)
+
+
+def _answer(each: Candidates, place: int) -> Answer:
+    said = each.answers[place]
+    prompt = each.messages[-1]["content"]
+    return Answer(each.id, prompt, said.text, str(each.ground_truth), said.score, said.status, said.detail, said.finish)
 
 
 def summarise(answers: Sequence[Answer], task: str, model: str) -> Result:
@@ -158,19 +191,11 @@ def summarise(answers: Sequence[Answer], task: str, model: str) -> Result:
     )
 
 
-def wilson(share: float, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's 95 % score interval of a share of n (Wilson 1927), which stays within [0, 1] at the ends."""
-    if n == 0:
-        return (0.0, 1.0)
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return (max(0.0, middle - half), min(1.0, middle + half))
-
-
-def show(result: Result, folder: Path) -> None:
+def show(result: Result, folder: Path, best_of: int | None = None) -> None:
     """One line a person can read, and where the rest is."""
     low, high = result.ci95
-    text = f"{result.task}: {100 * result.accuracy:.1f} % right [{100 * low:.1f}, {100 * high:.1f}] of {result.judged} judged"
+    name = result.task if best_of is None else f"{result.task}, best of {best_of}"
+    text = f"{name}: {100 * result.accuracy:.1f} % right [{100 * low:.1f}, {100 * high:.1f}] of {result.judged} judged"
     failed = result.problems - result.judged
     extra = [f"{failed} not judged"] if failed else []
     extra += [f"{result.truncated} did not stop"] if result.truncated else []
