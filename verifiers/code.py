@@ -21,6 +21,7 @@ from tulu.verifiers.contract import Case, GoldError, Verifier, is_finite, litera
 from tulu.verifiers.sandbox import Limits, require
 from tulu.verifiers.sandbox_remote import remote_results, remote_url
 from tulu.verifiers.sandbox_script import Output, run_script
+from tulu.verifiers.sandbox_spare import keep_a_spare
 from tulu.verifiers.text import after_thinking
 
 _SECONDS = 6.0
@@ -253,6 +254,13 @@ def answer_remote(job: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"passed": result.passed, "detail": result.detail} for result in results]
 
 
+def warm() -> None:
+    """Has the first program's sandbox started before it is needed."""
+    if not remote_url():
+        require()
+        keep_a_spare()
+
+
 CODE = Verifier(
     check=check_code,
     strict=code,
@@ -260,5 +268,6 @@ CODE = Verifier(
     key=lambda case: program_in(case.completion),
     deadline=DEADLINE,
     ready=require,
+    warm=warm,
 )
-CODE_STDIO = replace(CODE, check=check_stdio, strict=code_stdio, tulu3=code_stdio)
+CODE_STDIO = replace(CODE, check=check_stdio, strict=code_stdio, tulu3=code_stdio, warm=None)

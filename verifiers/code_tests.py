@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from tulu.verifiers.contract import GoldError, shorten
 from tulu.verifiers.sandbox import WALL, Limits, Sandbox, SandboxGone, SandboxTimeout
+from tulu.verifiers.sandbox_spare import program_sandbox
 
 _GRACE = 1.0
 _CALLS = 20_000
@@ -154,7 +155,7 @@ class Program:
             if self._restarts > _RESTARTS:
                 raise SandboxGone("it brought its sandbox down too often")
             self._restarts += 1
-            self._sandbox = Sandbox("program", self._limits)
+            self._sandbox = program_sandbox(self._limits)
             loaded = self.ask({"op": "load", "source": self._source})
             if "error" in loaded:
                 self.failed = _told(loaded)

@@ -12,6 +12,7 @@ import json
 import marshal
 import os
 import platform
+import re
 import select
 import shutil
 import signal
@@ -39,6 +40,8 @@ _SCRATCH = 32 << 20
 _ERRORS = 4096
 _CHILD = ("sandbox_values.py", "sandbox_child.py")
 _BOOT = "import marshal\nfor part in marshal.loads(open({}, 'rb').read()): exec(part)"
+_GOING = 5.0
+"""Seconds that a killed sandbox has to go."""
 WALL = 2.5
 """Wall seconds per granted CPU second: a busy machine is no fault of the program's, sleeping is."""
 
@@ -70,6 +73,11 @@ def _child_code() -> bytes:
     """The child's bytecode: compiling its text anew would cost every sandbox milliseconds. The interpreter is the same."""
     texts = [Path(__file__).with_name(name).read_text(encoding="utf-8") for name in _CHILD]
     return marshal.dumps([compile(text, "sandbox", "exec", optimize=2) for text in texts])
+
+
+@lru_cache(maxsize=1)
+def _seccomp() -> bytes | None:
+    return seccomp_filter(platform.machine())
 
 
 @lru_cache(maxsize=2)
@@ -161,6 +169,7 @@ class Sandbox:
     def __init__(self, role: str, limits: Limits, stdin: bytes | None = None) -> None:
         self._buffer = bytearray()
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self._born: int | None = None
         with contextlib.ExitStack() as theirs:
             commands, self._to = _pipe(theirs, read=True)
             self._from, answers = _pipe(theirs, read=False)
@@ -173,7 +182,9 @@ class Sandbox:
             if unsafe():
                 self._scratch = tempfile.TemporaryDirectory()
             else:
-                outer = [*_bubblewrap(), *self._filter(theirs, keep), "--"]
+                self._born, told = _pipe(theirs, read=False)
+                keep.append(told)
+                outer = [*_bubblewrap(), "--info-fd", str(told), *self._filter(theirs, keep), "--"]
             self.process = subprocess.Popen(
                 [*outer, *inner],
                 env={},
@@ -187,7 +198,7 @@ class Sandbox:
 
     @staticmethod
     def _filter(theirs: contextlib.ExitStack, keep: list[int]) -> list[str]:
-        program = seccomp_filter(platform.machine())
+        program = _seccomp()
         if program is None:
             return []
         keep.append(_given(theirs, program))
@@ -201,6 +212,7 @@ class Sandbox:
 
     def close(self) -> None:
         """Kills the sandbox and everything in it, and waits until it is gone."""
+        self._kill_first()
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -213,6 +225,25 @@ class Sandbox:
         self._errors.close()
         if self._scratch is not None:
             self._scratch.cleanup()
+
+    def _kill_first(self) -> None:
+        """Kills the first process of the process namespace, and with it all others; bubblewrap then reaps it and ends.
+
+        Were bubblewrap killed itself, what is inside would be left to the machine's init, which need not reap.
+        """
+        if self._born is None:
+            return
+        ready = self.process.poll() is None and select.select([self._born], [], [], 0)[0]
+        found = re.search(rb'"child-pid": (\d+)', os.read(self._born, 4096)) if ready else None
+        os.close(self._born)
+        if found is not None:
+            with contextlib.suppress(OSError):
+                ended = os.pidfd_open(self.process.pid)
+                try:
+                    os.kill(int(found[1]), signal.SIGKILL)
+                    select.select([ended], [], [], _GOING)
+                finally:
+                    os.close(ended)
 
     def said(self) -> str:
         """The end of what the process wrote to standard error."""

@@ -8,6 +8,8 @@ import pytest
 
 from tests.verifiers.hostile_programs import CHEATS, ISOLATION, PROGRAMS, RESOURCES
 from tulu.errors import RecipeError
+from tulu.grading import Grader
+from tulu.types import Problem
 from tulu.verifiers import sandbox
 from tulu.verifiers.code import CODE
 from tulu.verifiers.sandbox_script import run_script
@@ -53,6 +55,38 @@ def test_nothing_is_left_running() -> None:
     while any(Path("/proc", pid).exists() for pid in [*children, str(mine)]) and time.monotonic() < until:
         time.sleep(0.05)
     assert not any(Path("/proc", pid).exists() for pid in [*children, str(mine)])
+
+
+def _below(pid: int) -> set[int]:
+    """All processes that descend from one."""
+    found, new = set[int](), {pid}
+    while new:
+        listed = subprocess.run(["pgrep", "-P", ",".join(map(str, new))], capture_output=True, text=True, check=False).stdout
+        new = {int(line) for line in listed.split()} - found
+        found |= new
+    return found
+
+
+def test_all_of_a_sandbox_is_gone_and_reaped_when_it_closes() -> None:
+    with sandbox.Sandbox("program", sandbox.Limits()) as running:
+        command = {"op": "load", "source": "import os\nfor _ in range(5): os.fork()", "cpu": 5.0, "wall": 5.0}
+        running.ask(command, 10.0)
+        inside = _below(running.process.pid)
+        assert len(inside) > 2
+    assert not any(Path("/proc", str(pid)).exists() for pid in inside)
+
+
+def test_a_spare_starts_fresh_and_goes_with_its_process() -> None:
+    case = Problem("x", [], (), ["assert f() == []"], ("code",))
+    source = "```python\nimport os\ndef f():\n    found = os.listdir('.')\n    open('x', 'w')\n    return found\n```"
+    with Grader(1) as grader:
+        assert [verdict.score for verdict in grader.grade([(source + " " * at, case) for at in range(4)])] == [1.0] * 4
+        inside = {pid for worker in grader.pids() for pid in _below(worker)}
+        assert inside
+    until = time.monotonic() + 5
+    while any(Path("/proc", str(pid), "exe").exists() for pid in inside) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(Path("/proc", str(pid), "exe").exists() for pid in inside)
 
 
 def test_nothing_is_left_written() -> None:
