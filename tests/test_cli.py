@@ -19,7 +19,7 @@ from tulu.errors import CheckpointError, DataError, RecipeError
 from tulu.resolve import Job
 
 STAGES = ["base", "sft", "dpo", "rm", "rlvr"]
-COMMANDS = ["sft", "dpo", "rm", "rlvr", "run", "evaluate", "rewardbench", "verify", "data", "recipes", "plan"]
+COMMANDS = ["sft", "dpo", "rm", "rlvr", "run", "evaluate", "rewardbench", "verify", "sample", "data", "recipes", "plan"]
 
 
 def call(*arguments: str) -> Result:

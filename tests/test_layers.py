@@ -24,7 +24,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
         *(f"reward_models.{name}" for name in ("ties", "sections", "items", "encoding", "scoring", "plain_scoring")),
         *("reward_models.best_of", "reward_models.answers", "reward_models.picking"),
     ),
-    ("base", "sft", "dpo", "rlvr", "evaluate", "data_report", "decontaminate", "verify", "reward_models.*"),
+    ("base", "sft", "dpo", "rlvr", "evaluate", "data_report", "decontaminate", "verify", "sample", "reward_models.*"),
     ("pipeline", "summary", "cluster"),
     ("cli", "cli_tools", "__main__"),
 )

@@ -241,6 +241,7 @@ def _complain(message: str) -> None:
 
 app.command()(cli_tools.rewardbench)
 app.command()(cli_tools.verify)
+app.command()(cli_tools.sample)
 app.command()(cli_tools.data)
 app.command()(cli_tools.recipes)
 app.command()(cli_tools.plan)

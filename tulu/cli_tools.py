@@ -1,4 +1,4 @@
-"""The commands of `tulu` that train nothing: rewardbench, verify, data, recipes, plan."""
+"""The commands of `tulu` that train nothing: rewardbench, verify, sample, data, recipes, plan."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -82,6 +82,49 @@ def verify(
     from tulu.verify import verify_file
 
     verify_file(name, source, target, mode, workers, unsafe_local=unsafe_local, reward_model=reward_model)
+
+
+def sample(
+    model: Annotated[str, typer.Argument(help="What answers: folder or hub name.")],
+    data: Annotated[list[str], typer.Option(help="Rows with prompts; may be given again.")],
+    n: Annotated[int, typer.Option(min=1, help="Answers per prompt.")] = 8,
+    reward_model: Annotated[str | None, typer.Option(help="Ranks the answers; under --verifier, the right ones.")] = None,
+    verifier: Annotated[str | None, typer.Option(help="Keeps what it scores above 0; own takes each row's.")] = None,
+    keep: Annotated[int, typer.Option(min=1, help="Most rows per prompt.")] = 1,
+    pairs: Annotated[bool, typer.Option("--pairs", help="Also write best against worst, for dpo and rm.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder of the result; default runs/sample/MODEL/DATA.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 512,
+    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 1.0,
+    top_p: Annotated[float, typer.Option(min=0.01, max=1, help="Share of the probability to sample from.")] = 1.0,
+    limit: Annotated[int | None, typer.Option(min=1, help="First prompts only; a larger one later goes on.")] = None,
+    template: Annotated[str, typer.Option(help="Chat template; default: the tokenizer's own.")] = "tokenizer",
+    engine: Annotated[Literal["auto", "transformers", "vllm"], typer.Option(help="What samples.")] = "auto",
+    batch: Annotated[int, typer.Option(min=1, help="Answers between two writes.")] = 256,
+    seed: Annotated[int, typer.Option(help="Of sampling.")] = 1,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over in a folder that already holds samples.")] = False,
+) -> None:
+    """Rejection sampling: the best of N answers to each prompt, as rows for sft, dpo and rm."""
+    from tulu import sample as sampling
+
+    options = sampling.Options(
+        data=tuple(data),
+        n=n,
+        reward_model=reward_model,
+        verifier=verifier,
+        keep=keep,
+        pairs=pairs,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        limit=limit,
+        template=template,
+        engine=engine,
+        batch=batch,
+        seed=seed,
+        out=out,
+        fresh=fresh,
+    )
+    sampling.sample(model, options)
 
 
 def data(
