@@ -26,7 +26,7 @@ from tulu.policy import (
     weights_digest,
 )
 from tulu.recipe import Lora
-from tulu.trunk import Trunk, disable_dropout
+from tulu.trunk import Read, Trunk, disable_dropout
 
 
 @contextmanager
@@ -50,8 +50,9 @@ class RewardModule(nn.Module):
         self.trunk = Trunk(classifier)
         self.score: nn.Linear = classifier.score  # type: ignore[assignment]
 
-    def forward(self, batch: Batch) -> Tensor:
-        hidden_CH = self.trunk(batch, read="last")
+    def forward(self, batch: Batch, read: Read = "last") -> Tensor:
+        """(C,) rewards of completions, or (N,) values of the states before their trained tokens."""
+        hidden_CH = self.trunk(batch, read)
         # Rewards that differ by less than bfloat16 resolves (4.01 and 4.0) would tie: the head works in float32.
         with torch.autocast(hidden_CH.device.type, enabled=False):
             rewards_C1 = nn.functional.linear(hidden_CH.to(_wide(hidden_CH)), self.score.weight.to(_wide(hidden_CH)))

@@ -89,6 +89,7 @@ rlvr:
   precision: fp32
 """
 STAGES = ("sft", "dpo", "rm", "rlvr")
+PPO = ("rlvr.advantage=gae", "rlvr.refill=false", "rlvr.reward_model=null", "rlvr.samples=1", "rlvr.prompts=12", "rlvr.kl=k1")
 
 
 def write_inputs(folder: Path) -> None:
@@ -147,7 +148,22 @@ def test_two_ranks_end_where_one_does(tiny_model: Callable[..., Path], tmp_path:
     tulu(2, tmp_path, "run", str(recipe_file(tmp_path, model, "two", (3, 3, 2))))
     for stage in STAGES:
         same_end(tmp_path, stage, load_file(model / "model.safetensors"))
+    ppo_too(tmp_path)
     resumes_to_the_same_bits(tmp_path)
+
+
+def ppo_too(folder: Path) -> None:
+    """Policy and value model under ZeRO-2, both from what one process had trained."""
+    runs = folder / "runs"
+    starts = (f"rlvr.start={runs}/one/dpo/model", f"rlvr.value={runs}/one/rm/model")
+    for processes, name in ((1, "one"), (2, "two")):
+        tulu(processes, folder, "rlvr", str(folder / f"{name}.yaml"), *PPO, *starts, f"name=ppo-{name}")
+    alone, together = weights(folder, "ppo-one", "rlvr"), weights(folder, "ppo-two", "rlvr")
+    start = load_file(runs / "one" / "dpo" / "model" / "model.safetensors")
+    assert max(float((alone[name] - start[name]).abs().max()) for name in alone) > 1e-2
+    assert max(float((alone[name] - together[name]).abs().max()) for name in alone) < 1e-6
+    one, two = metrics(folder, "ppo-one", "rlvr")[-1], metrics(folder, "ppo-two", "rlvr")[-1]
+    assert two["value_error"] == pytest.approx(one["value_error"], rel=1e-4)
 
 
 def same_end(folder: Path, stage: str, start: dict[str, Tensor]) -> None:

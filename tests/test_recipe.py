@@ -124,8 +124,9 @@ OLMO2 = {
         "seed": 9,
     },
     "rm": {"learning_rate": 3e-6, "batch": 256, "epochs": 1, "warmup": 0.0, "max_length": 2048, "adam_epsilon": 1e-5},
-    "rlvr": {"learning_rate": 3e-7, "batch": 248, "prompts": 31, "samples": 8, "steps": 200_000 // 248, "max_tokens": 2048}
-    | {"no_stop_score": -10, "reward_scale": 10, "temperature": 1, "updates": 4, "clip_low": 0.2, "clip_high": 0.2, "seed": 1},
+    "rlvr": {"learning_rate": 3e-7, "batch": 248, "prompts": 248, "samples": 1, "steps": 200_000 // 248, "max_tokens": 2048}
+    | {"no_stop_score": -10, "reward_scale": 10, "temperature": 1, "updates": 4, "clip_low": 0.2, "clip_high": 0.2, "seed": 1}
+    | {"advantage": "gae", "kl": "k1"},
 }
 
 

@@ -103,6 +103,15 @@ def command(stage: str, recipe: Path, runs: Path) -> list[str]:
     return [stage, str(recipe.with_name("base.yaml") if stage == "base" else recipe), "--runs", str(runs)]
 
 
+@pytest.fixture
+def ppo(recipe: Path, tiny_reward_model: Callable[..., Path]) -> Path:
+    """The same recipe with a value model beside the policy."""
+    written = yaml.safe_load(recipe.read_text())
+    written["rlvr"] |= {"advantage": "gae", "value": str(tiny_reward_model("olmo2")), "refill": False}
+    recipe.write_text(yaml.safe_dump(written))
+    return recipe
+
+
 def unbroken(stage: str, recipe: Path, runs: Path) -> Path:
     result = CliRunner().invoke(app, command(stage, recipe, runs), catch_exceptions=False)
     assert result.exit_code == 0, result.output
@@ -144,6 +153,10 @@ def test_killed_at_a_random_step(stage: str, recipe: Path, tmp_path: Path) -> No
     process.wait()
     assert not (broken / "tiny" / stage / "model").exists(), f"seed {seed}: killed too late to prove anything"
     same(stage, unbroken(stage, recipe, tmp_path / "whole"), unbroken(stage, recipe, broken))
+
+
+def test_ppo_killed_at_a_random_step(ppo: Path, tmp_path: Path) -> None:
+    test_killed_at_a_random_step("rlvr", ppo, tmp_path)
 
 
 @pytest.mark.parametrize("stage", ["sft", "rlvr"])

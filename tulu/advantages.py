@@ -28,7 +28,9 @@ ADVANTAGES: dict[str, Callable[[Tensor], Tensor]] = {"centred": centred, "standa
 
 
 def group_advantages(rewards_G: Tensor, mode: str, ddof: int = 0) -> Tensor:
-    """Advantages of one group by the recipe's name for them."""
+    """Advantages of one group by the recipe's name for them; under gae the rewards, which a value model will take apart."""
+    if mode == "gae":
+        return rewards_G
     if mode == "standard":
         return standard(rewards_G, ddof)
     return ADVANTAGES[mode](rewards_G)
@@ -41,11 +43,16 @@ def has_signal(rewards_G: Tensor) -> bool:
 
 
 def gae(rewards_T: Tensor, values_T: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
-    """Generalised advantages and returns of one completion (Schulman et al. 2015, arXiv 1506.02438)."""
-    advantages_T = torch.zeros_like(rewards_T)
-    running = rewards_T.new_zeros(())
-    for t in range(len(rewards_T) - 1, -1, -1):
-        next_value = values_T[t + 1] if t + 1 < len(values_T) else 0.0
-        running = rewards_T[t] + gamma * next_value - values_T[t] + gamma * lam * running
-        advantages_T[t] = running
-    return advantages_T, advantages_T + values_T
+    """Generalised advantages and returns of one completion (Schulman et al. 2015, arXiv 1506.02438).
+
+    values_T[t] is of the state before token t; nothing follows the last one.
+    """
+    rewards, values = rewards_T.tolist(), [*values_T.tolist(), 0.0]
+    advantages = [0.0] * len(rewards)
+    running = 0.0
+    # Plain numbers: a loop over a tensor's elements would start a kernel for every sum.
+    for t in reversed(range(len(rewards))):
+        running = rewards[t] + gamma * values[t + 1] - values[t] + gamma * lam * running
+        advantages[t] = running
+    advantages_T = torch.tensor(advantages, dtype=values_T.dtype)
+    return advantages_T, advantages_T + values_T.cpu()

@@ -232,6 +232,27 @@ def _rollouts(stage: Values, setting: Setting) -> Iterator[Mistake]:
         yield stage.mistake("minibatches", text)
 
 
+def _value_model(stage: Values, setting: Setting) -> Iterator[Mistake]:
+    gae = stage.advantage == "gae"
+    if stage.value is None:
+        if gae:
+            yield Mistake(
+                (stage.name, "value"), "missing; advantage gae (PPO) needs a value model, such as value: {}", shown=False
+            )
+        elif stage.samples == 1:
+            yield stage.mistake("samples", "one completion has nothing to be compared with; use 2 or more, or advantage: gae")
+        return
+    if not gae:
+        yield stage.mistake("value", f"advantage {stage.advantage} does not ask it; set advantage: gae, or remove it", "set")
+    if stage.samples == 1 and stage.refill:
+        yield stage.mistake("refill", "one completion never differs from its group: every prompt would be refilled; set false")
+    if stage.value.path is not None and (problem := judge_problem(stage.value.path)):
+        yield stage.mistake("value.path", problem, stage.value.path)
+    if stage.value.path is None and stage.value.released is None and setting.recipe.fields.get("rm") is None:
+        text = "missing; name a reward model that it begins as, or add an rm section that trains one"
+        yield Mistake((stage.name, "value", "path"), text, shown=False)
+
+
 def _lengths(stage: Values, setting: Setting) -> Iterator[Mistake]:
     if stage.max_prompt + stage.max_tokens > stage.max_length:
         text = f"max_prompt + max_tokens = {stage.max_prompt + stage.max_tokens} is more; raise it or lower one of them"
@@ -262,6 +283,6 @@ CHECKS: Mapping[str, tuple[Check, ...]] = {
     "sft": (*_TRAIN, _micro_loss),
     "dpo": _TRAIN,
     "rm": _TRAIN,
-    "rlvr": (_duration, _rollouts, _batch, _data, _start, _lora, _lengths, _judge, _verifier),
+    "rlvr": (_duration, _rollouts, _batch, _data, _start, _lora, _lengths, _value_model, _judge, _verifier),
     "evaluate": (_data, _judge, _best_of, _verifier, _task),
 }

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tulu.recipe import Base, Dpo, Evaluate, Judge, Lora, Recipe, RewardSignal, Rlvr, Rm, Section, Sft, Source, TrainStage
+from tulu.recipe import Base, Dpo, Evaluate, Judge, Lora, Recipe, RewardSignal, Rlvr, Rm, Section, Sft, Source, TrainStage, Value
 
 SECTIONS: Mapping[str, type[Section]] = {
     "The recipe": Recipe,
@@ -19,6 +19,7 @@ SECTIONS: Mapping[str, type[Section]] = {
     "lora": Lora,
     "A reward model (evaluate.reward_model, rlvr.reward_model)": Judge,
     "rlvr.reward_model, besides": RewardSignal,
+    "rlvr.value, the value model of PPO": Value,
 }
 """Headings of the tables, in order."""
 

@@ -148,3 +148,13 @@ def grpo_loss(
     if weight_N is not None:
         loss_N = loss_N * weight_N
     return loss_N.sum(), metrics
+
+
+def value_loss(values_N: Tensor, old_N: Tensor, returns_N: Tensor, clip: float, weight_N: Tensor | None = None) -> Loss:
+    """½ · max((V - R)², (V_clip - R)²) with V_clip = V_old + clip(V - V_old, ±clip), summed over tokens (PPO, as in
+    open-instruct, ppo_vllm_thread_ray_gtrl.py @ bac93931^)."""
+    clipped_N = old_N + (values_N - old_N).clamp(-clip, clip)
+    free_N, held_N = (values_N - returns_N).square(), (clipped_N - returns_N).square()
+    loss_N = 0.5 * torch.maximum(free_N, held_N)
+    metrics: Metrics = {"value_error": mean_metric(free_N), "value_clipped": mean_metric((held_N > free_N).float())}
+    return (loss_N if weight_N is None else loss_N * weight_N).sum(), metrics

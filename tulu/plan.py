@@ -129,26 +129,28 @@ def memory(stage: TrainStage, size: Size, processes: int) -> dict[str, float]:
 
     Weights, gradients and AdamW's two moments are float32: 4, 4 and 8 bytes a trained parameter, plus 2 for the bf16
     copy of the forward pass; ZeRO 1 divides the moments over processes, 2 also the gradients, 3 also the weights.
-    A frozen reference (RLVR with beta above 0) is another 4. With LoRA about 2 % of the parameters are trained.
+    A frozen reference (RLVR with beta above 0) is another 4. With LoRA about 2 % of the parameters are trained. PPO's
+    value model, taken to be as large as the policy, has weights, gradients, moments and activations of its own.
     Activations of a row: 8 hidden + 2 kv + 4 feed-forward values a token and layer (what a gated block keeps for its
     backward pass, attention scores excepted: neither SDPA nor varlen attention stores them); with gradient
     checkpointing one hidden vector a token and layer, and one layer in full.
     """
     element = 2 if stage.precision == "bf16" else 4
     trained = size.parameters * (0.02 if stage.lora else 1.0)
+    models = 2 if isinstance(stage, Rlvr) and stage.value is not None else 1
     shard = {"moments": 1, "gradients": 2, "weights": 3}
     over = {what: processes if stage.zero >= least else 1 for what, least in shard.items()}
     held = {
-        "weights": (4 + (2 if element == 2 else 0)) * size.parameters / over["weights"],
-        "gradients": 4 * trained / over["gradients"],
-        "moments": 8 * trained / over["moments"],
+        "weights": models * (4 + (2 if element == 2 else 0)) * size.parameters / over["weights"],
+        "gradients": models * 4 * trained / over["gradients"],
+        "moments": models * 8 * trained / over["moments"],
     }
     if isinstance(stage, Rlvr) and stage.beta > 0:
         held["reference"] = 4 * size.parameters / over["weights"]
     if size.layers:
         block = 8 * size.hidden + 2 * size.kv + 4 * size.feed_forward
         kept = size.layers * size.hidden + block if stage.gradient_checkpointing else size.layers * block
-        held["activations"] = float(element * stage.row_tokens * kept)
+        held["activations"] = float(models * element * stage.row_tokens * kept)
     return held
 
 
@@ -156,14 +158,15 @@ def flops_per_token(stage: TrainStage, size: Size) -> float:
     """FLOPs of training on one token, attention scores left out.
 
     6 N: 2 forward and 4 backward (Kaplan et al. 2020, arXiv 2001.08361 §2.1); 2 more to recompute under gradient
-    checkpointing; 2 for a reference pass of DPO or of RLVR with beta above 0; 2 to sample in RLVR.
+    checkpointing; 2 for a reference pass of DPO or of RLVR with beta above 0; 2 to sample in RLVR; PPO trains twice as much.
     """
     factor = 6.0 + (2.0 if stage.gradient_checkpointing else 0.0)
     name = type(stage).__name__
     if name == "Dpo" and stage.model_dump()["loss"] != "simpo":
         factor += 2.0
     if isinstance(stage, Rlvr):
-        factor = factor * stage.updates + 2.0 + (2.0 if stage.beta > 0 else 0.0)
+        factor *= stage.updates * (1.0 if stage.value is None else 2.0)
+        factor += 2.0 + (2.0 if stage.beta > 0 else 0.0)
     return factor * size.active
 
 

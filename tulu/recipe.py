@@ -14,15 +14,17 @@ from tulu.recipe_parts import (
     NonNegative,
     OneJudge,
     OneSignal,
+    OneValue,
     Probability,
     RewardSignal,
     Section,
     Source,
     Sources,
     Texts,
+    Value,
 )
 
-__all__ = ["Judge", "Lora", "RewardSignal", "Section", "Source", "Sources"]
+__all__ = ["Judge", "Lora", "RewardSignal", "Section", "Source", "Sources", "Value"]
 
 
 class TrainStage(Section):
@@ -127,8 +129,8 @@ class Rlvr(TrainStage):
     """A learned score beside the verifiers, or alone in rows whose only verifier is reward_model; a path, or a section."""
     prompts: PositiveInt
     """Prompts of one step; batch = prompts × samples."""
-    samples: Annotated[int, Field(ge=2)]
-    """Completions per prompt."""
+    samples: PositiveInt
+    """Completions per prompt; 1 only where a value model is what they are compared with."""
     max_prompt: PositiveInt
     """Most prompt tokens; longer prompts are left out and counted."""
     max_tokens: PositiveInt
@@ -141,8 +143,10 @@ class Rlvr(TrainStage):
     """What samples: auto is vllm where it is installed and there is a GPU, else transformers in this process."""
     max_staleness: Literal[0] = 0
     """Optimizer steps a rollout may lag behind the learner; 0 is on-policy."""
-    advantage: Literal["standard", "centred", "loo"] = "centred"
-    """standard (s-μ)/σ, centred s-μ, loo s minus the mean of the others."""
+    advantage: Literal["standard", "centred", "loo", "gae"] = "centred"
+    """standard (s-μ)/σ, centred s-μ, loo s minus the mean of the others; gae is PPO: against `value`, token by token."""
+    value: OneValue = None
+    """The value model of gae, trained beside the policy; a path, or a section."""
     ddof: Literal[0, 1] = 0
     """Of the standard deviation in standard: 1 in Tülu 3.1's code, 0 in grpo_fast."""
     reward_scale: PositiveFloat = 10.0
@@ -166,7 +170,7 @@ class Rlvr(TrainStage):
     kl: Literal["k1", "k2", "k3", "k4"] = "k3"
     """KL estimator, by its name."""
     beta: NonNegative = 0.0
-    """Weight of the KL term to the starting model; 0 keeps no reference."""
+    """Weight of the KL term to the starting model: in the loss, or for gae in every token's reward; 0 keeps no reference."""
     ratio_cap: PositiveFloat | None = 2.0
     """Cap of the truncated importance ratio learner/sampler; null does not correct."""
 

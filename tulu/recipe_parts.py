@@ -95,6 +95,27 @@ class RewardSignal(Judge):
     """all rows, or only those whose verifiers name reward_model."""
 
 
+class Value(Section):
+    """The value model of PPO: a reward model whose scalar head is read at every token."""
+
+    path: str | None = None
+    """Reward model that it begins as: a folder or a hub name; default: the one of this recipe's rm stage, else `released`."""
+    released: str | None = None
+    """The published reward model that it begins as where this recipe's rm stage has trained none."""
+    revision: str | None = None
+    """Commit or tag of either on the hub."""
+    coefficient: PositiveFloat = 0.1
+    """Weight of its loss beside the policy's (vf_coef)."""
+    clip: PositiveFloat = 0.2
+    """Furthest that it moves within a step from what it said of the rollouts before (cliprange_value)."""
+    gamma: Probability = 1.0
+    """Discount of later rewards."""
+    lam: Probability = 0.95
+    """λ of generalised advantages: 1 trusts what came, 0 the value model."""
+    whiten: bool = True
+    """Advantages of a step to mean 0 and variance 1, over all tokens and processes."""
+
+
 def _as_path(value: object) -> object:
     """A path alone, so that `evaluate.reward_model=PATH` works on the command line."""
     return {"path": value} if isinstance(value, str) else value
@@ -102,3 +123,4 @@ def _as_path(value: object) -> object:
 
 OneJudge = Annotated[Judge | None, BeforeValidator(_as_path, json_schema_input_type=Judge | str | None)]
 OneSignal = Annotated[RewardSignal | None, BeforeValidator(_as_path, json_schema_input_type=RewardSignal | str | None)]
+OneValue = Annotated[Value | None, BeforeValidator(_as_path, json_schema_input_type=Value | str | None)]

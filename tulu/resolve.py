@@ -106,6 +106,8 @@ def override(located: Located, overrides: Sequence[str]) -> list[Mistake]:
         for name, section in located.value.items():
             if isinstance(section, dict) and f"{name}.released" not in keys:
                 section.pop("released", None)
+            if isinstance(section, dict) and isinstance(section.get("value"), dict) and f"{name}.value.released" not in keys:
+                section["value"].pop("released", None)
         if "revision" not in keys:
             located.value.pop("revision", None)
         if not any(key == "base" or key.startswith("base.") for key in keys):

@@ -12,16 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tulu.actor_critic import ActorCritic, token_advantages
 from tulu.batch import Batch, pack
 from tulu.chat import template_hash
 from tulu.data import problems
 from tulu.errors import EngineError, RecipeError
 from tulu.grading import Grader, split
-from tulu.losses import Loss, grpo_loss, kl_estimate, mean_metric, truncated_ratio
+from tulu.losses import Loss, grpo_loss, kl_estimate, mean_metric, truncated_ratio, value_loss
 from tulu.parallel import Parallel, gathered, unsharded
 from tulu.policy import Policy, load_tokenizer
 from tulu.progress import Progress
-from tulu.recipe import Rlvr
+from tulu.recipe import Rlvr, Value
 from tulu.resolve import Job, section_of, world_size
 from tulu.reward_models.answers import RewardGrader
 from tulu.rollout.engine import EngineSpec, choose, make_engine
@@ -59,11 +60,12 @@ def run(job: Job) -> Path:
         lora=stage.lora,
         gradient_checkpointing=stage.gradient_checkpointing,
     )
-    run.pin(
-        data=asked.digest, start=policy.digest(), template=template_hash(tokenizer), **({"judge": judge.digest} if judge else {})
-    )
+    critic = ActorCritic.load(policy, stage, job.folder.parent / "rm" / "model")
+    facts = {"judge": judge.digest} if judge else {}
+    facts |= {"value": critic.value.digest()} if critic else {}
+    run.pin(data=asked.digest, start=policy.digest(), template=template_hash(tokenizer), **facts)
     reference = starting_point(policy, run.start, stage, job.recipe.template)
-    learner = Learner(policy, stage, parallel)
+    learner = Learner(critic or policy, stage, parallel)
     state = run.resume()
 
     spec = EngineSpec(run.start, stage.max_prompt + stage.max_tokens, stage.precision)
@@ -72,7 +74,7 @@ def run(job: Job) -> Path:
         engine.sync(policy.weights(), run.step)
         with Grader() as grader:
             sampler = Sampler(engine, grader, policy.tokenizer, asked, stage, parallel, judge)
-            train(learner, policy, reference, sampler, stage, run, state.get("drawn", 0))
+            train(learner, policy, critic, reference, sampler, stage, run, state.get("drawn", 0))
     finally:
         engine.close()
     return run.finish(policy.save, problems=len(asked))
@@ -107,9 +109,16 @@ def starting_point(policy: Policy, start: str, stage: Rlvr, template: str) -> Re
 
 
 def train(
-    learner: Learner, policy: Policy, reference: Reference | None, sampler: Sampler, stage: Rlvr, run: Run, drawn: int
+    learner: Learner,
+    policy: Policy,
+    critic: ActorCritic | None,
+    reference: Reference | None,
+    sampler: Sampler,
+    stage: Rlvr,
+    run: Run,
+    drawn: int,
 ) -> None:
-    """Synchronous GRPO: every step samples with the weights that the step before left."""
+    """Synchronous GRPO, or with a critic PPO: every step samples with the weights that the step before left."""
     parallel = learner.parallel
     total = stage.steps or max(1, math.ceil(len(sampler.problems) * (stage.epochs or 1.0) / stage.prompts))
     with run.interruptible(), Progress("rlvr", total, run.step, parallel.is_main) as progress:
@@ -120,7 +129,7 @@ def train(
             rollouts = sampler.collect(drawn)
             sampled = time.monotonic()
             run.journal("graded", step=index + 1, first=drawn, rows=[rollout.problem.id for rollout in rollouts.seen])
-            metrics = learn(learner, policy, reference, rollouts, stage)
+            metrics = learn(learner, policy, critic, reference, rollouts, stage)
             sampler.engine.sync(policy.weights(), index + 1)
 
             drawn, run.step = rollouts.drawn, index + 1
@@ -137,20 +146,37 @@ def train(
             run.stop_if_interrupted(run.step, drawn=drawn)
 
 
-def learn(learner: Learner, policy: Policy, reference: Reference | None, rollouts: Collected, stage: Rlvr) -> dict[str, float]:
+def learn(
+    learner: Learner,
+    policy: Policy,
+    critic: ActorCritic | None,
+    reference: Reference | None,
+    rollouts: Collected,
+    stage: Rlvr,
+) -> dict[str, float]:
     """The optimizer steps of one step's rollouts; the metrics of the last one. Raises EngineError on a mismatch of weights."""
     parallel = learner.parallel
     groups = [rollout.trained(stage.mask_truncated) for rollout in rollouts.kept]
     spare = spare_row(rollouts, stage)
     parts = [
-        carry(policy, reference, rows(groups[part :: stage.minibatches], stage), spare, stage, parallel)
+        carry(policy, critic, reference, rows(groups[part :: stage.minibatches], stage), spare, stage, parallel)
         for part in range(stage.minibatches)
     ]
+    if stage.value is not None:
+        parts = token_advantages(parts, stage, stage.value, parallel)
+
+    def objective(batch: Batch) -> Loss:
+        if critic is None or stage.value is None:
+            logps_N, entropy_N = policy.logps(batch, stage.temperature, entropy=True)
+            return policy_loss(logps_N, entropy_N, batch, stage)
+        logps_N, entropy_N, values_N = critic(batch, stage.temperature)
+        return critic_loss(policy_loss(logps_N, entropy_N, batch, stage), values_N, batch, stage)
+
     metrics: dict[str, float] = {}
     for _ in range(stage.updates):
         for part in parts:
             if parallel.largest(len(part)):
-                metrics = step(learner, part, lambda batch: policy_loss(policy, batch, stage), normaliser(stage), spare)
+                metrics = step(learner, part, objective, normaliser(stage), spare)
     if metrics.get("mismatch", 0.0) > MISMATCH_LIMIT:
         raise EngineError(
             f"learner and engine disagree by {metrics['mismatch']:.2f} nats a token: they do not hold the same weights\n"
@@ -174,12 +200,18 @@ def spare_row(rollouts: Collected, stage: Rlvr) -> Batch | None:
 
 @torch.no_grad()
 def carry(
-    policy: Policy, reference: Reference | None, part: list[Batch], spare: Batch | None, stage: Rlvr, parallel: Parallel
+    policy: Policy,
+    critic: ActorCritic | None,
+    reference: Reference | None,
+    part: list[Batch],
+    spare: Batch | None,
+    stage: Rlvr,
+    parallel: Parallel,
 ) -> list[Batch]:
-    """The rows with the log-probs that must not move while they are trained: the policy's own before several updates
-    (after a single one the ratio is 1 by definition), and the reference's."""
+    """The rows with what must not move while they are trained: the policy's own log-probs before several updates (after
+    a single one the ratio is 1 by definition), the reference's, and the values of the critic."""
     several = stage.minibatches * stage.updates > 1
-    if not several and reference is None:
+    if not several and reference is None and critic is None:
         return part
     carried = []
     for index in range(parallel.largest(len(part))):
@@ -187,7 +219,9 @@ def carry(
         if batch is None:
             raise ValueError("a process without a row of its own needs a spare one")
         values = dict(batch.token_values)
-        if several:
+        if critic is not None:
+            values["old"], _, values["value"] = critic(batch, stage.temperature)
+        elif several:
             values["old"] = policy.logps(batch, stage.temperature)
         if reference is not None:
             values["reference"] = reference(batch)
@@ -195,9 +229,8 @@ def carry(
     return carried[: len(part)]
 
 
-def policy_loss(policy: Policy, batch: Batch, stage: Rlvr) -> Loss:
-    """The recipe's GRPO loss over a batch that carries advantages and the sampler's log-probs."""
-    logps_N, entropy_N = policy.logps(batch, stage.temperature, entropy=True)
+def policy_loss(logps_N: Tensor, entropy_N: Tensor, batch: Batch, stage: Rlvr) -> Loss:
+    """The recipe's policy loss over a batch that carries advantages, of completions or of tokens, and the sampler's log-probs."""
     old_N = batch.token_values.get("old", logps_N.detach())
     sampler_N = batch.token_values["sampler"]
     correction_N = truncated_ratio(old_N, sampler_N, stage.ratio_cap) if stage.ratio_cap else None
@@ -208,15 +241,32 @@ def policy_loss(policy: Policy, batch: Batch, stage: Rlvr) -> Loss:
     loss, metrics = grpo_loss(
         logps_N,
         old_N,
-        batch.values["advantage"][batch.owner_N],
+        batch.token_values.get("advantage", batch.values["advantage"][batch.owner_N]),
         clip_low=stage.clip_low,
         clip_high=stage.clip_high,
-        weight_N=1 / batch.lengths_C[batch.owner_N] if stage.denominator == "sequence" else None,
+        weight_N=share(batch, stage),
         correction_N=correction_N,
         kl_N=kl if "reference" in batch.token_values else None,
         beta=stage.beta,
     )
-    return loss, {**metrics, "entropy": mean_metric(entropy_N), "mismatch": mean_metric((old_N - sampler_N).abs())}
+    metrics |= {"entropy": mean_metric(entropy_N), "mismatch": mean_metric((old_N - sampler_N).abs())}
+    if "kl" in batch.token_values:  # taken off the rewards, not added to the loss
+        metrics["kl"] = mean_metric(batch.token_values["kl"])
+    return loss, metrics
+
+
+def critic_loss(policy: Loss, values_N: Tensor, batch: Batch, stage: Rlvr) -> Loss:
+    """The policy's loss and, weighed by the recipe, the value model's."""
+    value = stage.value or Value()
+    # A spare row has neither: it is trained at weight 0.
+    old_N, returns_N = (batch.token_values.get(name, values_N.detach()) for name in ("value", "returns"))
+    loss, metrics = value_loss(values_N, old_N, returns_N, value.clip, share(batch, stage))
+    return policy[0] + value.coefficient * loss, {**policy[1], **metrics}
+
+
+def share(batch: Batch, stage: Rlvr) -> Tensor | None:
+    """(N,) what a token counts in its sequence; None where all count alike."""
+    return 1 / batch.lengths_C[batch.owner_N] if stage.denominator == "sequence" else None
 
 
 def normaliser(stage: Rlvr) -> Normaliser:
