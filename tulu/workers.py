@@ -6,7 +6,9 @@ and Ray tasks use it alike. A process that misses a deadline is killed and start
 
 import contextlib
 import json
+import mmap
 import os
+import select
 import selectors
 import socket
 import subprocess
@@ -24,14 +26,18 @@ from tulu.verifiers.contract import Case, Mode
 from tulu.verifiers.registry import find
 from tulu.worker import receive, send
 
-_BOOT = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from tulu.worker import main; main(int(sys.argv[2]), {}, {})"
+_BOOT = (
+    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from tulu.worker import main; "
+    "main(int(sys.argv[2]), int(sys.argv[3]), {}, {})"
+)
 _LOADING_SECONDS = 120.0
 """Longest time a fresh process may take to import a family of verifiers."""
 _LIFETIME = 2000
 """Symbolic cases after which a process is replaced: sympy's caches grow for ever."""
 _LIGHT = 0.01
 """What any other case counts."""
-_CHUNK = 32
+_CHUNK, _FIRST_CHUNK = 128, 32
+_CHUNK_SECONDS = 0.03
 _TRANSFER_SECONDS = 5.0
 _START_FAILURES = 3
 _TICK = 1.0 / os.sysconf("SC_CLK_TCK")
@@ -46,7 +52,6 @@ class Task:
     case: Case
     future: "Future[Verdict]" = field(default_factory=Future)
     deaths: int = 0
-    started: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
     """From the moment a process took it up to its verdict."""
 
@@ -57,12 +62,20 @@ class _Process:
 
     popen: "subprocess.Popen[bytes]"
     connection: socket.socket
+    waiting: mmap.mmap
+    """How many verdicts wait in the process to be sent: the case after those is under way."""
     given: deque[Task] = field(default_factory=deque)
     loaded: set[str] = field(default_factory=set)
     ready: bool = False
+    started: float = 0.0
+    """When it took up the first of those, to within the few milliseconds after which it tells of verdicts."""
     age: float = 0.0
     expires: float = 0.0
     cpu_before: float = 0.0
+
+    def under_way(self) -> Task:
+        """The task that the process is at."""
+        return self.given[min(self.waiting[0], len(self.given) - 1)]
 
     def cpu(self) -> float:
         """CPU seconds used so far; 0 where the process is gone."""
@@ -86,6 +99,8 @@ class Workers:
         self._wake, self._woken = socket.socketpair()
         self._closing = False
         self._failures = 0
+        self._pace: dict[str, float] = {}
+        """Seconds that a verdict of each family took of late."""
 
     def submit(self, tasks: list[Task]) -> None:
         """Queues tasks; their futures get a verdict each, whatever happens."""
@@ -144,7 +159,9 @@ class Workers:
                     return
                 self._start()
                 continue
-            size = max(1, min(_CHUNK, len(self._queue) // (2 * self._count)))
+            # As many as take a few hundredths of a second: fewer messages for cheap ones, nobody waits behind costly ones.
+            pace = self._pace.get(self._queue[0].name, _CHUNK_SECONDS / _FIRST_CHUNK)
+            size = max(1, min(_CHUNK, int(_CHUNK_SECONDS / pace), len(self._queue) // (2 * self._count)))
             with self._lock:
                 chunk = [self._queue.popleft() for _ in range(size)]
             idle.given.extend(chunk)
@@ -156,29 +173,33 @@ class Workers:
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
+        shared = os.memfd_create("waiting")
+        os.ftruncate(shared, 1)
+        waiting = mmap.mmap(shared, 1)
         with theirs:
             # A thread of numerical libraries per worker would only fight for the same cores.
             environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
             boot = _BOOT.format(self._memory_mb, self._deadline)
             popen = subprocess.Popen(
-                [sys.executable, "-c", boot, json.dumps(sys.path), str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
+                [sys.executable, "-c", boot, json.dumps(sys.path), str(theirs.fileno()), str(shared)],
+                pass_fds=[theirs.fileno(), shared],
                 stdin=subprocess.DEVNULL,
                 env=environment,
             )
+        os.close(shared)
         # A stopped process must not stop the dispatcher, and with it everyone's verdicts.
         ours.settimeout(_TRANSFER_SECONDS)
-        process = _Process(popen, ours, expires=time.monotonic() + _LOADING_SECONDS)
+        process = _Process(popen, ours, waiting, expires=time.monotonic() + _LOADING_SECONDS)
         self._processes.append(process)
         self._selector.register(ours, selectors.EVENT_READ, process)
 
     def _restart_clock(self, process: _Process) -> None:
         if process.given:
             task = process.given[0]
-            task.started = time.monotonic()
+            process.started = time.monotonic()
             verifier = find(task.name)
             deadline = verifier.deadline or self._deadline
-            process.expires = task.started + (deadline if task.name in process.loaded else _LOADING_SECONDS)
+            process.expires = process.started + (deadline if task.name in process.loaded else _LOADING_SECONDS)
             # Read only where it decides: /proc costs as much as a cheap verdict.
             process.cpu_before = process.cpu() if verifier.cpu_seconds else 0.0
 
@@ -196,9 +217,12 @@ class Workers:
             process.ready, self._failures = True, 0
             return
         process.loaded.add(process.given[0].name)
-        if answer is not None:
-            process.age += 1 if find(process.given[0].name).cpu_seconds else _LIGHT
-            _resolve(process.given.popleft(), answer)
+        name = process.given[0].name
+        weight = 1 if find(name).cpu_seconds else _LIGHT
+        for verdict, seconds in answer or ():
+            process.age += weight
+            self._pace[name] = 0.9 * self._pace.get(name, seconds) + 0.1 * seconds + 1e-6
+            _resolve(process.given.popleft(), verdict, seconds)
         self._restart_clock(process)
         if not process.given and process.age >= _LIFETIME:
             self._kill(process)
@@ -209,37 +233,44 @@ class Workers:
             if not process.ready:
                 self._died(process)
                 continue
-            task = process.given.popleft()
+            if select.select([process.connection], [], [], 0)[0]:
+                # Its verdict came while others were looked at.
+                continue
+            task = process.under_way()
+            process.given.remove(task)
             verifier, used = find(task.name), process.cpu() - process.cpu_before
             granted = verifier.cpu_seconds
             self._kill(process)
             if granted is not None and used >= granted and task.name in process.loaded:
                 # Stuck where no signal reaches, computing what the completion asked for.
-                _resolve(task, Verdict(0.0, detail="costs more CPU than an answer is granted"))
+                verdict = Verdict(0.0, detail="costs more CPU than an answer is granted")
             else:
-                _resolve(task, Verdict(None, "timeout", f"no verdict within {verifier.deadline or self._deadline:g} s"))
+                verdict = Verdict(None, "timeout", f"no verdict within {verifier.deadline or self._deadline:g} s")
+            _resolve(task, verdict, now - process.started)
 
     def _died(self, process: _Process) -> None:
-        """A process that ended by itself: its first task is tried once more, elsewhere."""
+        """A process that ended by itself: the task it was at is tried once more, elsewhere."""
+        task = process.under_way() if process.given else None
         self._kill(process)
         code = process.popen.returncode
         if not process.ready:
             self._failures += 1
             if self._failures >= _START_FAILURES:
                 self._fail_all(f"grading processes cannot start (exit code {code}); see standard error")
-        elif process.given:
-            task = process.given[0]
+        elif task is not None:
             task.deaths += 1
             if task.deaths > 1:
                 with self._lock:
                     self._queue.remove(task)
-                _resolve(task, Verdict(None, "error", f"the grading process died twice (exit code {code})"))
+                verdict = Verdict(None, "error", f"the grading process died twice (exit code {code})")
+                _resolve(task, verdict, time.monotonic() - process.started)
 
     def _kill(self, process: _Process) -> None:
         """Ends a process; what it was given waits again, first in line."""
         self._processes.remove(process)
         self._selector.unregister(process.connection)
         process.connection.close()
+        process.waiting.close()
         with contextlib.suppress(ProcessLookupError):
             process.popen.kill()
         process.popen.wait()
@@ -252,11 +283,11 @@ class Workers:
             self._queue.clear()
         self._failures = 0
         for task in left:
-            _resolve(task, Verdict(None, "error", detail))
+            _resolve(task, Verdict(None, "error", detail), 0.0)
 
 
-def _resolve(task: Task, verdict: Verdict) -> None:
-    task.seconds = time.monotonic() - task.started
+def _resolve(task: Task, verdict: Verdict, seconds: float) -> None:
+    task.seconds = seconds
     # A caller that was cancelled has no use for its verdict.
     if task.future.set_running_or_notify_cancel():
         task.future.set_result(verdict)
