@@ -30,7 +30,7 @@ class BestOf:
     picked: Figure
     """Accuracy of the reward model's pick; Wilson's interval."""
     single: Figure
-    """Mean accuracy of one answer; bootstrap over problems."""
+    """Mean accuracy of one answer; Wilson's interval over the problems, wide rather than narrow."""
     oracle: Figure
     """Accuracy of the best answer (pass@N); Wilson's interval."""
     gain: Figure
@@ -73,7 +73,7 @@ def best_of_figures(found: Sequence[Candidates], n: int, seed: int) -> BestOf:
         n=n,
         problems=len(usable),
         picked=Figure(_mean(picked), wilson(_mean(picked), len(usable))),
-        single=Figure(_mean(single), bootstrap_mean(single, seed)),
+        single=Figure(_mean(single), wilson(_mean(single), len(usable))),
         oracle=Figure(_mean(oracle), wilson(_mean(oracle), len(usable))),
         gain=Figure(_mean(gains), bootstrap_mean(gains, seed)),
         curve=curve,

@@ -109,6 +109,14 @@ def test_wrong_options(place: Path, tiny_reward_model: Callable[..., Path], chan
     assert not (place / "out").exists()
 
 
+def test_a_reward_model_answers_nothing(place: Path, tiny_reward_model: Callable[..., Path]) -> None:
+    judge = tiny_reward_model("olmo2")
+    for words in (arguments(judge, judge), ["sample", str(judge), "--data", "rows.jsonl", "--verifier", "exact"]):
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 2, result.output
+        assert f"{judge} is a reward model, which scores answers and gives none" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [

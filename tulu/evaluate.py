@@ -13,7 +13,7 @@ from tulu.data import problems
 from tulu.errors import RecipeError
 from tulu.files import write_atomic
 from tulu.intervals import wilson
-from tulu.names import judge_problem
+from tulu.names import judge_problem, policy_problem
 from tulu.policy import load_tokenizer
 from tulu.recipe import Evaluate, Source
 from tulu.resolve import Job, section_of
@@ -116,6 +116,8 @@ def answer_all(model: str, settings: Evaluate, template: str, folder: Path, fres
 
     An evaluation that was killed goes on where it stopped; one that finished, or had other settings, starts over.
     """
+    if problem := policy_problem(model):
+        raise RecipeError(f"{model} {problem}")
     tokenizer = load_tokenizer(model, template)
     asked, digest = task_problems(settings, tokenizer)
     params = SamplingParams(settings.max_tokens, settings.temperature, seed=settings.seed)

@@ -7,6 +7,8 @@ from pathlib import Path
 from tulu.mistakes import nearest
 
 DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
+CLASSIFIER = "ForSequenceClassification"
+"""What the names of architectures with a scalar head end in."""
 HUB_NAME = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
 
 
@@ -51,14 +53,28 @@ def model_problem(name: str) -> str | None:
 
 def judge_problem(name: str) -> str | None:
     """What is wrong with the name of a reward model, as far as can be told without loading it."""
-    problem = model_problem(name)
-    config = Path(name) / "config.json"
-    if problem is not None or not config.is_file():
+    if (problem := model_problem(name)) is not None:
         return problem
-    try:
-        kinds = json.loads(config.read_text(encoding="utf-8")).get("architectures") or ["nothing"]
-    except (ValueError, AttributeError):
-        return "its config.json is not a model's; name a folder that `tulu rm` or save_pretrained wrote"
-    if any(str(kind).endswith("ForSequenceClassification") for kind in kinds):
+    kind = _architecture(name)
+    if kind is None or kind.endswith(CLASSIFIER):
         return None
-    return f"is no reward model: its config.json says {kinds[0]}; name one that `tulu rm` trained (.../rm/model)"
+    return f"is no reward model: its config.json says {kind}; name one that `tulu rm` trained (.../rm/model)"
+
+
+def policy_problem(name: str) -> str | None:
+    """Why a model cannot answer, as far as can be told without loading it: transformers would give it a random head."""
+    if (_architecture(name) or "").endswith(CLASSIFIER):
+        return "is a reward model, which scores answers and gives none; name the model that is to answer"
+    return None
+
+
+def _architecture(name: str) -> str | None:
+    """The first architecture that a folder's config.json says; None where there is none to read."""
+    config = Path(name) / "config.json"
+    if not config.is_file():
+        return None
+    try:
+        kinds = json.loads(config.read_text(encoding="utf-8")).get("architectures")
+    except (ValueError, AttributeError):
+        return "nothing that can be read"
+    return str((kinds or ["nothing"])[0])

@@ -19,7 +19,7 @@ from tulu.data import problems
 from tulu.errors import RecipeError, TuluError
 from tulu.files import write_atomic
 from tulu.manifest import environment
-from tulu.names import judge_problem, source_problem
+from tulu.names import judge_problem, policy_problem, source_problem
 from tulu.policy import from_pretrained, load_tokenizer
 from tulu.recipe import Judge, Source
 from tulu.resolve import world_size
@@ -71,7 +71,7 @@ def sample(model: str, options: Options) -> Path:
     samples.jsonl grows as answers come, so a command that was killed goes on where it stopped, and another choice of rows
     (--keep, --pairs, --limit) samples nothing again.
     """
-    check(options)
+    check(model, options)
     tokenizer = load_tokenizer(model, options.template)
     sources = [Source(name=name, fraction=1.0) for name in options.data]
     verifier = REWARD_MODEL if options.verifier is None else None if options.verifier == OWN else options.verifier
@@ -88,7 +88,8 @@ def sample(model: str, options: Options) -> Path:
         "n": options.n,
         **{name: asdict(params)[name] for name in ("max_tokens", "temperature", "top_p", "seed")},
     }
-    folder = options.out or Path("runs", "sample", model.strip("/").replace("/", "-"), Path(options.data[0]).name.split(".")[0])
+    rows = Path(options.data[0]).name.split(".")[0].replace(":", "-")
+    folder = options.out or Path("runs", "sample", model.strip("/").replace("/", "-"), rows)
     samples = Samples(folder / "samples.jsonl", settings)
     if changed := samples.open(options.fresh):
         listed = "\n  ".join(changed)
@@ -103,8 +104,10 @@ def sample(model: str, options: Options) -> Path:
     return finish(folder, found, options, {"model": model, "settings": settings})
 
 
-def check(options: Options) -> None:
+def check(model: str, options: Options) -> None:
     """RecipeError where options contradict each other, or name what is not there."""
+    if problem := policy_problem(model):
+        raise RecipeError(f"{model} {problem}")
     if options.reward_model is None and options.verifier is None:
         raise RecipeError(
             "nothing tells good answers from bad ones; give --reward-model RM, --verifier NAME (own: each row's), or both"
