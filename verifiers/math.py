@@ -11,7 +11,7 @@ from typing import Any
 from tulu.types import Verdict
 from tulu.verifiers import math_fast, math_symbolic
 from tulu.verifiers.contract import UNDECIDED, Case, GoldError, Verifier, gold_text, gold_texts, right, shorten
-from tulu.verifiers.math_answer import agrees, extract, refused, tidy, without_name
+from tulu.verifiers.math_answer import ANSWER_LIMIT, agrees, extract, refused, tidy, without_name
 from tulu.verifiers.math_upstream import candidates, same_string, strict_candidates
 
 _CPU_SECONDS = 2.0
@@ -41,8 +41,14 @@ def quick(case: Case) -> Verdict:
     raw = extract(case.completion)
     if raw is None or not raw.strip():
         return Verdict(0.0, detail="no answer")
+    golds = tuple(_golds(case.gold))
+    # The answers of a group repeat.
+    return _settled(raw, golds) if len(raw) <= ANSWER_LIMIT else _settle(raw, golds)
+
+
+def _settle(raw: str, golds: tuple[str, ...]) -> Verdict:
     answer, undecided = tidy(raw), False
-    for gold in _golds(case.gold):
+    for gold in golds:
         held = without_name(answer, gold)
         verdict = agrees(held, gold)
         if verdict is None and refused(held, gold) is None:
@@ -52,8 +58,11 @@ def quick(case: Case) -> Verdict:
             return Verdict(1.0, detail=shorten(f"answer {held}"))
     if undecided:
         return UNDECIDED
-    why = refused(answer, _golds(case.gold)[0])
+    why = refused(answer, golds[0])
     return Verdict(0.0, detail=shorten(f"answer {answer}" + (f" ({why})" if why else "")))
+
+
+_settled = lru_cache(maxsize=32_768)(_settle)
 
 
 def strict(case: Case) -> Verdict:

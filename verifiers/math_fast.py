@@ -1,36 +1,43 @@
 """Equality of ordinary algebra in linear time: both sides are computed to fifty digits at fixed points.
 
 Two expressions that agree to forty digits at unrelated points are equal for all that answers look like; two that differ in
-the tenth are not. With trigonometry, logarithms and the like, ordinary floats can only tell that two differ. Whatever else
-an answer holds is left to math-verify.
+the tenth are not. Trigonometry, logarithms and the like are computed as far. Whatever else an answer holds is left to
+math-verify.
 """
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from decimal import Context, Decimal, DecimalException, localcontext
-from typing import Any
+from functools import lru_cache
 
+from tulu.verifiers.decimals import PI, arctangent, cosine, sine, tangent
+
+_GREEK = "alpha beta gamma delta epsilon theta lambda mu sigma phi omega rho tau".split()
 _TOKEN = re.compile(
-    r"\s*(\d+(?:\.\d+)?|\.\d+|\\frac|\\sqrt|\\pi(?![a-z])|\\cdot|\\times|\\(?:sin|cos|tan|ln|exp|arctan)(?![a-z])|[a-zA-Z]|[-+*/^(){}\[\]])"
+    r"\s*(\d+(?:\.\d+)?|\.\d+|\\frac|\\sqrt|\\pi(?![a-z])|\\cdot|\\times|\\(?:sin|cos|tan|ln|exp|arctan)(?![a-z])|"
+    rf"\\(?:{'|'.join(_GREEK)})(?![a-z])|[a-zA-Z]|[-+*/^(){{}}\[\]])"
 )
-_DIGITS = 50
+_DIGITS = 60
 _EQUAL, _UNEQUAL = Decimal("1e-40"), Decimal("1e-9")
-_PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494")
-_E = Decimal("2.71828182845904523536028747135266249775724709369995957496697")
+_NOUGHT = Decimal("1e-25")
+"""What functions leave of a zero may be anything below this, and of a pole anything above its inverse."""
+_E = Decimal("2.71828182845904523536028747135266249775724709369995957496696762772407663")
 _POWER = 400
 _LONGEST = 512
 _POINTS = ((Decimal("0.7310585786"), 1), (Decimal("1.2689414213"), -1))
 """Scale and sign of the letters' values; roots of negative numbers at the second leave the question open."""
-_FUNCTIONS: dict[str, Callable[[float], float]] = {
-    "\\sin": math.sin,
-    "\\cos": math.cos,
-    "\\tan": math.tan,
-    "\\ln": math.log,
-    "\\exp": math.exp,
-    "\\arctan": math.atan,
+_FUNCTIONS: dict[str, Callable[[Decimal], Decimal]] = {
+    "\\sin": sine,
+    "\\cos": cosine,
+    "\\tan": tangent,
+    "\\ln": Decimal.ln,
+    "\\exp": Decimal.exp,
+    "\\arctan": arctangent,
 }
-_ROUGHLY = 1e-6
+_LISTED = 12
+"""Elements of a list or a set that are compared each with each."""
+_GROUPED = re.compile(r"\d\s*,\s*\d{3}(?!\d)")
+_SYMBOL = re.compile(r"[A-Za-z](?:\([a-z]\))?")
 _BRACKETS = {"(": ")", "[": "]"}
 
 
@@ -38,14 +45,16 @@ class _Unread(Exception):
     """Not the kind of expression that is read here."""
 
 
+_FAULTS = (_Unread, DecimalException, RecursionError, ArithmeticError, ValueError, TypeError)
+
+
 class _Reader:
-    """Recursive descent over tokens, computing as it goes: in Decimals, or in floats where there are functions."""
+    """Recursive descent over tokens, computing as it goes."""
 
     def __init__(self, tokens: Sequence[str], point: tuple[Decimal, int]) -> None:
         self._tokens, self._at, self._point = tokens, 0, point
-        self._number: Any = float if any(token in _FUNCTIONS for token in tokens) else Decimal
 
-    def value(self) -> Any:
+    def value(self) -> Decimal:
         """The value of all tokens."""
         result = self._sum()
         if self._next() is not None:
@@ -62,7 +71,7 @@ class _Reader:
         self._at += 1
         return token
 
-    def _sum(self) -> Any:
+    def _sum(self) -> Decimal:
         sign = -1 if self._next() == "-" else 1
         if self._next() in ("-", "+"):
             self._take()
@@ -72,7 +81,7 @@ class _Reader:
             result += sign * self._product()
         return result
 
-    def _product(self) -> Any:
+    def _product(self) -> Decimal:
         result, divided = self._power(), False
         while True:
             token = self._next()
@@ -95,7 +104,7 @@ class _Reader:
                     raise _Unread
                 result *= self._power()
 
-    def _power(self) -> Any:
+    def _power(self) -> Decimal:
         base = self._atom()
         if self._next() != "^":
             return base
@@ -107,7 +116,7 @@ class _Reader:
             raise _Unread
         return base**exponent
 
-    def _exponent(self) -> Any:
+    def _exponent(self) -> Decimal:
         token = self._next()
         if token == "{":
             return self._group("{", "}")
@@ -116,37 +125,40 @@ class _Reader:
             raise _Unread
         return self._atom()
 
-    def _group(self, opening: str, closing: str) -> Any:
+    def _group(self, opening: str, closing: str) -> Decimal:
         self._take(opening)
         result = self._sum()
         self._take(closing)
         return result
 
-    def _atom(self) -> Any:
+    def _atom(self) -> Decimal:
         token = self._next()
         if token in ("(", "{", "["):
             return self._group(token, {"(": ")", "{": "}", "[": "]"}[token])
         token = self._take()
         if token[0].isdigit() or token[0] == ".":
-            return self._number(token)
+            return Decimal(token)
         if token == "\\pi":
-            return self._number(_PI)
+            return PI
         if token == "\\frac":
             above = self._group("{", "}")
             return above / self._group("{", "}")
         if token == "\\sqrt":
-            if self._next() != "{":
+            root = Decimal(2)
+            if self._next() == "[":
+                root = self._group("[", "]")
+            if self._next() != "{" or root <= 0:
                 raise _Unread
             inner = self._group("{", "}")
             if inner < 0:
                 raise _Unread
-            return inner ** self._number("0.5")
+            return inner.sqrt() if root == 2 else inner ** (1 / root)
         if token in _FUNCTIONS:
             return self._function(_FUNCTIONS[token])
         return self._letter(token)
 
-    def _function(self, function: Callable[[float], float]) -> Any:
-        power = 1
+    def _function(self, function: Callable[[Decimal], Decimal]) -> Decimal:
+        power = Decimal(1)
         if self._next() == "^":
             self._take()
             power = self._exponent()
@@ -159,18 +171,19 @@ class _Reader:
         else:
             # \\sin 2x is the sine of the whole product.
             inner = self._power()
-            while (token := self._next()) is not None and (token.isalnum() or token in ("\\pi", "\\frac")):
+            while (token := self._next()) is not None and (token.isalnum() or token in ("\\pi", "\\frac") or token[1:] in _GREEK):
                 inner *= self._power()
         return function(inner) ** power
 
-    def _letter(self, token: str) -> Any:
+    def _letter(self, token: str) -> Decimal:
         if token == "e":
-            return self._number(_E)
+            return _E
         # i may be the imaginary unit.
-        if len(token) != 1 or not token.isalpha() or token == "i":
+        if token == "i" or not (token.isalpha() or token[1:] in _GREEK):
             raise _Unread
+        code = ord(token) if len(token) == 1 else 200 + _GREEK.index(token[1:])
         scale, sign = self._point
-        return self._number(sign * scale * (Decimal(ord(token) * 7919 % 1013) / 211 + 1))
+        return sign * scale * (Decimal(code * 7919 % 1013) / 211 + 1)
 
 
 def _tokens(text: str) -> list[str]:
@@ -187,16 +200,34 @@ def _tokens(text: str) -> list[str]:
     return found
 
 
-def _compare(answer: str, gold: str) -> bool | None:
-    said, wanted, same = _tokens(answer), _tokens(gold), True
+@lru_cache(maxsize=8192)
+def _values(text: str) -> tuple[bool, list[Decimal | None]]:
+    """Whether a text calls functions, and its value at each point; None where it has none, or cannot be read."""
+    try:
+        tokens = _tokens(text)
+    except _Unread:
+        return False, [None] * len(_POINTS)
+    values = list[Decimal | None]()
     for point in _POINTS:
-        a, b = _Reader(said, point).value(), _Reader(wanted, point).value()
-        if isinstance(a, float) or isinstance(b, float):
-            if not math.isclose(a, b, rel_tol=_ROUGHLY, abs_tol=_ROUGHLY):
-                return False
-            same = False
-            continue
+        try:
+            values.append(_Reader(tokens, point).value())
+        except _FAULTS:
+            values.append(None)
+        if not any(token.isalpha() or token[1:] in _GREEK for token in tokens):
+            # A number is the same everywhere.
+            values *= len(_POINTS)
+            break
+    return any(token in _FUNCTIONS for token in tokens), values
+
+
+def _compare(answer: str, gold: str) -> bool | None:
+    (computed, said), (also, wanted), same = _values(answer), _values(gold), True
+    for a, b in zip(said, wanted, strict=True):
+        if a is None or b is None:
+            return None
         apart, size = abs(a - b), max(abs(a), abs(b))
+        if (computed or also) and not _NOUGHT < size < 1 / _NOUGHT:
+            return None
         if apart > _UNEQUAL * size:
             return False
         same = same and apart <= _EQUAL * size
@@ -221,6 +252,15 @@ def _elements(text: str) -> tuple[str, list[str]] | None:
         kind, inner = "{}", text[2:-2]
     elif text[:1] in _BRACKETS and text[-1:] in _BRACKETS.values():
         kind, inner = text[0] + text[-1], text[1:-1]
+    parts = _parts(inner)
+    if parts is None and kind not in ("", "{}"):
+        # (1,2),(3,4) begins and ends as a pair does.
+        kind, parts = "", _parts(text)
+    return (kind, parts) if parts is not None and len(parts) > 1 and all(parts) else None
+
+
+def _parts(inner: str) -> list[str] | None:
+    """What stands between commas, brackets kept together; None where they close before they open."""
     parts, depth, start = list[str](), 0, 0
     for at, character in enumerate(inner):
         depth += (character in "([{") - (character in ")]}")
@@ -230,7 +270,31 @@ def _elements(text: str) -> tuple[str, list[str]] | None:
             parts.append(inner[start:at].strip())
             start = at + 1
     parts.append(inner[start:].strip())
-    return (kind, parts) if len(parts) > 1 and all(parts) else None
+    return parts
+
+
+def _lists(said: list[str], wanted: list[str]) -> bool | None:
+    """Whether two lists without order, or two sets, hold the same; None where something in them is open, or repeated."""
+    if max(len(said), len(wanted)) > _LISTED or any(map(_GROUPED.search, (",".join(said), ",".join(wanted)))):
+        return None
+    table = [[equal(a, b) for b in wanted] for a in said]
+    if any(None in row for row in table):
+        return None
+    found = [sum(map(bool, line)) for line in (*table, *zip(*table, strict=True))]
+    if 0 in found:
+        return False
+    return True if len(said) == len(wanted) and max(found) == 1 else None
+
+
+def _equations(answer: str, gold: str) -> bool | None:
+    """Whether two equations are the same side by side, or name the same thing by what is not the same; else None."""
+    (left, right), (name, value) = answer.split("="), gold.split("=")
+    if right.strip() == name.strip():
+        left, right = right, left
+    same = _compare(right, value)
+    if left.strip() == name.strip() and _SYMBOL.fullmatch(name.strip()) and name.strip()[0] not in right + value:
+        return same
+    return True if same and _compare(left, name) else None
 
 
 def equal(answer: str, gold: str) -> bool | None:
@@ -239,13 +303,17 @@ def equal(answer: str, gold: str) -> bool | None:
         with localcontext(Context(prec=_DIGITS)):
             said, wanted = _elements(answer), _elements(gold)
             if said is None and wanted is None:
-                return _compare(answer, gold)
-            # Only pairs in brackets have an order; lists and sets are left to math-verify.
-            if said is None or wanted is None or {said[0], wanted[0]} & {"", "{}"}:
+                return (_equations if answer.count("=") == gold.count("=") == 1 else _compare)(answer, gold)
+            if said is None or wanted is None:
+                return None
+            # Only pairs in brackets have an order; what mixes the two is left to math-verify.
+            if {said[0], wanted[0]} <= {"", "{}"}:
+                return _lists(said[1], wanted[1])
+            if {said[0], wanted[0]} & {"", "{}"}:
                 return None
             if said[0] != wanted[0] or len(said[1]) != len(wanted[1]):
                 return False
             parts = [_end(a, b) for a, b in zip(said[1], wanted[1], strict=True)]
             return False if False in parts else None if None in parts else True
-    except (_Unread, DecimalException, RecursionError, ArithmeticError, ValueError, TypeError):
+    except _FAULTS:
         return None
