@@ -1,8 +1,8 @@
 """Verdicts per second on rollouts as training makes them: groups of eight, with repeats. `python -m benchmarks.verifiers`.
 
-math: 60 % integers, the rest fractions, surds, polynomials, intervals and some trigonometry; beside math-verify called
-directly, which gets the completion's box and nothing else to do. ifeval: three instructions a row on answers of 150 words.
-code: eight assertions a program, one sandbox each. Writes benchmarks/results/verifiers.json.
+math: 60 % integers, the rest fractions, surds, polynomials, intervals, some trigonometry and complex numbers; beside
+math-verify called directly, which gets the completion's box and nothing else to do. ifeval: three instructions a row on
+answers of 150 words. code: eight assertions a program, one sandbox each. Writes benchmarks/results/verifiers.json.
 """
 
 import argparse
@@ -59,8 +59,10 @@ def _math_answers(draw: random.Random) -> tuple[str, list[str]]:
         return f"x^2+{a + b}x+{a * b}", [f"(x+{a})(x+{b})", f"x^2+{a + b}x+{a * b}", f"x^2+{a}x+{b}"]
     if kind < 0.98:
         return f"({a},{a + b}]", [f"({a}, {a + b}]", f"[{a},{a + b}]", rf"({a},\infty)"]
+    if kind < 0.99:
+        return rf"{a}\sin({b}x)", [rf"\sin({b}x)\cdot {a}", rf"{a}\sin {b}x", rf"{b}\cos({b}x)"]
     # What only math-verify reads.
-    return rf"{a}\sin({b}x)", [rf"\sin({b}x)\cdot {a}", rf"{a}\sin {b}x", rf"{b}\cos({b}x)"]
+    return f"{a}+{b}i", [f"{b}i+{a}", f"{a}-{b}i", rf"\frac{{{2 * a}+{2 * b}i}}{{2}}"]
 
 
 def math_items(groups: int) -> list[Item]:
@@ -111,7 +113,7 @@ def rates(items: Sequence[Item], workers: int) -> tuple[list[float], list[float]
     for _ in range(ROUNDS):
         with Grader(workers) as grader:
             # Workers start with the run, not with the measurement.
-            grader.grade([items[0], (r"\boxed{a+b}", problem("math", 0, "b+a")), (r"\boxed{a+2b}", problem("math", 0, "2b+a"))])
+            grader.grade([items[0], *((rf"\boxed{{{n}-2i}}", problem("math", 0, f"{n}+2i")) for n in range(2 * workers))])
             began = time.perf_counter()
             grader.grade(items)
             found.append(len(items) / (time.perf_counter() - began))

@@ -178,8 +178,7 @@ class _Reader:
     def _letter(self, token: str) -> Decimal:
         if token == "e":
             return _E
-        # i may be the imaginary unit.
-        if token == "i" or not (token.isalpha() or token[1:] in _GREEK):
+        if not (token.isalpha() or token[1:] in _GREEK):
             raise _Unread
         code = ord(token) if len(token) == 1 else 200 + _GREEK.index(token[1:])
         scale, sign = self._point
@@ -201,12 +200,12 @@ def _tokens(text: str) -> list[str]:
 
 
 @lru_cache(maxsize=8192)
-def _values(text: str) -> tuple[bool, list[Decimal | None]]:
-    """Whether a text calls functions, and its value at each point; None where it has none, or cannot be read."""
+def _values(text: str) -> tuple[list[Decimal | None], set[str]]:
+    """The value of a text at each point, None where it has none or cannot be read; and the tokens it consists of."""
     try:
         tokens = _tokens(text)
     except _Unread:
-        return False, [None] * len(_POINTS)
+        return [None] * len(_POINTS), set()
     values = list[Decimal | None]()
     for point in _POINTS:
         try:
@@ -217,19 +216,21 @@ def _values(text: str) -> tuple[bool, list[Decimal | None]]:
             # A number is the same everywhere.
             values *= len(_POINTS)
             break
-    return any(token in _FUNCTIONS for token in tokens), values
+    return values, set(tokens)
 
 
 def _compare(answer: str, gold: str) -> bool | None:
-    (computed, said), (also, wanted), same = _values(answer), _values(gold), True
+    (said, marks), (wanted, others), same = _values(answer), _values(gold), True
+    marks = marks | others
     for a, b in zip(said, wanted, strict=True):
         if a is None or b is None:
             return None
         apart, size = abs(a - b), max(abs(a), abs(b))
-        if (computed or also) and not _NOUGHT < size < 1 / _NOUGHT:
+        if marks & _FUNCTIONS.keys() and not _NOUGHT < size < 1 / _NOUGHT:
             return None
         if apart > _UNEQUAL * size:
-            return False
+            # What holds for any i holds for the imaginary unit, but not the other way round.
+            return None if "i" in marks else False
         same = same and apart <= _EQUAL * size
     return True if same else None
 
