@@ -63,22 +63,22 @@ class Grader:
     def grade(self, items: Sequence[tuple[str, Problem]]) -> list[Verdict]:
         """One verdict per (completion, problem), in order; RecipeError for an unknown verifier, never another exception."""
         parts = [_parts(completion, problem) for completion, problem in items]
-        futures = self._start([part for group in parts for part in group])
-        verdicts = iter([future.result() for future in futures])
+        started = self._start([part for group in parts for part in group])
+        verdicts = iter([each if isinstance(each, Verdict) else each.result() for each in started])
         return [_combined([next(verdicts) for _ in group], problem) for group, (_, problem) in zip(parts, items, strict=True)]
 
     async def grade_async(self, items: Sequence[tuple[str, Problem]]) -> list[Verdict]:
         """As `grade`, without holding up the event loop."""
         return await asyncio.to_thread(self.grade, items)
 
-    def _start(self, parts: Sequence[tuple[str, Case]]) -> list["Future[Verdict]"]:
+    def _start(self, parts: Sequence[tuple[str, Case]]) -> list["Future[Verdict] | Verdict"]:
         tasks: list[Task] = []
-        futures = [self._one(name, case, tasks) for name, case in parts]
+        started = [self._one(name, case, tasks) for name, case in parts]
         if tasks:
             self._workers.submit(tasks)
-        return futures
+        return started
 
-    def _one(self, name: str, case: Case, tasks: list[Task]) -> "Future[Verdict]":
+    def _one(self, name: str, case: Case, tasks: list[Task]) -> "Future[Verdict] | Verdict":
         verifier = find(name)
         here = verifier.grade(self.mode) if verifier.place == "here" else verifier.quick if self.mode == "strict" else None
         if here is not None:
@@ -86,7 +86,7 @@ class Grader:
             verdict = judged(here, case)
             if verdict is not UNDECIDED:
                 self.seconds.append(time.perf_counter() - began)
-                return _done(verdict)
+                return verdict
         if verifier.key is None or self.mode != "strict":
             return self._submit(name, case, tasks)
         key = (name, verifier.key(case), _gold_key(case.gold))
@@ -149,12 +149,6 @@ def split(problem: Problem) -> tuple[Problem | None, float | None]:
 def read(completion: str, problem: Problem) -> str:
     """What is judged of a completion: thinking is text like any other where the row says `grade_thinking`."""
     return completion.replace("<think>", "").replace("</think>", "") if problem.row.get("grade_thinking") else completion
-
-
-def _done(verdict: Verdict) -> "Future[Verdict]":
-    future: Future[Verdict] = Future()
-    future.set_result(verdict)
-    return future
 
 
 def _gold_key(gold: Any) -> str:

@@ -1,7 +1,7 @@
 """The nouns that every stage shares: plain frozen data, no torch."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NotRequired, TypedDict
 
 Finish = Literal["stop", "length", "data"]
@@ -76,6 +76,10 @@ class Problem:
     verifiers: Sequence[str]
     """Names of the verifiers that score it; a row with several has as many ground truths."""
     row: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def with_tokens(self, count: int) -> "Problem":
+        """The same problem beside a completion of so many tokens, which verifiers of length need to be told."""
+        return replace(self, row={**self.row, "completion_tokens": count})
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@ from typing import Any
 
 import pytest
 
+from tulu.grading import Grader
+from tulu.types import Problem
 from tulu.verifiers.contract import Case, GoldError, judged
 from tulu.verifiers.registry import VERIFIERS
 
@@ -67,6 +69,15 @@ def test_lengths_in_tokens_need_the_count() -> None:
         assert judged(VERIFIERS[name].grade("strict"), case).score == strict
         assert judged(VERIFIERS[name].grade("tulu3"), case).score == tulu3
         assert VERIFIERS[name]("x", gold).status == "error"
+
+
+def test_a_problem_is_told_how_many_tokens_its_completion_took() -> None:
+    problem = Problem("x", [], (), 100, ("max_length",), {"source": "here"})
+    with Grader(1) as grader:
+        told = [grader.grade([("x", problem.with_tokens(count))])[0].score for count in (100, 100 + 32_768 // 2, 200_000)]
+        assert told == [1.0, 0.5, 0.0]
+        assert grader.grade([("x", problem)])[0].status == "error"
+    assert problem.row == {"source": "here"}
 
 
 def test_repetition() -> None:
