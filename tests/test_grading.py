@@ -35,9 +35,9 @@ def score(completion, ground_truth):
     return float(completion == ground_truth)
 """
 SYMBOLIC = [
-    (r"\boxed{\sin(x)+1}", r"1+\sin(x)", 1.0),
-    (r"\boxed{\{1,2\}}", r"\{2,1\}", 1.0),
-    (r"\boxed{\{1,3\}}", r"\{2,1\}", 0.0),
+    (r"\boxed{(2+i)(2-i)x}", "5x", 1.0),
+    (r"\boxed{\log_2(x)+1}", r"1+\log_2 x", 1.0),
+    (r"\boxed{3-2i}", "3+2i", 0.0),
     ("5", "5", 1.0),
 ]
 """The first three need math-verify, the last does not."""
