@@ -26,7 +26,7 @@ FAMILIES: dict[str, tuple[Any, str, str]] = {
     "json_schema": ({"type": "array"}, "[1]", "{}"),
     "language": ("en", "This is an English sentence about a dog.", "Das ist ein deutscher Satz über einen Hund."),
     "length": (3, "one two three", "w " * 9),
-    "math": (r"1+\sin(x)", r"\boxed{\sin(x)+1}", r"\boxed{\sin(x)+2}"),
+    "math": (r"1+\log_2 x", r"\boxed{\log_2(x)+1}", r"\boxed{\log_2(x)+2}"),
     "multiple_choice": ("B", "The answer is B.", "The answer is C."),
     "puzzle": ("Paris", "paris.", "rome"),
     "re_search": ("Paris", "<finish>Paris</finish>", "<finish>Rome</finish>"),
