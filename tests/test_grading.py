@@ -35,7 +35,7 @@ def score(completion, ground_truth):
     return float(completion == ground_truth)
 """
 SYMBOLIC = [
-    (r"\boxed{(2+i)(2-i)x}", "5x", 1.0),
+    (r"\boxed{\begin{bmatrix}1\\2\end{bmatrix}}", r"\begin{pmatrix}1\\2\end{pmatrix}", 1.0),
     (r"\boxed{\log_2(x)+1}", r"1+\log_2 x", 1.0),
     (r"\boxed{3-2i}", "3+2i", 0.0),
     ("5", "5", 1.0),
