@@ -118,7 +118,7 @@ def test_another_reward_model_is_another_run(place: Place, tiny_reward_model: Ca
     result = place.call(verifier=place.verifier, reward_model=str(judge), save_every=1)
     assert result.exit_code == 1
     assert "what this run began with has changed" in result.stderr
-    assert "reward_model" in result.stderr
+    assert "\n  reward_model: " in result.stderr
 
 
 @pytest.mark.parametrize(

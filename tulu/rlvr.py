@@ -61,7 +61,7 @@ def run(job: Job) -> Path:
         gradient_checkpointing=stage.gradient_checkpointing,
     )
     critic = ActorCritic.load(policy, stage, job.folder.parent / "rm" / "model")
-    facts = {"judge": judge.digest} if judge else {}
+    facts = {"reward_model": judge.digest} if judge else {}
     facts |= {"value": critic.value.digest()} if critic else {}
     run.pin(data=asked.digest, start=policy.digest(), template=template_hash(tokenizer), **facts)
     reference = starting_point(policy, run.start, stage, job.recipe.template)
