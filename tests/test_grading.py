@@ -140,6 +140,15 @@ def test_an_answer_that_eats_cpu_scores_0() -> None:
     assert "CPU" in verdict.detail
 
 
+def test_a_verdict_cut_short_spoils_none_after_it() -> None:
+    right = [(rf"\boxed{{\log_{n}(x)+1}}", problem(rf"1+\log_{n} x", "math")) for n in range(2, 8)]
+    costly = (r"\boxed{(x+1)^{9000}+\log_2 x}", problem(r"x+7+\log_2 x", "math"))
+    with Grader(1, deadline=60.0) as grader:
+        verdicts = grader.grade([right[0], costly, *right[1:3], costly, *right[3:]])
+    assert [verdict.status for verdict in verdicts] == ["ok"] * 8
+    assert scores(verdicts) == [1, 0, 1, 1, 0, 1, 1, 1]
+
+
 def test_several_verifiers_are_summed_with_their_weights(grader: Grader) -> None:
     both = problem(["18", "it is 18"], "gsm8k", "exact")
     assert grader.grade([("it is 18", both), ("18", both)]) == [

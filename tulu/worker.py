@@ -12,6 +12,7 @@ import signal
 import socket
 import struct
 import sys
+import threading
 import time
 from typing import Any, NoReturn
 
@@ -21,6 +22,7 @@ from tulu.verifiers.contract import Case, Mode, OverBudget, Verifier, judged
 from tulu.verifiers.registry import find
 
 _HEADER = struct.Struct("<I")
+SPENT = "spent"
 _WAITING = 64
 """Most verdicts that wait for a message."""
 _FLUSH_SECONDS = 0.004
@@ -48,7 +50,12 @@ def _exactly(connection: socket.socket, count: int) -> bytes:
     return bytes(data)
 
 
+_struck = threading.Event()
+"""Set once a verdict was cut short: libraries are left in the midst of something, and every later verdict could be wrong."""
+
+
 def _over_budget(_signal: int, _frame: Any) -> NoReturn:
+    _struck.set()
     raise OverBudget("costs more CPU than an answer is granted")
 
 
@@ -96,7 +103,7 @@ def serve(connection: socket.socket, deadline: float, waiting: mmap.mmap) -> Non
     """Grades until the parent hangs up.
 
     Says None once it is ready, and once a family not used before is loaded. Takes lists of (name, mode, case) and answers lists
-    of (verdict, seconds), in order.
+    of (verdict, seconds), in order. After a verdict that was cut short it says SPENT, and is not to be used again.
     """
     send(connection, None)
     signal.signal(signal.SIGPROF, _over_budget)
@@ -124,6 +131,10 @@ def serve(connection: socket.socket, deadline: float, waiting: mmap.mmap) -> Non
             except (TuluError, ImportError) as fault:
                 verdict = Verdict(None, "error", str(fault))
             outbox.add(verdict, time.monotonic() - began)
+            if _struck.is_set():
+                outbox.flush()
+                send(connection, SPENT)
+                return
         outbox.flush()
         signal.setitimer(signal.ITIMER_REAL, 0)
 

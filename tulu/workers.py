@@ -24,7 +24,7 @@ from tulu.errors import TuluError
 from tulu.types import Verdict
 from tulu.verifiers.contract import Case, Mode
 from tulu.verifiers.registry import find
-from tulu.worker import receive, send
+from tulu.worker import SPENT, receive, send
 
 _BOOT = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from tulu.worker import main; "
@@ -215,6 +215,9 @@ class Workers:
             return
         if not process.ready:
             process.ready, self._failures = True, 0
+            return
+        if answer == SPENT:
+            self._kill(process)
             return
         process.loaded.add(process.given[0].name)
         name = process.given[0].name
