@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 from typer.testing import CliRunner
@@ -219,6 +220,19 @@ def test_the_stage_trains_policy_and_value_model(
     manifest = json.loads((tmp_path / "runs/p/rlvr/manifest.json").read_text())
     assert set(manifest["pinned"]) >= {"value", "start", "data"}
     AutoModelForCausalLM.from_pretrained(tmp_path / "runs/p/rlvr/model")
+
+
+def test_while_the_value_model_learns_alone_the_policy_stays(
+    tiny_model: Callable[..., Path], tiny_reward_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    value = {"path": str(tiny_reward_model("olmo2", 1)), "warmup": 2}
+    for steps, moved in ((2, False), (3, True)):
+        folder = tmp_path / str(steps)
+        folder.mkdir()
+        result = run_ppo(folder, tiny_model("olmo2"), value=value, steps=steps)
+        assert result.exit_code == 0, result.output
+        before, after = (load_file(path / "model.safetensors") for path in (tiny_model("olmo2"), folder / "runs/p/rlvr/model"))
+        assert any(not torch.equal(before[name], after[name]) for name in before) is moved
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,8 @@ class Value(Section):
     """Discount of later rewards."""
     lam: Probability = 0.95
     """λ of generalised advantages: 1 trusts what came, 0 the value model."""
+    warmup: Annotated[int, Field(ge=0)] = 0
+    """First steps in which it learns alone: what a reward model says of half an answer is no value yet."""
     whiten: bool = True
     """Advantages of a step to mean 0 and variance 1, over all tokens and processes."""
 

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,19 @@ from tulu.types import Problem
 
 Reference = Callable[[Batch], Tensor]
 """(N,) log-probs of the starting model."""
+
+
+@dataclass(frozen=True)
+class Models:
+    """Everyone who is asked about a batch."""
+
+    policy: Policy
+    critic: ActorCritic | None
+    """Policy and value model, where the recipe is PPO."""
+    reference: Reference | None
+    """None where β is 0."""
+
+
 MISMATCH_LIMIT = 0.5
 """Mean |log-prob of the learner - of the sampler| in nats beyond which the weights cannot be the same."""
 
@@ -64,7 +77,7 @@ def run(job: Job) -> Path:
     facts = {"reward_model": judge.digest} if judge else {}
     facts |= {"value": critic.value.digest()} if critic else {}
     run.pin(data=asked.digest, start=policy.digest(), template=template_hash(tokenizer), **facts)
-    reference = starting_point(policy, run.start, stage, job.recipe.template)
+    models = Models(policy, critic, starting_point(policy, run.start, stage, job.recipe.template))
     learner = Learner(critic or policy, stage, parallel)
     state = run.resume()
 
@@ -74,7 +87,7 @@ def run(job: Job) -> Path:
         engine.sync(policy.weights(), run.step)
         with Grader() as grader:
             sampler = Sampler(engine, grader, policy.tokenizer, asked, stage, parallel, judge)
-            train(learner, policy, critic, reference, sampler, stage, run, state.get("drawn", 0))
+            train(learner, models, sampler, stage, run, state.get("drawn", 0))
     finally:
         engine.close()
     return run.finish(policy.save, problems=len(asked))
@@ -108,18 +121,9 @@ def starting_point(policy: Policy, start: str, stage: Rlvr, template: str) -> Re
     return logps
 
 
-def train(
-    learner: Learner,
-    policy: Policy,
-    critic: ActorCritic | None,
-    reference: Reference | None,
-    sampler: Sampler,
-    stage: Rlvr,
-    run: Run,
-    drawn: int,
-) -> None:
+def train(learner: Learner, models: Models, sampler: Sampler, stage: Rlvr, run: Run, drawn: int) -> None:
     """Synchronous GRPO, or with a critic PPO: every step samples with the weights that the step before left."""
-    parallel = learner.parallel
+    parallel, policy = learner.parallel, models.policy
     total = stage.steps or max(1, math.ceil(len(sampler.problems) * (stage.epochs or 1.0) / stage.prompts))
     with run.interruptible(), Progress("rlvr", total, run.step, parallel.is_main) as progress:
         for index in range(run.step, total):
@@ -129,7 +133,7 @@ def train(
             rollouts = sampler.collect(drawn)
             sampled = time.monotonic()
             run.journal("graded", step=index + 1, first=drawn, rows=[rollout.problem.id for rollout in rollouts.seen])
-            metrics = learn(learner, policy, critic, reference, rollouts, stage)
+            metrics = learn(learner, models, rollouts, stage, index)
             sampler.engine.sync(policy.weights(), index + 1)
 
             drawn, run.step = rollouts.drawn, index + 1
@@ -146,31 +150,24 @@ def train(
             run.stop_if_interrupted(run.step, drawn=drawn)
 
 
-def learn(
-    learner: Learner,
-    policy: Policy,
-    critic: ActorCritic | None,
-    reference: Reference | None,
-    rollouts: Collected,
-    stage: Rlvr,
-) -> dict[str, float]:
+def learn(learner: Learner, models: Models, rollouts: Collected, stage: Rlvr, index: int) -> dict[str, float]:
     """The optimizer steps of one step's rollouts; the metrics of the last one. Raises EngineError on a mismatch of weights."""
     parallel = learner.parallel
     groups = [rollout.trained(stage.mask_truncated) for rollout in rollouts.kept]
     spare = spare_row(rollouts, stage)
     parts = [
-        carry(policy, critic, reference, rows(groups[part :: stage.minibatches], stage), spare, stage, parallel)
-        for part in range(stage.minibatches)
+        carry(models, rows(groups[part :: stage.minibatches], stage), spare, stage, parallel) for part in range(stage.minibatches)
     ]
     if stage.value is not None:
         parts = token_advantages(parts, stage, stage.value, parallel)
 
     def objective(batch: Batch) -> Loss:
-        if critic is None or stage.value is None:
-            logps_N, entropy_N = policy.logps(batch, stage.temperature, entropy=True)
+        if models.critic is None or stage.value is None:
+            logps_N, entropy_N = models.policy.logps(batch, stage.temperature, entropy=True)
             return policy_loss(logps_N, entropy_N, batch, stage)
-        logps_N, entropy_N, values_N = critic(batch, stage.temperature)
-        return critic_loss(policy_loss(logps_N, entropy_N, batch, stage), values_N, batch, stage)
+        logps_N, entropy_N, values_N = models.critic(batch, stage.temperature)
+        policy = policy_loss(logps_N, entropy_N, batch, stage)
+        return critic_loss(policy, values_N, batch, stage, alone=index < stage.value.warmup)
 
     metrics: dict[str, float] = {}
     for _ in range(stage.updates):
@@ -199,19 +196,11 @@ def spare_row(rollouts: Collected, stage: Rlvr) -> Batch | None:
 
 
 @torch.no_grad()
-def carry(
-    policy: Policy,
-    critic: ActorCritic | None,
-    reference: Reference | None,
-    part: list[Batch],
-    spare: Batch | None,
-    stage: Rlvr,
-    parallel: Parallel,
-) -> list[Batch]:
+def carry(models: Models, part: list[Batch], spare: Batch | None, stage: Rlvr, parallel: Parallel) -> list[Batch]:
     """The rows with what must not move while they are trained: the policy's own log-probs before several updates (after
     a single one the ratio is 1 by definition), the reference's, and the values of the critic."""
     several = stage.minibatches * stage.updates > 1
-    if not several and reference is None and critic is None:
+    if not several and models.reference is None and models.critic is None:
         return part
     carried = []
     for index in range(parallel.largest(len(part))):
@@ -219,13 +208,14 @@ def carry(
         if batch is None:
             raise ValueError("a process without a row of its own needs a spare one")
         values = dict(batch.token_values)
-        if critic is not None:
-            values["old"], _, values["value"] = critic(batch, stage.temperature)
+        if models.critic is not None:
+            values["old"], _, values["value"] = models.critic(batch, stage.temperature)
         elif several:
-            values["old"] = policy.logps(batch, stage.temperature)
-        if reference is not None:
-            values["reference"] = reference(batch)
-        carried.append(replace(batch.to(policy.device), token_values={k: v.to(policy.device) for k, v in values.items()}))
+            values["old"] = models.policy.logps(batch, stage.temperature)
+        if models.reference is not None:
+            values["reference"] = models.reference(batch)
+        device = models.policy.device
+        carried.append(replace(batch.to(device), token_values={k: v.to(device) for k, v in values.items()}))
     return carried[: len(part)]
 
 
@@ -255,13 +245,13 @@ def policy_loss(logps_N: Tensor, entropy_N: Tensor, batch: Batch, stage: Rlvr) -
     return loss, metrics
 
 
-def critic_loss(policy: Loss, values_N: Tensor, batch: Batch, stage: Rlvr) -> Loss:
-    """The policy's loss and, weighed by the recipe, the value model's."""
+def critic_loss(policy: Loss, values_N: Tensor, batch: Batch, stage: Rlvr, alone: bool = False) -> Loss:
+    """The policy's loss, unless the value model learns alone, and, weighed by the recipe, the value model's."""
     value = stage.value or Value()
     # A spare row has neither: it is trained at weight 0.
     old_N, returns_N = (batch.token_values.get(name, values_N.detach()) for name in ("value", "returns"))
     loss, metrics = value_loss(values_N, old_N, returns_N, value.clip, share(batch, stage))
-    return policy[0] + value.coefficient * loss, {**policy[1], **metrics}
+    return (0.0 if alone else 1.0) * policy[0] + value.coefficient * loss, {**policy[1], **metrics}
 
 
 def share(batch: Batch, stage: Rlvr) -> Tensor | None:
