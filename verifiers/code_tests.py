@@ -187,7 +187,15 @@ def _value(program: Program, test: Test) -> Result:
         passed = bool(value == test.expected) if test.truth is None else bool(value) is test.truth
     except (ValueError, TypeError, IndexError, KeyError, OverflowError, RecursionError) as fault:
         return Result(False, f"answer refused: {fault}"[:120])
-    return Result(passed, "" if passed else shorten(f"got {value!r}", 120))
+    return Result(passed, "" if passed else f"got {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    try:
+        return shorten(repr(value), 116)
+    except (ValueError, RecursionError):
+        # An integer of too many digits, or too deep a list, is told by its type.
+        return f"a {type(value).__name__}"
 
 
 def _try(program: Program, test: Test, seconds: float, limits: Limits) -> Result:

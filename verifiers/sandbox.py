@@ -174,7 +174,8 @@ class Sandbox:
             commands, self._to = _pipe(theirs, read=True)
             self._from, answers = _pipe(theirs, read=False)
             self._errors = tempfile.TemporaryFile()  # noqa: SIM115
-            numbers = (commands, answers, limits.cpu, limits.memory, limits.processes, limits.file, _user() or 0)
+            user = _user() or 0
+            numbers = (commands, answers, limits.cpu, limits.memory, limits.processes, limits.file, user)
             code = _given(theirs, _child_code())
             inner = [str(_interpreter(not unsafe())[0]), "-I", "-S", "-B", "-c", _BOOT.format(code), role, *map(str, numbers)]
             keep = [commands, answers, code]
@@ -195,6 +196,10 @@ class Sandbox:
                 start_new_session=True,
                 cwd=self._scratch.name if self._scratch else "/",
             )
+            for stream in (self.process.stdin, self.process.stdout):
+                if stream is not None and user:
+                    # Who opens /dev/stdin anew has to own the pipe behind it.
+                    os.fchown(stream.fileno(), user, user)
 
     @staticmethod
     def _filter(theirs: contextlib.ExitStack, keep: list[int]) -> list[str]:

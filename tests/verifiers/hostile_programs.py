@@ -71,6 +71,21 @@ RESOURCES: dict[str, tuple[str, list[str], float]] = {
         1,
     ),
     "a large number": ("def f(n): return 9**9**9", WRONG[:1], 0),
+    "a number of too many digits": ("def f(n): return [10**100000]", WRONG, 0),
+    "a large set": ("def f(n): return set(range(10**6))", WRONG, 0),
+    "stops all it can": (
+        "import os\ndef f(n):\n    for p in range(1, 50):\n        try: os.kill(p, 19)\n        except OSError: pass\n    return 0",
+        WRONG[:1],
+        0,
+    ),
+    "spins in threads": (
+        "import threading\ndef f(n):\n    def g():\n        while True: pass\n    for _ in range(8): threading.Thread(target=g, daemon=True).start()\n    g()",
+        WRONG[:1],
+        0,
+    ),
+    "errors without end": ("import os\ndef f(n):\n    while True: os.write(2, b'x' * 65536)", WRONG[:1], 0),
+    "a null pointer": ("import ctypes\ndef f(n): ctypes.string_at(0)", WRONG[:1], 0),
+    "becomes a shell": ("import os\ndef f(n): os.execv('/bin/sh', ['sh', '-c', 'echo 41'])", WRONG[:1], 0),
     "a large string": ("def f(n): return 'x' * (1 << 22)", WRONG, 0),
     "a deep list": ("def f(n):\n    x = []\n    for _ in range(100000): x = [x]\n    return x", WRONG, 0),
     "a list that holds itself": ("def f(n):\n    x = []\n    x.append(x)\n    return x", WRONG, 0),
@@ -121,6 +136,8 @@ ISOLATION: dict[str, tuple[str, list[str], float]] = {
     ),
     "other processes": ("import os\ndef f(): return len([n for n in os.listdir('/proc') if n.isdigit()]) < 5", ["assert f()"], 1),
     "password file": refused("open('/etc/passwd').read()"),
+    "a link out": refused("import os\nos.symlink('/etc/passwd', '/tmp/l')\nopen('/tmp/l').read()"),
+    "the root of process 1": refused("import os\nos.listdir('/proc/1/root/work')"),
     "home": refused("import os\nos.listdir('/root')"),
     "home of others": refused("import os\nos.listdir('/home')"),
     "the repository": refused("import os\nos.listdir('/work')"),
@@ -229,6 +246,21 @@ CHEATS: dict[str, tuple[str, list[str], float]] = {
     "reads the frames": (
         "import re, sys\ndef f(n):\n    frame = sys._getframe()\n    while frame:\n        for value in list(frame.f_locals.values()) + list(frame.f_globals.values()):\n            found = re.search('f.1. == ([0-9]+)', repr(value)[:100000])\n            if found: return int(found[1])\n        frame = frame.f_back\n    return 0",
         ["assert f(1) == 5719", "x = f(1)\nassert x == 5719 and f(1) == 5719"],
+        0,
+    ),
+    "reads its own memory": (
+        "import re\ndef f(n):\n    for line in open('/proc/self/maps'):\n        part = line.split()\n        if 'r' not in part[1] or '[v' in line: continue\n        low, high = (int(x, 16) for x in part[0].split('-'))\n        try:\n            memory = open('/proc/self/mem', 'rb', 0)\n            memory.seek(low)\n            data = memory.read(min(high - low, 1 << 24))\n        except (OSError, ValueError): continue\n        found = re.search(rb'f.1. == ([0-9]{4})', data)\n        if found: return int(found[1])\n    return 0",
+        ["assert f(1) == 5719"],
+        0,
+    ),
+    "lies about its class": (
+        "class I(int):\n    @property\n    def __class__(self): return int\n    def __eq__(self, other): return True\ndef f(n): return I()",
+        WRONG,
+        0,
+    ),
+    "a class equal to everything": (
+        "class M(type):\n    def __eq__(self, other): return True\n    def __hash__(self): return hash(int)\nclass A(metaclass=M): pass\ndef f(n): return A",
+        WRONG,
         0,
     ),
     "searches memory": (

@@ -206,6 +206,9 @@ STDIO: list[dict[str, str]] = [{"input": "2\n", "output": "4\n"}, {"input": "5",
         ("print(0.33334)", [{"input": "", "output": "0.33333"}], 0),
         ("import sys; print(len(sys.stdin.read()))", [{"input": "x" * 300_000, "output": "300000"}], 1),
         ("print(7)", [{"input": "x" * 300_000, "output": "7"}], 1),
+        ("print(2 * int(open('/dev/stdin').read()))", STDIO, 1),
+        ("import sys\nprint(2 * int(open(0).read()), file=open('/dev/stdout', 'w'))", STDIO, 1),
+        ("import sys\nsys.stdin = open('/proc/self/fd/0')\nprint(2 * int(input()))", STDIO, 1),
     ],
 )
 def test_code_stdio(source: str, tests: Any, score: float) -> None:
