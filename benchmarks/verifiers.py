@@ -22,7 +22,7 @@ from rich.table import Table
 from tulu.errors import RecipeError
 from tulu.grading import Grader
 from tulu.types import Problem
-from tulu.verifiers import sandbox
+from tulu.verifiers import math, math_fast, sandbox
 
 RESULTS = Path(__file__).parent / "results" / "verifiers.json"
 GROUP = 8
@@ -111,6 +111,8 @@ def rates(items: Sequence[Item], workers: int) -> tuple[list[float], list[float]
     """Verdicts per second of each round, every round with cold caches, and latencies in seconds."""
     found, latencies = list[float](), list[float]()
     for _ in range(ROUNDS):
+        for remembered in (math._settled, math._tidy_gold, math_fast._values):
+            remembered.cache_clear()
         with Grader(workers) as grader:
             # Workers start with the run, not with the measurement.
             grader.grade([items[0], *((rf"\boxed{{{n}-2i}}", problem("math", 0, f"{n}+2i")) for n in range(2 * workers))])
