@@ -115,8 +115,9 @@ def train_grpo(task: Task, pace: Pace) -> None:
     drawn = [rollouts[index] for index in order(len(rollouts), stage.seed, 0)]
     steps = [drawn[first : first + task.batch] for first in range(0, len(drawn), task.batch)]
     pace.ready(useful([rollout.group for rollout in rollouts], task.batch, stage.seed))
-    for kept in steps:
-        metrics = rlvr.learn(learner, policy, None, Collected(kept=kept, seen=kept), stage)
+    models = rlvr.Models(policy, critic=None, reference=None)
+    for index, kept in enumerate(steps):
+        metrics = rlvr.learn(learner, models, Collected(kept=kept, seen=kept), stage, index)
         pace.step(metrics["loss"])
 
 

@@ -26,7 +26,10 @@ from tulu.policy import (
     weights_digest,
 )
 from tulu.recipe import Lora
-from tulu.trunk import Read, Trunk, disable_dropout
+from tulu.trunk import Read, Trunk, align, disable_dropout
+
+PAD = "<|pad|>"
+"""The pad token of a model that has none of its own."""
 
 
 @contextmanager
@@ -71,6 +74,7 @@ class RewardModel:
         self.tokenizer = tokenizer
         self.device = device or default_device()
         disable_dropout(self.model)
+        align(model)
         self.module = RewardModule(model.to(self.device))
         self.runner: nn.Module = self.module
         self.module.trunk.adopt_segments()
@@ -104,11 +108,11 @@ class RewardModel:
                 f"{path}: no trained reward head in this model (score.weight is missing)\nTrain one with: tulu rm RECIPE"
             )
         if new_head is not None:
+            give_pad_token(model, tokenizer)
             generator = torch.Generator().manual_seed(new_head)
             with whole(model.score.weight) as weight:
                 fresh = torch.empty(weight.shape).normal_(0.0, 1 / math.sqrt(weight.shape[1] + 1), generator=generator)
                 weight.data.copy_(fresh)
-        model.config.pad_token_id = tokenizer.pad_token_id
         model.tulu_saved_dtype = stored_dtype(path, revision)
         if gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -134,3 +138,17 @@ class RewardModel:
     def save(self, folder: Path, write: bool = True) -> None:
         """Write a folder that AutoModelForSequenceClassification loads. All ranks call it, one writes."""
         save_model(self.model, dict(published_weights(self.module.model)), self.tokenizer, folder, write)
+
+
+def give_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """A pad token that is no end of turn, in the tokenizer and in the configuration.
+
+    AutoModelForSequenceClassification reads its score before trailing pad tokens, vLLM at the last token. With pad = EOS the
+    two read different tokens, and neither would be sure to read the one that was trained.
+    """
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        tokenizer.add_special_tokens({"pad_token": PAD})
+        if len(tokenizer) > model.config.get_text_config().vocab_size:
+            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    model.config.pad_token_id = tokenizer.pad_token_id

@@ -119,13 +119,19 @@ def text_settings(tokenizer: PreTrainedTokenizerBase, limits: Limits) -> dict[st
 def score_packed(
     encoded: Sequence[Sequence[EncodedAnswer]], score: Callable[[Batch], Tensor], row_tokens: int, trained: bool
 ) -> list[float]:
-    """One score per answer, in the order of the answers, from packed rows."""
-    scores = [float("nan")] * sum(len(answers) for answers in encoded)
-    for batch in pack(to_groups(encoded, trained), row_tokens):
+    """One score per answer, in the order of the answers, from packed rows.
+
+    Equal answers of an item are read once: rounding depends on the place in a row, and they have to tie.
+    """
+    different = [{(*answer.tokens, answer.answer): answer for answer in answers} for answers in encoded]
+    scores = [float("nan")] * sum(len(answers) for answers in different)
+    for batch in pack(to_groups([list(answers.values()) for answers in different], trained), row_tokens):
         values = score(batch).float().tolist()
         for slot, value in zip(batch.values[SLOT].tolist(), values, strict=True):
             scores[int(slot)] = value
-    return scores
+    found = iter(scores)
+    named = [dict(zip(answers, found, strict=False)) for answers in different]
+    return [own[(*answer.tokens, answer.answer)] for own, answers in zip(named, encoded, strict=True) for answer in answers]
 
 
 def by_item(encoded: Sequence[Sequence[EncodedAnswer]], scores: Sequence[float]) -> list[ScoredAnswers]:

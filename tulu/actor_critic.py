@@ -39,7 +39,9 @@ class ActorCritic:
 
     def __init__(self, policy: Policy, value: RewardModel) -> None:
         """Raises RecipeError if the two do not read the same tokens."""
-        if policy.tokenizer.get_vocab() != value.tokenizer.get_vocab():
+        # It may have more: a pad token of its own.
+        theirs = value.tokenizer.get_vocab()
+        if any(theirs.get(token) != index for token, index in policy.tokenizer.get_vocab().items()):
             raise RecipeError("rlvr.value: the value model has another vocabulary than the policy; name one trained from it")
         self.policy = policy
         self.value = value

@@ -20,7 +20,7 @@ from tulu.chat import apply_template
 from tulu.errors import CheckpointError, RecipeError
 from tulu.logprobs import token_logps
 from tulu.recipe import Lora
-from tulu.trunk import Trunk, disable_dropout
+from tulu.trunk import Trunk, align, disable_dropout
 
 log = logging.getLogger("tulu")
 if not sys.stderr.isatty():
@@ -80,6 +80,7 @@ class Policy:
         self.tokenizer = tokenizer
         self.device = device or default_device()
         disable_dropout(self.model)
+        align(model)
         self.module = PolicyModule(model.to(self.device))
         self.runner: nn.Module = self.module
         """What forward passes go through: the module, or what Accelerate made of it."""

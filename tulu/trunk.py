@@ -21,6 +21,8 @@ from tulu.types import Completion, Group
 log = logging.getLogger("tulu")
 
 Read = Literal["trained", "last"]
+ALIGNMENT = 64
+"""Bytes: torch's own allocations on a CPU begin at multiples of it."""
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 2e-2}
 """Largest mean |packed - plain| of hidden states, relative to their mean size, by dtype: rounding, not leakage.
 Leakage of one neighbour moves hidden states by the order of their own size."""
@@ -33,6 +35,14 @@ def disable_dropout(model: nn.Module) -> None:
             module.p = 0.0
         if "attention_dropout" in vars(module):
             vars(module)["attention_dropout"] = 0.0
+
+
+def align(model: nn.Module) -> None:
+    """Move weights that were mapped from a file to addresses as torch would choose: small matrix products round by them,
+    and a model that was saved and loaded should give the same bits."""
+    for parameter in model.parameters():
+        if parameter.device.type == "cpu" and parameter.data_ptr() % ALIGNMENT:
+            parameter.data = parameter.data.clone()
 
 
 class Trunk(nn.Module):

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from tests.samples import gradients, largest_difference, make_group, numbered, stay_in_float64
 from tulu.batch import lay, pack
 from tulu.errors import RecipeError
 from tulu.recipe import Lora
 from tulu.reward_models.model import RewardModel
-from tulu.types import Group
+from tulu.types import Completion, Group
 
 GROUPS = numbered([make_group(0, 9, [7, 12]), make_group(1, 14, [5, 6]), make_group(2, 3, [8, 1, 20]), make_group(3, 0, [17, 9])])
 FAMILIES = ["olmo2", "olmo3", "qwen3", "llama"]
@@ -101,6 +101,32 @@ def test_a_saved_model_loads_everywhere(tiny_model: Callable[..., Path], tmp_pat
     again = RewardModel.load(tmp_path / "saved")
     assert again.digest() == ours.digest()
     assert torch.equal(again.score(lay(GROUPS)), ours.score(lay(GROUPS)))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("pad", ["eos", "none"])
+def test_a_pad_that_ends_turns_is_replaced_before_training(pad: str, tiny_model: Callable[..., Path], tmp_path: Path) -> None:
+    """Else transformers would read the score one token before the one that was trained."""
+    start = AutoModelForCausalLM.from_pretrained(tiny_model("olmo2"))
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model("olmo2"))
+    tokenizer.pad_token = tokenizer.eos_token if pad == "eos" else None
+    start.config.pad_token_id = tokenizer.pad_token_id
+    start.save_pretrained(tmp_path / "start")
+    tokenizer.save_pretrained(tmp_path / "start")
+
+    ours = RewardModel.load(tmp_path / "start", new_head=5, trainable=True)
+    ours.save(tmp_path / "saved")
+    eos = tokenizer.eos_token_id
+    groups = [Group([7, 8, 9], (Completion([10, 11, eos], [True] * 3), Completion([12, eos], [True] * 2)))]
+    trained = ours.score(lay(groups))
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved")
+    saved = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    assert saved.pad_token_id == plain.config.pad_token_id
+    assert saved.pad_token_id != eos
+    batch = saved.pad({"input_ids": [[7, 8, 9, 10, 11, eos], [7, 8, 9, 12, eos]]}, return_tensors="pt")
+    assert (plain(**batch).logits[:, 0] - trained).abs().max() < 1e-5
+    before, after = (model.get_input_embeddings().get_parameter("weight") for model in (start, plain))
+    assert torch.equal(after[: len(before)], before)
 
 
 def test_lora_trains_adapters_and_head_and_is_saved_merged(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
