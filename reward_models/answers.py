@@ -104,7 +104,7 @@ class RewardGrader:
     def grade(self, items: Sequence[tuple[str, Problem]]) -> list[Verdict]:
         """One verdict per (completion, problem), in order; completions of a problem that stand together share its prompt."""
         asked = [
-            _item(problem.messages, [after_thinking(read(text, problem)) for text, _ in answers])
+            _item(problem.messages, [after_thinking(read(text, own)) for text, own in answers])
             for problem, answers in ((group[0][1], group) for group in _runs(items))
         ]
         return [verdict for item, found in zip(asked, self._scored(asked), strict=True) for verdict in _verdicts(item, found)]
@@ -120,7 +120,7 @@ class RewardGrader:
 
 
 def _runs(items: Sequence[tuple[str, Problem]]) -> list[list[tuple[str, Problem]]]:
-    return [list(run) for _, run in groupby(items, key=lambda item: id(item[1]))]
+    return [list(run) for _, run in groupby(items, key=lambda item: (item[1].id, item[1].messages))]
 
 
 def _verdicts(item: Item, found: ScoredAnswers | str) -> list[Verdict]:

@@ -189,3 +189,14 @@ def test_verify_asks_a_reward_model(place: Place, tiny_reward_model: Callable[..
         result = CliRunner().invoke(app, ["verify", *wrong, *arguments])
         assert result.exit_code == 2, wrong
         assert said in result.stderr
+
+
+def test_a_verifier_of_length_is_told_how_many_tokens_a_completion_took(place: Place) -> None:
+    rows = [
+        {"messages": [{"role": "user", "content": f"{n}?"}], "ground_truth": "8", "dataset": "up_to_max_length"} for n in range(4)
+    ]
+    result = place.call(rows=rows)
+    assert result.exit_code == 0, result.output
+    found = place.rollouts()
+    assert {row["status"] for row in found} == {"ok"}
+    assert {row["score"] for row in found} == {1.0}, "no completion is longer than max_tokens, 8"

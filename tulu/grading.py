@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, Self
 
 from tulu.errors import DataError
-from tulu.types import Problem, Verdict
+from tulu.types import Group, Problem, Verdict
 from tulu.verifiers.contract import UNDECIDED, Case, Mode, judged
 from tulu.verifiers.registry import find
 from tulu.verifiers.reward_model import NAME as REWARD_MODEL
@@ -153,6 +153,13 @@ def read(completion: str, problem: Problem) -> str:
 
 def _gold_key(gold: Any) -> str:
     return gold if isinstance(gold, str) else json.dumps(gold, sort_keys=True, default=repr)
+
+
+def told(problem: Problem, texts: Sequence[str], group: Group) -> list[tuple[str, Problem]]:
+    """What `grade` takes of a problem's completions: each text with the problem that knows its length in tokens."""
+    return [
+        (text, problem.with_tokens(len(completion.tokens))) for text, completion in zip(texts, group.completions, strict=True)
+    ]
 
 
 def _parts(completion: str, problem: Problem) -> list[tuple[str, Case]]:

@@ -13,7 +13,7 @@ from transformers import AutoConfig
 
 from tulu.errors import CheckpointError, RecipeError
 from tulu.files import write_atomic
-from tulu.grading import Grader, split
+from tulu.grading import Grader, split, told
 from tulu.policy import from_pretrained
 from tulu.progress import Progress
 from tulu.recipe import Judge
@@ -167,7 +167,7 @@ def _scored(
         [str(tokenizer.decode(list(completion.tokens), skip_special_tokens=True)) for completion in group.completions]
         for group in groups
     ]
-    items = [(text, problem) for problem, row in zip(chunk, texts, strict=True) for text in row]
+    items = [item for each in zip(chunk, texts, groups, strict=True) for item in told(*each)]
     parts = [split(problem)[0] for _, problem in items]
     graded = iter(grader.grade([(text, part) for (text, _), part in zip(items, parts, strict=True) if part]))
     verdicts = iter([next(graded) if part else None for part in parts])

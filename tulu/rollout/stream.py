@@ -13,7 +13,7 @@ import torch
 from tulu.advantages import group_advantages, has_signal
 from tulu.data import order
 from tulu.errors import TuluError
-from tulu.grading import split
+from tulu.grading import split, told
 from tulu.parallel import Parallel
 from tulu.recipe import RewardSignal, Rlvr
 from tulu.rollout.engine import RolloutEngine
@@ -141,8 +141,7 @@ class Sampler:
         params = SamplingParams(stage.max_tokens, stage.temperature, stop=stage.stop, seed=seed)
         groups = self.engine.generate(problems, stage.samples, params)
         texts = [[self._text(completion) for completion in group.completions] for group in groups]
-        asked = [(text, each) for each, row in zip(problems, texts, strict=True) for text in row]
-        said = self._said(asked)
+        said = self._said([item for each in zip(problems, texts, groups, strict=True) for item in told(*each)])
         check_faults(said)
         rollouts = []
         for number, (problem, group, row) in enumerate(zip(problems, groups, texts, strict=True)):
