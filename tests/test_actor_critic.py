@@ -239,7 +239,6 @@ def test_while_the_value_model_learns_alone_the_policy_stays(
     ("changes", "message"),
     [
         ({"value": None}, "rlvr.value: missing; advantage gae (PPO) needs a value model"),
-        ({"value": {}}, "rlvr.value.path: missing; name a reward model that it begins as, or add an rm section"),
         ({"value": "nowhere/at/all"}, "rlvr.value.path"),
         ({"advantage": "centred"}, "rlvr.value"),
         ({"advantage": "centred", "value": None}, "rlvr.samples"),
@@ -256,6 +255,16 @@ def test_combinations_that_cannot_be(
     result = run_ppo(tmp_path, tiny_model("olmo2"), **{"value": str(tiny_reward_model("olmo2")), **changes})
     assert result.exit_code == 2
     assert message in " ".join(result.output.split())
+
+
+def test_without_a_reward_model_the_value_model_begins_as_the_policy(
+    tiny_model: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = run_ppo(tmp_path, tiny_model("olmo2"), value={}, steps=1)
+    assert result.exit_code == 0, result.output
+    assert "no reward model (rlvr.value.path" in result.output + caplog.text
+    pinned = json.loads((tmp_path / "runs/p/rlvr/manifest.json").read_text())["pinned"]
+    assert pinned["value"] == RewardModel.load(tiny_model("olmo2"), new_head=1).digest()
 
 
 def test_a_model_without_a_head_is_refused(tiny_model: Callable[..., Path], tmp_path: Path) -> None:

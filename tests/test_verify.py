@@ -44,6 +44,23 @@ def test_standard_input_and_output(tmp_path: Path) -> None:
     assert [json.loads(line)["score"] for line in done.stdout.splitlines()] == [1.0, 0.0]
 
 
+def test_what_is_no_plain_file_is_written_to_and_never_replaced(tmp_path: Path) -> None:
+    """Run by root, a rename onto /dev/null would take the machine's."""
+    source, real = write(tmp_path / "in.jsonl", ROWS), tmp_path / "real.jsonl"
+    (tmp_path / "link").symlink_to(real)
+    verify_file("gsm8k", source, str(tmp_path / "link"))
+    assert (tmp_path / "link").is_symlink()
+    assert len(real.read_text().splitlines()) == 2
+
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE, text=True)
+    verify_file("gsm8k", source, str(pipe))
+    said, _ = reader.communicate(timeout=60)
+    assert len(said.splitlines()) == 2
+    assert pipe.is_fifo()
+
+
 def test_gzip(tmp_path: Path) -> None:
     source, target = tmp_path / "in.jsonl.gz", tmp_path / "out.jsonl"
     source.write_bytes(gzip.compress(json.dumps(ROWS[0]).encode()))

@@ -4,6 +4,7 @@ Policy and value model are one module with one optimizer, so that a step, a chec
 there being two. Order of operations and defaults: open-instruct, ppo_vllm_thread_ray_gtrl.py @ bac93931^.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,8 @@ from tulu.parallel import Parallel
 from tulu.policy import Policy, PolicyModule
 from tulu.recipe import Rlvr, Value
 from tulu.reward_models.model import RewardModel, RewardModule
+
+log = logging.getLogger("tulu")
 
 
 class ActorCriticModule(nn.Module):
@@ -49,28 +52,30 @@ class ActorCritic:
         self.runner: nn.Module = self.module
 
     @classmethod
-    def load(cls, policy: Policy, stage: Rlvr, own: Path) -> "ActorCritic | None":
-        """With the value model that the recipe names, else `own`, the one that its rm stage trained; None without PPO."""
+    def load(cls, policy: Policy, stage: Rlvr, own: Path, start: str) -> "ActorCritic | None":
+        """With the value model that the recipe names, else `own`, the one that its rm stage trained; None without PPO.
+
+        Where there is neither it begins as the policy does, `start`, with a new head.
+        """
         if stage.value is None:
             return None
-        checkpointing = stage.gradient_checkpointing
-        start = value_start(stage.value, own)
-        revision = stage.value.revision
-        value = RewardModel.load(start, trainable=True, gradient_checkpointing=checkpointing, lora=stage.lora, revision=revision)
+        named = stage.value.path or (str(own) if own.is_dir() else stage.value.released)
+        if named is None:
+            log.warning("no reward model (rlvr.value.path, %s): the value model begins as %s with a new head", own, start)
+        value = RewardModel.load(
+            named or start,
+            trainable=True,
+            gradient_checkpointing=stage.gradient_checkpointing,
+            lora=stage.lora,
+            revision=stage.value.revision,
+            new_head=None if named else stage.seed,
+        )
         return cls(policy, value)
 
     def __call__(self, batch: Batch, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
         """(N,) log-probs, (N,) entropies, (N,) values of the states before the trained tokens."""
         found: tuple[Tensor, Tensor, Tensor] = self.runner(batch.to(self.policy.device), temperature)
         return found
-
-
-def value_start(value: Value, own: Path) -> str:
-    """The reward model that a value model begins as. Raises RecipeError where there is none."""
-    start = value.path or (str(own) if own.is_dir() else value.released)
-    if start is None:
-        raise RecipeError(f"rlvr.value.path: nothing in {own} yet; run `tulu rm` first, or name a reward model")
-    return start
 
 
 def token_advantages(parts: Sequence[Sequence[Batch]], stage: Rlvr, value: Value, parallel: Parallel) -> list[list[Batch]]:

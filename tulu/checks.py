@@ -248,9 +248,6 @@ def _value_model(stage: Values, setting: Setting) -> Iterator[Mistake]:
         yield stage.mistake("refill", "one completion never differs from its group: every prompt would be refilled; set false")
     if stage.value.path is not None and (problem := judge_problem(stage.value.path)):
         yield stage.mistake("value.path", problem, stage.value.path)
-    if stage.value.path is None and stage.value.released is None and setting.recipe.fields.get("rm") is None:
-        text = "missing; name a reward model that it begins as, or add an rm section that trains one"
-        yield Mistake((stage.name, "value", "path"), text, shown=False)
 
 
 def _lengths(stage: Values, setting: Setting) -> Iterator[Mistake]:

@@ -99,7 +99,8 @@ class Value(Section):
     """The value model of PPO: a reward model whose scalar head is read at every token."""
 
     path: str | None = None
-    """Reward model that it begins as: a folder or a hub name; default: the one of this recipe's rm stage, else `released`."""
+    """Reward model that it begins as: a folder or a hub name; default: the one of this recipe's rm stage, else `released`,
+    else the stage's own start with a new head."""
     released: str | None = None
     """The published reward model that it begins as where this recipe's rm stage has trained none."""
     revision: str | None = None

@@ -165,7 +165,10 @@ def _messages(row: dict[str, Any]) -> list[Message]:
 
 @contextlib.contextmanager
 def _writing(target: str) -> Iterator[IO[str]]:
-    """A file that appears under its name only when all of it is written; standard output for `-`."""
+    """A file that appears under its name only when all of it is written; standard output for `-`.
+
+    What is there and is no plain file (a device, a pipe, a link) is written to, never replaced.
+    """
     if target == "-":
         try:
             yield sys.stdout
@@ -174,15 +177,18 @@ def _writing(target: str) -> Iterator[IO[str]]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     path = Path(target)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    replaced = not path.is_symlink() and (path.is_file() or not path.exists())
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial") if replaced else path
     try:
         with partial.open("w", encoding="utf-8") as file:
             yield file
-        partial.replace(path)
+        if replaced:
+            partial.replace(path)
     except OSError as fault:
         raise TuluError(f"{target}: cannot be written ({fault.strerror or fault})") from fault
     finally:
-        partial.unlink(missing_ok=True)
+        if replaced:
+            partial.unlink(missing_ok=True)
 
 
 def _bar(console: Console) -> Progress:
