@@ -26,6 +26,7 @@ from tulu.policy import (
     weights_digest,
 )
 from tulu.recipe import Lora
+from tulu.reward_models import families  # noqa: F401  (registers heads)
 from tulu.trunk import Read, Trunk, align, disable_dropout
 
 PAD = "<|pad|>"

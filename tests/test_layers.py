@@ -22,7 +22,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
         *("train", "actor_critic", "reference", "rollout.*", "grading", "reward_models.model"),
         # What a reward model needs to score answers, which RLVR, evaluation and sampling ask it for.
         *(f"reward_models.{name}" for name in ("ties", "sections", "items", "encoding", "scoring", "plain_scoring")),
-        *("reward_models.best_of", "reward_models.answers", "reward_models.picking"),
+        *("reward_models.families", "reward_models.best_of", "reward_models.answers", "reward_models.picking"),
     ),
     ("base", "sft", "dpo", "rlvr", "evaluate", "data_report", "decontaminate", "verify", "sample", "reward_models.*"),
     ("pipeline", "summary", "cluster"),

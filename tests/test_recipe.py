@@ -130,6 +130,29 @@ OLMO2 = {
 }
 
 
+TULU3: dict[str, dict[str, Any]] = {
+    "sft": {"learning_rate": 5e-6, "batch": 128, "epochs": 2, "warmup": 0.03, "max_length": 4096, "loss": "sum", "seed": 123},
+    "dpo": {"learning_rate": 5e-7, "batch": 128, "epochs": 1, "warmup": 0.1, "max_length": 2048, "loss": "dpo_norm", "beta": 5},
+    "rm": {"learning_rate": 3e-6, "batch": 256, "epochs": 1, "warmup": 0.0, "max_length": 2048, "adam_epsilon": 1e-5},
+    "rlvr": {"learning_rate": 3e-7, "batch": 224, "prompts": 224, "samples": 1, "steps": 10_000_000 // 224, "max_tokens": 2048}
+    | {"no_stop_score": -10, "reward_scale": 10, "temperature": 1, "updates": 4, "beta": 0.05, "kl": "k1", "seed": 3}
+    | {"advantage": "gae"},
+}
+
+
+@pytest.mark.parametrize(("stage", "numbers"), TULU3.items(), ids=TULU3)
+def test_tulu3_has_the_released_numbers(stage: str, numbers: dict[str, Any]) -> None:
+    section = dict(load_recipe("tulu3-8b"))[stage].model_dump()
+    assert {field: section[field] for field in numbers} == numbers
+
+
+@pytest.mark.parametrize(("name", "batch", "epochs"), [("olmoe-rm", 128, 1), ("rewardbench2-rm", 256, 2)])
+def test_reward_models_have_the_published_numbers(name: str, batch: int, epochs: int) -> None:
+    section = load_recipe(name).rm
+    assert section is not None
+    assert (section.learning_rate, section.batch, section.epochs, section.max_length) == (3e-6, batch, epochs, 2048)
+
+
 @pytest.mark.parametrize(("stage", "numbers"), OLMO2.items(), ids=OLMO2)
 def test_olmo2_instruct_has_the_released_numbers(stage: str, numbers: dict[str, Any]) -> None:
     section = dict(load_recipe("olmo2-instruct"))[stage].model_dump()

@@ -17,8 +17,8 @@ from tulu.reward_models.model import RewardModel
 from tulu.types import Completion, Group
 
 GROUPS = numbered([make_group(0, 9, [7, 12]), make_group(1, 14, [5, 6]), make_group(2, 3, [8, 1, 20]), make_group(3, 0, [17, 9])])
-FAMILIES = ["olmo2", "olmo3", "qwen3", "llama"]
-"""Families that transformers gives a classification head; Olmo 3's window of 6 is smaller than the sequences."""
+FAMILIES = ["olmo2", "olmo3", "qwen3", "llama", "olmoe"]
+"""Families with a classification head, OLMoE's our own; Olmo 3's window of 6 is smaller than the sequences."""
 
 
 def plain_scores(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[Tensor, torch.nn.Module]:

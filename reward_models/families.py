@@ -1,0 +1,15 @@
+"""Classification heads for families to which transformers gives none: OLMoE, whose released reward models have one.
+
+Importing this registers them, so that AutoModelForSequenceClassification makes, saves and loads them like any other.
+"""
+
+from transformers import AutoModelForSequenceClassification, OlmoeConfig
+from transformers.modeling_layers import GenericForSequenceClassification
+from transformers.models.olmoe.modeling_olmoe import OlmoePreTrainedModel
+
+
+class OlmoeForSequenceClassification(GenericForSequenceClassification, OlmoePreTrainedModel):
+    """OLMoE with a linear `score`, as transformers' own families have it."""
+
+
+AutoModelForSequenceClassification.register(OlmoeConfig, OlmoeForSequenceClassification, exist_ok=True)
