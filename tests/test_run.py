@@ -57,12 +57,22 @@ def test_differences_are_one_line_each(before: Any, after: Any, lines: list[str]
 def test_the_recipe_is_written_and_compared(tmp_path: Path) -> None:
     run = opened(tmp_path)
     assert yaml.safe_load((run.path / "recipe.yaml").read_text()) == job_recipe(run.job)
+    run.pin(data="as it is")
     opened(tmp_path)
     with pytest.raises(CheckpointError, match=r"(?s)began with another recipe:\s+sft\.batch: 4 -> 8\n.*--fresh") as raised:
         opened(tmp_path, batch=8)
     assert "learning_rate" not in str(raised.value), "only what changed"
     with pytest.raises(CheckpointError, match='start: "model" -> "other"'):
         opened(tmp_path, start="other")
+
+
+def test_a_run_that_never_began_takes_a_corrected_recipe(tmp_path: Path) -> None:
+    opened(tmp_path)
+    run = opened(tmp_path, batch=8)
+    assert yaml.safe_load((run.path / "recipe.yaml").read_text())["sft"]["batch"] == 8
+    run.pin(data="as it is")
+    with pytest.raises(CheckpointError, match=r"sft\.batch: 8 -> 4"):
+        opened(tmp_path)
 
 
 def test_other_sections_may_change(tmp_path: Path) -> None:

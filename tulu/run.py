@@ -70,10 +70,13 @@ class Run:
     # -- what was asked for ------------------------------------------------------------------------------------
 
     def _check_recipe(self) -> None:
-        """Write the resolved recipe, or compare it with the one this run began with."""
+        """Write the resolved recipe, or compare it with the one this run began with.
+
+        A run that ended before its data and start were pinned has done nothing that a corrected recipe could contradict.
+        """
         resolved = job_recipe(self.job)
         file = self.path / "recipe.yaml"
-        if file.exists():
+        if file.exists() and self.manifest().get("pinned"):
             before = yaml.safe_load(file.read_text())
             changed = differences(before, resolved)
             if changed:
