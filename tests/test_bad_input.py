@@ -289,4 +289,16 @@ def test_a_full_disk_before_anything_is_trained(place: Place, disk: Callable[[in
 
 def test_a_folder_that_may_not_be_written(place: Place) -> None:
     place.runs.write_text("a file where a folder should be")
-    complained(place.call("sft"), 1, str(place.runs), "choose another folder with --runs")
+    complained(place.call("sft"), 2, str(place.runs), "a file stands where a folder belongs")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("fake.jsonl.gz", b'{"a": 1}\n', "not a gzip file, whatever its name says"),
+        ("wide.jsonl", '{"a": 1}\n'.encode("utf-16"), "wide.jsonl:1: not UTF-8 but UTF-16"),
+    ],
+)
+def test_files_that_are_not_what_they_seem(place: Place, name: str, content: bytes, said: str) -> None:
+    (place.rows.parent / name).write_bytes(content)
+    complained(place.call("sft", f"sft.data={place.rows.parent / name}"), 2, said)

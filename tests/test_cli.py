@@ -185,3 +185,37 @@ def test_plan_of_a_released_model_works_offline_and_says_what_it_does_not_know()
     )
     # 2000 steps × 128 × 500 tokens × 8 · 7e9 FLOPs / (989e12 × 0.4) = 18119 s
     assert "estimate, 5.03 h on 1 h100 at 40% of peak, 5.0 GPU hours, cost 10.07" in known.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["MODEL", "evaluate.limit=2", "--task", "gsm8k"], "evaluate.limit=2: a model has no fields to override"),
+        (["MODEL", "--dry-run", "--task", "gsm8k"], "--dry-run: a model has no plan"),
+        (["RECIPE", "--out", "here"], "--out belongs to a model's evaluation"),
+        (["RECIPE", "--verifier", "nope"], "evaluate.verifier"),
+        (["RECIPE", "--best-of", "4"], "evaluate.best_of"),
+        (["RECIPE", "--template", "olmoo"], "template"),
+    ],
+)
+def test_evaluate_takes_its_options_or_refuses_them(arguments: list[str], said: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("name: mine\nmodel: some/model\nevaluate: {task: gsm8k}\n")
+    names = {"MODEL": "some/model", "RECIPE": str(tmp_path / "mine.yaml")}
+    result = call("evaluate", *(names.get(argument, argument) for argument in arguments))
+    assert result.exit_code == 2, result.output
+    assert said in result.output
+
+
+def test_options_of_evaluate_are_the_recipes_fields(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("name: mine\nmodel: some/model\nevaluate: {task: gsm8k}\n")
+    result = call("evaluate", str(tmp_path / "mine.yaml"), "--limit", "7", "--max-tokens", "9", "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "limit: 7" in result.output
+    assert "max_tokens: 9" in result.output
+
+
+def test_an_alias_within_its_own_anchor_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "loop.yaml").write_text("name: &a [*a]\n")
+    result = call("plan", str(tmp_path / "loop.yaml"))
+    assert result.exit_code == 2
+    assert "an alias within its own anchor" in result.output

@@ -32,7 +32,8 @@ STAGE_MODULES = {
 }
 DEFAULT_RECIPE = "quickstart"
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
-_NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
+_IN_THE_WAY = {errno.ENOTDIR, errno.EEXIST}
+_NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS, *_IN_THE_WAY}
 
 
 class Boundary(TyperGroup):
@@ -57,10 +58,11 @@ class Boundary(TyperGroup):
         except OSError as error:
             if error.errno not in _NO_SPACE | _NOT_ALLOWED:
                 raise
-            cure = "free some space" if error.errno in _NO_SPACE else "make it writable, or choose another folder with --runs"
+            cure = "free some space" if error.errno in _NO_SPACE else "make it writable, or name another place"
+            cure = "a file stands where a folder belongs; name another place" if error.errno in _IN_THE_WAY else cure
             where = f"{error.filename}: " if error.filename else ""
             _complain(f"{where}{error.strerror}; {cure} and run the same command again")
-            raise typer.Exit(1) from error
+            raise typer.Exit(2 if error.errno in _IN_THE_WAY else 1) from error
 
 
 app = typer.Typer(
@@ -172,25 +174,32 @@ def evaluate(
     data: Annotated[str | None, typer.Option(help="Rows with messages and ground_truth; default: the task's own.")] = None,
     verifier: Annotated[str | None, typer.Option(help="Default: the task's own.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="First rows only.")] = None,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 512,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of an answer; default 512.")] = None,
     temperature: Annotated[float | None, typer.Option(min=0, help="0 is greedy, the default; with --best-of 1.0.")] = None,
     best_of: Annotated[int | None, typer.Option(min=2, help="Answers per problem, of which --reward-model picks one.")] = None,
     reward_model: Annotated[str | None, typer.Option(help="Picks the best of --best-of answers.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the result; default runs/evaluate/MODEL/TASK.")] = None,
-    template: Annotated[str, typer.Option(help="Chat template; default: the tokenizer's own.")] = "tokenizer",
+    template: Annotated[str | None, typer.Option(help="Chat template; default: the tokenizer's own.")] = None,
     dry_run: DryRun = False,
     fresh: Fresh = False,
     runs: Runs = RUNS,
 ) -> None:
     """Accuracy on a task, with a 95 % interval."""
+    options = {"verifier": verifier, "limit": limit, "max_tokens": max_tokens, "temperature": temperature}
+    given = {**options, "best_of": best_of, "reward_model": reward_model}
     if model.endswith((".yaml", ".yml")):
-        _stage("evaluate", model, overrides, dry_run, fresh, runs)
+        if out is not None:
+            raise RecipeError("--out belongs to a model's evaluation; a recipe's result lies under --runs")
+        fields = {f"evaluate.{name}": value for name, value in {"task": task, "data": data, **given}.items()}
+        said = [f"{key}={value}" for key, value in {**fields, "template": template}.items() if value is not None]
+        _stage("evaluate", model, [*(overrides or ()), *said], dry_run, fresh, runs)
         return
+    if overrides or dry_run:
+        what = f"{overrides[0]}: a model has no fields to override" if overrides else "--dry-run: a model has no plan"
+        raise RecipeError(f"{what}; use the options of tulu evaluate --help, or name a recipe")
     if task is None:
         raise RecipeError("tulu evaluate MODEL needs --task NAME (gsm8k, math, sums, or any name together with --data FILE)")
-    options = {"verifier": verifier, "limit": limit, "max_tokens": max_tokens, "temperature": temperature}
-    picking = {"best_of": best_of, "reward_model": reward_model, "out": out, "fresh": fresh}
-    cli_tools.evaluate_model(model, task, data, template, {**options, **picking})
+    cli_tools.evaluate_model(model, task, data, template or "tokenizer", {**given, "out": out, "fresh": fresh, "runs": runs})
 
 
 def _stage(
@@ -221,7 +230,9 @@ def _run_stage(recipe: "Recipe", stage: str, runs: Path, fresh: bool, label: str
         job = replace(job, folder=job.folder.with_name(label))
     if job.start is not None and _rank() == 0:
         typer.echo(f"{stage}: starts from {job.start}", err=True)
-    import_module(STAGE_MODULES[stage]).run(job)
+    made = import_module(STAGE_MODULES[stage]).run(job)
+    if _rank() == 0 and stage != "evaluate":
+        typer.echo(f"{stage}: finished, {made}", err=True)
 
 
 def _rank() -> int:

@@ -83,14 +83,15 @@ def evaluate_model(
     template: str = "tokenizer",
     verifier: str | None = None,
     limit: int | None = None,
-    max_tokens: int = 512,
+    max_tokens: int | None = None,
     temperature: float | None = None,
     best_of: int | None = None,
     reward_model: str | None = None,
     out: Path | None = None,
     fresh: bool = False,
+    runs: Path = Path("runs"),
 ) -> Result:
-    """`tulu evaluate MODEL --task NAME`: print the result and write it to `out` (default runs/evaluate/MODEL/TASK)."""
+    """`tulu evaluate MODEL --task NAME`: print the result and write it to `out` (default RUNS/evaluate/MODEL/TASK)."""
     if data is None and task not in TASKS:
         raise RecipeError(f"--task {task}: has no data of its own; known are {', '.join(TASKS)}, or give --data FILE")
     if (best_of is None) != (reward_model is None):
@@ -104,10 +105,10 @@ def evaluate_model(
         raise RecipeError(f"--reward-model {reward_model}: {problem}")
     if temperature is None:
         temperature = 0.0 if best_of is None else 1.0
-    fields = {"verifier": verifier, "limit": limit, "max_tokens": max_tokens, "temperature": temperature}
+    fields = {"verifier": verifier, "limit": limit, "max_tokens": max_tokens or 512, "temperature": temperature}
     settings = Evaluate(task=task, data=data, best_of=best_of, reward_model=reward_model, **fields)  # type: ignore[arg-type]
     name = task if best_of is None else f"{task}-best-of-{best_of}"
-    folder = out or Path("runs") / "evaluate" / model.strip("/").replace("/", "-") / name
+    folder = out or runs / "evaluate" / model.strip("/").replace("/", "-") / name
     return answer_all(model, settings, template, folder, fresh)
 
 

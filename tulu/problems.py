@@ -113,16 +113,21 @@ def _check_verifiers(entries: Sequence[tuple[Row, Question]], judged: bool) -> N
 
 
 def _graded(entries: Sequence[tuple[Row, Question]], counter: Counter) -> list[tuple[Row, Question]]:
-    """Those whose ground truths their verifiers can use; the others would fail when they are graded."""
+    """Those whose ground truths their verifiers can use; the others would fail when they are graded, and the first of each
+    kind is told with its reason."""
     kept = []
+    told: set[str] = set()
     for row, asked in entries:
         truths = asked.ground_truth if len(asked.verifiers) > 1 else [asked.ground_truth]
         try:
             for name, truth in zip(asked.verifiers, truths, strict=True):
                 check_gold(name, truth)
         except DataError as error:
-            log.debug("%s: %s", row.id, error)
-            counter.drop(f"{' and '.join(asked.verifiers)} cannot use the ground truth", row.id)
+            what = f"{' and '.join(asked.verifiers)} cannot use the ground truth"
+            if what not in told:
+                log.warning("%s: %s", row.id, error)
+                told.add(what)
+            counter.drop(what, row.id)
         else:
             kept.append((row, asked))
     return kept

@@ -121,6 +121,10 @@ def _file(path: Path, name: str) -> Rows:
         raise DataError(f"{name}: broken gzip file ({error}); fetch it again") from None
     except OSError as error:
         raise DataError(f"{name}: cannot be read: {error.strerror}") from None
+    if path.suffix.lower() == ".gz" and content is data:
+        raise DataError(f"{name}: not a gzip file, whatever its name says; rename it, or fetch it again")
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{name}:1: not UTF-8 but UTF-16 (by its first two bytes); convert the file to UTF-8")
     return reader(content, name)
 
 

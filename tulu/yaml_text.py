@@ -12,6 +12,9 @@ from tulu.errors import RecipeError
 
 _FLOAT = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")
 
+DEPTH = 50
+"""Deepest nesting of a recipe that is read."""
+
 
 class _Loader(yaml.SafeLoader):
     """YAML 1.1 without dates, with the floats of YAML 1.2, refusing a key given twice."""
@@ -87,6 +90,8 @@ def dump_yaml(value: Any) -> str:
 
 
 def _locate(node: yaml.Node | None, path: tuple[str | int, ...], name: str, lines: dict[tuple[str | int, ...], str]) -> None:
+    if len(path) > DEPTH:
+        raise RecipeError(f"{name}: nested more than {DEPTH} deep, or an alias within its own anchor; a recipe has neither")
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             lines[(*path, key.value)] = f"{name}:{key.start_mark.line + 1}"
