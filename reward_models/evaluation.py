@@ -21,7 +21,7 @@ from tulu.reward_models.rewardbench import Options
 from tulu.reward_models.scorers import make_scorer
 from tulu.reward_models.scoring import Scorer
 from tulu.reward_models.sections import summarize
-from tulu.reward_models.store import ItemScore, ScoreStore
+from tulu.reward_models.store import ItemScore, ScoreStore, check_folder
 
 log = logging.getLogger("tulu")
 
@@ -34,8 +34,9 @@ def evaluate(model: str, data: str, options: Options) -> Path:
     loaded = load(data, options.limit)
     if options.compare and loaded.data == "free":
         raise RecipeError("--compare: nothing is published for one's own data; use it with RewardBench's")
+    folder = options.out or Path("runs", "rewardbench", label(model), loaded.name)
+    check_folder(folder)
     scorer = make_scorer(model, loaded, options)
-    folder = options.out or Path("runs", "rewardbench", Path(model).name or model.replace("/", "-"), loaded.name)
     settings = {"model": model, "data": loaded.data, "items": len(loaded.items), "digest": loaded.digest, **scorer.settings}
     store = ScoreStore(folder, loaded.data, settings, options.fresh)
     console = make_console(stderr=options.json_output)
@@ -58,6 +59,11 @@ def evaluate(model: str, data: str, options: Options) -> Path:
         print_report(report, console, options.compare)
         console.print(f"[dim]{folder}: results.json, scores.jsonl, scores.parquet, chart.png[/dim]", highlight=False)
     return folder
+
+
+def label(model: str) -> str:
+    """A model's name in folders and titles: its whole path, since every trained one is called model."""
+    return model.strip("/").replace("/", "-")
 
 
 def score_pending(scorer: Scorer, loaded: Loaded, store: ScoreStore, console: Console) -> float:
@@ -91,7 +97,7 @@ def make_report(
     counts = count(rows)
     counts["seconds"] = round(seconds, 3)
     return Report(
-        title=f"{Path(model).name} on {loaded.name}",
+        title=f"{label(model)} on {loaded.name}",
         summary=summarize(scored, loaded.data),
         intervals=bootstrap(scored, loaded.data, options.seed),
         baselines=baselines(loaded.items, loaded.data),

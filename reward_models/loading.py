@@ -52,7 +52,7 @@ def load(data: str, limit: int | None = None) -> Loaded:
     if rules in ("v1", "v2") and path:
         items = _from_path(path)
         kind: Data = "v1" if rules == "v1" else "v2"
-        name = f"{rules}-{_stem(Path(path))}"
+        name = f"{rules}-{_label(Path(path))}"
     elif all(part in HUB for part in data.split("+")):
         if "v2" in data.split("+") and data != "v2":
             raise DataError(f"--data {data}: v2 has rules of its own; evaluate it alone")
@@ -61,7 +61,7 @@ def load(data: str, limit: int | None = None) -> Loaded:
         name = data
     else:
         items = _from_path(data)
-        kind, name = _rules(items), _stem(Path(data))
+        kind, name = _rules(items), _label(Path(data))
     _check_subsets(items, kind)
     if limit is not None:
         items = _first(items, limit)
@@ -117,6 +117,11 @@ def _stem(path: Path) -> str:
     """A path's name without its suffixes."""
     name = path.name.removesuffix(".gz")
     return Path(name).stem if Path(name).suffix in READERS else name or "data"
+
+
+def _label(path: Path) -> str:
+    """FOLDER-NAME of a path: test.jsonl.gz lies in many folders."""
+    return "-".join(part for part in (path.parent.name, _stem(path)) if part not in ("", ".."))
 
 
 def _rules(items: Iterable[Item]) -> Data:

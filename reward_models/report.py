@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,8 @@ def print_report(report: Report, console: Console, compare: bool = False) -> Non
     console.print(_subsets_table(report))
     if report.summary.sections and report.summary.data != "v2":
         console.print(_sections_table(report))
+    elif report.summary.data == "v2" and (note := _absent(V2_SUBSETS, report.summary.subsets)):
+        console.print(f"[dim]{note}[/dim]", highlight=False)
     score = report.summary.score
     console.print(f"[bold]Score {_percent(score)}[/bold] {_span(report.intervals.score)}   {_counted(report.summary)}")
     for note in report.notes:
@@ -110,10 +112,14 @@ def _sections_table(report: Report) -> Table:
     for name, value in report.summary.sections.items():
         beside = [_percent(baseline.sections[name]) for baseline in report.baselines.values()]
         table.add_row(name, _percent(value), _span(report.intervals.sections.get(name)), *beside)
-    absent = [name for name in FINAL_WEIGHTS if name not in report.summary.sections]
-    if absent:
-        table.caption = f"no rows of {', '.join(absent)}: the score is the mean of the others"
+    table.caption = _absent(FINAL_WEIGHTS, report.summary.sections)
     return table
+
+
+def _absent(names: Iterable[str], present: Container[str]) -> str | None:
+    """What a reader must know of a score of which parts are missing."""
+    absent = [name for name in names if name not in present]
+    return f"no rows of {', '.join(absent)}: the score is the mean of the others" if absent else None
 
 
 def compare_table(title: str, summary: Summary) -> Table:

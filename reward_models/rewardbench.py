@@ -85,6 +85,11 @@ def run(model: str | None, data: str, scores: Path | None, options: Options) -> 
 def aggregate(path: Path, data: str, options: Options) -> None:
     """Print the figures of a scores file."""
     kind = data_kind(data)
+    given = {"--out": options.out is not None, "--limit": options.limit is not None, "--fresh": options.fresh}
+    if idle := [name for name, is_given in given.items() if is_given]:
+        raise RecipeError(
+            f"{', '.join(idle)}: --scores reads the whole file and writes nothing; leave it out (--json > FILE keeps the figures)"
+        )
     if options.compare and kind == "free":
         raise RecipeError("--compare: nothing is published for one's own data; use it with --data v1 or v2")
     if options.ensemble:

@@ -19,11 +19,16 @@ def read_scores(path: Path, data: Data) -> list[Scored]:
     if not path.exists():
         raise DataError(f"{path}: no such file; --scores takes a JSONL file of rows with {_KEYS}")
     rows = load_rows(Source(name=str(path), fraction=1.0))
-    items, problems = [], []
+    items: list[Scored] = []
+    problems: list[str] = []
+    seen: dict[tuple[str, str, str], str] = {}
     for index in range(len(rows)):
         try:
             row = rows[index]
-            items.append(parse_row(row.columns, data, row.id))
+            item = parse_row(row.columns, data, row.id)
+            if twin := _seen_before(row.columns, item, seen):
+                raise DataError(f"{row.id}: id {item.id!r} of {item.subset!r} stands in {twin} too; give every row its own id")
+            items.append(item)
         except DataError as error:
             problems.append(str(error))
     if problems:
@@ -32,8 +37,16 @@ def read_scores(path: Path, data: Data) -> list[Scored]:
     return items
 
 
+def _seen_before(row: object, item: Scored, seen: dict[tuple[str, str, str], str]) -> str | None:
+    """Where a subset's id stood before. An evaluation's own rows are told apart by their index, whatever ids the data had."""
+    if not isinstance(row, Mapping) or row.get("id") is None:
+        return None
+    key = (item.subset, item.id, str(row.get("index")))
+    return None if seen.setdefault(key, item.where) == item.where else seen[key]
+
+
 def parse_row(row: object, data: Data, where: str) -> Scored:
-    """One row of a scores file; DataError names the key that is wrong."""
+    """One row of a scores file, what is not finite being missing; DataError names the key that is wrong."""
     if not isinstance(row, Mapping):
         raise DataError(f"{where}: not an object; a row has {_KEYS}")
     for key in ("chosen", "rejected"):
@@ -65,7 +78,12 @@ def _score(value: object, key: str, where: str) -> float:
         return _score(value[0], key, where)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise DataError(f"{where}: {key}: {value!r} is not a number; write a number, a list of numbers, or null")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        digits = f"{str(value)[:12]}… ({len(str(value))} digits)"
+        raise DataError(f"{where}: {key}: {digits} is no score; write a number below 1e308, or null") from None
+    return number if math.isfinite(number) else math.nan
 
 
 def _credit(value: object, where: str) -> float | None:

@@ -28,6 +28,13 @@ class ItemScore:
     """More columns: token counts, tokens cut, judgements."""
 
 
+def check_folder(folder: Path) -> None:
+    """RecipeError where a file stands in the folder's place, or on the way to it."""
+    for place in (folder, *folder.parents):
+        if place.exists() and not place.is_dir():
+            raise RecipeError(f"--out {folder}: {place} is a file where a folder belongs; name another folder with --out")
+
+
 class ScoreStore:
     """The folder of an evaluation: settings.json, and scores.jsonl with a line per item in the `--scores` format."""
 
@@ -37,20 +44,23 @@ class ScoreStore:
         self.path = folder / SCORES
         self.rows: dict[int, ItemScore] = {}
         settings = json.loads(dumps(settings))
+        check_folder(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if fresh:
                 for name in (SCORES, SETTINGS, "scores.parquet", "results.json", "chart.png"):
                     (folder / name).unlink(missing_ok=True)
-            if (folder / SETTINGS).exists():
-                self._same(settings)
-                self._read(data)
-            elif self.path.exists():
+            held = self.path.exists() and self.path.stat().st_size > 0
+            if held and not (folder / SETTINGS).exists():
                 raise RecipeError(
                     f"{self.path}: scores without a {SETTINGS} that says how they were made; use another --out, or --fresh"
                 )
+            # A run that died before its first whole line has scored nothing that other settings could contradict.
+            if held and b"\n" in self.path.read_bytes():
+                self._same(settings)
             else:
                 write_atomic(folder / SETTINGS, dumps(settings))
+            self._read(data)
         except OSError as error:
             raise CheckpointError(f"{folder}: cannot be written ({error.strerror}); give another folder with --out") from error
 

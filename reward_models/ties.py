@@ -78,6 +78,8 @@ def _side(answer: TiesAnswer, kind: str) -> _Side:
         raise DataError(f"{_name(answer)}: a Ties item needs at least one chosen and one rejected score")
     if kind == "tied" and len(answer.correct) < 2:
         raise DataError(f"{_name(answer)}: a tied item needs two or more chosen scores; with one, call it ref:K")
+    if kind == "ref" and len(answer.correct) > 1:
+        raise DataError(f"{_name(answer)}: a ref item has one chosen score; with several, call it tied:K")
     if any(math.isnan(score) for score in (*answer.correct, *answer.incorrect)):
         return _Side(math.nan, math.nan)
     return _Side(min(answer.correct) - max(answer.incorrect), max(answer.correct) - min(answer.correct))

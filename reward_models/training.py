@@ -1,5 +1,6 @@
 """The reward-model stage: Bradley-Terry over the pairs of every prompt, from the SFT model."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -46,8 +47,14 @@ def run(job: Job) -> Path:
     run.resume()
 
     fit(learner, rows, lambda batch: ranking_loss(reward_model, batch, stage), count_pairs, stage, run, prepare=with_margins)
-    facts = {"held_out_accuracy": accuracy(learner, held_out, stage), "held_out_pairs": len(held_out)} if held_out else {}
-    return run.finish(reward_model.save, rows=len(rows), **facts)
+    facts: dict[str, float] = {}
+    if held_out:
+        pairs = sum(math.comb(len(group.completions), 2) for group in held_out)
+        facts = {"held_out_accuracy": accuracy(learner, held_out, stage), "held_out_pairs": pairs}
+    folder = run.finish(reward_model.save, rows=len(rows), **facts)
+    if held_out and parallel.is_main:
+        print(f"held-out: {100 * facts['held_out_accuracy']:.1f} % of {facts['held_out_pairs']:,} pairs ranked right")
+    return folder
 
 
 def split(groups: Sequence[Group], stage: Rm) -> tuple[list[Group], list[Group]]:

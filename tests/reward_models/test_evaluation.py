@@ -115,6 +115,23 @@ def test_figure_does_not_depend_on_packing(pairs: str, tmp_path: Path, tiny_rewa
         assert one["rejected"] == pytest.approx(other["rejected"], abs=1e-5)
 
 
+def test_the_default_folder_and_the_title_hold_the_whole_name(
+    pairs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(evaluation, "make_scorer", lambda *_: LengthScorer())
+    for model in ("runs/mine/rm/model", "runs/other/rm/model/"):
+        name = model.strip("/").replace("/", "-")
+        assert run(model, "pairs.jsonl", None, Options(limit=3)) == Path("runs/rewardbench", name, "pairs")
+        assert f"{name} on pairs" in capsys.readouterr().out
+
+
+def test_a_wrong_out_is_told_before_a_model_is_loaded(pairs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "make_scorer", lambda *_: pytest.fail("loaded"))
+    with pytest.raises(RecipeError, match="is a file where a folder belongs"):
+        run("model", pairs, None, Options(out=Path(pairs)))
+
+
 def test_dpo_kind(pairs: str, tmp_path: Path, tiny_model: Callable[..., Path]) -> None:
     policy, reference = str(tiny_model("olmo2", 0)), str(tiny_model("olmo2", 1))
     out = run(policy, pairs, None, Options(out=tmp_path / "ref", reference=reference, limit=4, json_output=True))

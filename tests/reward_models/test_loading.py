@@ -34,8 +34,17 @@ def test_rules_follow_the_subsets(tmp_path: Path) -> None:
         ("plain", [pair()], "free"),
     ]:
         loaded = load(write(tmp_path / f"{name}.jsonl", rows))
-        assert (loaded.name, loaded.data) == (name, data)
+        assert (loaded.name, loaded.data) == (f"{tmp_path.name}-{name}", data)
     assert load(str(tmp_path / "plain.jsonl")).items[0].subset == "plain"
+
+
+def test_files_of_one_name_in_different_folders_have_names_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path, name in (("a/test.jsonl", "a-test"), ("deep/b/test.jsonl", "b-test"), ("test.jsonl", "test"), ("deep/b", "deep-b")):
+        if path.endswith("l"):
+            write(Path(path), [pair("shp")])
+        assert load(path).name == name
+    assert load("v1=a/test.jsonl").name == "v1-a-test"
 
 
 def test_named_rules_refuse_foreign_subsets(tmp_path: Path) -> None:

@@ -89,6 +89,9 @@ def test_free(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ([{"id": 1, "subset": "shp", "chosen": [1, 2], "rejected": 0}], "v1", "s.jsonl:1: v1 compares one chosen"),
         ([{"id": 1, "subset": "Ties", "chosen": [1, 2], "rejected": 0}], "v2", "s.jsonl:1: id: 1; a Ties id"),
         ([{"id": "tied:1", "subset": "Ties", "chosen": [1], "rejected": 0}], "v2", "s.jsonl:1: id 'tied:1': a tied item needs"),
+        ([{"id": 1, "subset": "shp", "chosen": 10**400, "rejected": 0}], "v1", r"s.jsonl:1: chosen: 10+… \(401 digits\) is no"),
+        ([V1[0], V1[4], V1[0]], "v1", r"s.jsonl:3: id '0' of 'llmbar-natural' stands in .*s.jsonl:1 too"),
+        ([{"id": "ref:1", "subset": "Ties", "chosen": [1, 2], "rejected": 0}], "v2", "s.jsonl:1: id 'ref:1': a ref item has one"),
         ([], "v1", "file is empty"),
     ],
 )
@@ -96,6 +99,29 @@ def test_refuses(rows: list[object], data: str, message: str, tmp_path: Path) ->
     with pytest.raises(DataError, match=message) as caught:
         run(None, data, write(tmp_path / "s.jsonl", rows), Options())
     assert caught.value.exit_code == 2
+
+
+def test_what_is_not_finite_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [f'{{"id": "{score}", "chosen": {score}, "rejected": 0}}' for score in ("1e400", "-1e400", "Infinity", "NaN", "null")]
+    result = printed(write(tmp_path / "s.jsonl", rows), "free", capsys)
+    assert (result["score"], result["missing"], result["ties"]) == (0.0, 5, 0)
+
+
+def test_rows_without_ids_and_an_evaluations_rows_may_look_alike(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows: list[object] = [{"chosen": 1, "rejected": 0}] * 2
+    rows += [{"index": k, "id": "same", "chosen": 1, "rejected": 0} for k in range(2)]
+    assert printed(write(tmp_path / "s.jsonl", rows), "free", capsys)["score"] == 1.0
+
+
+@pytest.mark.parametrize("options", [Options(out=Path("x")), Options(limit=3), Options(fresh=True)])
+def test_refuses_what_it_would_ignore(options: Options, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"--(out|limit|fresh): --scores reads the whole file .* leave it out"):
+        run(None, "v1", write(tmp_path / "s.jsonl", V1), options)
+
+
+def test_absent_subsets_of_v2_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(None, "v2", write(tmp_path / "s.jsonl", [{"id": "1", "subset": "Math", "chosen": [1], "rejected": [0]}]), Options())
+    assert "no rows of Factuality, Precise IF, Safety, Focus, Ties: the score is the mean" in capsys.readouterr().out
 
 
 def test_refuses_missing_file_and_folder(tmp_path: Path) -> None:

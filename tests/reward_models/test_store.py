@@ -60,6 +60,25 @@ def test_other_settings_are_named(tmp_path: Path) -> None:
     assert store(tmp_path, fresh=True, max_length=512).rows == {}
 
 
+@pytest.mark.parametrize("left", [None, "", '{"index": 0, "id'])
+def test_a_folder_without_any_score_takes_other_settings(left: str | None, tmp_path: Path) -> None:
+    store(tmp_path)
+    if left is not None:
+        (tmp_path / "scores.jsonl").write_text(left)
+    store(tmp_path, max_length=512).append(ROWS)
+    assert len(store(tmp_path, max_length=512).rows) == 3
+    with pytest.raises(RecipeError, match="max_length: 512 there, None now"):
+        store(tmp_path)
+
+
+def test_a_file_where_the_folder_belongs_is_a_wrong_option(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(RecipeError, match=r"--out .*file is a file where a folder belongs; name another") as caught:
+            store(folder)
+        assert caught.value.exit_code == 2
+
+
 def test_foreign_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "scores.jsonl").write_text("{}\n")
     with pytest.raises(RecipeError, match=r"scores without a settings\.json"):

@@ -46,6 +46,7 @@ def test_ties_without_a_common_prompt_has_no_score(answers: tuple[TiesAnswer, ..
         ([TiesAnswer("ref:a", [1.0], [], "f:3")], "f:3: id 'ref:a': a Ties item needs at least one chosen and one rejected"),
         ([TiesAnswer("ref:a", [], [1.0])], "at least one chosen"),
         ([TiesAnswer("tied:a", [1.0], [0.0])], "two or more chosen"),
+        ([TiesAnswer("ref:a", [1.0, 2.0], [0.0])], "a ref item has one chosen score"),
         ([TiesAnswer("other:a", [1.0], [0.0])], "ref:K"),
         ([TiesAnswer("7", [1.0], [0.0])], "ref:K"),
         ([ONE[0], ONE[0]], "appears twice"),

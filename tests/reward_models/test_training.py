@@ -86,7 +86,9 @@ def test_accuracy_is_that_of_scores_one_row_at_a_time(tiny_reward_model: Callabl
     assert model.module.training
 
 
-def test_a_run_learns_and_reports_held_out_accuracy(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_run_learns_and_reports_held_out_accuracy(
+    tiny_model: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "pairs.jsonl"
     rows: list[dict[str, Any]] = [{"prompt": f"q{at}", "chosen": f"yes {at}", "rejected": f"no {at}"} for at in range(40)]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -100,6 +102,7 @@ def test_a_run_learns_and_reports_held_out_accuracy(tiny_model: Callable[..., Pa
     manifest = json.loads((folder.parent / "manifest.json").read_text())
     assert (manifest["rows"], manifest["held_out_pairs"]) == (32, 8)
     assert manifest["held_out_accuracy"] >= 0.9
+    assert f"held-out: {100 * manifest['held_out_accuracy']:.1f} % of 8 pairs ranked right" in capsys.readouterr().out
     assert AutoModelForSequenceClassification.from_pretrained(folder).config.num_labels == 1
     metrics = [json.loads(line) for line in (folder.parent / "metrics.jsonl").read_text().splitlines()]
     assert metrics[-1]["loss"] < 0.5 * metrics[0]["loss"]
