@@ -152,6 +152,8 @@ def _json_lines(content: bytes, name: str) -> Rows:
             raise DataError(f"{place}: not UTF-8 (byte {error.start}); convert the file to UTF-8") from None
         except json.JSONDecodeError as error:
             raise DataError(f"{place}: broken JSON at column {error.colno}: {error.msg}; mend or remove the line") from None
+        except ValueError as error:  # a number of more digits than Python converts
+            raise DataError(f"{place}: {str(error).partition(';')[0]}; mend or remove the line") from None
         return Row(place, _object(value, place))
 
     return Rows(len(lines), read)
