@@ -1,15 +1,13 @@
 """`tulu verify`: scores the rows of a file with one verifier, in order."""
 
-import contextlib
-import gzip
 import json
 import os
-import sys
+import re
 import time
-from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -24,14 +22,26 @@ from tulu.verifiers.contract import MODES, Mode, is_finite, shorten
 from tulu.verifiers.registry import check_name, find
 from tulu.verifiers.reward_model import NAME
 from tulu.verifiers.sandbox import UNSAFE
+from tulu.verify_files import check_target, label, lines, writing
 
 if TYPE_CHECKING:
     from tulu.reward_models.answers import RewardGrader
 
-_WINDOW = 512
-"""Rows graded between two turns of the progress bar."""
+_SMALLEST, _LARGEST = 4, 512
+"""Rows graded between two turns of the progress bar: few where they are slow."""
+_TOGETHER = 64
+"""The fewest rows that a reward model is given at once: those of one prompt share it."""
+_AHEAD = 8
+"""Such windows under way at once, so that no process waits for the last row of one; of large ones only one."""
+_QUICK, _SLOW = 0.05, 0.5
+"""Seconds between two turns under which windows grow, and above which they shrink."""
+_LINE_EVERY = 10.0
+"""Seconds between lines where there is no terminal."""
 _NAMED = 10
 """Bad rows that a message names; the rest are counted."""
+_FAULTS = 3
+"""Kinds of faults that are shown after the table."""
+_QUOTED = re.compile(r"'.*'|\".*\"", re.DOTALL)
 
 
 def verify_file(
@@ -47,7 +57,8 @@ def verify_file(
     """Writes each row of `source` with its score, status and detail to `target`; `-` is standard input or output.
 
     Rows are JSON objects, one a line: completion, ground_truth, and prompt or messages where the verifier needs the
-    question. RecipeError for an unknown verifier or mode, DataError for bad rows, each named; then nothing is written.
+    question. RecipeError for an unknown verifier or mode or a target that cannot be written, DataError for bad rows, each
+    named; then nothing is written. TuluError where no row at all could be judged; then the target is written all the same.
     `unsafe_local` lets programs run without a sandbox. `reward_model` is what the verifier of that name asks.
     """
     console = Console(stderr=True)
@@ -62,21 +73,92 @@ def verify_file(
     elif problem := judge_problem(reward_model):
         raise RecipeError(f"--reward-model {reward_model}: {problem}")
     find(name).grade(checked)
+    check_target(source, target)
     rows = _read(name, source)
     learned = _load(reward_model) if reward_model else None
-    began, verdicts = time.perf_counter(), list[Verdict]()
-    with Grader(workers, deadline, mode=checked) as grader, _writing(target) as out, _bar(console) as progress:
-        bar = progress.add_task(f"verify {name}", total=len(rows))
-        for start in range(0, len(rows), _WINDOW):
-            window = rows[start : start + _WINDOW]
-            graded = (learned or grader).grade([(row["completion"], problem) for row, problem in window])
-            for (row, _), verdict in zip(window, graded, strict=True):
+    began, took, verdicts = time.perf_counter(), 0.0, list[Verdict]()
+    # The grader is closed before the threads that wait for its verdicts are joined.
+    with (
+        ThreadPoolExecutor(1 if learned else _AHEAD, "verify") as pool,
+        Grader(workers, deadline, mode=checked) as grader,
+        writing(target) as out,
+        _bar(console) as progress,
+    ):
+        turn = _turning(progress, f"verify {name}", len(rows))
+        items = [(row["completion"], problem) for row, problem in rows]
+        grade, smallest = (learned.grade, _TOGETHER) if learned else (grader.grade, _SMALLEST)
+        for graded in _in_order(grade, items, smallest, pool, turn):
+            for (row, _), verdict in zip(rows[len(verdicts) : len(verdicts) + len(graded)], graded, strict=True):
                 said = {"score": verdict.score, "status": verdict.status, "detail": verdict.detail}
                 out.write(json.dumps({**row, **said}) + "\n")
             verdicts += graded
-            progress.update(bar, completed=start + len(window))
+            took = time.perf_counter() - began
         out.flush()
-        console.print(_table(name, verdicts, time.perf_counter() - began, sorted(grader.seconds)))
+    if len(verdicts) == len(rows):
+        console.print(_table(name, verdicts, took, sorted(grader.seconds)))
+        _tell_faults(console, [problem.id for _, problem in rows], verdicts)
+
+
+def _in_order(
+    grade: Callable[[Sequence[tuple[str, Problem]]], list[Verdict]],
+    items: Sequence[tuple[str, Problem]],
+    smallest: int,
+    pool: ThreadPoolExecutor,
+    turn: Callable[[int], None],
+) -> Iterator[list[Verdict]]:
+    """Verdicts of window after window, several of which are under way; `turn` is told now and then how many are done."""
+    waiting = deque[Future[list[Verdict]]]()
+    start = done = 0
+    size, last = smallest, time.monotonic()
+    while start < len(items) or waiting:
+        while start < len(items) and len(waiting) < _AHEAD and (not waiting or start - done < _LARGEST):
+            waiting.append(pool.submit(grade, items[start : start + size]))
+            start += size
+        while not waiting[0].done():
+            wait([waiting[0]], timeout=_LINE_EVERY)
+            turn(done)
+        graded = waiting.popleft().result()
+        now = time.monotonic()
+        size = min(_LARGEST, 2 * size) if now - last < _QUICK else max(smallest, size // 2) if now - last > _SLOW else size
+        last = now
+        done += len(graded)
+        turn(done)
+        yield graded
+
+
+def _turning(progress: Progress, name: str, total: int) -> Callable[[int], None]:
+    """What moves the bar on a terminal, and elsewhere writes a line now and then."""
+    bar, spoke = progress.add_task(name, total=total), time.monotonic()
+
+    def turn(done: int) -> None:
+        nonlocal spoke
+        progress.update(bar, completed=done)
+        now = time.monotonic()
+        # A wait may end a little early.
+        if not progress.console.is_terminal and now - spoke > 0.95 * _LINE_EVERY:
+            spoke = now
+            progress.console.print(f"{name} {done}/{total}", markup=False, highlight=False, soft_wrap=True)
+
+    return turn
+
+
+def _tell_faults(console: Console, places: list[str], verdicts: list[Verdict]) -> None:
+    """Shows the commonest reasons why rows were not judged; TuluError where none was."""
+    faults, first = Counter[tuple[str, str]](), dict[tuple[str, str], tuple[str, str]]()
+    for place, verdict in zip(places, verdicts, strict=True):
+        if verdict.score is None:
+            # What is quoted differs from row to row.
+            kind = (verdict.status, _QUOTED.sub("", verdict.detail))
+            faults[kind] += 1
+            first.setdefault(kind, (place, verdict.detail))
+    for common, count in faults.most_common(_FAULTS):
+        place, detail = first[common]
+        told = f"{count} × {common[0]}: {shorten(detail, 300)} (first at {place})"
+        console.print(told, markup=False, highlight=False, emoji=False, soft_wrap=True)
+    if len(faults) > _FAULTS:
+        console.print(f"… and {len(faults) - _FAULTS} other kinds of faults", highlight=False)
+    if faults.total() == len(verdicts):
+        raise TuluError(f"none of {len(verdicts)} rows could be judged, for the reasons above; mend the rows or the verifier")
 
 
 def _load(reward_model: str) -> "RewardGrader":
@@ -97,42 +179,29 @@ def _mode(mode: str) -> Mode:
 def _read(name: str, source: str) -> list[tuple[dict[str, Any], Problem]]:
     """All rows and their problems; DataError that names every bad one, up to a few."""
     check, rows, bad = find(name).check, list[tuple[dict[str, Any], Problem]](), list[str]()
-    label = "standard input" if source == "-" else source
-    for number, line in enumerate(_lines(source), 1):
-        if not line.strip():
-            continue
-        where = f"{label}:{number}"
+    for number, line in lines(source):
+        where = f"{label(source)}:{number}"
         try:
-            row = json.loads(line)
+            row = json.loads(line.decode())
             problem = _problem(name, row, where)
             check(problem.ground_truth)
             rows.append((row, problem))
         except DataError as fault:
             bad.append(f"{where}: {fault}")
+        except UnicodeDecodeError as fault:
+            bad.append(f"{where}: not UTF-8 (byte {fault.start + 1} of the line); convert the file to UTF-8")
+        except json.JSONDecodeError as fault:
+            bad.append(f"{where}: broken JSON at column {fault.colno} ({fault.msg}); mend or remove the line")
         except ValueError as fault:
-            bad.append(f"{where}: not JSON ({fault})")
+            bad.append(f"{where}: broken JSON ({fault}); mend or remove the line")
         except RecursionError:
-            bad.append(f"{where}: JSON nested too deep")
+            bad.append(f"{where}: JSON nested too deep; mend or remove the line")
     if bad:
         more = f"\n… and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
         raise DataError(f"{len(bad)} of {len(rows) + len(bad)} rows cannot be graded:\n" + "\n".join(bad[:_NAMED]) + more)
     if not rows:
-        raise DataError(f"{label}: no rows")
+        raise DataError(f"{label(source)}: no rows; give --in a file that has some")
     return rows
-
-
-def _lines(source: str) -> Iterator[str]:
-    if source == "-":
-        yield from sys.stdin
-        return
-    path = Path(source)
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
-            yield from file
-    except UnicodeDecodeError as fault:
-        raise DataError(f"{source}: not UTF-8 text ({fault})") from fault
-    except OSError as fault:
-        raise DataError(f"{source}: cannot be read ({fault.strerror or fault})") from fault
 
 
 def _problem(name: str, row: Any, where: str) -> Problem:
@@ -161,34 +230,6 @@ def _messages(row: dict[str, Any]) -> list[Message]:
             raise DataError(f"prompt must be a string, or it and messages a list of {{role, content}}, got {shorten(repr(said))}")
         messages.append({"role": turn["role"], "content": turn["content"]})
     return messages
-
-
-@contextlib.contextmanager
-def _writing(target: str) -> Iterator[IO[str]]:
-    """A file that appears under its name only when all of it is written; standard output for `-`.
-
-    What is there and is no plain file (a device, a pipe, a link) is written to, never replaced.
-    """
-    if target == "-":
-        try:
-            yield sys.stdout
-        except BrokenPipeError:
-            # Whoever read our output has seen enough; Python's own flush at exit must not complain again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return
-    path = Path(target)
-    replaced = not path.is_symlink() and (path.is_file() or not path.exists())
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial") if replaced else path
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            yield file
-        if replaced:
-            partial.replace(path)
-    except OSError as fault:
-        raise TuluError(f"{target}: cannot be written ({fault.strerror or fault})") from fault
-    finally:
-        if replaced:
-            partial.unlink(missing_ok=True)
 
 
 def _bar(console: Console) -> Progress:

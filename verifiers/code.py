@@ -46,12 +46,16 @@ class Gold:
     preamble: str
 
 
-def _fields(gold: Any) -> dict[str, Any]:
+def _fields(gold: Any, form: str) -> dict[str, Any]:
+    wanted = f'a non-empty list of tests, [{form}], or {{"tests": [{form}]}}'
     if isinstance(gold, str):
-        gold = literal(gold)
+        try:
+            gold = literal(gold)
+        except GoldError as fault:
+            raise GoldError(f"ground_truth is plain text, {shorten(gold)!r}; give {wanted}") from fault
     fields = gold if isinstance(gold, dict) else {"tests": gold}
     if not isinstance(fields.get("tests"), list) or not fields["tests"]:
-        raise GoldError("ground_truth must be a non-empty list of tests, or {tests: [...]}")
+        raise GoldError(f"ground_truth must be {wanted}")
     return fields
 
 
@@ -63,7 +67,7 @@ def _number(fields: dict[str, Any], key: str, default: float, most: float) -> fl
 
 
 def _gold(gold: Any, take: Callable[[Any], Any]) -> Gold:
-    fields = _fields(gold)
+    fields = _fields(gold, '"assert f(2) == 4", ...' if take is _assertion else '{"input": "2", "output": "4"}, ...')
     imports = fields.get("imports", fields.get("test_imports", []))
     if not isinstance(imports, list) or not all(isinstance(line, str) for line in imports):
         raise GoldError("imports must be a list of lines")

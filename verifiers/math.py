@@ -86,7 +86,8 @@ def strict(case: Case) -> Verdict:
         except Exception:  # noqa: BLE001
             unreadable = unreadable or (None if math_symbolic.equal(gold, gold) else gold)
     if unreadable is not None:
-        return Verdict(None, "error", f"ground_truth {shorten(unreadable)!r} cannot be parsed")
+        cure = "give the final answer alone, or use gsm8k for its solutions"
+        return Verdict(None, "error", f"ground_truth {shorten(unreadable)!r} cannot be parsed; {cure}")
     return Verdict(0.0, detail=shorten(f"answer {answer}"))
 
 

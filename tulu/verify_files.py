@@ -1,0 +1,124 @@
+"""The files of `tulu verify`: lines read with their numbers, and a target that is checked first and appears only when whole."""
+
+import contextlib
+import glob
+import gzip
+import io
+import os
+import sys
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, BinaryIO
+
+from tulu.errors import DataError, RecipeError, TuluError
+
+_GZIP = b"\x1f\x8b"
+_BOM = b"\xef\xbb\xbf"
+
+
+def label(source: str) -> str:
+    """What messages call an input."""
+    return "standard input" if source == "-" else source
+
+
+def lines(source: str) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file that hold anything, with their numbers; gzip is unpacked. DataError where it cannot be read."""
+    name = label(source)
+    try:
+        with contextlib.ExitStack() as stack:
+            file = sys.stdin.buffer if source == "-" else stack.enter_context(_opened(source))
+            for number, line in enumerate(_unpacked(file, name), 1):
+                text = line.removeprefix(_BOM).strip() if number == 1 else line.strip()
+                if text:
+                    yield number, text
+    except (EOFError, gzip.BadGzipFile, zlib.error) as fault:
+        raise DataError(f"{name}: broken gzip file ({fault}); fetch it again") from None
+    except OSError as fault:
+        raise DataError(f"{name}: cannot be read ({fault.strerror or fault}); give --in a file of rows") from None
+
+
+def _opened(source: str) -> BinaryIO:
+    path = Path(source)
+    if path.is_dir():
+        raise DataError(f"{source}: is a directory; give --in a file of rows in it, or - for standard input")
+    if not path.exists():
+        raise DataError(f"{source}: no such file (looked from {Path.cwd()}); correct --in")
+    return path.open("rb")
+
+
+def _unpacked(file: BinaryIO, name: str) -> Iterable[bytes]:
+    start = file.peek(2)[:2] if isinstance(file, io.BufferedReader) else b""
+    if start == _GZIP:
+        return gzip.open(file, "rb")
+    if start and name.lower().endswith(".gz"):
+        raise DataError(f"{name}: named .gz, but not gzip; rename it, or pack it with gzip")
+    return file
+
+
+def check_target(source: str, target: str) -> None:
+    """RecipeError where nothing can be written to `target`, or where that would destroy the input."""
+    if target == "-":
+        return
+    path = Path(target)
+    if path.is_dir():
+        raise RecipeError(f"--out {target}: is a directory; name a file in it, such as {path / 'scored.jsonl'}")
+    if not path.parent.is_dir():
+        raise RecipeError(f"--out {target}: cannot be written, there is no directory {path.parent}; make it or name another")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise RecipeError(f"--out {target}: cannot be written, no permission; name another file")
+    if source != "-" and path.is_file() and Path(source).exists() and path.samefile(source):
+        raise RecipeError(f"--out {target}: is the same file as --in {source}; name another, so that the rows are kept")
+
+
+@contextlib.contextmanager
+def writing(target: str) -> Iterator[IO[str]]:
+    """A file that appears under its name only when all of it is written, packed where it is named .gz; stdout for `-`.
+
+    What is there and is no plain file (a device, a pipe, a link) is written to, never replaced. What a killed process left
+    of the same target is removed.
+    """
+    if target == "-":
+        try:
+            yield sys.stdout
+        except BrokenPipeError:
+            # Whoever read our output has seen enough; Python's own flush at exit must not complain again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
+    path = Path(target)
+    replaced = not path.is_symlink() and (path.is_file() or not path.exists())
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial") if replaced else path
+    try:
+        if replaced:
+            _remove_stale(path)
+        with contextlib.ExitStack() as stack:
+            raw = stack.enter_context(partial.open("wb"))
+            # Without name and time: the same rows make the same file.
+            packed = gzip.GzipFile("", "wb", 6, raw, 0) if path.suffix.lower() == ".gz" else None
+            yield stack.enter_context(io.TextIOWrapper(packed or raw, encoding="utf-8"))
+        if replaced:
+            partial.replace(path)
+    except OSError as fault:
+        raise TuluError(f"{target}: cannot be written ({fault.strerror or fault})") from fault
+    finally:
+        if replaced:
+            partial.unlink(missing_ok=True)
+
+
+def _remove_stale(path: Path) -> None:
+    """Removes partial files of a target whose writers are dead."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        pid = left.name.removeprefix(f".{path.name}.").removesuffix(".partial")
+        if pid.isdecimal() and not _alive(int(pid)):
+            left.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        # Killed, and its parent (a container's first process) never asks how it ended.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
