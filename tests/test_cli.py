@@ -112,7 +112,7 @@ def test_a_stage_runs_what_it_has_nothing_else_to_start_from(tmp_path: Path, sta
         (RecipeError("a: wrong; cure"), 2, "a: wrong; cure"),
         (DataError("rows.jsonl:17: broken JSON"), 2, "rows.jsonl:17: broken JSON"),
         (CheckpointError("runs/x: cannot be read\nRemove it"), 1, "Remove it"),
-        (KeyboardInterrupt(), 130, "interrupted; run the same command again to resume"),
+        (KeyboardInterrupt(), 130, "interrupted; run the same command again: what can be resumed is"),
         (
             OSError(errno.ENOSPC, "No space left on device", "runs/x/model"),
             1,

@@ -13,7 +13,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("losses", "advantages", "verifiers.*"),
     ("recipe_parts", "recipe", "mistakes", "chat", "sums", "fields"),
     (
-        *("names", "checks", "resolve", "plan", "plan_report", "manifest", "energy", "workers", "worker"),
+        *("names", "verify_files", "checks", "resolve", "plan", "plan_report", "manifest", "energy", "workers", "worker"),
         *("sources", "rows", "trees", "groups", "encode_rows", "report", "mixing", "problems", "data"),
         *("batch", "attention", "last_layer", "logprobs", "parallel"),
     ),

@@ -53,7 +53,7 @@ class Boundary(TyperGroup):
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
             if _rank() == 0:
-                _complain("interrupted; run the same command again to resume")
+                _complain("interrupted; run the same command again: what can be resumed is")
             raise typer.Exit(130) from error
         except OSError as error:
             if error.errno not in _NO_SPACE | _NOT_ALLOWED:
