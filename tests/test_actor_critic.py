@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 from typer.testing import CliRunner
 
+from tests.conftest import make_tiny_model
 from tests.samples import gradients, largest_difference, make_stage, stay_in_float64
 from tulu.actor_critic import ActorCritic, token_advantages
 from tulu.batch import Batch, lay, pack
@@ -265,6 +266,13 @@ def test_without_a_reward_model_the_value_model_begins_as_the_policy(
     assert "no reward model (rlvr.value.path" in result.output + caplog.text
     pinned = json.loads((tmp_path / "runs/p/rlvr/manifest.json").read_text())["pinned"]
     assert pinned["value"] == RewardModel.load(tiny_model("olmo2"), new_head=1).digest()
+
+
+def test_the_value_model_needs_no_template_of_its_own(tmp_path: Path) -> None:
+    """The recipe names one, and what the value model reads has been tokenised by it already."""
+    model = make_tiny_model(tmp_path / "plain", template=False)
+    result = run_ppo(tmp_path, model, value={}, steps=1)
+    assert result.exit_code == 0, result.output
 
 
 def test_a_model_without_a_head_is_refused(tiny_model: Callable[..., Path], tmp_path: Path) -> None:

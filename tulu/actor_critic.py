@@ -52,7 +52,7 @@ class ActorCritic:
         self.runner: nn.Module = self.module
 
     @classmethod
-    def load(cls, policy: Policy, stage: Rlvr, own: Path, start: str) -> "ActorCritic | None":
+    def load(cls, policy: Policy, stage: Rlvr, template: str, own: Path, start: str) -> "ActorCritic | None":
         """With the value model that the recipe names, else `own`, the one that its rm stage trained; None without PPO.
 
         Where there is neither it begins as the policy does, `start`, with a new head.
@@ -64,6 +64,7 @@ class ActorCritic:
             log.warning("no reward model (rlvr.value.path, %s): the value model begins as %s with a new head", own, start)
         value = RewardModel.load(
             named or start,
+            template=template,
             trainable=True,
             gradient_checkpointing=stage.gradient_checkpointing,
             lora=stage.lora,

@@ -73,7 +73,7 @@ def run(job: Job) -> Path:
         lora=stage.lora,
         gradient_checkpointing=stage.gradient_checkpointing,
     )
-    critic = ActorCritic.load(policy, stage, job.folder.parent / "rm" / "model", run.start)
+    critic = ActorCritic.load(policy, stage, job.recipe.template, job.folder.parent / "rm" / "model", run.start)
     facts = {"reward_model": judge.digest} if judge else {}
     facts |= {"value": critic.value.digest()} if critic else {}
     run.pin(data=asked.digest, start=policy.digest(), template=template_hash(tokenizer), **facts)
