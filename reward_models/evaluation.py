@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tulu.errors import CheckpointError, RecipeError
 from tulu.files import write_atomic
 from tulu.manifest import environment
+from tulu.names import model_label
 from tulu.reward_models.bias import biases
 from tulu.reward_models.intervals import bootstrap
 from tulu.reward_models.items import baselines
@@ -34,7 +35,7 @@ def evaluate(model: str, data: str, options: Options) -> Path:
     loaded = load(data, options.limit)
     if options.compare and loaded.data == "free":
         raise RecipeError("--compare: nothing is published for one's own data; use it with RewardBench's")
-    folder = options.out or Path("runs", "rewardbench", label(model), loaded.name)
+    folder = options.out or Path("runs", "rewardbench", model_label(model), loaded.name)
     check_folder(folder)
     scorer = make_scorer(model, loaded, options)
     settings = {"model": model, "data": loaded.data, "items": len(loaded.items), "digest": loaded.digest, **scorer.settings}
@@ -59,11 +60,6 @@ def evaluate(model: str, data: str, options: Options) -> Path:
         print_report(report, console, options.compare)
         console.print(f"[dim]{folder}: results.json, scores.jsonl, scores.parquet, chart.png[/dim]", highlight=False)
     return folder
-
-
-def label(model: str) -> str:
-    """A model's name in folders and titles: its whole path, since every trained one is called model."""
-    return model.strip("/").replace("/", "-")
 
 
 def score_pending(scorer: Scorer, loaded: Loaded, store: ScoreStore, console: Console) -> float:
@@ -97,7 +93,7 @@ def make_report(
     counts = count(rows)
     counts["seconds"] = round(seconds, 3)
     return Report(
-        title=f"{label(model)} on {loaded.name}",
+        title=f"{model_label(model)} on {loaded.name}",
         summary=summarize(scored, loaded.data),
         intervals=bootstrap(scored, loaded.data, options.seed),
         baselines=baselines(loaded.items, loaded.data),

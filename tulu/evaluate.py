@@ -13,7 +13,7 @@ from tulu.data import problems
 from tulu.errors import RecipeError
 from tulu.files import write_atomic
 from tulu.intervals import wilson
-from tulu.names import judge_problem, policy_problem
+from tulu.names import judge_problem, model_label, policy_problem
 from tulu.policy import load_tokenizer
 from tulu.recipe import Evaluate, Source
 from tulu.resolve import Job, section_of
@@ -105,10 +105,11 @@ def evaluate_model(
         raise RecipeError(f"--reward-model {reward_model}: {problem}")
     if temperature is None:
         temperature = 0.0 if best_of is None else 1.0
-    fields = {"verifier": verifier, "limit": limit, "max_tokens": max_tokens or 512, "temperature": temperature}
-    settings = Evaluate(task=task, data=data, best_of=best_of, reward_model=reward_model, **fields)  # type: ignore[arg-type]
+    fields = {"data": data, "verifier": verifier, "limit": limit, "max_tokens": max_tokens, "temperature": temperature}
+    given_fields = {**fields, "best_of": best_of, "reward_model": reward_model}
+    settings = Evaluate.model_validate({"task": task, **{key: value for key, value in given_fields.items() if value is not None}})
     name = task if best_of is None else f"{task}-best-of-{best_of}"
-    folder = out or runs / "evaluate" / model.strip("/").replace("/", "-") / name
+    folder = out or runs / "evaluate" / model_label(model) / name
     return answer_all(model, settings, template, folder, fresh)
 
 

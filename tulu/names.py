@@ -41,6 +41,7 @@ def _looks_local(name: str, suffixes: tuple[str, ...]) -> bool:
 
 
 def model_problem(name: str) -> str | None:
+    """What is wrong with the name of a model, as far as can be told without loading it."""
     path = Path(name)
     if path.is_dir():
         return None if (path / "config.json").is_file() else "is a folder without config.json; name a Hugging Face model folder"
@@ -66,6 +67,11 @@ def policy_problem(name: str) -> str | None:
     if (_architecture(name) or "").endswith(CLASSIFIER):
         return "is a reward model, which scores answers and gives none; name the model that is to answer"
     return None
+
+
+def model_label(name: str) -> str:
+    """A model's name in folders and titles: its whole path, since every trained one is called model."""
+    return name.strip("/").replace("/", "-")
 
 
 def _architecture(name: str) -> str | None:

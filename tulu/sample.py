@@ -19,7 +19,7 @@ from tulu.data import problems
 from tulu.errors import RecipeError, TuluError
 from tulu.files import write_atomic
 from tulu.manifest import environment
-from tulu.names import judge_problem, policy_problem, source_problem
+from tulu.names import judge_problem, model_label, policy_problem, source_problem
 from tulu.policy import from_pretrained, load_tokenizer
 from tulu.recipe import Judge, Source
 from tulu.resolve import world_size
@@ -89,7 +89,7 @@ def sample(model: str, options: Options) -> Path:
         **{name: asdict(params)[name] for name in ("max_tokens", "temperature", "top_p", "seed")},
     }
     rows = Path(options.data[0]).name.split(".")[0].replace(":", "-")
-    folder = options.out or Path("runs", "sample", model.strip("/").replace("/", "-"), rows)
+    folder = options.out or Path("runs", "sample", model_label(model), rows)
     samples = Samples(folder / "samples.jsonl", settings)
     if changed := samples.open(options.fresh):
         listed = "\n  ".join(changed)

@@ -223,7 +223,8 @@ def _compare(answer: str, gold: str) -> bool | None:
     (said, marks), (wanted, others), same = _values(answer), _values(gold), True
     marks = marks | others
     for a, b in zip(said, wanted, strict=True):
-        if a is None or b is None:
+        # 0^{-1} is computed as an infinity, which lies within every tolerance of every number.
+        if a is None or b is None or not (a.is_finite() and b.is_finite()):
             return None
         apart, size = abs(a - b), max(abs(a), abs(b))
         if marks & _FUNCTIONS.keys() and not _NOUGHT < size < 1 / _NOUGHT:

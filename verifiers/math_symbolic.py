@@ -1,5 +1,6 @@
 """Mathematical equality of two short answers, by math-verify. Only ever called in a process that can be killed."""
 
+import cmath
 import logging
 import re
 from functools import lru_cache
@@ -52,7 +53,26 @@ def equal(answer: str, gold: str) -> bool:
         return False
     parsed, wanted = _parsed(answer), _parsed(gold)
     same = bool(_library().verify(list(wanted), list(parsed), float_rounding=_DIGITS, timeout_seconds=None))
-    return same and not _far_apart(parsed[0], wanted[0])
+    if not same:
+        return False
+    if _holds_undefined(parsed[0]) or _holds_undefined(wanted[0]):
+        return bool(parsed[0] == wanted[0])
+    return not _far_apart(parsed[0], wanted[0])
+
+
+def _holds_undefined(node: Any) -> bool:
+    """Whether some number in an expression, such as `0^{-1}`, has no finite value; the ends of an interval may be infinite."""
+    from sympy import Basic, Expr, Interval
+
+    if not isinstance(node, Basic) or isinstance(node, Interval):
+        return False
+    if isinstance(node, Expr) and node.is_number:
+        try:
+            return not cmath.isfinite(complex(node.evalf(20)))
+        except TypeError:
+            # sympy has no complex number for what it leaves unevaluated, such as an undefined limit.
+            return True
+    return any(_holds_undefined(part) for part in node.args)
 
 
 def _numbers_on_both_sides(equation: str) -> bool:

@@ -57,6 +57,14 @@ CASES: list[tuple[str, str, float]] = [
     (r"\boxed{5²}", "52", 0),
     (r"\boxed{" + "7" * 5000 + "}", "7" * 5000, 1),
     (r"\boxed{" + "7" * 5000 + "}", "7" * 4999 + "8", 0),
+    # A value that is not finite equals nothing but the same value of the gold.
+    *[
+        (rf"\boxed{{{answer}}}", gold, 0)
+        for answer in (r"0^{-1}", r"\infty^{2}\pi", r"\infty", r"\frac{1}{0}", r"0^{-1}x", r"\{0^{-1}\}", r"\ln 0", r"x=0^{-1}")
+        for gold in ("5", r"\frac{1}{2}", r"2\pi", "x+1", "(1,2)", r"\{3\}", "x=4")
+    ],
+    (r"\boxed{\infty}", r"\infty", 1),
+    (r"\boxed{(0,\infty)}", r"(0,\infty)", 1),
     # What must not be computed.
     (r"\boxed{9^9^9^9}", "5", 0),
     (r"\boxed{9^{9^{9^{9}}}}", "5", 0),

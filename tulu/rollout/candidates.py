@@ -142,16 +142,16 @@ def collect(
         spec = EngineSpec(request.model, longest + request.params.max_tokens, "fp32", version=0)
         done, total = (len(asked) - len(pending)) * request.n, len(asked) * request.n
         progress = Progress(request.name, total, done, shown=True)
-        told = _Told(progress, done, samples.rows.values())
+        said = _Told(progress, done, samples.rows.values())
         # The bar starts after the engine, whose loading has lines of its own.
-        with Grader() as grader, closing(make_engine(request.engine, spec, progress=told.during)) as engine, progress:
+        with Grader() as grader, closing(make_engine(request.engine, spec, progress=said.during)) as engine, progress:
             size = max(1, request.batch // request.n)
             for first in range(0, len(pending), size):
                 chunk = pending[first : first + size]
                 groups = engine.generate(chunk, request.n, request.params)
                 found = _scored(chunk, groups, tokenizer, grader, judge)
                 samples.append(found)
-                told.after(found)
+                said.after(found)
     return [samples.rows[problem.id] for problem in asked]
 
 
