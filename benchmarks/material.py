@@ -18,7 +18,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from tulu.chat import apply_template, encode, encode_prompt
+from tulu.data.chat import apply_template, encode, encode_prompt
 from tulu.errors import DataError
 from tulu.reward_models.model import RewardModel
 from tulu.types import Message

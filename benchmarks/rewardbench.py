@@ -18,14 +18,14 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from tulu.chat import apply_template, make_byte_tokenizer
+from tulu.data.chat import apply_template, make_byte_tokenizer
 from tulu.files import write_atomic
-from tulu.manifest import environment
+from tulu.reward_models.benchmarks import load
 from tulu.reward_models.encoding import Limits
 from tulu.reward_models.items import Item
-from tulu.reward_models.loading import load
 from tulu.reward_models.model import RewardModel
-from tulu.reward_models.scoring import ClassifierScorer
+from tulu.reward_models.scorers import ClassifierScorer
+from tulu.train.manifest import environment
 
 SHAPE = {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 8}
 TURNS = 3

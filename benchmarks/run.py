@@ -23,7 +23,7 @@ from benchmarks.material import MAX_LENGTH, SAMPLES, SHAPE, VOCABULARY, Material
 from benchmarks.pace import Ready, Task, Turn, Worker
 from tulu.errors import DataError, TuluError
 from tulu.files import write_atomic
-from tulu.manifest import environment
+from tulu.train.manifest import environment
 
 RESULTS = Path(__file__).resolve().parent / "results"
 QUIET = {

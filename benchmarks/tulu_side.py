@@ -8,18 +8,18 @@ import torch
 
 from benchmarks.material import MAX_LENGTH, SAMPLES, VOCABULARY, Material
 from benchmarks.pace import Pace, Task
-from tulu import dpo, rlvr, sft
-from tulu.data import order, pair_groups, sft_groups
-from tulu.parallel import Parallel
-from tulu.policy import Policy
-from tulu.recipe import Dpo, Recipe, Rlvr, Rm, Sft, Source, TrainStage
-from tulu.reference import with_reference
-from tulu.resolve import Job
+from tulu.config.load import Job
+from tulu.config.schema import Dpo, Recipe, Rlvr, Rm, Sft, Source, TrainStage
+from tulu.data.datasets import order, pair_groups, sft_groups
+from tulu.model.parallel import Parallel
+from tulu.model.policy import Policy
 from tulu.reward_models import training as rm
 from tulu.reward_models.model import RewardModel
-from tulu.rollout.stream import Collected, Rollout
-from tulu.run import Run
-from tulu.train import Learner, fit, pairs
+from tulu.rollout.sampler import Collected, Rollout
+from tulu.stages import dpo, rlvr, sft
+from tulu.train.reference import with_reference
+from tulu.train.run import Run
+from tulu.train.step import Learner, fit, pairs
 from tulu.types import Completion, Group, Problem
 
 TRAINING = {

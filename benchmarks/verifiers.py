@@ -20,9 +20,11 @@ from rich.console import Console
 from rich.table import Table
 
 from tulu.errors import RecipeError
-from tulu.grading import Grader
+from tulu.grading.grader import Grader
 from tulu.types import Problem
-from tulu.verifiers import math, math_fast, sandbox
+from tulu.verifiers.code import sandbox
+from tulu.verifiers.math import numeric as math_fast
+from tulu.verifiers.math import verifier as math
 
 RESULTS = Path(__file__).parent / "results" / "verifiers.json"
 GROUP = 8

@@ -9,16 +9,16 @@ from typing import Any
 
 from transformers import AutoConfig
 
+from tulu.config.schema import Judge
 from tulu.errors import DataError, RecipeError
-from tulu.grading import read
-from tulu.policy import from_pretrained
-from tulu.recipe import Judge
+from tulu.grading.grader import read
+from tulu.model.policy import from_pretrained
 from tulu.reward_models.best_of import best_of
 from tulu.reward_models.encoding import Limits
 from tulu.reward_models.items import Item
 from tulu.reward_models.model import RewardModel
 from tulu.reward_models.plain_scoring import PlainClassifierScorer, needs_plain
-from tulu.reward_models.scoring import ClassifierScorer, ScoredAnswers, Scorer
+from tulu.reward_models.scorers import ClassifierScorer, ScoredAnswers, Scorer
 from tulu.types import Message, Problem, Verdict
 from tulu.verifiers.text import after_thinking
 

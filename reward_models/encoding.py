@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tulu.chat import encode_batch, tokenize
+from tulu.data.chat import encode_batch, tokenize
 from tulu.errors import DataError
 from tulu.reward_models.items import Item
 from tulu.types import Completion, Group, Message

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tulu.errors import DataError
-from tulu.reward_models.intervals import Interval
+from tulu.reward_models.bootstrap import Interval
 from tulu.reward_models.sections import TIES, Data, Scored, Summary, credit, summarize
 
 Floats = npt.NDArray[np.float64]

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from tulu.errors import DataError
 from tulu.reward_models.ensemble import Ensemble, combine
-from tulu.reward_models.scores import read_scores
+from tulu.reward_models.score_file import read_scores
 from tulu.reward_models.sections import Data, Summary
 
 

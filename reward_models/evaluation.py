@@ -9,20 +9,20 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from tulu.config.locate import model_label
 from tulu.errors import CheckpointError, RecipeError
 from tulu.files import write_atomic
-from tulu.manifest import environment
-from tulu.names import model_label
+from tulu.reward_models.benchmarks import Loaded, load
 from tulu.reward_models.bias import biases
-from tulu.reward_models.intervals import bootstrap
+from tulu.reward_models.bootstrap import bootstrap
+from tulu.reward_models.choose_scorer import make_scorer
 from tulu.reward_models.items import baselines
-from tulu.reward_models.loading import Loaded, load
 from tulu.reward_models.report import Report, draw_chart, dumps, make_console, print_report
 from tulu.reward_models.rewardbench import Options
-from tulu.reward_models.scorers import make_scorer
-from tulu.reward_models.scoring import Scorer
+from tulu.reward_models.scorers import Scorer
 from tulu.reward_models.sections import summarize
 from tulu.reward_models.store import ItemScore, ScoreStore, check_folder
+from tulu.train.manifest import environment
 
 log = logging.getLogger("tulu")
 

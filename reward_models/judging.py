@@ -19,7 +19,7 @@ from tulu.reward_models.judge_prompts import (
     rating_messages,
 )
 from tulu.reward_models.rewardbench import JudgeMode, Options
-from tulu.reward_models.scoring import ScoredAnswers, Scorer
+from tulu.reward_models.scorers import ScoredAnswers, Scorer
 from tulu.reward_models.sections import TIES, Data
 from tulu.types import Message
 

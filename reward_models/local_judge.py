@@ -5,9 +5,9 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from tulu.chat import encode_prompts, template_hash
+from tulu.data.chat import encode_prompts, template_hash
 from tulu.errors import RecipeError
-from tulu.policy import from_pretrained, load_tokenizer
+from tulu.model.policy import from_pretrained, load_tokenizer
 from tulu.reward_models.rewardbench import Options
 from tulu.rollout.engine import EngineSpec, make_engine
 from tulu.types import Message, Problem, SamplingParams

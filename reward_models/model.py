@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import get_verbosity, set_verbosity, set_verbosity_error
 
-from tulu.batch import Batch
+from tulu.config.schema import Lora
 from tulu.errors import RecipeError
-from tulu.parallel import whole
-from tulu.policy import (
+from tulu.model.batch import Batch
+from tulu.model.parallel import whole
+from tulu.model.policy import (
     DTYPE,
     adapted,
     causal_lm,
@@ -25,9 +26,8 @@ from tulu.policy import (
     stored_dtype,
     weights_digest,
 )
-from tulu.recipe import Lora
+from tulu.model.trunk import Read, Trunk, align, disable_dropout
 from tulu.reward_models import families  # noqa: F401  (registers heads)
-from tulu.trunk import Read, Trunk, align, disable_dropout
 
 PAD = "<|pad|>"
 """The pad token of a model that has none of its own."""

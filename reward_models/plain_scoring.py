@@ -8,10 +8,10 @@ import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from tulu.errors import RecipeError
-from tulu.policy import DTYPE, default_device, from_pretrained, load_tokenizer, weights_digest
+from tulu.model.policy import DTYPE, default_device, from_pretrained, load_tokenizer, weights_digest
 from tulu.reward_models.encoding import Limits, encode_whole
 from tulu.reward_models.items import Item
-from tulu.reward_models.scoring import ScoredAnswers, by_item, text_settings
+from tulu.reward_models.scorers import ScoredAnswers, by_item, text_settings
 
 
 def needs_plain(config: Any) -> str:

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from tulu.reward_models.bias import FORMS, Bias
-from tulu.reward_models.intervals import Interval, Intervals
+from tulu.reward_models.bootstrap import Interval, Intervals
+from tulu.reward_models.published import TARGETS
 from tulu.reward_models.sections import FINAL_WEIGHTS, V2_SUBSETS, Data, Summary
-from tulu.reward_models.targets import TARGETS
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from tulu.errors import RecipeError
-from tulu.reward_models.intervals import bootstrap
+from tulu.reward_models.bootstrap import bootstrap
 from tulu.reward_models.report import Report, dumps, make_console, print_report
-from tulu.reward_models.scores import read_scores
+from tulu.reward_models.score_file import read_scores
 from tulu.reward_models.sections import Data, summarize
 
 Kind = Literal["auto", "classifier", "dpo", "judge"]

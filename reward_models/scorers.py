@@ -1,105 +1,149 @@
-"""Which scorer a model needs: told by --kind, or by what its folder says it is."""
+"""Rewards of answers: a classifier's score at the last token, or a DPO policy's implicit reward.
 
-import logging
-from pathlib import Path
-from typing import Any
+Both read packed prompt groups, so a prompt is computed once for all its answers and nothing is padded.
+"""
 
-from transformers import AutoConfig
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from tulu.data.chat import template_hash
 from tulu.errors import RecipeError
-from tulu.policy import Policy, from_pretrained
-from tulu.reward_models.encoding import Limits
-from tulu.reward_models.loading import Loaded
+from tulu.model.batch import Batch, pack, sum_by_owner
+from tulu.model.policy import Policy
+from tulu.reward_models.encoding import SLOT, EncodedAnswer, Limits, encode_items, encode_whole, to_groups, trimmed
+from tulu.reward_models.items import Item
 from tulu.reward_models.model import RewardModel
-from tulu.reward_models.plain_scoring import PlainClassifierScorer, needs_plain
-from tulu.reward_models.rewardbench import Kind, Options
-from tulu.reward_models.scoring import ClassifierScorer, DpoScorer, Scorer
 
-log = logging.getLogger("tulu")
+Reduction = Literal["sum", "avg", "norm"]
 
 
-def make_scorer(model: str, loaded: Loaded, options: Options) -> Scorer:
-    """The scorer of `model`; RecipeError where options contradict each other or the kind cannot be told."""
-    kind = detect(model, options)
-    if kind == "judge":
-        from tulu.reward_models.judging import make_judge
+@dataclass(frozen=True, slots=True)
+class ScoredAnswers:
+    """What a scorer found for one item: a score per answer, and more columns for its row."""
 
-        return make_judge(model, loaded.data, options)
-    config = from_pretrained(AutoConfig, model)
-    limits = Limits(_longest(config, options), options.add_bos)
-    template = options.template or "tokenizer"
-    if kind == "classifier":
-        return _classifier(model, config, limits, options)
-    policy = Policy.load(model, template=template, precision=options.precision, trainable=False)
-    reference = None
-    if options.reference is not None:
-        # Rewards are compared token by token: both models must read the policy's texts.
-        reference = Policy.load(options.reference, template=template, precision=options.precision, trainable=False)
-        if reference.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
+    scores: tuple[float, ...]
+    credit: float | None = None
+    details: Mapping[str, Any] | None = None
+
+
+class Scorer(Protocol):
+    """Anything that scores items; `settings` is what the scores depend on."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]: ...
+
+    def score(self, items: Sequence[Item]) -> list[ScoredAnswers]: ...
+
+    def close(self) -> None: ...
+
+
+class ClassifierScorer:
+    """A reward model: the scalar at each answer's last token."""
+
+    def __init__(self, model: RewardModel, limits: Limits, row_tokens: int, pad: int | None) -> None:
+        """`pad` is the pad token of the model's own configuration: scores are read before trailing ones."""
+        self.model = model
+        self.limits = limits
+        self.row_tokens = row_tokens
+        self.pad = pad
+        self.settings = {"kind": "classifier", "weights": model.digest(), **text_settings(model.tokenizer, limits)}
+
+    def close(self) -> None:
+        """The model goes with the scorer."""
+
+    def score(self, items: Sequence[Item]) -> list[ScoredAnswers]:
+        """Scores in float32, whatever the packing and the order."""
+        encoded = [
+            [trimmed(answer, self.pad) for answer in answers]
+            for answers in encode_whole(self.model.tokenizer, items, self.limits)
+        ]
+        return by_item(encoded, score_packed(encoded, self.model.score, self.row_tokens, trained=False))
+
+
+class DpoScorer:
+    """A DPO policy's implicit reward: sum of log pi minus log ref over the answer; without reference a reduction of log pi.
+
+    No β, no length norm (allenai/reward-bench, rewardbench/dpo.py @ 05a9005).
+    """
+
+    def __init__(self, policy: Policy, reference: Policy | None, reduction: Reduction, limits: Limits, row_tokens: int) -> None:
+        self.policy = policy
+        self.reference = reference
+        self.reduction: Reduction = reduction
+        self.limits = limits
+        self.row_tokens = row_tokens
+        weights = policy.digest()
+        against = None if reference is None else reference.digest()
+        if weights == against:
             raise RecipeError(
-                f"--reference {options.reference}: its tokenizer is not the policy's; give the model DPO started from"
+                "--reference: the same weights as the policy, so that every reward is 0; give the model DPO started from"
             )
-    return DpoScorer(policy, reference, options.reference_free or "sum", limits, options.row_tokens)
+        self.settings = {
+            "kind": "dpo",
+            "weights": weights,
+            "reference": against,
+            "reduction": reduction,
+            **text_settings(policy.tokenizer, limits),
+        }
+
+    def close(self) -> None:
+        """The models go with the scorer."""
+
+    def score(self, items: Sequence[Item]) -> list[ScoredAnswers]:
+        """Implicit rewards in float32."""
+        encoded = encode_items(self.policy.tokenizer, items, self.limits)
+        return by_item(encoded, score_packed(encoded, self._rewards, self.row_tokens, trained=True))
+
+    def _rewards(self, batch: Batch) -> Tensor:
+        logps_N = self.policy.logps(batch)
+        owner_N = batch.owner_N.to(logps_N.device)
+        if self.reference is not None:
+            logps_N = logps_N - self.reference.logps(batch).to(logps_N.device)
+        if self.reduction == "norm":
+            return -sum_by_owner(logps_N.square(), owner_N, batch.n_completions).sqrt()
+        total_C = sum_by_owner(logps_N, owner_N, batch.n_completions)
+        return total_C if self.reduction == "sum" else total_C / batch.lengths_C.to(total_C.device).clamp(min=1)
 
 
-def _classifier(model: str, config: Any, limits: Limits, options: Options) -> Scorer:
-    """Packed rows where they are exact for the architecture, else padded batches, said in the log."""
-    template = options.template or "tokenizer"
-    if _says_classifier(config) and config.num_labels != 1:
-        raise RecipeError(f"{model}: a classifier with {config.num_labels} labels; a reward model has one")
-    reason = needs_plain(config)
-    if reason:
-        log.warning("%s is scored in padded batches: %s", model, reason)
-        return PlainClassifierScorer(model, template, options.precision, limits, options.row_tokens)
-    classifier = RewardModel.load(model, template=template, precision=options.precision)
-    # The configuration as it was saved says where AutoModelForSequenceClassification reads.
-    return ClassifierScorer(classifier, limits, options.row_tokens, config.get_text_config().pad_token_id)
+def text_settings(tokenizer: PreTrainedTokenizerBase, limits: Limits) -> dict[str, Any]:
+    """What a text is to a model: its template by hash, its longest length, who writes BOS."""
+    return {"template": template_hash(tokenizer), "max_length": limits.max_length, "add_bos": limits.add_bos}
 
 
-def detect(model: str, options: Options) -> Kind:
-    """classifier, dpo or judge; RecipeError with the cure where nothing tells which."""
-    if options.reference is not None and options.reference_free is not None:
-        raise RecipeError("--reference and --reference-free exclude each other; leave one out")
-    kind = options.kind
-    if kind == "auto" and options.endpoint is not None:
-        kind = "judge"
-    if kind == "auto" and (options.reference is not None or options.reference_free is not None):
-        kind = "dpo"
-    if kind == "auto":
-        kind = _by_architecture(model)
-    if kind == "dpo" and options.reference is None and options.reference_free is None:
-        raise RecipeError(
-            f"{model}: a DPO policy needs --reference MODEL (what it started from), or --reference-free sum, avg or norm"
-        )
-    if kind != "dpo" and (options.reference is not None or options.reference_free is not None):
-        raise RecipeError(f"--reference and --reference-free belong to --kind dpo, not {kind}")
-    if kind != "judge" and options.endpoint is not None:
-        raise RecipeError(f"--endpoint belongs to --kind judge, not {kind}")
-    return kind
+@torch.no_grad()
+def score_packed(
+    encoded: Sequence[Sequence[EncodedAnswer]], score: Callable[[Batch], Tensor], row_tokens: int, trained: bool
+) -> list[float]:
+    """One score per answer, in the order of the answers, from packed rows.
+
+    Equal answers of an item are read once: rounding depends on the place in a row, and they have to tie.
+    """
+    different = [{(*answer.tokens, answer.answer): answer for answer in answers} for answers in encoded]
+    scores = [float("nan")] * sum(len(answers) for answers in different)
+    for batch in pack(to_groups([list(answers.values()) for answers in different], trained), row_tokens):
+        values = score(batch).float().tolist()
+        for slot, value in zip(batch.values[SLOT].tolist(), values, strict=True):
+            scores[int(slot)] = value
+    found = iter(scores)
+    named = [dict(zip(answers, found, strict=False)) for answers in different]
+    return [own[(*answer.tokens, answer.answer)] for own, answers in zip(named, encoded, strict=True) for answer in answers]
 
 
-def _by_architecture(model: str) -> Kind:
-    if Path(model).exists() and not (Path(model) / "config.json").exists():
-        raise RecipeError(f"{model}: no config.json, so no model; give a folder that save_pretrained wrote")
-    config = from_pretrained(AutoConfig, model)
-    if _says_classifier(config):
-        return "classifier"
-    name = (config.architectures or ["nothing"])[0]
-    raise RecipeError(
-        f"{model}: its config.json says {name}, which is no classifier; say what it is: --kind dpo with --reference MODEL "
-        "(or --reference-free avg), --kind judge, or --kind classifier"
-    )
-
-
-def _says_classifier(config: Any) -> bool:
-    return any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
-
-
-def _longest(config: Any, options: Options) -> int | None:
-    """Most tokens of a text: what is asked for, but no more than the model has positions."""
-    positions: int | None = config.get_text_config().to_dict().get("max_position_embeddings")
-    if options.max_length is None:
-        return positions
-    if positions is not None and options.max_length > positions:
-        raise RecipeError(f"--max-length {options.max_length}: the model has {positions} positions")
-    return options.max_length
+def by_item(encoded: Sequence[Sequence[EncodedAnswer]], scores: Sequence[float]) -> list[ScoredAnswers]:
+    """Scores back to their items, with token counts and what was cut."""
+    results, start = [], 0
+    for answers in encoded:
+        own = tuple(scores[start : start + len(answers)])
+        start += len(answers)
+        details = {
+            "tokens": [len(answer.tokens) for answer in answers],
+            "cut": [answer.cut for answer in answers],
+            "answer_cut": [answer.answer_cut for answer in answers],
+        }
+        results.append(ScoredAnswers(own, None, details))
+    return results

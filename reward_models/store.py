@@ -10,7 +10,7 @@ from typing import Any
 from tulu.errors import CheckpointError, DataError, RecipeError
 from tulu.files import write_atomic
 from tulu.reward_models.report import dumps, finite
-from tulu.reward_models.scores import parse_row
+from tulu.reward_models.score_file import parse_row
 from tulu.reward_models.sections import Data, Scored
 
 SCORES = "scores.jsonl"

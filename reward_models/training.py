@@ -8,17 +8,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tulu.batch import Batch
-from tulu.chat import template_hash
-from tulu.data import order, pair_groups
+from tulu.config.load import Job, section_of
+from tulu.config.schema import Rm
+from tulu.data.chat import template_hash
+from tulu.data.datasets import order, pair_groups
 from tulu.losses import Loss, bradley_terry_loss
-from tulu.parallel import Parallel
-from tulu.policy import load_tokenizer
-from tulu.recipe import Rm
-from tulu.resolve import Job, section_of
+from tulu.model.batch import Batch
+from tulu.model.parallel import Parallel
+from tulu.model.policy import load_tokenizer
 from tulu.reward_models.model import RewardModel
-from tulu.run import Run
-from tulu.train import Learner, fit, rows_of
+from tulu.train.run import Run
+from tulu.train.step import Learner, fit, rows_of
 from tulu.types import Group
 
 

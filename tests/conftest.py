@@ -44,7 +44,7 @@ def make_tiny_model(folder: Path, family: str = "olmo2", seed: int = 0, template
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from tulu.chat import apply_template, make_byte_tokenizer
+    from tulu.data.chat import apply_template, make_byte_tokenizer
 
     tokenizer = make_byte_tokenizer()
     fields = {**COMMON, **FAMILIES[family], "vocab_size": len(tokenizer), **config}

@@ -9,11 +9,11 @@ import torch
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
 
-from tulu.batch import Batch
+from tulu.config.schema import TrainStage
 from tulu.losses import Loss
-from tulu.parallel import Parallel
-from tulu.recipe import TrainStage
-from tulu.train import Learner, Normaliser, Trainable, step
+from tulu.model.batch import Batch
+from tulu.model.parallel import Parallel
+from tulu.train.step import Learner, Normaliser, Trainable, step
 from tulu.types import Completion, Group
 
 

@@ -13,8 +13,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from tulu.chat import make_byte_tokenizer
 from tulu.cli import app
+from tulu.data.chat import make_byte_tokenizer
 
 TRAIN = {"max_length": 96, "batch": 4, "steps": 3, "learning_rate": 1e-3, "precision": "fp32", "save_every": 1}
 RLVR = {"prompts": 2, "samples": 2, "max_prompt": 64, "max_tokens": 4, "engine": "transformers"}

@@ -15,8 +15,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tulu.cli import STAGE_MODULES, app
+from tulu.config.load import Job
 from tulu.errors import CheckpointError, DataError, RecipeError
-from tulu.resolve import Job
 
 STAGES = ["base", "sft", "dpo", "rm", "rlvr"]
 COMMANDS = ["sft", "dpo", "rm", "rlvr", "run", "evaluate", "rewardbench", "verify", "sample", "data", "recipes", "plan"]

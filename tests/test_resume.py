@@ -69,7 +69,7 @@ def score(completion, ground_truth):
 KILLED_WHILE_SAVING = """
 import os, signal
 from pathlib import Path
-from tulu import parallel
+from tulu.model import parallel
 whole, saves = parallel.Parallel.save, []
 
 def save(self, folder):

@@ -11,17 +11,17 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from tests.samples import make_stage
-from tulu.batch import Batch
-from tulu.data import pair_groups, sft_groups
-from tulu.dpo import pair_loss
+from tulu.config.schema import Dpo, Rm, Sft, Source, TrainStage
+from tulu.data.datasets import pair_groups, sft_groups
 from tulu.losses import Loss, sft_loss
-from tulu.parallel import Parallel
-from tulu.policy import Policy
-from tulu.recipe import Dpo, Rm, Sft, Source, TrainStage
-from tulu.reference import with_reference
+from tulu.model.batch import Batch
+from tulu.model.parallel import Parallel
+from tulu.model.policy import Policy
 from tulu.reward_models.model import RewardModel
 from tulu.reward_models.training import count_pairs, ranking_loss, with_margins
-from tulu.train import Learner, Normaliser, Trainable, pairs, rows_of, step, tokens_trained
+from tulu.stages.dpo import pair_loss
+from tulu.train.reference import with_reference
+from tulu.train.step import Learner, Normaliser, Trainable, pairs, rows_of, step, tokens_trained
 from tulu.types import Group
 
 QUESTIONS = ["What is 2 + 2?", "Name a colour.", "Hi", "Say something long. " * 4, "Why?", "Spell cat", "Ünïcode?", "End"]

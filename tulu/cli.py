@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from tulu import cli_tools
+from tulu.commands import tools as cli_tools
 from tulu.errors import DataError, RecipeError, TuluError
 
 if TYPE_CHECKING:
-    from tulu.recipe import Recipe
+    from tulu.config.schema import Recipe
 
 STAGE_MODULES = {
-    "base": "tulu.base",
-    "sft": "tulu.sft",
-    "dpo": "tulu.dpo",
+    "base": "tulu.stages.base",
+    "sft": "tulu.stages.sft",
+    "dpo": "tulu.stages.dpo",
     "rm": "tulu.reward_models.training",
-    "rlvr": "tulu.rlvr",
-    "evaluate": "tulu.evaluate",
+    "rlvr": "tulu.stages.rlvr",
+    "evaluate": "tulu.evaluation.evaluate",
 }
 DEFAULT_RECIPE = "quickstart"
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
@@ -155,13 +155,13 @@ def run(
     recipe: RecipeArgument, overrides: Overrides = None, dry_run: DryRun = False, fresh: Fresh = False, runs: Runs = RUNS
 ) -> None:
     """Every stage of a recipe, in order; run it again to resume."""
-    from tulu.resolve import load_recipe
+    from tulu.config.load import load_recipe
 
     loaded = load_recipe(recipe, overrides or ())
     if dry_run:
         cli_tools.show_plan(loaded)
         return
-    from tulu.pipeline import run_recipe
+    from tulu.stages.pipeline import run_recipe
 
     run_recipe(loaded, runs, fresh)
 
@@ -206,7 +206,7 @@ def _stage(
     stage: str, name: str, overrides: list[str] | None, dry_run: bool, fresh: bool, runs: Path, label: str | None = None
 ) -> None:
     """Resolve a recipe and run one of its stages, after the earlier ones that it has nothing else to start from."""
-    from tulu.resolve import load_recipe, make_job, missing, section_of
+    from tulu.config.load import load_recipe, make_job, missing, section_of
 
     recipe = load_recipe(name, overrides or (), stage=stage)
     section_of(recipe, stage)
@@ -223,7 +223,7 @@ def _stage(
 
 
 def _run_stage(recipe: "Recipe", stage: str, runs: Path, fresh: bool, label: str | None = None) -> None:
-    from tulu.resolve import make_job
+    from tulu.config.load import make_job
 
     job = make_job(recipe, stage, runs, fresh)
     if label is not None:

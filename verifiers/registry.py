@@ -7,14 +7,14 @@ from typing import Any
 
 from tulu.errors import RecipeError
 from tulu.verifiers.choice import MULTIPLE_CHOICE
-from tulu.verifiers.code import CODE, CODE_STDIO
+from tulu.verifiers.code.verifier import CODE, CODE_STDIO
 from tulu.verifiers.contract import Verifier
 from tulu.verifiers.exact import EXACT
 from tulu.verifiers.gsm8k import GSM8K
-from tulu.verifiers.ifeval import IFEVAL, IFEVAL_LOOSE
-from tulu.verifiers.ifeval_old import IFEVAL_OLD
+from tulu.verifiers.instructions.ifeval import IFEVAL, IFEVAL_LOOSE
+from tulu.verifiers.instructions.ifeval_old import IFEVAL_OLD
 from tulu.verifiers.judge import LLM_JUDGE, RUBRIC
-from tulu.verifiers.math import MATH, STRICT_MATH
+from tulu.verifiers.math.verifier import MATH, STRICT_MATH
 from tulu.verifiers.own import is_own, own_verifier
 from tulu.verifiers.reasoning_gym import REASONING_GYM
 from tulu.verifiers.reward_model import REWARD_MODEL

@@ -9,11 +9,11 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from tulu.config.schema import Judge
 from tulu.errors import DataError, RecipeError
-from tulu.recipe import Judge
 from tulu.reward_models.answers import AnswerScorer, RewardGrader
 from tulu.reward_models.items import Item, text
-from tulu.reward_models.scoring import ScoredAnswers
+from tulu.reward_models.scorers import ScoredAnswers
 from tulu.types import Message, Problem, Verdict
 
 

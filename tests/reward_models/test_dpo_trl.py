@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from tulu.errors import RecipeError
-from tulu.policy import Policy
+from tulu.model.policy import Policy
 from tulu.reward_models.encoding import Limits
 from tulu.reward_models.items import Item
-from tulu.reward_models.scoring import DpoScorer
+from tulu.reward_models.scorers import DpoScorer
 from tulu.types import Message
 
 TEXTS = [

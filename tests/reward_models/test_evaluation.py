@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from tulu.errors import RecipeError
-from tulu.reward_models import evaluation, scorers
+from tulu.reward_models import choose_scorer as scorers
+from tulu.reward_models import evaluation
 from tulu.reward_models.items import Item
 from tulu.reward_models.rewardbench import Options, run
-from tulu.reward_models.scoring import ScoredAnswers
+from tulu.reward_models.scorers import ScoredAnswers
 
 PAIRS = [
     {

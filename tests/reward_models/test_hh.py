@@ -5,8 +5,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from tulu.recipe import Recipe
-from tulu.resolve import make_job
+from tulu.config.load import make_job
+from tulu.config.schema import Recipe
 from tulu.reward_models import training
 from tulu.reward_models.rewardbench import Options, run
 

@@ -10,9 +10,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from tests.samples import gradients, largest_difference, make_group, numbered, stay_in_float64
-from tulu.batch import lay, pack
+from tulu.config.schema import Lora
 from tulu.errors import RecipeError
-from tulu.recipe import Lora
+from tulu.model.batch import lay, pack
 from tulu.reward_models.model import RewardModel
 from tulu.types import Completion, Group
 

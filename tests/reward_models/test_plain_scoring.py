@@ -8,14 +8,14 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-from tulu.chat import apply_template, make_byte_tokenizer
+from tulu.data.chat import apply_template, make_byte_tokenizer
 from tulu.errors import RecipeError
+from tulu.reward_models.benchmarks import Loaded
+from tulu.reward_models.choose_scorer import make_scorer
 from tulu.reward_models.items import Item
-from tulu.reward_models.loading import Loaded
 from tulu.reward_models.plain_scoring import PlainClassifierScorer, needs_plain
 from tulu.reward_models.rewardbench import Options
-from tulu.reward_models.scorers import make_scorer
-from tulu.reward_models.scoring import ClassifierScorer
+from tulu.reward_models.scorers import ClassifierScorer
 from tulu.types import Message
 
 SHAPE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4}

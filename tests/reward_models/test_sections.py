@@ -5,6 +5,7 @@ import math
 import pytest
 
 from tulu.errors import DataError
+from tulu.reward_models.published import TARGETS, Target
 from tulu.reward_models.sections import (
     FINAL_WEIGHTS,
     V1_SECTIONS,
@@ -18,7 +19,6 @@ from tulu.reward_models.sections import (
     section_scores,
     summarize,
 )
-from tulu.reward_models.targets import TARGETS, Target
 
 NAN = math.nan
 

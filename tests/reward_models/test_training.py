@@ -13,14 +13,14 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from tests.samples import make_group, make_stage
-from tulu.batch import lay, pack
-from tulu.parallel import Parallel
-from tulu.recipe import Recipe, Rm
-from tulu.resolve import Job
+from tulu.config.load import Job
+from tulu.config.schema import Recipe, Rm
+from tulu.model.batch import lay, pack
+from tulu.model.parallel import Parallel
 from tulu.reward_models import training
 from tulu.reward_models.model import RewardModel
 from tulu.reward_models.training import accuracy, count_pairs, ranked_pairs, ranking_loss, split, with_margins
-from tulu.train import Learner
+from tulu.train.step import Learner
 
 
 def test_every_pair_of_every_prompt() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from tulu.chat import make_byte_tokenizer
+from tulu.data.chat import make_byte_tokenizer
 from tulu.rollout.sampling import StopTexts, draw, end_tokens, nucleus, uniforms
 
 LOGITS = [math.log(part) for part in (0.1, 0.2, 0.3, 0.4)]

@@ -95,7 +95,7 @@ def test_a_damaged_set_is_refused_by_name(damage: Damage, message: str) -> None:
 
 @pytest.mark.parametrize("family", ["olmo2", "olmoe"])
 def test_the_policy_sends_what_the_checkpoint_holds(tiny_model: Callable[..., Path], family: str) -> None:
-    from tulu.policy import Policy
+    from tulu.model.policy import Policy
 
     folder = tiny_model(family)
     sent_shapes = {name: tuple(tensor.shape) for name, tensor in Policy.load(folder).weights()}
@@ -103,7 +103,7 @@ def test_the_policy_sends_what_the_checkpoint_holds(tiny_model: Callable[..., Pa
 
 
 def test_a_tied_head_is_not_expected(tiny_model: Callable[..., Path]) -> None:
-    from tulu.policy import Policy
+    from tulu.model.policy import Policy
 
     folder = tiny_model("olmo2", tie_word_embeddings=True)
     sent_names = {name for name, _ in Policy.load(folder).weights()}

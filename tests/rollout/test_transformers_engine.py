@@ -10,9 +10,9 @@ from transformers import AutoModelForCausalLM
 from transformers.cache_utils import DynamicCache
 
 from tests.samples import plain_logps
-from tulu.attention import SEGMENTS
 from tulu.errors import EngineError
-from tulu.policy import Policy
+from tulu.model.attention import SEGMENTS
+from tulu.model.policy import Policy
 from tulu.rollout import transformers_engine
 from tulu.rollout.cache import GrowingLayer, growing_cache
 from tulu.rollout.engine import STALE, EngineSpec

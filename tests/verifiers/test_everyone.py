@@ -11,9 +11,9 @@ import pytest
 
 from tests.verifiers.everyone import FAMILIES, PROGRAMS, hostile, hostile_program, problem
 from tulu.errors import RecipeError
-from tulu.grading import Grader
+from tulu.grading.grader import Grader
 from tulu.types import Verdict
-from tulu.verifiers import sandbox
+from tulu.verifiers.code import sandbox
 from tulu.verifiers.registry import VERIFIERS
 
 COUNT = int(os.environ.get("TULU_FUZZ", "300"))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tulu.errors import RecipeError
-from tulu.grading import Grader
+from tulu.grading.grader import Grader
 from tulu.types import Problem
 from tulu.verifiers import judge
 from tulu.verifiers.contract import GoldError

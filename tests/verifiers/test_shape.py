@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from tulu.grading import Grader
+from tulu.grading.grader import Grader
 from tulu.types import Problem
 from tulu.verifiers.contract import Case, GoldError, judged
 from tulu.verifiers.registry import VERIFIERS

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from tulu.parallel import Parallel
-from tulu.rollout.stream import Collected
+from tulu.model.parallel import Parallel
+from tulu.rollout.sampler import Collected
 from tulu.types import Verdict
 
 if TYPE_CHECKING:

@@ -1,0 +1,284 @@
+"""Loading, overriding and checking a recipe, and where a stage starts from."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tulu.config.load import find_recipe, load_recipe, make_job, missing, section_of, world_size
+from tulu.errors import RecipeError
+
+Write = Callable[[str], str]
+
+GOOD = """\
+name: test
+model: owner/model
+template: tulu
+sft:
+  data: rows.jsonl
+  max_length: 64
+  batch: 16
+  epochs: 1
+  learning_rate: 1e-4
+dpo:
+  data: {name: owner/pairs, fraction: 0.5}
+  released: owner/model-sft
+  max_length: 64
+  batch: 16
+  steps: 3
+  learning_rate: 5e-7
+rlvr:
+  data: [{name: owner/problems, count: 64}]
+  verifier: gsm8k
+  prompts: 4
+  samples: 4
+  batch: 16
+  max_prompt: 32
+  max_tokens: 32
+  max_length: 64
+  steps: 2
+  learning_rate: 1e-6
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Writes a recipe into a folder of its own, which becomes the working directory and holds rows.jsonl."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+
+    def write_recipe(text: str) -> str:
+        (tmp_path / "r.yaml").write_text(text)
+        return "r.yaml"
+
+    return write_recipe
+
+
+def test_a_good_recipe_loads(write: Write) -> None:
+    recipe = load_recipe(write(GOOD))
+    assert recipe.sft is not None
+    assert recipe.dpo is not None
+    assert recipe.sft.learning_rate == 1e-4, "1e-4 without a dot is a number"
+    assert recipe.dpo.data[0].fraction == 0.5
+
+
+@pytest.mark.parametrize(
+    ("override", "stage", "field", "value"),
+    [
+        ("sft.learning_rate=3e-6", "sft", "learning_rate", 3e-6),
+        ("sft.batch=32", "sft", "batch", 32),
+        ("sft.clip_norm=null", "sft", "clip_norm", None),
+        ("sft.gradient_checkpointing=true", "sft", "gradient_checkpointing", True),
+        ("sft.lora.rank=4", "sft", "lora", {"rank": 4, "alpha": 128, "dropout": 0.0, "targets": "all-linear"}),
+        ("rlvr.stop=['a=b', c]", "rlvr", "stop", ["a=b", "c"]),
+        ("sft.start=owner/other", "sft", "start", "owner/other"),
+    ],
+)
+def test_overrides_are_typed_as_yaml(write: Write, override: str, stage: str, field: str, value: object) -> None:
+    recipe = load_recipe(write(GOOD), [override])
+    assert section_of(recipe, stage).model_dump(mode="json")[field] == value
+
+
+def test_overrides_reach_into_lists_and_the_last_one_wins(write: Write) -> None:
+    recipe = load_recipe(write(GOOD), ["rlvr.data.0.count=8", "dpo.data=rows.jsonl", "sft.batch=8", "sft.batch=24"])
+    assert recipe.rlvr is not None
+    assert recipe.dpo is not None
+    assert recipe.sft is not None
+    assert recipe.rlvr.data[0].count == 8
+    assert [(source.name, source.fraction) for source in recipe.dpo.data] == [("rows.jsonl", 1.0)]
+    assert recipe.sft.batch == 24
+
+
+def test_another_model_leaves_the_released_checkpoints_behind(write: Write) -> None:
+    recipe = load_recipe(write(GOOD.replace("template", "revision: abc\ntemplate")), ["model=owner/mine"])
+    assert (recipe.model, recipe.revision) == ("owner/mine", None)
+    assert section_of(recipe, "dpo").released is None
+    kept = load_recipe("r.yaml", ["model=owner/mine", "dpo.released=owner/mine-sft"])
+    assert section_of(kept, "dpo").released == "owner/mine-sft"
+    assert load_recipe("quickstart", ["model=owner/mine"]).base is None
+
+
+MISTAKES = [
+    ([], "sft.batch: 7", "batch: 16\n  epochs", "batch: 7\n  micro_batch: 2\n  epochs", "no multiple of micro_batch 2"),
+    ([], "r.yaml:8: sft.epoch: unknown key; did you mean epochs?", "epochs: 1", "epoch: 1", "known keys are start,"),
+    ([], "sft.epochs: give exactly one of epochs and steps; neither", "epochs: 1", "epoch: 1", ""),
+    (["sft.steps=3"], "give exactly one of epochs and steps; both are given (1 and 3)", "", "", ""),
+    ([], 'r.yaml:9: sft.learning_rate: "fast": wrong type, should be a number, not text', "rate: 1e-4", "rate: fast", ""),
+    (
+        [],
+        "sft.max_length: missing; add it: Most tokens of one sequence",
+        "  max_length: 64\n  batch: 16\n  epochs",
+        "  batch: 16\n  epochs",
+        "",
+    ),
+    (["sft.schedule=liner"], 'command line: sft.schedule: "liner"', "", "", "did you mean linear?"),
+    (
+        ["learning_rate=1e-5"],
+        "learning_rate: unknown key here; it belongs to a stage: base.learning_rate, sft.learning_rate",
+        "",
+        "",
+        "",
+    ),
+    (["sft"], "sft: an override is key.path=value", "", "", ""),
+    (["sft.batch.x=3"], "sft.batch is 16, which has no x", "", "", ""),
+    (["rlvr.data.3.count=1"], "rlvr.data.3.count: there are 1 items, counted from 0", "", "", ""),
+    (["sft.data=[a"], "sft.data: '[a' is not YAML", "", "", ""),
+    (["template=tullu"], 'template: "tullu": unknown template; did you mean tulu?', "", "", "tokenizer"),
+    (["rlvr.verifier=gsm9k"], 'rlvr.verifier: "gsm9k"', "", "", "gsm8k"),
+    (["sft.data=missing.jsonl"], 'sft.data.0.name: "missing.jsonl": no such file', "", "", ""),
+    (["sft.data=sums:stf"], "sums has no split 'stf'; did you mean sft?", "", "", ""),
+    (["sft.data=[rows.jsonl, rows.jsonl]"], 'sft.data.1.name: "rows.jsonl": is also item 0', "", "", "fraction: 2.0"),
+    (["sft.data={name: rows.jsonl, fractoin: 1.0}"], "sft.data.fractoin: unknown key; did you mean fraction?", "", "", ""),
+    (["sft.data={name: rows.jsonl}"], "sft.data: {", "", "", "exactly one of fraction (1.0 is all rows) and count"),
+    (["sft.lora.targets=[lm_head]"], 'sft.lora.targets: ["lm_head"]', "", "", "remove lm_head"),
+    (["rlvr.prompts=5"], "rlvr.batch: 16: batch is prompts × samples = 5 × 4 = 20", "", "", ""),
+    (["rlvr.minibatches=3"], "rlvr.minibatches: 3: 4 prompts do not divide into 3 minibatches", "", "", ""),
+    (["rlvr.max_prompt=33"], "rlvr.max_length: 64: max_prompt + max_tokens = 65 is more", "", "", ""),
+    (["sft.loss=sum", "sft.loss_micro_batch=5"], "sft.loss_micro_batch: 5", "", "", "divisor of the batch"),
+    (["sft.start=./nowhere"], 'sft.start: "./nowhere": no such folder', "", "", ""),
+    (["model=rows.jsonl"], 'model: "rows.jsonl": is a file', "", "", "config.json"),
+    (["name=a/b"], 'name: "a/b": should be letters, digits', "", "", ""),
+    (["sft=3"], "sft: 3: wrong type, should be a section", "", "", ""),
+    (["model=null"], "model: missing; name a model folder", "", "", ""),
+]
+
+
+@pytest.mark.parametrize(("overrides", "expected", "old", "new", "also"), MISTAKES, ids=[case[1][:40] for case in MISTAKES])
+def test_a_mistake_names_place_value_and_cure(
+    write: Write, overrides: list[str], expected: str, old: str, new: str, also: str
+) -> None:
+    with pytest.raises(RecipeError) as error:
+        load_recipe(write(GOOD.replace(old, new, 1) if old else GOOD), overrides)
+    assert expected in str(error.value)
+    assert also in str(error.value)
+    assert error.value.exit_code == 2
+
+
+def test_all_mistakes_come_at_once_in_the_order_of_the_file(write: Write) -> None:
+    text = (
+        GOOD.replace("template: tulu", "template: tuluu")
+        .replace("batch: 16\n  epochs: 1", "bach: 16")
+        .replace("samples: 4", "samples: 0")
+    )
+    with pytest.raises(RecipeError) as error:
+        load_recipe(write(text), ["dpo.beta=strong", "rlvr.verifier=non"])
+    lines = str(error.value).splitlines()
+    assert lines[0] == "r.yaml: 7 problems"
+    keys = [line.strip().split(": ")[1] for line in lines[1:]]
+    assert keys == ["dpo.beta", "rlvr.verifier", "template", "sft.batch", "sft.epochs", "sft.bach", "rlvr.samples"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("name: a\nsft:\n  batch: [1\n", "r.yaml:4: not YAML"),
+        ("name: a\n\tsft: 1\n", "r.yaml:2: not YAML"),
+        ("name: a\nname: b\n", "r.yaml:2: not YAML: the key 'name' is written twice"),
+        ("", "r.yaml: empty; a recipe is"),
+        ("- a\n", "r.yaml: not a mapping"),
+    ],
+)
+def test_broken_yaml_names_the_line(write: Write, text: str, expected: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        load_recipe(write(text))
+    assert str(error.value).startswith(expected)
+
+
+def test_dates_stay_text(write: Write) -> None:
+    assert load_recipe(write(GOOD.replace("name: test", "name: 2024-11-26"))).name == "2024-11-26"
+
+
+@pytest.mark.parametrize(
+    ("processes", "overrides", "problem"),
+    [
+        (2, [], None),
+        (16, [], None),
+        (3, [], "does not divide over 3 processes; use a multiple of 3 such as 15 or 18"),
+        (2, ["sft.batch=20"], "10 a process is no multiple of micro_batch 8; set sft.micro_batch to one of 5, 2, 1"),
+        (1, ["sft.batch=4"], None),  # a micro-batch of at most 8 holds all of it
+    ],
+)
+def test_the_batch_divides_over_the_processes(
+    write: Write, monkeypatch: pytest.MonkeyPatch, processes: int, overrides: list[str], problem: str | None
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    if problem is None:
+        load_recipe(write(GOOD), overrides, stage="sft")
+        return
+    with pytest.raises(RecipeError) as error:
+        load_recipe(write(GOOD), overrides, stage="sft")
+    assert problem in str(error.value)
+
+
+def test_world_size_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "two")
+    with pytest.raises(RecipeError, match="WORLD_SIZE='two'"):
+        world_size()
+
+
+@pytest.mark.parametrize("name", ["quickstart", "recipes/quickstart.yaml", "quickstart.yaml"])
+def test_built_in_recipes_are_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_recipe(name).is_file()
+    with pytest.raises(RecipeError, match="no such recipe; did you mean quickstart"):
+        find_recipe("quikstart")
+
+
+def made(folder: Path, stage: str, model: str | None = "owner/model", revision: str | None = None) -> None:
+    """What a finished stage leaves, as far as later ones look."""
+    (folder / "test" / stage / "model").mkdir(parents=True)
+    record: dict[str, object] = {"name": "test", "model": model, "revision": revision, stage: {}}
+    (folder / "test" / stage / "recipe.yaml").write_text(yaml.safe_dump(record))
+
+
+def test_a_stage_starts_from_start_else_the_run_else_released_else_the_model(write: Write, tmp_path: Path) -> None:
+    recipe, runs = load_recipe(write(GOOD)), tmp_path / "runs"
+    assert make_job(recipe, "sft", runs).start == "owner/model"
+    assert make_job(recipe, "dpo", runs).start == "owner/model-sft"
+    assert make_job(recipe, "rlvr", runs).start == "owner/model"
+    made(runs, "sft")
+    assert make_job(recipe, "dpo", runs).start == str(runs / "test" / "sft" / "model")
+    assert make_job(recipe, "rlvr", runs).start == str(runs / "test" / "sft" / "model")
+    made(runs, "dpo")
+    assert make_job(recipe, "rlvr", runs).start == str(runs / "test" / "dpo" / "model")
+    assert make_job(recipe, "evaluate", runs).start == str(runs / "test" / "dpo" / "model")
+    chosen = load_recipe("r.yaml", ["rlvr.start=owner/chosen"])
+    job = make_job(chosen, "rlvr", runs, fresh=True)
+    assert (job.start, job.folder, job.fresh) == ("owner/chosen", runs / "test" / "rlvr", True)
+
+
+def test_a_model_of_another_origin_is_refused_with_both_named(write: Write, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    made(runs, "sft", model="owner/other")
+    with pytest.raises(RecipeError) as error:
+        make_job(load_recipe(write(GOOD)), "dpo", runs)
+    for part in ("owner/other", "owner/model", "--fresh", "name=", "dpo.start="):
+        assert part in str(error.value)
+
+
+def test_a_stage_without_section_and_a_stage_without_model_are_refused(write: Write, tmp_path: Path) -> None:
+    recipe = load_recipe(write(GOOD))
+    with pytest.raises(RecipeError, match="has no rm section; it has sft, dpo, rlvr"):
+        make_job(recipe, "rm", tmp_path)
+    quickstart = load_recipe("quickstart")
+    with pytest.raises(RecipeError, match=r"dpo has no model to start from.*run `tulu sft` first"):
+        make_job(quickstart, "dpo", tmp_path)
+    assert missing(quickstart, "rlvr", tmp_path) == ["base", "sft", "dpo"]
+    assert missing(quickstart, "base", tmp_path) == []
+    assert missing(recipe, "rlvr", tmp_path) == []
+
+
+def test_a_recipe_is_checked_without_importing_torch(write: Write) -> None:
+    code = (
+        "import sys; from tulu.errors import RecipeError; from tulu.config.load import load_recipe\n"
+        "try: load_recipe('r.yaml', ['rlvr.verifier=x', 'template=y', 'sft.data=sums:z'])\n"
+        "except RecipeError as error: print(len(str(error).splitlines()) - 1)\n"
+        "print(sorted({'torch', 'transformers', 'datasets', 'ray', 'trl'} & set(sys.modules)))"
+    )
+    write(GOOD)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["3", "[]"]

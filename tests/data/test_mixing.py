@@ -1,0 +1,72 @@
+"""How many rows of a source are drawn, which, and in what order they are trained on."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tulu.config.schema import Source
+from tulu.data.mixing import mix, order, sample
+from tulu.errors import DataError
+
+
+@pytest.mark.parametrize(
+    ("n", "amount", "whole", "rest"),
+    [
+        (10, {"fraction": 1.0}, 1, 0),
+        (10, {"fraction": 2.5}, 2, 5),
+        (10, {"fraction": 0.5}, 0, 5),
+        (100, {"fraction": 0.29}, 0, 29),
+        (3, {"fraction": 2.5}, 2, 1),
+        (10, {"count": 1}, 0, 1),
+        (10, {"count": 10}, 1, 0),
+        (10, {"count": 23}, 2, 3),
+    ],
+)
+def test_amounts_are_whole_copies_and_a_remainder(n: int, amount: dict[str, float], whole: int, rest: int) -> None:
+    drawn = sample(n, Source.model_validate({"name": "x", **amount}), seed=3)
+    copies = Counter(index for index, _ in drawn)
+    assert sorted(copies[index] for index in range(n)) == [whole] * (n - rest) + [whole + 1] * rest
+    assert len(set(drawn)) == len(drawn)
+
+
+def test_the_sample_depends_on_the_seed_and_the_source_alone() -> None:
+    half = Source(name="a", fraction=0.5)
+    assert sample(1000, half, 1) == sample(1000, half, 1)
+    assert sample(1000, half, 1) != sample(1000, half, 2)
+    assert sample(1000, half, 1) != sample(1000, Source(name="b", fraction=0.5), 1)
+    # A larger share of the same source keeps what a smaller one had.
+    assert set(sample(1000, Source(name="a", count=100), 1)) < set(sample(1000, half, 1))
+
+
+def test_a_share_of_nothing_is_refused() -> None:
+    with pytest.raises(DataError, match=r"fraction 0.01 of 10 rows is none"):
+        sample(10, Source(name="x", fraction=0.01), 1)
+
+
+def test_mix_concatenates_and_names_copies(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps({"text": f"{name}{n}"}) + "\n" for n in range(3)))
+    a, b = (str(tmp_path / f"{name}.jsonl") for name in ("a", "b"))
+    rows = mix([Source(name=a, fraction=2.0), Source(name=b, count=2)], seed=1, kind="text")
+    assert [row.columns["text"] for row in rows[:6]] == ["a0", "a1", "a2", "a0", "a1", "a2"]
+    assert [row.id for row in rows[2:5]] == [f"{a}:3", f"{a}:1#2", f"{a}:2#2"]
+    assert len(rows) == 8
+    assert len({row.id for row in rows}) == 8
+
+
+def test_a_source_listed_twice_is_refused() -> None:
+    sources = [Source(name="sums:sft", count=2), Source(name="sums:sft", count=3)]
+    with pytest.raises(DataError, match=r"sums:sft: listed twice.*fraction: 2.0"):
+        mix(sources)
+
+
+def test_order_is_a_permutation_that_never_changes() -> None:
+    assert sorted(order(1000, 1, 0)) == list(range(1000))
+    assert order(1000, 1, 0) == order(1000, 1, 0)
+    assert order(1000, 1, 0) != order(1000, 1, 1)
+    assert order(1000, 1, 0) != order(1000, 2, 0)
+    # A run that is resumed after an upgrade must find the same order.
+    assert order(8, 1, 0) == [6, 3, 7, 1, 4, 0, 2, 5]
+    assert order(8, 1, 1) == [7, 2, 0, 6, 3, 1, 4, 5]

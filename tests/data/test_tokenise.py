@@ -1,0 +1,176 @@
+"""Rows to groups: what is shared, trained, truncated, dropped and counted, on tokens that can be read."""
+
+from typing import Any
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from tulu.data.chat import apply_template, make_byte_tokenizer
+from tulu.data.formats import Kind
+from tulu.data.sources import Row
+from tulu.data.token_cache import Groups
+from tulu.data.tokenise import Options, encode_part
+from tulu.errors import DataError
+from tulu.types import Group
+
+EOS = 256
+HEAD = "<|user|>\n{}\n<|assistant|>\n"
+ENOUGH = 1000
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    made = make_byte_tokenizer()
+    apply_template(made, "tulu")
+    return made
+
+
+def message(turn: str) -> dict[str, str]:
+    return {"role": "user" if turn[0] == "U" else "assistant", "content": turn[2:]}
+
+
+def encoded(tokenizer: Any, kind: Kind, rows: list[dict[str, Any]], max_length: int = ENOUGH, drop_long: bool = False) -> Groups:
+    placed = [Row(f"rows:{number}", columns) for number, columns in enumerate(rows)]
+    return Groups([encode_part("rows", placed, tokenizer, Options(kind, max_length, drop_long))])
+
+
+def sft(*turns: str) -> dict[str, Any]:
+    return {"messages": [message(turn) for turn in turns]}
+
+
+def two(chosen: list[str], rejected: list[str], **more: Any) -> dict[str, Any]:
+    return {"chosen": [message(turn) for turn in chosen], "rejected": [message(turn) for turn in rejected], **more}
+
+
+def spelled(group: Group) -> tuple[str, list[str]]:
+    """The prompt, and each completion with untrained tokens as dots."""
+
+    def show(tokens: Any, trained: Any) -> str:
+        return "".join(
+            ("$" if token == EOS else chr(token)) if flag else "." for token, flag in zip(tokens, trained, strict=True)
+        )
+
+    return bytes(group.prompt).decode(), [show(each.tokens, each.trained) for each in group.completions]
+
+
+def test_sft_groups_begin_at_the_first_trained_token(tokenizer: Any) -> None:
+    groups = encoded(tokenizer, "sft", [sft("U:q", "A:one"), sft("U:q", "A:one", "U:r", "A:two", "U:bye")])
+    assert spelled(groups[0]) == (HEAD.format("q"), ["one$"])
+    # Between the turns a line break and the header; after the last trained token nothing.
+    assert spelled(groups[1]) == (HEAD.format("q"), ["one$" + "." * len("\n" + HEAD.format("r")) + "two$"])
+    assert (groups[1].id, groups.report.used) == ("rows:1", 2)
+
+
+def test_sft_truncates_counts_and_drops_what_has_nothing_left(tokenizer: Any) -> None:
+    head = len(HEAD.format("q"))
+    rows = [sft("U:q", "A:" + "x" * 10), sft("U:q", "A:xy"), sft("U:" + "q" * 50, "A:x")]
+    groups = encoded(tokenizer, "sft", rows, max_length=head + 3)
+    assert [spelled(group)[1] for group in groups] == [["xxx"], ["xy$"]]
+    assert (groups.report.truncated.count, groups.report.truncated.first) == (1, ("rows:0",))
+    assert {reason: tally.first for reason, tally in groups.report.dropped.items()} == {
+        "nothing to train on after truncation": ("rows:2",)
+    }
+
+
+def test_pairs_share_the_longest_untrained_prefix_and_train_the_last_turn(tokenizer: Any) -> None:
+    chosen, rejected = ["U:q", "A:a", "U:r", "A:yes"], ["U:q", "A:a", "U:r", "A:yet"]
+    group = encoded(tokenizer, "pairs", [two(chosen, rejected, margin=0.5)])[0]
+    # The answers' common beginning is trained, so it is not shared.
+    assert group.completions[0].tokens == [*b"yes", EOS]
+    assert spelled_tail(group) == ["yes$", "yet$"]
+    assert bytes(token for token in group.prompt if token < EOS).decode() == HEAD.format("q") + "a\n" + HEAD.format("r")
+    assert group.margin == 0.5
+
+
+def spelled_tail(group: Group) -> list[str]:
+    return ["".join("$" if token == EOS else chr(token) for token in each.tokens) for each in group.completions]
+
+
+def test_pairs_with_different_prompts_share_what_is_equal_and_are_noted(tokenizer: Any) -> None:
+    groups = encoded(tokenizer, "pairs", [two(["U:ab", "A:x"], ["U:ac", "A:y"])])
+    assert spelled(groups[0]) == ("<|user|>\na", ["." * len("b\n<|assistant|>\n") + "x$", "." * len("c\n<|assistant|>\n") + "y$"])
+    assert groups.report.noted["chosen and rejected answer different prompts"].first == ("rows:0",)
+
+
+EQUAL = "chosen equals rejected"
+HEAD_Q = len(HEAD.format("q"))
+
+
+@pytest.mark.parametrize(
+    ("drop_long", "kept", "truncated", "dropped"),
+    [
+        (
+            False,
+            ["rows:0", "rows:1"],
+            ("rows:1",),
+            {"chosen equals rejected after truncation": 1, "an answer is lost to truncation": 1},
+        ),
+        (True, ["rows:0"], (), {f"longer than {HEAD_Q + 3} tokens": 3}),
+    ],
+)
+def test_long_pairs(
+    tokenizer: Any, drop_long: bool, kept: list[str], truncated: tuple[str, ...], dropped: dict[str, int]
+) -> None:
+    rows = [
+        two(["U:q", "A:ab"], ["U:q", "A:cd"]),
+        two(["U:q", "A:abcdef"], ["U:q", "A:cd"]),
+        two(["U:q", "A:abcdef"], ["U:q", "A:abcxyz"]),
+        two(["U:" + "q" * 50, "A:a"], ["U:" + "q" * 50, "A:b"]),
+    ]
+    groups = encoded(tokenizer, "pairs", rows, HEAD_Q + 3, drop_long)
+    assert [group.id for group in groups] == kept
+    assert groups.report.truncated.first == truncated
+    assert {reason: tally.count for reason, tally in groups.report.dropped.items()} == dropped
+
+
+def test_unusable_rows_are_counted_by_reason_with_the_first_named(tokenizer: Any) -> None:
+    groups = encoded(tokenizer, "sft", [sft("U:q")] * 7 + [sft("U:q", "A: "), sft("U:q", "A:ok")])
+    report = groups.report
+    assert (report.rows, report.used, len(groups)) == (9, 1, 1)
+    assert report.dropped["no assistant turn"].count == 7
+    assert report.dropped["no assistant turn"].first == tuple(f"rows:{number}" for number in range(5))
+    assert report.lines() == [
+        "1 of 9 rows used",
+        "dropped, no assistant turn: 7 (rows:0, :1, :2, :3, :4, ...)",
+        "dropped, an assistant turn is empty: 1 (rows:7)",
+    ]
+    assert report.as_dict()["dropped"] == {"no assistant turn": 7, "an assistant turn is empty": 1}
+
+
+def test_nothing_usable_is_an_error_with_the_reasons(tokenizer: Any) -> None:
+    with pytest.raises(DataError, match=r"rows: none of 2 rows can be used: no assistant turn: 2 \(rows:0, :1\)"):
+        encoded(tokenizer, "sft", [sft("U:q")] * 2)
+    with pytest.raises(DataError, match="chosen equals rejected"):
+        encoded(tokenizer, "pairs", [two(["U:q", "A:x"], ["U:q", "A:x"])])
+
+
+def test_text_is_trained_on_every_token_once(tokenizer: Any) -> None:
+    groups = encoded(tokenizer, "text", [{"text": "abcdefg"}, {"text": "xy"}], max_length=4)
+    assert [spelled_text(group) for group in groups] == [("$", "abc"), ("c", "def"), ("f", "g$"), ("$", "xy$")]
+    assert [group.id for group in groups] == ["rows:0", "rows:0/1", "rows:0/2", "rows:1"]
+    assert all(all(group.completions[0].trained) for group in groups)
+    assert (groups.report.rows, groups.report.used, groups.report.trained) == (2, 2, 11)
+
+
+def spelled_text(group: Group) -> tuple[str, str]:
+    prompt, tail = (
+        "".join("$" if token == EOS else chr(token) for token in tokens) for tokens in (group.prompt, group.completions[0].tokens)
+    )
+    return prompt, tail
+
+
+def test_a_template_without_end_of_turn_is_noted() -> None:
+    tokenizer = make_byte_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}{{ '\n' }}{% endfor %}"
+    groups = encoded(tokenizer, "sft", [sft("U:q", "A:x")])
+    assert any("no end-of-turn token is trained" in reason for reason in groups.report.noted)
+
+
+def test_text_that_spells_a_special_token_is_noted(tokenizer: Any) -> None:
+    groups = encoded(tokenizer, "sft", [sft("U:what is <|endoftext|>?", "A:x"), sft("U:q", "A:x")])
+    assert groups.report.noted["its text spells a special token, which becomes that token"].first == ("rows:0",)
+
+
+def test_many_rows_come_out_in_order(tokenizer: Any) -> None:
+    groups = encoded(tokenizer, "sft", [sft("U:q", f"A:{number}") for number in range(2100)])
+    assert [spelled_tail(group) for group in groups] == [[f"{number}$"] for number in range(2100)]

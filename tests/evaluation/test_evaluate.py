@@ -1,0 +1,111 @@
+"""Accuracy with its interval: Wilson's numbers, answers that nobody could judge, and the command from rows to results."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tulu.config.load import Job, load_recipe
+from tulu.errors import RecipeError
+from tulu.evaluation.evaluate import TASKS, Answer, evaluate_model, run, summarise
+from tulu.intervals import bootstrap_mean, wilson
+from tulu.verifiers.registry import check_name
+
+Z2 = 1.959964**2
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "low", "high"),
+    [
+        # With none right the bounds are 0 and z²/(n + z²); with all right their mirror image.
+        (0, 10, 0.0, 3.841459 / 13.841459),
+        (10, 10, 10 / 13.841459, 1.0),
+        # Half of n right: 1/2 ± z / (2 √(n + z²)).
+        (5, 10, 0.236593, 0.763407),
+        (250, 500, 0.456341, 0.543659),
+        (1, 1, 1 / 4.841459, 1.0),
+        # Agresti and Coull 1998 count 0 of 4 the same way: z² / (4 + z²).
+        (0, 4, 0.0, 3.841459 / 7.841459),
+    ],
+)
+def test_wilson_interval_worked_on_paper(right: int, n: int, low: float, high: float) -> None:
+    assert wilson(right / n, n) == pytest.approx((low, high), abs=1e-6)
+
+
+def test_wilson_solves_the_score_equation() -> None:
+    for n in (1, 7, 500):
+        for right in range(0, n + 1, max(1, n // 7)):
+            for bound in wilson(right / n, n):
+                # |p - bound| = z √(bound (1 - bound) / n): the two shares that the observed one lies just z away from.
+                assert (right / n - bound) ** 2 == pytest.approx(Z2 * bound * (1 - bound) / n, abs=1e-12)
+
+
+def test_wilson_knows_nothing_of_no_answers() -> None:
+    assert wilson(float("nan"), 0) == (0.0, 1.0)
+
+
+def test_bootstrap_of_a_mean_is_near_the_normal_interval() -> None:
+    values = [float(n % 2) for n in range(400)]
+    low, high = bootstrap_mean(values)
+    # 1.96 standard errors of 0.5 / sqrt(400) either side.
+    assert (low, high) == pytest.approx((0.451, 0.549), abs=0.005)
+    assert bootstrap_mean([0.3] * 5) == pytest.approx((0.3, 0.3))
+    assert all(math.isnan(bound) for bound in bootstrap_mean([]))
+
+
+def answer(score: float | None, status: str = "ok", finish: str = "stop") -> Answer:
+    return Answer("row:1", "1 + 1 =", "2", "2", score, status, "", finish)
+
+
+def test_answers_that_could_not_be_judged_are_counted_and_not_scored() -> None:
+    answers = [answer(1.0), answer(0.0), answer(0.0, finish="length"), answer(1.0), answer(None, "timeout", "length")]
+    result = summarise(answers, "gsm8k", "model")
+    assert (result.accuracy, result.problems, result.judged, result.truncated) == (0.5, 5, 4, 2)
+    assert result.statuses == {"ok": 4, "timeout": 1}
+    assert result.ci95 == wilson(0.5, 4), "of four, not of five"
+
+
+def test_nothing_judged_is_no_accuracy() -> None:
+    result = summarise([answer(None, "error")] * 3, "gsm8k", "model")
+    assert math.isnan(result.accuracy)
+    assert (result.ci95, result.judged, result.problems) == ((0.0, 1.0), 0, 3)
+
+
+def test_partial_scores_are_averaged() -> None:
+    assert summarise([answer(0.25), answer(0.75)], "own", "model").accuracy == 0.5
+
+
+def test_every_task_has_a_verifier_that_exists() -> None:
+    for _, verifier in TASKS.values():
+        if verifier is not None:
+            check_name(verifier)
+
+
+def test_unknown_task_needs_data() -> None:
+    with pytest.raises(RecipeError, match=r"--task gsm9k: has no data of its own; known are gsm8k, math, sums, or give --data"):
+        evaluate_model("model", "gsm9k")
+
+
+def test_a_recipe_without_a_model_has_nothing_to_evaluate(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="there is no model to evaluate yet"):
+        run(Job(load_recipe("quickstart"), "evaluate", tmp_path / "evaluate", None))
+
+
+def test_rows_of_ones_own_to_results(tmp_path: Path, tiny_model: Callable[..., Path]) -> None:
+    rows = [{"messages": [{"role": "user", "content": f"{n} + 1 ="}], "ground_truth": str(n + 1)} for n in range(6)]
+    file, out = tmp_path / "rows.jsonl", tmp_path / "out"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    model = str(tiny_model("olmo2"))
+    result = evaluate_model(model, "mine", str(file), verifier="exact", limit=4, max_tokens=5, out=out)
+    assert (result.problems, result.judged, result.accuracy, result.task) == (4, 4, 0.0, "mine")
+    written = [json.loads(line) for line in (out / "answers.jsonl").read_text().splitlines()]
+    assert [line["ground_truth"] for line in written] == ["1", "2", "3", "4"]
+    assert [line["id"] for line in written] == [f"{file}:{n}" for n in range(1, 5)], "in order, the first ones"
+    content = json.loads((out / "results.json").read_text())
+    assert (content["accuracy"], tuple(content["ci95"])) == (0.0, result.ci95)
+    assert (content["settings"]["max_tokens"], content["settings"]["verifier"]) == (5, "exact")
+    again = evaluate_model(model, "mine", str(file), verifier="exact", limit=4, max_tokens=5, out=out)
+    assert again == result, "greedy answers are the same every time"
+    assert sorted(file.name for file in out.iterdir()) == ["answers.jsonl", "results.json"]

@@ -1,0 +1,195 @@
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tulu.errors import DataError, RecipeError
+from tulu.grading.grader import Grader
+from tulu.types import Problem, Verdict
+
+OWN = """
+import os, signal, sys, time
+
+def score(completion, ground_truth):
+    if completion == "slow":
+        time.sleep(60)
+    if completion == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if completion == "print":
+        print("noise on standard output")
+    if completion == "memory":
+        return len(bytearray(1 << 34))
+    if completion == "torch":
+        return "torch" in sys.modules or "transformers" in sys.modules
+    if completion == "exit":
+        sys.exit(3)
+    if completion == "pid":
+        return os.getpid()
+    return float(completion == ground_truth)
+"""
+SYMBOLIC = [
+    (r"\boxed{\begin{bmatrix}1\\2\end{bmatrix}}", r"\begin{pmatrix}1\\2\end{pmatrix}", 1.0),
+    (r"\boxed{\log_2(x)+1}", r"1+\log_2 x", 1.0),
+    (r"\boxed{3-2i}", "3+2i", 0.0),
+    ("5", "5", 1.0),
+]
+"""The first three need math-verify, the last does not."""
+
+
+def problem(gold: Any, *names: str, **row: Any) -> Problem:
+    return Problem("rows.jsonl:1", [{"role": "user", "content": "how much?"}], [], gold, names, row)
+
+
+@pytest.fixture
+def grader() -> Iterator[Grader]:
+    with Grader(2, deadline=6.0) as shared:
+        yield shared
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> str:
+    file = tmp_path / "own.py"
+    file.write_text(OWN)
+    return f"{file}:score"
+
+
+def scores(verdicts: list[Verdict]) -> list[float | None]:
+    return [verdict.score for verdict in verdicts]
+
+
+def test_cheap_verifiers_start_no_process(grader: Grader) -> None:
+    items = [("18", problem("18", "gsm8k")), ("x", problem("x", "exact")), (r"\boxed{\frac12}", problem("0.5", "math"))]
+    assert scores(grader.grade(items)) == [1, 1, 1]
+    assert grader.pids() == []
+
+
+def test_order_is_kept_and_repeats_are_computed_once(grader: Grader) -> None:
+    items = [(completion, problem(gold, "math")) for completion, gold, _ in SYMBOLIC] * 50
+    assert scores(grader.grade(items)) == [score for _, _, score in SYMBOLIC] * 50
+    # Three symbolic answers went to a process, the rest were remembered; 5 = 5 never needed one.
+    assert len(grader.seconds) == 3 + 50
+
+
+def test_everywhere_the_same(grader: Grader) -> None:
+    items = [(completion, problem(gold, "math")) for completion, gold, _ in SYMBOLIC]
+    want = [score for _, _, score in SYMBOLIC]
+    with ThreadPoolExecutor(4) as threads:
+        assert [scores(found) for found in threads.map(grader.grade, [items] * 8)] == [want] * 8
+
+    async def both() -> list[list[Verdict]]:
+        return list(await asyncio.gather(grader.grade_async(items), grader.grade_async(items)))
+
+    assert [scores(found) for found in asyncio.run(both())] == [want] * 2
+
+
+def test_a_slow_verdict_is_killed_and_delays_nobody(own: str) -> None:
+    with Grader(2, deadline=1.0) as grader:
+        grader.grade([("warm", problem("warm", own)), ("warmer", problem("warmer", own))])
+        began = time.monotonic()
+        verdicts = grader.grade([("slow", problem("x", own))] + [(str(n), problem("7", own)) for n in range(20)])
+        assert time.monotonic() - began < 4.0
+    assert verdicts[0].status == "timeout"
+    assert scores(verdicts[1:]) == [float(n == 7) for n in range(20)]
+
+
+def test_a_dying_worker_costs_its_own_verdict_only(grader: Grader, own: str) -> None:
+    verdicts = grader.grade([("die", problem("x", own)), ("x", problem("x", own)), ("print", problem("print", own))])
+    assert verdicts[0].status == "error"
+    assert "died" in verdicts[0].detail
+    assert scores(verdicts[1:]) == [1, 1]
+
+
+@pytest.mark.parametrize("completion", ["memory", "exit"])
+def test_faults_inside_a_verifier_are_masked(grader: Grader, own: str, completion: str) -> None:
+    assert grader.grade([(completion, problem("x", own))])[0].status == "error"
+    assert grader.grade([("x", problem("x", own))])[0].score == 1
+
+
+def test_a_worker_killed_from_outside_is_replaced(grader: Grader, own: str) -> None:
+    first = grader.grade([("pid", problem("x", own))])[0].score
+    assert first is not None
+    os.kill(int(first), signal.SIGKILL)
+    assert grader.grade([("x", problem("x", own))])[0].score == 1
+
+
+def test_a_stopped_worker_is_a_timeout(own: str) -> None:
+    with Grader(1, deadline=1.0) as grader:
+        pid = grader.grade([("pid", problem("x", own))])[0].score
+        assert pid is not None
+        os.kill(int(pid), signal.SIGSTOP)
+        assert grader.grade([("x", problem("x", own))])[0].status == "timeout"
+        assert grader.grade([("x", problem("x", own))])[0].score == 1
+
+
+def test_workers_import_no_torch(grader: Grader, own: str) -> None:
+    assert grader.grade([("torch", problem("x", own))])[0].score == 0
+
+
+def test_an_answer_that_eats_cpu_scores_0() -> None:
+    # A busy machine may not grant two seconds of CPU within six.
+    with Grader(1, deadline=60.0) as grader:
+        verdict = grader.grade([(r"\boxed{(x+1)^{9000}}", problem("x+7", "math"))])[0]
+    assert verdict.score == 0
+    assert "CPU" in verdict.detail
+
+
+def test_a_verdict_cut_short_spoils_none_after_it() -> None:
+    right = [(rf"\boxed{{\log_{n}(x)+1}}", problem(rf"1+\log_{n} x", "math")) for n in range(2, 8)]
+    costly = (r"\boxed{(x+1)^{9000}+\log_2 x}", problem(r"x+7+\log_2 x", "math"))
+    with Grader(1, deadline=60.0) as grader:
+        verdicts = grader.grade([right[0], costly, *right[1:3], costly, *right[3:]])
+    assert [verdict.status for verdict in verdicts] == ["ok"] * 8
+    assert scores(verdicts) == [1, 0, 1, 1, 0, 1, 1, 1]
+
+
+def test_several_verifiers_are_summed_with_their_weights(grader: Grader) -> None:
+    both = problem(["18", "it is 18"], "gsm8k", "exact")
+    assert grader.grade([("it is 18", both), ("18", both)]) == [
+        Verdict(2.0, detail="gsm8k: answer 18; exact: answer it is 18"),
+        Verdict(1.0, detail="gsm8k: answer 18; exact: answer 18"),
+    ]
+    weighted = problem(["18", "it is 18"], "gsm8k", "exact", weights=[1.0, 0.25])
+    assert scores(grader.grade([("it is 18", weighted)])) == [1.25]
+
+
+def test_thinking_is_graded_only_where_the_row_asks_for_it(grader: Grader) -> None:
+    items = [("<think>18</think> so", problem("18", "gsm8k", **fields)) for fields in ({}, {"grade_thinking": True})]
+    assert scores(grader.grade(items)) == [0, 1]
+
+
+def test_one_verifier_that_cannot_judge_masks_the_sum(grader: Grader) -> None:
+    assert grader.grade([("18", problem(["18", "no number"], "gsm8k", "gsm8k"))])[0].status == "error"
+
+
+def test_wrong_problems_are_told(grader: Grader) -> None:
+    with pytest.raises(DataError, match=r"rows.jsonl:1: 2 verifiers"):
+        grader.grade([("18", problem("18", "gsm8k", "exact"))])
+    with pytest.raises(RecipeError, match="unknown"):
+        grader.grade([("18", problem("18", "gsm9k"))])
+
+
+def test_mode_tulu3_is_upstreams() -> None:
+    with Grader(1, mode="tulu3") as grader:
+        assert scores(grader.grade([("42.0", problem("42", "gsm8k")), (r"\boxed{x+1}", problem("1+x", "math"))])) == [0, 0]
+
+
+def test_closing_leaves_no_process_and_no_caller_waiting(own: str) -> None:
+    grader = Grader(1, deadline=30.0)
+    found: list[Verdict] = []
+    caller = threading.Thread(target=lambda: found.extend(grader.grade([("slow", problem("x", own))])))
+    caller.start()
+    while not grader.pids():
+        time.sleep(0.01)
+    pid = grader.pids()[0]
+    grader.close()
+    caller.join(5.0)
+    assert found[0].status == "error"
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)

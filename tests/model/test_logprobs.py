@@ -1,0 +1,122 @@
+"""Log-probs and entropy from hidden states: against log_softmax, gradcheck, and the same whatever the chunk."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+
+from tulu.model.logprobs import token_logps
+
+N, H, V = 13, 6, 17
+
+
+def case(dtype: torch.dtype = torch.float64, bias: bool = True) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """(hidden, weight, target, bias) with gradients."""
+    generator = torch.Generator().manual_seed(0)
+
+    def leaf(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+
+    return leaf(N, H), leaf(V, H), torch.randint(0, V, (N,), generator=generator), leaf(V) if bias else None
+
+
+def full(
+    hidden_NH: Tensor, weight_VH: Tensor, target_N: Tensor, bias_V: Tensor | None, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """(log-probs, entropies) from all logits at once."""
+    logps_NV = torch.log_softmax(torch.nn.functional.linear(hidden_NH, weight_VH, bias_V) / temperature, dim=-1)
+    return logps_NV.gather(1, target_N[:, None])[:, 0], -(logps_NV.exp() * logps_NV).sum(-1)
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 13, 1000, None])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("temperature", [1.0, 0.6, 2.0])
+def test_equals_log_softmax_whatever_the_chunk(chunk: int | None, bias: bool, temperature: float) -> None:
+    hidden, weight, target, offset = case(bias=bias)
+    expected, entropies = full(hidden, weight, target, offset, temperature)
+    found, found_entropies = token_logps(
+        hidden, weight, target, bias_V=offset, temperature=temperature, chunk=chunk, entropy=True
+    )
+    assert torch.allclose(found, expected, rtol=0, atol=1e-12)
+    assert torch.allclose(found_entropies, entropies, rtol=0, atol=1e-12)
+
+    leaves = [leaf for leaf in (hidden, weight, offset) if leaf is not None]
+    upstream = torch.linspace(-2, 3, N, dtype=torch.float64)
+    for got, want in zip(
+        torch.autograd.grad((found * upstream).sum(), leaves),
+        torch.autograd.grad((expected * upstream).sum(), leaves),
+        strict=True,
+    ):
+        assert torch.allclose(got, want, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("chunk", [5, 100])
+@pytest.mark.parametrize("bias", [True, False])
+def test_gradcheck(chunk: int, bias: bool) -> None:
+    hidden, weight, target, offset = case(bias=bias)
+
+    def logps(hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None = None) -> Tensor:
+        return token_logps(hidden_NH, weight_VH, target, bias_V=bias_V, temperature=0.7, chunk=chunk)[0]
+
+    inputs = (hidden, weight) if offset is None else (hidden, weight, offset)
+    assert torch.autograd.gradcheck(logps, inputs, atol=1e-7, rtol=1e-5)
+
+
+def test_only_what_is_trained_gets_a_gradient() -> None:
+    hidden, weight, target, _ = case(bias=False)
+    frozen = weight.detach()
+    (grad,) = torch.autograd.grad(token_logps(hidden, frozen, target, chunk=4)[0].sum(), [hidden])
+    (expected,) = torch.autograd.grad(full(hidden, frozen, target, None, 1.0)[0].sum(), [hidden])
+    assert torch.allclose(grad, expected, atol=1e-12)
+    token_logps(hidden.detach(), weight, target)[0].sum().backward()
+    assert weight.grad is not None
+
+
+def test_float32_is_the_default_and_bfloat16_gives_float32_out() -> None:
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 0.05)):
+        hidden, weight, target, _ = case(dtype, bias=False)
+        found, entropy = token_logps(hidden, weight, target, entropy=True)
+        assert found.dtype == entropy.dtype == torch.float32
+        expected, _ = full(hidden.double(), weight.double(), target, None, 1.0)
+        assert torch.allclose(found.double(), expected, atol=tolerance, rtol=0.01 if dtype is torch.bfloat16 else 0)
+        found.sum().backward()
+        assert hidden.grad is not None
+        assert hidden.grad.dtype == dtype
+
+
+@pytest.mark.parametrize("entropy", [True, False])
+def test_nothing_to_read_is_zero_tokens_with_a_graph(entropy: bool) -> None:
+    _, weight, target, _ = case(bias=False)
+    hidden = torch.empty(0, H, dtype=torch.float64, requires_grad=True)
+    logps, entropies = token_logps(hidden, weight, target[:0], entropy=entropy)
+    assert len(logps) == len(entropies) == 0
+    # A row without a trained token still takes part in the backward pass of its process.
+    logps.sum().backward()
+    assert weight.grad is not None
+    assert not weight.grad.any()
+
+
+def test_extreme_logits_stay_finite() -> None:
+    hidden = torch.tensor([[1e4, 0.0], [-1e4, 0.0]], requires_grad=True)
+    weight = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+    logps, entropy = token_logps(hidden, weight, torch.tensor([0, 0]), entropy=True)
+    assert logps.tolist() == [0.0, -20000.0]
+    assert entropy.tolist() == [0.0, 0.0]
+    logps.sum().backward()
+    assert hidden.grad is not None
+    assert hidden.grad.isfinite().all()
+
+
+def test_a_uniform_head_on_paper() -> None:
+    logps, entropy = token_logps(torch.zeros(2, H), torch.randn(V, H), torch.tensor([0, 5]), entropy=True)
+    assert logps.tolist() == pytest.approx([-2.833213] * 2, abs=1e-6)  # -ln 17
+    assert entropy.tolist() == pytest.approx([2.833213] * 2, abs=1e-6)
+
+
+def test_the_temperature_is_that_of_the_distribution() -> None:
+    hidden, weight, target, _ = case(bias=False)
+    ask = partial(token_logps, hidden, weight, target, entropy=True)
+    cold, hot = ask(temperature=0.5), ask(temperature=4.0)
+    assert (cold[1] < hot[1]).all()
+    assert not cold[1].requires_grad

@@ -1,0 +1,292 @@
+"""From problems to judged rollouts: order, rewards, refilling, and verdicts that are no one's fault but ours."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+
+from tulu.config.schema import Rlvr
+from tulu.data.datasets import order
+from tulu.errors import TuluError
+from tulu.model.parallel import Parallel
+from tulu.rollout.records import record, summary
+from tulu.rollout.sampler import MOST_ROUNDS, Rollout, Said, Sampler, check_faults, reward
+from tulu.types import Completion, Finish, Group, Problem, SamplingParams, Verdict
+
+SCORES = {
+    ord("r"): Verdict(1.0),
+    ord("w"): Verdict(0.0),
+    ord("?"): Verdict(None, "timeout", "10 s"),
+    ord("!"): Verdict(None, "error"),
+    # Right, and too long for the reward model.
+    ord("g"): Verdict(1.0),
+}
+"""What the verifier says of a completion by its first token: right, wrong, could not judge (twice)."""
+
+
+@dataclass
+class ScriptedEngine:
+    """Answers each problem with what the script says, one string of first letters per problem; remembers what was asked."""
+
+    script: Callable[[Problem, int], str]
+    """(problem, how often it was asked before) -> a letter per sample; upper case if it did not stop."""
+    version: int = 0
+    calls: list[tuple[list[str], SamplingParams]] = field(default_factory=list)
+    asked: dict[str, int] = field(default_factory=dict)
+
+    def generate(self, problems: Sequence[Problem], n: int, params: SamplingParams) -> list[Group]:
+        self.calls.append(([problem.id for problem in problems], params))
+        return [Group(problem.prompt, self._answers(problem, n), problem.id) for problem in problems]
+
+    def _answers(self, problem: Problem, n: int) -> list[Completion]:
+        letters = self.script(problem, self.asked.get(problem.id, 0))
+        self.asked[problem.id] = self.asked.get(problem.id, 0) + 1
+        assert len(letters) == n
+        return [answer(letter) for letter in letters]
+
+    def sync(self, weights: object, version: int) -> None:
+        self.version = version
+
+    def close(self) -> None:
+        pass
+
+
+def answer(letter: str) -> Completion:
+    """A completion of two tokens; an upper-case letter is the same answer cut off by its length."""
+    finish: Finish = "length" if letter.isupper() else "stop"
+    return Completion([ord(letter.lower()), 7], [True, True], sampler_logps=[-1.0, -2.0], finish=finish, versions=[(0, 0)])
+
+
+class ScriptedGrader:
+    """The verdict that belongs to a completion's first token."""
+
+    def grade(self, items: Sequence[tuple[str, Problem]]) -> list[Verdict]:
+        return [SCORES[int(text.split()[0])] for text, _ in items]
+
+
+class Numbers:
+    """A tokenizer whose text is its token ids."""
+
+    def decode(self, tokens: Sequence[int], **_: Any) -> str:
+        return " ".join(map(str, tokens))
+
+
+def make_problems(count: int) -> list[Problem]:
+    return [Problem(f"p{i}", (), [i], None, ("exact",)) for i in range(count)]
+
+
+def stage(**fields: Any) -> Rlvr:
+    lengths = {"max_prompt": 8, "max_tokens": 8, "max_length": 16}
+    given = {"prompts": 4, "samples": 2, "batch": 8, "steps": 1, "reward_scale": 1.0, "learning_rate": 1e-3, "seed": 0}
+    return Rlvr.model_validate({"data": {"name": "sums:train", "count": 10}, **lengths, **given, **fields})
+
+
+def sampler(script: Callable[[Problem, int], str], settings: Rlvr, count: int = 10) -> tuple[Sampler, ScriptedEngine]:
+    engine = ScriptedEngine(script)
+    made = Sampler(engine, ScriptedGrader(), cast(Any, Numbers()), make_problems(count), settings, Parallel(settings))
+    return made, engine
+
+
+def ids(rollouts: Sequence[Rollout]) -> list[str]:
+    return [rollout.problem.id for rollout in rollouts]
+
+
+def test_problems_come_in_the_shuffled_order_of_each_epoch() -> None:
+    made, _ = sampler(lambda problem, _: "rw", stage(seed=3))
+    expected = [f"p{i}" for epoch in range(2) for i in order(10, 3, epoch)]
+    drawn, found = 0, []
+    for _ in range(4):
+        collected = made.collect(drawn)
+        drawn = collected.drawn
+        found += ids(collected.kept)
+    assert drawn == 16
+    assert found == expected[:16]
+
+
+def test_what_is_drawn_and_sampled_is_a_function_of_how_much_was_drawn() -> None:
+    """So a resumed run goes on as if it had not been broken off."""
+    unbroken, first = sampler(lambda problem, _: "rw", stage())
+    resumed, second = sampler(lambda problem, _: "rw", stage())
+    unbroken.collect(0)
+    assert ids(unbroken.collect(4).seen) == ids(resumed.collect(4).seen)
+    assert first.calls[1] == second.calls[0]
+    assert first.calls[0][1].seed != first.calls[1][1].seed
+    other, third = sampler(lambda problem, _: "rw", stage(seed=stage().seed + 1))
+    other.collect(4)
+    assert third.calls[0][1].seed != second.calls[0][1].seed
+
+
+def test_advantages_of_a_group_are_worked_on_paper() -> None:
+    made, _ = sampler(lambda problem, _: "rwww", stage(samples=4, batch=16, advantage="centred"))
+    (first, *_) = made.collect(0).kept
+    assert first.rewards == (1.0, 0.0, 0.0, 0.0)
+    assert first.advantages == pytest.approx((0.75, -0.25, -0.25, -0.25))
+    group = first.trained(mask_truncated=False)
+    assert [completion.values["advantage"] for completion in group.completions] == pytest.approx(first.advantages)
+    assert group.completions[0].token_values == {"sampler": [-1.0, -2.0]}
+
+
+def test_groups_without_signal_are_replaced_until_the_step_is_full() -> None:
+    flat = {f"p{i}" for i in order(10, 0, 0)[:4:2]}
+    made, engine = sampler(lambda problem, _: "rr" if problem.id in flat else "rw", stage(refill=True))
+    collected = made.collect(0)
+    drawn = [f"p{i}" for i in order(10, 0, 0)]
+    assert ids(collected.kept) == [name for name in drawn if name not in flat][:4]
+    assert ids(collected.seen) == drawn[:6]
+    assert (collected.drawn, collected.rounds) == (6, 2)
+    assert [len(asked) for asked, _ in engine.calls] == [4, 2]
+    assert engine.calls[0][1].seed != engine.calls[1][1].seed
+
+
+def test_without_refill_groups_without_signal_are_kept() -> None:
+    made, engine = sampler(lambda problem, _: "rr", stage(refill=False))
+    collected = made.collect(0)
+    assert (len(collected.kept), collected.rounds, len(engine.calls)) == (4, 1, 1)
+    assert {advantage for rollout in collected.kept for advantage in rollout.advantages} == {0.0}
+
+
+def test_refilling_ends_when_nothing_can_be_learned(caplog: pytest.LogCaptureFixture) -> None:
+    made, engine = sampler(lambda problem, _: "ww", stage(refill=True))
+    collected = made.collect(0)
+    assert (collected.kept, collected.rounds, len(engine.calls)) == ([], MOST_ROUNDS, MOST_ROUNDS)
+    assert collected.drawn == 4 * MOST_ROUNDS
+    assert "no group teaches anything" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("verdict", "letter", "fields", "expected"),
+    [
+        (Verdict(1.0), "r", {}, 1.0),
+        (Verdict(0.5), "r", {"reward_scale": 10.0}, 5.0),
+        # A right answer that did not stop gets the recipe's own score, unscaled; without one, the verifier's.
+        (Verdict(1.0), "R", {"reward_scale": 10.0, "no_stop_score": -2.0}, -2.0),
+        (Verdict(1.0), "R", {"reward_scale": 10.0, "no_stop_score": 0.0}, 0.0),
+        (Verdict(1.0), "R", {"reward_scale": 10.0, "no_stop_score": None}, 10.0),
+        (Verdict(1.0), "r", {"no_stop_score": -2.0}, 1.0),
+        (Verdict(None, "timeout"), "R", {"no_stop_score": -2.0}, -2.0),
+        (Verdict(None, "timeout"), "r", {"no_stop_score": -2.0}, math.nan),
+    ],
+)
+def test_reward(verdict: Verdict, letter: str, fields: dict[str, Any], expected: float) -> None:
+    assert reward(Said(verdict), answer(letter), stage(**fields)) == pytest.approx(expected, nan_ok=True)
+
+
+def test_what_could_not_be_judged_is_masked_and_counts_for_nothing() -> None:
+    made, _ = sampler(lambda problem, _: "r?w!", stage(samples=4, batch=16, advantage="centred"))
+    rollout = made.collect(0).kept[0]
+    assert rollout.rewards == pytest.approx((1.0, math.nan, 0.0, math.nan), nan_ok=True)
+    # The mean is taken over the two that were judged.
+    assert rollout.advantages == pytest.approx((0.5, math.nan, -0.5, math.nan), nan_ok=True)
+    trained = rollout.trained(mask_truncated=False).completions
+    assert [completion.tokens[0] for completion in trained] == [ord("r"), ord("w")]
+
+
+def test_truncated_completions_can_be_left_out_of_the_loss() -> None:
+    made, _ = sampler(lambda problem, _: "Rw", stage(no_stop_score=None))
+    rollout = made.collect(0).kept[0]
+    assert [completion.finish for completion in rollout.trained(mask_truncated=False).completions] == ["length", "stop"]
+    assert [completion.finish for completion in rollout.trained(mask_truncated=True).completions] == ["stop"]
+
+
+def test_faults_are_borne_up_to_a_half() -> None:
+    check_faults([Said(SCORES[ord(letter)]) for letter in "rw?!"])
+    with pytest.raises(TuluError, match=r"3 of 4 completions, 2 times with timeout: 10 s"):
+        check_faults([Said(SCORES[ord(letter)]) for letter in "r??!"])
+    check_faults([])
+
+
+def test_a_step_of_faults_trains_on_nothing() -> None:
+    made, _ = sampler(lambda problem, _: "??", stage())
+    with pytest.raises(TuluError, match="8 of 8 completions"):
+        made.collect(0)
+
+
+class ScriptedJudge:
+    """A reward model that scores a completion by its first token, and remembers what it was asked."""
+
+    def __init__(self, scores: dict[str, float | None]) -> None:
+        self.scores = scores
+        self.asked: list[list[str]] = []
+
+    def grade(self, items: Sequence[tuple[str, Problem]]) -> list[Verdict]:
+        letters = [chr(int(text.split()[0])) for text, _ in items]
+        self.asked.append(letters)
+        return [Verdict(None, "error", "too long") if self.scores[x] is None else Verdict(self.scores[x]) for x in letters]
+
+
+def with_judge(script: str, problems: Sequence[Problem], **fields: Any) -> tuple[list[Rollout], ScriptedJudge, Sampler]:
+    """One step in which every problem gets the scripted completions."""
+    settings = stage(prompts=len(problems), samples=len(script), batch=len(problems) * len(script), refill=False, **fields)
+    judge = ScriptedJudge({"r": 3.0, "w": -2.0, "?": 1.0, "g": None})
+    parallel = Parallel(settings)
+    made = Sampler(ScriptedEngine(lambda *_: script), ScriptedGrader(), cast(Any, Numbers()), problems, settings, parallel, judge)
+    return made.collect(0).kept, judge, made
+
+
+@pytest.mark.parametrize(
+    ("signal", "expected", "asked"),
+    [
+        # r is right (10) and liked (3), w is wrong (0) and disliked (-2); reward_scale does not touch the model's score.
+        ({}, [13.0, -2.0], "rw"),
+        ({"weight": 0.5}, [11.5, -1.0], "rw"),
+        ({"combine": "gate"}, [13.0, 0.0], "r"),
+        ({"combine": "gate", "weight": 2.0}, [16.0, 0.0], "r"),
+        # sigmoid(3) = 0.952574, sigmoid(-2) = 0.119203
+        ({"transform": "sigmoid"}, [10.952574, 0.119203], "rw"),
+        ({"rows": "named"}, [10.0, 0.0], ""),
+    ],
+)
+def test_a_reward_model_beside_verifiers(signal: dict[str, Any], expected: list[float], asked: str) -> None:
+    [rollout], judge, _ = with_judge("rw", make_problems(1), reward_scale=10.0, reward_model={"path": "rm", **signal})
+    assert rollout.rewards == pytest.approx(expected, abs=1e-6)
+    assert judge.asked == [list(asked)]
+    heard = {"r": 3.0, "w": -2.0}
+    assert [said and said.score for said in rollout.preferences] == [heard[x] if x in asked else None for x in "rw"]
+
+
+@pytest.mark.parametrize(
+    ("verifiers", "row", "expected"),
+    [
+        (("reward_model",), {}, [3.0, -2.0]),
+        (("exact", "reward_model"), {}, [13.0, -2.0]),
+        (("reward_model", "exact"), {"weights": [0.5, 2.0]}, [21.5, -1.0]),
+        (("exact",), {}, [10.0, 0.0]),
+    ],
+)
+def test_rows_name_it_among_their_verifiers(verifiers: tuple[str, ...], row: dict[str, Any], expected: list[float]) -> None:
+    truth = ["x"] * len(verifiers) if len(verifiers) > 1 else None
+    problem = Problem("p", (), [1], truth, verifiers, row)
+    settings = {"reward_scale": 10.0, "reward_model": {"path": "rm", "rows": "named"}}
+    weighted = lambda items: [  # noqa: E731
+        Verdict(SCORES[int(text.split()[0])].score * (each.row.get("weights") or [1.0])[0]) for text, each in items
+    ]
+    made = with_judge("rw", [problem], **settings)[2]
+    object.__setattr__(made, "grader", type("Weighing", (), {"grade": staticmethod(weighted)})())
+    assert made.collect(0).kept[0].rewards == pytest.approx(expected)
+
+
+def test_a_score_that_failed_masks_the_completion_and_a_verifier_that_failed_needs_no_score() -> None:
+    [rollout], judge, made = with_judge("rwrg?r", make_problems(1), reward_model={"path": "rm"})
+    assert rollout.rewards == pytest.approx((4.0, -2.0, 4.0, math.nan, math.nan, 4.0), nan_ok=True)
+    assert judge.asked == [["r", "w", "r", "g", "r"]]
+    rows = record(made.collect(0), cast(Any, Numbers()))
+    assert [row["status"] for row in rows] == ["ok", "ok", "ok", "error", "timeout", "ok"]
+    assert [row["score"] for row in rows] == [1.0, 0.0, 1.0, 1.0, None, 1.0]
+    assert [row["reward_model"] for row in rows] == [3.0, -2.0, 3.0, None, None, 3.0]
+    found = summary(made.collect(0), made.parallel)
+    expected = {"solved": 4 / 5, "reward_model": 7 / 4, "masked": 2 / 6, "reward": 10 / 4}
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+
+
+def test_most_scores_failing_stops_the_run() -> None:
+    with pytest.raises(TuluError, match=r"2 of 3 completions, 2 times with error: too long"):
+        with_judge("rgg", make_problems(1), reward_model={"path": "rm"})
+
+
+def test_a_run_without_a_reward_model_has_no_figures_of_one() -> None:
+    made, _ = sampler(lambda *_: "rw", stage())
+    found = made.collect(0)
+    assert "reward_model" not in summary(found, made.parallel)
+    assert "reward_model" not in record(found, cast(Any, Numbers()))[0]

@@ -1,0 +1,62 @@
+"""Energy of a run: it adds up over sessions, says what is estimated, and leaves no thread behind."""
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tulu.cli import app
+from tulu.train.energy import EnergyMeter
+
+HOURS = 1 / 3600
+RECIPE = "name: r\nsft: {data: rows.jsonl, max_length: 64, learning_rate: 1.0e-4, batch: 4, steps: 3, save_every: 1}\n"
+
+
+def work(seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
+def test_energy_grows_and_is_that_of_a_computer() -> None:
+    began = time.monotonic()
+    meter = EnergyMeter({})
+    work(0.5)
+    first = meter.read()
+    work(1.0)
+    last = meter.stop()
+    hours = (time.monotonic() - began) * HOURS
+    assert 0 < first["kwh"] < last["kwh"]
+    assert last["kwh"] == pytest.approx(last["cpu_kwh"] + last["gpu_kwh"] + last["ram_kwh"])
+    assert 0.001 < last["kwh"] / hours < 20, "kilowatts of a machine: more than a watt, less than a rack"
+    assert all("RAPL" not in source.upper() for source in last["estimated"])
+
+
+def test_earlier_sessions_are_added() -> None:
+    found = EnergyMeter({"cpu_kwh": 2.0, "gpu_kwh": 3.0, "ram_kwh": 4.0}).stop()
+    assert 9.0 < found["kwh"] < 9.01
+    assert found["gpu_kwh"] >= 3.0
+
+
+def test_its_threads_end() -> None:
+    before = set(threading.enumerate())
+    EnergyMeter({}).stop()
+    time.sleep(0.1)
+    assert not [thread for thread in threading.enumerate() if thread not in before and thread.is_alive()]
+
+
+def test_the_manifest_of_a_run_holds_it(tiny_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [{"messages": [{"role": "user", "content": "1+1"}, {"role": "assistant", "content": "2"}]}] * 8
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("r.yaml").write_text(RECIPE)
+    done = CliRunner().invoke(app, ["sft", "r.yaml", f"model={tiny_model('olmo2')}"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    energy = json.loads(Path("runs/r/sft/manifest.json").read_text())["energy"]
+    assert energy["kwh"] > 0
+    state = json.loads(Path("runs/r/sft/checkpoints/step-000003/state.json").read_text())["energy"]
+    assert 0 < state["kwh"] <= energy["kwh"]

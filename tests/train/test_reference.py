@@ -1,0 +1,127 @@
+"""The reference cache: row by row, by content; whatever changes around a row, it is computed once."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from tests.samples import make_group, make_stage, plain_logps
+from tulu.config.schema import Dpo
+from tulu.model.batch import Batch
+from tulu.model.parallel import Parallel
+from tulu.model.policy import Policy
+from tulu.train.reference import completion_key, read_cache, with_reference, write_part
+from tulu.types import Completion, Group
+
+ROWS = [make_group(seed, 3 + seed % 4, [4 + seed % 5, 6]) for seed in range(10)]
+
+
+class Counting:
+    """A policy's forward passes and the completions they saw."""
+
+    def __init__(self, policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.policy = policy
+        self.completions = 0
+        logps = policy.logps
+
+        def counted(batch: Batch) -> Tensor:
+            self.completions += batch.n_completions
+            found: Tensor = logps(batch)
+            return found
+
+        monkeypatch.setattr(policy, "logps", counted)
+
+    def reference(self, groups: list[Group], cache: Path, **stage: int) -> list[float]:
+        """What every completion gets, in order."""
+        settings = make_stage(Dpo, **stage)
+        found = with_reference(groups, self.policy, settings, Parallel(settings), cache)
+        return [completion.values["reference"] for group in found for completion in group.completions]
+
+
+@pytest.fixture
+def counting(tiny_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Counting:
+    return Counting(Policy.load(tiny_model("olmo2")), monkeypatch)
+
+
+def test_they_are_the_sums_of_plain_log_probs(counting: Counting, tiny_model: Callable[..., Path], tmp_path: Path) -> None:
+    found = counting.reference(ROWS, tmp_path, row_tokens=40)
+    with torch.no_grad():
+        plain = AutoModelForCausalLM.from_pretrained(tiny_model("olmo2"))
+        expected = [
+            plain_logps(plain, [replace(group, completions=(completion,))]).sum().item()
+            for group in ROWS
+            for completion in group.completions
+        ]
+    assert found == pytest.approx(expected, abs=1e-4)
+    assert counting.completions == 20
+
+
+def test_another_order_mix_and_batch_size_need_no_forward_pass(counting: Counting, tmp_path: Path) -> None:
+    first = counting.reference(ROWS, tmp_path, row_tokens=40)
+    computed = counting.completions
+    again = counting.reference([*ROWS[::-1], ROWS[3]], tmp_path, batch=4, micro_batch=2, row_tokens=64)
+    assert counting.completions == computed
+    assert again == [*[value for at in range(9, -1, -1) for value in first[2 * at : 2 * at + 2]], *first[6:8]]
+
+
+def test_new_rows_alone_are_computed(counting: Counting, tmp_path: Path) -> None:
+    counting.reference(ROWS[:7], tmp_path)
+    assert counting.completions == 14
+    counting.reference(ROWS, tmp_path)
+    assert counting.completions == 20
+    assert len(list(tmp_path.glob("part-*.parquet"))) == 2
+
+
+@pytest.mark.parametrize("damage", [b"", b"PAR1 and then nothing of the sort"])
+def test_a_damaged_part_is_said_and_computed_again(
+    damage: bytes, counting: Counting, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = counting.reference(ROWS, tmp_path)
+    (part,) = tmp_path.glob("part-*.parquet")
+    part.write_bytes(damage)
+    with caplog.at_level(logging.WARNING, logger="tulu"):
+        again = counting.reference(ROWS, tmp_path)
+    assert "damaged" in caplog.text
+    assert part.name in caplog.text
+    assert counting.completions == 40
+    assert again == pytest.approx(first, abs=1e-4)
+    assert len(read_cache(tmp_path)) == 20
+
+
+def test_a_part_that_was_being_written_is_not_read(tmp_path: Path) -> None:
+    write_part(tmp_path, {"a": 1.0})
+    (tmp_path / ".partial-part-x.parquet").write_bytes(b"half")
+    assert read_cache(tmp_path) == {"a": 1.0}
+
+
+def test_what_it_returns_keeps_the_rest_of_a_row(counting: Counting, tmp_path: Path) -> None:
+    stage = make_stage(Dpo)
+    group = replace(make_group(0, 2, [3, 3], kept=7.0), margin=0.5)
+    (found,) = with_reference([group], counting.policy, stage, Parallel(stage), tmp_path)
+    assert (found.prompt, found.id, found.margin) == (group.prompt, group.id, 0.5)
+    assert [completion.values["kept"] for completion in found.completions] == [7.0, 7.0]
+
+
+def test_the_mode_of_the_policy_is_left_as_it_was(counting: Counting, tmp_path: Path) -> None:
+    counting.policy.module.train()
+    counting.reference(ROWS, tmp_path)
+    assert counting.policy.module.training
+    assert not any(parameter.grad is not None for parameter in counting.policy.module.parameters())
+
+
+def test_a_key_is_of_prompt_tokens_and_mask_and_nothing_else() -> None:
+    completion = Completion([3, 4], [True, True])
+    key = completion_key(Group([1, 2], (completion,)), completion)
+    assert completion_key(Group([1, 2], (completion,), "another id", 2.0), replace(completion, values={"x": 1.0})) == key
+    others = [
+        completion_key(Group([1], (completion,)), Completion([2, 3, 4], [True] * 3)),
+        completion_key(Group([1, 2], (completion,)), Completion([3, 4], [False, True])),
+        completion_key(Group([1, 2], (completion,)), Completion([4, 3], [True, True])),
+        completion_key(Group([2, 1], (completion,)), completion),
+    ]
+    assert len({key, *others}) == 5

@@ -1,0 +1,268 @@
+"""The run directory: what it compares, what it forgets, and that nothing in it is ever half of something."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from tulu import files
+from tulu.config.load import Job
+from tulu.config.schema import Recipe
+from tulu.errors import CheckpointError, RecipeError
+from tulu.files import remove_partials, write_atomic
+from tulu.model.parallel import Parallel
+from tulu.train.run import Run, differences, job_recipe
+
+SFT = {"data": "rows.jsonl", "max_length": 64, "batch": 4, "epochs": 1, "learning_rate": 1e-3, "precision": "fp32"}
+
+
+def job(folder: Path, fresh: bool = False, start: str | None = "model", **fields: Any) -> Job:
+    recipe = Recipe.model_validate({"name": "tiny", "model": "model", "sft": {**SFT, **fields}})
+    return Job(recipe, "sft", folder / "tiny" / "sft", start, fresh)
+
+
+def opened(folder: Path, **fields: Any) -> Run:
+    """A run with a tiny model under training, as a learner would have it."""
+    given = job(folder, **fields)
+    section = given.recipe.sft
+    assert section is not None
+    run = Run(given, Parallel(section))
+    model = torch.nn.Linear(2, 2)
+    run.parallel.prepare(model, torch.optim.AdamW(model.parameters()))
+    return run
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "lines"),
+    [
+        ({"a": 1}, {"a": 1}, []),
+        ({"a": 1}, {"a": 2}, ["a: 1 -> 2"]),
+        ({"sft": {"lr": 0.1, "n": 1}}, {"sft": {"lr": 0.2, "n": 1}}, ["sft.lr: 0.1 -> 0.2"]),
+        ({"a": 1}, {"b": 1}, ["a: 1 -> null", "b: null -> 1"]),
+        ({"data": [1, 2]}, {"data": [1, 3]}, ["data: [1, 2] -> [1, 3]"]),
+        ({"lora": None}, {"lora": {"rank": 4}}, ['lora: null -> {"rank": 4}']),
+        ({"a": 1}, {"a": 1.0}, []),
+        ({"a": "1"}, {"a": 1}, ['a: "1" -> 1']),
+    ],
+)
+def test_differences_are_one_line_each(before: Any, after: Any, lines: list[str]) -> None:
+    assert differences(before, after) == lines
+
+
+def test_the_recipe_is_written_and_compared(tmp_path: Path) -> None:
+    run = opened(tmp_path)
+    assert yaml.safe_load((run.path / "recipe.yaml").read_text()) == job_recipe(run.job)
+    run.pin(data="as it is")
+    opened(tmp_path)
+    with pytest.raises(CheckpointError, match=r"(?s)began with another recipe:\s+sft\.batch: 4 -> 8\n.*--fresh") as raised:
+        opened(tmp_path, batch=8)
+    assert "learning_rate" not in str(raised.value), "only what changed"
+    with pytest.raises(CheckpointError, match='start: "model" -> "other"'):
+        opened(tmp_path, start="other")
+
+
+def test_a_run_that_never_began_takes_a_corrected_recipe(tmp_path: Path) -> None:
+    opened(tmp_path)
+    run = opened(tmp_path, batch=8)
+    assert yaml.safe_load((run.path / "recipe.yaml").read_text())["sft"]["batch"] == 8
+    run.pin(data="as it is")
+    with pytest.raises(CheckpointError, match=r"sft\.batch: 8 -> 4"):
+        opened(tmp_path)
+
+
+def test_other_sections_may_change(tmp_path: Path) -> None:
+    run = opened(tmp_path)
+    other = {**run.job.recipe.model_dump(), "evaluate": {"task": "sums"}}
+    Run(Job(Recipe.model_validate(other), "sft", run.path, "model"), run.parallel)
+
+
+def test_fresh_leaves_nothing(tmp_path: Path) -> None:
+    run = opened(tmp_path)
+    run.log(1, {"loss": 1.0})
+    fresh = opened(tmp_path, batch=8, fresh=True)
+    assert [path.name for path in fresh.path.iterdir()] == ["recipe.yaml"]
+
+
+def test_a_stage_without_a_start_says_what_to_set(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"sft: nothing to start from; set model, or sft\.start"):
+        _ = opened(tmp_path, start=None).start
+
+
+def test_pinned_facts_are_kept_and_compared(tmp_path: Path) -> None:
+    run = opened(tmp_path)
+    run.pin(data="d1", start="s1")
+    run.pin(data="d1", template="t1")
+    assert run.manifest()["pinned"] == {"data": "d1", "start": "s1", "template": "t1", "processes": 1}
+    with pytest.raises(CheckpointError, match=r'(?s)has changed:\s+data: "d1" -> "d2".*Restore it') as raised:
+        run.pin(data="d2", start="s1")
+    assert "start:" not in str(raised.value)
+    assert run.manifest()["pinned"]["data"] == "d1"
+    assert {"versions", "hardware", "command", "commit"} <= run.manifest().keys()
+
+
+def test_what_came_after_the_last_checkpoint_is_forgotten(tmp_path: Path) -> None:
+    run = opened(tmp_path)
+    for step in (1, 2, 3):
+        run.log(step, {"loss": float(step)})
+        run.journal("trained", step=step, rows=[f"row:{step}"])
+        run.rollouts(step, [{"id": "row", "reward": 1.0}])
+        if step == 2:
+            run.save(step)
+    # The crash cut the last line, and a stray line carries no step.
+    for name in ("metrics.jsonl", "journal"):
+        with (run.path / name).open("a") as file:
+            file.write('{"event": "trained"}\n{"step": 2, "lo')
+    again = opened(tmp_path)
+    assert (again.resume(), again.step) == ({}, 2)
+    for name in ("metrics.jsonl", "journal"):
+        assert [json.loads(line)["step"] for line in (again.path / name).read_text().splitlines()] == [1, 2]
+    assert sorted(file.name for file in (again.path / "rollouts").iterdir()) == ["step-000001.parquet", "step-000002.parquet"]
+    again.log(3, {"loss": 3.0})
+    assert (again.path / "metrics.jsonl").read_text().endswith('{"step": 3, "loss": 3.0}\n')
+
+
+def test_without_a_checkpoint_everything_is_forgotten(tmp_path: Path) -> None:
+    run = opened(tmp_path)
+    run.log(1, {"loss": 1.0})
+    again = opened(tmp_path)
+    assert (again.resume(), again.step) == ({}, 0)
+    assert (again.path / "metrics.jsonl").read_text() == ""
+
+
+def test_checkpoints_hold_weights_and_what_they_are_given_and_old_ones_go(tmp_path: Path) -> None:
+    run = opened(tmp_path, keep_checkpoints=2)
+    module = run.parallel.accelerator._models[0]
+    for step in (1, 2, 9, 10):
+        torch.nn.init.constant_(module.weight, step)
+        run.save(step, drawn=step * 4)
+    folder = run.path / "checkpoints"
+    assert sorted(path.name for path in folder.iterdir()) == ["step-000009", "step-000010"]
+    again = opened(tmp_path, keep_checkpoints=2)
+    assert (again.resume(), again.step) == ({"drawn": 40}, 10)
+    assert torch.equal(again.parallel.accelerator._models[0].weight, torch.full((2, 2), 10.0))
+    assert again.elapsed() >= json.loads((folder / "step-000010" / "state.json").read_text())["seconds"]
+
+
+def test_the_same_step_may_be_saved_twice(tmp_path: Path) -> None:
+    run = opened(tmp_path)
+    run.save(1, drawn=1)
+    run.save(1, drawn=2)
+    assert opened(tmp_path).resume() == {"drawn": 2}
+
+
+def test_leftovers_of_a_session_that_died_are_cleared(tmp_path: Path) -> None:
+    run = opened(tmp_path)
+    run.save(1)
+    half = run.path / "checkpoints" / ".partial-step-000002"
+    half.mkdir()
+    (half / "model.bin").write_text("half")
+    (run.path / ".partial-model").mkdir()
+    (run.path / ".partial-recipe.yaml").write_text("na")
+    again = opened(tmp_path)
+    assert not list(run.path.rglob(".partial-*"))
+    again.resume()
+    assert again.step == 1
+
+
+Break = Callable[[Path], object]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / "state.json").write_text('{"step": 1, "sec'),
+        lambda folder: (folder / "state.json").write_text("{}"),
+        lambda folder: (folder / "state.json").unlink(),
+        lambda folder: (folder / "pytorch_model.bin").unlink(),
+        lambda folder: (folder / "pytorch_model.bin").write_bytes(b""),
+        lambda folder: (folder / "pytorch_model.bin").write_bytes(b"garbage"),
+        lambda folder: os.truncate(folder / "pytorch_model.bin", (folder / "pytorch_model.bin").stat().st_size // 2),
+        lambda folder: os.truncate(folder / "optimizer.bin", (folder / "optimizer.bin").stat().st_size // 2),
+        lambda folder: (folder / "optimizer.bin").write_bytes(b""),
+        lambda folder: (folder / "random_states_0.pkl").write_bytes(b"garbage"),
+    ],
+    ids="state_cut state_bare no_state no_weights weights_empty weights_garbage weights_cut optimizer_cut optimizer_empty "
+    "random_states_garbage".split(),
+)
+def test_a_damaged_checkpoint_is_named_with_the_cure(tmp_path: Path, damage: Break) -> None:
+    opened(tmp_path).save(1)
+    newest = tmp_path / "tiny" / "sft" / "checkpoints" / "step-000001"
+    damage(newest)
+    with pytest.raises(CheckpointError, match=r"(?s)step-000001: cannot be read .*Remove this folder"):
+        opened(tmp_path).resume()
+
+
+def test_a_disk_that_refuses_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = opened(tmp_path)
+    run.save(1)
+
+    def full(folder: Path) -> None:
+        (folder / "model.bin").write_text("half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(run.parallel, "save", full)
+    with pytest.raises(CheckpointError, match=r"(?s)step-000002: the checkpoint could not be written .*No space.*resumes from"):
+        run.save(2)
+    assert [path.name for path in (run.path / "checkpoints").iterdir()] == ["step-000001"]
+
+
+def test_a_model_is_whole_or_absent_and_finished_comes_last(tmp_path: Path) -> None:
+    run = opened(tmp_path)
+    run.step = 3
+
+    def broken(folder: Path, write: bool) -> None:
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        raise CheckpointError("no room")
+
+    with pytest.raises(CheckpointError, match=r"(?s)model: the model could not be written .*no room"):
+        run.finish(broken)
+    assert not run.finished
+    assert not list(run.path.glob("*model*"))
+
+    def whole(folder: Path, write: bool) -> None:
+        assert write
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+
+    assert run.finish(whole, rows=7) == run.path / "model"
+    assert (run.path / "model" / "config.json").read_text() == "{}"
+    assert {key: run.manifest()[key] for key in ("finished", "steps", "rows")} == {"finished": True, "steps": 3, "rows": 7}
+    assert opened(tmp_path).finished
+    (run.path / "model").rename(tmp_path / "elsewhere")
+    assert not opened(tmp_path).finished, "the manifest alone is no model"
+
+
+def test_due(tmp_path: Path) -> None:
+    run = opened(tmp_path, save_every=3)
+    assert [step for step in range(1, 8) if run.due(step, step == 7)] == [3, 6, 7]
+    assert [step for step in range(1, 8) if opened(tmp_path / "b").due(step, step == 7)] == [7]
+
+
+def test_write_atomic_leaves_the_old_file_where_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "file"
+    write_atomic(file, "old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomic(file, "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert file.read_text() == "old"
+
+
+def test_remove_partials_takes_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / ".partial-a").mkdir()
+    (tmp_path / ".partial-a" / "b").write_text("")
+    (tmp_path / ".partial-c").write_text("")
+    (tmp_path / "kept").write_text("")
+    remove_partials(tmp_path)
+    remove_partials(tmp_path / "absent")
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]

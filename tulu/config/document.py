@@ -1,0 +1,85 @@
+"""Every field of a recipe for readers: the JSON schema that editors use, and Markdown tables for the documentation."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from tulu.config.schema import (
+    Base,
+    Dpo,
+    Evaluate,
+    Judge,
+    Lora,
+    Recipe,
+    RewardSignal,
+    Rlvr,
+    Rm,
+    Section,
+    Sft,
+    Source,
+    TrainStage,
+    Value,
+)
+
+SECTIONS: Mapping[str, type[Section]] = {
+    "The recipe": Recipe,
+    "Every training stage": TrainStage,
+    "base": Base,
+    "sft": Sft,
+    "dpo": Dpo,
+    "rm": Rm,
+    "rlvr": Rlvr,
+    "evaluate": Evaluate,
+    "One data set of a mix": Source,
+    "lora": Lora,
+    "A reward model (evaluate.reward_model, rlvr.reward_model)": Judge,
+    "rlvr.reward_model, besides": RewardSignal,
+    "rlvr.value, the value model of PPO": Value,
+}
+"""Headings of the tables, in order."""
+
+
+def json_schema() -> str:
+    """The schema that recipes/schema.json holds."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema()}
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def markdown() -> str:
+    """One table a section: field, type, default, meaning. What all training stages share is listed once."""
+    return "\n".join(_table(heading, section) for heading, section in SECTIONS.items())
+
+
+def _table(heading: str, section: type[Section]) -> str:
+    shared = {name for base in (TrainStage, Judge) if base in section.__mro__[1:] for name in base.model_fields}
+    schema = section.model_json_schema()
+    rows = []
+    for name, info in section.model_fields.items():
+        if name not in shared:
+            field = schema["properties"][name]
+            cells = (f"`{name}`", _type(field, schema), _default(field), info.description or "")
+            rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join([f"### {heading}", "", "| field | type | default | meaning |", "|---|---|---|---|", *rows, ""])
+
+
+def _default(field: Mapping[str, Any]) -> str:
+    if "default" not in field:
+        return "required"
+    return "null" if field["default"] is None else f"`{json.dumps(field['default'], ensure_ascii=False)}`"
+
+
+def _type(field: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
+    if "$ref" in field:
+        name = field["$ref"].rpartition("/")[2]
+        return {"Source": "data set"}.get(name, "section")
+    if "anyOf" in field:
+        kinds = [_type(option, schema) for option in field["anyOf"]]
+        return " or ".join(dict.fromkeys(kind for kind in kinds if kind != "null"))
+    if "enum" in field or "const" in field:
+        return ", ".join(f"`{value}`" for value in field.get("enum", [field.get("const")]))
+    if field.get("type") == "array":
+        return f"list of {_type(field.get('items', {}), schema)}"
+    names = {"integer": "whole number", "string": "text", "boolean": "true, false", "object": "key: value"}
+    kind = names.get(field.get("type", ""), field.get("type", "value"))
+    bounds = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
+    return " ".join([kind, *(f"{sign} {field[name]:g}" for name, sign in bounds.items() if name in field)])

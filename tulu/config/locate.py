@@ -1,0 +1,86 @@
+"""Names of data sets and models: what is wrong with them, as far as can be told without reading what they name."""
+
+import json
+import re
+from pathlib import Path
+
+from tulu.config.mistakes import nearest
+
+DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
+CLASSIFIER = "ForSequenceClassification"
+"""What the names of architectures with a scalar head end in."""
+HUB_NAME = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
+
+
+def source_problem(name: str) -> str | None:
+    """What is wrong with the name of a data set, as far as can be told without reading it."""
+    if Path(name).expanduser().exists():
+        return None
+    task, colon, split = name.partition(":")
+    if colon and task.isidentifier():
+        return _generated_problem(task, split)
+    if _looks_local(name, DATA_SUFFIXES):
+        return f"no such file or folder (looked from {Path.cwd()}); correct the path"
+    return None if HUB_NAME.match(name) else "is neither a file here nor a name on the hub (OWNER/NAME); correct it"
+
+
+def _generated_problem(task: str, split: str) -> str | None:
+    from tulu.data.sums import SPLITS
+
+    splits = {"sums": SPLITS}
+    if task not in splits:
+        return f"unknown generated task {task}{nearest(task, splits)}; known are {', '.join(splits)}"
+    if split not in splits[task]:
+        return f"{task} has no split {split!r}{nearest(split, splits[task])}; it has {', '.join(splits[task])}"
+    return None
+
+
+def _looks_local(name: str, suffixes: tuple[str, ...]) -> bool:
+    plain = name.removesuffix(".gz").lower()
+    return plain.endswith(suffixes) or name.startswith((".", "/", "~")) or name.count("/") > 1
+
+
+def model_problem(name: str) -> str | None:
+    """What is wrong with the name of a model, as far as can be told without loading it."""
+    path = Path(name)
+    if path.is_dir():
+        return None if (path / "config.json").is_file() else "is a folder without config.json; name a Hugging Face model folder"
+    if path.exists():
+        return "is a file; name the folder that holds config.json"
+    if _looks_local(name, ()):
+        return f"no such folder (looked from {Path.cwd()}); correct the path"
+    return None if HUB_NAME.match(name) else "is neither a folder here nor a name on the hub (OWNER/NAME); correct it"
+
+
+def judge_problem(name: str) -> str | None:
+    """What is wrong with the name of a reward model, as far as can be told without loading it."""
+    if (problem := model_problem(name)) is not None:
+        return problem
+    kind = _architecture(name)
+    if kind is None or kind.endswith(CLASSIFIER):
+        return None
+    return f"is no reward model: its config.json says {kind}; name one that `tulu rm` trained (.../rm/model)"
+
+
+def policy_problem(name: str) -> str | None:
+    """Why a model cannot answer, as far as can be told without loading it: transformers would give it a random head."""
+    if (_architecture(name) or "").endswith(CLASSIFIER):
+        return "is a reward model, which scores answers and gives none; name the model that is to answer"
+    return None
+
+
+def model_label(name: str) -> str:
+    """A model's name in folders and titles: its whole path, since every trained one is called model."""
+    return name.strip("/").replace("/", "-")
+
+
+def _architecture(name: str) -> str | None:
+    """The first architecture that a folder's config.json says; None where there is none to read."""
+    config = Path(name) / "config.json"
+    if not config.is_file():
+        return None
+    try:
+        kinds = json.loads(config.read_text(encoding="utf-8")).get("architectures")
+    except (ValueError, AttributeError):
+        return "nothing that can be read"
+    return str((kinds or ["nothing"])[0])

@@ -1,0 +1,161 @@
+"""What is wrong with a recipe, as one list for a person: key, value, problem and cure, each with its line."""
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from tulu.config.schema import Recipe, Section
+from tulu.errors import RecipeError
+
+Path = tuple[str | int, ...]
+Lines = Mapping[Path, str]
+"""Where each key was written: `recipes/x.yaml:12` or `command line`."""
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One problem: where, what was found there, and what to do about it."""
+
+    path: Path
+    text: str
+    value: Any = None
+    shown: bool = True
+    """Whether the value says something (it does not where a key is missing)."""
+
+    def line(self, lines: Lines) -> str:
+        """`file:line: path: value: what is wrong; cure`."""
+        known = (lines[self.path[:n]] for n in range(len(self.path), 0, -1) if self.path[:n] in lines)
+        parts = [next(known, ""), dotted(self.path), _short(self.value) if self.shown else "", self.text]
+        return ": ".join(part for part in parts if part)
+
+
+def dotted(path: Path) -> str:
+    """The key as overrides write it: `sft.data.0.name`."""
+    return ".".join(str(part) for part in path)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean X?`, or nothing where no known word is close."""
+    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {match[0]}?" if match else ""
+
+
+def report(name: str, mistakes: Sequence[Mistake], lines: Lines) -> RecipeError:
+    """All mistakes as one error, in the order of the file."""
+    unique = sorted(dict.fromkeys(mistake.line(lines) for mistake in mistakes), key=_in_file_order)
+    count = "1 problem" if len(unique) == 1 else f"{len(unique)} problems"
+    return RecipeError(f"{name}: {count}\n" + "\n".join(f"  {line}" for line in unique))
+
+
+def _in_file_order(line: str) -> tuple[str, int]:
+    where = re.match(r"(.*?):(\d+): ", line)
+    return (where[1], int(where[2])) if where else ("", 0)
+
+
+def schema_mistakes(error: ValidationError, raw: Mapping[str, Any]) -> list[Mistake]:
+    """Unknown keys, wrong types and missing fields, in the words of a recipe."""
+    found: dict[Path, list[ErrorDetails]] = {}
+    for detail in error.errors(include_url=False):
+        found.setdefault(_existing(detail, raw), []).append(detail)
+    return [_mistake(path, details) for path, details in found.items()]
+
+
+def section_at(path: Path) -> type[Section] | None:
+    """The model that owns the keys under a path; None where the path leads to no section."""
+    section: type[Section] = Recipe
+    for part in path:
+        if isinstance(part, int):
+            continue
+        if part not in section.model_fields:
+            return None
+        nested = _section_in(section.model_fields[part].annotation)
+        if nested is None:
+            return None
+        section = nested
+    return section
+
+
+def _section_in(annotation: Any) -> type[Section] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return next((found for inner in get_args(annotation) if (found := _section_in(inner)) is not None), None)
+
+
+def _existing(detail: ErrorDetails, raw: Any) -> Path:
+    """pydantic's location without the names of union members, which nobody wrote."""
+    path: list[str | int] = []
+    here = raw
+    for part in detail["loc"]:
+        if isinstance(part, int) and isinstance(here, Mapping):
+            continue  # one data set, written without the list
+        listed = isinstance(here, Sequence) and not isinstance(here, str) and isinstance(part, int) and part < len(here)
+        inside = listed or (isinstance(here, Mapping) and part in here)
+        if not inside:
+            return (*path, part) if detail["type"] == "missing" else tuple(path)
+        path.append(part)
+        here = here[part]
+    return tuple(path)
+
+
+def _mistake(path: Path, details: Sequence[ErrorDetails]) -> Mistake:
+    kinds = {detail["type"] for detail in details}
+    if "extra_forbidden" in kinds:
+        return Mistake(path, _unknown_key(path), shown=False)
+    if "missing" in kinds:
+        section = section_at(path[:-1])
+        about = section.model_fields[str(path[-1])].description if section else None
+        return Mistake(path, f"missing; add it: {about}" if about else "missing; add it", shown=False)
+    value = details[0]["input"]
+    expected = list(dict.fromkeys(_expected(detail) for detail in details))
+    near = ""
+    if isinstance(value, str):
+        options = [option for detail in details for option in str(detail.get("ctx", {}).get("expected", "")).split("'")]
+        near = nearest(value, [option for option in options if option.strip(" ,")])
+    return Mistake(path, " or ".join(expected) + near, value)
+
+
+def _unknown_key(path: Path) -> str:
+    key, section = str(path[-1]), section_at(path[:-1])
+    if section is None:
+        return "unknown key; remove it"
+    elsewhere = [name for name in Recipe.model_fields if (child := section_at((name,))) and key in child.model_fields]
+    if section is Recipe and elsewhere:
+        return f"unknown key here; it belongs to a stage: {', '.join(f'{name}.{key}' for name in elsewhere)}"
+    return f"unknown key{nearest(key, section.model_fields)}; known keys are {', '.join(section.model_fields)}"
+
+
+_TYPES = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "dict_type": "a section of `key: value` lines",
+    "model_type": "a section of `key: value` lines",
+    "finite_number": "a finite number",
+}
+
+
+def _expected(detail: ErrorDetails) -> str:
+    if detail["type"] in _TYPES:
+        given = detail["input"]
+        return f"wrong type, should be {_TYPES[detail['type']]}" + (f", not {_kind(given)}" if given is not None else "")
+    if detail["type"] == "string_pattern_mismatch":
+        return "should be letters, digits, dots, dashes and underscores, as it names a folder"
+    return detail["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+
+
+def _kind(value: object) -> str:
+    kinds: dict[type, str] = {bool: "true or false", str: "text", int: "a whole number", float: "a number", list: "a list"}
+    return kinds.get(type(value), "a section")
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "..."

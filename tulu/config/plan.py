@@ -1,0 +1,227 @@
+"""What a recipe would do, worked out before a model is loaded: batch, steps, memory, time and cost. No torch, no network.
+
+Memory and time are estimates from the formulas in each docstring; what they assume is printed beside them.
+"""
+
+import gzip
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tulu.config.checks import micro_batch
+from tulu.config.load import STAGES, world_size
+from tulu.config.schema import Recipe, Rlvr, Source, TrainStage
+
+GPUS: Mapping[str, tuple[float, float]] = {"a100": (312e12, 80), "h100": (989e12, 80), "h200": (989e12, 141)}
+"""Peak dense bf16 FLOP/s and GiB of memory, from the makers' data sheets."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line adds to a recipe for an estimate."""
+
+    processes: int | None = None
+    """Training processes; default: those that torchrun started, else 1."""
+    gpu: str | None = None
+    """Name in GPUS; without it there is no time estimate."""
+    price: float | None = None
+    """Of one GPU for one hour."""
+    mfu: float = 0.4
+    """Share of the peak that training reaches."""
+    parameters: float | None = None
+    """Of the model, where its config is not at hand."""
+    tokens: float | None = None
+    """Mean tokens of a sequence, where they are not measured."""
+    rows: int | None = None
+    """Rows of a mix that cannot be counted here."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """A model's size; hidden and the rest are 0 where only the parameters are known."""
+
+    parameters: float
+    active: float
+    """Parameters that one token passes through: fewer than all in a mixture of experts."""
+    layers: int = 0
+    hidden: int = 0
+    kv: int = 0
+    feed_forward: int = 0
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How one optimizer step's batch is laid out."""
+
+    batch: int
+    processes: int
+    micro: int
+    accumulation: int
+    minibatches: int = 1
+
+    def __str__(self) -> str:
+        plural = "process" if self.processes == 1 else "processes"
+        text = (
+            f"global batch {self.batch} = {self.processes} {plural} × micro-batch {self.micro} × accumulation {self.accumulation}"
+        )
+        return text if self.minibatches == 1 else f"{text}, {self.minibatches} such minibatches a step"
+
+
+def batching(stage: TrainStage, processes: int) -> Batching:
+    """The batch of one optimizer step: the recipe's, divided over minibatches, processes and micro-batches."""
+    parts = stage.minibatches if isinstance(stage, Rlvr) else 1
+    step = stage.batch // parts
+    micro = micro_batch(step, stage.micro_batch, processes)
+    return Batching(step, processes, micro, max(1, step // (processes * micro)), parts)
+
+
+def model_size(name: str | None, config: Mapping[str, Any] | None = None) -> Size | None:
+    """The size of a local model folder, a cached hub model or a configuration; None where it is not known offline."""
+    config = config if config is not None else _config(name)
+    if config is None:
+        return None
+    try:
+        return _count(config)
+    except KeyError:
+        return None
+
+
+def _config(name: str | None) -> Mapping[str, Any] | None:
+    if name is None:
+        return None
+    path = Path(name) / "config.json"
+    if not path.is_file():
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = None if Path(name).is_absolute() else try_to_load_from_cache(name, "config.json")
+        if not isinstance(cached, str):
+            return None
+        path = Path(cached)
+    return dict(json.loads(path.read_text()))
+
+
+def _count(config: Mapping[str, Any]) -> Size:
+    """Parameters of a decoder with gated feed-forward layers, norms left out (under 0.1 %).
+
+    Per layer: queries and output h·n·d each, keys and values h·k·d each, three matrices h·f for each expert.
+    """
+    hidden, layers, heads = config["hidden_size"], config["num_hidden_layers"], config["num_attention_heads"]
+    width = config.get("head_dim") or hidden // heads
+    kv = (config.get("num_key_value_heads") or heads) * width
+    feed_forward = config.get("moe_intermediate_size") or config["intermediate_size"]
+    experts = config.get("num_experts") or config.get("num_local_experts") or 1
+    used = config.get("num_experts_per_tok") or 1
+    attention = 2 * hidden * heads * width + 2 * hidden * kv
+    router = hidden * experts if experts > 1 else 0
+    embeddings = config["vocab_size"] * hidden * (1 if config.get("tie_word_embeddings") else 2)
+
+    def total(n: int) -> float:
+        return float(layers * (attention + router + n * 3 * hidden * feed_forward) + embeddings)
+
+    return Size(total(experts), total(used), layers, hidden, kv, used * feed_forward)
+
+
+def memory(stage: TrainStage, size: Size, processes: int) -> dict[str, float]:
+    """Bytes on one process, by what they hold.
+
+    Weights, gradients and AdamW's two moments are float32: 4, 4 and 8 bytes a trained parameter, plus 2 for the bf16
+    copy of the forward pass; ZeRO 1 divides the moments over processes, 2 also the gradients, 3 also the weights.
+    A frozen reference (RLVR with beta above 0) is another 4. With LoRA about 2 % of the parameters are trained. PPO's
+    value model, taken to be as large as the policy, has weights, gradients, moments and activations of its own.
+    Activations of a row: 8 hidden + 2 kv + 4 feed-forward values a token and layer (what a gated block keeps for its
+    backward pass, attention scores excepted: neither SDPA nor varlen attention stores them); with gradient
+    checkpointing one hidden vector a token and layer, and one layer in full.
+    """
+    element = 2 if stage.precision == "bf16" else 4
+    trained = size.parameters * (0.02 if stage.lora else 1.0)
+    models = 2 if isinstance(stage, Rlvr) and stage.value is not None else 1
+    shard = {"moments": 1, "gradients": 2, "weights": 3}
+    over = {what: processes if stage.zero >= least else 1 for what, least in shard.items()}
+    held = {
+        "weights": models * (4 + (2 if element == 2 else 0)) * size.parameters / over["weights"],
+        "gradients": models * 4 * trained / over["gradients"],
+        "moments": models * 8 * trained / over["moments"],
+    }
+    if isinstance(stage, Rlvr) and stage.beta > 0:
+        held["reference"] = 4 * size.parameters / over["weights"]
+    if size.layers:
+        block = 8 * size.hidden + 2 * size.kv + 4 * size.feed_forward
+        kept = size.layers * size.hidden + block if stage.gradient_checkpointing else size.layers * block
+        held["activations"] = float(models * element * stage.row_tokens * kept)
+    return held
+
+
+def flops_per_token(stage: TrainStage, size: Size) -> float:
+    """FLOPs of training on one token, attention scores left out.
+
+    6 N: 2 forward and 4 backward (Kaplan et al. 2020, arXiv 2001.08361 §2.1); 2 more to recompute under gradient
+    checkpointing; 2 for a reference pass of DPO or of RLVR with beta above 0; 2 to sample in RLVR; PPO trains twice as much.
+    """
+    factor = 6.0 + (2.0 if stage.gradient_checkpointing else 0.0)
+    name = type(stage).__name__
+    if name == "Dpo" and stage.model_dump()["loss"] != "simpo":
+        factor += 2.0
+    if isinstance(stage, Rlvr):
+        factor *= stage.updates * (1.0 if stage.value is None else 2.0)
+        factor += 2.0 + (2.0 if stage.beta > 0 else 0.0)
+    return factor * size.active
+
+
+def count_rows(sources: Sequence[Source]) -> int | None:
+    """Rows of a mix, as far as they are counts, generated, or lines of local JSONL; None if any is not known here."""
+    total = 0.0
+    for source in sources:
+        held = source.count if source.count is not None else _rows_of(source)
+        if held is None:
+            return None
+        total += held * (source.fraction or 1.0)
+    return round(total)
+
+
+def _rows_of(source: Source) -> int | None:
+    task, _, split = source.name.partition(":")
+    if task == "sums" and split:
+        from tulu.data.sums import SPLITS
+
+        return SPLITS.get(split)
+    path = Path(source.name).expanduser()
+    if not path.is_file() or ".jsonl" not in path.name:
+        return None
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        return sum(1 for line in file if line.strip())
+
+
+def optimizer_steps(stage: TrainStage, rows: int | None) -> int | None:
+    """Steps of a stage: as stated, or epochs over the mix; None where the rows are not known."""
+    if stage.steps is not None:
+        return stage.steps
+    assert stage.epochs is not None
+    drawn = stage.prompts if isinstance(stage, Rlvr) else stage.batch
+    return None if rows is None else math.ceil(rows * stage.epochs / drawn)
+
+
+def sequences_per_row(stage: TrainStage) -> int:
+    """Sequences of up to max_length that one unit of the batch holds: a pair has two."""
+    return 2 if type(stage).__name__ in ("Dpo", "Rm") else 1
+
+
+def stages_of(recipe: Recipe, only: str | None = None) -> list[tuple[str, TrainStage]]:
+    """The training stages that a recipe has, in order."""
+    sections = dict(recipe)
+    return [(name, sections[name]) for name in STAGES if sections[name] is not None and only in (None, name)]
+
+
+def size_for(recipe: Recipe, stage: TrainStage, options: Options) -> Size | None:
+    """The size of the model a stage trains, as far as it is known offline."""
+    if options.parameters is not None:
+        return Size(options.parameters, options.parameters)
+    made = recipe.base.config if recipe.base is not None else None
+    return model_size(stage.start or recipe.model, None if stage.start else made)
+
+
+def processes_of(options: Options) -> int:
+    """Training processes of a plan."""
+    return options.processes or world_size()

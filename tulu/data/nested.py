@@ -1,0 +1,81 @@
+"""Rows that hold several: message trees (OASST) and tasks with instances (self-instruct) become plain rows."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+from tulu.data.formats import Kind
+from tulu.data.sources import Row
+from tulu.errors import DataError
+
+_ROLES = {"prompter": "user", "assistant": "assistant"}
+
+
+def unroll(rows: Sequence[Row], kind: Kind) -> Sequence[Row]:
+    """Every row as the plain rows it holds, ids FILE:LINE/1, FILE:LINE/2, ...; plain rows stay as they are, unread."""
+    if not rows:
+        return rows
+    first = rows[0].columns
+    if kind != "text" and isinstance(first.get("prompt"), Mapping) and "replies" in first["prompt"]:
+        make = _ranked if kind == "pairs" else _threads
+    elif kind == "sft" and isinstance(first.get("instances"), Sequence):
+        make = _instances
+    else:
+        return rows
+    return [Row(f"{row.id}/{number}", columns) for row in rows for number, columns in enumerate(make(row), 1)]
+
+
+def origin(row_id: str) -> str:
+    """The id of the row in its file, without the number of the thread or copy."""
+    stem, colon, place = row_id.rpartition(":")
+    return f"{stem}{colon}{place.partition('#')[0].partition('/')[0]}"
+
+
+def _instances(row: Row) -> Iterator[dict[str, Any]]:
+    for instance in row.columns["instances"]:
+        yield {"instruction": row.columns["instruction"], **instance}
+
+
+def _threads(row: Row) -> Iterator[dict[str, Any]]:
+    """One conversation per leaf (LAION-AI/Open-Assistant @ f1e6ed9, message tree export)."""
+    for path in _paths(row, _root(row), []):
+        yield {"messages": path}
+
+
+def _paths(row: Row, node: Mapping[str, Any], above: list[dict[str, str]]) -> Iterator[list[dict[str, str]]]:
+    path = [*above, _message(row, node)]
+    replies = node.get("replies") or []
+    if not replies:
+        yield path
+    for reply in replies:
+        yield from _paths(row, reply, path)
+
+
+def _ranked(row: Row) -> Iterator[dict[str, Any]]:
+    """One pair per two replies of the assistant to the same message whose ranks differ; rank 0 is the best."""
+    yield from _pairs_below(row, _root(row), [])
+
+
+def _pairs_below(row: Row, node: Mapping[str, Any], above: list[dict[str, str]]) -> Iterator[dict[str, Any]]:
+    path = [*above, _message(row, node)]
+    replies = node.get("replies") or []
+    ranked = [reply for reply in replies if reply.get("rank") is not None and reply.get("role") == "assistant"]
+    for better, worse in combinations(sorted(ranked, key=lambda reply: int(reply["rank"])), 2):
+        if better["rank"] != worse["rank"]:
+            yield {"chosen": [*path, _message(row, better)], "rejected": [*path, _message(row, worse)]}
+    for reply in replies:
+        yield from _pairs_below(row, reply, path)
+
+
+def _root(row: Row) -> Mapping[str, Any]:
+    root = row.columns.get("prompt")
+    if not isinstance(root, Mapping):
+        raise DataError(f"{row.id}: no message tree, though the first row is one; give trees and plain rows files of their own")
+    return root
+
+
+def _message(row: Row, node: Mapping[str, Any]) -> dict[str, str]:
+    role, text = node.get("role"), node.get("text")
+    if role not in _ROLES or not isinstance(text, str):
+        raise DataError(f"{row.id}: a tree message has {', '.join(node)}; it needs text, and role prompter or assistant")
+    return {"role": _ROLES[role], "content": text}

@@ -1,0 +1,278 @@
+"""Rejection sampling: several answers to each prompt, of which the best become rows to train on."""
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from transformers import AutoConfig
+
+from tulu.config.load import world_size
+from tulu.config.locate import judge_problem, model_label, policy_problem, source_problem
+from tulu.config.schema import Judge, Source
+from tulu.data.chat import template_hash
+from tulu.data.problems import problems
+from tulu.errors import RecipeError, TuluError
+from tulu.evaluation.candidates import Candidate, Candidates, Request, Samples, collect, model_identity
+from tulu.files import write_atomic
+from tulu.model.policy import from_pretrained, load_tokenizer
+from tulu.rollout.engine import EngineName
+from tulu.train.manifest import environment
+from tulu.types import Message, SamplingParams
+from tulu.verifiers.reward_model import NAME as REWARD_MODEL
+
+log = logging.getLogger("tulu")
+
+OWN = "own"
+"""The --verifier that takes each row's own."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says of `tulu sample`."""
+
+    data: tuple[str, ...]
+    n: int = 8
+    reward_model: str | None = None
+    verifier: str | None = None
+    keep: int = 1
+    pairs: bool = False
+    max_tokens: int = 512
+    temperature: float = 1.0
+    top_p: float = 1.0
+    limit: int | None = None
+    template: str = "tokenizer"
+    engine: EngineName = "auto"
+    batch: int = 256
+    seed: int = 1
+    out: Path | None = None
+    fresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """Rows to train on, and what became of every prompt."""
+
+    sft: list[dict[str, Any]]
+    pairs: list[dict[str, Any]]
+    prompts: Counter[str]
+
+
+def sample(model: str, options: Options) -> Path:
+    """Sample, score, select, and write the folder of the result; returns it.
+
+    samples.jsonl grows as answers come, so a command that was killed goes on where it stopped, and another choice of rows
+    (--keep, --pairs, --limit) samples nothing again.
+    """
+    check(model, options)
+    tokenizer = load_tokenizer(model, options.template)
+    sources = [Source(name=name, fraction=1.0) for name in options.data]
+    verifier = REWARD_MODEL if options.verifier is None else None if options.verifier == OWN else options.verifier
+    asked = problems(sources, tokenizer, _room(model, options), verifier, options.seed, judged=options.reward_model is not None)
+    asked.report.show()
+    params = SamplingParams(options.max_tokens, options.temperature, options.top_p, seed=options.seed)
+    judge = Judge(path=options.reward_model) if options.reward_model else None
+    settings = {
+        "model": model_identity(model),
+        "reward_model": model_identity(options.reward_model) if options.reward_model else None,
+        "data": asked.digest,
+        "verifier": _verifier_identity(verifier),
+        "template": template_hash(tokenizer),
+        "n": options.n,
+        **{name: asdict(params)[name] for name in ("max_tokens", "temperature", "top_p", "seed")},
+    }
+    rows = Path(options.data[0]).name.split(".")[0].replace(":", "-")
+    folder = options.out or Path("runs", "sample", model_label(model), rows)
+    samples = Samples(folder / "samples.jsonl", settings)
+    if changed := samples.open(options.fresh):
+        listed = "\n  ".join(changed)
+        raise RecipeError(
+            f"{folder} holds samples made with other settings:\n  {listed}\nUse another --out, or --fresh to start over."
+        )
+    wanted = asked[: options.limit] if options.limit else asked
+    if samples.rows:
+        log.info("%s holds the answers to %d prompts already", samples.file, len(samples.rows))
+    request = Request("sample", model, options.n, params, options.engine, options.batch, judge)
+    found = collect(request, wanted, tokenizer, samples)
+    return finish(folder, found, options, {"model": model, "settings": settings})
+
+
+def check(model: str, options: Options) -> None:
+    """RecipeError where options contradict each other, or name what is not there."""
+    if problem := policy_problem(model):
+        raise RecipeError(f"{model} {problem}")
+    if options.reward_model is None and options.verifier is None:
+        raise RecipeError(
+            "nothing tells good answers from bad ones; give --reward-model RM, --verifier NAME (own: each row's), or both"
+        )
+    if options.reward_model is not None and (problem := judge_problem(options.reward_model)):
+        raise RecipeError(f"--reward-model {options.reward_model}: {problem}")
+    if options.n > 1 and options.temperature == 0:
+        raise RecipeError(f"--temperature 0: all {options.n} answers would be the same; raise it, or use --n 1")
+    if options.pairs and options.n == 1:
+        raise RecipeError("--pairs: one answer makes no pair; raise --n")
+    for name in options.data:
+        if problem := source_problem(name):
+            raise RecipeError(f"--data {name}: {problem}")
+    if world_size() > 1:
+        raise RecipeError("tulu sample runs in one process; start it without torchrun")
+
+
+def _room(model: str, options: Options) -> int:
+    """Most tokens of a prompt, so that its answer fits the model's positions. Raises RecipeError."""
+    positions = from_pretrained(AutoConfig, model).get_text_config().to_dict().get("max_position_embeddings") or 1 << 20
+    if options.max_tokens >= positions:
+        raise RecipeError(
+            f"--max-tokens {options.max_tokens}: the model has {positions} positions, for prompt and answer; lower it"
+        )
+    return int(positions - options.max_tokens)
+
+
+def _verifier_identity(verifier: str | None) -> str | None:
+    """The verifier's name, and a hash of the file where it is one's own."""
+    path = Path((verifier or "").rpartition(":")[0])
+    if verifier is None or not path.is_file():
+        return verifier
+    return f"{verifier} {hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()}"
+
+
+def ranked(answers: Sequence[Candidate]) -> list[Candidate]:
+    """Answers to choose from, best first: by the verifier's score, then by the reward; equal ones in their order.
+
+    One that did not stop, is empty or could not be scored is none of them, and a text that recurs counts once.
+    """
+    usable: dict[str, Candidate] = {}
+    for answer in answers:
+        if not _fault(answer) and answer.finish != "length" and answer.text.strip():
+            usable.setdefault(answer.text, answer)
+    return sorted(usable.values(), key=_merit, reverse=True)
+
+
+def _fault(answer: Candidate) -> str:
+    """Why an answer has not all its scores; empty where it has."""
+    if answer.status != "ok":
+        return f"{answer.status}: {answer.detail}"
+    return answer.reward_detail
+
+
+def _merit(answer: Candidate) -> tuple[float, float]:
+    return (answer.score or 0.0, answer.reward or 0.0)
+
+
+def select(found: Sequence[Candidates], keep: int, pairs: bool) -> Selected:
+    """The best `keep` answers of each prompt as conversations; with `pairs` the best against the worst one too.
+
+    Where there is a verifier, only answers that it gave more than 0 are kept, or chosen over another.
+    """
+    selected = Selected([], [], Counter())
+    for each in found:
+        order = ranked(each.answers)
+        good = [answer for answer in order if answer.score is None or answer.score > 0]
+        selected.prompts[_outcome(each, order, good)] += 1
+        for answer in good[:keep]:
+            selected.sft.append({"id": each.id, "messages": _said(each, answer), "score": answer.score, "reward": answer.reward})
+        if pairs and good and _merit(order[-1]) < _merit(good[0]):
+            selected.pairs.append(_pair(each, good[0], order[-1]))
+    return selected
+
+
+def _outcome(each: Candidates, order: Sequence[Candidate], good: Sequence[Candidate]) -> str:
+    if good:
+        return "kept"
+    if order:
+        return "no right answer"
+    if all(answer.finish == "length" for answer in each.answers):
+        return "no answer that stopped"
+    return "no answer that could be used"
+
+
+def _said(each: Candidates, answer: Candidate) -> list[Message]:
+    return [*each.messages, {"role": "assistant", "content": answer.text}]
+
+
+def _pair(each: Candidates, chosen: Candidate, rejected: Candidate) -> dict[str, Any]:
+    sides = {"chosen": chosen, "rejected": rejected}
+    return {
+        "id": each.id,
+        **{side: _said(each, answer) for side, answer in sides.items()},
+        **{f"{side}_score": answer.score for side, answer in sides.items()},
+        **{f"{side}_reward": answer.reward for side, answer in sides.items()},
+    }
+
+
+def finish(folder: Path, found: Sequence[Candidates], options: Options, facts: Mapping[str, Any]) -> Path:
+    """Select, write sft.jsonl, pairs.jsonl and results.json, and say what came of it. TuluError where nothing is left."""
+    selected = select(found, options.keep, options.pairs)
+    figures = summary(found, selected)
+    content = {**facts, **figures, "keep": options.keep, "environment": environment()}
+    write_atomic(folder / "results.json", json.dumps(content, indent=2, default=str) + "\n")
+    rows = {"sft.jsonl": selected.sft, **({"pairs.jsonl": selected.pairs} if options.pairs else {})}
+    for name, lines in rows.items():
+        (folder / name).unlink(missing_ok=True)
+        if lines:
+            write_atomic(folder / name, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    console = Console()
+    console.print(_table(figures, options))
+    if not selected.sft:
+        reasons = ", ".join(f"{count} × {reason}" for reason, count in selected.prompts.most_common())
+        if figures["faults"]:
+            reasons += f" (scoring failed {figures['unscored']} times, first of all with {next(iter(figures['faults']))})"
+        raise TuluError(f"no row is left to train on: {reasons}\n{folder}/samples.jsonl holds every answer and its scores.")
+    written = [name for name, lines in rows.items() if lines]
+    print(f"  {folder}: {', '.join([*written, 'samples.jsonl', 'results.json'])}")
+    print(f"  tulu sft RECIPE sft.data={folder}/sft.jsonl")
+    if selected.pairs:
+        print(f"  tulu dpo RECIPE dpo.data={folder}/pairs.jsonl")
+    return folder
+
+
+def summary(found: Sequence[Candidates], selected: Selected) -> dict[str, Any]:
+    """Counts, and the mean score and reward of all answers beside those that were kept."""
+    answers = [answer for each in found for answer in each.answers]
+
+    faults = Counter(fault for answer in answers if (fault := _fault(answer)))
+
+    def mean(values: Sequence[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return sum(known) / len(known) if known else None
+
+    return {
+        "prompts": len(found),
+        "answers": len(answers),
+        "outcomes": dict(selected.prompts),
+        "unfinished": sum(answer.finish == "length" for answer in answers),
+        "unscored": faults.total(),
+        "faults": dict(faults.most_common()),
+        "score": {"all": mean([a.score for a in answers]), "kept": mean([row["score"] for row in selected.sft])},
+        "reward": {"all": mean([a.reward for a in answers]), "kept": mean([row["reward"] for row in selected.sft])},
+        "rows": len(selected.sft),
+        "pairs": len(selected.pairs),
+    }
+
+
+def _table(figures: Mapping[str, Any], options: Options) -> Table:
+    table = Table(title="sample", show_header=False)
+    table.add_row("prompts", str(figures["prompts"]))
+    table.add_row("answers", f"{figures['answers']}, {figures['unfinished']} did not stop, {figures['unscored']} not scored")
+    for name in ("score", "reward"):
+        if figures[name]["all"] is not None:
+            kept = figures[name]["kept"]
+            table.add_row(
+                f"mean {name}", f"{figures[name]['all']:.3f}" + (f", of rows kept {kept:.3f}" if kept is not None else "")
+            )
+    table.add_row("rows", str(figures["rows"]))
+    if options.pairs:
+        table.add_row("pairs", str(figures["pairs"]))
+    for reason, count in figures["outcomes"].items():
+        if reason != "kept":
+            table.add_row(f"prompts with {reason}", str(count))
+    for fault, count in list(figures["faults"].items())[:3]:
+        table.add_row("answers not scored", f"{count} × {escape(fault)}")
+    return table

@@ -1,0 +1,136 @@
+"""What each stage of a run did: summary.json, a table, a few answers before and after, and a plot."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from tulu.config.schema import Evaluate, Recipe
+from tulu.files import write_atomic
+
+SAMPLES = 3
+"""Problems whose answers are shown before and after."""
+
+
+@dataclass(frozen=True)
+class StageSummary:
+    """One stage's held-out accuracy, and what it took."""
+
+    stage: str
+    accuracy: float
+    ci95: tuple[float, float]
+    seconds: float
+    """Of training, over all sessions."""
+    tokens_per_second: float
+    """Tokens of packed rows (RLVR: prompts and completions), over the seconds of the steps."""
+
+
+def is_current(results: Path, model: Path, settings: Evaluate) -> bool:
+    """Whether these results are of this model and these settings."""
+    file = results / "results.json"
+    if not file.exists() or file.stat().st_mtime < (model / "config.json").stat().st_mtime:
+        return False
+    return bool(json.loads(file.read_text())["settings"] == settings.model_dump(mode="json"))
+
+
+def summarise(recipe: Recipe, folder: Path, stages: list[str]) -> None:
+    """Write and show what the stages did; nothing but the folder's name where the recipe has no evaluation."""
+    console = Console()
+    manifest = folder / "rm" / "manifest.json"
+    rm_accuracy = json.loads(manifest.read_text()).get("held_out_accuracy") if recipe.rm and manifest.exists() else None
+    if recipe.evaluate is None:
+        console.print(f"done: {folder}")
+        return
+    summaries = [stage_summary(folder, stage) for stage in stages]
+    content = {"seed": recipe.seed, "rm_accuracy": rm_accuracy, "stages": [asdict(each) for each in summaries]}
+    write_atomic(folder / "summary.json", json.dumps(content, indent=2) + "\n")
+    show_answers(console, folder, stages)
+    show_table(console, summaries, recipe.evaluate, rm_accuracy)
+    plot(folder, summaries)
+    console.print(f"\n  {folder}/summary.json   {folder}/summary.png   models: {folder}/STAGE/model", highlight=False)
+
+
+def stage_summary(folder: Path, stage: str) -> StageSummary:
+    """From the stage's manifest, metrics and evaluation."""
+    results = json.loads((folder / "evaluate" / stage / "results.json").read_text())
+    seconds = json.loads((folder / stage / "manifest.json").read_text())["seconds"]
+    lines = metrics(folder / stage)
+    speed = sum(line["tokens"] for line in lines) / max(sum(line["seconds"] for line in lines), 1e-9)
+    return StageSummary(stage, results["accuracy"], tuple(results["ci95"]), seconds, round(speed, 1))
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def show_table(console: Console, summaries: list[StageSummary], settings: Evaluate, rm_accuracy: float | None) -> None:
+    """Accuracy by stage with its interval, and the change from the stage before."""
+    table = Table(title=f"held-out accuracy on {settings.task}", title_justify="left")
+    for name in ("stage", "accuracy", "95 % interval", "change", "seconds", "tokens/s"):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    before: float | None = None
+    for each in summaries:
+        change = "" if before is None else f"{100 * (each.accuracy - before):+.1f}"
+        low, high = each.ci95
+        figures = (f"{100 * low:.1f} – {100 * high:.1f}", change, f"{each.seconds:.0f}", f"{each.tokens_per_second:,.0f}")
+        table.add_row(each.stage, f"[bold]{100 * each.accuracy:.1f} %", *figures)
+        before = each.accuracy
+    console.print(table)
+    if rm_accuracy is not None:
+        console.print(f"reward model: {100 * rm_accuracy:.1f} % of the held-out pairs ranked right", highlight=False)
+
+
+def show_answers(console: Console, folder: Path, stages: list[str]) -> None:
+    """The same held-out problems, answered by every stage: first one that training made right, where there is one."""
+    answers = {
+        stage: [json.loads(line) for line in (folder / "evaluate" / stage / "answers.jsonl").read_text().splitlines()]
+        for stage in stages
+    }
+    first, last = answers[stages[0]], answers[stages[-1]]
+    gained = [i for i, (a, b) in enumerate(zip(first, last, strict=True)) if (b["score"] or 0) > (a["score"] or 0)]
+    chosen = (gained + [i for i in range(len(last)) if i not in gained])[:SAMPLES]
+    for index in chosen:
+        title = escape(last[index]["prompt"][:200])
+        table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2))
+        for stage in stages:
+            answer = answers[stage][index]
+            colour = "green" if answer["score"] else "red"
+            table.add_row(stage, f"[{colour}]{escape(answer['completion'][:200].strip().replace(chr(10), '  '))}")
+        console.print(table)
+
+
+def plot(folder: Path, summaries: list[StageSummary]) -> None:
+    """Accuracy by stage with intervals, and the reward of every RLVR step, as summary.png."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    curve = metrics(folder / "rlvr") if (folder / "rlvr" / "metrics.jsonl").exists() else []
+    figure, panels = pyplot.subplots(1, 2 if curve else 1, figsize=(10 if curve else 5, 3.6), squeeze=False)
+    bars = panels[0][0]
+    heights = [100 * each.accuracy for each in summaries]
+    errors = [
+        [100 * (each.accuracy - each.ci95[0]) for each in summaries],
+        [100 * (each.ci95[1] - each.accuracy) for each in summaries],
+    ]
+    bars.bar([each.stage for each in summaries], heights, yerr=errors, capsize=4, color="#4c72b0")
+    for place, height in enumerate(heights):
+        bars.annotate(f"{height:.1f}", (place, height), xytext=(5, 4), textcoords="offset points")
+    bars.set(ylabel="held-out accuracy, %", ylim=(0, 105), title="after each stage")
+    if curve:
+        steps = panels[0][1]
+        steps.plot([line["step"] for line in curve], [100 * line["solved"] for line in curve], color="#55a868")
+        steps.set(xlabel="RLVR step", ylabel="sampled completions solved, %", ylim=(0, 105), title="while it learns")
+    for panel in panels[0]:
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    partial = folder / ".partial-summary.png"
+    figure.savefig(partial, dpi=120)
+    pyplot.close(figure)
+    partial.rename(folder / "summary.png")
