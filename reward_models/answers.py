@@ -11,7 +11,7 @@ from transformers import AutoConfig
 
 from tulu.config.schema import Judge
 from tulu.errors import DataError, RecipeError
-from tulu.grading.grader import read
+from tulu.grading.grader import expose_thinking
 from tulu.model.policy import from_pretrained
 from tulu.reward_models.best_of import best_of
 from tulu.reward_models.encoding import Limits
@@ -104,7 +104,7 @@ class RewardGrader:
     def grade(self, items: Sequence[tuple[str, Problem]]) -> list[Verdict]:
         """One verdict per (completion, problem), in order; completions of a problem that stand together share its prompt."""
         asked = [
-            _item(problem.messages, [after_thinking(read(text, own)) for text, own in answers])
+            _item(problem.messages, [after_thinking(expose_thinking(text, own)) for text, own in answers])
             for problem, answers in ((group[0][1], group) for group in _runs(items))
         ]
         return [verdict for item, found in zip(asked, self._scored(asked), strict=True) for verdict in _verdicts(item, found)]

@@ -14,7 +14,7 @@ from transformers import AutoConfig
 from tulu.config.schema import Judge
 from tulu.errors import CheckpointError, RecipeError
 from tulu.files import write_atomic
-from tulu.grading.grader import Grader, split, told
+from tulu.grading.grader import Grader, pair_with_problem, split_off_reward_model
 from tulu.model.policy import from_pretrained
 from tulu.progress import Progress
 from tulu.reward_models.answers import RewardGrader
@@ -167,8 +167,8 @@ def _scored(
         [str(tokenizer.decode(list(completion.tokens), skip_special_tokens=True)) for completion in group.completions]
         for group in groups
     ]
-    items = [item for each in zip(chunk, texts, groups, strict=True) for item in told(*each)]
-    parts = [split(problem)[0] for _, problem in items]
+    items = [item for each in zip(chunk, texts, groups, strict=True) for item in pair_with_problem(*each)]
+    parts = [split_off_reward_model(problem)[0] for _, problem in items]
     graded = iter(grader.grade([(text, part) for (text, _), part in zip(items, parts, strict=True) if part]))
     verdicts = iter([next(graded) if part else None for part in parts])
     preferences = iter(judge.grade(items) if judge else [None] * len(items))

@@ -62,10 +62,10 @@ class Grader:
 
     def grade(self, items: Sequence[tuple[str, Problem]]) -> list[Verdict]:
         """One verdict per (completion, problem), in order; RecipeError for an unknown verifier, never another exception."""
-        parts = [_parts(completion, problem) for completion, problem in items]
+        parts = [_split_by_verifier(completion, problem) for completion, problem in items]
         started = self._start([part for group in parts for part in group])
         verdicts = iter([each if isinstance(each, Verdict) else each.result() for each in started])
-        return [_combined([next(verdicts) for _ in group], problem) for group, (_, problem) in zip(parts, items, strict=True)]
+        return [_combine([next(verdicts) for _ in group], problem) for group, (_, problem) in zip(parts, items, strict=True)]
 
     async def grade_async(self, items: Sequence[tuple[str, Problem]]) -> list[Verdict]:
         """As `grade`, without holding up the event loop."""
@@ -124,7 +124,7 @@ class Grader:
         return verdict
 
 
-def split(problem: Problem) -> tuple[Problem | None, float | None]:
+def split_off_reward_model(problem: Problem) -> tuple[Problem | None, float | None]:
     """What verifiers judge of a problem (None where they judge nothing), and the weight of the reward model's score in it.
 
     The weight is None where the row's verifiers do not name `reward_model`, else its entry in the row's `weights`, or 1.
@@ -146,7 +146,7 @@ def split(problem: Problem) -> tuple[Problem | None, float | None]:
     return replace(problem, verifiers=verifiers, ground_truth=truths[0] if len(truths) == 1 else truths, row=row), weight
 
 
-def read(completion: str, problem: Problem) -> str:
+def expose_thinking(completion: str, problem: Problem) -> str:
     """What is judged of a completion: thinking is text like any other where the row says `grade_thinking`."""
     return completion.replace("<think>", "").replace("</think>", "") if problem.row.get("grade_thinking") else completion
 
@@ -155,26 +155,26 @@ def _gold_key(gold: Any) -> str:
     return gold if isinstance(gold, str) else json.dumps(gold, sort_keys=True, default=repr)
 
 
-def told(problem: Problem, texts: Sequence[str], group: Group) -> list[tuple[str, Problem]]:
+def pair_with_problem(problem: Problem, texts: Sequence[str], group: Group) -> list[tuple[str, Problem]]:
     """What `grade` takes of a problem's completions: each text with the problem that knows its length in tokens."""
     return [
         (text, problem.with_tokens(len(completion.tokens))) for text, completion in zip(texts, group.completions, strict=True)
     ]
 
 
-def _parts(completion: str, problem: Problem) -> list[tuple[str, Case]]:
+def _split_by_verifier(completion: str, problem: Problem) -> list[tuple[str, Case]]:
     """(verifier, case) of every verifier of a problem; DataError where their number and that of the truths differ."""
     names = problem.verifiers
     truths = [problem.ground_truth] if len(names) == 1 else problem.ground_truth
     if not isinstance(truths, list | tuple) or len(truths) != len(names):
         raise DataError(f"{problem.id}: {len(names)} verifiers need a list of {len(names)} ground truths")
-    completion = read(completion, problem)
+    completion = expose_thinking(completion, problem)
     users = [message["content"] for message in problem.messages if message["role"] == "user"]
     prompt = users[-1] if users else ""
     return [(name, Case(completion, truth, prompt, problem.row)) for name, truth in zip(names, truths, strict=True)]
 
 
-def _combined(verdicts: list[Verdict], problem: Problem) -> Verdict:
+def _combine(verdicts: list[Verdict], problem: Problem) -> Verdict:
     weights = problem.row.get("weights") or [1.0] * len(verdicts)
     if len(verdicts) == 1 and (len(weights) > 1 or weights[0] == 1):
         # The weights of several verifiers mean nothing to the one that was chosen in their place.

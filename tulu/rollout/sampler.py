@@ -14,7 +14,7 @@ from tulu.advantages import group_advantages, has_signal
 from tulu.config.schema import RewardSignal, Rlvr
 from tulu.data.datasets import order
 from tulu.errors import TuluError
-from tulu.grading.grader import split, told
+from tulu.grading.grader import pair_with_problem, split_off_reward_model
 from tulu.model.parallel import Parallel
 from tulu.rollout.engine import RolloutEngine
 from tulu.types import Completion, Group, Problem, SamplingParams, Verdict
@@ -141,7 +141,7 @@ class Sampler:
         params = SamplingParams(stage.max_tokens, stage.temperature, stop=stage.stop, seed=seed)
         groups = self.engine.generate(problems, stage.samples, params)
         texts = [[self._text(completion) for completion in group.completions] for group in groups]
-        said = self._said([item for each in zip(problems, texts, groups, strict=True) for item in told(*each)])
+        said = self._said([item for each in zip(problems, texts, groups, strict=True) for item in pair_with_problem(*each)])
         check_faults(said)
         rollouts = []
         for number, (problem, group, row) in enumerate(zip(problems, groups, texts, strict=True)):
@@ -154,7 +154,7 @@ class Sampler:
 
     def _said(self, items: Sequence[tuple[str, Problem]]) -> list[Said]:
         """What verifiers and reward model say of every completion; the model reads all of them in one pass."""
-        parts = [split(problem) for _, problem in items]
+        parts = [split_off_reward_model(problem) for _, problem in items]
         verdicts = iter(self.grader.grade([(text, part) for (text, _), (part, _) in zip(items, parts, strict=True) if part]))
         said = [Said(next(verdicts) if part else None) for part, _ in parts]
         signal = self.stage.reward_model

@@ -17,7 +17,7 @@ from tulu.config.schema import Rlvr, Value
 from tulu.data.chat import template_hash
 from tulu.data.problems import problems
 from tulu.errors import EngineError, RecipeError
-from tulu.grading.grader import Grader, split
+from tulu.grading.grader import Grader, split_off_reward_model
 from tulu.losses import Loss, grpo_loss, kl_estimate, mean_metric, truncated_ratio, value_loss
 from tulu.model.batch import Batch, pack
 from tulu.model.parallel import Parallel, gathered, unsharded
@@ -97,7 +97,7 @@ def load_judge(stage: Rlvr, asked: Sequence[Problem], runs: Path) -> RewardGrade
     """The recipe's reward model, whole in every process. RecipeError where no row would ask it, or there is none."""
     if stage.reward_model is None:
         return None
-    if stage.reward_model.rows == "named" and all(split(problem)[1] is None for problem in asked):
+    if stage.reward_model.rows == "named" and all(split_off_reward_model(problem)[1] is None for problem in asked):
         raise RecipeError("rlvr.reward_model.rows: named, and no row's verifiers name reward_model; set it to all, or name it")
     with unsharded():
         return RewardGrader.load(stage.reward_model, runs / "rm" / "model")
