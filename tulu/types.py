@@ -28,19 +28,12 @@ class Completion:
     finish: Finish = "data"
     versions: Sequence[tuple[int, int]] = ()
     """(first token, weight version) wherever the sampling weights changed."""
-    values: Mapping[str, float] = field(default_factory=dict)
-    """Numbers that travel with the completion into its batch: an advantage, a reference log-prob."""
-    token_values: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """The same, one number per token."""
 
     def __post_init__(self) -> None:
         if len(self.trained) != len(self.tokens):
             raise ValueError(f"{len(self.tokens)} tokens but {len(self.trained)} trained flags")
         if self.sampler_logps is not None and len(self.sampler_logps) != len(self.tokens):
             raise ValueError(f"{len(self.tokens)} tokens but {len(self.sampler_logps)} sampler log-probs")
-        for name, numbers in self.token_values.items():
-            if len(numbers) != len(self.tokens):
-                raise ValueError(f"{len(self.tokens)} tokens but {len(numbers)} numbers in {name!r}")
 
     @property
     def n_trained(self) -> int:

@@ -1,10 +1,12 @@
-"""Packed prompt groups: rows of tokens with no padding, in which a prompt stands once before its completions.
+"""Packed prompt groups: rows of tokens without padding, in which a prompt stands once before its completions.
 
-Shape letters: T tokens of a row, N read positions (where a trained token is predicted), C completions.
+Shape letters: T tokens of a row, N read positions (where a trained token is predicted), C completions of a row,
+G groups that are packed together.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -30,26 +32,37 @@ class Segment:
         return self.prefix_end - self.prefix_start
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Batch:
-    """One row of packed groups, and what to read from it."""
+    """One row of packed groups, and the positions that are read from it.
+
+    A stage that needs more of a batch declares a subclass with typed fields, such as `PairBatch` of DPO. A field whose name
+    ends in `_C` holds one number per completion and one that ends in `_N` one per trained token; any other size is an error.
+    """
 
     tokens_T: Tensor
     """Token ids, int64."""
     positions_T: Tensor
     """Positions for the rotary embedding: they restart after the prompt for every completion."""
     completions: tuple[Segment, ...]
-    """Where each completion lies, and its prompt as the prefix, in the order of `owner_N`."""
+    """Where each completion lies, with its prompt as the prefix, in the order of `owner_N`."""
+    index_C: tuple[tuple[int, int], ...]
+    """(group, completion) of every completion: its place among the groups that were packed together."""
     read_N: Tensor
     """Positions in the row whose hidden state predicts a trained token."""
     target_N: Tensor
-    """The token predicted there."""
+    """The token that is predicted there."""
     owner_N: Tensor
-    """The completion it belongs to."""
-    values: dict[str, Tensor] = field(default_factory=dict)
-    """(C,) float32 numbers that came with the completions."""
-    token_values: dict[str, Tensor] = field(default_factory=dict)
-    """(N,) float32 numbers that came with the trained tokens."""
+    """The completion that the token belongs to, ascending."""
+    place_N: Tensor
+    """The place of the token in its completion."""
+
+    def __post_init__(self) -> None:
+        sizes = {"C": self.n_completions, "N": self.n_trained}
+        for field in fields(self):
+            value, size = getattr(self, field.name), sizes.get(field.name.rpartition("_")[2])
+            if value is not None and size is not None and len(value) != size:
+                raise ValueError(f"{type(self).__name__}.{field.name} has {len(value)} entries where {size} are needed")
 
     @property
     def n_completions(self) -> int:
@@ -74,18 +87,25 @@ class Batch:
         """Position in the row of each completion's last token."""
         return torch.tensor([segment.end - 1 for segment in self.completions], device=self.tokens_T.device)
 
-    def to(self, device: torch.device) -> "Batch":
+    def of_groups(self, values_G: Sequence[float]) -> Tensor:
+        """(C,) each completion's entry of values that hold one number per packed group."""
+        return torch.tensor([values_G[group] for group, _ in self.index_C], device=self.tokens_T.device)
+
+    def of_completions(self, values_GC: Sequence[Sequence[float]]) -> Tensor:
+        """(C,) each completion's entry of values that hold one number per completion of every packed group."""
+        return torch.tensor([values_GC[group][completion] for group, completion in self.index_C], device=self.tokens_T.device)
+
+    def of_tokens(self, values_GCT: Sequence[Sequence[Sequence[float]]]) -> Tensor:
+        """(N,) the trained tokens' entries of values that hold one number per token of every packed completion."""
+        rows = [torch.as_tensor(values_GCT[group][completion]) for group, completion in self.index_C]
+        starts_C = torch.tensor([0, *(len(row) for row in rows)]).cumsum(0)[:-1]
+        places_N = starts_C[self.owner_N.cpu()] + self.place_N.cpu()
+        return torch.cat(rows)[places_N].to(self.tokens_T.device)
+
+    def to(self, device: torch.device) -> Self:
         """The same batch with its tensors on `device`."""
-        return replace(
-            self,
-            tokens_T=self.tokens_T.to(device),
-            positions_T=self.positions_T.to(device),
-            read_N=self.read_N.to(device),
-            target_N=self.target_N.to(device),
-            owner_N=self.owner_N.to(device),
-            values={name: tensor.to(device) for name, tensor in self.values.items()},
-            token_values={name: tensor.to(device) for name, tensor in self.token_values.items()},
-        )
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)})
 
 
 def sum_by_owner(values_N: Tensor, owner_N: Tensor, n_completions: int) -> Tensor:
@@ -99,18 +119,34 @@ def mean_by_owner(values_N: Tensor, owner_N: Tensor, n_completions: int) -> Tens
     return sum_by_owner(values_N, owner_N, n_completions) / count_C.clamp(min=1)
 
 
-def pack(groups: Sequence[Group], row_tokens: int, max_completions: int | None = None, split: bool = True) -> list[Batch]:
-    """Lay groups into rows of at most `row_tokens` tokens and `max_completions` completions, best fit first.
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Neighbouring completions of a group that share a row."""
 
-    A group that is too large is split by completions, its prompt repeated, unless `split` is false: then the
-    completions of a group share a row whatever its size, as pairwise losses need. A single completion that is
-    longer than a row gets a row of its own. No gradient depends on how groups are laid.
+    group: Group
+    """The prompt, and these completions alone."""
+    place: int
+    """The place of the whole group among the groups that are packed."""
+    first: int
+    """The place of the first of these completions in the whole group."""
+
+
+def pack(groups: Sequence[Group], row_tokens: int, max_completions: int | None = None, split: bool = True) -> list[Batch]:
+    """Pack groups into rows of at most `row_tokens` tokens and `max_completions` completions, best fit first.
+
+    A group that is too large is split by completions and its prompt repeated, unless `split` is false: then the completions
+    of a group share a row whatever its size, as pairwise losses need. A single completion that is longer than a row gets a
+    row of its own. Packing changes no gradient.
     """
     limit = max_completions or len(groups) * max((len(group.completions) for group in groups), default=1)
-    parts = [part for group in groups for part in (_split(group, row_tokens, limit) if split else [group])]
-    rows: list[tuple[list[Group], int, int]] = []
-    for part in sorted(parts, key=lambda part: part.n_tokens, reverse=True):
-        size, count = part.n_tokens, len(part.completions)
+    parts = [
+        part
+        for place, group in enumerate(groups)
+        for part in (_split(group, place, row_tokens, limit) if split else [_Part(group, place, 0)])
+    ]
+    rows: list[tuple[list[_Part], int, int]] = []
+    for part in sorted(parts, key=lambda part: part.group.n_tokens, reverse=True):
+        size, count = part.group.n_tokens, len(part.group.completions)
         fits = [row for row in range(len(rows)) if rows[row][1] + size <= row_tokens and rows[row][2] + count <= limit]
         if fits:
             fullest = max(fits, key=lambda row: rows[row][1])
@@ -118,10 +154,15 @@ def pack(groups: Sequence[Group], row_tokens: int, max_completions: int | None =
             rows[fullest] = ([*members, part], tokens + size, completions + count)
         else:
             rows.append(([part], size, count))
-    return [lay(members) for members, _, _ in rows]
+    return [_row(members) for members, _, _ in rows]
 
 
-def _split(group: Group, row_tokens: int, limit: int) -> list[Group]:
+def pack_row(groups: Sequence[Group]) -> Batch:
+    """One row that holds the groups one after the other, whatever its size."""
+    return _row([_Part(group, place, 0) for place, group in enumerate(groups)])
+
+
+def _split(group: Group, place: int, row_tokens: int, limit: int) -> list[_Part]:
     """The group in parts that each fit a row, in the order of its completions."""
     parts: list[list[Completion]] = []
     room = 0
@@ -131,61 +172,53 @@ def _split(group: Group, row_tokens: int, limit: int) -> list[Group]:
             room = row_tokens - len(group.prompt)
         parts[-1].append(completion)
         room -= len(completion.tokens)
-    return [group] if len(parts) <= 1 else [replace(group, completions=tuple(part)) for part in parts]
+    if len(parts) <= 1:
+        return [_Part(group, place, 0)]
+    firsts = [sum(len(part) for part in parts[:number]) for number in range(len(parts))]
+    return [
+        _Part(replace(group, completions=tuple(part)), place, first) for part, first in zip(parts, firsts, strict=True)
+    ]
 
 
-def lay(groups: Iterable[Group]) -> Batch:
-    """One row that holds the groups one after the other."""
+def _row(parts: Sequence[_Part]) -> Batch:
+    """One row that holds the parts one after the other."""
     tokens: list[int] = []
     positions: list[int] = []
     segments: list[Segment] = []
-    laid: list[Completion] = []
+    index: list[tuple[int, int]] = []
     read: list[int] = []
     target: list[int] = []
     owner: list[int] = []
-    token_values: dict[str, list[float]] = {}
-    for group in groups:
-        prompt_start, prompt_end = len(tokens), len(tokens) + len(group.prompt)
-        tokens.extend(group.prompt)
-        positions.extend(range(len(group.prompt)))
-        for completion in group.completions:
+    places: list[int] = []
+    for part in parts:
+        prompt = part.group.prompt
+        prompt_start, prompt_end = len(tokens), len(tokens) + len(prompt)
+        tokens.extend(prompt)
+        positions.extend(range(len(prompt)))
+        for number, completion in enumerate(part.group.completions, part.first):
             start = len(tokens)
             tokens.extend(completion.tokens)
-            positions.extend(range(len(group.prompt), len(group.prompt) + len(completion.tokens)))
-            for index, trained in enumerate(completion.trained):
-                # The first token is predicted by the prompt's last one; without a prompt by nothing at all.
-                predictor = start + index - 1 if index else prompt_end - 1
-                if not trained or predictor < prompt_start:
-                    continue
-                read.append(predictor)
-                target.append(completion.tokens[index])
-                owner.append(len(segments))
-                for name, numbers in completion.token_values.items():
-                    token_values.setdefault(name, []).append(numbers[index])
+            positions.extend(range(len(prompt), len(prompt) + len(completion.tokens)))
+            for place, trained in enumerate(completion.trained):
+                # The prompt's last token predicts the first one; without a prompt nothing does.
+                predictor = start + place - 1 if place else prompt_end - 1
+                if trained and predictor >= prompt_start:
+                    read.append(predictor)
+                    target.append(completion.tokens[place])
+                    owner.append(len(segments))
+                    places.append(place)
             segments.append(Segment(start, len(tokens), prompt_start, prompt_end))
-            laid.append(completion)
-    for name, collected in token_values.items():
-        if len(collected) != len(read):
-            raise ValueError(f"some completions of a row carry {name!r} and some do not")
+            index.append((part.place, number))
     return Batch(
         tokens_T=torch.tensor(tokens, dtype=torch.long),
         positions_T=torch.tensor(positions, dtype=torch.long),
         completions=tuple(segments),
+        index_C=tuple(index),
         read_N=torch.tensor(read, dtype=torch.long),
         target_N=torch.tensor(target, dtype=torch.long),
         owner_N=torch.tensor(owner, dtype=torch.long),
-        values={name: torch.tensor([completion.values[name] for completion in laid]) for name in _names(laid)},
-        token_values={name: torch.tensor(numbers) for name, numbers in token_values.items()},
+        place_N=torch.tensor(places, dtype=torch.long),
     )
-
-
-def _names(completions: Sequence[Completion]) -> set[str]:
-    """The names of the numbers that every completion carries; an error where only some carry one."""
-    names = {name for completion in completions for name in completion.values}
-    for name in names:
-        if any(name not in completion.values for completion in completions):
-            raise ValueError(f"some completions of a row carry {name!r} and some do not")
-    return names
 
 
 @dataclass(frozen=True)
@@ -194,7 +227,7 @@ class PaddedRows:
 
     tokens_CL: Tensor
     mask_CL: Tensor
-    """1 on real tokens."""
+    """1 on real tokens, 0 on padding."""
     read_N: Tensor
     """Flat positions c * L + l whose hidden state predicts a trained token."""
     last_C: Tensor
@@ -210,9 +243,9 @@ def padded_rows(batch: Batch) -> PaddedRows:
     origin, last = [], []
     for row, segment in enumerate(batch.completions):
         prompt_T = batch.tokens_T[segment.prefix_start : segment.prefix_end]
-        own_T = batch.tokens_T[segment.start : segment.end]
-        size = len(prompt_T) + len(own_T)
-        tokens_CL[row, :size] = torch.cat([prompt_T, own_T])
+        completion_T = batch.tokens_T[segment.start : segment.end]
+        size = len(prompt_T) + len(completion_T)
+        tokens_CL[row, :size] = torch.cat([prompt_T, completion_T])
         mask_CL[row, :size] = 1
         # Where a position of the packed row moves to, from the prompt and from the completion.
         origin.append((row * length - segment.prefix_start, row * length + segment.prefix_length - segment.start))

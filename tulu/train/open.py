@@ -1,0 +1,85 @@
+"""How every training stage begins: its section, its processes, its run directory, its tokenizer and its model."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from transformers import PreTrainedTokenizerBase
+
+from tulu.config.load import Job, section_of
+from tulu.data.chat import template_hash
+from tulu.model.parallel import Parallel
+from tulu.model.policy import load_tokenizer
+from tulu.train.optimizer import Learner, Trainable
+from tulu.train.run import Run
+
+
+class Pinned(Protocol):
+    """Something that a run rests on, known by its content."""
+
+    @property
+    def digest(self) -> str: ...
+
+
+class Model(Trainable, Protocol):
+    """A model that a stage trains."""
+
+    def digest(self) -> str:
+        """Hash of all weights, by content."""
+
+
+
+
+
+@dataclass(frozen=True)
+class OpenStage:
+    """A stage whose run directory is open and whose model is not loaded yet."""
+
+    job: Job
+    section: Any
+    """The recipe's section of the stage."""
+    parallel: Parallel
+    run: Run
+
+    @property
+    def finished(self) -> bool:
+        """Whether an earlier session brought the stage to its end."""
+        return self.run.finished
+
+    @property
+    def model_folder(self) -> Path:
+        """The folder of the trained model."""
+        return self.run.path / "model"
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer of the model that the stage starts from, with the recipe's template."""
+        return load_tokenizer(self.run.start, self.job.recipe.template)
+
+    def load(self, model_class: Any, **options: Any) -> Any:
+        """The model that the stage starts from, ready to train, as a Policy or a RewardModel."""
+        return model_class.load(
+            self.run.start,
+            template=self.job.recipe.template,
+            lora=self.section.lora,
+            gradient_checkpointing=self.section.gradient_checkpointing,
+            trainable=True,
+            **options,
+        )
+
+    def begin(self, model: Model, data: Pinned, trained: Trainable | None = None, **facts: Any) -> Learner:
+        """Pin data, starting weights, template and further facts, and set up the optimizer of the model, or of `trained`.
+
+        Raises CheckpointError if the run began with other ones.
+        """
+        template = {"template": template_hash(self.tokenizer)} if self.job.start is not None else {}
+        self.run.pin(data=data.digest, start=model.digest(), **template, **facts)
+        return Learner(trained or model, self.section, self.parallel)
+
+
+def open_stage(job: Job) -> OpenStage:
+    """Connect the processes and open the run directory. Raises CheckpointError if it holds a run of another recipe."""
+    section = section_of(job.recipe, job.stage)
+    parallel = Parallel(section)
+    return OpenStage(job, section, parallel, Run(job, parallel))
