@@ -80,7 +80,7 @@ def test_temperature_and_entropy(temperature: float, policy: Callable[..., Polic
     ours, plain = policy("olmo2"), oracle(tiny_model, "olmo2", torch.float32)
     group = make_group(5, 6, [9])
     batch = lay([group])
-    logps_N, entropy_N = ours.logps(batch, temperature, entropy=True)
+    logps_N, entropy_N = ours.logps_and_entropy(batch, temperature)
     assert (logps_N - plain_logps(plain, [group], temperature)).abs().max() < 1e-5
     logits_TV = plain(input_ids=batch.tokens_T[None]).logits[0] / temperature
     p_TV = torch.softmax(logits_TV, -1)

@@ -118,10 +118,15 @@ class Policy:
         policy.module.train(trainable)
         return policy
 
-    def logps(self, batch: Batch, temperature: float = 1.0, entropy: bool = False) -> Any:
-        """(N,) float32 log-probs of the trained tokens under softmax(logits / temperature); with (N,) entropies if asked."""
-        logps_N, entropy_N = self.runner(batch.to(self.device), temperature, entropy)
-        return (logps_N, entropy_N) if entropy else logps_N
+    def logps(self, batch: Batch, temperature: float = 1.0) -> Tensor:
+        """(N,) float32 log-probs of the batch's trained tokens under softmax(logits / temperature)."""
+        logps_N: Tensor = self.runner(batch.to(self.device), temperature, False)[0]
+        return logps_N
+
+    def logps_and_entropy(self, batch: Batch, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+        """(N,) float32 log-probs as `logps` gives them, and (N,) entropies in nats, which carry no gradient."""
+        logps_N, entropy_N = self.runner(batch.to(self.device), temperature, True)
+        return logps_N, entropy_N
 
     def without_adapter(self) -> AbstractContextManager[Any]:
         """The starting weights, while the context lasts, of a policy that trains adapters."""

@@ -163,7 +163,7 @@ def learn(learner: Learner, models: Models, rollouts: Collected, stage: Rlvr, in
 
     def objective(batch: Batch) -> Loss:
         if models.critic is None or stage.value is None:
-            logps_N, entropy_N = models.policy.logps(batch, stage.temperature, entropy=True)
+            logps_N, entropy_N = models.policy.logps_and_entropy(batch, stage.temperature)
             return policy_loss(logps_N, entropy_N, batch, stage)
         logps_N, entropy_N, values_N = models.critic(batch, stage.temperature)
         policy = policy_loss(logps_N, entropy_N, batch, stage)
