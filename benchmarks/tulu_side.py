@@ -11,15 +11,18 @@ from benchmarks.pace import Pace, Task
 from tulu.config.load import Job
 from tulu.config.schema import Dpo, Recipe, Rlvr, Rm, Sft, Source, TrainStage
 from tulu.data.datasets import order, pair_groups, sft_groups
+from tulu.grading.reward import Grades
 from tulu.model.parallel import Parallel
 from tulu.model.policy import Policy
 from tulu.reward_models import training as rm
 from tulu.reward_models.model import RewardModel
-from tulu.rollout.sampler import Collected, Rollout
+from tulu.rollout.sampler import Rollout, StepRollouts
 from tulu.stages import dpo, rlvr, sft
-from tulu.train.reference import with_reference
+from tulu.train.fit import fit, rows_of_groups
+from tulu.train.optimizer import Learner
+from tulu.train.reference import reference_logps
 from tulu.train.run import Run
-from tulu.train.step import Learner, fit, pairs
+from tulu.train.step import count_tokens
 from tulu.types import Completion, Group, Problem
 
 TRAINING = {
@@ -71,7 +74,7 @@ def train_sft(task: Task, pace: Pace) -> None:
     learner = Learner(policy, stage, parallel)
     run = open_run(task, stage, parallel, pace)
     pace.ready(useful(groups, task.batch, stage.seed))
-    fit(learner, groups, lambda batch: sft.sft_loss(policy.logps(batch)), sft.normaliser(stage), stage, run)
+    fit(learner, rows_of_groups(groups, stage), lambda batch: sft.sft_loss(policy.logps(batch)), count_tokens, stage, run)
 
 
 def train_dpo(task: Task, pace: Pace) -> None:
@@ -80,10 +83,11 @@ def train_dpo(task: Task, pace: Pace) -> None:
     policy = Policy.load(Material(task.material).model)
     groups = pair_groups(stage.data, policy.tokenizer, stage.max_length)
     learner = Learner(policy, stage, parallel)
-    rows = with_reference(groups, policy, stage, parallel, task.scratch / "reference")
+    reference = reference_logps(groups, policy, stage, parallel, task.scratch / "reference")
+    rows = dpo.referenced_rows(groups, reference, stage)
     run = open_run(task, stage, parallel, pace)
-    pace.ready(useful(rows, task.batch, stage.seed))
-    fit(learner, rows, lambda batch: dpo.pair_loss(policy, batch, stage), pairs, stage, run)
+    pace.ready(useful(groups, task.batch, stage.seed))
+    fit(learner, rows, lambda batch: dpo.dpo(policy, batch, stage), dpo.count_pairs, stage, run)
 
 
 def train_rm(task: Task, pace: Pace) -> None:
@@ -94,7 +98,8 @@ def train_rm(task: Task, pace: Pace) -> None:
     learner = Learner(model, stage, parallel)
     run = open_run(task, stage, parallel, pace)
     pace.ready(useful(groups, task.batch, stage.seed))
-    fit(learner, groups, lambda batch: rm.ranking_loss(model, batch, stage), rm.count_pairs, stage, run, prepare=rm.with_margins)
+    rows = rm.ranked_rows(groups, range(len(groups)), stage)
+    fit(learner, rows, lambda batch: rm.ranking_loss(model, batch, stage), rm.count_pairs, stage, run)
 
 
 def train_grpo(task: Task, pace: Pace) -> None:
@@ -115,9 +120,9 @@ def train_grpo(task: Task, pace: Pace) -> None:
     drawn = [rollouts[index] for index in order(len(rollouts), stage.seed, 0)]
     steps = [drawn[first : first + task.batch] for first in range(0, len(drawn), task.batch)]
     pace.ready(useful([rollout.group for rollout in rollouts], task.batch, stage.seed))
-    models = rlvr.Models(policy, critic=None, reference=None)
+    models = rlvr.Models(policy, critic=None, kl_reference=None)
     for index, kept in enumerate(steps):
-        metrics = rlvr.learn(learner, models, Collected(kept=kept, seen=kept), stage, index)
+        metrics = rlvr.update(learner, models, StepRollouts(trained=kept, sampled=kept), stage, index)
         pace.step(metrics["loss"])
 
 
@@ -126,7 +131,8 @@ def to_rollout(row: Mapping[str, Any]) -> Rollout:
     uniform = -float(torch.log(torch.tensor(VOCABULARY)))
     completions = [Completion(tokens, [True] * len(tokens), [uniform] * len(tokens)) for tokens in row["completions"]]
     problem = Problem("", (), row["prompt"], None, ())
-    return Rollout(problem, Group(row["prompt"], tuple(completions)), (), (), tuple(row["advantages"]), tuple(row["advantages"]))
+    advantages, grades = tuple(row["advantages"]), (Grades(None),) * len(completions)
+    return Rollout(problem, Group(row["prompt"], tuple(completions)), ("",) * len(completions), grades, advantages, advantages)
 
 
 STAGES: dict[str, Callable[[Task, Pace], None]] = {"sft": train_sft, "dpo": train_dpo, "rm": train_rm, "grpo": train_grpo}

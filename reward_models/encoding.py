@@ -12,9 +12,6 @@ from tulu.types import Completion, Group, Message
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-SLOT = "slot"
-"""Name of the number that says which answer of a chunk a completion is."""
-
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -70,11 +67,11 @@ def encode_whole(tokenizer: "PreTrainedTokenizerBase", items: Sequence[Item], li
 
 
 def to_groups(encoded: Sequence[Sequence[EncodedAnswer]], trained: bool) -> list[Group]:
-    """A group per item, its answers sharing their longest common beginning; answers are numbered through by `SLOT`.
+    """A group per item, whose answers share their longest common beginning.
 
     Trained marks the answers' tokens; else nothing is marked, for scores read at the last token.
     """
-    groups, slot = [], 0
+    groups = []
     for answers in encoded:
         shared = _common([answer.tokens for answer in answers])
         if trained:
@@ -83,8 +80,7 @@ def to_groups(encoded: Sequence[Sequence[EncodedAnswer]], trained: bool) -> list
         for answer in answers:
             own = answer.tokens[shared:]
             marks = [trained and shared + index >= answer.answer for index in range(len(own))]
-            completions.append(Completion(own, marks, values={SLOT: float(slot)}))
-            slot += 1
+            completions.append(Completion(own, marks))
         groups.append(Group(answers[0].tokens[:shared], tuple(completions)))
     return groups
 

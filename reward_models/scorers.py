@@ -15,7 +15,7 @@ from tulu.data.chat import template_hash
 from tulu.errors import RecipeError
 from tulu.model.batch import Batch, pack, sum_by_owner
 from tulu.model.policy import Policy
-from tulu.reward_models.encoding import SLOT, EncodedAnswer, Limits, encode_items, encode_whole, to_groups, trimmed
+from tulu.reward_models.encoding import EncodedAnswer, Limits, encode_items, encode_whole, to_groups, trimmed
 from tulu.reward_models.items import Item
 from tulu.reward_models.model import RewardModel
 
@@ -124,13 +124,12 @@ def score_packed(
     Equal answers of an item are read once: rounding depends on the place in a row, and they have to tie.
     """
     different = [{(*answer.tokens, answer.answer): answer for answer in answers} for answers in encoded]
-    scores = [float("nan")] * sum(len(answers) for answers in different)
+    scores = [[float("nan")] * len(answers) for answers in different]
     for batch in pack(to_groups([list(answers.values()) for answers in different], trained), row_tokens):
         values = score(batch).float().tolist()
-        for slot, value in zip(batch.values[SLOT].tolist(), values, strict=True):
-            scores[int(slot)] = value
-    found = iter(scores)
-    named = [dict(zip(answers, found, strict=False)) for answers in different]
+        for (item, answer), value in zip(batch.index_C, values, strict=True):
+            scores[item][answer] = value
+    named = [dict(zip(answers, row, strict=True)) for answers, row in zip(different, scores, strict=True)]
     return [own[(*answer.tokens, answer.answer)] for own, answers in zip(named, encoded, strict=True) for answer in answers]
 
 

@@ -1,76 +1,84 @@
 """The reward-model stage: Bradley-Terry over the pairs of every prompt, from the SFT model."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy
 import torch
 from torch import Tensor
 
-from tulu.config.load import Job, section_of
+from tulu.config.load import Job
 from tulu.config.schema import Rm
-from tulu.data.chat import template_hash
-from tulu.data.datasets import order, pair_groups
+from tulu.data.datasets import pair_groups
+from tulu.data.mixing import order
 from tulu.losses import Loss, bradley_terry_loss
 from tulu.model.batch import Batch
-from tulu.model.parallel import Parallel
-from tulu.model.policy import load_tokenizer
 from tulu.reward_models.model import RewardModel
-from tulu.train.run import Run
-from tulu.train.step import Learner, fit, rows_of
+from tulu.train.fit import TrainingRows, fit, pack_whole
+from tulu.train.open import open_stage
+from tulu.train.optimizer import Learner
 from tulu.types import Group
+
+CHUNK = 512
+"""Held-out groups that are packed at a time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankedBatch(Batch):
+    """A row of prompts whose completions stand best first."""
+
+    margin_C: Tensor
+    """How much better a prompt's first completion is than its second, where the data says so; 0 elsewhere."""
 
 
 def run(job: Job) -> Path:
     """Train, report the accuracy on held-out pairs, and return the folder of the model."""
-    stage: Rm = section_of(job.recipe, "rm")
-    parallel = Parallel(stage)
-    run = Run(job, parallel)
-    if run.finished:
-        return run.path / "model"
+    opened = open_stage(job)
+    stage: Rm = opened.section
+    run = opened.run
+    if opened.finished:
+        return opened.model_folder
 
-    tokenizer = load_tokenizer(run.start, job.recipe.template)
-    groups = pair_groups(stage.data, tokenizer, stage.max_length, run.cache, drop_long=True, seed=stage.seed)
+    groups = pair_groups(stage.data, opened.tokenizer, stage.max_length, run.cache, drop_long=True, seed=stage.seed)
     groups.report.show()
-    held_out, rows = split(groups, stage)
-    reward_model = RewardModel.load(
-        run.start,
-        template=job.recipe.template,
-        lora=stage.lora,
-        gradient_checkpointing=stage.gradient_checkpointing,
-        trainable=True,
-        new_head=stage.seed,
-    )
-    run.pin(data=groups.digest, start=reward_model.digest(), template=template_hash(tokenizer))
-    learner = Learner(reward_model, stage, parallel)
+    held_out, training = split(len(groups), stage)
+    reward_model: RewardModel = opened.load(RewardModel, new_head=stage.seed)
+    learner = opened.begin(reward_model, data=groups.digest, start=reward_model.digest())
     run.resume()
 
-    fit(learner, rows, lambda batch: ranking_loss(reward_model, batch, stage), count_pairs, stage, run, prepare=with_margins)
+    rows = ranked_rows(groups, training, stage)
+    fit(learner, rows, lambda batch: ranking_loss(reward_model, batch, stage), count_pairs, stage, run)
     facts: dict[str, float] = {}
     if held_out:
-        pairs = sum(math.comb(len(group.completions), 2) for group in held_out)
-        facts = {"held_out_accuracy": accuracy(learner, held_out, stage), "held_out_pairs": pairs}
-    folder = run.finish(reward_model.save, rows=len(rows), **facts)
-    if held_out and parallel.is_main:
+        pairs = sum(math.comb(len(groups[place].completions), 2) for place in held_out)
+        facts = {"held_out_accuracy": accuracy(learner, groups, held_out, stage), "held_out_pairs": pairs}
+    folder = run.finish(reward_model.save, rows=rows.count, **facts)
+    if held_out and opened.parallel.is_main:
         print(f"held-out: {100 * facts['held_out_accuracy']:.1f} % of {facts['held_out_pairs']:,} pairs ranked right")
     return folder
 
 
-def split(groups: Sequence[Group], stage: Rm) -> tuple[list[Group], list[Group]]:
-    """(held-out, training) rows: a seeded share of the mix."""
-    shuffled = order(len(groups), stage.seed, 0)
-    kept = round(len(groups) * stage.held_out)
-    held_out = set(shuffled[:kept])
-    return [groups[i] for i in sorted(held_out)], [group for i, group in enumerate(groups) if i not in held_out]
+def split(rows: int, stage: Rm) -> tuple[list[int], numpy.ndarray]:
+    """(held-out, training) places of the mix, both ascending: the held-out ones are a seeded share."""
+    held_out = numpy.sort(order(rows, stage.seed, 0)[: round(rows * stage.held_out)])
+    return held_out.tolist(), numpy.setdiff1d(numpy.arange(rows), held_out, assume_unique=True)
 
 
-def with_margins(groups: list[Group]) -> list[Group]:
-    """Each group's margin where the batch can carry it."""
-    return [
-        replace(group, completions=tuple(replace(c, values={"margin": group.margin}) for c in group.completions))
-        for group in groups
-    ]
+def ranked_rows(groups: Sequence[Group], places: Sequence[int] | numpy.ndarray, stage: Rm) -> TrainingRows[RankedBatch]:
+    """The prompts at these places of a mix."""
+    return TrainingRows(
+        len(places),
+        lambda drawn: [groups[int(places[row])] for row in drawn],
+        lambda drawn: pack_ranked(drawn, stage),
+    )
+
+
+def pack_ranked(groups: Sequence[Group], stage: Rm) -> list[RankedBatch]:
+    """Packed rows of prompts with their margins."""
+    margins = [group.margin for group in groups]
+    return [RankedBatch(**vars(batch), margin_C=batch.of_groups(margins)) for batch in pack_whole(groups, stage)]
 
 
 def ranked_pairs(batch: Batch) -> tuple[list[int], list[int]]:
@@ -90,27 +98,35 @@ def count_pairs(batch: Batch) -> float:
     return float(len(ranked_pairs(batch)[0]))
 
 
-def ranking_loss(reward_model: RewardModel, batch: Batch, stage: Rm) -> Loss:
+def ranking_loss(reward_model: RewardModel, batch: RankedBatch, stage: Rm) -> Loss:
     """Bradley-Terry over every pair of every prompt, from one forward pass."""
     rewards_C = reward_model.score(batch)
     better, worse = ranked_pairs(batch)
-    return bradley_terry_loss(rewards_C[better], rewards_C[worse], batch.values["margin"][better], stage.centre)
+    return bradley_terry_loss(rewards_C[better], rewards_C[worse], batch.margin_C[better], stage.centre)
 
 
 @torch.no_grad()
-def accuracy(learner: Learner, groups: Sequence[Group], stage: Rm) -> float:
-    """Share of pairs whose better completion is scored strictly higher, over all processes."""
-    parallel, reward_model = learner.parallel, learner.model
-    batches = rows_of(parallel.share(list(groups)), stage)
-    spare = rows_of(groups[:1], stage)[0]
+def accuracy(learner: Learner, groups: Sequence[Group], places: Sequence[int], stage: Rm) -> float:
+    """Share of the pairs at these places whose better completion is scored strictly higher, over all processes."""
+    reward_model = learner.model
     right = total = 0.0
     reward_model.module.eval()
-    for index in range(parallel.largest(len(batches))):
-        own = index < len(batches)
-        batch = batches[index] if own else spare
-        rewards_C: Tensor = reward_model.runner(batch.to(parallel.device))
-        better, worse = ranked_pairs(batch)
-        right += own * float((rewards_C[better] > rewards_C[worse]).sum())
-        total += own * len(better)
+    for first in range(0, len(places), CHUNK):
+        chunk = [groups[place] for place in places[first : first + CHUNK]]
+        for rewards_C, batch in _rewards(learner, chunk, stage):
+            better, worse = ranked_pairs(batch)
+            right += float((rewards_C[better] > rewards_C[worse]).sum())
+            total += len(better)
     reward_model.module.train()
-    return parallel.total(right) / parallel.total(total)
+    return learner.parallel.total(right) / learner.parallel.total(total)
+
+
+def _rewards(learner: Learner, groups: Sequence[Group], stage: Rm) -> Iterator[tuple[Tensor, Batch]]:
+    """The (C,) rewards of this process's share of the groups, row by row; every process runs equally many forward passes."""
+    batches = pack_whole(learner.parallel.share(list(groups)), stage)
+    spare = pack_whole(groups[:1], stage)[0]
+    for index in range(learner.parallel.largest(len(batches))):
+        batch = batches[index] if index < len(batches) else spare
+        rewards_C: Tensor = learner.model.runner(batch.to(learner.parallel.device))
+        if index < len(batches):
+            yield rewards_C, batch

@@ -1,7 +1,6 @@
 """Random groups, the oracle for them (transformers, one sequence at a time), and one step's gradients."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,42 +12,34 @@ from tulu.config.schema import TrainStage
 from tulu.losses import Loss
 from tulu.model.batch import Batch
 from tulu.model.parallel import Parallel
-from tulu.train.step import Learner, Normaliser, Trainable, step
+from tulu.train.optimizer import Learner, Trainable
+from tulu.train.step import Normaliser, step
 from tulu.types import Completion, Group
 
 
-def make_group(seed: int, prompt: int, lengths: Sequence[int], trained: float = 0.8, **values: float) -> Group:
+def make_group(seed: int, prompt: int, lengths: Sequence[int], trained: float = 0.8) -> Group:
     """Random tokens; each is trained with the given probability, a completion's last one always."""
     generator = torch.Generator().manual_seed(seed)
 
     def tokens(n: int) -> list[int]:
-        found: list[int] = torch.randint(0, 256, (n,), generator=generator).tolist()
-        return found
+        random: list[int] = torch.randint(0, 256, (n,), generator=generator).tolist()
+        return random
 
     def completion(n: int) -> Completion:
         flags = (torch.rand(n, generator=generator) < trained).tolist()
-        return Completion(tokens(n), [*flags[:-1], True], values=values)
+        return Completion(tokens(n), [*flags[:-1], True])
 
     return Group(tokens(prompt), tuple(completion(n) for n in lengths), id=f"row:{seed}")
 
 
-def numbered(groups: Sequence[Group]) -> list[Group]:
-    """Each completion with its place among all as the value `at`, to find it again wherever it was packed."""
-    at = iter(range(sum(len(group.completions) for group in groups)))
-    return [
-        replace(group, completions=tuple(replace(c, values={**c.values, "at": float(next(at))}) for c in group.completions))
-        for group in groups
-    ]
-
-
 def in_order(batches: Sequence[Batch], per_token: Callable[[Batch], Tensor]) -> Tensor:
-    """Per-token numbers of packed rows of `numbered` groups, put back into the order of their completions."""
-    found: dict[int, Tensor] = {}
+    """Per-token numbers of packed rows, put back into the order of the groups and their completions."""
+    numbers: dict[tuple[int, int], Tensor] = {}
     for batch in batches:
         values_N = per_token(batch)
-        for completion, at in enumerate(batch.values["at"].tolist()):
-            found[int(at)] = values_N[batch.owner_N == completion]
-    return torch.cat([found[at] for at in sorted(found)])
+        for completion, place in enumerate(batch.index_C):
+            numbers[place] = values_N[batch.owner_N == completion]
+    return torch.cat([numbers[place] for place in sorted(numbers)])
 
 
 def plain_logps(model: nn.Module, groups: Sequence[Group], temperature: float = 1.0) -> Tensor:
@@ -105,7 +96,7 @@ def make_stage(kind: type[TrainStage] = TrainStage, **fields: Any) -> Any:
 
 
 def step_gradients(
-    model: Trainable, batches: Sequence[Batch], objective: Callable[[Batch], Loss], normaliser: Normaliser
+    model: Trainable, batches: Sequence[Any], objective: Callable[[Any], Loss], normaliser: Normaliser[Any]
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """What `train.step` hands the optimizer, at learning rate 0 so that the model can be asked again, and its metrics."""
     learner = Learner(model, make_stage(), Parallel(make_stage()))

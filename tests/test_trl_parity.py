@@ -14,15 +14,16 @@ from tests.samples import make_stage
 from tulu.config.schema import Dpo, Rm, Sft, Source, TrainStage
 from tulu.data.datasets import pair_groups, sft_groups
 from tulu.losses import Loss, sft_loss
-from tulu.model.batch import Batch
 from tulu.model.parallel import Parallel
 from tulu.model.policy import Policy
 from tulu.reward_models.model import RewardModel
-from tulu.reward_models.training import count_pairs, ranking_loss, with_margins
-from tulu.stages.dpo import pair_loss
-from tulu.train.reference import with_reference
-from tulu.train.step import Learner, Normaliser, Trainable, pairs, rows_of, step, tokens_trained
-from tulu.types import Group
+from tulu.reward_models.training import count_pairs as count_ranked_pairs
+from tulu.reward_models.training import pack_ranked, ranking_loss
+from tulu.stages.dpo import ReferencedPair, count_pairs, dpo, pack_pairs
+from tulu.train.fit import pack_whole
+from tulu.train.optimizer import Learner, Trainable
+from tulu.train.reference import reference_logps
+from tulu.train.step import Normaliser, count_tokens, step
 
 QUESTIONS = ["What is 2 + 2?", "Name a colour.", "Hi", "Say something long. " * 4, "Why?", "Spell cat", "Ünïcode?", "End"]
 GOOD = ["4", "Blue, like the sky on a clear day.", "Hello!", "No.", "Because it is so. " * 5, "c-a-t", "Jä, ünïcode 🙂", "."]
@@ -74,11 +75,14 @@ def source(tmp_path: Path) -> Callable[[Sequence[Mapping[str, Any]]], list[Sourc
 
 
 def ours_after_a_step(
-    model: Trainable, groups: list[Group], stage: TrainStage, objective: Callable[[Batch], Loss], normaliser: Normaliser
+    model: Trainable,
+    batches: Sequence[Any],
+    stage: TrainStage,
+    objective: Callable[[Any], Loss],
+    normaliser: Normaliser[Any],
 ) -> tuple[float, dict[str, Tensor]]:
     """(loss, weights after one step), through packed rows that split the batch unevenly."""
     learner = Learner(model, stage, Parallel(stage))
-    batches = rows_of(groups, stage)
     assert len({batch.n_completions for batch in batches}) > 1
     metrics = step(learner, batches, objective, normaliser)
     return metrics["loss"], weights(model.module.get_submodule("model"))
@@ -116,7 +120,9 @@ def test_sft(tiny_model: Callable[..., Path], tmp_path: Path, source: Callable[.
 
     trl_loss = trainer.train().training_loss
     stage = make_stage(Sft, **ADAM, row_tokens=200, micro_batch=3)
-    loss, after = ours_after_a_step(policy, groups, stage, lambda batch: sft_loss(policy.logps(batch)), tokens_trained)
+    loss, after = ours_after_a_step(
+        policy, pack_whole(groups, stage), stage, lambda batch: sft_loss(policy.logps(batch)), count_tokens
+    )
     assert_same(start, loss, after, trl_loss, weights(trainer.model))
 
 
@@ -146,8 +152,9 @@ def test_dpo(
     trl_loss = trainer.train().training_loss
     stage = make_stage(Dpo, **ADAM, row_tokens=400, micro_batch=3, loss=loss, beta=beta)
     frozen = Policy.load(reference, trainable=False)
-    groups = with_reference(groups, frozen, stage, Parallel(stage), tmp_path / "reference")
-    found, after = ours_after_a_step(policy, groups, stage, lambda batch: pair_loss(policy, batch, stage), pairs)
+    reference_values = reference_logps(groups, frozen, stage, Parallel(stage), tmp_path / "reference")
+    batches = pack_pairs([ReferencedPair(*pair) for pair in zip(groups, reference_values, strict=True)], stage)
+    found, after = ours_after_a_step(policy, batches, stage, lambda batch: dpo(policy, batch, stage), count_pairs)
     assert abs(found - 0.693147) > 0.01
     assert_same(start, found, after, trl_loss, weights(trainer.model))
 
@@ -177,6 +184,10 @@ def test_reward_model(
     trl_loss = trainer.train().training_loss
     stage = make_stage(Rm, **ADAM, row_tokens=400, micro_batch=3, centre=centre)
     found, after = ours_after_a_step(
-        reward_model, with_margins(groups), stage, lambda batch: ranking_loss(reward_model, batch, stage), count_pairs
+        reward_model,
+        pack_ranked(groups, stage),
+        stage,
+        lambda batch: ranking_loss(reward_model, batch, stage),
+        count_ranked_pairs,
     )
     assert_same(start, found, after, trl_loss, weights(trainer.model))

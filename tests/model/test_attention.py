@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 from tests.samples import make_group
 from tulu.model.attention import layout, segment_attention
-from tulu.model.batch import Batch, Segment, lay
+from tulu.model.batch import Batch, Segment, pack_row
 
-BATCH = lay([make_group(0, 5, [4, 7, 1]), make_group(1, 0, [6]), make_group(2, 8, [3])])
+BATCH = pack_row([make_group(0, 5, [4, 7, 1]), make_group(1, 0, [6]), make_group(2, 8, [3])])
 
 
 def visible(batch: Batch, window: int | None) -> Tensor:
@@ -56,7 +56,7 @@ def test_equals_dense_attention(window: int | None, key_heads: int) -> None:
 
 def test_a_completion_behind_its_prompt_is_one_segment() -> None:
     # 5 prompt tokens with completions of 4, 7 and 1: the first goes on where the prompt ends, the others look back at it.
-    assert layout(lay([make_group(0, 5, [4, 7, 1])])).segments == (
+    assert layout(pack_row([make_group(0, 5, [4, 7, 1])])).segments == (
         Segment(0, 9, 0, 0),
         Segment(9, 16, 0, 5),
         Segment(16, 17, 0, 5),
@@ -69,7 +69,7 @@ def test_every_token_is_a_query_once() -> None:
 
 
 def test_masks_are_made_once_for_all_layers_and_equal_segments() -> None:
-    shared = layout(lay([make_group(0, 5, [4, 7, 7])]))
+    shared = layout(pack_row([make_group(0, 5, [4, 7, 7])]))
     first, second, third = shared.segments
     assert shared.mask(first, None, torch.float32) is None, "plain causal attention needs no mask"
     assert shared.mask(second, None, torch.float32) is shared.mask(third, None, torch.float32)
@@ -78,13 +78,13 @@ def test_masks_are_made_once_for_all_layers_and_equal_segments() -> None:
 
 def test_a_window_counts_the_query_itself() -> None:
     # transformers: key is seen while query - key < window.
-    mask = layout(lay([make_group(0, 2, [1, 2])])).mask(Segment(3, 5, 0, 2), 2, torch.float32)
+    mask = layout(pack_row([make_group(0, 2, [1, 2])])).mask(Segment(3, 5, 0, 2), 2, torch.float32)
     assert mask is not None
     assert (mask == 0).tolist() == [[False, True, True, False], [False, False, True, True]]
 
 
 def test_the_layout_of_variable_length_attention() -> None:
-    keys, queries, cumulative_keys, longest_query, longest_keys = layout(lay([make_group(0, 2, [1, 2])])).varlen()
+    keys, queries, cumulative_keys, longest_query, longest_keys = layout(pack_row([make_group(0, 2, [1, 2])])).varlen()
     assert keys.tolist() == [0, 1, 2, 0, 1, 3, 4]
     assert queries.tolist() == [0, 3, 5]
     assert cumulative_keys.tolist() == [0, 3, 7]

@@ -1,19 +1,21 @@
 """Packed rows: where everything lies, and that packing neither loses nor repeats a token."""
 
 from collections import Counter
+from dataclasses import dataclass
 
 import pytest
 import torch
+from torch import Tensor
 
-from tests.samples import make_group, numbered
-from tulu.model.batch import Segment, lay, mean_by_owner, pack, padded_rows, sum_by_owner
+from tests.samples import make_group
+from tulu.model.batch import Batch, Segment, mean_by_owner, pack, pack_row, padded_rows, sum_by_owner
 from tulu.types import Completion, Group
 
 PAIR = Group([5, 6, 7], (Completion([8, 9], [True, True]), Completion([10, 11, 12], [False, True, True])))
 
 
 def test_a_pair_on_paper() -> None:
-    batch = lay([PAIR])
+    batch = pack_row([PAIR])
     # prompt 5 6 7 | 8 9 | 10 11 12: the second completion's positions restart behind the prompt.
     assert batch.tokens_T.tolist() == [5, 6, 7, 8, 9, 10, 11, 12]
     assert batch.positions_T.tolist() == [0, 1, 2, 3, 4, 3, 4, 5]
@@ -27,20 +29,20 @@ def test_a_pair_on_paper() -> None:
 
 
 def test_a_second_group_starts_anew() -> None:
-    batch = lay([PAIR, Group([1], (Completion([2], [True]),))])
+    batch = pack_row([PAIR, Group([1], (Completion([2], [True]),))])
     assert batch.completions[2] == Segment(9, 10, 8, 9)
     assert batch.positions_T.tolist()[8:] == [0, 1]
     assert (batch.read_N[-1].item(), batch.target_N[-1].item(), batch.owner_N[-1].item()) == (8, 2, 2)
 
 
 def test_without_a_prompt_nothing_predicts_the_first_token() -> None:
-    batch = lay([PAIR, Group([], (Completion([1, 2, 3], [True, True, True]),))])
+    batch = pack_row([PAIR, Group([], (Completion([1, 2, 3], [True, True, True]),))])
     assert batch.target_N.tolist()[4:] == [2, 3]
     assert batch.read_N.tolist()[4:] == [8, 9]
 
 
 def test_an_untrained_completion_keeps_its_place() -> None:
-    batch = lay([Group([1, 2], (Completion([3], [False]), Completion([4], [True])))])
+    batch = pack_row([Group([1, 2], (Completion([3], [False]), Completion([4], [True])))])
     assert batch.n_completions == 2
     assert batch.lengths_C.tolist() == [0.0, 1.0]
     logps_N = torch.tensor([-2.0])
@@ -50,29 +52,53 @@ def test_an_untrained_completion_keeps_its_place() -> None:
 @pytest.mark.parametrize(("trained", "mean"), [([True] * 3, -2.0), ([True, True, False], -1.5), ([False] * 3, 0.0)])
 def test_mean_log_probs_of_losses_md_2(trained: list[bool], mean: float) -> None:
     # losses.md §2: per-token -1, -2, -3; the mean is over trained tokens and 0, never NaN, where there are none.
-    batch = lay([Group([0], (Completion([1, 2, 3], trained),))])
+    batch = pack_row([Group([0], (Completion([1, 2, 3], trained),))])
     logps_N = torch.tensor([-1.0, -2.0, -3.0])[torch.tensor(trained)]
     assert mean_by_owner(logps_N, batch.owner_N, 1).item() == mean
     assert sum_by_owner(logps_N, batch.owner_N, 1).item() == pytest.approx(mean * sum(trained))
 
 
-def test_values_travel_with_what_they_belong_to() -> None:
-    first = Completion([3, 4], [False, True], values={"advantage": 1.5}, token_values={"sampler": [-0.1, -0.2]})
-    second = Completion([5], [True], values={"advantage": -1.0}, token_values={"sampler": [-0.3]})
-    batch = lay([Group([1, 2], (first, second))])
-    assert batch.values["advantage"].tolist() == [1.5, -1.0]
-    assert batch.token_values["sampler"].tolist() == pytest.approx([-0.2, -0.3])
+def test_numbers_of_groups_completions_and_tokens_reach_what_they_belong_to() -> None:
+    first, second = Completion([3, 4], [False, True]), Completion([5], [True])
+    batch = pack_row([Group([], (Completion([6, 7], [True, True]),)), Group([1, 2], (first, second))])
+    assert batch.index_C == ((0, 0), (1, 0), (1, 1))
+    assert batch.of_groups([0.5, 0.25]).tolist() == [0.5, 0.25, 0.25]
+    assert batch.of_completions([[2.0], [1.5, -1.0]]).tolist() == [2.0, 1.5, -1.0]
+    # Without a prompt the first token, 6, is not predicted; of the second group 3 is not trained.
+    assert batch.of_tokens([[[-9.0, -7.0]], [[-0.5, -0.25], [-0.125]]]).tolist() == [-7.0, -0.25, -0.125]
+    with pytest.raises(IndexError):
+        batch.of_completions([[2.0], [1.5]])
 
 
-@pytest.mark.parametrize("kind", ["values", "token_values"])
-def test_numbers_that_only_some_completions_carry_are_an_error(kind: str) -> None:
-    number = {"x": 1.0} if kind == "values" else {"x": [1.0]}
-    carrying = Completion([3], [True], **{kind: number})  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="'x'"):
-        lay([Group([1], (carrying, Completion([4], [True])))])
+@dataclass(frozen=True, kw_only=True)
+class ScoredBatch(Batch):
+    """A batch with a number per completion and per token, as a stage would declare it."""
+
+    score_C: Tensor
+    bonus_N: Tensor | None = None
 
 
-GROUPS = numbered([make_group(seed, 3 + seed % 7, [4 + seed % 9, 11, 2][: 1 + seed % 3]) for seed in range(40)])
+def test_a_stage_declares_what_it_needs_of_a_batch() -> None:
+    row = pack_row([PAIR])
+    batch = ScoredBatch(**vars(row), score_C=row.of_completions([[1.0, 2.0]])).to(torch.device("cpu"))
+    assert isinstance(batch, ScoredBatch)
+    assert batch.score_C.tolist() == [1.0, 2.0]
+    assert batch.bonus_N is None
+    with pytest.raises(TypeError, match="score_C"):
+        ScoredBatch(**vars(row))
+    with pytest.raises(ValueError, match=r"ScoredBatch\.score_C has 3 entries where 2 are needed"):
+        ScoredBatch(**vars(row), score_C=torch.zeros(3))
+    with pytest.raises(ValueError, match=r"ScoredBatch\.bonus_N has 2 entries where 4 are needed"):
+        ScoredBatch(**vars(row), score_C=torch.zeros(2), bonus_N=torch.zeros(2))
+
+
+def test_a_batch_moves_to_a_device_whole() -> None:
+    row = pack_row([PAIR])
+    batch = ScoredBatch(**vars(row), score_C=torch.zeros(2), bonus_N=torch.zeros(4)).to(torch.device("meta"))
+    assert {value.device.type for value in vars(batch).values() if isinstance(value, Tensor)} == {"meta"}
+
+
+GROUPS = [make_group(seed, 3 + seed % 7, [4 + seed % 9, 11, 2][: 1 + seed % 3]) for seed in range(40)]
 
 
 @pytest.mark.parametrize("row_tokens", [10, 40, 100, 10_000])
@@ -80,8 +106,8 @@ GROUPS = numbered([make_group(seed, 3 + seed % 7, [4 + seed % 9, 11, 2][: 1 + se
 @pytest.mark.parametrize("split", [True, False])
 def test_every_completion_is_packed_once_within_the_budget(row_tokens: int, most: int | None, split: bool) -> None:
     batches = pack(GROUPS, row_tokens, most, split=split)
-    places = Counter(at for batch in batches for at in batch.values["at"].tolist())
-    assert places == Counter(float(at) for at in range(sum(len(group.completions) for group in GROUPS)))
+    places = Counter(place for batch in batches for place in batch.index_C)
+    assert places == Counter((g, c) for g, group in enumerate(GROUPS) for c in range(len(group.completions)))
     assert sum(batch.n_trained for batch in batches) == sum(c.n_trained for group in GROUPS for c in group.completions)
     for batch in batches:
         prompts = len({segment.prefix_start for segment in batch.completions})
@@ -113,7 +139,7 @@ def test_best_fit_fills_rows() -> None:
 
 
 def test_padded_rows_read_the_same_tokens() -> None:
-    batch = lay([PAIR, Group([1], (Completion([2], [True]),))])
+    batch = pack_row([PAIR, Group([1], (Completion([2], [True]),))])
     rows = padded_rows(batch)
     assert rows.tokens_CL.tolist() == [[5, 6, 7, 8, 9, 0], [5, 6, 7, 10, 11, 12], [1, 2, 0, 0, 0, 0]]
     assert rows.mask_CL.sum(1).tolist() == [5, 6, 2]

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from tests.samples import gradients, largest_difference, make_group, stay_in_float64
 from tulu.model.attention import layout
-from tulu.model.batch import Batch, lay
+from tulu.model.batch import Batch, pack_row
 from tulu.model.last_layer import ReadOnlyLastLayer
 from tulu.model.policy import Policy
 
@@ -19,7 +19,7 @@ FAMILIES = ["olmo2", "olmo3", "olmoe", "qwen3", "llama"]
 
 def prompts_and_answers() -> Batch:
     """Two prompts of 20 tokens that nobody reads but at their last one."""
-    return lay([make_group(1, 20, [7, 5]), make_group(2, 20, [9])])
+    return pack_row([make_group(1, 20, [7, 5]), make_group(2, 20, [9])])
 
 
 def rows_seen(module: torch.nn.Module) -> list[int]:
@@ -83,9 +83,9 @@ def test_a_plain_forward_pass_of_the_same_model_is_whole(tiny_model: Callable[..
 def test_a_row_that_is_read_throughout_or_not_at_all_is_whole(tiny_model: Callable[..., Path]) -> None:
     policy = Policy.load(tiny_model("olmo2"))
     seen = rows_seen(last_layer(policy).mlp)
-    whole = lay([make_group(3, 0, [40], trained=1.0)])
+    whole = pack_row([make_group(3, 0, [40], trained=1.0)])
     policy.logps(whole)
-    unread = lay([make_group(4, 12, [1, 1])])
+    unread = pack_row([make_group(4, 12, [1, 1])])
     policy.module.trunk._packed(unread, unread.read_N[:0])
     assert seen == [40, 14]
 

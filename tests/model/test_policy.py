@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from tests.samples import gradients, in_order, largest_difference, make_group, numbered, plain_logps, stay_in_float64
+from tests.samples import gradients, in_order, largest_difference, make_group, plain_logps, stay_in_float64
 from tulu.config.schema import Lora
 from tulu.errors import CheckpointError, RecipeError
-from tulu.model.batch import lay, pack
+from tulu.model.batch import pack, pack_row
 from tulu.model.policy import Policy
 from tulu.types import Group
 
 SHARING = ["olmo2", "olmo3", "olmoe", "qwen3", "llama"]
 """Families whose completions share their prompt. Olmo 3's window of 6 is smaller than every sequence below."""
 FAMILIES = [*SHARING, "olmo_hybrid"]
-GROUPS = numbered([make_group(0, 9, [7, 12]), make_group(1, 14, [5]), make_group(2, 3, [8, 1, 20]), make_group(3, 0, [17])])
+GROUPS = [make_group(0, 9, [7, 12]), make_group(1, 14, [5]), make_group(2, 3, [8, 1, 20]), make_group(3, 0, [17])]
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_gradients_equal_those_of_plain_forward_passes(
 def test_temperature_and_entropy(temperature: float, policy: Callable[..., Policy], tiny_model: Callable[..., Path]) -> None:
     ours, plain = policy("olmo2"), oracle(tiny_model, "olmo2", torch.float32)
     group = make_group(5, 6, [9])
-    batch = lay([group])
+    batch = pack_row([group])
     logps_N, entropy_N = ours.logps_and_entropy(batch, temperature)
     assert (logps_N - plain_logps(plain, [group], temperature)).abs().max() < 1e-5
     logits_TV = plain(input_ids=batch.tokens_T[None]).logits[0] / temperature
@@ -90,9 +90,7 @@ def test_temperature_and_entropy(temperature: float, policy: Callable[..., Polic
 
 def disturbed(group: Group) -> Group:
     """The same lengths and mask, every token another."""
-    completions = tuple(
-        type(c)([(token + 101) % 256 for token in c.tokens], c.trained, values=c.values) for c in group.completions
-    )
+    completions = tuple(type(c)([(token + 101) % 256 for token in c.tokens], c.trained) for c in group.completions)
     return Group([(token + 57) % 256 for token in group.prompt], completions, group.id)
 
 
@@ -100,11 +98,11 @@ def disturbed(group: Group) -> Group:
 @torch.no_grad()
 def test_no_document_sees_its_neighbours(family: str, policy: Callable[..., Policy]) -> None:
     ours = policy(family)
-    before_batch = lay(GROUPS)
+    before_batch = pack_row(GROUPS)
     before = ours.logps(before_batch)
     owners = torch.tensor([g for g, group in enumerate(GROUPS) for _ in group.completions])[before_batch.owner_N]
     for changed in range(len(GROUPS)):
-        after = ours.logps(lay([disturbed(group) if g == changed else group for g, group in enumerate(GROUPS)]))
+        after = ours.logps(pack_row([disturbed(group) if g == changed else group for g, group in enumerate(GROUPS)]))
         same = owners != changed
         assert_unmoved(family, after[same], before[same])
         assert (after[~same] - before[~same]).abs().max() > 0.1
@@ -115,12 +113,12 @@ def test_no_document_sees_its_neighbours(family: str, policy: Callable[..., Poli
 def test_no_completion_sees_its_siblings(family: str, policy: Callable[..., Policy]) -> None:
     ours = policy(family)
     group = make_group(7, 10, [6, 9, 4, 12])
-    batch = lay([group])
+    batch = pack_row([group])
     before = ours.logps(batch)
     for changed in range(4):
         completions = list(group.completions)
         completions[changed] = disturbed(group).completions[changed]
-        after = ours.logps(lay([Group(group.prompt, tuple(completions))]))
+        after = ours.logps(pack_row([Group(group.prompt, tuple(completions))]))
         assert_unmoved(family, after[batch.owner_N != changed], before[batch.owner_N != changed])
 
 
@@ -211,7 +209,7 @@ def lora_policy(folder: Path, **options: Any) -> Policy:
 
 def test_lora_starts_as_the_model_and_trains_adapters_alone(tiny_model: Callable[..., Path]) -> None:
     ours, plain = Policy.load(tiny_model("qwen3"), lora=LORA), Policy.load(tiny_model("qwen3"))
-    batch = lay(GROUPS)
+    batch = pack_row(GROUPS)
     assert torch.equal(ours.logps(batch), plain.logps(batch))
     trained = {name for name, parameter in ours.module.named_parameters() if parameter.requires_grad}
     assert trained
@@ -221,7 +219,7 @@ def test_lora_starts_as_the_model_and_trains_adapters_alone(tiny_model: Callable
 
 def test_merged_lora_weights_are_those_of_peft_and_load_in_transformers(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
     ours = lora_policy(tiny_model("qwen3"))
-    batch = lay(GROUPS)
+    batch = pack_row(GROUPS)
     logps = ours.logps(batch).detach()
     merged = {name: tensor.clone() for name, tensor in ours.weights()}
     ours.save(tmp_path / "merged")

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from tests.samples import make_group, numbered
+from tests.samples import make_group
 from tulu.model.attention import SEGMENTS
-from tulu.model.batch import lay
+from tulu.model.batch import pack_row
 from tulu.model.trunk import Trunk, disable_dropout
 
-GROUPS = numbered([make_group(0, 6, [5, 9]), make_group(1, 4, [3])])
+GROUPS = [make_group(0, 6, [5, 9]), make_group(1, 4, [3])]
 
 
 def load(folder: Path) -> PreTrainedModel:
@@ -26,10 +26,10 @@ def load(folder: Path) -> PreTrainedModel:
 def test_it_reads_what_the_head_needs(tiny_model: Callable[..., Path]) -> None:
     model = load(tiny_model("qwen3"))
     trunk = Trunk(model)
-    padded = {read: trunk(lay(GROUPS), read) for read in ("trained", "last")}
+    padded = {read: trunk(pack_row(GROUPS), read) for read in ("trained", "last")}
     trunk.adopt_segments()
     assert trunk.shares_prefix
-    batch = lay(GROUPS)
+    batch = pack_row(GROUPS)
     assert trunk(batch).shape == (batch.n_trained, 32)
     assert trunk(batch, "last").shape == (3, 32)
     for read, expected in padded.items():
@@ -41,7 +41,7 @@ def test_the_last_hidden_state_is_that_of_the_sequence_alone(tiny_model: Callabl
     model = load(tiny_model("olmo3"))
     trunk = Trunk(model)
     trunk.adopt_segments()
-    found = trunk(lay(GROUPS), "last")
+    found = trunk(pack_row(GROUPS), "last")
     plain = load(tiny_model("olmo3")).base_model
     for group in GROUPS[:1]:
         for index, completion in enumerate(group.completions):
@@ -86,7 +86,7 @@ def test_a_model_whose_forward_refuses_the_layout_is_found_out(
         trunk.adopt_segments()
     assert not trunk.shares_prefix
     assert "TypeError" in caplog.text
-    assert trunk(lay(GROUPS)).shape[1] == 32
+    assert trunk(pack_row(GROUPS)).shape[1] == 32
 
 
 def test_the_probe_leaves_no_trace(tiny_model: Callable[..., Path]) -> None:

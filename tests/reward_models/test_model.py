@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from tests.samples import gradients, largest_difference, make_group, numbered, stay_in_float64
+from tests.samples import gradients, largest_difference, make_group, stay_in_float64
 from tulu.config.schema import Lora
 from tulu.errors import RecipeError
-from tulu.model.batch import lay, pack
+from tulu.model.batch import pack, pack_row
 from tulu.reward_models.model import RewardModel
 from tulu.types import Completion, Group
 
-GROUPS = numbered([make_group(0, 9, [7, 12]), make_group(1, 14, [5, 6]), make_group(2, 3, [8, 1, 20]), make_group(3, 0, [17, 9])])
+GROUPS = [make_group(0, 9, [7, 12]), make_group(1, 14, [5, 6]), make_group(2, 3, [8, 1, 20]), make_group(3, 0, [17, 9])]
 FAMILIES = ["olmo2", "olmo3", "qwen3", "llama", "olmoe"]
 """Families with a classification head, OLMoE's our own; Olmo 3's window of 6 is smaller than the sequences."""
 
@@ -30,10 +30,10 @@ def plain_scores(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[Tens
 
 def scores(model: RewardModel, groups: list[Group], row_tokens: int) -> Tensor:
     """(C,) in the order of the completions."""
-    found: dict[float, Tensor] = {}
+    scores: dict[tuple[int, int], Tensor] = {}
     for batch in pack(groups, row_tokens):
-        found |= dict(zip(batch.values["at"].tolist(), model.score(batch), strict=True))
-    return torch.stack([found[at] for at in sorted(found)])
+        scores |= dict(zip(batch.index_C, model.score(batch), strict=True))
+    return torch.stack([scores[place] for place in sorted(scores)])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -67,9 +67,9 @@ def test_gradients_equal_transformers(
 @torch.no_grad()
 def test_no_answer_sees_its_neighbours(tiny_reward_model: Callable[..., Path]) -> None:
     model = RewardModel.load(tiny_reward_model("qwen3"))
-    before = model.score(lay(GROUPS))
-    other = make_group(77, 9, [7, 12], at=0.0)
-    after = model.score(lay([other, *GROUPS[1:]]))
+    before = model.score(pack_row(GROUPS))
+    other = make_group(77, 9, [7, 12])
+    after = model.score(pack_row([other, *GROUPS[1:]]))
     assert torch.equal(after[2:], before[2:])
     assert not torch.equal(after[:2], before[:2])
 
@@ -100,7 +100,7 @@ def test_a_saved_model_loads_everywhere(tiny_model: Callable[..., Path], tmp_pat
     assert plain.config.pad_token_id == ours.tokenizer.pad_token_id
     again = RewardModel.load(tmp_path / "saved")
     assert again.digest() == ours.digest()
-    assert torch.equal(again.score(lay(GROUPS)), ours.score(lay(GROUPS)))
+    assert torch.equal(again.score(pack_row(GROUPS)), ours.score(pack_row(GROUPS)))
 
 
 @torch.no_grad()
@@ -118,7 +118,7 @@ def test_a_pad_that_ends_turns_is_replaced_before_training(pad: str, tiny_model:
     ours.save(tmp_path / "saved")
     eos = tokenizer.eos_token_id
     groups = [Group([7, 8, 9], (Completion([10, 11, eos], [True] * 3), Completion([12, eos], [True] * 2)))]
-    trained = ours.score(lay(groups))
+    trained = ours.score(pack_row(groups))
     plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved")
     saved = AutoTokenizer.from_pretrained(tmp_path / "saved")
     assert saved.pad_token_id == plain.config.pad_token_id
@@ -139,7 +139,7 @@ def test_lora_trains_adapters_and_head_and_is_saved_merged(tiny_model: Callable[
             parameter.data.fill_(0.02)
     ours.save(tmp_path / "saved")
     again = RewardModel.load(tmp_path / "saved")
-    assert (again.score(lay(GROUPS)) - ours.score(lay(GROUPS))).abs().max() < 1e-5
+    assert (again.score(pack_row(GROUPS)) - ours.score(pack_row(GROUPS))).abs().max() < 1e-5
 
 
 def test_a_head_in_bfloat16_still_tells_close_answers_apart(tiny_reward_model: Callable[..., Path]) -> None:

@@ -15,29 +15,29 @@ from transformers import AutoModelForSequenceClassification
 from tests.samples import make_group, make_stage
 from tulu.config.load import Job
 from tulu.config.schema import Recipe, Rm
-from tulu.model.batch import lay, pack
+from tulu.model.batch import pack_row
 from tulu.model.parallel import Parallel
 from tulu.reward_models import training
 from tulu.reward_models.model import RewardModel
-from tulu.reward_models.training import accuracy, count_pairs, ranked_pairs, ranking_loss, split, with_margins
-from tulu.train.step import Learner
+from tulu.reward_models.training import accuracy, count_pairs, pack_ranked, ranked_pairs, ranking_loss, split
+from tulu.train.optimizer import Learner
 
 
 def test_every_pair_of_every_prompt() -> None:
-    batch = lay([make_group(0, 4, [3, 5]), make_group(1, 4, [2, 3, 4]), make_group(2, 4, [6])])
+    batch = pack_row([make_group(0, 4, [3, 5]), make_group(1, 4, [2, 3, 4]), make_group(2, 4, [6])])
     assert ranked_pairs(batch) == ([0, 2, 2, 3], [1, 3, 4, 4])
     assert count_pairs(batch) == 4.0
 
 
 @pytest.mark.parametrize("lengths", [[3], [3, 4], [3, 4, 5], [2, 3, 4, 5]])
 def test_a_list_of_k_has_k_over_two_pairs(lengths: list[int]) -> None:
-    batch = lay([make_group(seed, 0 if seed == 1 else 3, lengths) for seed in (0, 2, 3)])
+    batch = pack_row([make_group(seed, 0 if seed == 1 else 3, lengths) for seed in (0, 2, 3)])
     assert count_pairs(batch) == 3 * math.comb(len(lengths), 2)
 
 
 def test_answers_without_a_shared_prompt_are_still_pairs() -> None:
     """Chosen and rejected may differ from their first token on; the prompt is then empty."""
-    batch = lay([make_group(0, 0, [3, 5]), make_group(1, 0, [2, 4]), make_group(2, 3, [2, 4])])
+    batch = pack_row([make_group(0, 0, [3, 5]), make_group(1, 0, [2, 4]), make_group(2, 3, [2, 4])])
     assert ranked_pairs(batch) == ([0, 2, 4], [1, 3, 5])
 
 
@@ -52,26 +52,29 @@ def test_the_loss_of_ranked_lists_by_hand(tiny_reward_model: Callable[..., Path]
         for better, worse in combinations(rewards, 2):
             expected.append(math.log1p(math.exp(worse - better + group.margin)) + 0.01 * (better + worse) ** 2)
             right += better > worse
-    loss, metrics = ranking_loss(model, lay(with_margins(groups)), make_stage(Rm, centre=0.01))
+    stage = make_stage(Rm, centre=0.01, micro_batch=4)
+    [batch] = pack_ranked(groups, stage)
+    loss, metrics = ranking_loss(model, batch, stage)
     assert loss.item() == pytest.approx(sum(expected), abs=1e-4)
     assert (metrics["accuracy"][0].item(), metrics["accuracy"][1].item()) == (right, len(expected))
 
 
 @pytest.mark.parametrize("row_tokens", [10, 25, 1000])
 def test_a_list_is_never_split_over_rows(row_tokens: int) -> None:
-    groups = with_margins([make_group(seed, 5, [4, 9, 6]) for seed in range(5)])
-    assert sum(count_pairs(batch) for batch in pack(groups, row_tokens, 3, split=False)) == 15.0
+    groups = [make_group(seed, 5, [4, 9, 6]) for seed in range(5)]
+    assert sum(count_pairs(batch) for batch in pack_ranked(groups, make_stage(Rm, row_tokens=row_tokens))) == 15.0
 
 
 def test_held_out_pairs_are_a_seeded_share_and_none_is_trained() -> None:
-    groups = [make_group(seed, 1, [1, 1]) for seed in range(50)]
-    held_out, rows = split(groups, make_stage(Rm, held_out=0.2))
+    held_out, training = split(50, make_stage(Rm, held_out=0.2))
     assert len(held_out) == 10
-    assert {group.id for group in held_out} | {group.id for group in rows} == {group.id for group in groups}
-    assert not {group.id for group in held_out} & {group.id for group in rows}
-    assert split(groups, make_stage(Rm, held_out=0.2))[0] == held_out
-    assert split(groups, make_stage(Rm, held_out=0.2, seed=9))[0] != held_out
-    assert split(groups, make_stage(Rm)) == ([], groups)
+    assert sorted([*held_out, *training]) == list(range(50))
+    assert held_out == sorted(held_out)
+    assert training.tolist() == sorted(training)
+    assert split(50, make_stage(Rm, held_out=0.2))[0] == held_out
+    assert split(50, make_stage(Rm, held_out=0.2, seed=9))[0] != held_out
+    nothing, everything = split(50, make_stage(Rm))
+    assert (nothing, everything.tolist()) == ([], list(range(50)))
 
 
 def test_accuracy_is_that_of_scores_one_row_at_a_time(tiny_reward_model: Callable[..., Path]) -> None:
@@ -79,8 +82,8 @@ def test_accuracy_is_that_of_scores_one_row_at_a_time(tiny_reward_model: Callabl
     stage = make_stage(Rm, row_tokens=40)
     groups = [make_group(seed, 5, [4, 6]) for seed in range(30)]
     with torch.no_grad():
-        alone = [model.score(lay([group])).tolist() for group in groups]
-    found = accuracy(Learner(model, stage, Parallel(stage)), groups, stage)
+        alone = [model.score(pack_row([group])).tolist() for group in groups]
+    found = accuracy(Learner(model, stage, Parallel(stage)), groups, range(30), stage)
     assert found == pytest.approx(sum(better > worse for better, worse in alone) / 30)
     assert 0 < found < 1
     assert model.module.training

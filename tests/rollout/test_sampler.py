@@ -1,4 +1,4 @@
-"""From problems to judged rollouts: order, rewards, refilling, and verdicts that are no one's fault but ours."""
+"""From problems to graded rollouts: order, rewards, refilling, and verdicts that fail through no fault of the policy."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,8 +11,9 @@ from tulu.config.schema import Rlvr
 from tulu.data.datasets import order
 from tulu.errors import TuluError
 from tulu.model.parallel import Parallel
+from tulu.rollout.batches import pack_rollouts
 from tulu.rollout.records import record, summary
-from tulu.rollout.sampler import MOST_ROUNDS, Rollout, Said, Sampler, check_faults, reward
+from tulu.rollout.sampler import MAX_ROUNDS, Rollout, Sampler
 from tulu.types import Completion, Finish, Group, Problem, SamplingParams, Verdict
 
 SCORES = {
@@ -23,7 +24,7 @@ SCORES = {
     # Right, and too long for the reward model.
     ord("g"): Verdict(1.0),
 }
-"""What the verifier says of a completion by its first token: right, wrong, could not judge (twice)."""
+"""The verdict on a completion by its first token: right, wrong, and two that failed."""
 
 
 @dataclass
@@ -100,7 +101,7 @@ def test_problems_come_in_the_shuffled_order_of_each_epoch() -> None:
     for _ in range(4):
         collected = made.collect(drawn)
         drawn = collected.drawn
-        found += ids(collected.kept)
+        found += ids(collected.trained)
     assert drawn == 16
     assert found == expected[:16]
 
@@ -110,7 +111,7 @@ def test_what_is_drawn_and_sampled_is_a_function_of_how_much_was_drawn() -> None
     unbroken, first = sampler(lambda problem, _: "rw", stage())
     resumed, second = sampler(lambda problem, _: "rw", stage())
     unbroken.collect(0)
-    assert ids(unbroken.collect(4).seen) == ids(resumed.collect(4).seen)
+    assert ids(unbroken.collect(4).sampled) == ids(resumed.collect(4).sampled)
     assert first.calls[1] == second.calls[0]
     assert first.calls[0][1].seed != first.calls[1][1].seed
     other, third = sampler(lambda problem, _: "rw", stage(seed=stage().seed + 1))
@@ -120,12 +121,12 @@ def test_what_is_drawn_and_sampled_is_a_function_of_how_much_was_drawn() -> None
 
 def test_advantages_of_a_group_are_worked_on_paper() -> None:
     made, _ = sampler(lambda problem, _: "rwww", stage(samples=4, batch=16, advantage="centred"))
-    (first, *_) = made.collect(0).kept
+    (first, *_) = made.collect(0).trained
     assert first.rewards == (1.0, 0.0, 0.0, 0.0)
     assert first.advantages == pytest.approx((0.75, -0.25, -0.25, -0.25))
-    group = first.trained(mask_truncated=False)
-    assert [completion.values["advantage"] for completion in group.completions] == pytest.approx(first.advantages)
-    assert group.completions[0].token_values == {"sampler": [-1.0, -2.0]}
+    [batch] = pack_rollouts([first.to_train(mask_truncated=False)], stage(micro_batch=4))
+    assert batch.advantage_C.tolist() == pytest.approx(first.advantages)
+    assert batch.sampler_logps_N.tolist() == [-1.0, -2.0] * 4
 
 
 def test_groups_without_signal_are_replaced_until_the_step_is_full() -> None:
@@ -133,8 +134,8 @@ def test_groups_without_signal_are_replaced_until_the_step_is_full() -> None:
     made, engine = sampler(lambda problem, _: "rr" if problem.id in flat else "rw", stage(refill=True))
     collected = made.collect(0)
     drawn = [f"p{i}" for i in order(10, 0, 0)]
-    assert ids(collected.kept) == [name for name in drawn if name not in flat][:4]
-    assert ids(collected.seen) == drawn[:6]
+    assert ids(collected.trained) == [name for name in drawn if name not in flat][:4]
+    assert ids(collected.sampled) == drawn[:6]
     assert (collected.drawn, collected.rounds) == (6, 2)
     assert [len(asked) for asked, _ in engine.calls] == [4, 2]
     assert engine.calls[0][1].seed != engine.calls[1][1].seed
@@ -143,58 +144,34 @@ def test_groups_without_signal_are_replaced_until_the_step_is_full() -> None:
 def test_without_refill_groups_without_signal_are_kept() -> None:
     made, engine = sampler(lambda problem, _: "rr", stage(refill=False))
     collected = made.collect(0)
-    assert (len(collected.kept), collected.rounds, len(engine.calls)) == (4, 1, 1)
-    assert {advantage for rollout in collected.kept for advantage in rollout.advantages} == {0.0}
+    assert (len(collected.trained), collected.rounds, len(engine.calls)) == (4, 1, 1)
+    assert {advantage for rollout in collected.trained for advantage in rollout.advantages} == {0.0}
 
 
 def test_refilling_ends_when_nothing_can_be_learned(caplog: pytest.LogCaptureFixture) -> None:
     made, engine = sampler(lambda problem, _: "ww", stage(refill=True))
     collected = made.collect(0)
-    assert (collected.kept, collected.rounds, len(engine.calls)) == ([], MOST_ROUNDS, MOST_ROUNDS)
-    assert collected.drawn == 4 * MOST_ROUNDS
+    assert (collected.trained, collected.rounds, len(engine.calls)) == ([], MAX_ROUNDS, MAX_ROUNDS)
+    assert collected.drawn == 4 * MAX_ROUNDS
     assert "no group teaches anything" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("verdict", "letter", "fields", "expected"),
-    [
-        (Verdict(1.0), "r", {}, 1.0),
-        (Verdict(0.5), "r", {"reward_scale": 10.0}, 5.0),
-        # A right answer that did not stop gets the recipe's own score, unscaled; without one, the verifier's.
-        (Verdict(1.0), "R", {"reward_scale": 10.0, "no_stop_score": -2.0}, -2.0),
-        (Verdict(1.0), "R", {"reward_scale": 10.0, "no_stop_score": 0.0}, 0.0),
-        (Verdict(1.0), "R", {"reward_scale": 10.0, "no_stop_score": None}, 10.0),
-        (Verdict(1.0), "r", {"no_stop_score": -2.0}, 1.0),
-        (Verdict(None, "timeout"), "R", {"no_stop_score": -2.0}, -2.0),
-        (Verdict(None, "timeout"), "r", {"no_stop_score": -2.0}, math.nan),
-    ],
-)
-def test_reward(verdict: Verdict, letter: str, fields: dict[str, Any], expected: float) -> None:
-    assert reward(Said(verdict), answer(letter), stage(**fields)) == pytest.approx(expected, nan_ok=True)
 
 
 def test_what_could_not_be_judged_is_masked_and_counts_for_nothing() -> None:
     made, _ = sampler(lambda problem, _: "r?w!", stage(samples=4, batch=16, advantage="centred"))
-    rollout = made.collect(0).kept[0]
+    rollout = made.collect(0).trained[0]
     assert rollout.rewards == pytest.approx((1.0, math.nan, 0.0, math.nan), nan_ok=True)
     # The mean is taken over the two that were judged.
     assert rollout.advantages == pytest.approx((0.5, math.nan, -0.5, math.nan), nan_ok=True)
-    trained = rollout.trained(mask_truncated=False).completions
-    assert [completion.tokens[0] for completion in trained] == [ord("r"), ord("w")]
+    part = rollout.to_train(mask_truncated=False)
+    assert [completion.tokens[0] for completion in part.group.completions] == [ord("r"), ord("w")]
+    assert (part.rewards, part.advantages) == ((1.0, 0.0), (0.5, -0.5))
 
 
 def test_truncated_completions_can_be_left_out_of_the_loss() -> None:
     made, _ = sampler(lambda problem, _: "Rw", stage(no_stop_score=None))
-    rollout = made.collect(0).kept[0]
-    assert [completion.finish for completion in rollout.trained(mask_truncated=False).completions] == ["length", "stop"]
-    assert [completion.finish for completion in rollout.trained(mask_truncated=True).completions] == ["stop"]
-
-
-def test_faults_are_borne_up_to_a_half() -> None:
-    check_faults([Said(SCORES[ord(letter)]) for letter in "rw?!"])
-    with pytest.raises(TuluError, match=r"3 of 4 completions, 2 times with timeout: 10 s"):
-        check_faults([Said(SCORES[ord(letter)]) for letter in "r??!"])
-    check_faults([])
+    rollout = made.collect(0).trained[0]
+    assert [completion.finish for completion in rollout.to_train(mask_truncated=False).group.completions] == ["length", "stop"]
+    assert [completion.finish for completion in rollout.to_train(mask_truncated=True).group.completions] == ["stop"]
 
 
 def test_a_step_of_faults_trains_on_nothing() -> None:
@@ -203,30 +180,34 @@ def test_a_step_of_faults_trains_on_nothing() -> None:
         made.collect(0)
 
 
-class ScriptedJudge:
-    """A reward model that scores a completion by its first token, and remembers what it was asked."""
+class ScriptedRewardModel:
+    """A reward model that scores a completion by its first token, and remembers what it scored."""
 
     def __init__(self, scores: dict[str, float | None]) -> None:
         self.scores = scores
-        self.asked: list[list[str]] = []
+        self.scored: list[list[str]] = []
 
     def grade(self, items: Sequence[tuple[str, Problem]]) -> list[Verdict]:
         letters = [chr(int(text.split()[0])) for text, _ in items]
-        self.asked.append(letters)
+        self.scored.append(letters)
         return [Verdict(None, "error", "too long") if self.scores[x] is None else Verdict(self.scores[x]) for x in letters]
 
 
-def with_judge(script: str, problems: Sequence[Problem], **fields: Any) -> tuple[list[Rollout], ScriptedJudge, Sampler]:
+def with_reward_model(
+    script: str, problems: Sequence[Problem], **fields: Any
+) -> tuple[list[Rollout], ScriptedRewardModel, Sampler]:
     """One step in which every problem gets the scripted completions."""
     settings = stage(prompts=len(problems), samples=len(script), batch=len(problems) * len(script), refill=False, **fields)
-    judge = ScriptedJudge({"r": 3.0, "w": -2.0, "?": 1.0, "g": None})
+    reward_model = ScriptedRewardModel({"r": 3.0, "w": -2.0, "?": 1.0, "g": None})
     parallel = Parallel(settings)
-    made = Sampler(ScriptedEngine(lambda *_: script), ScriptedGrader(), cast(Any, Numbers()), problems, settings, parallel, judge)
-    return made.collect(0).kept, judge, made
+    made = Sampler(
+        ScriptedEngine(lambda *_: script), ScriptedGrader(), cast(Any, Numbers()), problems, settings, parallel, reward_model
+    )
+    return made.collect(0).trained, reward_model, made
 
 
 @pytest.mark.parametrize(
-    ("signal", "expected", "asked"),
+    ("signal", "expected", "scored"),
     [
         # r is right (10) and liked (3), w is wrong (0) and disliked (-2); reward_scale does not touch the model's score.
         ({}, [13.0, -2.0], "rw"),
@@ -238,12 +219,15 @@ def with_judge(script: str, problems: Sequence[Problem], **fields: Any) -> tuple
         ({"rows": "named"}, [10.0, 0.0], ""),
     ],
 )
-def test_a_reward_model_beside_verifiers(signal: dict[str, Any], expected: list[float], asked: str) -> None:
-    [rollout], judge, _ = with_judge("rw", make_problems(1), reward_scale=10.0, reward_model={"path": "rm", **signal})
+def test_a_reward_model_beside_verifiers(signal: dict[str, Any], expected: list[float], scored: str) -> None:
+    [rollout], reward_model, _ = with_reward_model(
+        "rw", make_problems(1), reward_scale=10.0, reward_model={"path": "rm", **signal}
+    )
     assert rollout.rewards == pytest.approx(expected, abs=1e-6)
-    assert judge.asked == [list(asked)]
-    heard = {"r": 3.0, "w": -2.0}
-    assert [said and said.score for said in rollout.preferences] == [heard[x] if x in asked else None for x in "rw"]
+    assert reward_model.scored == [list(scored)]
+    scores = {"r": 3.0, "w": -2.0}
+    preferences = [grades.preference and grades.preference.score for grades in rollout.grades]
+    assert preferences == [scores[letter] if letter in scored else None for letter in "rw"]
 
 
 @pytest.mark.parametrize(
@@ -262,15 +246,15 @@ def test_rows_name_it_among_their_verifiers(verifiers: tuple[str, ...], row: dic
     weighted = lambda items: [  # noqa: E731
         Verdict(SCORES[int(text.split()[0])].score * (each.row.get("weights") or [1.0])[0]) for text, each in items
     ]
-    made = with_judge("rw", [problem], **settings)[2]
+    made = with_reward_model("rw", [problem], **settings)[2]
     object.__setattr__(made, "grader", type("Weighing", (), {"grade": staticmethod(weighted)})())
-    assert made.collect(0).kept[0].rewards == pytest.approx(expected)
+    assert made.collect(0).trained[0].rewards == pytest.approx(expected)
 
 
 def test_a_score_that_failed_masks_the_completion_and_a_verifier_that_failed_needs_no_score() -> None:
-    [rollout], judge, made = with_judge("rwrg?r", make_problems(1), reward_model={"path": "rm"})
+    [rollout], reward_model, made = with_reward_model("rwrg?r", make_problems(1), reward_model={"path": "rm"})
     assert rollout.rewards == pytest.approx((4.0, -2.0, 4.0, math.nan, math.nan, 4.0), nan_ok=True)
-    assert judge.asked == [["r", "w", "r", "g", "r"]]
+    assert reward_model.scored == [["r", "w", "r", "g", "r"]]
     rows = record(made.collect(0), cast(Any, Numbers()))
     assert [row["status"] for row in rows] == ["ok", "ok", "ok", "error", "timeout", "ok"]
     assert [row["score"] for row in rows] == [1.0, 0.0, 1.0, 1.0, None, 1.0]
@@ -282,7 +266,7 @@ def test_a_score_that_failed_masks_the_completion_and_a_verifier_that_failed_nee
 
 def test_most_scores_failing_stops_the_run() -> None:
     with pytest.raises(TuluError, match=r"2 of 3 completions, 2 times with error: too long"):
-        with_judge("rgg", make_problems(1), reward_model={"path": "rm"})
+        with_reward_model("rgg", make_problems(1), reward_model={"path": "rm"})
 
 
 def test_a_run_without_a_reward_model_has_no_figures_of_one() -> None:

@@ -14,23 +14,22 @@ from transformers import AutoModelForCausalLM
 from tests.samples import make_group, make_stage, plain_logps
 from tulu.config.load import Job
 from tulu.config.schema import Dpo, Recipe
-from tulu.model.batch import Batch, lay
+from tulu.model.batch import Batch
 from tulu.model.policy import Policy
 from tulu.stages import dpo
 from tulu.types import Group
 
-PAIRS = [make_group(seed, 5, [3 + seed, 9 - seed], reference=-20.0 - seed) for seed in range(4)]
+PAIRS = [dpo.ReferencedPair(make_group(seed, 5, [3 + seed, 9 - seed]), [-20.0 - seed, -21.0 + seed]) for seed in range(4)]
 
 
-def by_hand(loss: str, model: Any, group: Group, beta: float) -> float:
+def by_hand(loss: str, model: Any, pair: dpo.ReferencedPair, beta: float) -> float:
     """The recipe's loss of one pair, from the definition."""
-    reduced = []
-    for completion in group.completions:
-        total = plain_logps(model, [Group(group.prompt, (completion,))]).sum().item()
-        reference = 0.0 if loss == "simpo" else completion.values["reference"]
+    rewards = []
+    for completion, reference in zip(pair.group.completions, pair.reference_logps, strict=True):
+        total = plain_logps(model, [Group(pair.group.prompt, (completion,))]).sum().item()
         length = 1 if loss == "dpo" else completion.n_trained
-        reduced.append((total - reference) / length)
-    margin = reduced[0] - reduced[1] - (0.3 if loss == "simpo" else 0.0)
+        rewards.append((total - (0.0 if loss == "simpo" else reference)) / length)
+    margin = rewards[0] - rewards[1] - (0.3 if loss == "simpo" else 0.0)
     return math.log1p(math.exp(-beta * margin))
 
 
@@ -39,9 +38,11 @@ def by_hand(loss: str, model: Any, group: Group, beta: float) -> float:
 def test_the_loss_of_packed_pairs_is_that_of_pairs_by_hand(loss: str, tiny_model: Callable[..., Path]) -> None:
     policy = Policy.load(tiny_model("llama"))
     plain = AutoModelForCausalLM.from_pretrained(tiny_model("llama"))
-    found, metrics = dpo.pair_loss(policy, lay(PAIRS), make_stage(Dpo, loss=loss, beta=0.5))
-    expected = [by_hand(loss, plain, group, 0.5) for group in PAIRS]
-    assert found.item() == pytest.approx(sum(expected), abs=1e-4)
+    stage = make_stage(Dpo, loss=loss, beta=0.5, micro_batch=4)
+    [batch] = dpo.pack_pairs(PAIRS, stage)
+    actual, metrics = (dpo.simpo if loss == "simpo" else dpo.dpo)(policy, batch, stage)
+    expected = [by_hand(loss, plain, pair, 0.5) for pair in PAIRS]
+    assert actual.item() == pytest.approx(sum(expected), abs=1e-4)
     assert metrics["accuracy"][1].item() == 4
 
 

@@ -20,12 +20,13 @@ from tulu.cli import app
 from tulu.config.schema import Rlvr
 from tulu.errors import RecipeError
 from tulu.losses import value_loss
-from tulu.model.batch import Batch, lay, pack
+from tulu.model.batch import pack, pack_row
 from tulu.model.parallel import Parallel
 from tulu.model.policy import Policy
 from tulu.reward_models.model import RewardModel
-from tulu.stages.ppo import ActorCritic, token_advantages
-from tulu.stages.rlvr import critic_loss, policy_loss
+from tulu.rollout.batches import RolloutBatch
+from tulu.stages.ppo import ActorCritic, PpoBatch, ppo_loss, token_advantages
+from tulu.stages.rlvr import policy_loss
 from tulu.types import Completion, Group
 
 ROW = {"prompts": 2, "samples": 1, "batch": 2, "max_prompt": 64, "max_tokens": 8, "advantage": "gae", "refill": False}
@@ -35,59 +36,67 @@ def ppo(**changes: Any) -> Rlvr:
     return make_stage(Rlvr, **{**ROW, "value": {}, **changes})
 
 
-def row(rewards: list[float], lengths: list[int], **token_values: list[float]) -> Batch:
-    """One prompt of two tokens; per-token numbers lie one completion after the other."""
-    groups, first = [], 0
-    for reward, length in zip(rewards, lengths, strict=True):
-        own = {name: tuple(numbers[first : first + length]) for name, numbers in token_values.items()}
-        completion = Completion([5] * length, [True] * length, values={"advantage": reward}, token_values=own)
-        groups.append(Group([3, 4], (completion,)))
-        first += length
-    batch = lay(groups)
-    doubles = {name: tensor.double() for name, tensor in batch.token_values.items()}
-    return replace(batch, values={"advantage": batch.values["advantage"].double()}, token_values=doubles)
+def row(rewards: list[float], lengths: list[int], values: list[float], old: list[float], reference: Any = None) -> RolloutBatch:
+    """One prompt of two tokens per completion; per-token numbers lie one completion after the other, in float64."""
+    batch = pack_row([Group([3, 4], (Completion([5] * length, [True] * length),)) for length in lengths])
+    number = lambda values: torch.tensor(values, dtype=torch.float64)  # noqa: E731
+    return RolloutBatch(
+        **vars(batch),
+        advantage_C=number(rewards),
+        sampler_logps_N=number(old),
+        old_logps_N=number(old),
+        kl_reference_N=None if reference is None else number(reference),
+        old_values_N=number(values),
+    )
 
 
-def judged(batch: Batch, stage: Rlvr) -> Batch:
+def with_advantages(batch: RolloutBatch, stage: Rlvr) -> PpoBatch:
     assert stage.value is not None
-    [[found]] = token_advantages([[batch]], stage, stage.value, Parallel(stage))
-    return found
+    [[result]] = token_advantages([[batch]], stage, stage.value, Parallel(stage))
+    return result
 
 
 def test_advantages_returns_and_whitening_of_losses_md_6() -> None:
-    batch = row([1.0], [3], value=[0.5, 0.6, 0.7], old=[-1.0, -1.0, -1.0])
-    plain = judged(batch, ppo(value={"whiten": False})).token_values
-    assert plain["advantage"].tolist() == pytest.approx([0.46575, 0.385, 0.3], abs=1e-6)
-    assert plain["returns"].tolist() == pytest.approx([0.96575, 0.985, 1.0], abs=1e-6)
-    white = judged(batch, ppo()).token_values
-    assert white["advantage"].tolist() == pytest.approx([0.991344, 0.017092, -1.008436], abs=1e-5)
-    assert white["returns"].tolist() == plain["returns"].tolist()
+    batch = row([1.0], [3], values=[0.5, 0.6, 0.7], old=[-1.0, -1.0, -1.0])
+    plain = with_advantages(batch, ppo(value={"whiten": False}))
+    assert plain.advantage_N.tolist() == pytest.approx([0.46575, 0.385, 0.3], abs=1e-6)
+    assert plain.return_N.tolist() == pytest.approx([0.96575, 0.985, 1.0], abs=1e-6)
+    white = with_advantages(batch, ppo())
+    assert white.advantage_N.tolist() == pytest.approx([0.991344, 0.017092, -1.008436], abs=1e-5)
+    assert white.return_N.tolist() == plain.return_N.tolist()
 
 
 def test_the_kl_is_taken_off_every_tokens_reward() -> None:
     # β 0.5 and k1: rewards -0.5·[0.2, -0.4] and 1 on top of the last; γ = λ = 1 sums what is to come, less the value.
-    batch = row([1.0], [2], value=[0.25, 0.5], old=[-1.0, -2.0], reference=[-1.2, -1.6])
-    found = judged(batch, ppo(beta=0.5, kl="k1", value={"lam": 1.0, "whiten": False})).token_values
-    assert found["kl"].tolist() == pytest.approx([0.2, -0.4])
-    assert found["returns"].tolist() == pytest.approx([1.1, 1.2])
-    assert found["advantage"].tolist() == pytest.approx([0.85, 0.7])
-    assert "reference" not in found, "the loss would add the KL a second time"
+    batch = row([1.0], [2], values=[0.25, 0.5], old=[-1.0, -2.0], reference=[-1.2, -1.6])
+    result = with_advantages(batch, ppo(beta=0.5, kl="k1", value={"lam": 1.0, "whiten": False}))
+    assert result.kl_N is not None
+    assert result.kl_N.tolist() == pytest.approx([0.2, -0.4])
+    assert result.return_N.tolist() == pytest.approx([1.1, 1.2])
+    assert result.advantage_N.tolist() == pytest.approx([0.85, 0.7])
+    assert result.kl_reference_N is None, "the loss would add the KL a second time"
 
 
 def test_completions_do_not_see_each_other_and_share_the_whitening() -> None:
     values = [0.5, 0.6, 0.7, 0.1, 0.2]
-    together = row([1.0, 3.0], [3, 2], value=values, old=[-1.0] * 5)
-    alone = [row([1.0], [3], value=values[:3], old=[-1.0] * 3), row([3.0], [2], value=values[3:], old=[-1.0] * 2)]
+    together = row([1.0, 3.0], [3, 2], values, old=[-1.0] * 5)
+    alone = [row([1.0], [3], values[:3], old=[-1.0] * 3), row([3.0], [2], values[3:], old=[-1.0] * 2)]
     raw = ppo(value={"whiten": False})
-    apart = torch.cat([judged(batch, raw).token_values["advantage"] for batch in alone])
-    assert judged(together, raw).token_values["advantage"].tolist() == apart.tolist()
+    apart = torch.cat([with_advantages(batch, raw).advantage_N for batch in alone])
+    assert with_advantages(together, raw).advantage_N.tolist() == apart.tolist()
     stage = ppo()
     assert stage.value is not None
     parts = token_advantages([[alone[0]], [alone[1]]], stage, stage.value, Parallel(stage))
-    white = torch.cat([batch.token_values["advantage"] for part in parts for batch in part])
-    assert white.tolist() == pytest.approx(judged(together, stage).token_values["advantage"].tolist())
+    white = torch.cat([batch.advantage_N for part in parts for batch in part])
+    assert white.tolist() == pytest.approx(with_advantages(together, stage).advantage_N.tolist())
     assert float(white.mean()) == pytest.approx(0.0, abs=1e-6)
     assert float(white.std()) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_what_advantages_need_of_a_batch_is_never_made_up() -> None:
+    batch = replace(row([1.0], [1], values=[0.5], old=[-1.0]), old_values_N=None)
+    with pytest.raises(ValueError, match="need the log-probs and values from before the update"):
+        with_advantages(batch, ppo())
 
 
 def test_value_loss_of_losses_md_6() -> None:
@@ -116,11 +125,14 @@ class Pair:
         self.classifier = AutoModelForSequenceClassification.from_pretrained(reward_model, **options)
 
 
-def naive_loss(pair: Pair, groups: list[Group], stage: Rlvr, known: dict[int, dict[str, Tensor]]) -> Tensor:
+def naive_loss(pair: Pair, groups: list[Group], stage: Rlvr, batch: PpoBatch) -> Tensor:
     """PPO as losses.md §6 writes it, one whole sequence at a time, over transformers' own forward passes."""
     assert stage.value is not None
+    assert batch.old_logps_N is not None
+    assert batch.old_values_N is not None
     total = torch.zeros((), dtype=torch.float64)
-    for index, group in enumerate(groups):
+    for place, (index, _) in enumerate(batch.index_C):
+        group, rows = groups[index], batch.owner_N == place
         [completion] = group.completions
         tokens = torch.tensor([[*group.prompt, *completion.tokens]])
         span = slice(len(group.prompt) - 1, tokens.shape[1] - 1)
@@ -128,11 +140,11 @@ def naive_loss(pair: Pair, groups: list[Group], stage: Rlvr, known: dict[int, di
         logps = torch.log_softmax(logits, -1).gather(1, torch.tensor(completion.tokens)[:, None])[:, 0]
         hidden = pair.classifier.base_model(input_ids=tokens).last_hidden_state[0, span]
         values = pair.classifier.score(hidden)[:, 0]
-        fixed = known[index]
-        ratio = torch.exp(logps - fixed["old"])
-        policy = torch.maximum(-fixed["advantage"] * ratio, -fixed["advantage"] * ratio.clamp(0.8, 1.2))
-        clipped = fixed["value"] + (values - fixed["value"]).clamp(-0.2, 0.2)
-        error = 0.5 * torch.maximum((values - fixed["returns"]) ** 2, (clipped - fixed["returns"]) ** 2)
+        advantage, old_values, returns = batch.advantage_N[rows], batch.old_values_N[rows], batch.return_N[rows]
+        ratio = torch.exp(logps - batch.old_logps_N[rows])
+        policy = torch.maximum(-advantage * ratio, -advantage * ratio.clamp(0.8, 1.2))
+        clipped = old_values + (values - old_values).clamp(-0.2, 0.2)
+        error = 0.5 * torch.maximum((values - returns) ** 2, (clipped - returns) ** 2)
         total = total + policy.sum() + stage.value.coefficient * error.sum()
     return total
 
@@ -147,25 +159,26 @@ def test_gradients_are_those_of_the_plain_computation(
     assert stage.value is not None
     generator = torch.Generator().manual_seed(0)
     groups = []
-    for index, length in enumerate((4, 7, 3)):
+    for length in (4, 7, 3):
         tokens = torch.randint(0, 256, (length + 5,), generator=generator).tolist()
-        completion = Completion(tokens[5:], [True] * length, values={"advantage": float(index), "at": float(index)})
-        groups.append(Group(tokens[:5], (replace(completion, token_values={"sampler": [-1.0] * length}),)))
-    rows = []
+        groups.append(Group(tokens[:5], (Completion(tokens[5:], [True] * length),)))
+    [packed] = pack(groups, 1000)
     with torch.no_grad():
-        for batch in pack(groups, 1000):
-            logps_N, _, values_N = pair.critic(batch, stage.temperature)
-            # Off by more than the clips here and there, so that every branch is taken.
-            noise = torch.rand(len(logps_N), generator=generator, dtype=torch.float64) - 0.5
-            rows.append(replace(batch, token_values={**batch.token_values, "old": logps_N + noise, "value": values_N - noise}))
-    [rows] = token_advantages([rows], stage, stage.value, Parallel(stage))
-    known: dict[int, dict[str, Tensor]] = {}
-    for batch in rows:
-        for own, at in enumerate(batch.values["at"].tolist()):
-            known[int(at)] = {name: numbers[batch.owner_N == own] for name, numbers in batch.token_values.items()}
-        logps_N, entropy_N, values_N = pair.critic(batch, stage.temperature)
-        critic_loss(policy_loss(logps_N, entropy_N, batch, stage), values_N, batch, stage)[0].backward()
-    naive_loss(pair, groups, stage, known).backward()
+        logps_N, _, values_N = pair.critic(packed, stage.temperature)
+    # Off by more than the clips here and there, so that every branch is taken.
+    noise_N = torch.rand(len(logps_N), generator=generator, dtype=torch.float64) - 0.5
+    fixed = RolloutBatch(
+        **vars(packed),
+        advantage_C=packed.of_groups([0.0, 1.0, 2.0]),
+        sampler_logps_N=torch.full_like(logps_N, -1.0),
+        old_logps_N=logps_N + noise_N,
+        old_values_N=values_N - noise_N,
+    )
+    batch = with_advantages(fixed, stage)
+    logps_N, entropy_N, values_N = pair.critic(batch, stage.temperature)
+    policy = policy_loss(logps_N, entropy_N, batch, batch.advantage_N, stage)
+    ppo_loss(policy, values_N, batch, stage.value, None)[0].backward()
+    naive_loss(pair, groups, stage, batch).backward()
     assert largest_difference(gradients(pair.critic.policy.model), gradients(pair.causal)) < 1e-10
     assert largest_difference(gradients(pair.critic.value.model), gradients(pair.classifier)) < 1e-10
 

@@ -12,7 +12,6 @@ from transformers import AutoModelForCausalLM
 from tests.samples import make_stage
 from tulu.config.load import Job
 from tulu.config.schema import Recipe, Sft
-from tulu.model.batch import lay
 from tulu.model.parallel import Parallel
 from tulu.stages import sft
 from tulu.types import Completion, Group
@@ -32,20 +31,13 @@ def group(tokens: int) -> Group:
 )
 def test_weights_of_the_originals_micro_batches(loss: str, weights: list[float], share: list[float]) -> None:
     stage = make_stage(Sft, loss=loss, loss_micro_batch=2)
-    weighed = sft.weigh([group(n) for n in (4, 1, 2, 6, 3)], stage)
-    values = [each.completions[0].values for each in weighed]
-    assert [each["weight"] for each in values] == pytest.approx(weights)
-    assert [each["share"] for each in values] == pytest.approx(share)
-    # However they are laid, their shares add up to the three micro-batches.
-    total = sum(sft.normaliser(stage)(batch) for batch in (lay(weighed[:3]), lay(weighed[3:])))
-    assert total == pytest.approx(3.0)
-
-
-def test_the_token_loss_needs_no_weights() -> None:
-    stage = make_stage(Sft, loss="token")
-    rows = [group(3), group(2)]
-    assert sft.weigh(rows, stage) == rows
-    assert sft.normaliser(stage)(lay(rows)) == 5.0
+    weighted = sft.weight_groups([group(n) for n in (4, 1, 2, 6, 3)], stage)
+    assert [one.weight for one in weighted] == pytest.approx(weights)
+    assert [one.share for one in weighted] == pytest.approx(share)
+    # However they are packed, their shares add up to the three micro-batches.
+    batches = [batch for part in (weighted[:3], weighted[3:]) for batch in sft.pack_weighted(part, stage)]
+    assert sum(sft.count_micro_batches(batch) for batch in batches) == pytest.approx(3.0)
+    assert sorted(weight for batch in batches for weight in batch.weight_C.tolist()) == pytest.approx(sorted(weights))
 
 
 def job(folder: Path, model: Path, rows: list[dict[str, Any]], **fields: Any) -> Job:
@@ -72,12 +64,12 @@ def test_a_run_learns_and_saves_a_model(options: dict[str, Any], tiny_model: Cal
     given = {"learning_rate": 3e-2} if "lora" in options else {}
     folder = sft.run(job(tmp_path, tiny_model("olmo2"), chats(12), steps=8, **options, **given))
     metrics = [json.loads(line) for line in (folder.parent / "metrics.jsonl").read_text().splitlines()]
-    assert [each["step"] for each in metrics] == list(range(1, 9))
+    assert [line["step"] for line in metrics] == list(range(1, 9))
     assert metrics[-1]["nll"] < 0.7 * metrics[0]["nll"]
     manifest = json.loads((folder.parent / "manifest.json").read_text())
     assert manifest["finished"] is True
     assert manifest["pinned"]["processes"] == 1
-    saved, start = (AutoModelForCausalLM.from_pretrained(each) for each in (folder, tiny_model("olmo2")))
+    saved, start = (AutoModelForCausalLM.from_pretrained(path) for path in (folder, tiny_model("olmo2")))
     assert type(saved) is type(start)
     assert not torch.equal(saved.model.layers[0].mlp.up_proj.weight, start.model.layers[0].mlp.up_proj.weight)
 

@@ -1,6 +1,7 @@
 """The reference cache: row by row, by content; whatever changes around a row, it is computed once."""
 
 import logging
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from tulu.config.schema import Dpo
 from tulu.model.batch import Batch
 from tulu.model.parallel import Parallel
 from tulu.model.policy import Policy
-from tulu.train.reference import completion_key, read_cache, with_reference, write_part
+from tulu.train.reference import completion_key, read_cache, reference_logps, write_part
 from tulu.types import Completion, Group
 
 ROWS = [make_group(seed, 3 + seed % 4, [4 + seed % 5, 6]) for seed in range(10)]
@@ -39,8 +40,9 @@ class Counting:
     def reference(self, groups: list[Group], cache: Path, **stage: int) -> list[float]:
         """What every completion gets, in order."""
         settings = make_stage(Dpo, **stage)
-        found = with_reference(groups, self.policy, settings, Parallel(settings), cache)
-        return [completion.values["reference"] for group in found for completion in group.completions]
+        logps = reference_logps(groups, self.policy, settings, Parallel(settings), cache)
+        assert len(logps) == len(groups)
+        return [logp for place in range(len(groups)) for logp in logps[place]]
 
 
 @pytest.fixture
@@ -96,15 +98,27 @@ def test_a_damaged_part_is_said_and_computed_again(
 def test_a_part_that_was_being_written_is_not_read(tmp_path: Path) -> None:
     write_part(tmp_path, {"a": 1.0})
     (tmp_path / ".partial-part-x.parquet").write_bytes(b"half")
-    assert read_cache(tmp_path) == {"a": 1.0}
+    assert read_cache(tmp_path).to_pylist() == [{"key": "a", "logp": 1.0}]
 
 
-def test_what_it_returns_keeps_the_rest_of_a_row(counting: Counting, tmp_path: Path) -> None:
+def test_groups_of_any_number_of_completions(counting: Counting, tmp_path: Path) -> None:
+    groups = [make_group(0, 2, [3]), make_group(1, 2, [3, 4, 5]), make_group(2, 2, [4, 4])]
     stage = make_stage(Dpo)
-    group = replace(make_group(0, 2, [3, 3], kept=7.0), margin=0.5)
-    (found,) = with_reference([group], counting.policy, stage, Parallel(stage), tmp_path)
-    assert (found.prompt, found.id, found.margin) == (group.prompt, group.id, 0.5)
-    assert [completion.values["kept"] for completion in found.completions] == [7.0, 7.0]
+    logps = reference_logps(groups, counting.policy, stage, Parallel(stage), tmp_path)
+    assert [len(logps[place]) for place in range(3)] == [1, 3, 2]
+
+
+def test_memory_does_not_grow_with_the_rows_beyond_four_bytes_a_completion(counting: Counting, tmp_path: Path) -> None:
+    """The rows themselves are read when a step draws them; here the same ten, a thousand times over."""
+    counting.reference(ROWS, tmp_path)
+    stage = make_stage(Dpo)
+    tracemalloc.start()
+    logps = reference_logps(ROWS * 1000, counting.policy, stage, Parallel(stage), tmp_path)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert logps[9_999] == logps[9]
+    # 20,000 log-probs and 10,001 starts; ROWS * 1000 is a list of pointers, which ends with the call.
+    assert held < 20_000 * 4 + 10_001 * 8 + 20_000
 
 
 def test_the_mode_of_the_policy_is_left_as_it_was(counting: Counting, tmp_path: Path) -> None:
@@ -117,7 +131,7 @@ def test_the_mode_of_the_policy_is_left_as_it_was(counting: Counting, tmp_path: 
 def test_a_key_is_of_prompt_tokens_and_mask_and_nothing_else() -> None:
     completion = Completion([3, 4], [True, True])
     key = completion_key(Group([1, 2], (completion,)), completion)
-    assert completion_key(Group([1, 2], (completion,), "another id", 2.0), replace(completion, values={"x": 1.0})) == key
+    assert completion_key(Group([1, 2], (completion,), "another id", 2.0), completion) == key
     others = [
         completion_key(Group([1], (completion,)), Completion([2, 3, 4], [True] * 3)),
         completion_key(Group([1, 2], (completion,)), Completion([3, 4], [False, True])),

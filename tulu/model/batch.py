@@ -6,7 +6,7 @@ G groups that are packed together.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -104,8 +104,8 @@ class Batch:
 
     def to(self, device: torch.device) -> Self:
         """The same batch with its tensors on `device`."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)})
+        tensors: dict[str, Any] = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **tensors)
 
 
 def sum_by_owner(values_N: Tensor, owner_N: Tensor, n_completions: int) -> Tensor:
@@ -175,9 +175,7 @@ def _split(group: Group, place: int, row_tokens: int, limit: int) -> list[_Part]
     if len(parts) <= 1:
         return [_Part(group, place, 0)]
     firsts = [sum(len(part) for part in parts[:number]) for number in range(len(parts))]
-    return [
-        _Part(replace(group, completions=tuple(part)), place, first) for part, first in zip(parts, firsts, strict=True)
-    ]
+    return [_Part(replace(group, completions=tuple(part)), place, first) for part, first in zip(parts, firsts, strict=True)]
 
 
 def _row(parts: Sequence[_Part]) -> Batch:

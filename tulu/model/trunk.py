@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from tulu.model.attention import SEGMENTS, layout
-from tulu.model.batch import Batch, lay, padded_rows
+from tulu.model.batch import Batch, pack_row, padded_rows
 from tulu.model.last_layer import ReadOnlyLastLayer
 from tulu.model.parallel import gathered
 from tulu.types import Completion, Group
@@ -104,7 +104,7 @@ class Trunk(nn.Module):
         if not isinstance(layers, nn.ModuleList):
             return
         hooks = ReadOnlyLastLayer(layers[-1])
-        batch = lay([self._probe(seed) for seed in (1, 2)]).to(next(self.model.parameters()).device)
+        batch = pack_row([self._probe(seed) for seed in (1, 2)]).to(next(self.model.parameters()).device)
         try:
             with gathered(self.model):
                 whole_TH = self._packed(batch)
@@ -125,9 +125,9 @@ class Trunk(nn.Module):
         self.eval()
         device = next(self.model.parameters()).device
         first, second, changed = (self._probe(seed) for seed in (1, 2, 3))
-        batch = lay([first, second]).to(device)
+        batch = pack_row([first, second]).to(device)
         packed_TH = self._packed(batch)
-        moved_TH = self._packed(lay([first, changed]).to(device))
+        moved_TH = self._packed(pack_row([first, changed]).to(device))
         own = first.n_tokens
         # Eager is what the architecture means: SDPA leaves out soft caps without a word.
         self.owner[0].set_attn_implementation("eager")

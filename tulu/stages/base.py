@@ -5,34 +5,37 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from tulu.config.load import Job, section_of
+from tulu.config.load import Job
 from tulu.config.schema import Base
 from tulu.data.chat import make_byte_tokenizer
 from tulu.data.datasets import text_groups
 from tulu.errors import RecipeError
-from tulu.losses import sft_loss
-from tulu.model.parallel import Parallel
+from tulu.losses import Loss, sft_loss
+from tulu.model.batch import Batch
 from tulu.model.policy import Policy
-from tulu.train.run import Run
-from tulu.train.step import Learner, fit, tokens_trained
+from tulu.train.fit import fit, rows_of_groups
+from tulu.train.open import open_stage
+from tulu.train.step import count_tokens
 
 
 def run(job: Job) -> Path:
     """Train, and return the folder of the model."""
-    stage: Base = section_of(job.recipe, "base")
-    parallel = Parallel(stage)
-    run = Run(job, parallel)
-    if run.finished:
-        return run.path / "model"
+    opened = open_stage(job)
+    stage: Base = opened.section
+    run = opened.run
+    if opened.finished:
+        return opened.model_folder
 
     policy = new_policy(stage)
     groups = text_groups(stage.data, policy.tokenizer, stage.max_length, run.cache, stage.seed)
     groups.report.show()
-    run.pin(data=groups.digest, start=policy.digest())
-    learner = Learner(policy, stage, parallel)
+    learner = opened.begin(policy, data=groups.digest, start=policy.digest())
     run.resume()
 
-    fit(learner, groups, lambda batch: sft_loss(policy.logps(batch)), tokens_trained, stage, run)
+    def objective(batch: Batch) -> Loss:
+        return sft_loss(policy.logps(batch))
+
+    fit(learner, rows_of_groups(groups, stage), objective, count_tokens, stage, run)
     return run.finish(policy.save, rows=len(groups))
 
 

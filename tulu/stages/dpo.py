@@ -1,57 +1,112 @@
 """Direct preference optimisation: raise chosen over rejected, measured against the model it starts from."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from tulu.config.load import Job, section_of
+from torch import Tensor
+
+from tulu.config.load import Job
 from tulu.config.schema import Dpo
-from tulu.data.chat import template_hash
 from tulu.data.datasets import pair_groups
 from tulu.losses import Loss, dpo_loss, simpo_loss
 from tulu.model.batch import Batch, mean_by_owner, sum_by_owner
-from tulu.model.parallel import Parallel
-from tulu.model.policy import Policy, load_tokenizer
-from tulu.train.reference import with_reference
-from tulu.train.run import Run
-from tulu.train.step import Learner, fit, pairs
+from tulu.model.policy import Policy
+from tulu.train.fit import TrainingRows, fit, pack_whole, rows_of_groups
+from tulu.train.open import open_stage
+from tulu.train.reference import ReferenceLogps, reference_logps
+from tulu.types import Group
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairBatch(Batch):
+    """A row of pairs, whose completions come as chosen, rejected, chosen, rejected."""
+
+    reference_logp_C: Tensor
+    """Summed log-prob of the completion under the model that the stage starts from."""
+
+
+@dataclass(frozen=True)
+class ReferencedPair:
+    """A pair and the summed log-probs of its completions under the reference."""
+
+    group: Group
+    reference_logps: Sequence[float]
+
+    @property
+    def id(self) -> str:
+        return self.group.id
 
 
 def run(job: Job) -> Path:
     """Train, and return the folder of the model."""
-    stage: Dpo = section_of(job.recipe, "dpo")
-    parallel = Parallel(stage)
-    run = Run(job, parallel)
-    if run.finished:
-        return run.path / "model"
+    opened = open_stage(job)
+    stage: Dpo = opened.section
+    run = opened.run
+    if opened.finished:
+        return opened.model_folder
 
-    tokenizer = load_tokenizer(run.start, job.recipe.template)
-    groups = pair_groups(stage.data, tokenizer, stage.max_length, run.cache, drop_long=False, seed=stage.seed)
+    groups = pair_groups(stage.data, opened.tokenizer, stage.max_length, run.cache, drop_long=False, seed=stage.seed)
     groups.report.show()
-    policy = Policy.load(
-        run.start,
-        template=job.recipe.template,
-        lora=stage.lora,
-        gradient_checkpointing=stage.gradient_checkpointing,
-    )
+    policy: Policy = opened.load(Policy)
     weights = policy.digest()
-    run.pin(data=groups.digest, start=weights, template=template_hash(tokenizer))
-    learner = Learner(policy, stage, parallel)
-    # Before the checkpoint is loaded, the policy itself is the reference: no second model is ever needed.
-    cache = run.cache / "reference" / f"{weights}-{stage.precision}"
-    rows = list(groups) if stage.loss == "simpo" else with_reference(groups, policy, stage, parallel, cache)
-    run.resume()
-
-    fit(learner, rows, lambda batch: pair_loss(policy, batch, stage), pairs, stage, run)
-    return run.finish(policy.save, rows=len(rows))
-
-
-def pair_loss(policy: Policy, batch: Batch, stage: Dpo) -> Loss:
-    """The recipe's preference loss over the pairs of a batch, whose completions come as chosen, rejected, chosen, …"""
-    reduce = sum_by_owner if stage.loss == "dpo" else mean_by_owner
-    logps_C = reduce(policy.logps(batch), batch.owner_N, batch.n_completions)
-    chosen_P, rejected_P = logps_C[0::2], logps_C[1::2]
+    learner = opened.begin(policy, data=groups.digest, start=weights)
     if stage.loss == "simpo":
-        return simpo_loss(chosen_P, rejected_P, stage.beta, stage.gamma_beta_ratio, stage.label_smoothing)
-    reference_C = batch.values["reference"]
+        run.resume()
+        fit(learner, rows_of_groups(groups, stage), lambda batch: simpo(policy, batch, stage), count_pairs, stage, run)
+    else:
+        # Before the checkpoint is loaded, the policy itself is the reference: no second model is ever needed.
+        cache = run.cache / "reference" / f"{weights}-{stage.precision}"
+        reference = reference_logps(groups, policy, stage, opened.parallel, cache)
+        run.resume()
+        rows = referenced_rows(groups, reference, stage)
+        fit(learner, rows, lambda batch: dpo(policy, batch, stage), count_pairs, stage, run)
+    return run.finish(policy.save, rows=len(groups))
+
+
+def referenced_rows(groups: Sequence[Group], reference: ReferenceLogps, stage: Dpo) -> TrainingRows[PairBatch]:
+    """The pairs of a mix with their reference log-probs, which are attached when a step draws them."""
+
+    def read(places: Sequence[int]) -> list[ReferencedPair]:
+        return [ReferencedPair(groups[place], reference[place]) for place in places]
+
+    def pack(drawn: Sequence[ReferencedPair]) -> list[PairBatch]:
+        return pack_pairs(drawn, stage)
+
+    return TrainingRows(len(groups), read, pack)
+
+
+def pack_pairs(drawn: Sequence[ReferencedPair], stage: Dpo) -> list[PairBatch]:
+    """Packed rows of pairs with their reference log-probs."""
+    logps = [pair.reference_logps for pair in drawn]
+    return [
+        PairBatch(**vars(batch), reference_logp_C=batch.of_completions(logps))
+        for batch in pack_whole([pair.group for pair in drawn], stage)
+    ]
+
+
+def count_pairs(batch: Batch) -> float:
+    """Normalise by pairs."""
+    return batch.n_completions / 2
+
+
+def dpo(policy: Policy, batch: PairBatch, stage: Dpo) -> Loss:
+    """`dpo` on summed log-probs, or `dpo_norm` on their means over each completion's trained tokens."""
+    chosen_P, rejected_P = pair_logps(policy, batch, mean=stage.loss == "dpo_norm")
+    reference_C = batch.reference_logp_C
     if stage.loss == "dpo_norm":
         reference_C = reference_C / batch.lengths_C.clamp(min=1)
     return dpo_loss(chosen_P, rejected_P, reference_C[0::2], reference_C[1::2], stage.beta, stage.label_smoothing)
+
+
+def simpo(policy: Policy, batch: Batch, stage: Dpo) -> Loss:
+    """SimPO on mean log-probs, without a reference."""
+    chosen_P, rejected_P = pair_logps(policy, batch, mean=True)
+    return simpo_loss(chosen_P, rejected_P, stage.beta, stage.gamma_beta_ratio, stage.label_smoothing)
+
+
+def pair_logps(policy: Policy, batch: Batch, mean: bool) -> tuple[Tensor, Tensor]:
+    """(P,) log-probs of the chosen and of the rejected completions, summed or averaged over their trained tokens."""
+    reduce = mean_by_owner if mean else sum_by_owner
+    logps_C = reduce(policy.logps(batch), batch.owner_N, batch.n_completions)
+    return logps_C[0::2], logps_C[1::2]

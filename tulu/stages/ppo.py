@@ -1,4 +1,4 @@
-"""PPO: a value model beside the policy, and what its judgement of every token makes of a completion's reward.
+"""PPO: a value model beside the policy, which spreads a completion's reward over the tokens that earned it.
 
 Policy and value model are one module with one optimizer, so that a step, a checkpoint and sharding know nothing of
 there being two. Order of operations and defaults: open-instruct, ppo_vllm_thread_ray_gtrl.py @ bac93931^.
@@ -6,7 +6,7 @@ there being two. Order of operations and defaults: open-instruct, ppo_vllm_threa
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from tulu.advantages import gae
 from tulu.config.schema import Rlvr, Value
 from tulu.errors import RecipeError
-from tulu.losses import kl_estimate
+from tulu.losses import Loss, kl_estimate, mean_metric, value_loss
 from tulu.model.batch import Batch, sum_by_owner
 from tulu.model.parallel import Parallel
 from tulu.model.policy import Policy, PolicyModule
 from tulu.reward_models.model import RewardModel, RewardModule
+from tulu.rollout.batches import RolloutBatch
 
 log = logging.getLogger("tulu")
 
@@ -38,13 +39,13 @@ class ActorCriticModule(nn.Module):
 
 
 class ActorCritic:
-    """What PPO trains: asked once, it gives log-probs, entropies and values of a batch's trained tokens."""
+    """Policy and value model together: log-probs, entropies and values of a batch's trained tokens in one call."""
 
     def __init__(self, policy: Policy, value: RewardModel) -> None:
         """Raises RecipeError if the two do not read the same tokens."""
-        # It may have more: a pad token of its own.
-        theirs = value.tokenizer.get_vocab()
-        if any(theirs.get(token) != index for token, index in policy.tokenizer.get_vocab().items()):
+        # The value model may have one token more, a pad token of its own.
+        vocabulary = value.tokenizer.get_vocab()
+        if any(vocabulary.get(token) != index for token, index in policy.tokenizer.get_vocab().items()):
             raise RecipeError("rlvr.value: the value model has another vocabulary than the policy; name one trained from it")
         self.policy = policy
         self.value = value
@@ -52,71 +53,100 @@ class ActorCritic:
         self.runner: nn.Module = self.module
 
     @classmethod
-    def load(cls, policy: Policy, stage: Rlvr, template: str, own: Path, start: str) -> "ActorCritic | None":
-        """With the value model that the recipe names, else `own`, the one that its rm stage trained; None without PPO.
+    def load(cls, policy: Policy, stage: Rlvr, template: str, trained: Path, start: str) -> "ActorCritic | None":
+        """With the value model that the recipe names, else `trained`, the one of its rm stage; None without PPO.
 
-        Where there is neither it begins as the policy does, `start`, with a new head.
+        Where there is neither, the value model begins with the weights of `start` and a new head.
         """
         if stage.value is None:
             return None
-        named = stage.value.path or (str(own) if own.is_dir() else stage.value.released)
-        if named is None:
-            log.warning("no reward model (rlvr.value.path, %s): the value model begins as %s with a new head", own, start)
+        path = stage.value.path or (str(trained) if trained.is_dir() else stage.value.released)
+        if path is None:
+            log.warning("no reward model (rlvr.value.path, %s): the value model begins as %s with a new head", trained, start)
         value = RewardModel.load(
-            named or start,
+            path or start,
             template=template,
             trainable=True,
             gradient_checkpointing=stage.gradient_checkpointing,
             lora=stage.lora,
             revision=stage.value.revision,
-            new_head=None if named else stage.seed,
+            new_head=None if path else stage.seed,
         )
         return cls(policy, value)
 
     def __call__(self, batch: Batch, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
         """(N,) log-probs, (N,) entropies, (N,) values of the states before the trained tokens."""
-        found: tuple[Tensor, Tensor, Tensor] = self.runner(batch.to(self.policy.device), temperature)
-        return found
+        numbers: tuple[Tensor, Tensor, Tensor] = self.runner(batch.to(self.policy.device), temperature)
+        return numbers
 
 
-def token_advantages(parts: Sequence[Sequence[Batch]], stage: Rlvr, value: Value, parallel: Parallel) -> list[list[Batch]]:
-    """The rows with every token's advantage, and the return that its value is trained towards.
+@dataclass(frozen=True, kw_only=True)
+class PpoBatch(RolloutBatch):
+    """A row of sampled completions with the advantage of every token, and the return that its value is trained towards."""
 
-    A row brings each completion's reward as `advantage`, and per token `old` and (with β) `reference` log-probs and the
-    `value`. Token t earns -β · KL(old, reference)_t, the last one the reward on top; then GAE, and whitening over all
-    tokens of the step with variance of N - 1, as the original does on each process.
+    advantage_N: Tensor
+    return_N: Tensor
+    kl_N: Tensor | None
+    """KL to the starting model, which the rewards already hold; None where the recipe has none."""
+
+
+def token_advantages(
+    minibatches: Sequence[Sequence[RolloutBatch]], stage: Rlvr, value: Value, parallel: Parallel
+) -> list[list[PpoBatch]]:
+    """The rows with every token's advantage and return.
+
+    Token t earns -β · KL(old, reference)_t, the last one the completion's reward on top; then come generalised advantages,
+    and whitening over all tokens of the step with variance of N - 1, as the original does on each process.
     """
-    judged = [[_judged(batch, stage, value) for batch in part] for part in parts]
+    rows = [[_with_advantages(batch, stage, value) for batch in minibatch] for minibatch in minibatches]
     if not value.whiten:
-        return judged
-    tokens = [batch.token_values["advantage"].double() for part in judged for batch in part]
-    count = parallel.total(sum(len(each) for each in tokens))
-    mean = parallel.total(sum(float(each.sum()) for each in tokens)) / max(1.0, count)
-    squares = parallel.total(sum(float((each - mean).square().sum()) for each in tokens))
+        return rows
+    advantages = [batch.advantage_N.double() for minibatch in rows for batch in minibatch]
+    count = parallel.total(sum(len(row_N) for row_N in advantages))
+    mean = parallel.total(sum(float(row_N.sum()) for row_N in advantages)) / max(1.0, count)
+    squares = parallel.total(sum(float((row_N - mean).square().sum()) for row_N in advantages))
     scale = (squares / max(1.0, count - 1) + 1e-8) ** -0.5
-    return [[_with(batch, advantage=(batch.token_values["advantage"] - mean) * scale) for batch in part] for part in judged]
+    return [[replace(batch, advantage_N=(batch.advantage_N - mean) * scale) for batch in minibatch] for minibatch in rows]
 
 
-def _judged(batch: Batch, stage: Rlvr, value: Value) -> Batch:
-    """A row with advantages, returns and the KL of its tokens; the reference has done its work."""
-    known = dict(batch.token_values)
-    values_N = known["value"]
+def _with_advantages(batch: RolloutBatch, stage: Rlvr, value: Value) -> PpoBatch:
+    """A row with advantages, returns and the KL of its tokens. The KL is in the rewards now, and no longer in the loss."""
+    values_N, old_N = batch.old_values_N, batch.old_logps_N
+    if values_N is None or old_N is None:
+        raise ValueError("advantages need the log-probs and values from before the update")
     rewards_N = torch.zeros_like(values_N)
-    reference_N = known.pop("reference", None)
-    if reference_N is not None:
-        known["kl"] = kl_estimate(known["old"], reference_N, stage.kl)
-        rewards_N -= stage.beta * known["kl"]
+    kl_N = None
+    if batch.kl_reference_N is not None:
+        kl_N = kl_estimate(old_N, batch.kl_reference_N, stage.kl)
+        rewards_N -= stage.beta * kl_N
     lengths_C = sum_by_owner(torch.ones_like(values_N), batch.owner_N, batch.n_completions).long()
-    some_C = lengths_C > 0
-    rewards_N[lengths_C.cumsum(0)[some_C] - 1] += batch.values["advantage"][some_C].to(rewards_N)
+    trained_C = lengths_C > 0
+    rewards_N[lengths_C.cumsum(0)[trained_C] - 1] += batch.advantage_C[trained_C].to(rewards_N)
     lengths = lengths_C.tolist()
-    found = [
+    pairs = [
         gae(rewards_T, values_T, value.gamma, value.lam)
         for rewards_T, values_T in zip(rewards_N.split(lengths), values_N.split(lengths), strict=True)
     ]
-    advantage_N, return_N = (torch.cat(each).to(values_N) for each in zip(*found, strict=True))
-    return _with(replace(batch, token_values=known), advantage=advantage_N, returns=return_N)
+    advantage_N, return_N = (torch.cat(parts).to(values_N) for parts in zip(*pairs, strict=True))
+    fields = {**vars(batch), "kl_reference_N": None}
+    return PpoBatch(**fields, advantage_N=advantage_N, return_N=return_N, kl_N=kl_N)
 
 
-def _with(batch: Batch, **token_values: Tensor) -> Batch:
-    return replace(batch, token_values={**batch.token_values, **token_values})
+def spare_ppo_batch(spare: RolloutBatch) -> PpoBatch:
+    """A spare row, which is trained at weight 0, so that its numbers mean nothing."""
+    zeros_N = torch.zeros_like(spare.sampler_logps_N)
+    fields = {**vars(spare), "old_values_N": zeros_N}
+    return PpoBatch(**fields, advantage_N=zeros_N, return_N=zeros_N, kl_N=None)
+
+
+def ppo_loss(
+    policy: Loss, values_N: Tensor, batch: PpoBatch, value: Value, weight_N: Tensor | None, value_alone: bool = False
+) -> Loss:
+    """The policy's loss, unless the value model learns alone, plus the value model's times the recipe's coefficient."""
+    if batch.old_values_N is None:
+        raise ValueError("the value loss needs the values from before the update")
+    loss, metrics = value_loss(values_N, batch.old_values_N, batch.return_N, value.clip, weight_N)
+    metrics = {**policy[1], **metrics}
+    if batch.kl_N is not None:
+        metrics["kl"] = mean_metric(batch.kl_N)
+    return (0.0 if value_alone else 1.0) * policy[0] + value.coefficient * loss, metrics

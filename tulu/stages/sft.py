@@ -1,70 +1,109 @@
 """Supervised fine-tuning: raise the log-probs of the assistant's tokens."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from tulu.config.load import Job, section_of
+from torch import Tensor
+
+from tulu.config.load import Job
 from tulu.config.schema import Sft
-from tulu.data.chat import template_hash
 from tulu.data.datasets import sft_groups
 from tulu.losses import Loss, sft_loss
 from tulu.model.batch import Batch
-from tulu.model.parallel import Parallel
-from tulu.model.policy import Policy, load_tokenizer
-from tulu.train.run import Run
-from tulu.train.step import Learner, Normaliser, fit, tokens_trained
+from tulu.model.policy import Policy
+from tulu.train.fit import TrainingRows, fit, pack_whole, rows_of_groups
+from tulu.train.open import open_stage
+from tulu.train.step import count_tokens
 from tulu.types import Group
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightedBatch(Batch):
+    """A row of conversations whose tokens are weighted by the original's micro-batches."""
+
+    weight_C: Tensor
+    """Weight of every trained token of the conversation."""
+    share_C: Tensor
+    """Share of one micro-batch of the original; a micro-batch's shares add up to 1."""
+
+
+@dataclass(frozen=True)
+class WeightedGroup:
+    """A conversation with its weight and share; see WeightedBatch."""
+
+    group: Group
+    weight: float
+    share: float
+
+    @property
+    def id(self) -> str:
+        return self.group.id
 
 
 def run(job: Job) -> Path:
     """Train, and return the folder of the model."""
-    stage: Sft = section_of(job.recipe, "sft")
-    parallel = Parallel(stage)
-    run = Run(job, parallel)
-    if run.finished:
-        return run.path / "model"
+    opened = open_stage(job)
+    stage: Sft = opened.section
+    run = opened.run
+    if opened.finished:
+        return opened.model_folder
 
-    tokenizer = load_tokenizer(run.start, job.recipe.template)
-    groups = sft_groups(stage.data, tokenizer, stage.max_length, run.cache, stage.seed)
+    groups = sft_groups(stage.data, opened.tokenizer, stage.max_length, run.cache, stage.seed)
     groups.report.show()
-    policy = Policy.load(
-        run.start,
-        template=job.recipe.template,
-        lora=stage.lora,
-        gradient_checkpointing=stage.gradient_checkpointing,
-    )
-    run.pin(data=groups.digest, start=policy.digest(), template=template_hash(tokenizer))
-    learner = Learner(policy, stage, parallel)
+    policy: Policy = opened.load(Policy)
+    learner = opened.begin(policy, data=groups.digest, start=policy.digest())
     run.resume()
 
-    def objective(batch: Batch) -> Loss:
-        weight_N = None if stage.loss == "token" else batch.values["weight"][batch.owner_N]
-        return sft_loss(policy.logps(batch), weight_N)
+    def token_mean(batch: Batch) -> Loss:
+        return sft_loss(policy.logps(batch))
 
-    fit(learner, groups, objective, normaliser(stage), stage, run, prepare=lambda groups: weigh(groups, stage))
+    def weighted(batch: WeightedBatch) -> Loss:
+        return sft_loss(policy.logps(batch), batch.weight_C[batch.owner_N])
+
+    if stage.loss == "token":
+        fit(learner, rows_of_groups(groups, stage), token_mean, count_tokens, stage, run)
+    else:
+        fit(learner, weighted_rows(groups, stage), weighted, count_micro_batches, stage, run)
     return run.finish(policy.save, rows=len(groups))
 
 
-def normaliser(stage: Sft) -> Normaliser:
-    """What the summed loss is divided by: trained tokens, or the micro-batches of the original."""
-    if stage.loss == "token":
-        return tokens_trained
-    return lambda batch: float(batch.values["share"].sum())
+def weighted_rows(groups: Sequence[Group], stage: Sft) -> TrainingRows[WeightedBatch]:
+    """The conversations of a mix, weighted as the recipe's loss says."""
+
+    def read(places: Sequence[int]) -> list[WeightedGroup]:
+        return weight_groups([groups[place] for place in places], stage)
+
+    def pack(drawn: Sequence[WeightedGroup]) -> list[WeightedBatch]:
+        return pack_weighted(drawn, stage)
+
+    return TrainingRows(len(groups), read, pack)
 
 
-def weigh(groups: list[Group], stage: Sft) -> list[Group]:
-    """For `sum` and `micro_mean`, what share of a micro-batch of the original each sequence is, and what its tokens weigh.
+def weight_groups(groups: Sequence[Group], stage: Sft) -> list[WeightedGroup]:
+    """One step's conversations with the weights that reproduce `sum` and `micro_mean` of the original.
 
     reference: open-instruct finetune.py with --reduce_loss sum and mean @ bb98dbcac^: (1/RA) Σ S and (1/RA) Σ S/M over
     the R·A micro-batches of a step, where S is a micro-batch's summed loss and M its trained tokens.
     """
-    if stage.loss == "token":
-        return groups
-    weighed = []
+    weighted = []
     for first in range(0, len(groups), stage.loss_micro_batch):
         micro_batch = groups[first : first + stage.loss_micro_batch]
         trained = sum(completion.n_trained for group in micro_batch for completion in group.completions)
-        values = {"share": 1.0 / len(micro_batch), "weight": 1.0 if stage.loss == "sum" else 1.0 / trained}
-        for group in micro_batch:
-            weighed.append(replace(group, completions=tuple(replace(c, values=values) for c in group.completions)))
-    return weighed
+        weight = 1.0 if stage.loss == "sum" else 1.0 / trained
+        weighted += [WeightedGroup(group, weight, 1.0 / len(micro_batch)) for group in micro_batch]
+    return weighted
+
+
+def pack_weighted(drawn: Sequence[WeightedGroup], stage: Sft) -> list[WeightedBatch]:
+    """Packed rows of weighted conversations."""
+    weights, shares = [one.weight for one in drawn], [one.share for one in drawn]
+    return [
+        WeightedBatch(**vars(batch), weight_C=batch.of_groups(weights), share_C=batch.of_groups(shares))
+        for batch in pack_whole([one.group for one in drawn], stage)
+    ]
+
+
+def count_micro_batches(batch: WeightedBatch) -> float:
+    """Normalise by the micro-batches of the original."""
+    return float(batch.share_C.sum())

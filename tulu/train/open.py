@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -13,23 +13,6 @@ from tulu.model.parallel import Parallel
 from tulu.model.policy import load_tokenizer
 from tulu.train.optimizer import Learner, Trainable
 from tulu.train.run import Run
-
-
-class Pinned(Protocol):
-    """Something that a run rests on, known by its content."""
-
-    @property
-    def digest(self) -> str: ...
-
-
-class Model(Trainable, Protocol):
-    """A model that a stage trains."""
-
-    def digest(self) -> str:
-        """Hash of all weights, by content."""
-
-
-
 
 
 @dataclass(frozen=True)
@@ -68,14 +51,15 @@ class OpenStage:
             **options,
         )
 
-    def begin(self, model: Model, data: Pinned, trained: Trainable | None = None, **facts: Any) -> Learner:
-        """Pin data, starting weights, template and further facts, and set up the optimizer of the model, or of `trained`.
+    def begin(self, trained: Trainable, **facts: Any) -> Learner:
+        """Pin what the run rests on, such as the digests of its data and starting weights, and set up the optimizer.
 
-        Raises CheckpointError if the run began with other ones.
+        Raises CheckpointError if the run began with other data, weights, template or processes.
         """
-        template = {"template": template_hash(self.tokenizer)} if self.job.start is not None else {}
-        self.run.pin(data=data.digest, start=model.digest(), **template, **facts)
-        return Learner(trained or model, self.section, self.parallel)
+        if self.job.start is not None:
+            facts["template"] = template_hash(self.tokenizer)
+        self.run.pin(**facts)
+        return Learner(trained, self.section, self.parallel)
 
 
 def open_stage(job: Job) -> OpenStage:

@@ -1,16 +1,16 @@
-"""Sequence log-probs under the starting weights, computed once and cached by weights and tokens, row by row.
+"""Log-probs of whole completions under the starting weights, computed once and cached by weights and tokens.
 
-A new mix, order or batch size keeps its hits: the key of a row is a hash of its tokens and mask, the file is named
-after a hash of the weights and the precision.
+A new mix, order or batch size keeps its hits: the key of a completion is a hash of its tokens and mask, and the folder of
+the cache is named after a hash of the weights and the precision.
 """
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy
 import pyarrow
+import pyarrow.compute
 import pyarrow.parquet
 import torch
 import xxhash
@@ -20,23 +20,45 @@ from tulu.model.batch import Batch, sum_by_owner
 from tulu.model.parallel import Parallel
 from tulu.model.policy import Policy
 from tulu.progress import Progress
-from tulu.train.step import rows_of
+from tulu.train.fit import pack_whole
 from tulu.types import Completion, Group
 
 log = logging.getLogger("tulu")
 
 CHUNK = 512
-"""Groups between two writes of the cache: what a Ctrl-C can lose."""
+"""Groups between two writes of the cache, which is what a Ctrl-C can lose."""
+_COLUMNS = pyarrow.schema({"key": pyarrow.string(), "logp": pyarrow.float64()})
 
 
-def with_reference(groups: Sequence[Group], policy: Policy, stage: TrainStage, parallel: Parallel, folder: Path) -> list[Group]:
-    """The groups with each completion's summed log-prob under the policy's present weights as value `reference`.
+class ReferenceLogps(Sequence[Sequence[float]]):
+    """The summed log-prob of every completion of every group, four bytes each."""
 
-    `folder` holds the cache of these weights in this precision.
-    """
-    known = read_cache(folder)
-    keys = [[completion_key(group, completion) for completion in group.completions] for group in groups]
-    missing = [group for group, row in zip(groups, keys, strict=True) if any(key not in known for key in row)]
+    def __init__(self, logps: numpy.ndarray, starts: numpy.ndarray) -> None:
+        """`logps` holds all completions, group after group; `starts` the place of each group's first, and one past the last."""
+        self._logps = logps
+        self._starts = starts
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def __getitem__(self, group: int) -> list[float]:  # type: ignore[override]  # a slice of groups is never asked for
+        """One number per completion of a group."""
+        values: list[float] = self._logps[self._starts[group] : self._starts[group + 1]].tolist()
+        return values
+
+
+def reference_logps(
+    groups: Sequence[Group], policy: Policy, stage: TrainStage, parallel: Parallel, folder: Path
+) -> ReferenceLogps:
+    """Each completion's summed log-prob under the policy's present weights; `folder` caches those of these weights."""
+    starts = numpy.cumsum([0, *(len(group.completions) for group in groups)])
+    keys = pyarrow.array([completion_key(group, completion) for group in groups for completion in group.completions], "string")
+    cache = read_cache(folder)
+    places = pyarrow.compute.index_in(keys, value_set=cache["key"])
+    # What the cache does not hold is NaN until it is computed.
+    logps = cache["logp"].take(places).to_numpy().astype(numpy.float32)
+    unknown = numpy.flatnonzero(numpy.isnan(logps))
+    missing = numpy.unique(numpy.searchsorted(starts, unknown, side="right") - 1).tolist()
     if missing:
         log.info("reference log-probs: %d of %d rows to compute", len(missing), len(groups))
     training = policy.module.training
@@ -44,55 +66,45 @@ def with_reference(groups: Sequence[Group], policy: Policy, stage: TrainStage, p
     with Progress("reference", len(missing), 0, parallel.is_main) as progress:
         for first in range(0, len(missing), CHUNK):
             chunk = missing[first : first + CHUNK]
-            computed = _compute(chunk, policy, stage, parallel)
-            known |= computed
+            computed = _compute([groups[group] for group in chunk], policy, stage, parallel)
+            for group, values in zip(chunk, computed, strict=True):
+                logps[starts[group] : starts[group + 1]] = values
             if parallel.is_main:
-                write_part(folder, computed)
+                write_part(folder, _by_key(keys, starts, chunk, computed))
             progress.update(first + len(chunk), {})
     policy.module.train(training)
-    return [
-        replace(
-            group,
-            completions=tuple(
-                replace(completion, values={**completion.values, "reference": known[key]})
-                for completion, key in zip(group.completions, row, strict=True)
-            ),
-        )
-        for group, row in zip(groups, keys, strict=True)
-    ]
+    return ReferenceLogps(logps, starts)
+
+
+def _by_key(keys: pyarrow.Array, starts: numpy.ndarray, chunk: list[int], computed: list[list[float]]) -> dict[str, float]:
+    """The computed log-probs of a chunk of groups by the keys of their completions."""
+    return {
+        keys[starts[group] + place].as_py(): value
+        for group, values in zip(chunk, computed, strict=True)
+        for place, value in enumerate(values)
+    }
 
 
 @torch.no_grad()
-def _compute(groups: list[Group], policy: Policy, stage: TrainStage, parallel: Parallel) -> dict[str, float]:
-    """Key -> summed log-prob of every completion, the work shared between the processes."""
-    indexed = [
-        replace(
-            group,
-            completions=tuple(replace(c, values={"at": float(at)}) for at, c in enumerate(group.completions, start=offset)),
-        )
-        for group, offset in zip(groups, _offsets(groups), strict=True)
-    ]
-    keys = [completion_key(group, completion) for group in groups for completion in group.completions]
-    batches = rows_of(parallel.share(indexed), stage)
-    spare = rows_of(indexed[:1], stage)[0]
-    found: dict[str, float] = {}
+def _compute(groups: list[Group], policy: Policy, stage: TrainStage, parallel: Parallel) -> list[list[float]]:
+    """The summed log-prob of every completion of every group; the processes share the work."""
+    places = parallel.share(list(range(len(groups))))
+    batches = pack_whole([groups[place] for place in places], stage)
+    spare = pack_whole(groups[:1], stage)[0]
+    computed: dict[tuple[int, int], float] = {}
     for index in range(parallel.largest(len(batches))):
-        own = index < len(batches)
-        sums_C = _sequence_logps(policy, batches[index] if own else spare)
-        if own:
-            for at, value in zip(batches[index].values["at"].tolist(), sums_C.tolist(), strict=True):
-                found[keys[int(at)]] = value
-    return {key: value for part in parallel.exchange(found) for key, value in part.items()}
+        has_row = index < len(batches)
+        sums_C = _sequence_logps(policy, batches[index] if has_row else spare)
+        if has_row:
+            for (group, completion), value in zip(batches[index].index_C, sums_C.tolist(), strict=True):
+                computed[places[group], completion] = value
+    everywhere = {key: value for part in parallel.exchange(computed) for key, value in part.items()}
+    return [[everywhere[place, c] for c in range(len(group.completions))] for place, group in enumerate(groups)]
 
 
 def _sequence_logps(policy: Policy, batch: Batch) -> torch.Tensor:
     batch = batch.to(policy.device)
     return sum_by_owner(policy.logps(batch), batch.owner_N, batch.n_completions)
-
-
-def _offsets(groups: Sequence[Group]) -> list[int]:
-    """Where each group's completions begin in the flat order of all."""
-    return numpy.cumsum([0, *(len(group.completions) for group in groups[:-1])]).tolist()
 
 
 def completion_key(group: Group, completion: Completion) -> str:
@@ -104,24 +116,22 @@ def completion_key(group: Group, completion: Completion) -> str:
     return digest.hexdigest()
 
 
-def read_cache(folder: Path) -> dict[str, float]:
-    """Everything the parts of a cache know; a part that cannot be read is said and computed again."""
-    known: dict[str, float] = {}
+def read_cache(folder: Path) -> pyarrow.Table:
+    """All parts of a cache as one table of key and logp; a part that cannot be read is named and computed again."""
+    parts = [_COLUMNS.empty_table()]
     for file in sorted(folder.glob("part-*.parquet")):
         try:
-            columns = pyarrow.parquet.read_table(file).to_pydict()
+            parts.append(pyarrow.parquet.read_table(file, schema=_COLUMNS))
         except (OSError, pyarrow.ArrowInvalid) as error:
             log.warning("%s is damaged and is computed again (%s)", file, error)
             file.unlink()
-            continue
-        known |= dict(zip(columns["key"], columns["logp"], strict=True))
-    return known
+    return pyarrow.concat_tables(parts).combine_chunks()
 
 
-def write_part(folder: Path, values: dict[str, float]) -> None:
-    """One more part of the cache, named by its content, beside and renamed."""
+def write_part(folder: Path, logps: dict[str, float]) -> None:
+    """Write one more part of the cache, named by its content, beside its place and renamed."""
     folder.mkdir(parents=True, exist_ok=True)
-    name = f"part-{xxhash.xxh3_64_hexdigest(' '.join(sorted(values)).encode())}.parquet"
+    name = f"part-{xxhash.xxh3_64_hexdigest(' '.join(sorted(logps)).encode())}.parquet"
     partial = folder / f".partial-{name}"
-    pyarrow.parquet.write_table(pyarrow.table({"key": list(values), "logp": list(values.values())}), partial)
+    pyarrow.parquet.write_table(pyarrow.table({"key": list(logps), "logp": list(logps.values())}, schema=_COLUMNS), partial)
     partial.rename(folder / name)

@@ -1,0 +1,50 @@
+"""Rollouts as rows of tokens, with the numbers that a policy update needs of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from tulu.config.schema import Rlvr
+from tulu.errors import EngineError
+from tulu.model.batch import Batch, pack
+from tulu.rollout.sampler import Rollout
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampledBatch(Batch):
+    """A row of sampled completions."""
+
+    advantage_C: Tensor
+    """Each completion's advantage over its group; with a value model its reward, which is taken apart token by token."""
+    sampler_logps_N: Tensor
+    """Log-probs under the distribution that the engine sampled from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutBatch(SampledBatch):
+    """A row of sampled completions with what stays fixed while the policy is updated on it."""
+
+    old_logps_N: Tensor | None = None
+    """Log-probs under the policy before the updates; None where there is a single update, in which they are its own."""
+    kl_reference_N: Tensor | None = None
+    """Log-probs under the model that the stage starts from; None where the recipe has no KL term."""
+    old_values_N: Tensor | None = None
+    """What the value model said before the updates of the states in which the tokens were sampled; None without one."""
+
+
+def pack_rollouts(rollouts: Sequence[Rollout], stage: Rlvr) -> list[SampledBatch]:
+    """Packed rows of the rollouts that have a completion to train on. Raises EngineError if the engine gave no log-probs."""
+    rollouts = [rollout for rollout in rollouts if rollout.group.completions]
+    advantages = [rollout.advantages for rollout in rollouts]
+    logps = [[completion.sampler_logps for completion in rollout.group.completions] for rollout in rollouts]
+    if any(row is None for rows in logps for row in rows):
+        raise EngineError("the engine gave no log-probs with its completions, so nothing can be trained on them")
+    return [
+        SampledBatch(
+            **vars(batch),
+            advantage_C=batch.of_completions(advantages),
+            sampler_logps_N=batch.of_tokens([[row or () for row in rows] for rows in logps]),
+        )
+        for batch in pack([rollout.group for rollout in rollouts], stage.row_tokens, stage.micro_batch)
+    ]
