@@ -98,4 +98,4 @@ def test_stop_texts_are_found_at_the_end_of_a_long_completion(text: str, found: 
     tokenizer = make_byte_tokenizer()
     stops = StopTexts(tokenizer, ["\n\n", "</answer>"])
     tokens = tokenizer(text, add_special_tokens=False).input_ids
-    assert stops.found([tokens[-stops.window :]]) == [found]
+    assert stops.contained([tokens[-stops.window :]]) == [found]

@@ -19,7 +19,7 @@ from tulu.errors import EngineError
 from tulu.model.batch import pack
 from tulu.model.policy import Policy
 from tulu.rollout.engine import STALE, EngineSpec
-from tulu.rollout.sync import Parcel, parcels
+from tulu.rollout.sync import Parcel, pack_weights
 from tulu.rollout.transformers_engine import TransformersEngine
 from tulu.types import Group, Problem, SamplingParams
 
@@ -158,9 +158,9 @@ def spoilt(packed: Sequence[Parcel], name: str) -> list[Parcel]:
 
 def lacking(packed: Sequence[Parcel], name: str) -> list[Parcel]:
     (parcel,) = packed
-    entries, data = dict(parcel.entries), dict(parcel.data)
-    del entries[name], data[name]
-    return [Parcel(entries, data)]
+    infos, data = dict(parcel.infos), dict(parcel.data)
+    del infos[name], data[name]
+    return [Parcel(infos, data)]
 
 
 @pytest.mark.parametrize(("damage", "word"), [(spoilt, "corrupted"), (lacking, "missing")])
@@ -168,7 +168,7 @@ def test_a_bad_set_is_refused_and_the_engine_is_stale(
     engine: "VllmEngine", learner: Policy, damage: Callable[[Sequence[Parcel], str], list[Parcel]], word: str
 ) -> None:
     name = "model.layers.1.mlp.up_proj.weight"
-    good = list(parcels(learner.weights(), torch.float32))
+    good = list(pack_weights(learner.weights(), torch.float32))
     with pytest.raises(EngineError, match=rf"{name} is {word}"):
         engine.deliver(damage(good, name), 8)
     with pytest.raises(EngineError, match="stale"):

@@ -24,7 +24,8 @@ from tulu.model.parallel import Parallel, gathered, unsharded
 from tulu.model.policy import Policy, load_tokenizer
 from tulu.progress import Progress
 from tulu.reward_models.answers import RewardGrader
-from tulu.rollout.engine import EngineSpec, choose, make_engine
+from tulu.rollout.engine import EngineSpec
+from tulu.rollout.engines import choose, make_engine
 from tulu.rollout.records import record, summary
 from tulu.rollout.sampler import Collected, Sampler
 from tulu.stages.ppo import ActorCritic, token_advantages
