@@ -1,4 +1,4 @@
-"""The cache that grows in place: it holds the same as transformers' own."""
+"""The cache that grows in place holds the same keys and values as transformers' own cache."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,15 +13,15 @@ from tulu.rollout.cache import GrowingLayer, growing_cache
 
 @pytest.mark.parametrize("prefill", [1, 60, 64, 130])
 def test_the_growing_cache_holds_what_the_ordinary_one_holds(prefill: int) -> None:
-    """Past its first block, with rows repeated and rows left out."""
+    """Beyond the first block, with repeated rows and with rows left out."""
     ours, plain = GrowingLayer(), DynamicCache()
     generator = torch.Generator().manual_seed(0)
 
     def compare(rows: int, new: int) -> None:
         keys, values = torch.randn(2, rows, 2, new, 4, generator=generator)
-        found, expected = ours.update(keys, values), plain.update(keys, values, 0)
-        assert torch.equal(found[0], expected[0])
-        assert torch.equal(found[1], expected[1])
+        actual, expected = ours.update(keys, values), plain.update(keys, values, 0)
+        assert torch.equal(actual[0], expected[0])
+        assert torch.equal(actual[1], expected[1])
         assert ours.get_seq_length() == plain.get_seq_length()
 
     compare(3, prefill)

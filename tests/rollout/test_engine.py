@@ -1,4 +1,4 @@
-"""The requests that every engine refuses."""
+"""The requests that every engine refuses, and the messages."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Weights between processes: what arrives is what was sent, or a refusal that names the tensor."""
+"""Weights arrive in the other process as they were sent, or are refused with the name of the tensor."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -37,7 +37,7 @@ def test_weights_arrive_in_the_engine_dtype(dtype: torch.dtype) -> None:
 
 def test_parcels_are_cut_by_size_and_lose_nothing() -> None:
     cut = list(pack_weights(WEIGHTS.items(), torch.float32, parcel_bytes=32))
-    # 48 bytes exceed a parcel alone; 12 + 4 + 16 fill the second.
+    # The 48 bytes of the first tensor exceed a parcel by themselves; 12 + 4 + 16 bytes fill the second.
     assert [list(parcel.infos) for parcel in cut] == [["embed.weight"], ["norm.weight", "scale", "count"]]
 
 

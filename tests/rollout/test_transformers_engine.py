@@ -1,4 +1,4 @@
-"""Rollouts in process: transformers' own greedy output, log-probs of its own forward pass, and no dependence on the batch."""
+"""The transformers engine gives transformers' own greedy output and log-probs, and no sample depends on the batch."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,7 +31,7 @@ def make_problems(lengths: Sequence[int] = LENGTHS) -> list[Problem]:
 
 @pytest.fixture(scope="module")
 def engine(tiny_model: Callable[..., Path]) -> Callable[..., TransformersEngine]:
-    """engine(family) -> one that has a policy's model and its weights of version 5."""
+    """engine(family) makes an engine that shares the model of a policy and has its weights as version 5."""
 
     def make(family: str = "olmo2", **spec: Any) -> TransformersEngine:
         folder = tiny_model(family)
@@ -67,13 +67,13 @@ def test_greedy_output_is_that_of_transformers(
 def test_recorded_log_probs_are_those_of_a_plain_forward_pass(
     family: str, temperature: float, engine: Callable[..., TransformersEngine], tiny_model: Callable[..., Path]
 ) -> None:
-    # Recurrent layers decode by another formula than they read with, in float32 whatever the model's dtype.
+    # Recurrent layers use one formula for reading and another for decoding, both in float32 whatever the model's dtype is.
     limit = 1e-4 if family == "olmo_hybrid" else 1e-5
     sampler = engine(family)
     groups = sampler.generate(make_problems(), 3, SamplingParams(24, temperature, seed=3))
     plain = AutoModelForCausalLM.from_pretrained(tiny_model(family), dtype=torch.float32)
-    found = [logp for group in groups for completion in group.completions for logp in completion.sampler_logps or ()]
-    assert (torch.tensor(found) - plain_logps(plain, groups, temperature)).abs().max().item() < limit
+    sampled = [logp for group in groups for completion in group.completions for logp in completion.sampler_logps or ()]
+    assert (torch.tensor(sampled) - plain_logps(plain, groups, temperature)).abs().max().item() < limit
 
 
 def test_a_seed_gives_the_same_samples_and_another_gives_others(engine: Callable[..., TransformersEngine]) -> None:
@@ -98,10 +98,10 @@ def test_samples_do_not_depend_on_what_they_are_batched_with(
 
 
 def test_rows_that_end_early_leave_the_others_alone(tiny_model: Callable[..., Path]) -> None:
-    """Every completion is what it is when sampled alone, and ends where it says it does."""
+    """Every completion is the same as when it is sampled alone, and it ends as its `finish` says."""
     policy = Policy.load(tiny_model("qwen3"))
     with torch.no_grad():
-        # A louder end token, so that rows end at many lengths.
+        # A more likely end token makes rows end at many lengths.
         policy.model.get_output_embeddings().weight[256] *= 4
     sampler = TransformersEngine(policy.model, policy.tokenizer, EngineSpec("", 512, version=0))
     problems, params = make_problems(LENGTHS * 2), SamplingParams(70, seed=4)
@@ -164,7 +164,7 @@ def test_a_folder_without_a_model_is_one_message(tmp_path: Path) -> None:
 
 
 def test_the_policy_trains_on_as_if_it_had_not_been_sampled_from(tiny_model: Callable[..., Path]) -> None:
-    """Attention, training mode and gradient checkpointing are as before; sampling itself leaves no gradients."""
+    """Attention, training modes and gradient checkpointing are as before, and sampling leaves no gradients."""
     policy = Policy.load(tiny_model("olmo3"), gradient_checkpointing=True)
     policy.module.train()
     policy.model.model.norm.eval()

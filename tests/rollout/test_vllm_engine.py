@@ -51,7 +51,7 @@ def tokens(groups: Sequence[Group]) -> list[list[list[int]]]:
 
 
 def mismatch(policy: Policy, groups: Sequence[Group], temperature: float) -> tuple[float, int]:
-    """Mean |log-prob of learner - of sampler| over all sampled tokens, computed in packed rows as in training; and their number."""
+    """Mean |log-prob of learner - of sampler| over all sampled tokens, in packed rows as in training; and their number."""
     sampler_logps = [[completion.sampler_logps or () for completion in group.completions] for group in groups]
     with torch.no_grad():
         differences = [(policy.logps(row, temperature) - row.of_tokens(sampler_logps)).abs() for row in pack(groups, 2048)]
