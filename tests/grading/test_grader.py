@@ -73,7 +73,7 @@ def test_cheap_verifiers_start_no_process(grader: Grader) -> None:
 def test_order_is_kept_and_repeats_are_computed_once(grader: Grader) -> None:
     items = [(completion, problem(gold, "math")) for completion, gold, _ in SYMBOLIC] * 50
     assert scores(grader.grade(items)) == [score for _, _, score in SYMBOLIC] * 50
-    # Three symbolic answers went to a process, the rest were remembered; 5 = 5 never needed one.
+    # Three symbolic answers went to a process and their repeats came from the cache; 5 = 5 never needed a process.
     assert len(grader.seconds) == 3 + 50
 
 

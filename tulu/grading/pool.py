@@ -2,7 +2,7 @@
 
 One dispatcher thread owns all processes and talks to them over sockets. Callers get futures, so threads, asyncio and Ray
 tasks use the pool in the same way. A process that misses a deadline is killed and replaced; its other tasks are given to
-another process.
+another process. The pools of the standard library cannot end one running task, which is why this one exists.
 """
 
 import contextlib

@@ -32,7 +32,10 @@ _FLUSH_SECONDS = 0.004
 
 
 def send(connection: socket.socket, message: Any) -> None:
-    """Send one pickled message after its length."""
+    """Send one pickled message after its length.
+
+    A socket is used because a connection of multiprocessing has no time-out, and a stopped process would block its parent.
+    """
     data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
     connection.sendall(_HEADER.pack(len(data)) + data)
 
