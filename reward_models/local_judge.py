@@ -9,7 +9,8 @@ from tulu.data.chat import encode_prompts, template_hash
 from tulu.errors import RecipeError
 from tulu.model.policy import from_pretrained, load_tokenizer
 from tulu.reward_models.rewardbench import Options
-from tulu.rollout.engine import EngineSpec, make_engine
+from tulu.rollout.engine import EngineSpec
+from tulu.rollout.engines import make_engine
 from tulu.types import Message, Problem, SamplingParams
 
 

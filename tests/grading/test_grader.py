@@ -14,7 +14,7 @@ from tulu.errors import DataError, RecipeError
 from tulu.grading.grader import Grader
 from tulu.types import Problem, Verdict
 
-OWN = """
+CUSTOM_VERIFIER = """
 import os, signal, sys, time
 
 def score(completion, ground_truth):
@@ -54,9 +54,9 @@ def grader() -> Iterator[Grader]:
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> str:
-    file = tmp_path / "own.py"
-    file.write_text(OWN)
+def custom(tmp_path: Path) -> str:
+    file = tmp_path / "custom.py"
+    file.write_text(CUSTOM_VERIFIER)
     return f"{file}:score"
 
 
@@ -73,63 +73,63 @@ def test_cheap_verifiers_start_no_process(grader: Grader) -> None:
 def test_order_is_kept_and_repeats_are_computed_once(grader: Grader) -> None:
     items = [(completion, problem(gold, "math")) for completion, gold, _ in SYMBOLIC] * 50
     assert scores(grader.grade(items)) == [score for _, _, score in SYMBOLIC] * 50
-    # Three symbolic answers went to a process, the rest were remembered; 5 = 5 never needed one.
+    # Three symbolic answers went to a process and their repeats came from the cache; 5 = 5 never needed a process.
     assert len(grader.seconds) == 3 + 50
 
 
 def test_everywhere_the_same(grader: Grader) -> None:
     items = [(completion, problem(gold, "math")) for completion, gold, _ in SYMBOLIC]
-    want = [score for _, _, score in SYMBOLIC]
+    expected = [score for _, _, score in SYMBOLIC]
     with ThreadPoolExecutor(4) as threads:
-        assert [scores(found) for found in threads.map(grader.grade, [items] * 8)] == [want] * 8
+        assert [scores(verdicts) for verdicts in threads.map(grader.grade, [items] * 8)] == [expected] * 8
 
     async def both() -> list[list[Verdict]]:
         return list(await asyncio.gather(grader.grade_async(items), grader.grade_async(items)))
 
-    assert [scores(found) for found in asyncio.run(both())] == [want] * 2
+    assert [scores(verdicts) for verdicts in asyncio.run(both())] == [expected] * 2
 
 
-def test_a_slow_verdict_is_killed_and_delays_nobody(own: str) -> None:
+def test_a_slow_verdict_is_killed_and_delays_nobody(custom: str) -> None:
     with Grader(2, deadline=1.0) as grader:
-        grader.grade([("warm", problem("warm", own)), ("warmer", problem("warmer", own))])
+        grader.grade([("warm", problem("warm", custom)), ("warmer", problem("warmer", custom))])
         began = time.monotonic()
-        verdicts = grader.grade([("slow", problem("x", own))] + [(str(n), problem("7", own)) for n in range(20)])
+        verdicts = grader.grade([("slow", problem("x", custom))] + [(str(n), problem("7", custom)) for n in range(20)])
         assert time.monotonic() - began < 4.0
     assert verdicts[0].status == "timeout"
     assert scores(verdicts[1:]) == [float(n == 7) for n in range(20)]
 
 
-def test_a_dying_worker_costs_its_own_verdict_only(grader: Grader, own: str) -> None:
-    verdicts = grader.grade([("die", problem("x", own)), ("x", problem("x", own)), ("print", problem("print", own))])
+def test_a_dying_worker_costs_its_own_verdict_only(grader: Grader, custom: str) -> None:
+    verdicts = grader.grade([("die", problem("x", custom)), ("x", problem("x", custom)), ("print", problem("print", custom))])
     assert verdicts[0].status == "error"
     assert "died" in verdicts[0].detail
     assert scores(verdicts[1:]) == [1, 1]
 
 
 @pytest.mark.parametrize("completion", ["memory", "exit"])
-def test_faults_inside_a_verifier_are_masked(grader: Grader, own: str, completion: str) -> None:
-    assert grader.grade([(completion, problem("x", own))])[0].status == "error"
-    assert grader.grade([("x", problem("x", own))])[0].score == 1
+def test_faults_inside_a_verifier_are_masked(grader: Grader, custom: str, completion: str) -> None:
+    assert grader.grade([(completion, problem("x", custom))])[0].status == "error"
+    assert grader.grade([("x", problem("x", custom))])[0].score == 1
 
 
-def test_a_worker_killed_from_outside_is_replaced(grader: Grader, own: str) -> None:
-    first = grader.grade([("pid", problem("x", own))])[0].score
+def test_a_worker_killed_from_outside_is_replaced(grader: Grader, custom: str) -> None:
+    first = grader.grade([("pid", problem("x", custom))])[0].score
     assert first is not None
     os.kill(int(first), signal.SIGKILL)
-    assert grader.grade([("x", problem("x", own))])[0].score == 1
+    assert grader.grade([("x", problem("x", custom))])[0].score == 1
 
 
-def test_a_stopped_worker_is_a_timeout(own: str) -> None:
+def test_a_stopped_worker_is_a_timeout(custom: str) -> None:
     with Grader(1, deadline=1.0) as grader:
-        pid = grader.grade([("pid", problem("x", own))])[0].score
+        pid = grader.grade([("pid", problem("x", custom))])[0].score
         assert pid is not None
         os.kill(int(pid), signal.SIGSTOP)
-        assert grader.grade([("x", problem("x", own))])[0].status == "timeout"
-        assert grader.grade([("x", problem("x", own))])[0].score == 1
+        assert grader.grade([("x", problem("x", custom))])[0].status == "timeout"
+        assert grader.grade([("x", problem("x", custom))])[0].score == 1
 
 
-def test_workers_import_no_torch(grader: Grader, own: str) -> None:
-    assert grader.grade([("torch", problem("x", own))])[0].score == 0
+def test_workers_import_no_torch(grader: Grader, custom: str) -> None:
+    assert grader.grade([("torch", problem("x", custom))])[0].score == 0
 
 
 def test_an_answer_that_eats_cpu_scores_0() -> None:
@@ -180,16 +180,16 @@ def test_mode_tulu3_is_upstreams() -> None:
         assert scores(grader.grade([("42.0", problem("42", "gsm8k")), (r"\boxed{x+1}", problem("1+x", "math"))])) == [0, 0]
 
 
-def test_closing_leaves_no_process_and_no_caller_waiting(own: str) -> None:
+def test_closing_leaves_no_process_and_no_caller_waiting(custom: str) -> None:
     grader = Grader(1, deadline=30.0)
-    found: list[Verdict] = []
-    caller = threading.Thread(target=lambda: found.extend(grader.grade([("slow", problem("x", own))])))
+    verdicts: list[Verdict] = []
+    caller = threading.Thread(target=lambda: verdicts.extend(grader.grade([("slow", problem("x", custom))])))
     caller.start()
     while not grader.pids():
         time.sleep(0.01)
     pid = grader.pids()[0]
     grader.close()
     caller.join(5.0)
-    assert found[0].status == "error"
+    assert verdicts[0].status == "error"
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)

@@ -1,4 +1,4 @@
-"""What waits in one message: a case that hangs or dies in the midst of quick ones is the only one to pay."""
+"""Cases that share a message: one that hangs or dies amid quick ones is the only one without a score."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 from tulu.grading.grader import Grader
 from tulu.types import Problem, Verdict
 
-OWN = """
+CUSTOM_VERIFIER = """
 import os, time
 def score(completion, ground_truth):
     if completion == "hang":
@@ -20,12 +20,12 @@ def score(completion, ground_truth):
 
 @pytest.fixture
 def name(tmp_path: Path) -> str:
-    path = tmp_path / "own.py"
-    path.write_text(OWN)
+    path = tmp_path / "custom.py"
+    path.write_text(CUSTOM_VERIFIER)
     return f"{path}:score"
 
 
-def graded(grader: Grader, name: str, completions: list[str]) -> list[Verdict]:
+def grade(grader: Grader, name: str, completions: list[str]) -> list[Verdict]:
     return grader.grade([(completion, Problem(completion, [], (), "7", (name,))) for completion in completions])
 
 
@@ -36,21 +36,21 @@ def test_only_the_case_at_fault_pays(name: str, fault: str, status: str) -> None
     for place in places:
         completions[place] = fault
     with Grader(2, deadline=1.0) as grader:
-        # Quick ones first, so that many go in one message.
-        graded(grader, name, ["7"] * 500)
-        verdicts = graded(grader, name, completions)
+        # Quick cases come first, so that many cases share a message.
+        grade(grader, name, ["7"] * 500)
+        verdicts = grade(grader, name, completions)
     assert [at for at, verdict in enumerate(verdicts) if verdict.status != "ok"] == list(places)
     assert {verdicts[place].status for place in places} == {status}
-    wanted = [float(completion == "7") for completion in completions if completion != fault]
-    assert [verdict.score for verdict in verdicts if verdict.status == "ok"] == wanted
+    expected = [float(completion == "7") for completion in completions if completion != fault]
+    assert [verdict.score for verdict in verdicts if verdict.status == "ok"] == expected
 
 
 def test_latencies_are_of_each_verdict(name: str) -> None:
     with Grader(1, deadline=1.0) as grader:
-        graded(grader, name, ["7"] * 500)
+        grade(grader, name, ["7"] * 500)
         grader.seconds.clear()
-        graded(grader, name, ["7"] * 300 + ["hang"] + ["7"] * 300)
+        grade(grader, name, ["7"] * 300 + ["hang"] + ["7"] * 300)
         assert len(grader.seconds) == 601
-        found = sorted(grader.seconds)
-    assert found[300] < 0.05
-    assert 0.9 < found[-1] < 1.5
+        latencies = sorted(grader.seconds)
+    assert latencies[300] < 0.05
+    assert 0.9 < latencies[-1] < 1.5

@@ -1,4 +1,4 @@
-"""Tokens are drawn from the distribution that the logits say, with its log-probs; batching cannot move the random numbers."""
+"""Tokens are drawn from the distribution of the logits, with its log-probs. The random numbers do not depend on the batch."""
 
 import math
 from collections.abc import Sequence
@@ -59,13 +59,13 @@ def test_a_token_without_probability_is_never_drawn() -> None:
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_frequencies_follow_the_distribution(temperature: float) -> None:
-    """Chi-square over 16 tokens and 40,000 draws; its mean is 15 and it passes 50.5 once in 100,000 seeds."""
+    """Chi-square over 16 tokens and 40,000 draws. Its mean is 15, and it exceeds 50.5 for one seed in 100,000."""
     logits_V = torch.randn(16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     uniform_R = uniforms(0, "a problem", 400, 100).flatten()
     tokens_R, _ = draw(logits_V.float().expand(40_000, -1), uniform_R, temperature)
     expected_V = (logits_V / temperature).softmax(0) * 40_000
-    found_V = torch.bincount(tokens_R, minlength=16)
-    assert float(((found_V - expected_V) ** 2 / expected_V).sum()) < 50.5
+    observed_V = torch.bincount(tokens_R, minlength=16)
+    assert float(((observed_V - expected_V) ** 2 / expected_V).sum()) < 50.5
 
 
 def test_random_numbers_are_a_function_of_seed_and_problem() -> None:
@@ -98,4 +98,4 @@ def test_stop_texts_are_found_at_the_end_of_a_long_completion(text: str, found: 
     tokenizer = make_byte_tokenizer()
     stops = StopTexts(tokenizer, ["\n\n", "</answer>"])
     tokens = tokenizer(text, add_special_tokens=False).input_ids
-    assert stops.found([tokens[-stops.window :]]) == [found]
+    assert stops.contained([tokens[-stops.window :]]) == [found]

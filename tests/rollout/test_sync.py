@@ -1,4 +1,4 @@
-"""Weights between processes: what arrives is what was sent, or a refusal that names the tensor."""
+"""Weights arrive in the other process as they were sent, or are refused with the name of the tensor."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tulu.errors import EngineError
-from tulu.rollout.sync import Entry, Parcel, expected_weights, parcels, verified
+from tulu.rollout.sync import Parcel, TensorInfo, pack_weights, read_shapes, verify_weights
 
 WEIGHTS = {
     "embed.weight": torch.arange(12, dtype=torch.float32).reshape(4, 3),
@@ -21,13 +21,13 @@ Damage = Callable[[Parcel], Parcel]
 
 
 def sent(dtype: torch.dtype = torch.float32) -> Parcel:
-    (parcel,) = parcels(WEIGHTS.items(), dtype)
+    (parcel,) = pack_weights(WEIGHTS.items(), dtype)
     return parcel
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_weights_arrive_in_the_engine_dtype(dtype: torch.dtype) -> None:
-    arrived = dict(verified(sent(dtype).data, sent(dtype).entries, SHAPES, dtype))
+    arrived = dict(verify_weights(sent(dtype).data, sent(dtype).infos, SHAPES, dtype))
     assert list(arrived) == list(WEIGHTS)
     for name, tensor in WEIGHTS.items():
         expected = tensor.to(dtype) if tensor.is_floating_point() else tensor
@@ -36,16 +36,16 @@ def test_weights_arrive_in_the_engine_dtype(dtype: torch.dtype) -> None:
 
 
 def test_parcels_are_cut_by_size_and_lose_nothing() -> None:
-    cut = list(parcels(WEIGHTS.items(), torch.float32, chunk_bytes=32))
-    # 48 bytes exceed a parcel alone; 12 + 4 + 16 fill the second.
-    assert [list(parcel.entries) for parcel in cut] == [["embed.weight"], ["norm.weight", "scale", "count"]]
+    cut = list(pack_weights(WEIGHTS.items(), torch.float32, parcel_bytes=32))
+    # The 48 bytes of the first tensor exceed a parcel by themselves; 12 + 4 + 16 bytes fill the second.
+    assert [list(parcel.infos) for parcel in cut] == [["embed.weight"], ["norm.weight", "scale", "count"]]
 
 
 def test_read_only_memory_is_copied() -> None:
     parcel = sent()
     for array in parcel.data.values():
         array.flags.writeable = False
-    arrived = dict(verified(parcel.data, parcel.entries, SHAPES, torch.float32))
+    arrived = dict(verify_weights(parcel.data, parcel.infos, SHAPES, torch.float32))
     arrived["norm.weight"].zero_()
     assert parcel.data["norm.weight"].any()
 
@@ -63,12 +63,12 @@ def swapped(parcel: Parcel) -> Parcel:
 
 
 def without(name: str, parcel: Parcel, *, announced: bool) -> Parcel:
-    entries = {key: entry for key, entry in parcel.entries.items() if announced or key != name}
-    return Parcel(entries, {key: array for key, array in parcel.data.items() if key != name})
+    infos = {key: info for key, info in parcel.infos.items() if announced or key != name}
+    return Parcel(infos, {key: array for key, array in parcel.data.items() if key != name})
 
 
 def claiming(name: str, parcel: Parcel, **fields: object) -> Parcel:
-    return replace(parcel, entries={**parcel.entries, name: replace(parcel.entries[name], **fields)})  # type: ignore[arg-type]
+    return replace(parcel, infos={**parcel.infos, name: replace(parcel.infos[name], **fields)})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def claiming(name: str, parcel: Parcel, **fields: object) -> Parcel:
         (lambda parcel: claiming("embed.weight", parcel, dtype=torch.float16), r"embed\.weight comes as torch\.float16"),
         (lambda parcel: claiming("scale", parcel, digest="0" * 32), "scale is corrupted"),
         (
-            lambda parcel: Parcel({**parcel.entries, "new": Entry((1,), torch.float32, "")}, parcel.data),
+            lambda parcel: Parcel({**parcel.infos, "new": TensorInfo((1,), torch.float32, "")}, parcel.data),
             "new is not a weight of the engine's model",
         ),
     ],
@@ -90,7 +90,7 @@ def claiming(name: str, parcel: Parcel, **fields: object) -> Parcel:
 def test_a_damaged_set_is_refused_by_name(damage: Damage, message: str) -> None:
     parcel = damage(sent())
     with pytest.raises(EngineError, match=message):
-        verified(parcel.data, parcel.entries, SHAPES, torch.float32)
+        verify_weights(parcel.data, parcel.infos, SHAPES, torch.float32)
 
 
 @pytest.mark.parametrize("family", ["olmo2", "olmoe"])
@@ -99,7 +99,7 @@ def test_the_policy_sends_what_the_checkpoint_holds(tiny_model: Callable[..., Pa
 
     folder = tiny_model(family)
     sent_shapes = {name: tuple(tensor.shape) for name, tensor in Policy.load(folder).weights()}
-    assert sent_shapes == expected_weights(folder, tied=False)
+    assert sent_shapes == read_shapes(folder, tied=False)
 
 
 def test_a_tied_head_is_not_expected(tiny_model: Callable[..., Path]) -> None:
@@ -108,14 +108,14 @@ def test_a_tied_head_is_not_expected(tiny_model: Callable[..., Path]) -> None:
     folder = tiny_model("olmo2", tie_word_embeddings=True)
     sent_names = {name for name, _ in Policy.load(folder).weights()}
     assert "lm_head.weight" not in sent_names
-    assert sent_names == set(expected_weights(folder, tied=True))
+    assert sent_names == set(read_shapes(folder, tied=True))
 
 
 def test_a_torch_checkpoint_is_read_by_its_headers(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(2, 3), "model.rotary_emb.inv_freq": torch.zeros(4)}, tmp_path / "pytorch_model.bin")
-    assert expected_weights(tmp_path, tied=False) == {"a": (2, 3)}
+    assert read_shapes(tmp_path, tied=False) == {"a": (2, 3)}
 
 
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="no weights in it"):
-        expected_weights(tmp_path, tied=False)
+        read_shapes(tmp_path, tied=False)

@@ -1,4 +1,4 @@
-"""Rollouts in process: transformers' own greedy output, log-probs of its own forward pass, and no dependence on the batch."""
+"""The transformers engine gives transformers' own greedy output and log-probs, and no sample depends on the batch."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,14 +7,12 @@ from typing import Any
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
-from transformers.cache_utils import DynamicCache
 
 from tests.samples import plain_logps
 from tulu.errors import EngineError
 from tulu.model.attention import SEGMENTS
 from tulu.model.policy import Policy
 from tulu.rollout import transformers_engine
-from tulu.rollout.cache import GrowingLayer, growing_cache
 from tulu.rollout.engine import STALE, EngineSpec
 from tulu.rollout.transformers_engine import TransformersEngine
 from tulu.types import Group, Problem, SamplingParams
@@ -33,7 +31,7 @@ def make_problems(lengths: Sequence[int] = LENGTHS) -> list[Problem]:
 
 @pytest.fixture(scope="module")
 def engine(tiny_model: Callable[..., Path]) -> Callable[..., TransformersEngine]:
-    """engine(family) -> one that has a policy's model and its weights of version 5."""
+    """engine(family) makes an engine that shares the model of a policy and has its weights as version 5."""
 
     def make(family: str = "olmo2", **spec: Any) -> TransformersEngine:
         folder = tiny_model(family)
@@ -69,13 +67,13 @@ def test_greedy_output_is_that_of_transformers(
 def test_recorded_log_probs_are_those_of_a_plain_forward_pass(
     family: str, temperature: float, engine: Callable[..., TransformersEngine], tiny_model: Callable[..., Path]
 ) -> None:
-    # Recurrent layers decode by another formula than they read with, in float32 whatever the model's dtype.
+    # Recurrent layers use one formula for reading and another for decoding, both in float32 whatever the model's dtype is.
     limit = 1e-4 if family == "olmo_hybrid" else 1e-5
     sampler = engine(family)
     groups = sampler.generate(make_problems(), 3, SamplingParams(24, temperature, seed=3))
     plain = AutoModelForCausalLM.from_pretrained(tiny_model(family), dtype=torch.float32)
-    found = [logp for group in groups for completion in group.completions for logp in completion.sampler_logps or ()]
-    assert (torch.tensor(found) - plain_logps(plain, groups, temperature)).abs().max().item() < limit
+    sampled = [logp for group in groups for completion in group.completions for logp in completion.sampler_logps or ()]
+    assert (torch.tensor(sampled) - plain_logps(plain, groups, temperature)).abs().max().item() < limit
 
 
 def test_a_seed_gives_the_same_samples_and_another_gives_others(engine: Callable[..., TransformersEngine]) -> None:
@@ -100,10 +98,10 @@ def test_samples_do_not_depend_on_what_they_are_batched_with(
 
 
 def test_rows_that_end_early_leave_the_others_alone(tiny_model: Callable[..., Path]) -> None:
-    """Every completion is what it is when sampled alone, and ends where it says it does."""
+    """Every completion is the same as when it is sampled alone, and it ends as its `finish` says."""
     policy = Policy.load(tiny_model("qwen3"))
     with torch.no_grad():
-        # A louder end token, so that rows end at many lengths.
+        # A more likely end token makes rows end at many lengths.
         policy.model.get_output_embeddings().weight[256] *= 4
     sampler = TransformersEngine(policy.model, policy.tokenizer, EngineSpec("", 512, version=0))
     problems, params = make_problems(LENGTHS * 2), SamplingParams(70, seed=4)
@@ -166,7 +164,7 @@ def test_a_folder_without_a_model_is_one_message(tmp_path: Path) -> None:
 
 
 def test_the_policy_trains_on_as_if_it_had_not_been_sampled_from(tiny_model: Callable[..., Path]) -> None:
-    """Attention, training mode and gradient checkpointing are as before; sampling itself leaves no gradients."""
+    """Attention, training modes and gradient checkpointing are as before, and sampling leaves no gradients."""
     policy = Policy.load(tiny_model("olmo3"), gradient_checkpointing=True)
     policy.module.train()
     policy.model.model.norm.eval()
@@ -183,36 +181,9 @@ def test_progress_counts_completions_up_to_all(
     engine: Callable[..., TransformersEngine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transformers_engine, "MAX_ROWS", 6)
-    sampler, told = engine(), list[tuple[int, int]]()
-    sampler.progress = lambda done, total: told.append((done, total))
+    sampler, reported = engine(), list[tuple[int, int]]()
+    sampler.progress = lambda done, total: reported.append((done, total))
     sampler.generate(make_problems(), 3, SamplingParams(8, seed=1))
-    assert told == sorted(told)
-    assert told[-1] == (15, 15)
+    assert reported == sorted(reported)
+    assert reported[-1] == (15, 15)
     assert sampler.generate([], 3, GREEDY) == []
-
-
-@pytest.mark.parametrize("prefill", [1, 60, 64, 130])
-def test_the_growing_cache_holds_what_the_ordinary_one_holds(prefill: int) -> None:
-    """Past its first block, with rows repeated and rows left out."""
-    ours, plain = GrowingLayer(), DynamicCache()
-    generator = torch.Generator().manual_seed(0)
-
-    def compare(rows: int, new: int) -> None:
-        keys, values = torch.randn(2, rows, 2, new, 4, generator=generator)
-        found, expected = ours.update(keys, values), plain.update(keys, values, 0)
-        assert torch.equal(found[0], expected[0])
-        assert torch.equal(found[1], expected[1])
-        assert ours.get_seq_length() == plain.get_seq_length()
-
-    compare(3, prefill)
-    for index in (torch.tensor([0, 0, 1, 1, 2, 2]), torch.tensor([0, 3, 5])):
-        ours.reorder_cache(index)
-        plain.reorder_cache(index)  # type: ignore[arg-type]
-        for _ in range(70):
-            compare(len(index), 1)
-
-
-def test_recurrent_layers_keep_their_own_cache(tiny_model: Callable[..., Path]) -> None:
-    model = AutoModelForCausalLM.from_pretrained(tiny_model("olmo_hybrid"))
-    kinds = [type(layer) is GrowingLayer for layer in growing_cache(model.config).layers]
-    assert kinds == [kind == "full_attention" for kind in model.config.layer_types]

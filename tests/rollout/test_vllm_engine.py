@@ -1,4 +1,4 @@
-"""vLLM for real: the same tokens and log-probs as the learner after a sync, and nothing sampled from weights it refused."""
+"""The real vLLM samples the tokens and log-probs of the learner after a sync, and nothing from weights that it refused."""
 
 import os
 import signal
@@ -19,18 +19,18 @@ from tulu.errors import EngineError
 from tulu.model.batch import pack
 from tulu.model.policy import Policy
 from tulu.rollout.engine import STALE, EngineSpec
-from tulu.rollout.sync import Parcel, parcels
+from tulu.rollout.sync import Parcel, pack_weights
 from tulu.rollout.transformers_engine import TransformersEngine
 from tulu.types import Group, Problem, SamplingParams
 
 if TYPE_CHECKING:
     from tulu.rollout.vllm_engine import VllmEngine
 
-# One after the other on one worker: each engine takes a core and a gigabyte.
+# These tests run one after the other on one worker, because each engine takes a core and a gigabyte.
 pytestmark = pytest.mark.xdist_group("vllm")
 
 WIDTH = 128
-"""Four heads of 32: vLLM's attention on a CPU knows no heads of 8."""
+"""Four heads of 32, because vLLM's attention on a CPU does not support heads of 8."""
 LENGTH = 256
 
 
@@ -51,17 +51,11 @@ def tokens(groups: Sequence[Group]) -> list[list[list[int]]]:
 
 
 def mismatch(policy: Policy, groups: Sequence[Group], temperature: float) -> tuple[float, int]:
-    """Mean |learner - sampler| over all sampled tokens, through the packed rows that are trained on; and their number."""
-    carrying = [
-        replace(
-            group,
-            completions=[replace(each, token_values={"sampler": each.sampler_logps or ()}) for each in group.completions],
-        )
-        for group in groups
-    ]
+    """Mean |log-prob of learner - of sampler| over all sampled tokens, in packed rows as in training; and their number."""
+    sampler_logps = [[completion.sampler_logps or () for completion in group.completions] for group in groups]
     with torch.no_grad():
-        found = [(policy.logps(row, temperature) - row.token_values["sampler"]).abs() for row in pack(carrying, 2048)]
-    return float(torch.cat(found).mean()), sum(map(len, found))
+        differences = [(policy.logps(row, temperature) - row.of_tokens(sampler_logps)).abs() for row in pack(groups, 2048)]
+    return float(torch.cat(differences).mean()), sum(map(len, differences))
 
 
 @pytest.fixture(scope="module")
@@ -95,15 +89,15 @@ def synced(engine: "VllmEngine", learner: Policy) -> "VllmEngine":
 def test_a_saved_model_loads_and_answers_as_in_transformers(engine: "VllmEngine", folders: tuple[Path, Path]) -> None:
     params = SamplingParams(24, temperature=0)
     assert engine.version == 0
-    own = plain(Policy.load(folders[0]), folders[0])
-    assert tokens(engine.generate(problems(), 1, params)) == tokens(own.generate(problems(), 1, params))
+    in_process = plain(Policy.load(folders[0]), folders[0])
+    assert tokens(engine.generate(problems(), 1, params)) == tokens(in_process.generate(problems(), 1, params))
 
 
 def test_greedy_after_a_sync_is_the_learner_s(synced: "VllmEngine", learner: Policy, folders: tuple[Path, Path]) -> None:
     params = SamplingParams(24, temperature=0)
-    ours, theirs = plain(learner, folders[1]).generate(problems(), 1, params), synced.generate(problems(), 1, params)
-    assert tokens(theirs) == tokens(ours)
-    for one, other in zip(theirs, ours, strict=True):
+    expected, sampled = plain(learner, folders[1]).generate(problems(), 1, params), synced.generate(problems(), 1, params)
+    assert tokens(sampled) == tokens(expected)
+    for one, other in zip(sampled, expected, strict=True):
         assert one.completions[0].sampler_logps == pytest.approx(other.completions[0].sampler_logps, abs=1e-4)
         assert one.completions[0].finish == other.completions[0].finish
         assert one.completions[0].versions == [(0, 7)]
@@ -128,7 +122,7 @@ def test_what_is_sampled_depends_on_seed_problem_and_place_alone(synced: "VllmEn
 
 
 def test_more_prompts_than_are_read_at_once(synced: "VllmEngine", learner: Policy) -> None:
-    """Past CPU_TOKENS, where vLLM would cut a prompt in two."""
+    """More prompt tokens than CPU_TOKENS, where vLLM would cut a prompt in two."""
     many = [Problem(f"m{i}", (), [i, *range(70)], None, ()) for i in range(80)]
     mean, count = mismatch(learner, synced.generate(many, 2, SamplingParams(3)), 1.0)
     assert count >= 160
@@ -138,18 +132,18 @@ def test_more_prompts_than_are_read_at_once(synced: "VllmEngine", learner: Polic
 def test_a_stop_text_stays_and_ends_the_completion(synced: "VllmEngine", learner: Policy, folders: tuple[Path, Path]) -> None:
     params = SamplingParams(24, temperature=0)
     whole = plain(learner, folders[1]).generate(problems(), 1, params)
-    sampled = [bytes(token for token in group.completions[0].tokens if token < 256) for group in whole]
-    # A random model's bytes are seldom characters, so the text is one that they do hold.
-    stop = next(chr(byte) for text in sampled for byte in text[3:] if 32 < byte < 127)
+    texts = [bytes(token for token in group.completions[0].tokens if token < 256) for group in whole]
+    # The bytes of a random model are seldom characters, so the stop text is one that they contain.
+    stop = next(chr(byte) for text in texts for byte in text[3:] if 32 < byte < 127)
     stopping = replace(params, stop=[stop])
-    ours, theirs = plain(learner, folders[1]).generate(problems(), 1, stopping), synced.generate(problems(), 1, stopping)
-    assert tokens(theirs) == tokens(ours)
-    assert [group.completions[0].finish for group in theirs] == [group.completions[0].finish for group in ours]
-    assert "stop" in [group.completions[0].finish for group in theirs]
+    expected, sampled = plain(learner, folders[1]).generate(problems(), 1, stopping), synced.generate(problems(), 1, stopping)
+    assert tokens(sampled) == tokens(expected)
+    assert [group.completions[0].finish for group in sampled] == [group.completions[0].finish for group in expected]
+    assert "stop" in [group.completions[0].finish for group in sampled]
 
 
 def spoilt(packed: Sequence[Parcel], name: str) -> list[Parcel]:
-    """The same parcels with one bit of one tensor turned over."""
+    """The same parcels with one bit of one tensor flipped."""
     (parcel,) = packed
     array = parcel.data[name].copy()
     array[len(array) // 2] ^= 4
@@ -158,9 +152,9 @@ def spoilt(packed: Sequence[Parcel], name: str) -> list[Parcel]:
 
 def lacking(packed: Sequence[Parcel], name: str) -> list[Parcel]:
     (parcel,) = packed
-    entries, data = dict(parcel.entries), dict(parcel.data)
-    del entries[name], data[name]
-    return [Parcel(entries, data)]
+    infos, data = dict(parcel.infos), dict(parcel.data)
+    del infos[name], data[name]
+    return [Parcel(infos, data)]
 
 
 @pytest.mark.parametrize(("damage", "word"), [(spoilt, "corrupted"), (lacking, "missing")])
@@ -168,7 +162,7 @@ def test_a_bad_set_is_refused_and_the_engine_is_stale(
     engine: "VllmEngine", learner: Policy, damage: Callable[[Sequence[Parcel], str], list[Parcel]], word: str
 ) -> None:
     name = "model.layers.1.mlp.up_proj.weight"
-    good = list(parcels(learner.weights(), torch.float32))
+    good = list(pack_weights(learner.weights(), torch.float32))
     with pytest.raises(EngineError, match=rf"{name} is {word}"):
         engine.deliver(damage(good, name), 8)
     with pytest.raises(EngineError, match="stale"):
@@ -186,7 +180,7 @@ def test_a_killed_worker_is_an_error_in_time_and_comes_back_with_a_sync(synced: 
     began = time.monotonic()
     with pytest.raises(EngineError, match=r"gone.*died"):
         synced.generate(problems(), 64, SamplingParams(200, 1.0))
-    # Sooner than the time-out, which is 240 s; a busy machine takes its time.
+    # This is sooner than the time-out of 240 s, with room for a busy machine.
     assert time.monotonic() - began < 200
     with pytest.raises(EngineError, match="stale"):
         synced.generate(problems(), 1, SamplingParams(4))
@@ -204,7 +198,7 @@ def test_a_folder_that_does_not_load_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("family", "shape"), [("olmoe", {"intermediate_size": 64}), ("qwen3", {"head_dim": 32})])
 def test_families_with_vllm_s_own_code_follow_a_sync(tiny_model: Callable[..., Path], family: str, shape: dict[str, int]) -> None:
-    """Its CPU build packs experts once only, unless it is told, and would sample from garbage; Qwen3 shares key heads."""
+    """vLLM's CPU build packs experts only once unless it is made to, and would sample garbage. Qwen3 shares key heads."""
     from tulu.rollout.vllm_engine import VllmEngine
 
     folders = [tiny_model(family, seed=seed, hidden_size=WIDTH, **shape) for seed in (0, 1)]
@@ -223,7 +217,7 @@ def test_families_with_vllm_s_own_code_follow_a_sync(tiny_model: Callable[..., P
 
 
 def test_rlvr_runs_on_it(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
-    """Two steps: every token sampled with the weights of its step, and close to what the learner makes of it."""
+    """In both steps every token is sampled with the weights of its step, and its log-prob is close to the learner's."""
     import json
 
     from tulu.config.load import load_recipe, make_job

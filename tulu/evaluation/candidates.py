@@ -18,7 +18,8 @@ from tulu.grading.grader import Grader, pair_with_problem, split_off_reward_mode
 from tulu.model.policy import from_pretrained
 from tulu.progress import Progress
 from tulu.reward_models.answers import RewardGrader
-from tulu.rollout.engine import EngineName, EngineSpec, make_engine
+from tulu.rollout.engine import EngineName, EngineSpec
+from tulu.rollout.engines import make_engine
 from tulu.types import Group, Message, Problem, SamplingParams, Verdict
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Completions to verdicts: cheap verifiers at once, costly ones in processes that can be killed, waiting ones in threads."""
+"""From completions to verdicts: cheap verifiers run at once, costly ones in killable processes, waiting ones in threads."""
 
 import asyncio
 import json
@@ -19,17 +19,18 @@ from tulu.verifiers.registry import find
 from tulu.verifiers.reward_model import NAME as REWARD_MODEL
 
 _CACHED = 65_536
+"""Most verdicts that are cached."""
 _WAITING_THREADS = 32
-"""Requests to a judge that are under way at once."""
+"""Requests to a judge that are under way at the same time."""
 
 
 class Grader:
-    """Scores completions; safe to share between threads, and usable from asyncio, Ray tasks and Ray actors.
+    """Scores completions. It may be shared between threads and used from asyncio, Ray tasks and Ray actors.
 
-    `deadline` is in seconds per verdict, `memory_mb` is the address space of a process. Nothing is started before a
-    completion needs it. A problem with several verifiers scores the sum of their scores, each times its entry in the
-    row's `weights` (1 where it has none), and is masked where any of them could not judge. A row that says
-    `grade_thinking: true` has its thinking graded like the rest.
+    `deadline` is in seconds per verdict, and `memory_mb` limits the address space of a process. No process or thread is
+    started before a completion needs it. The score of a problem with several verifiers is the sum of their scores, each
+    multiplied by its entry in the row's `weights` (1 if there is none); if one of them reaches no score, neither does the
+    problem. Thinking is graded only where the row says `grade_thinking: true`.
     """
 
     def __init__(
@@ -37,12 +38,11 @@ class Grader:
     ) -> None:
         self.mode = mode
         self._workers = Workers(workers or os.cpu_count() or 1, deadline, memory_mb)
-        self._deadline = deadline
         self._threads: ThreadPoolExecutor | None = None
         self._lock = threading.RLock()
         self._cache: OrderedDict[tuple[str, str, str], Future[Verdict]] = OrderedDict()
         self.seconds: deque[float] = deque(maxlen=200_000)
-        """Latencies of the latest verdicts; a cached one takes none."""
+        """Latencies of the latest verdicts, in seconds. A verdict from the cache adds none."""
 
     def __enter__(self) -> Self:
         return self
@@ -51,39 +51,44 @@ class Grader:
         self.close()
 
     def close(self) -> None:
-        """Ends all processes; verdicts still awaited become status error."""
+        """End all processes. Verdicts that are still awaited get the status error."""
         self._workers.close()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
     def pids(self) -> list[int]:
-        """Process ids of the running workers."""
+        """The process ids of the running workers."""
         return self._workers.pids()
 
     def grade(self, items: Sequence[tuple[str, Problem]]) -> list[Verdict]:
-        """One verdict per (completion, problem), in order; RecipeError for an unknown verifier, never another exception."""
-        parts = [_split_by_verifier(completion, problem) for completion, problem in items]
-        started = self._start([part for group in parts for part in group])
-        verdicts = iter([each if isinstance(each, Verdict) else each.result() for each in started])
-        return [_combine([next(verdicts) for _ in group], problem) for group, (_, problem) in zip(parts, items, strict=True)]
+        """Return one verdict per (completion, problem), in order.
+
+        Raises RecipeError for an unknown verifier and DataError for a problem with a wrong number of ground truths. A failing
+        verifier never raises; its verdict has a status other than ok.
+        """
+        cases = [_split_by_verifier(completion, problem) for completion, problem in items]
+        started = self._start([case for group in cases for case in group])
+        verdicts = iter([entry if isinstance(entry, Verdict) else entry.result() for entry in started])
+        return [_combine([next(verdicts) for _ in group], problem) for group, (_, problem) in zip(cases, items, strict=True)]
 
     async def grade_async(self, items: Sequence[tuple[str, Problem]]) -> list[Verdict]:
-        """As `grade`, without holding up the event loop."""
+        """Grade as `grade` does, without blocking the event loop."""
         return await asyncio.to_thread(self.grade, items)
 
-    def _start(self, parts: Sequence[tuple[str, Case]]) -> list["Future[Verdict] | Verdict"]:
+    def _start(self, cases: Sequence[tuple[str, Case]]) -> list["Future[Verdict] | Verdict"]:
         tasks: list[Task] = []
-        started = [self._one(name, case, tasks) for name, case in parts]
+        started = [self._start_one(name, case, tasks) for name, case in cases]
         if tasks:
             self._workers.submit(tasks)
         return started
 
-    def _one(self, name: str, case: Case, tasks: list[Task]) -> "Future[Verdict] | Verdict":
+    def _start_one(self, name: str, case: Case, tasks: list[Task]) -> "Future[Verdict] | Verdict":
+        """The verdict if it is cheap, else a future of it. What a process must do is added to `tasks`."""
         verifier = find(name)
-        here = verifier.grade(self.mode) if verifier.place == "here" else verifier.quick if self.mode == "strict" else None
-        if here is not None:
+        cheap = verifier.grade(self.mode) if verifier.place == "here" else verifier.quick if self.mode == "strict" else None
+        if cheap is not None:
             began = time.perf_counter()
-            verdict = judged(here, case)
+            verdict = judged(cheap, case)
             if verdict is not UNDECIDED:
                 self.seconds.append(time.perf_counter() - began)
                 return verdict
@@ -91,18 +96,18 @@ class Grader:
             return self._submit(name, case, tasks)
         key = (name, verifier.key(case), _gold_key(case.gold))
         with self._lock:
-            known = self._cache.get(key)
-            if known is None:
-                known = self._cache[key] = self._submit(name, case, tasks)
-                known.add_done_callback(lambda future: self._forget_faults(key, future))
+            future = self._cache.get(key)
+            if future is None:
+                future = self._cache[key] = self._submit(name, case, tasks)
+                future.add_done_callback(lambda done: self._forget_faults(key, done))
             if key in self._cache:
                 self._cache.move_to_end(key)
             if len(self._cache) > _CACHED:
                 self._cache.popitem(last=False)
-        return known
+        return future
 
     def _forget_faults(self, key: tuple[str, str, str], future: "Future[Verdict]") -> None:
-        """A fault of ours is no property of the answer, so it is not kept."""
+        """Remove a verdict without score from the cache: it says nothing about the answer."""
         if future.cancelled() or future.exception() is not None or future.result().status != "ok":
             with self._lock:
                 self._cache.pop(key, None)
@@ -111,13 +116,13 @@ class Grader:
         if find(name).place == "thread":
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(_WAITING_THREADS, "judging")
-            return self._threads.submit(self._timed, name, case)
+            return self._threads.submit(self._grade_in_thread, name, case)
         task = Task(name, self.mode, case)
         task.future.add_done_callback(lambda _: self.seconds.append(task.seconds))
         tasks.append(task)
         return task.future
 
-    def _timed(self, name: str, case: Case) -> Verdict:
+    def _grade_in_thread(self, name: str, case: Case) -> Verdict:
         began = time.perf_counter()
         verdict = judged(find(name).grade(self.mode), case)
         self.seconds.append(time.perf_counter() - began)
@@ -125,9 +130,10 @@ class Grader:
 
 
 def split_off_reward_model(problem: Problem) -> tuple[Problem | None, float | None]:
-    """What verifiers judge of a problem (None where they judge nothing), and the weight of the reward model's score in it.
+    """Split a problem into what its verifiers grade and the weight of its reward model.
 
-    The weight is None where the row's verifiers do not name `reward_model`, else its entry in the row's `weights`, or 1.
+    The first is the problem without the name `reward_model` among its verifiers, or None if no other verifier remains. The
+    second is the entry of `reward_model` in the row's `weights` (1 if there is none), or None if the row does not name it.
     """
     names = [name.lower() for name in problem.verifiers]
     if REWARD_MODEL not in names:
@@ -139,31 +145,27 @@ def split_off_reward_model(problem: Problem) -> tuple[Problem | None, float | No
     weight = weights.pop(place)
     if len(names) == 1:
         return None, weight
-    kept = [index for index in range(len(names)) if index != place]
-    truths = [problem.ground_truth[index] for index in kept]
+    others = [index for index in range(len(names)) if index != place]
+    truths = [problem.ground_truth[index] for index in others]
     row = {**problem.row, "weights": weights}
-    verifiers = tuple(problem.verifiers[index] for index in kept)
+    verifiers = tuple(problem.verifiers[index] for index in others)
     return replace(problem, verifiers=verifiers, ground_truth=truths[0] if len(truths) == 1 else truths, row=row), weight
 
 
 def expose_thinking(completion: str, problem: Problem) -> str:
-    """What is judged of a completion: thinking is text like any other where the row says `grade_thinking`."""
+    """Remove the tags around the thinking if the row says `grade_thinking`, so that it is graded like any other text."""
     return completion.replace("<think>", "").replace("</think>", "") if problem.row.get("grade_thinking") else completion
 
 
-def _gold_key(gold: Any) -> str:
-    return gold if isinstance(gold, str) else json.dumps(gold, sort_keys=True, default=repr)
-
-
 def pair_with_problem(problem: Problem, texts: Sequence[str], group: Group) -> list[tuple[str, Problem]]:
-    """What `grade` takes of a problem's completions: each text with the problem that knows its length in tokens."""
+    """Pair each text of a group with its problem as `Grader.grade` takes them, the length in tokens added to the row."""
     return [
         (text, problem.with_tokens(len(completion.tokens))) for text, completion in zip(texts, group.completions, strict=True)
     ]
 
 
 def _split_by_verifier(completion: str, problem: Problem) -> list[tuple[str, Case]]:
-    """(verifier, case) of every verifier of a problem; DataError where their number and that of the truths differ."""
+    """(verifier, case) for each verifier of a problem. Raises DataError if the number of ground truths is another."""
     names = problem.verifiers
     truths = [problem.ground_truth] if len(names) == 1 else problem.ground_truth
     if not isinstance(truths, list | tuple) or len(truths) != len(names):
@@ -175,12 +177,17 @@ def _split_by_verifier(completion: str, problem: Problem) -> list[tuple[str, Cas
 
 
 def _combine(verdicts: list[Verdict], problem: Problem) -> Verdict:
+    """The weighted sum of the verdicts of a problem's verifiers, or a verdict without score if one of them has none."""
     weights = problem.row.get("weights") or [1.0] * len(verdicts)
     if len(verdicts) == 1 and (len(weights) > 1 or weights[0] == 1):
-        # The weights of several verifiers mean nothing to the one that was chosen in their place.
+        # Several weights beside one verifier belong to the verifiers that the recipe's own verifier replaced.
         return verdicts[0]
     detail = "; ".join(f"{name}: {verdict.detail}" for name, verdict in zip(problem.verifiers, verdicts, strict=True))
     for verdict in verdicts:
         if verdict.score is None:
             return Verdict(None, verdict.status, detail)
     return Verdict(sum(weight * (verdict.score or 0.0) for weight, verdict in zip(weights, verdicts, strict=True)), detail=detail)
+
+
+def _gold_key(gold: Any) -> str:
+    return gold if isinstance(gold, str) else json.dumps(gold, sort_keys=True, default=repr)

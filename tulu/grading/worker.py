@@ -1,7 +1,7 @@
-"""The other end of a grading process: reads cases from a socket, answers each with a verdict.
+"""The program of a grading process: it reads cases from a socket and answers each with a verdict.
 
-Started by tulu/grading/pool.py as a fresh interpreter, never forked and never through multiprocessing, which would run the
-caller's main module again. It imports verifiers only, no torch.
+tulu/grading/pool.py starts it as a new interpreter. It is never forked, and not started by multiprocessing, which would run
+the caller's main module again. It imports only verifiers and no torch.
 """
 
 import mmap
@@ -22,20 +22,26 @@ from tulu.verifiers.contract import Case, Mode, OverBudget, Verifier, judged
 from tulu.verifiers.registry import find
 
 _HEADER = struct.Struct("<I")
+"""The length of a message in bytes, which is sent before it."""
 SPENT = "spent"
+"""The message of a process that must not be used again."""
 _WAITING = 64
-"""Most verdicts that wait for a message."""
+"""Most verdicts that are sent in one message."""
 _FLUSH_SECONDS = 0.004
+"""Seconds after which waiting verdicts are sent."""
 
 
 def send(connection: socket.socket, message: Any) -> None:
-    """One pickled message, its length before it."""
+    """Send one pickled message after its length.
+
+    A socket is used because a connection of multiprocessing has no time-out, and a stopped process would block its parent.
+    """
     data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
     connection.sendall(_HEADER.pack(len(data)) + data)
 
 
 def receive(connection: socket.socket) -> Any:
-    """The next message; EOFError where the other side has gone."""
+    """Wait for the next message. Raises EOFError if the other side is gone."""
     (length,) = _HEADER.unpack(_exactly(connection, _HEADER.size))
     return pickle.loads(_exactly(connection, length))
 
@@ -50,17 +56,17 @@ def _exactly(connection: socket.socket, count: int) -> bytes:
     return bytes(data)
 
 
-_struck = threading.Event()
-"""Set once a verdict was cut short: libraries are left in the midst of something, and every later verdict could be wrong."""
+_interrupted = threading.Event()
+"""Set once a verdict was cut short. A library may be left in an inconsistent state, so that later verdicts could be wrong."""
 
 
 def _over_budget(_signal: int, _frame: Any) -> NoReturn:
-    _struck.set()
+    _interrupted.set()
     raise OverBudget("costs more CPU than an answer is granted")
 
 
-def _graded(verifier: Verifier, mode: Mode, case: Case) -> Verdict:
-    """The verdict within the CPU limit; the timer fires again and again, should a library swallow the exception."""
+def _grade(verifier: Verifier, mode: Mode, case: Case) -> Verdict:
+    """Grade a case within its CPU limit. The timer fires repeatedly, because a library may swallow the first exception."""
     if verifier.cpu_seconds is None:
         return judged(verifier.grade(mode), case)
     try:
@@ -74,9 +80,9 @@ def _graded(verifier: Verifier, mode: Mode, case: Case) -> Verdict:
 
 
 class _Outbox:
-    """Verdicts on their way to the parent: a few milliseconds' worth goes in one message, as a message costs more than one.
+    """Verdicts that wait to be sent to the parent. A message costs more than a cheap verdict, so several share one.
 
-    How many wait stands in shared memory, so that the parent knows which case is under way should this process hang.
+    Their number is in shared memory, so that the parent knows which case is being graded if this process hangs.
     """
 
     def __init__(self, connection: socket.socket, waiting: mmap.mmap) -> None:
@@ -92,7 +98,7 @@ class _Outbox:
 
     def flush(self) -> None:
         if self._verdicts:
-            # The count first: what the parent has been told of no longer waits.
+            # The number is reset before the verdicts are sent, because what the parent has received no longer waits.
             self._waiting[0] = 0
             send(self._connection, self._verdicts)
             self._verdicts = []
@@ -100,10 +106,10 @@ class _Outbox:
 
 
 def serve(connection: socket.socket, deadline: float, waiting: mmap.mmap) -> None:
-    """Grades until the parent hangs up.
+    """Grade cases until the parent closes the connection.
 
-    Says None once it is ready, and once a family not used before is loaded. Takes lists of (name, mode, case) and answers lists
-    of (verdict, seconds), in order. After a verdict that was cut short it says SPENT, and is not to be used again.
+    It receives lists of (name, mode, case) and sends lists of (verdict, seconds), in the same order. It sends None once when
+    it is ready and once after each verifier that it imports. After a verdict that was cut short it sends SPENT and returns.
     """
     send(connection, None)
     signal.signal(signal.SIGPROF, _over_budget)
@@ -112,7 +118,7 @@ def serve(connection: socket.socket, deadline: float, waiting: mmap.mmap) -> Non
     while True:
         for name, mode, case in receive(connection):
             if name != last:
-                # One family at a time: its deadline is the one that the parent's clock holds.
+                # Each message holds verdicts of one verifier, because the parent's clock runs with the deadline of one.
                 outbox.flush()
                 last = name
             began = time.monotonic()
@@ -125,13 +131,13 @@ def serve(connection: socket.socket, deadline: float, waiting: mmap.mmap) -> Non
                     loaded.add(name)
                     send(connection, None)
                     began = time.monotonic()
-                # Should the parent die while a verdict hangs in C code, the kernel ends this process; nobody else would.
+                # If the parent dies while a verdict hangs in C code, only this timer ends the process.
                 signal.setitimer(signal.ITIMER_REAL, 4 * (verifier.deadline or deadline) + 10)
-                verdict = _graded(verifier, mode, case)
+                verdict = _grade(verifier, mode, case)
             except (TuluError, ImportError) as fault:
                 verdict = Verdict(None, "error", str(fault))
             outbox.add(verdict, time.monotonic() - began)
-            if _struck.is_set():
+            if _interrupted.is_set():
                 outbox.flush()
                 send(connection, SPENT)
                 return
@@ -140,11 +146,14 @@ def serve(connection: socket.socket, deadline: float, waiting: mmap.mmap) -> Non
 
 
 def main(descriptor: int, shared: int, memory_mb: int, deadline: float) -> None:
-    """Limits this process, then serves; standard output goes to standard error, for verifiers that print."""
+    """Limit this process and serve. Verifiers that print do so to standard error.
+
+    `descriptor` is the socket, `shared` the memory file of the number of waiting verdicts.
+    """
     memory = memory_mb << 20
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # Ctrl-C reaches the whole process group; the parent decides what ends.
+    # Ctrl-C reaches the whole process group, but the parent decides when this process ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     with socket.socket(fileno=descriptor) as connection, mmap.mmap(shared, 1) as waiting:

@@ -1,4 +1,7 @@
-"""Sampling a batch of completions from a transformers model: prompts read once, all rows decoded together."""
+"""Sampling a batch of completions from a transformers model: each prompt is read once, and all rows are decoded together.
+
+Shape letters: P prompts, N completions, R rows of the current batch, L tokens, T most tokens of a completion, V vocabulary.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,27 +17,27 @@ from tulu.rollout.sampling import StopTexts, draw, uniforms
 from tulu.types import Completion, Problem, SamplingParams
 
 KEEP_FULL = 0.85
-"""Finished rows leave the batch once fewer than this part of its rows are still going: moving the others costs about a step."""
+"""Finished rows are removed once less than this fraction of the rows is unfinished. Moving the others costs about one step."""
 
 
 @dataclass
 class Rows:
-    """The batch of a moment: R rows, of which some may have finished already."""
+    """The current batch: R rows, some of which may be finished already."""
 
     cache: Cache
     logits_RV: Tensor
     """Predictions of each row's next token."""
     mask_RL: Tensor
-    """1 for tokens, 0 for the padding left of a short prompt; as long as prompt and completion may become."""
+    """1 for tokens, 0 for the padding to the left of a short prompt. It covers the prompt and the longest completion."""
     position_R: Tensor
     """Position of the last token that was read."""
     length: int
-    """Tokens read, padding included."""
+    """Tokens read so far, including padding."""
     row_R: Tensor
-    """Which completion each row is."""
+    """The completion of each row, as its index among the N completions."""
 
-    def keep(self, index: Tensor) -> None:
-        """Make row i what row index[i] was; rows may repeat and may be left out."""
+    def select(self, index: Tensor) -> None:
+        """Make row i the former row index[i]. Rows may be repeated or left out."""
         self.cache.reorder_cache(index)  # type: ignore[arg-type]
         self.logits_RV, self.mask_RL, self.position_R, self.row_R = (
             tensor[index] for tensor in (self.logits_RV, self.mask_RL, self.position_R, self.row_R)
@@ -42,7 +45,7 @@ class Rows:
 
 
 class Sampled:
-    """What comes of N completions of at most T tokens."""
+    """What has been sampled for n completions of at most `length` tokens each."""
 
     def __init__(self, n: int, length: int, device: torch.device) -> None:
         self.tokens_NT = torch.zeros(n, length, dtype=torch.long, device=device)
@@ -50,8 +53,24 @@ class Sampled:
         self.length_N = torch.full((n,), length, device=device)
         self.done_N = torch.zeros(n, dtype=torch.bool, device=device)
 
+    def record(self, rows: Rows, step: int, tokens_R: Tensor, logps_R: Tensor) -> None:
+        """Store the tokens drawn in a step, and their log-probs."""
+        self.tokens_NT[rows.row_R, step] = tokens_R
+        self.logps_NT[rows.row_R, step] = logps_R
+
+    def end(self, rows: Rows, step: int, ended_R: Tensor) -> Tensor:
+        """Finish the completions that ended in a step, and return the (R,) rows that are unfinished.
+
+        A finished row is decoded until it leaves the batch; what it draws then lies beyond its length and is ignored.
+        """
+        done_R = self.done_N[rows.row_R]
+        # torch.where and not a selection of rows, which would wait for the device.
+        self.length_N[rows.row_R] = torch.where(ended_R & ~done_R, step + 1, self.length_N[rows.row_R])
+        self.done_N[rows.row_R] = done_R | ended_R
+        return ~(done_R | ended_R)
+
     def completions(self, version: int) -> list[Completion]:
-        """One Completion each, stamped with the weights' version."""
+        """The N completions, marked with the version of the weights."""
         rows = zip(self.tokens_NT.tolist(), self.logps_NT.tolist(), self.length_N.tolist(), self.done_N.tolist(), strict=True)
         return [
             Completion(
@@ -66,23 +85,54 @@ class Sampled:
 
 
 @dataclass(frozen=True)
-class Ending:
-    """What ends a completion: tokens, or texts found in what was decoded so far."""
+class EndCondition:
+    """What ends a completion: an end token, or a stop text in what was decoded so far."""
 
     tokens: Tensor
     texts: StopTexts | None
 
     def reached(self, tokens_R: Tensor, sampled: Sampled, rows: Rows, step: int) -> Tensor:
-        """(R,) whether the token just drawn is a row's last."""
+        """(R,) whether the token just drawn is the last one of its row."""
         ended_R = torch.isin(tokens_R, self.tokens)
         if self.texts is not None:
             recent = sampled.tokens_NT[rows.row_R, max(0, step + 1 - self.texts.window) : step + 1]
-            ended_R |= torch.tensor(self.texts.found(recent.tolist()), device=ended_R.device)
+            ended_R |= torch.tensor(self.texts.contained(recent.tolist()), device=ended_R.device)
         return ended_R
 
 
+def decode(
+    model: PreTrainedModel,
+    problems: Sequence[Problem],
+    n: int,
+    params: SamplingParams,
+    end: EndCondition,
+    report_finished: Callable[[int], None],
+) -> Sampled:
+    """Sample n completions of each problem, problem by problem.
+
+    `report_finished` is called after every step with the number of finished completions.
+    """
+    rows = prefill(model, problems, n, params.max_tokens)
+    sampled = Sampled(len(problems) * n, params.max_tokens, model.device)
+    uniforms_NT = torch.cat([uniforms(params.seed, problem.id, n, params.max_tokens) for problem in problems]).to(model.device)
+    for step in range(params.max_tokens):
+        tokens_R, logps_R = draw(rows.logits_RV, uniforms_NT[rows.row_R, step], params.temperature, params.top_p)
+        sampled.record(rows, step, tokens_R, logps_R)
+        unfinished_R = sampled.end(rows, step, end.reached(tokens_R, sampled, rows, step))
+        unfinished = int(unfinished_R.sum())
+        report_finished(len(sampled.done_N) - unfinished)
+        if not unfinished or step + 1 == params.max_tokens:
+            break
+        if unfinished < KEEP_FULL * len(unfinished_R):
+            index = unfinished_R.nonzero().squeeze(-1)
+            rows.select(index)
+            tokens_R = tokens_R[index]
+        advance(model, rows, tokens_R)
+    return sampled
+
+
 def prefill(model: PreTrainedModel, problems: Sequence[Problem], n: int, max_tokens: int) -> Rows:
-    """Read each prompt once, padded on the left, and lay out n rows for it."""
+    """Read each prompt once, padded on the left, and make n rows of it."""
     device = model.device
     longest = max(len(problem.prompt) for problem in problems)
     tokens_PL = torch.zeros(len(problems), longest, dtype=torch.long)
@@ -91,18 +141,29 @@ def prefill(model: PreTrainedModel, problems: Sequence[Problem], n: int, max_tok
         padding = longest - len(problem.prompt)
         tokens_PL[i, padding:] = torch.tensor(problem.prompt)
         mask_PL[i, :padding] = 0
+    # They are filled on the CPU and moved once, instead of one small copy to the device per prompt.
     tokens_PL, mask_PL = tokens_PL.to(device), mask_PL.to(device)
     positions_PL = (mask_PL[:, :longest].cumsum(-1) - 1).clamp(min=0)
     cache = growing_cache(model.config)
-    logits_PV = read(model, cache, tokens_PL, mask_PL[:, :longest], positions_PL)
+    logits_PV = predict(model, cache, tokens_PL, mask_PL[:, :longest], positions_PL)
     rows = Rows(cache, logits_PV, mask_PL, positions_PL[:, -1], longest, torch.arange(len(problems), device=device))
-    rows.keep(rows.row_R.repeat_interleave(n))
+    rows.select(rows.row_R.repeat_interleave(n))
     rows.row_R = torch.arange(len(problems) * n, device=device)
     return rows
 
 
-def read(model: PreTrainedModel, cache: Cache, tokens_RL: Tensor, mask_RK: Tensor, positions_RL: Tensor) -> Tensor:
-    """(R, V) predictions of the next token after reading L more tokens into the cache; the mask covers all K so far."""
+def advance(model: PreTrainedModel, rows: Rows, tokens_R: Tensor) -> None:
+    """Read the tokens just drawn, so that the rows hold the predictions of their next tokens."""
+    rows.position_R = rows.position_R + 1
+    rows.length += 1
+    rows.logits_RV = predict(model, rows.cache, tokens_R[:, None], rows.mask_RL[:, : rows.length], rows.position_R[:, None])
+
+
+def predict(model: PreTrainedModel, cache: Cache, tokens_RL: Tensor, mask_RK: Tensor, positions_RL: Tensor) -> Tensor:
+    """Read L more tokens per row into the cache and return (R, V) predictions of the next one.
+
+    The mask covers all K tokens read so far, the new ones included.
+    """
     output: Any = model(
         input_ids=tokens_RL,
         attention_mask=mask_RK,
@@ -113,44 +174,3 @@ def read(model: PreTrainedModel, cache: Cache, tokens_RL: Tensor, mask_RK: Tenso
     )
     logits_RV: Tensor = output.logits[:, -1]
     return logits_RV
-
-
-def decode(
-    model: PreTrainedModel,
-    problems: Sequence[Problem],
-    n: int,
-    params: SamplingParams,
-    ending: Ending,
-    finished: Callable[[int], None],
-) -> Sampled:
-    """Sample n completions of each problem, problem by problem; tells `finished` how many have ended."""
-    rows = prefill(model, problems, n, params.max_tokens)
-    sampled = Sampled(len(problems) * n, params.max_tokens, model.device)
-    uniforms_NT = torch.cat([uniforms(params.seed, problem.id, n, params.max_tokens) for problem in problems]).to(model.device)
-    for step in range(params.max_tokens):
-        tokens_R, logps_R = draw(rows.logits_RV, uniforms_NT[rows.row_R, step], params.temperature, params.top_p)
-        sampled.tokens_NT[rows.row_R, step] = tokens_R
-        sampled.logps_NT[rows.row_R, step] = logps_R
-        # A finished row runs on until it leaves the batch; what it draws then is beyond its length.
-        going_R = ~sampled.done_N[rows.row_R]
-        ended = rows.row_R[going_R & ending.reached(tokens_R, sampled, rows, step)]
-        sampled.done_N[ended] = True
-        sampled.length_N[ended] = step + 1
-        going_R = ~sampled.done_N[rows.row_R]
-        going = int(going_R.sum())
-        finished(len(sampled.done_N) - going)
-        if not going or step + 1 == params.max_tokens:
-            break
-        advance(model, rows, tokens_R, going_R if going < KEEP_FULL * len(going_R) else None)
-    return sampled
-
-
-def advance(model: PreTrainedModel, rows: Rows, tokens_R: Tensor, keep_R: Tensor | None) -> None:
-    """Read the tokens just drawn, after dropping the rows that are not kept."""
-    if keep_R is not None:
-        index = keep_R.nonzero().squeeze(-1)
-        rows.keep(index)
-        tokens_R = tokens_R[index]
-    rows.position_R = rows.position_R + 1
-    rows.length += 1
-    rows.logits_RV = read(model, rows.cache, tokens_R[:, None], rows.mask_RL[:, : rows.length], rows.position_R[:, None])

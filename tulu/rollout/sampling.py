@@ -1,4 +1,4 @@
-"""From logits to tokens: which one, with which log-prob, and whether it ends the completion."""
+"""From logits to tokens: which token is drawn, with which log-prob, and whether it ends the completion."""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,36 +9,45 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 
+def stable_seed(*parts: object) -> int:
+    """A seed of 63 bits made from the parts alone. It is the same on every machine, which Python's own hash is not."""
+    name = hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(name, "big") >> 1
+
+
 def uniforms(seed: int, problem: str, n: int, length: int) -> Tensor:
-    """(n, length) float32 numbers in [0, 1) that (seed, problem id, n, length) alone decide, not what is batched with it."""
-    name = hashlib.blake2b(f"{seed}\0{problem}".encode(), digest_size=8).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(name, "big") >> 1)
+    """(n, length) float32 random numbers in [0, 1).
+
+    They depend on seed, problem id, n and length alone, not on what else is in the batch.
+    """
+    generator = torch.Generator().manual_seed(stable_seed(seed, problem))
     return torch.rand(n, length, generator=generator)
 
 
 def draw(logits_RV: Tensor, uniform_R: Tensor, temperature: float = 1.0, top_p: float = 1.0) -> tuple[Tensor, Tensor]:
-    """(R,) tokens drawn from softmax(logits / temperature) by inverting its distribution function, and their (R,) log-probs.
+    """Draw one token per row from softmax(logits / temperature), and return the (R,) tokens and their (R,) log-probs.
 
-    Temperature 0 takes the most likely token and gives its log-prob at temperature 1.
+    The drawn token is where the distribution function first exceeds the row's uniform number. Temperature 0 takes the most
+    likely token and gives its log-prob at temperature 1.
     """
     logits_RV = logits_RV.float()
     if temperature == 0:
         tokens_R = logits_RV.argmax(-1)
-        return tokens_R, _read(logits_RV.log_softmax(-1), tokens_R)
+        return tokens_R, _select(logits_RV.log_softmax(-1), tokens_R)
     logits_RV = logits_RV / temperature
     if top_p < 1:
         logits_RV = nucleus(logits_RV, top_p)
     logps_RV = logits_RV.log_softmax(-1)
     cumulative_RV = logps_RV.exp().cumsum(-1)
     total_R = cumulative_RV[:, -1]
-    # Below the total even after rounding, so that the token found is one whose probability is not zero.
+    # The target stays below the total even after rounding, so that the drawn token never has probability zero.
     target_R = torch.minimum(uniform_R * total_R, torch.nextafter(total_R, torch.zeros_like(total_R)))
     tokens_R = torch.searchsorted(cumulative_RV, target_R[:, None], right=True).squeeze(-1)
-    return tokens_R, _read(logps_RV, tokens_R)
+    return tokens_R, _select(logps_RV, tokens_R)
 
 
 def nucleus(logits_RV: Tensor, top_p: float) -> Tensor:
-    """(R, V) logits, -inf for all but the fewest most likely tokens that reach top_p together (Holtzman et al. 2020)."""
+    """(R, V) logits that are -inf except for the fewest most likely tokens that reach top_p together (Holtzman et al. 2020)."""
     sorted_RV, order_RV = logits_RV.sort(-1, descending=True)
     probs_RV = sorted_RV.softmax(-1)
     before_RV = probs_RV.cumsum(-1) - probs_RV
@@ -46,12 +55,12 @@ def nucleus(logits_RV: Tensor, top_p: float) -> Tensor:
     return logits_RV.masked_fill(drop_RV, float("-inf"))
 
 
-def _read(logps_RV: Tensor, tokens_R: Tensor) -> Tensor:
+def _select(logps_RV: Tensor, tokens_R: Tensor) -> Tensor:
     return logps_RV.gather(-1, tokens_R[:, None]).squeeze(-1)
 
 
 def end_tokens(generation: GenerationConfig, tokenizer: Any) -> list[int]:
-    """The tokens that end a completion: what the tokenizer and the model's generation settings call end of sequence."""
+    """The tokens that end a completion: the end-of-sequence tokens of the tokenizer and of the model's generation settings."""
     ids: set[int] = set()
     for source in (tokenizer.eos_token_id, generation.eos_token_id):
         if source is not None:
@@ -65,10 +74,10 @@ class StopTexts:
     def __init__(self, tokenizer: Any, texts: Sequence[str]) -> None:
         self.tokenizer = tokenizer
         self.texts = tuple(texts)
-        # A token is at least a byte, but for special tokens that may stand inside a stop text's span.
+        # Every token is at least one byte long, except special tokens that may stand inside the span of a stop text.
         self.window = max((len(text.encode()) for text in texts), default=0) + 8
 
-    def found(self, recent: list[list[int]]) -> list[bool]:
-        """For each completion, given by its last `window` tokens, whether it holds a stop text."""
+    def contained(self, recent: list[list[int]]) -> list[bool]:
+        """For each completion, given by its last `window` tokens: whether they contain a stop text."""
         texts = self.tokenizer.batch_decode(recent, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return [any(stop in text for stop in self.texts) for text in texts]

