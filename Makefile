@@ -46,7 +46,7 @@ test: lint
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy tulu tests $(wildcard benchmarks/*.py)
+	$(BIN)/mypy tulu tests $(wildcard benchmarks/*.py examples/*.py)
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

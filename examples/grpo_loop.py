@@ -59,11 +59,8 @@ def main(
         for index in range(steps):
             drawn = [problems[(index * PROMPTS + place) % len(problems)] for place in range(PROMPTS)]
             groups = engine.generate(drawn, SAMPLES, SamplingParams(MAX_TOKENS, seed=index))
-            texts = [
-                policy.tokenizer.decode(answer.tokens, skip_special_tokens=True)
-                for group in groups
-                for answer in group.completions
-            ]
+            answers = [list(completion.tokens) for group in groups for completion in group.completions]
+            texts = policy.tokenizer.batch_decode(answers, skip_special_tokens=True)
             verdicts = grader.grade([(text, drawn[place // SAMPLES]) for place, text in enumerate(texts)])
             rewards_PG = torch.tensor([nan if v.score is None else v.score for v in verdicts]).view(PROMPTS, SAMPLES)
             # A completion that could not be graded has no advantage and adds nothing to the loss.

@@ -1,4 +1,4 @@
-"""Losses as pure functions: tensors in, (sum, metrics) out. The division by a global count happens once, in train.step.
+"""Losses as pure functions: tensors in, (sum, metrics) out. The division by a global count happens once, in train/step.py.
 
 Metrics are pairs (sum, count), so that they too are exact whatever the micro-batches and ranks.
 Shape letters: N trained tokens, C completions, P pairs.
@@ -20,12 +20,12 @@ RATIO_CLAMP = 10.0
 
 
 def mean_metric(values: Tensor, count: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The (sum, count) of values whose mean over everything is wanted."""
+    """The (sum, count) of values, from which their mean over all batches and processes is taken."""
     return values.detach().sum().double(), values.new_tensor(values.numel()) if count is None else count
 
 
 def sft_loss(logps_N: Tensor, weight_N: Tensor | None = None) -> Loss:
-    """Negative log-likelihood, each token weighted where weights are given."""
+    """Negative log-likelihood, with each token weighted where weights are given."""
     loss_N = -logps_N if weight_N is None else -logps_N * weight_N
     return loss_N.sum(), {"nll": mean_metric(-logps_N)}
 
@@ -69,7 +69,7 @@ def _preference_metrics(reward_chosen_P: Tensor, reward_rejected_P: Tensor, chos
 
 
 def bradley_terry_loss(chosen_P: Tensor, rejected_P: Tensor, margin_P: Tensor | float = 0.0, centre: float = 0.0) -> Loss:
-    """-log σ(r_c - r_r - m) + c (r_c + r_r)²: Bradley-Terry with margin and centring (TRL RewardTrainer, arXiv 2312.09244)."""
+    """Bradley-Terry with margin and centring: -log σ(r_c - r_r - m) + c (r_c + r_r)² (TRL RewardTrainer, arXiv 2312.09244)."""
     loss_P = -logsigmoid(chosen_P - rejected_P - margin_P)
     if centre:
         loss_P = loss_P + centre * (chosen_P + rejected_P) ** 2
@@ -99,17 +99,17 @@ def _k4(d: Tensor, ratio: Tensor) -> Tensor:
 
 
 KL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"k1": _k1, "k2": _k2, "k3": _k3, "k4": _k4}
-"""KL(policy || reference) per token from d = logp - ref (Schulman 2020; k4 = ratio · d), by name, never by index."""
+"""Estimators of KL(policy || reference) per token from d = logp - ref, by name (Schulman 2020; k4 = ratio · d)."""
 
 
 def kl_estimate(logps_N: Tensor, ref_N: Tensor, estimator: str, ratio_N: Tensor | None = None) -> Tensor:
-    """(N,) estimates; k4 needs the ratio of the policy to the one that sampled."""
+    """(N,) estimates of the KL per token; k4 needs the ratio of the policy to the one that sampled."""
     d_N = (logps_N - ref_N).clamp(-KL_CLAMP, KL_CLAMP)
     return KL[estimator](d_N, torch.ones_like(d_N) if ratio_N is None else ratio_N)
 
 
 def truncated_ratio(old_N: Tensor, sampler_N: Tensor, cap: float) -> Tensor:
-    """min(old / sampler, cap), without gradient: truncated importance sampling for an engine that computes otherwise."""
+    """min(old / sampler, cap) without gradient: truncated importance sampling, for an engine whose arithmetic differs."""
     return torch.exp((old_N - sampler_N).clamp(-RATIO_CLAMP, RATIO_CLAMP)).clamp(max=cap).detach()
 
 
@@ -154,7 +154,8 @@ def value_loss(values_N: Tensor, old_N: Tensor, returns_N: Tensor, clip: float, 
     """½ · max((V - R)², (V_clip - R)²) with V_clip = V_old + clip(V - V_old, ±clip), summed over tokens (PPO, as in
     open-instruct, ppo_vllm_thread_ray_gtrl.py @ bac93931^)."""
     clipped_N = old_N + (values_N - old_N).clamp(-clip, clip)
-    free_N, held_N = (values_N - returns_N).square(), (clipped_N - returns_N).square()
-    loss_N = 0.5 * torch.maximum(free_N, held_N)
-    metrics: Metrics = {"value_error": mean_metric(free_N), "value_clipped": mean_metric((held_N > free_N).float())}
+    error_N, clipped_error_N = (values_N - returns_N).square(), (clipped_N - returns_N).square()
+    loss_N = 0.5 * torch.maximum(error_N, clipped_error_N)
+    clipped = mean_metric((clipped_error_N > error_N).float())
+    metrics: Metrics = {"value_error": mean_metric(error_N), "value_clipped": clipped}
     return (loss_N if weight_N is None else loss_N * weight_N).sum(), metrics

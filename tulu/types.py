@@ -1,4 +1,4 @@
-"""The nouns that every stage shares: plain frozen data, no torch."""
+"""The nouns that every stage shares, as plain frozen data without torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,9 +22,9 @@ class Completion:
 
     tokens: Sequence[int]
     trained: Sequence[bool]
-    """One per token: whether its log-prob enters the loss."""
+    """For each token whether its log-prob enters the loss."""
     sampler_logps: Sequence[float] | None = None
-    """One per token, from the engine that sampled it; None for data."""
+    """The log-prob of each token under the engine that sampled it; None for data."""
     finish: Finish = "data"
     versions: Sequence[tuple[int, int]] = ()
     """(first token, weight version) wherever the sampling weights changed."""
@@ -47,13 +47,13 @@ class Group:
     prompt: Sequence[int]
     completions: Sequence[Completion]
     id: str = ""
-    """Where the row came from, as FILE:LINE or NAME:INDEX; unique in a data set."""
+    """Where the row comes from, as FILE:LINE or NAME:INDEX. It is unique in a data set."""
     margin: float = 0.0
-    """How much better chosen is than rejected, where the data says so (Bradley-Terry margin)."""
+    """How much better chosen is than rejected, where the data says so (the margin of Bradley-Terry)."""
 
     @property
     def n_tokens(self) -> int:
-        """Tokens the group takes in a row: the prompt once, then every completion."""
+        """Tokens that the group takes in a row: the prompt once, then every completion."""
         return len(self.prompt) + sum(len(completion.tokens) for completion in self.completions)
 
 
@@ -67,17 +67,17 @@ class Problem:
     """The messages through the chat template, generation prompt included."""
     ground_truth: Any
     verifiers: Sequence[str]
-    """Names of the verifiers that score it; a row with several has as many ground truths."""
+    """Names of the verifiers that score its completions; a problem with several has as many ground truths."""
     row: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def with_tokens(self, count: int) -> "Problem":
-        """The same problem beside a completion of so many tokens, which verifiers of length need to be told."""
+        """The same problem with the number of tokens of a completion in its row, for the verifiers of length."""
         return replace(self, row={**self.row, "completion_tokens": count})
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a verifier says: a score where it reached one, and why not where it did not."""
+    """What a verifier returns: a score, or the reason why there is none."""
 
     score: float | None
     status: Status = "ok"
@@ -90,12 +90,12 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How an engine samples; log-probs are those of the distribution sampled from."""
+    """How an engine samples. Log-probs are those of the distribution that it samples from."""
 
     max_tokens: int
     temperature: float = 1.0
     """0 is greedy."""
     top_p: float = 1.0
     stop: Sequence[str] = ()
-    """Texts that end a completion; they stay part of it."""
+    """Texts that end a completion and stay part of it."""
     seed: int = 0

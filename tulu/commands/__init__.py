@@ -1,0 +1,1 @@
+"""The commands of `tulu` that do not train."""

@@ -1,0 +1,1 @@
+"""Answers of a model to problems: accuracy, best of N, rejection sampling."""

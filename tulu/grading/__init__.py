@@ -1,0 +1,1 @@
+"""Completions to verdicts and rewards, in processes that can be killed."""
