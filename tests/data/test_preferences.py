@@ -85,6 +85,10 @@ def test_messages_follow_a_prompt_that_they_do_not_repeat() -> None:
         ([U, B], [U | {"content": "R"}, A], [U, B, U | {"content": "R"}, A]),
         ([U, B], [U, A], [U, A]),
         ([S, U], [S, U, A], [S, U, A]),
+        # The end of the prompt is repeated.
+        ([S, U], [U, A], [S, U, A]),
+        ([U, A, U], [A], [U, A, U, A]),
+        ([U, A], [A], [U, A, A]),
         ([B, U], [B, U, A], [B, U, A]),
         ([U], [S, U, A], [S, U, A]),
     ):

@@ -105,15 +105,21 @@ def _answered(row: Row, column: str, answer: Any, prompt: list[Message] | None) 
         return [*prompt, {"role": "assistant", "content": valid_text(answer)}]
     is_text = isinstance(answer, str)
     messages = read_transcript(valid_text(answer)) if is_text else read_messages(answer, f"{row.id}: {column}")
-    return [*prompt, *messages] if prompt and _continues(messages, prompt) else messages
+    return messages if prompt is None else _join(prompt, messages)
 
 
-def _continues(messages: Sequence[Message], prompt: Sequence[Message]) -> bool:
-    """Whether the messages of an answer follow the prompt, rather than repeat it and stand for the whole conversation."""
-    if not messages or messages[: len(prompt)] == prompt:
-        return False
+def _join(prompt: list[Message], messages: list[Message]) -> list[Message]:
+    """The prompt and the messages of an answer, which may repeat the prompt, or the end of it, or be a whole conversation."""
+    if not prompt or not messages or messages[: len(prompt)] == prompt:
+        return messages
+    if messages[0]["role"] == "assistant":
+        return [*prompt, *messages]
+    for start in range(1, len(prompt)):
+        if messages[: len(prompt) - start] == prompt[start:]:
+            return [*prompt[:start], *messages]
     # Behind a prompt that ends in another role, such as a lone system message, the user speaks first.
-    return messages[0]["role"] == "assistant" or (prompt[-1]["role"] != "user" and messages[0] not in prompt)
+    follows = prompt[-1]["role"] != "user" and messages[0] not in prompt
+    return [*prompt, *messages] if follows else messages
 
 
 def pair_rows(row: Row) -> list[Row]:
