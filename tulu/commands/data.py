@@ -16,12 +16,15 @@ from rich.text import Text
 
 from tulu.config.schema import Recipe, Rlvr, Source, TrainStage
 from tulu.data.chat import apply_template, make_byte_tokenizer
-from tulu.data.datasets import Groups, Problems, load_rows, pair_groups, problems, sft_groups, text_groups
+from tulu.data.datasets import pair_groups, sft_groups, text_groups
 from tulu.data.decontaminate import Index, Match, index_of, matches
 from tulu.data.formats import Kind
 from tulu.data.mixing import sample_rows
 from tulu.data.nested import origin
+from tulu.data.problems import Problems, problems
 from tulu.data.row_report import Report, SourceReport
+from tulu.data.sources import load_rows
+from tulu.data.token_cache import Groups
 from tulu.errors import DataError, RecipeError
 from tulu.model.policy import load_tokenizer
 from tulu.track import track

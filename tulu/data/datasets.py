@@ -15,28 +15,14 @@ from typing import TYPE_CHECKING
 
 from tulu.config.parts import Source
 from tulu.data.chat import template_hash
-from tulu.data.mixing import check_sources, mix, order, sample_rows
-from tulu.data.problems import Problems, problems
-from tulu.data.sources import Row, content_key, load_rows
+from tulu.data.mixing import check_sources, sample_rows
+from tulu.data.sources import Row, content_key
 from tulu.data.token_cache import Corrupt, Groups, Part, load_part
 from tulu.data.tokenise import TokeniseOptions, encode_part
 from tulu.track import track
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-__all__ = [
-    "Groups",
-    "Problems",
-    "load_rows",
-    "mix",
-    "order",
-    "pair_groups",
-    "problems",
-    "sft_groups",
-    "text_groups",
-    "tokenizer_digest",
-]
 
 log = logging.getLogger("tulu")
 

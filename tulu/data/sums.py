@@ -1,12 +1,12 @@
-"""The quickstart's task: sums of two numbers, worked column by column from the right, the answer behind ####.
+"""The quickstart's task: sums of two numbers, worked out column by column from the right, with the answer behind ####.
 
     347+285=?  ->  7+5+0=12
                    4+8+1=13
                    3+2+1=06
                    #### 632
 
-Demonstrations are of mixed quality, as human ones are: most forget the carry (4+8+0=12, 3+2+0=05, #### 522).
-Every line is equally long, so that a small model learns where to look within minutes.
+Each line adds two digits and the carry of the line before. Demonstrations are of mixed quality, as human ones are: most forget
+the carry (4+8+0=12, 3+2+0=05, #### 522). Every line is equally long, so that a small model learns within minutes where to look.
 """
 
 import random
@@ -47,10 +47,12 @@ class Sum:
 
     @property
     def prompt(self) -> str:
+        """The problem as the user writes it, as in 347+285=?"""
         return f"{self.a}+{self.b}=?"
 
     @property
     def total(self) -> int:
+        """The right answer."""
         return self.a + self.b
 
     @property
@@ -96,6 +98,7 @@ def is_held_out(problem: Sum, share: float = DIFFICULTY.held_out) -> bool:
 
 
 def _draw(stream: random.Random, difficulty: Difficulty, held_out: bool) -> Sum:
+    """The next problem whose operands are held out, or are not."""
     while True:
         problem = Sum(_operand(stream, difficulty), _operand(stream, difficulty))
         if is_held_out(problem, difficulty.held_out) == held_out:
@@ -103,13 +106,13 @@ def _draw(stream: random.Random, difficulty: Difficulty, held_out: bool) -> Sum:
 
 
 def _operand(stream: random.Random, difficulty: Difficulty) -> int:
-    """Any length as likely as any other, then any number of that length."""
+    """A number whose length is as likely as any other, and which is as likely as any other of that length."""
     length = stream.randint(len(str(difficulty.smallest)), len(str(difficulty.largest)))
     return stream.randint(max(difficulty.smallest, 10 ** (length - 1)), min(difficulty.largest, 10**length - 1))
 
 
 def _distinct(stream: random.Random, difficulty: Difficulty, held_out: bool, count: int) -> Iterator[Sum]:
-    """Sums whose operands, in either order, occur once."""
+    """Problems whose operands, in either order, occur once."""
     seen: set[tuple[int, int]] = set()
     for _ in range(100 * count + 1000):
         problem = _draw(stream, difficulty, held_out)
@@ -125,17 +128,19 @@ def _distinct(stream: random.Random, difficulty: Difficulty, held_out: bool, cou
 def _base(stream: random.Random, difficulty: Difficulty, count: int) -> Iterator[dict[str, Any]]:
     """Plain text, as a base model meets arithmetic: sums of digits and worked additions, never a question in chat form."""
     for _ in range(count):
-        yield {
-            "text": "\n".join((_facts(stream, difficulty), _worked_text(stream, difficulty), _worked_text(stream, difficulty)))
-        }
+        # Each part draws from the stream, so that their order matters.
+        parts = (_column(stream), _worked_text(stream, difficulty), _worked_text(stream, difficulty))
+        yield {"text": "\n".join(parts)}
 
 
-def _facts(stream: random.Random, difficulty: Difficulty) -> str:
+def _column(stream: random.Random) -> str:
+    """The sum of two digits and a carry, as in 4+8+1=13."""
     x, y, carried = stream.randint(0, 9), stream.randint(0, 9), stream.randint(0, 1)
     return f"{x}+{y}+{carried}={x + y + carried:02d}"
 
 
 def _worked_text(stream: random.Random, difficulty: Difficulty) -> str:
+    """A problem that is not held out, and its right solution."""
     problem = _draw(stream, difficulty, held_out=False)
     return f"{problem.prompt}\n{work_out(problem)}"
 
