@@ -11,7 +11,7 @@ from trl.trainer.utils import pad
 
 from benchmarks.material import MAX_LENGTH, SAMPLES, Material
 from benchmarks.pace import Pace, Task
-from tulu.data.datasets import order
+from tulu.data.mixing import order
 
 SEED = 1
 """Of the order of rows: the default of our stages."""

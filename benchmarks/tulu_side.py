@@ -10,7 +10,8 @@ from benchmarks.material import MAX_LENGTH, SAMPLES, VOCABULARY, Material
 from benchmarks.pace import Pace, Task
 from tulu.config.load import Job
 from tulu.config.schema import Dpo, Recipe, Rlvr, Rm, Sft, Source, TrainStage
-from tulu.data.datasets import order, pair_groups, sft_groups
+from tulu.data.datasets import pair_groups, sft_groups
+from tulu.data.mixing import order
 from tulu.grading.reward import Grades
 from tulu.model.parallel import Parallel
 from tulu.model.policy import Policy

@@ -1,4 +1,4 @@
-"""What `--data` names, as Items: RewardBench 1 and 2, the prior sets, LLMBar, or anyone's pairs, from the hub or from files."""
+"""The items that `--data` names: RewardBench 1 and 2, the prior sets, LLMBar, or anyone's pairs, from the hub or from files."""
 
 import hashlib
 import json
@@ -7,12 +7,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tulu.config.schema import Source
-from tulu.data.sources import READERS, Row, load_rows
+from tulu.config.locate import DATA_SUFFIXES, data_suffix
+from tulu.config.parts import Source
+from tulu.data.messages import Unusable
+from tulu.data.nested import unroll
+from tulu.data.preferences import parse_preference
+from tulu.data.sources import Row, load_rows
 from tulu.errors import DataError
 from tulu.reward_models.items import Item
-from tulu.reward_models.preferences import to_item
 from tulu.reward_models.sections import KNOWN, PRIOR_SCORED, PRIOR_UNSCORED, Data, check
+from tulu.types import Message
 
 HUB = {
     "v1": (Source(name="allenai/reward-bench", split="filtered", fraction=1.0),),
@@ -30,12 +34,12 @@ LLMBAR = {
     "GPTOut": "llmbar-adver-GPTOut",
     "Manual": "llmbar-adver-manual",
 }
-"""Folders of princeton-nlp/LLMBar, and the subsets of RewardBench 1 that they are."""
+"""Folders of princeton-nlp/LLMBar, and the subsets of RewardBench 1 that hold the same rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Items, the rules that aggregate them, and a hash of their content."""
+    """The items of a data set, the rules that aggregate their scores, and a hash of their content."""
 
     name: str
     data: Data
@@ -44,7 +48,7 @@ class Loaded:
 
 
 def load(data: str, limit: int | None = None) -> Loaded:
-    """Items of v1, v2, prior, v1+prior, v1=PATH, v2=PATH, a file, a folder of files, or a hub name.
+    """The items of v1, v2, prior, v1+prior, v1=PATH, v2=PATH, a file, a folder of files, or a hub name.
 
     A path alone follows the rules of v1 or v2 where all its subsets are theirs. DataError names what cannot be read or used.
     """
@@ -72,34 +76,57 @@ def _from_path(name: str) -> list[Item]:
     path = Path(name).expanduser()
     if not path.is_dir() or any((path / marker).exists() for marker in ("dataset_info.json", "dataset_dict.json")):
         return _from_source(Source(name=name, fraction=1.0), _subset_of(path))
-    files = sorted(file for file in path.rglob("*") if file.is_file() and Path(file.name.removesuffix(".gz")).suffix in READERS)
+    files = sorted(file for file in path.rglob("*") if file.is_file() and data_suffix(file.name) in DATA_SUFFIXES)
     if not files:
-        raise DataError(f"{name}: no {', '.join(READERS)} file in this folder")
+        raise DataError(f"{name}: no {', '.join(DATA_SUFFIXES)} file in this folder")
     return [item for file in files for item in _from_source(Source(name=str(file), fraction=1.0), _subset_of(file))]
 
 
 def _from_source(source: Source, subset: str) -> list[Item]:
     """Rows as items; up to ten broken rows are named at once."""
-    rows = load_rows(source)
-    items, problems = [], []
+    rows = unroll(load_rows(source), "pairs")
+    items, errors = [], []
     for index in range(len(rows)):
         try:
-            row: Row = rows[index]
-            items.append(_item(row, subset))
+            items.append(read_item(rows[index], subset))
         except DataError as error:
-            problems.append(str(error))
-    if problems:
-        more = [f"and {len(problems) - 10} more"] if len(problems) > 10 else []
-        raise DataError("\n".join([*problems[:10], *more]))
+            errors.append(str(error))
+    if errors:
+        more = [f"and {len(errors) - 10} more"] if len(errors) > 10 else []
+        raise DataError("\n".join([*errors[:10], *more]))
     return items
 
 
-def _item(row: Row, subset: str) -> Item:
-    columns = dict(row.columns)
-    if subset in (*PRIOR_SCORED, *PRIOR_UNSCORED) and "subset" in columns:
-        # A prior set's own subsets are no subsets of the benchmark.
-        columns["subsubset"] = columns.pop("subset")
-    return to_item(columns, subset, row.id)
+def read_item(row: Row, subset: str) -> Item:
+    """A row of preferences as an item; `subset` is used where the row names none. DataError names the row and what is wrong."""
+    try:
+        preference = parse_preference(row)
+    except Unusable as error:
+        raise DataError(f"{row.id}: {error.detail}") from None
+    conversations = [*preference.chosen, *preference.rejected]
+    prompt = _shared_beginning(conversations)
+    answers = [tuple(conversation[len(prompt) :]) for conversation in conversations]
+    # A prior set's own subsets are no subsets of the benchmark.
+    named = None if subset in (*PRIOR_SCORED, *PRIOR_UNSCORED) else row.columns.get("subset")
+    item_id, split = row.columns.get("id"), len(preference.chosen)
+    return Item(
+        row.id if item_id is None else str(item_id),
+        subset if named is None else str(named),
+        prompt,
+        tuple(answers[:split]),
+        tuple(answers[split:]),
+        row.id,
+    )
+
+
+def _shared_beginning(conversations: Sequence[Sequence[Message]]) -> tuple[Message, ...]:
+    """The messages with which all conversations begin; each keeps its last message."""
+    shared: list[Message] = []
+    for messages in zip(*(conversation[:-1] for conversation in conversations), strict=False):
+        if any(message != messages[0] for message in messages):
+            break
+        shared.append(messages[0])
+    return tuple(shared)
 
 
 def _prior_subset(source: Source) -> str:
@@ -116,17 +143,16 @@ def _subset_of(path: Path) -> str:
 def _stem(path: Path) -> str:
     """A path's name without its suffixes."""
     name = path.name.removesuffix(".gz")
-    return Path(name).stem if Path(name).suffix in READERS else name or "data"
+    return Path(name).stem if data_suffix(name) in DATA_SUFFIXES else name or "data"
 
 
 def _label(path: Path) -> str:
-    """FOLDER-NAME of a path: test.jsonl.gz lies in many folders."""
+    """FOLDER-NAME of a path, because files such as test.jsonl.gz lie in many folders."""
     return "-".join(part for part in (path.parent.name, _stem(path)) if part not in ("", ".."))
 
 
-def _rules(items: Iterable[Item]) -> Data:
-    """v1 or v2 where every subset is one of theirs, else free."""
-    items = list(items)
+def _rules(items: Sequence[Item]) -> Data:
+    """The rules of items that name none: v1 or v2 where every subset is one of theirs, else free."""
     names = {item.subset for item in items}
     pairs = all(len(item.answers) == 2 for item in items)
     if pairs and names <= set(KNOWN["v1"] or ()):
@@ -138,33 +164,33 @@ def _rules(items: Iterable[Item]) -> Data:
 
 
 def _check_subsets(items: Sequence[Item], data: Data) -> None:
-    known = KNOWN[data]
-    if known is None:
+    subsets = KNOWN[data]
+    if subsets is None:
         return
     unknown: dict[str, str] = {}
     for item in items:
-        if item.subset not in known:
+        if item.subset not in subsets:
             unknown.setdefault(item.subset, item.where)
     if unknown:
-        named = "\n".join(f"{where}: unknown subset {name!r} for {data}" for name, where in unknown.items())
-        raise DataError(f"{named}\nknown subsets: {', '.join(known)}; give the path alone for data of your own")
+        lines = "\n".join(f"{where}: unknown subset {name!r} for {data}" for name, where in unknown.items())
+        raise DataError(f"{lines}\nknown subsets: {', '.join(subsets)}; give the path alone for data of your own")
     # Whatever could not be aggregated afterwards, such as a Ties id, is found before anything is scored.
     check([item.scored([0.0] * len(item.answers)) for item in items], data)
 
 
 def _first(items: Sequence[Item], limit: int) -> list[Item]:
     """The first `limit` items of every subset."""
-    seen: Counter[str] = Counter()
-    kept = []
+    counts: Counter[str] = Counter()
+    first = []
     for item in items:
-        seen[item.subset] += 1
-        if seen[item.subset] <= limit:
-            kept.append(item)
-    return kept
+        counts[item.subset] += 1
+        if counts[item.subset] <= limit:
+            first.append(item)
+    return first
 
 
 def _digest(items: Iterable[Item]) -> str:
-    """Hash of what is scored; where the rows lie does not matter."""
+    """Hash of what is scored, 32 hex digits; where the rows lie does not matter."""
     total = hashlib.blake2b(digest_size=16)
     for item in items:
         content = {**asdict(item), "where": ""}

@@ -1,4 +1,4 @@
-"""What a reward model is asked: a prompt, its right answers and its wrong ones."""
+"""The items of a benchmark of reward models: a prompt, its right answers and its wrong ones."""
 
 import re
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ _MARKUP = re.compile(r"^\s*(?:[-*+]|\d+[.)]|#{1,6})\s|\*\*[^*\n]+\*\*|^```", re.
 """Markdown that a person sees as formatting: list items, headings, bold, code fences."""
 
 Answer = tuple[Message, ...]
-"""The turns that follow the prompt; all but agents have one, the assistant's."""
+"""The messages that follow the prompt: one of the assistant, or more where an agent also reads what its tools return."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +24,11 @@ class Item:
     chosen: tuple[Answer, ...]
     rejected: tuple[Answer, ...]
     where: str = ""
-    """FILE:LINE or NAME:INDEX."""
+    """Where the row lies: FILE:LINE or NAME:INDEX."""
 
     @property
     def answers(self) -> tuple[Answer, ...]:
-        """All chosen ones, then all rejected ones."""
+        """All chosen answers, then all rejected ones."""
         return self.chosen + self.rejected
 
     def scored(self, scores: Sequence[float], credit: float | None = None) -> Scored:
@@ -38,7 +38,7 @@ class Item:
 
 
 def text(answer: Answer) -> str:
-    """What an answer says, its turns joined by blank lines."""
+    """The contents of an answer's messages, joined by blank lines."""
     return "\n\n".join(message["content"] for message in answer)
 
 
@@ -56,7 +56,7 @@ BASELINES = {
     "longer wins": lambda answer: float(length(answer)),
     "shorter wins": lambda answer: float(-length(answer)),
 }
-"""What a model that sees only length would get: a subset that one of them solves says little about quality."""
+"""Scores that a model would give that sees only length: a subset that one of them solves says little about quality."""
 
 
 def baselines(items: Sequence[Item], data: Data) -> dict[str, Summary]:

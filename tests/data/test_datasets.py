@@ -3,6 +3,7 @@
 import errno
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tulu.config.schema import Source
 from tulu.data import datasets as data
 from tulu.data import token_cache as groups
 from tulu.data.chat import apply_template, make_byte_tokenizer
-from tulu.data.datasets import pair_groups, sft_groups, text_groups
+from tulu.data.datasets import code_digest, pair_groups, sft_groups, text_groups
 from tulu.errors import DataError
 
 ROWS = [{"prompt": f"question {number}", "completion": f"answer {number}"} for number in range(20)] + [
@@ -97,9 +98,37 @@ def test_pairs_of_dpo_and_reward_models_are_not_confused(tmp_path: Path, tokeniz
 
 def test_code_is_part_of_the_key(tmp_path: Path, source: Source, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     sft_groups([source], tokenizer, 100, tmp_path / "cache")
-    monkeypatch.setattr(data, "_code_digest", lambda: "another version")
+    monkeypatch.setattr(data, "code_digest", lambda: "another version")
     sft_groups([source], tokenizer, 100, tmp_path / "cache")
     assert len(entries(tmp_path / "cache")) == 2
+
+
+PACKAGE = Path(data.__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    ("file", "counts"),
+    [
+        ("data/formats.py", True),
+        ("data/preferences.py", True),
+        ("data/sums.py", True),
+        ("data/added.py", True),
+        ("data/folder/added.py", True),
+        ("config/templates.py", True),
+        ("config/plan.py", False),
+        ("model/batch.py", False),
+    ],
+)
+def test_a_changed_file_of_the_chapter_changes_the_key(tmp_path: Path, file: str, counts: bool) -> None:
+    for chapter in ("data", "config", "model"):
+        shutil.copytree(PACKAGE / chapter, tmp_path / chapter)
+    before = code_digest(tmp_path)
+    assert before == code_digest(PACKAGE) == code_digest()
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    with (tmp_path / file).open("a") as handle:
+        handle.write("# changed\n")
+    code_digest.cache_clear()
+    assert (code_digest(tmp_path) != before) is counts
 
 
 @pytest.mark.parametrize("damage", ["tokens", "trained", "bounds", "first", "margins", "meta.json", "gone", "short"])

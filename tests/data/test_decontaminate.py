@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tulu.config.schema import Source
-from tulu.data.decontaminate import Index, index_of, matches, tokens_of, trained_questions
+from tulu.data.decontaminate import Index, index_of, matches, searched_turns, tokens_of
 from tulu.data.formats import Kind
 from tulu.data.sources import Row
 from tulu.errors import DataError
@@ -45,7 +45,7 @@ def test_coverage_by_one_row(turns: list[str], share: float | None) -> None:
     found = Index([("held:1", [QUESTION]), ("held:2", ["quite another question that nobody ever asked in any row"])]).search(
         "row", turns
     )
-    assert [(match.question, match.share) for match in found] == ([] if share is None else [("held:1", share)])
+    assert [(match.problem, match.share) for match in found] == ([] if share is None else [("held:1", share)])
 
 
 def test_coverage_is_of_single_rows_not_of_all_together() -> None:
@@ -66,6 +66,7 @@ def test_short_questions_must_occur_whole_and_very_short_ones_are_named() -> Non
     [
         ("sft", {"prompt": QUESTION, "completion": "x"}),
         ("pairs", {"prompt": QUESTION, "chosen": "x", "rejected": "y"}),
+        ("pairs", {"prompt": QUESTION, "chosen": ["x", "z"], "rejected": ["x", "y"]}),
         ("rlvr", {"question": QUESTION, "answer": "#### 3"}),
         ("rlvr", {"prompt": QUESTION, "ground_truth": "3"}),
         ("text", {"text": f"{QUESTION} and more"}),
@@ -77,8 +78,8 @@ def test_leaks_are_found_in_every_kind_of_row(kind: Kind, columns: dict[str, Any
 
 
 def test_answers_and_unusable_rows_are_not_searched() -> None:
-    assert trained_questions(Row("row", {"prompt": "q", "completion": QUESTION}), "sft") == ["q"]
-    assert trained_questions(Row("row", {"messages": []}), "sft") == []
+    assert searched_turns(Row("row", {"prompt": "q", "completion": QUESTION}), "sft") == ["q"]
+    assert searched_turns(Row("row", {"messages": []}), "sft") == []
 
 
 def test_every_row_that_leaks_is_listed() -> None:

@@ -1,10 +1,12 @@
-"""Row formats: each gives the same conversation, pair or problem, and what fits none says what would."""
+"""Row formats: every spelling of a conversation or a problem gives the same one, and a row that fits none says what would."""
 
 from typing import Any
 
 import pytest
 
-from tulu.data.formats import Unusable, asked, conversation, pair, question, text, transcript
+from tulu.data.formats import parse_conversation, parse_evaluation_prompt, parse_problem, parse_text
+from tulu.data.messages import Unusable
+from tulu.data.preferences import parse_pair
 from tulu.data.sources import Row
 from tulu.errors import DataError
 
@@ -42,7 +44,7 @@ def row(**columns: Any) -> Row:
     ],
 )
 def test_conversations(columns: dict[str, Any], expected: list[dict[str, str]]) -> None:
-    assert conversation(row(**columns)) == expected
+    assert parse_conversation(row(**columns)) == expected
 
 
 @pytest.mark.parametrize(
@@ -57,87 +59,34 @@ def test_conversations(columns: dict[str, Any], expected: list[dict[str, str]]) 
 )
 def test_unusable_conversations(columns: dict[str, Any], reason: str) -> None:
     with pytest.raises(Unusable, match=reason):
-        conversation(row(**columns))
+        parse_conversation(row(**columns))
 
 
 def test_a_turn_that_only_calls_tools_is_kept() -> None:
     call = {"role": "assistant", "content": None, "tool_calls": [{"name": "f"}]}
-    assert conversation(row(messages=[U, call]))[1]["content"] == ""
+    assert parse_conversation(row(messages=[U, call]))[1]["content"] == ""
 
 
 @pytest.mark.parametrize(
     ("read", "columns", "message"),
     [
-        (conversation, {"a": 1, "b": 2}, r"rows.jsonl:3: no columns for sft among a, b; accepted are messages"),
-        (conversation, {"messages": "hello"}, "messages: holds text, not a list"),
-        (conversation, {"messages": [{"speaker": "x", "text": "y"}]}, "message 1 has speaker, text; write"),
-        (conversation, {"messages": [U, "hi"]}, "message 2 holds a str"),
-        (conversation, {"messages": 3}, "holds a int"),
-        (conversation, {"prompt": 3, "completion": "A"}, "prompt holds a int, not text"),
-        (conversation, {"chosen": [U, A], "rejected": [U, B]}, "no columns for sft among chosen, rejected"),
-        (pair, {"messages": [U, A]}, "no columns for pairs among messages"),
-        (pair, {"chosen": "A", "rejected": "B"}, "neither beside a prompt column nor a transcript"),
-        (text, {"messages": [U, A]}, "no columns for text"),
-        (text, {"text": 3}, "text holds a int"),
-        (asked, {"a": 1}, "no columns for rlvr"),
+        (parse_conversation, {"a": 1, "b": 2}, r"rows.jsonl:3: no columns for sft among a, b; accepted are messages"),
+        (parse_conversation, {"messages": "hello"}, "messages: holds text, not a list"),
+        (parse_conversation, {"messages": [{"speaker": "x", "text": "y"}]}, "message 1 has speaker, text; write"),
+        (parse_conversation, {"messages": [U, "hi"]}, "message 2 holds a str"),
+        (parse_conversation, {"messages": [U, {"role": "assistant"}]}, "message 2 has role; write {role, content}"),
+        (parse_conversation, {"messages": 3}, "holds a int"),
+        (parse_conversation, {"prompt": 3, "completion": "A"}, "prompt holds a int, not text"),
+        (parse_conversation, {"chosen": [U, A], "rejected": [U, B]}, "no columns for sft among chosen, rejected"),
+        (parse_pair, {"messages": [U, A]}, "no columns for pairs among messages"),
+        (parse_text, {"messages": [U, A]}, "no columns for text"),
+        (parse_text, {"text": 3}, "text holds a int"),
+        (parse_evaluation_prompt, {"a": 1}, "no columns for rlvr"),
     ],
 )
 def test_rows_that_fit_no_format_say_what_would(read: Any, columns: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         read(row(**columns))
-
-
-HH = "\n\nHuman: Q\n\nAssistant:"
-
-
-@pytest.mark.parametrize(
-    "columns",
-    [
-        {"chosen": [U, A], "rejected": [U, B]},
-        {"chosen": [A], "rejected": [B], "prompt": [U]},
-        {"chosen": [U, A], "rejected": [U, B], "prompt": "Q"},
-        {"chosen": "A", "rejected": "B", "prompt": "Q"},
-        {"chosen": "A", "rejected": "B", "prompt": [U]},
-        {"chosen": "A", "rejected": "B", "prompt": "\n\nHuman: Q"},
-        {"chosen": f"{HH} A", "rejected": f"{HH} B\n"},
-        {"input": "Q", "output_1": "A", "output_2": "B", "label": 1},
-        {"input": "Q", "output_1": "B", "output_2": "A", "label": "2"},
-    ],
-)
-def test_pairs(columns: dict[str, Any]) -> None:
-    found = pair(row(**columns))
-    assert (found.chosen, found.rejected, found.margin) == ([U, A], [U, B], 0.0)
-
-
-def test_margin_is_read_where_it_is_given() -> None:
-    assert pair(row(prompt="Q", chosen="A", rejected="B", margin="1.5")).margin == 1.5
-
-
-@pytest.mark.parametrize(
-    ("columns", "reason"),
-    [
-        ({"chosen": [U, A], "rejected": [U, A]}, "chosen equals rejected"),
-        ({"chosen": [U], "rejected": [U, B]}, "chosen does not end in an assistant turn"),
-        ({"chosen": [U, A], "rejected": []}, "rejected does not end in an assistant turn"),
-        ({"chosen": f"{HH} ", "rejected": f"{HH} B"}, "the chosen answer is empty"),
-        ({"input": "Q", "output_1": "A", "output_2": "B", "label": 3}, "label is neither 1 nor 2"),
-        ({"input": "Q", "output_1": "A", "output_2": "B", "label": "tie"}, "label is neither 1 nor 2"),
-        ({"prompt": "Q", "chosen": "A", "rejected": "B", "margin": "much"}, "margin is not a number"),
-    ],
-)
-def test_unusable_pairs(columns: dict[str, Any], reason: str) -> None:
-    with pytest.raises(Unusable, match=reason):
-        pair(row(**columns))
-
-
-def test_transcripts_keep_their_line_breaks() -> None:
-    turns = transcript("\n\nHuman: a\n\nb\n\nAssistant: Human beings: yes\n\nHuman:\n\nAssistant: end ")
-    assert [(turn["role"], turn["content"]) for turn in turns] == [
-        ("user", "a\n\nb"),
-        ("assistant", "Human beings: yes"),
-        ("user", ""),
-        ("assistant", "end"),
-    ]
 
 
 @pytest.mark.parametrize(
@@ -163,9 +112,9 @@ def test_transcripts_keep_their_line_breaks() -> None:
         ({"messages": [U], "ground_truth": "7", "dataset": "own/Mine.py:score"}, None, "7", ("own/Mine.py:score",)),
     ],
 )
-def test_questions(columns: dict[str, Any], verifier: str | None, truth: Any, names: tuple[str, ...]) -> None:
-    found = question(row(**columns), verifier)
-    assert (found.messages, found.ground_truth, found.verifiers) == ([U], truth, names)
+def test_problems(columns: dict[str, Any], verifier: str | None, truth: Any, names: tuple[str, ...]) -> None:
+    problem = parse_problem(row(**columns), verifier)
+    assert (problem.messages, problem.ground_truth, problem.verifiers) == ([U], truth, names)
 
 
 @pytest.mark.parametrize(
@@ -178,13 +127,13 @@ def test_questions(columns: dict[str, Any], verifier: str | None, truth: Any, na
         ({"messages": [U], "ground_truth": ["7", "8"], "dataset": ["a", "b"]}, Unusable, "none of them for math"),
     ],
 )
-def test_unusable_questions(columns: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_unusable_problems(columns: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        question(row(**columns), "math" if message.endswith("for math") else None)
+        parse_problem(row(**columns), "math" if message.endswith("for math") else None)
 
 
 @pytest.mark.parametrize(
     "columns", [{"messages": [U, A]}, {"prompt": "Q"}, {"input": "Q", "output_1": "x"}, {"instruction": "Q"}]
 )
-def test_asked_finds_the_question_of_any_row(columns: dict[str, Any]) -> None:
-    assert asked(row(**columns))[0] == U
+def test_the_prompt_of_any_evaluation_row(columns: dict[str, Any]) -> None:
+    assert parse_evaluation_prompt(row(**columns))[0] == U

@@ -85,3 +85,12 @@ def test_files_of_mixed_rows_are_refused(columns: dict[str, Any], message: str) 
 )
 def test_origin_is_the_row_of_the_file(row_id: str, expected: str) -> None:
     assert origin(row_id) == expected
+
+
+def test_a_broken_first_row_is_left_to_its_reader() -> None:
+    class Broken(list[Row]):
+        def __getitem__(self, index: Any) -> Any:
+            raise DataError("a.jsonl:1: broken JSON")
+
+    rows = Broken([Row("a.jsonl:1", {})])
+    assert unroll(rows, "pairs") is rows

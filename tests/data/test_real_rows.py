@@ -9,8 +9,9 @@ from transformers import PreTrainedTokenizerFast
 
 from tulu.config.schema import Source
 from tulu.data.chat import apply_template, make_byte_tokenizer
-from tulu.data.datasets import pair_groups, problems, sft_groups
+from tulu.data.datasets import pair_groups, sft_groups
 from tulu.data.mixing import mix
+from tulu.data.problems import problems
 
 LONG = 100_000
 

@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tulu.config.locate import DATA_SUFFIXES, source_problem
 from tulu.config.schema import Source
 from tulu.data import sums
-from tulu.data.sources import content_key, load_rows
+from tulu.data.sources import _READERS, content_key, load_rows
 from tulu.errors import DataError
 
 ROWS = [{"prompt": "a, b", "completion": 'say "é"\nline'}, {"prompt": "c", "completion": "d"}]
@@ -143,6 +144,15 @@ def test_broken_files_say_where(tmp_path: Path, name: str, content: bytes, messa
 def test_missing_files_are_not_looked_for_on_the_hub(name: str) -> None:
     with pytest.raises(DataError, match="no such file"):
         load_rows(source(name))
+
+
+def test_every_suffix_of_the_list_has_a_reader() -> None:
+    assert tuple(_READERS) == DATA_SUFFIXES
+    for suffix in DATA_SUFFIXES:
+        # A recipe's check and the reader agree on what can only be a file.
+        assert "no such file" in (source_problem(f"missing{suffix}") or "")
+        with pytest.raises(DataError, match="no such file"):
+            load_rows(source(f"missing{suffix}.gz"))
 
 
 def test_a_folder_that_holds_no_data_set(tmp_path: Path) -> None:

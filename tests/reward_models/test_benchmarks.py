@@ -116,3 +116,9 @@ def test_hh_transcripts(shared_data: Path) -> None:
     assert (loaded.data, len(loaded.items)) == ("free", 200)
     assert {item.subset for item in loaded.items} == {"test"}
     assert all(item.prompt[0]["role"] == "user" for item in loaded.items)
+
+
+def test_message_trees_with_ranked_replies_are_pairs(shared_data: Path) -> None:
+    loaded = load(str(shared_data / "sft_oasst_trees/en_100_tree.jsonl"))
+    assert (loaded.data, len(loaded.items)) == ("free", 754)
+    assert {item.subset for item in loaded.items} == {"en_100_tree"}

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from tulu.config.schema import Rlvr
-from tulu.data.datasets import order
+from tulu.data.mixing import order
 from tulu.errors import TuluError
 from tulu.model.parallel import Parallel
 from tulu.rollout.batches import pack_rollouts

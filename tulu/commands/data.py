@@ -16,12 +16,15 @@ from rich.text import Text
 
 from tulu.config.schema import Recipe, Rlvr, Source, TrainStage
 from tulu.data.chat import apply_template, make_byte_tokenizer
-from tulu.data.datasets import Groups, Problems, load_rows, pair_groups, problems, sft_groups, text_groups
+from tulu.data.datasets import pair_groups, sft_groups, text_groups
 from tulu.data.decontaminate import Index, Match, index_of, matches
 from tulu.data.formats import Kind
-from tulu.data.mixing import drawn
+from tulu.data.mixing import sample_rows
 from tulu.data.nested import origin
+from tulu.data.problems import Problems, problems
 from tulu.data.row_report import Report, SourceReport
+from tulu.data.sources import load_rows
+from tulu.data.token_cache import Groups
 from tulu.errors import DataError, RecipeError
 from tulu.model.policy import load_tokenizer
 from tulu.track import track
@@ -171,9 +174,9 @@ def _decontaminate(console: Console, stages: dict[str, TrainStage], index: Index
     console.print(f"Held-out questions: {len(index.ids):,} looked for{short}.")
     for name, stage in stages.items():
         for source in stage.data:
-            rows = drawn(source, stage.seed, KINDS[name])
+            rows = sample_rows(source, stage.seed, KINDS[name])
             found = matches(index, track(rows, f"searching {source.name}"), KINDS[name])
-            questions, places = {match.question for match in found}, {origin(match.row) for match in found}
+            questions, places = {match.problem for match in found}, {origin(match.row) for match in found}
             console.print(f"{name}, {source.name}: {len(questions):,} questions given away by {len(places):,} rows")
             _list(console, found)
             if clean is not None:
@@ -183,7 +186,7 @@ def _decontaminate(console: Console, stages: dict[str, TrainStage], index: Index
 
 def _list(console: Console, found: Sequence[Match]) -> None:
     for match in sorted(found, key=lambda match: -match.share)[:_SHOWN]:
-        console.print(Text(f"  {match.share:.0%} of {match.question} in {match.row}", style="red"))
+        console.print(Text(f"  {match.share:.0%} of {match.problem} in {match.row}", style="red"))
     if len(found) > _SHOWN:
         console.print(Text(f"  … and {len(found) - _SHOWN:,} more", style="red"))
 

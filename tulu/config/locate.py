@@ -6,7 +6,8 @@ from pathlib import Path
 
 from tulu.config.mistakes import nearest
 
-DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
+DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
+"""The kinds of data files that every command reads, each also as .gz."""
 CLASSIFIER = "ForSequenceClassification"
 """What the names of architectures with a scalar head end in."""
 HUB_NAME = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
@@ -19,7 +20,7 @@ def source_problem(name: str) -> str | None:
     task, colon, split = name.partition(":")
     if colon and task.isidentifier():
         return _generated_problem(task, split)
-    if _looks_local(name, DATA_SUFFIXES):
+    if is_local_data(name):
         return f"no such file or folder (looked from {Path.cwd()}); correct the path"
     return None if HUB_NAME.match(name) else "is neither a file here nor a name on the hub (OWNER/NAME); correct it"
 
@@ -35,9 +36,19 @@ def _generated_problem(task: str, split: str) -> str | None:
     return None
 
 
-def _looks_local(name: str, suffixes: tuple[str, ...]) -> bool:
-    plain = name.removesuffix(".gz").lower()
-    return plain.endswith(suffixes) or name.startswith((".", "/", "~")) or name.count("/") > 1
+def data_suffix(name: str) -> str:
+    """The suffix that says how a data file is read, in lower case: .jsonl of rows.jsonl.gz."""
+    return Path(name.lower().removesuffix(".gz")).suffix
+
+
+def is_local_data(name: str) -> bool:
+    """Whether the name of a data set can only be a path: it ends as a data file does, or looks like a path."""
+    return data_suffix(name) in DATA_SUFFIXES or _looks_local(name)
+
+
+def _looks_local(name: str) -> bool:
+    """Whether a name opens like a path, or has more slashes than a name on the hub."""
+    return name.startswith((".", "/", "~")) or name.count("/") > 1
 
 
 def model_problem(name: str) -> str | None:
@@ -47,7 +58,7 @@ def model_problem(name: str) -> str | None:
         return None if (path / "config.json").is_file() else "is a folder without config.json; name a Hugging Face model folder"
     if path.exists():
         return "is a file; name the folder that holds config.json"
-    if _looks_local(name, ()):
+    if _looks_local(name):
         return f"no such folder (looked from {Path.cwd()}); correct the path"
     return None if HUB_NAME.match(name) else "is neither a folder here nor a name on the hub (OWNER/NAME); correct it"
 

@@ -1,4 +1,4 @@
-"""Messages to token ids and trained mask through the chat template: rendered once, tokenised once."""
+"""Messages to token ids and trained flags through the chat template; each conversation is rendered and tokenised once."""
 
 import hashlib
 import re
@@ -19,20 +19,21 @@ Train = Literal["all", "last"]
 Span = tuple[int, int]
 
 _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
+"""What opens the part of a template that the assistant generates: {% generation %}."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A conversation's tokens, and the token ranges that are trained (in order, disjoint)."""
+    """The tokens of a conversation, and the ranges [start, end) of tokens that are trained, in order and disjoint."""
 
     tokens: list[int]
     spans: list[Span]
     problem: str = ""
-    """Why the template could not render it, or why its turns could not be found; then nothing is trained."""
+    """Why the template cannot render the conversation, or why its turns cannot be located; then nothing is trained."""
 
     @property
     def trained(self) -> list[bool]:
-        """One flag per token."""
+        """Whether each token is trained."""
         flags = [False] * len(self.tokens)
         for start, end in self.spans:
             flags[start:end] = [True] * (end - start)
@@ -40,7 +41,7 @@ class Encoded:
 
 
 def apply_template(tokenizer: "PreTrainedTokenizerBase", name: str) -> None:
-    """Give the tokenizer a template of `TEMPLATES`, or check that it has its own (`tokenizer`); RecipeError otherwise."""
+    """Give the tokenizer a template of `TEMPLATES`, or check that it has its own (the name `tokenizer`); RecipeError if not."""
     if name == "tokenizer":
         if not tokenizer.chat_template:
             name = tokenizer.name_or_path or "(unnamed)"
@@ -59,7 +60,7 @@ def apply_template(tokenizer: "PreTrainedTokenizerBase", name: str) -> None:
 
 
 def template_hash(tokenizer: "PreTrainedTokenizerBase") -> str:
-    """First 16 hex digits of the SHA-256 of the template's source; empty where there is none."""
+    """First 16 hex digits of the SHA-256 of the template's source; empty for a tokenizer without template."""
     if not tokenizer.chat_template:
         return ""
     return hashlib.sha256(tokenizer.get_chat_template().encode()).hexdigest()[:16]
@@ -68,16 +69,16 @@ def template_hash(tokenizer: "PreTrainedTokenizerBase") -> str:
 def encode(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message], train: Train) -> tuple[list[int], list[bool]]:
     """Tokens and trained flags (one per token) of a conversation.
 
-    Trained are the tokens that overlap [end of the assistant's header, end of its turn, end-of-turn token included], for all
-    of the assistant's turns or the last; none where that cannot be derived (as open-instruct's
-    _tokenize_tulu_sft_with_assistant_labels, dataset_transformation.py @ e6c3044a).
+    A token is trained if it overlaps one of the assistant's turns, from the end of the turn's header to the end of the turn, the
+    end-of-turn token included; `train` selects all turns or the last. No token is trained where the turns cannot be located.
+    This follows open-instruct's _tokenize_tulu_sft_with_assistant_labels (dataset_transformation.py @ e6c3044a).
     """
     encoded = encode_batch(tokenizer, [messages], train)[0]
     return encoded.tokens, encoded.trained
 
 
 def encode_prompt(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message]) -> list[int]:
-    """Tokens of the messages followed by the template's generation prompt."""
+    """Tokens of the messages, followed by the template's generation prompt; DataError where the template refuses them."""
     encoded = encode_prompts(tokenizer, [messages])[0]
     if encoded.problem:
         raise DataError(f"the chat template refuses this prompt: {encoded.problem}")
@@ -85,7 +86,7 @@ def encode_prompt(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Messa
 
 
 def encode_prompts(tokenizer: "PreTrainedTokenizerBase", chats: Sequence[Sequence[Message]]) -> list[Encoded]:
-    """`encode_prompt` of many; nothing is trained."""
+    """`encode_prompt` of many prompts, tokenised side by side; a refusal of the template stands in `problem`."""
     texts = _render(tokenizer, chats, prompt=True)
     encodings = tokenize(tokenizer, [text if isinstance(text, str) else "" for text in texts])
     return [
@@ -96,17 +97,18 @@ def encode_prompts(tokenizer: "PreTrainedTokenizerBase", chats: Sequence[Sequenc
 
 def encode_batch(tokenizer: "PreTrainedTokenizerBase", chats: Sequence[Sequence[Message]], train: Train) -> list[Encoded]:
     """`encode` of many conversations, tokenised side by side."""
-    spanned = _marked(tokenizer, chats) if _MARKS.search(tokenizer.get_chat_template()) else _derived(tokenizer, chats, train)
-    encodings = tokenize(tokenizer, [text for text, _, _ in spanned])
+    has_marks = _MARKS.search(tokenizer.get_chat_template())
+    rendered = _render_marked(tokenizer, chats) if has_marks else _render_and_locate(tokenizer, chats, train)
+    encodings = tokenize(tokenizer, [text for text, _, _ in rendered])
     result = []
-    for (text, spans, problem), encoding in zip(spanned, encodings, strict=True):
-        chosen = spans[-1:] if train == "last" else spans
-        result.append(Encoded(encoding.ids, _to_tokens(encoding, text, chosen), problem))
+    for (text, spans, problem), encoding in zip(rendered, encodings, strict=True):
+        trained = spans[-1:] if train == "last" else spans
+        result.append(Encoded(encoding.ids, _token_spans(encoding, text, trained), problem))
     return result
 
 
 def tokenize(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> list[Any]:
-    """Rust encodings (`ids`, `char_to_token`) without added special tokens; a tokenizer without offsets is a DataError."""
+    """Encodings of the tokenizers library (`ids`, `char_to_token`) without added special tokens; DataError without offsets."""
     if not tokenizer.is_fast:
         raise DataError(
             f"{type(tokenizer).__name__} has no offsets, which the trained mask needs; "
@@ -118,29 +120,29 @@ def tokenize(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> list
     return list(batch.encodings or [])
 
 
-def _to_tokens(encoding: Any, text: str, spans: Sequence[Span]) -> list[Span]:
-    """Character ranges to the ranges of tokens that overlap them; ranges without a token fall away."""
+def _token_spans(encoding: Any, text: str, spans: Sequence[Span]) -> list[Span]:
+    """The ranges of tokens that overlap ranges of characters; ranges without a token fall away."""
 
-    def first_at(char: int) -> int:
+    def first_token_at(char: int) -> int:
         # Characters that the tokenizer drops belong to no token.
         for position in range(char, len(text)):
             if (token := encoding.char_to_token(position)) is not None:
                 return int(token)
         return len(encoding.ids)
 
-    found: list[Span] = []
+    result: list[Span] = []
     for start, end in spans:
-        first, after = first_at(start), first_at(end)
+        first, after = first_token_at(start), first_token_at(end)
         if after < len(encoding.ids) and encoding.token_to_chars(after)[0] < end:
             after += 1  # one token holds the turn's end and what follows
-        first = max(first, found[-1][1] if found else 0)
+        first = max(first, result[-1][1] if result else 0)
         if first < after:
-            found.append((first, after))
-    return found
+            result.append((first, after))
+    return result
 
 
 def _render(tokenizer: "PreTrainedTokenizerBase", chats: Sequence[Sequence[Message]], prompt: bool) -> list[str | Exception]:
-    """Each chat's text, or what the template raised."""
+    """Each chat's text, or the error that the template raised."""
     from jinja2 import TemplateError
 
     if not chats:
@@ -154,8 +156,8 @@ def _render(tokenizer: "PreTrainedTokenizerBase", chats: Sequence[Sequence[Messa
         return [text for chat in chats for text in _render(tokenizer, [chat], prompt)]
 
 
-def _marked(tokenizer: "PreTrainedTokenizerBase", chats: Sequence[Sequence[Message]]) -> list[tuple[str, list[Span], str]]:
-    """(text, trained character ranges, problem) where the template itself marks what the assistant generates."""
+def _render_marked(tokenizer: "PreTrainedTokenizerBase", chats: Sequence[Sequence[Message]]) -> list[tuple[str, list[Span], str]]:
+    """(text, trained character ranges, problem) of each chat, by a template that marks what the assistant generates."""
     from jinja2 import TemplateError
     from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -173,22 +175,22 @@ def _marked(tokenizer: "PreTrainedTokenizerBase", chats: Sequence[Sequence[Messa
     return result
 
 
-def _derived(
+def _render_and_locate(
     tokenizer: "PreTrainedTokenizerBase", chats: Sequence[Sequence[Message]], train: Train
 ) -> list[tuple[str, list[Span], str]]:
-    """(text, trained character ranges, problem) from renderings of the conversation's beginnings."""
+    """(text, trained character ranges, problem) of each chat: its turns are located by rendering the chat's beginnings."""
     turns: list[Turn] = []
     for index, chat in enumerate(chats):
         places = [place for place, message in enumerate(chat) if message["role"] == "assistant"]
         turns += [Turn(index, place, chat[place]["content"]) for place in (places[-1:] if train == "last" else places)]
     texts = _render(tokenizer, chats, prompt=False)
     # Templates are not asked for an empty conversation: most cannot render one.
-    late = [turn for turn in turns if turn.place > 0]
-    heads = _render(tokenizer, [chats[turn.chat][: turn.place] for turn in late], prompt=True)
-    inner = [turn for turn in turns if turn.place + 1 < len(chats[turn.chat])]
-    tails = _render(tokenizer, [chats[turn.chat][: turn.place + 1] for turn in inner], prompt=False)
-    head_of = dict(zip([turn.key for turn in late], heads, strict=True))
-    tail_of = dict(zip([turn.key for turn in inner], tails, strict=True))
+    not_first = [turn for turn in turns if turn.place > 0]
+    heads = _render(tokenizer, [chats[turn.chat][: turn.place] for turn in not_first], prompt=True)
+    not_last = [turn for turn in turns if turn.place + 1 < len(chats[turn.chat])]
+    tails = _render(tokenizer, [chats[turn.chat][: turn.place + 1] for turn in not_last], prompt=False)
+    head_of = dict(zip([turn.key for turn in not_first], heads, strict=True))
+    tail_of = dict(zip([turn.key for turn in not_last], tails, strict=True))
     stops = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
 
     spans: list[list[Span]] = [[] for _ in chats]
@@ -199,40 +201,40 @@ def _derived(
             continue
         head, tail = head_of.get(turn.key), tail_of.get(turn.key, full)
         if turn.place == 0:
-            head = full[: header_length(full, *_probe(tokenizer))]
+            head = full[: header_length(full, *_render_probe(tokenizer))]
         span = None
         if isinstance(tail, str):
-            before = _before(tokenizer, chats[turn.chat], turn.place, full, head)
+            before = _render_before(tokenizer, chats[turn.chat], turn.place, full, head)
             span = turn_span(full, head if isinstance(head, str) else "", tail, turn.content, before, stops)
         if span is None:
             problems[turn.chat] = "the template does not show where the assistant's turn begins and ends"
         else:
             spans[turn.chat].append(span)
     return [
-        (text if isinstance(text, str) else "", [] if problem else found, problem)
-        for text, found, problem in zip(texts, spans, problems, strict=True)
+        (text if isinstance(text, str) else "", [] if problem else trained, problem)
+        for text, trained, problem in zip(texts, spans, problems, strict=True)
     ]
 
 
-def _before(
+def _render_before(
     tokenizer: "PreTrainedTokenizerBase", chat: Sequence[Message], place: int, full: str, head: str | Exception | None
 ) -> str | None:
-    """The text before a turn without the generation prompt, where the prompt rendering does not fit; None where not needed."""
+    """The text before a turn without the generation prompt; None where the rendering with it (`head`) already fits."""
     if place == 0 or (isinstance(head, str) and full.startswith(head)):
         return None
     text = _render(tokenizer, [chat[:place]], prompt=False)[0]
     return text if isinstance(text, str) else None
 
 
-def _probe(tokenizer: "PreTrainedTokenizerBase") -> tuple[str, str]:
-    """A lone user turn without and with the generation prompt: their difference is the assistant's header."""
+def _render_probe(tokenizer: "PreTrainedTokenizerBase") -> tuple[str, str]:
+    """A lone user turn, without and with the generation prompt: their difference is the assistant's header."""
     chat: list[Message] = [{"role": "user", "content": "?"}]
     plain, prompted = (_render(tokenizer, [chat], prompt)[0] for prompt in (False, True))
     return (plain, prompted) if isinstance(plain, str) and isinstance(prompted, str) else ("", "")
 
 
 def make_byte_tokenizer() -> "PreTrainedTokenizerFast":
-    """One token a byte (ids 0-255), <|endoftext|> (256: end and beginning of text), <|pad|> (257); no chat template."""
+    """A tokenizer of bytes, without chat template: ids 0-255, <|endoftext|> (256, ends and begins texts) and <|pad|> (257)."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

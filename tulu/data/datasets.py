@@ -1,9 +1,10 @@
-"""Data sets to groups and problems: sampled, tokenised and masked once, cached by content."""
+"""Data sets to groups: sampled, tokenised and masked once, then cached by their content."""
 
 import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -12,42 +13,29 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tulu.config.schema import Source
+from tulu.config.parts import Source
 from tulu.data.chat import template_hash
-from tulu.data.mixing import checked, drawn, mix, order
-from tulu.data.problems import Problems, problems
-from tulu.data.sources import Row, content_key, load_rows
+from tulu.data.mixing import check_sources, sample_rows
+from tulu.data.sources import Row, content_key
 from tulu.data.token_cache import Corrupt, Groups, Part, load_part
-from tulu.data.tokenise import Options, encode_part
+from tulu.data.tokenise import TokeniseOptions, encode_part
 from tulu.track import track
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = [
-    "Groups",
-    "Problems",
-    "load_rows",
-    "mix",
-    "order",
-    "pair_groups",
-    "problems",
-    "sft_groups",
-    "text_groups",
-    "tokenizer_digest",
-]
-
 log = logging.getLogger("tulu")
 
-_CODE = sorted(Path(__file__).parent.glob("*.py"))
-"""The files of this chapter, which decide how rows become tokens; a change in any of them is another cache entry."""
+_PACKAGE = Path(__file__).resolve().parents[1]
+_CONFIG_IMPORT = re.compile(r"^\s*from tulu\.config\.(\w+) import ", re.MULTILINE)
+"""A line such as `from tulu.config.templates import TEMPLATES`."""
 
 
 def sft_groups(
     sources: Sequence[Source], tokenizer: "PreTrainedTokenizerBase", max_length: int, cache: Path | None = None, seed: int = 1
 ) -> Groups:
     """Conversations: one completion each, every assistant turn trained, cut off at max_length tokens."""
-    return _groups(sources, tokenizer, Options("sft", max_length), cache, seed)
+    return _groups(sources, tokenizer, TokeniseOptions("sft", max_length), cache, seed)
 
 
 def pair_groups(
@@ -62,32 +50,30 @@ def pair_groups(
 
     A side over max_length tokens is cut off (DPO), or with drop_long the pair is left out (reward models).
     """
-    return _groups(sources, tokenizer, Options("pairs", max_length, drop_long), cache, seed)
+    return _groups(sources, tokenizer, TokeniseOptions("pairs", max_length, drop_long), cache, seed)
 
 
 def text_groups(
     sources: Sequence[Source], tokenizer: "PreTrainedTokenizerBase", max_length: int, cache: Path | None = None, seed: int = 1
 ) -> Groups:
     """Plain text, every token trained, as groups of at most max_length tokens."""
-    return _groups(sources, tokenizer, Options("text", max_length), cache, seed)
+    return _groups(sources, tokenizer, TokeniseOptions("text", max_length), cache, seed)
 
 
 def _groups(
-    sources: Sequence[Source], tokenizer: "PreTrainedTokenizerBase", options: Options, cache: Path | None, seed: int
+    sources: Sequence[Source], tokenizer: "PreTrainedTokenizerBase", options: TokeniseOptions, cache: Path | None, seed: int
 ) -> Groups:
-    return Groups([_part(source, tokenizer, options, cache, seed) for source in checked(sources)])
+    return Groups([_part(source, tokenizer, options, cache, seed) for source in check_sources(sources)])
 
 
-def _part(source: Source, tokenizer: "PreTrainedTokenizerBase", options: Options, cache: Path | None, seed: int) -> Part:
+def _part(source: Source, tokenizer: "PreTrainedTokenizerBase", options: TokeniseOptions, cache: Path | None, seed: int) -> Part:
+    """The groups of one source, out of the cache where they are in it."""
     if cache is None:
-        return _encoded(source, drawn(source, seed, options.kind), tokenizer, options)
-    content = content_key(source, seed)
-    found: Iterable[Row] | None = None
-    if content is None:
-        found = list(drawn(source, seed, options.kind))
-        content = _row_digest(found)
+        return _tokenise(source, tokenizer, options, seed)
+    # The rows of a hub name without commit are read twice, once for the key, because holding them all would take memory.
+    content = content_key(source, seed) or _row_digest(sample_rows(source, seed, options.kind))
     settings = [source.model_dump(), seed, options.kind, options.max_length, options.drop_long]
-    key = [content, settings, tokenizer_digest(tokenizer), template_hash(tokenizer), _code_digest()]
+    key = [content, settings, tokenizer_digest(tokenizer), template_hash(tokenizer), code_digest()]
     folder = cache / "tokens" / hashlib.blake2b(json.dumps(key).encode(), digest_size=16).hexdigest()
     if folder.exists():
         try:
@@ -95,42 +81,49 @@ def _part(source: Source, tokenizer: "PreTrainedTokenizerBase", options: Options
         except Corrupt as error:
             log.warning("damaged cache entry, tokenising again: %s", error)
             _discard(folder)
-    part = _encoded(source, found if found is not None else drawn(source, seed, options.kind), tokenizer, options)
+    part = _tokenise(source, tokenizer, options, seed)
     part.save(folder)
     return part
 
 
-def _encoded(source: Source, found: Iterable[Row], tokenizer: "PreTrainedTokenizerBase", options: Options) -> Part:
-    return encode_part(source.name, track(found, f"tokenising {source.name}"), tokenizer, options)
+def _tokenise(source: Source, tokenizer: "PreTrainedTokenizerBase", options: TokeniseOptions, seed: int) -> Part:
+    rows = track(sample_rows(source, seed, options.kind), f"tokenising {source.name}")
+    return encode_part(source.name, rows, tokenizer, options)
 
 
 def _discard(folder: Path) -> None:
-    """Out of the way at once, then deleted: another process may look at the same time."""
+    """Rename a damaged entry at once, then delete it, because another process may read the cache at the same time."""
     aside = folder.with_name(f".partial-damaged-{folder.name}-{os.getpid()}")
     with suppress(FileNotFoundError):  # that other process was first
         folder.rename(aside)
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _row_digest(found: Sequence[Row]) -> str:
+def _row_digest(rows: Iterable[Row]) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    for row in found:
+    for row in rows:
         digest.update(json.dumps([row.id, row.columns], default=str).encode())
     return digest.hexdigest()
 
 
 def tokenizer_digest(tokenizer: "PreTrainedTokenizerBase") -> str:
-    """Hash of vocabulary, rules and special tokens, 32 hex digits; the template has its own."""
+    """Hash of a tokenizer's vocabulary, rules and special tokens, 32 hex digits; its template has a hash of its own."""
     backend = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else repr(tokenizer)
     specials = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
     return hashlib.blake2b(json.dumps([backend, specials], sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 @memoise
-def _code_digest() -> str:
+def code_digest(package: Path = _PACKAGE) -> str:
+    """Hash of the code that decides how rows become tokens, so that a change in it makes new cache entries; 32 hex digits.
+
+    That code is all of the chapter `data`, the files of `config` that it imports, and the libraries that tokenise.
+    """
     digest = hashlib.blake2b(digest_size=16)
-    for file in _CODE:
-        digest.update(file.read_bytes())
+    chapter = sorted((package / "data").rglob("*.py"))
+    imported = {name for file in chapter for name in _CONFIG_IMPORT.findall(file.read_text(encoding="utf-8"))}
+    for file in [*chapter, *(package / "config" / f"{name}.py" for name in sorted(imported))]:
+        digest.update(f"{file.relative_to(package)}\n".encode() + file.read_bytes())
     for library in ("tokenizers", "transformers"):
         digest.update(version(library).encode())
     return digest.hexdigest()

@@ -12,26 +12,31 @@ _ROLES = {"prompter": "user", "assistant": "assistant"}
 
 
 def unroll(rows: Sequence[Row], kind: Kind) -> Sequence[Row]:
-    """Every row as the plain rows it holds, ids FILE:LINE/1, FILE:LINE/2, ...; plain rows stay as they are, unread."""
-    if not rows:
-        return rows
-    first = rows[0].columns
+    """Every row as the plain rows it holds, with the ids FILE:LINE/1, FILE:LINE/2, ...
+
+    The first row says whether the rows are nested. Plain rows are returned as they are, without reading any other.
+    """
+    try:
+        first = rows[0].columns if rows else {}
+    except DataError:
+        return rows  # whoever reads the first row gets the error, beside those of the other rows
     if kind != "text" and isinstance(first.get("prompt"), Mapping) and "replies" in first["prompt"]:
-        make = _ranked if kind == "pairs" else _threads
+        read = _ranked_pairs if kind == "pairs" else _threads
     elif kind == "sft" and isinstance(first.get("instances"), Sequence):
-        make = _instances
+        read = _instances
     else:
         return rows
-    return [Row(f"{row.id}/{number}", columns) for row in rows for number, columns in enumerate(make(row), 1)]
+    return [Row(f"{row.id}/{number}", columns) for row in rows for number, columns in enumerate(read(row), 1)]
 
 
 def origin(row_id: str) -> str:
-    """The id of the row in its file, without the number of the thread or copy."""
+    """The id of the row in its file, without the number of the plain row or of the copy: a.jsonl:3 of a.jsonl:3/2#4."""
     stem, colon, place = row_id.rpartition(":")
     return f"{stem}{colon}{place.partition('#')[0].partition('/')[0]}"
 
 
 def _instances(row: Row) -> Iterator[dict[str, Any]]:
+    """One row per instance of a task: {instruction, input, output}."""
     for instance in row.columns["instances"]:
         yield {"instruction": row.columns["instruction"], **instance}
 
@@ -51,7 +56,7 @@ def _paths(row: Row, node: Mapping[str, Any], above: list[dict[str, str]]) -> It
         yield from _paths(row, reply, path)
 
 
-def _ranked(row: Row) -> Iterator[dict[str, Any]]:
+def _ranked_pairs(row: Row) -> Iterator[dict[str, Any]]:
     """One pair per two replies of the assistant to the same message whose ranks differ; rank 0 is the best."""
     yield from _pairs_below(row, _root(row), [])
 

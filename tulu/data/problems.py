@@ -1,4 +1,4 @@
-"""Rows to problems: a prompt, and ground truths that the verifiers can use, checked before anything is sampled."""
+"""Rows to problems: each a prompt, and ground truths that its verifiers can use, checked before anything is sampled."""
 
 import hashlib
 import json
@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, overload
 
-from tulu.config.schema import Source
+from tulu.config.parts import Source
 from tulu.data.chat import encode_prompts
-from tulu.data.formats import Question, Unusable, question
-from tulu.data.mixing import checked, drawn
+from tulu.data.formats import ProblemText, parse_problem
+from tulu.data.messages import Unusable
+from tulu.data.mixing import check_sources, sample_rows
 from tulu.data.row_report import Counter, Report, Tally
 from tulu.data.sources import Row
 from tulu.errors import DataError, RecipeError
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger("tulu")
+
+ParsedRow = tuple[Row, ProblemText]
 
 
 class Problems(Sequence[Problem]):
@@ -36,9 +39,9 @@ class Problems(Sequence[Problem]):
     def digest(self) -> str:
         """32 hex digits over ids, prompts, ground truths and verifiers, in order."""
         digest = hashlib.blake2b(digest_size=16)
-        for each in self._problems:
-            text = json.dumps([each.id, list(each.prompt), each.ground_truth, list(each.verifiers)], default=str)
-            digest.update(text.encode())
+        for problem in self._problems:
+            content = [problem.id, list(problem.prompt), problem.ground_truth, list(problem.verifiers)]
+            digest.update(json.dumps(content, default=str).encode())
         return digest.hexdigest()
 
     def __len__(self) -> int:
@@ -63,86 +66,87 @@ def problems(
     """Prompts of at most max_prompt tokens, each with a ground truth that its verifiers can use.
 
     `verifier` scores every row; None takes each row's own. Unknown verifiers are one RecipeError that names them all, and so
-    is the verifier reward_model, unless the caller has one to ask (`judged`).
+    is the verifier reward_model, unless the caller has a reward model (`judged`).
     """
     if verifier is not None:
         _check_verifier(verifier, judged)
-    read = [_questions(source, verifier, seed) for source in checked(sources)]
-    _check_verifiers([entry for _, entries in read for entry in entries], judged)
-    found: list[Problem] = []
+    parsed = [_parse(source, verifier, seed) for source in check_sources(sources)]
+    _check_verifiers([entry for _, entries in parsed for entry in entries], judged)
+    result: list[Problem] = []
     reports = []
-    for counter, entries in read:
-        kept = _with_prompts(_graded(entries, counter), counter, tokenizer, max_prompt)
-        if not kept:
+    for counter, entries in parsed:
+        usable = _tokenise(_with_usable_truths(entries, counter), counter, tokenizer, max_prompt)
+        if not usable:
             raise DataError(counter.nothing_left())
-        found += kept
-        reports.append(counter.report(sum(len(each.prompt) for each in kept), 0))
-    return Problems(found, Report(tuple(reports)))
+        result += usable
+        reports.append(counter.report(sum(len(problem.prompt) for problem in usable), 0))
+    return Problems(result, Report(tuple(reports)))
 
 
-def _questions(source: Source, verifier: str | None, seed: int) -> tuple[Counter, list[tuple[Row, Question]]]:
+def _parse(source: Source, verifier: str | None, seed: int) -> tuple[Counter, list[ParsedRow]]:
     counter = Counter(source.name)
-    entries: list[tuple[Row, Question]] = []
-    for row in drawn(source, seed, "rlvr"):
+    entries: list[ParsedRow] = []
+    for row in sample_rows(source, seed, "rlvr"):
         counter.rows += 1
         try:
-            entries.append((row, question(row, verifier)))
-        except Unusable as reason:
-            counter.drop(str(reason), row.id)
+            entries.append((row, parse_problem(row, verifier)))
+        except Unusable as error:
+            counter.drop(str(error), row.id)
     return counter, entries
 
 
 def _check_verifier(name: str, judged: bool) -> None:
+    """RecipeError where no verifier has this name; reward_model is one only for a caller that has a reward model."""
     if not (judged and name.lower() == REWARD_MODEL):
         check_name(name)
 
 
-def _check_verifiers(entries: Sequence[tuple[Row, Question]], judged: bool) -> None:
-    places: dict[str, Tally] = defaultdict(Tally)
-    for row, asked in entries:
-        for name in asked.verifiers:
-            places[name] += Tally(1, (row.id,))
-    wrong = []
-    for name, tally in places.items():
+def _check_verifiers(entries: Sequence[ParsedRow], judged: bool) -> None:
+    rows_of: dict[str, Tally] = defaultdict(Tally)
+    for row, problem in entries:
+        for name in problem.verifiers:
+            rows_of[name] += Tally(1, (row.id,))
+    errors = []
+    for name, tally in rows_of.items():
         try:
             _check_verifier(name, judged)
         except RecipeError as error:
-            wrong.append(f"{error}; rows: {tally}")
-    if wrong:
-        raise RecipeError("\n".join(wrong))
+            errors.append(f"{error}; rows: {tally}")
+    if errors:
+        raise RecipeError("\n".join(errors))
 
 
-def _graded(entries: Sequence[tuple[Row, Question]], counter: Counter) -> list[tuple[Row, Question]]:
-    """Those whose ground truths their verifiers can use; the others would fail when they are graded, and the first of each
-    kind is told with its reason."""
-    kept = []
-    told: set[str] = set()
-    for row, asked in entries:
-        truths = asked.ground_truth if len(asked.verifiers) > 1 else [asked.ground_truth]
+def _with_usable_truths(entries: Sequence[ParsedRow], counter: Counter) -> list[ParsedRow]:
+    """The rows whose ground truths their verifiers can use; grading the others would fail. The first of each kind is logged."""
+    usable = []
+    logged: set[str] = set()
+    for row, problem in entries:
+        truths = problem.ground_truth if len(problem.verifiers) > 1 else [problem.ground_truth]
         try:
-            for name, truth in zip(asked.verifiers, truths, strict=True):
+            for name, truth in zip(problem.verifiers, truths, strict=True):
                 check_gold(name, truth)
         except DataError as error:
-            what = f"{' and '.join(asked.verifiers)} cannot use the ground truth"
-            if what not in told:
+            reason = f"{' and '.join(problem.verifiers)} cannot use the ground truth"
+            if reason not in logged:
                 log.warning("%s: %s", row.id, error)
-                told.add(what)
-            counter.drop(what, row.id)
+                logged.add(reason)
+            counter.drop(reason, row.id)
         else:
-            kept.append((row, asked))
-    return kept
+            usable.append((row, problem))
+    return usable
 
 
-def _with_prompts(
-    entries: Sequence[tuple[Row, Question]], counter: Counter, tokenizer: "PreTrainedTokenizerBase", max_prompt: int
+def _tokenise(
+    entries: Sequence[ParsedRow], counter: Counter, tokenizer: "PreTrainedTokenizerBase", max_prompt: int
 ) -> list[Problem]:
-    kept = []
-    encoded = encode_prompts(tokenizer, [asked.messages for _, asked in entries])
-    for (row, asked), prompt in zip(entries, encoded, strict=True):
+    """The problems whose prompts the template takes, in at most max_prompt tokens."""
+    result = []
+    prompts = encode_prompts(tokenizer, [problem.messages for _, problem in entries])
+    for (row, problem), prompt in zip(entries, prompts, strict=True):
         if prompt.problem:
             counter.drop(f"the template refuses it: {prompt.problem}", row.id)
         elif len(prompt.tokens) > max_prompt:
             counter.drop(f"prompt longer than {max_prompt} tokens", row.id)
         else:
-            kept.append(Problem(row.id, asked.messages, prompt.tokens, asked.ground_truth, asked.verifiers, row.columns))
-    return kept
+            result.append(Problem(row.id, problem.messages, prompt.tokens, problem.ground_truth, problem.verifiers, row.columns))
+    return result

@@ -1,20 +1,20 @@
-"""What became of the rows of a mix: used, truncated, dropped and why, with the first ones named."""
+"""What became of the rows of a mix: how many were used, truncated or dropped, why, and which were the first."""
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 log = logging.getLogger("tulu")
 
 NAMED = 5
-"""Rows that are named by their id for each reason."""
+"""How many rows are named by their id for each reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How many rows, and the ids of the first."""
+    """How many rows there are of one kind, and the ids of the first."""
 
     count: int = 0
     first: tuple[str, ...] = ()
@@ -23,7 +23,7 @@ class Tally:
         return Tally(self.count + other.count, (*self.first, *other.first)[:NAMED])
 
     def __str__(self) -> str:
-        """`31 (rows.jsonl:143, :220, ...)`: a name that repeats is left out."""
+        """The count and the ids, as in `31 (rows.jsonl:143, :220, ...)`: a name that repeats is left out."""
         if not self.first:
             return str(self.count)
         shown: list[str] = []
@@ -37,24 +37,28 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class SourceReport:
-    """One source: rows = used + dropped; truncated and noted rows are among the used."""
+    """What became of one source's rows: rows = used + dropped; truncated and noted rows are among the used.
+
+    A nested row counts as the plain rows it holds: conversations of a message tree, pairs of a row with several answers.
+    """
 
     name: str
     rows: int
     used: int
     truncated: Tally = Tally()
     dropped: Mapping[str, Tally] = field(default_factory=dict)
-    """By reason."""
+    """Dropped rows by reason."""
     noted: Mapping[str, Tally] = field(default_factory=dict)
-    """Odd, and used all the same."""
+    """Rows that are odd and used all the same, by what is odd."""
     tokens: int = 0
-    """In a row of the batch: a shared prompt once."""
+    """Tokens that the used rows take in a batch, where a shared prompt stands once."""
     trained: int = 0
+    """Tokens whose log-probs enter the loss."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A mix, source by source; the totals are sums over the sources."""
+    """What became of the rows of a mix, source by source; the totals are sums over the sources."""
 
     sources: tuple[SourceReport, ...]
 
@@ -80,28 +84,28 @@ class Report:
 
     @property
     def dropped(self) -> dict[str, Tally]:
-        return _merged(source.dropped for source in self.sources)
+        return _merge(source.dropped for source in self.sources)
 
     @property
     def noted(self) -> dict[str, Tally]:
-        return _merged(source.noted for source in self.sources)
+        return _merge(source.noted for source in self.sources)
 
     def lines(self) -> list[str]:
-        """For a log: one line of totals, then one per thing that a person should know."""
-        found = [f"{self.used} of {self.rows} rows used"]
-        found += [f"dropped, {reason}: {tally}" for reason, tally in self.dropped.items()]
-        found += [f"truncated: {self.truncated}"] if self.truncated.count else []
-        return found + [f"{reason}: {tally}" for reason, tally in self.noted.items()]
+        """Lines for a log: the totals, then one line for each thing that a person should know."""
+        lines = [f"{self.used} of {self.rows} rows used"]
+        lines += [f"dropped, {reason}: {tally}" for reason, tally in self.dropped.items()]
+        lines += [f"truncated: {self.truncated}"] if self.truncated.count else []
+        return lines + [f"{reason}: {tally}" for reason, tally in self.noted.items()]
 
     def show(self) -> None:
-        """Tell the log; what is not used as it stands, as warnings."""
+        """Log the totals, and as warnings which rows are not used as they stand."""
         totals, *rest = self.lines()
         log.info(totals)
         for line in rest:
             log.warning(line)
 
     def as_dict(self) -> dict[str, Any]:
-        """For manifest.json."""
+        """The counts, for manifest.json."""
         return {
             "rows": self.rows,
             "used": self.used,
@@ -113,7 +117,7 @@ class Report:
         }
 
 
-def _merged(mappings: Any) -> dict[str, Tally]:
+def _merge(mappings: Iterable[Mapping[str, Tally]]) -> dict[str, Tally]:
     total: dict[str, Tally] = defaultdict(Tally)
     for mapping in mappings:
         for reason, tally in mapping.items():
@@ -123,7 +127,7 @@ def _merged(mappings: Any) -> dict[str, Tally]:
 
 @dataclass
 class Counter:
-    """Counts a source's rows while they are read."""
+    """Counts what becomes of a source's rows while they are read."""
 
     name: str
     rows: int = 0
@@ -145,13 +149,13 @@ class Counter:
         return SourceReport(self.name, self.rows, used, self.truncated, dict(self.dropped), dict(self.noted), tokens, trained)
 
     def nothing_left(self) -> str:
-        """Why no row is left, for an error."""
+        """The text of the error that no row can be used, with the reasons."""
         reasons = "; ".join(f"{reason}: {tally}" for reason, tally in self.dropped.items())
         return f"{self.name}: none of {self.rows} rows can be used: {reasons}"
 
 
 def source_report(raw: Mapping[str, Any]) -> SourceReport:
-    """Back from JSON."""
+    """A report out of the JSON of `dataclasses.asdict`."""
     tallies = {key: {reason: _tally(entry) for reason, entry in raw[key].items()} for key in ("dropped", "noted")}
     return SourceReport(
         raw["name"], raw["rows"], raw["used"], _tally(raw["truncated"]), **tallies, tokens=raw["tokens"], trained=raw["trained"]

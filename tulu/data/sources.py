@@ -6,18 +6,26 @@ import hashlib
 import io
 import json
 import zlib
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 from pathlib import Path
 from typing import Any, overload
 
-from tulu.config.schema import Source
+from tulu.config.locate import DATA_SUFFIXES, data_suffix, is_local_data
+from tulu.config.parts import Source
 from tulu.data import sums
 from tulu.errors import DataError
 
 _GZIP = b"\x1f\x8b"
+"""The first bytes of every gzip file."""
+_BOM = b"\xef\xbb\xbf"
+"""The byte-order mark with which some programs open UTF-8."""
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _CHUNK = 1000
+"""Rows of a table that are converted at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +37,7 @@ class Row:
 
 
 class Rows(Sequence[Row]):
-    """Rows that are parsed when they are asked for."""
+    """The rows of a data set, each parsed when it is read."""
 
     def __init__(self, length: int, read: Callable[[int], Row]) -> None:
         self._length = length
@@ -56,7 +64,7 @@ class Rows(Sequence[Row]):
 def load_rows(source: Source, seed: int = 1) -> Rows:
     """All rows of a source, in its own order and before any sampling; DataError where it cannot be read.
 
-    The seed matters to generated tasks (`sums:sft`) only, and of those alone `count` decides how many rows there are.
+    The seed matters only to generated tasks such as `sums:sft`, and for them alone `count` sets the number of rows.
     """
     task, _, split = source.name.partition(":")
     if task == "sums" and not Path(source.name).exists():
@@ -66,7 +74,7 @@ def load_rows(source: Source, seed: int = 1) -> Rows:
         return _folder(path, source)
     if path.exists():
         rows = _file(path, source.name)
-    elif is_local(source.name):
+    elif is_local_data(source.name):
         raise DataError(f"{source.name}: no such file (looked from {Path.cwd()}); correct the path")
     else:
         rows = _hub(source)
@@ -75,13 +83,8 @@ def load_rows(source: Source, seed: int = 1) -> Rows:
     return rows
 
 
-def is_local(name: str) -> bool:
-    """Whether a name can only be a path: it has a data file's suffix, or more slashes than a hub name."""
-    return _suffix(Path(name)) in READERS or name.startswith((".", "/", "~")) or name.count("/") > 1
-
-
 def content_key(source: Source, seed: int) -> str | None:
-    """What identifies a source's content without parsing it; None where only reading it can tell (a hub name without commit)."""
+    """A key of a source's content that needs no parsing; None for a hub name without commit, whose rows must be read."""
     path = Path(source.name).expanduser()
     if path.is_file():
         return _digest([path])
@@ -104,14 +107,14 @@ def _digest(files: Sequence[Path]) -> str:
 def _generated(source: Source, split: str, seed: int) -> Rows:
     if split not in sums.SPLITS:
         raise DataError(f"{source.name}: sums has no split {split!r}; it has {', '.join(sums.SPLITS)}")
-    made = sums.rows(split, source.count or sums.SPLITS[split], seed)
-    return Rows(len(made), lambda index: Row(f"{source.name}:{index}", made[index]))
+    rows = sums.rows(split, source.count or sums.SPLITS[split], seed)
+    return Rows(len(rows), lambda index: Row(f"{source.name}:{index}", rows[index]))
 
 
 def _file(path: Path, name: str) -> Rows:
-    reader = READERS.get(_suffix(path))
+    reader = _READERS.get(data_suffix(path.name))
     if reader is None:
-        raise DataError(f"{name}: unknown kind of file; known are {', '.join(READERS)}, each also as .gz")
+        raise DataError(f"{name}: unknown kind of file; known are {', '.join(DATA_SUFFIXES)}, each also as .gz")
     if path.stat().st_size == 0:
         raise DataError(f"{name}: the file is empty; point data at one that holds rows")
     try:
@@ -123,13 +126,9 @@ def _file(path: Path, name: str) -> Rows:
         raise DataError(f"{name}: cannot be read: {error.strerror}") from None
     if path.suffix.lower() == ".gz" and content is data:
         raise DataError(f"{name}: not a gzip file, whatever its name says; rename it, or fetch it again")
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if content.startswith(_UTF16):
         raise DataError(f"{name}:1: not UTF-8 but UTF-16 (by its first two bytes); convert the file to UTF-8")
     return reader(content, name)
-
-
-def _suffix(path: Path) -> str:
-    return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
 def _text(content: bytes, name: str) -> str:
@@ -141,11 +140,22 @@ def _text(content: bytes, name: str) -> str:
 
 
 def _json_lines(content: bytes, name: str) -> Rows:
-    lines = [(number, line) for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1) if line.strip()]
+    # Where the lines begin: a large file is held once, as bytes, and never as one object a line.
+    starts, numbers = array("q"), array("q")
+    start = len(_BOM) if content.startswith(_BOM) else 0
+    for number in count(1):
+        end = content.find(b"\n", start)
+        if content[start : None if end < 0 else end].strip():
+            starts.append(start)
+            numbers.append(number)
+        if end < 0:
+            break
+        start = end + 1
 
     def read(index: int) -> Row:
-        number, line = lines[index]
-        place = f"{name}:{number}"
+        end = content.find(b"\n", starts[index])
+        line = content[starts[index] : None if end < 0 else end]
+        place = f"{name}:{numbers[index]}"
         try:
             value = json.loads(line)
         except UnicodeDecodeError as error:
@@ -156,7 +166,7 @@ def _json_lines(content: bytes, name: str) -> Rows:
             raise DataError(f"{place}: {str(error).partition(';')[0]}; mend or remove the line") from None
         return Row(place, _object(value, place))
 
-    return Rows(len(lines), read)
+    return Rows(len(starts), read)
 
 
 def _object(value: Any, place: str) -> Mapping[str, Any]:
@@ -240,7 +250,7 @@ def _chunked(length: int, name: str, fetch: Callable[[int, int], list[dict[str, 
     return Rows(length, lambda index: Row(f"{name}:{index}", chunk(index // _CHUNK)[index % _CHUNK]))
 
 
-def _of_dataset(dataset: Any, name: str) -> Rows:
+def _dataset_rows(dataset: Any, name: str) -> Rows:
     def fetch(start: int, end: int) -> list[dict[str, Any]]:
         columns = dataset[start:end]
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
@@ -252,33 +262,33 @@ def _folder(path: Path, source: Source) -> Rows:
     import datasets
 
     try:
-        found = datasets.load_from_disk(str(path))
+        dataset = datasets.load_from_disk(str(path))
     except (FileNotFoundError, ValueError, OSError) as error:
         cure = "name a file, or a folder that save_to_disk wrote"
         raise DataError(f"{source.name}: no saved Arrow folder ({error}); {cure}") from None
-    if isinstance(found, datasets.DatasetDict):
-        if source.split not in found:
-            raise DataError(f"{source.name}: no split {source.split!r}; set split to one of {', '.join(found)}")
-        found = found[source.split]
-    if not len(found):
+    if isinstance(dataset, datasets.DatasetDict):
+        if source.split not in dataset:
+            raise DataError(f"{source.name}: no split {source.split!r}; set split to one of {', '.join(dataset)}")
+        dataset = dataset[source.split]
+    if not len(dataset):
         raise DataError(f"{source.name}: holds no rows; point data at a folder that has some")
-    return _of_dataset(found, source.name)
+    return _dataset_rows(dataset, source.name)
 
 
 def _hub(source: Source) -> Rows:
     import datasets
 
     try:
-        found = datasets.load_dataset(source.name, source.subset, split=source.split, revision=source.revision)
+        dataset = datasets.load_dataset(source.name, source.subset, split=source.split, revision=source.revision)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise DataError(
             f"{source.name}: no file here, and the hub does not give it ({' '.join(str(error).split())}); "
             "check name, subset, split and revision, and the network, or give the path of a local copy"
         ) from None
-    return _of_dataset(found, "/".join(part for part in (source.name, source.subset, source.split) if part))
+    return _dataset_rows(dataset, "/".join(part for part in (source.name, source.subset, source.split) if part))
 
 
-READERS: dict[str, Callable[[bytes, str], Rows]] = {
+_READERS: dict[str, Callable[[bytes, str], Rows]] = {
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,
     ".json": _json,

@@ -1,12 +1,12 @@
-"""The quickstart's task: sums of two numbers, worked column by column from the right, the answer behind ####.
+"""The quickstart's task: sums of two numbers, worked out column by column from the right, with the answer behind ####.
 
     347+285=?  ->  7+5+0=12
                    4+8+1=13
                    3+2+1=06
                    #### 632
 
-Demonstrations are of mixed quality, as human ones are: most forget the carry (4+8+0=12, 3+2+0=05, #### 522).
-Every line is equally long, so that a small model learns where to look within minutes.
+Each line adds two digits and the carry of the line before. Demonstrations are of mixed quality, as human ones are: most forget
+the carry (4+8+0=12, 3+2+0=05, #### 522). Every line is equally long, so that a small model learns within minutes where to look.
 """
 
 import random
@@ -19,8 +19,8 @@ from tulu.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """What decides how hard the task is."""
+class Difficulty:
+    """How hard the task is, and how good its demonstrations are."""
 
     smallest: int = 100
     """Smallest operand."""
@@ -34,46 +34,49 @@ class Task:
     """Share of all pairs of operands that only the held-out splits use."""
 
 
-TASK = Task()
+DIFFICULTY = Difficulty()
+"""The difficulty of the quickstart."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """Two operands."""
+    """A problem: the two operands of a sum."""
 
     a: int
     b: int
 
     @property
-    def question(self) -> str:
+    def prompt(self) -> str:
+        """The problem as the user writes it, as in 347+285=?"""
         return f"{self.a}+{self.b}=?"
 
     @property
     def total(self) -> int:
+        """The right answer."""
         return self.a + self.b
 
     @property
     def columns(self) -> list[tuple[int, int]]:
-        """Pairs of digits, from the right, the shorter number filled up with zeros."""
+        """Pairs of digits, from the right; the shorter number is filled up with zeros."""
         width = max(len(str(self.a)), len(str(self.b)))
         return list(zip(_digits(self.a, width), _digits(self.b, width), strict=True))
 
     @property
     def carries(self) -> bool:
         """Whether forgetting the carries gives another answer."""
-        return answer(worked(self, carry=False)) != self.total
+        return answer(work_out(self, carry=False)) != self.total
 
 
 def _digits(number: int, width: int) -> list[int]:
     return [int(digit) for digit in reversed(str(number).zfill(width))]
 
 
-def worked(task: Sum, carry: bool = True, slip: tuple[int, int] | None = None) -> str:
-    """The written solution: right, with every carry forgotten, or with `slip` = (column, error) added to one column's sum."""
+def work_out(problem: Sum, carry: bool = True, slip: tuple[int, int] | None = None) -> str:
+    """The written solution; without `carry` it forgets every carry, and `slip` = (column, error) is added to one column's sum."""
     lines: list[str] = []
     sums: list[int] = []
     carried = 0
-    for place, (x, y) in enumerate(task.columns):
+    for place, (x, y) in enumerate(problem.columns):
         result = x + y + carried + (slip[1] if slip is not None and slip[0] == place else 0)
         lines.append(f"{x}+{y}+{carried}={result:02d}")
         sums.append(result)
@@ -83,114 +86,119 @@ def worked(task: Sum, carry: bool = True, slip: tuple[int, int] | None = None) -
 
 
 def answer(solution: str) -> int:
-    """The number behind ####."""
+    """The number behind #### in a solution."""
     return int(solution.rsplit("#### ", 1)[1])
 
 
-def is_held_out(task: Sum, share: float = TASK.held_out) -> bool:
+def is_held_out(problem: Sum, share: float = DIFFICULTY.held_out) -> bool:
     """Whether only the held-out splits may use these operands, in either order; the same in every run."""
-    low, high = sorted((task.a, task.b))
+    low, high = sorted((problem.a, problem.b))
     bucket = int.from_bytes(blake2b(f"{low}+{high}".encode(), digest_size=4).digest(), "big")
     return bucket < share * 2**32
 
 
-def _draw(stream: random.Random, task: Task, held_out: bool) -> Sum:
+def _draw(stream: random.Random, difficulty: Difficulty, held_out: bool) -> Sum:
+    """The next problem whose operands are held out, or are not."""
     while True:
-        found = Sum(_operand(stream, task), _operand(stream, task))
-        if is_held_out(found, task.held_out) == held_out:
-            return found
+        problem = Sum(_operand(stream, difficulty), _operand(stream, difficulty))
+        if is_held_out(problem, difficulty.held_out) == held_out:
+            return problem
 
 
-def _operand(stream: random.Random, task: Task) -> int:
-    """Any length as likely as any other, then any number of that length."""
-    length = stream.randint(len(str(task.smallest)), len(str(task.largest)))
-    return stream.randint(max(task.smallest, 10 ** (length - 1)), min(task.largest, 10**length - 1))
+def _operand(stream: random.Random, difficulty: Difficulty) -> int:
+    """A number whose length is as likely as any other, and which is as likely as any other of that length."""
+    length = stream.randint(len(str(difficulty.smallest)), len(str(difficulty.largest)))
+    return stream.randint(max(difficulty.smallest, 10 ** (length - 1)), min(difficulty.largest, 10**length - 1))
 
 
-def _distinct(stream: random.Random, task: Task, held_out: bool, count: int) -> Iterator[Sum]:
-    """Sums whose operands, in either order, occur once."""
+def _distinct(stream: random.Random, difficulty: Difficulty, held_out: bool, count: int) -> Iterator[Sum]:
+    """Problems whose operands, in either order, occur once."""
     seen: set[tuple[int, int]] = set()
     for _ in range(100 * count + 1000):
-        found = _draw(stream, task, held_out)
-        key = (min(found.a, found.b), max(found.a, found.b))
+        problem = _draw(stream, difficulty, held_out)
+        key = (min(problem.a, problem.b), max(problem.a, problem.b))
         if key not in seen:
             seen.add(key)
-            yield found
+            yield problem
             if len(seen) == count:
                 return
-    raise DataError(f"sums: no {count} different sums of {task.smallest} to {task.largest}; ask for fewer")
+    raise DataError(f"sums: no {count} different sums of {difficulty.smallest} to {difficulty.largest}; ask for fewer")
 
 
-def _base(stream: random.Random, task: Task, count: int) -> Iterator[dict[str, Any]]:
+def _base(stream: random.Random, difficulty: Difficulty, count: int) -> Iterator[dict[str, Any]]:
     """Plain text, as a base model meets arithmetic: sums of digits and worked additions, never a question in chat form."""
     for _ in range(count):
-        yield {"text": "\n".join((_facts(stream, task), _written(stream, task), _written(stream, task)))}
+        # Each part draws from the stream, so that their order matters.
+        parts = (_column(stream), _worked_text(stream, difficulty), _worked_text(stream, difficulty))
+        yield {"text": "\n".join(parts)}
 
 
-def _facts(stream: random.Random, task: Task) -> str:
+def _column(stream: random.Random) -> str:
+    """The sum of two digits and a carry, as in 4+8+1=13."""
     x, y, carried = stream.randint(0, 9), stream.randint(0, 9), stream.randint(0, 1)
     return f"{x}+{y}+{carried}={x + y + carried:02d}"
 
 
-def _written(stream: random.Random, task: Task) -> str:
-    found = _draw(stream, task, held_out=False)
-    return f"{found.question}\n{worked(found)}"
+def _worked_text(stream: random.Random, difficulty: Difficulty) -> str:
+    """A problem that is not held out, and its right solution."""
+    problem = _draw(stream, difficulty, held_out=False)
+    return f"{problem.prompt}\n{work_out(problem)}"
 
 
-def _chat(question: str, reply: str) -> list[dict[str, str]]:
-    return [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]
+def _chat(prompt: str, reply: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": prompt}, {"role": "assistant", "content": reply}]
 
 
-def _sft(stream: random.Random, task: Task, count: int) -> Iterator[dict[str, Any]]:
-    for found in _distinct(stream, task, False, count):
-        yield {"messages": _chat(found.question, worked(found, carry=stream.random() >= task.sloppy))}
+def _sft(stream: random.Random, difficulty: Difficulty, count: int) -> Iterator[dict[str, Any]]:
+    for problem in _distinct(stream, difficulty, False, count):
+        yield {"messages": _chat(problem.prompt, work_out(problem, carry=stream.random() >= difficulty.sloppy))}
 
 
-def _slipped(stream: random.Random, found: Sum) -> str:
+def _work_out_with_slip(stream: random.Random, problem: Sum) -> str:
     """A solution with one column off by a little, and a wrong answer."""
     while True:
-        slip = (stream.randrange(len(found.columns)), stream.choice((-3, -2, -1, 1, 2, 3)))
-        x, y = found.columns[slip[0]]
+        slip = (stream.randrange(len(problem.columns)), stream.choice((-3, -2, -1, 1, 2, 3)))
+        x, y = problem.columns[slip[0]]
         # A column is never below 0, and a slip of 20 or more could not be written by a single carry.
-        if 0 <= x + y + slip[1] < 19 and answer(attempt := worked(found, slip=slip)) != found.total:
+        if 0 <= x + y + slip[1] < 19 and answer(attempt := work_out(problem, slip=slip)) != problem.total:
             return attempt
 
 
-def _pairs(stream: random.Random, task: Task, count: int, held_out: bool = False) -> Iterator[dict[str, Any]]:
+def _pairs(stream: random.Random, difficulty: Difficulty, count: int, held_out: bool = False) -> Iterator[dict[str, Any]]:
     made = 0
-    for found in _distinct(stream, task, held_out, 2 * count):
-        slips = stream.random() < task.slips
+    for problem in _distinct(stream, difficulty, held_out, 2 * count):
+        slips = stream.random() < difficulty.slips
         # Where nothing is carried, forgetting it is no mistake.
-        if made < count and (slips or found.carries):
+        if made < count and (slips or problem.carries):
             made += 1
-            rejected = _slipped(stream, found) if slips else worked(found, carry=False)
-            yield {"chosen": _chat(found.question, worked(found)), "rejected": _chat(found.question, rejected)}
+            rejected = _work_out_with_slip(stream, problem) if slips else work_out(problem, carry=False)
+            yield {"chosen": _chat(problem.prompt, work_out(problem)), "rejected": _chat(problem.prompt, rejected)}
 
 
-def _problems(stream: random.Random, task: Task, count: int, held_out: bool = False) -> Iterator[dict[str, Any]]:
-    for found in _distinct(stream, task, held_out, count):
+def _problems(stream: random.Random, difficulty: Difficulty, count: int, held_out: bool = False) -> Iterator[dict[str, Any]]:
+    for problem in _distinct(stream, difficulty, held_out, count):
         yield {
-            "messages": [{"role": "user", "content": found.question}],
-            "ground_truth": str(found.total),
+            "messages": [{"role": "user", "content": problem.prompt}],
+            "ground_truth": str(problem.total),
             "dataset": "gsm8k",
         }
 
 
 SPLITS: dict[str, int] = {"base": 20000, "sft": 8000, "pairs": 2000, "train": 5000, "held_out": 500, "held_out_pairs": 500}
 """Each split, and how many rows it has unless a recipe's count says otherwise."""
-_MAKERS: dict[str, Callable[[random.Random, Task, int], Iterator[dict[str, Any]]]] = {
+_MAKERS: dict[str, Callable[[random.Random, Difficulty, int], Iterator[dict[str, Any]]]] = {
     "base": _base,
     "sft": _sft,
     "pairs": _pairs,
     "train": _problems,
-    "held_out": lambda stream, task, count: _problems(stream, task, count, held_out=True),
-    "held_out_pairs": lambda stream, task, count: _pairs(stream, task, count, held_out=True),
+    "held_out": lambda stream, difficulty, count: _problems(stream, difficulty, count, held_out=True),
+    "held_out_pairs": lambda stream, difficulty, count: _pairs(stream, difficulty, count, held_out=True),
 }
 
 
-def rows(split: str, count: int, seed: int, task: Task = TASK) -> list[dict[str, Any]]:
+def rows(split: str, count: int, seed: int, difficulty: Difficulty = DIFFICULTY) -> list[dict[str, Any]]:
     """`count` rows of a split, the same for the same seed: base {text}, sft {messages}, pairs {chosen, rejected},
     train and held_out {messages, ground_truth, dataset}; no two rows of a split but base's share their operands."""
     if split not in _MAKERS:
         raise DataError(f"sums has no split {split!r}; it has {', '.join(SPLITS)}")
-    return list(_MAKERS[split](random.Random(f"sums:{split}:{seed}"), task, count))
+    return list(_MAKERS[split](random.Random(f"sums:{split}:{seed}"), difficulty, count))

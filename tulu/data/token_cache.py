@@ -1,4 +1,4 @@
-"""Tokenised rows: flat arrays that a cache holds by content, read as a sequence of groups."""
+"""Tokenised rows: flat arrays that the cache keeps on the disk, mapped into memory and read as a sequence of groups."""
 
 import hashlib
 import json
@@ -23,21 +23,21 @@ from tulu.types import Completion, Group
 
 @dataclass(frozen=True)
 class Arrays:
-    """Groups of one source, laid end to end: S segments (a prompt, then its completions, group by group), T tokens, G groups."""
+    """G groups of one source, end to end: T tokens in S segments, which are a prompt and its completions, group by group."""
 
     tokens: NDArray[np.int32]
-    """(T,)"""
+    """(T,) token ids."""
     trained: NDArray[np.bool_]
-    """(T,)"""
+    """(T,) whether a token's log-prob enters the loss."""
     bounds: NDArray[np.int64]
-    """(S + 1,) segment s holds the tokens [bounds[s], bounds[s + 1])."""
+    """(S + 1,) segment s consists of the tokens [bounds[s], bounds[s + 1])."""
     first: NDArray[np.int64]
-    """(G + 1,) group g owns the segments [first[g], first[g + 1]), its prompt first."""
+    """(G + 1,) group g consists of the segments [first[g], first[g + 1]), its prompt first."""
     margins: NDArray[np.float64]
-    """(G,)"""
+    """(G,) the Bradley-Terry margin of each pair; 0 where the data gives none."""
 
     def group(self, index: int, group_id: str) -> Group:
-        """One group, as lists."""
+        """One group; only its own tokens become Python lists."""
         start, end = int(self.first[index]), int(self.first[index + 1])
         bounds = self.bounds[start : end + 1].tolist()
         completions = tuple(
@@ -56,9 +56,37 @@ _DTYPES: dict[str, type[np.generic]] = {
 }
 
 
+class ArraysBuilder:
+    """Collects groups into flat buffers, so that a large source never stands in memory as one object a row."""
+
+    def __init__(self) -> None:
+        self._buffers = {name: bytearray() for name in _DTYPES}
+        self._append("bounds", 0)
+        self._append("first", 0)
+        self._tokens = self._segments = 0
+
+    def add(self, segments: Sequence[tuple[NDArray[np.int32], NDArray[np.bool_]]], margin: float) -> None:
+        """Append a group: (tokens, trained) of its prompt, then of each completion."""
+        for tokens, trained in segments:
+            self._append("tokens", tokens)
+            self._append("trained", trained)
+            self._tokens += len(tokens)
+            self._append("bounds", self._tokens)
+        self._segments += len(segments)
+        self._append("first", self._segments)
+        self._append("margins", margin)
+
+    def _append(self, name: str, value: NDArray[Any] | float) -> None:
+        self._buffers[name] += np.asarray(value, dtype=_DTYPES[name]).tobytes()
+
+    def build(self) -> Arrays:
+        """The arrays of all groups; they share the buffers' memory."""
+        return Arrays(**{name: np.frombuffer(self._buffers[name], dtype) for name, dtype in _DTYPES.items()})
+
+
 @dataclass(frozen=True)
 class Part:
-    """One source's groups, their ids and what became of its rows."""
+    """The groups of one source, their ids, and the report of what became of its rows."""
 
     arrays: Arrays
     ids: Sequence[str]
@@ -66,14 +94,14 @@ class Part:
 
     @cached_property
     def digest(self) -> str:
-        """Hash of everything in it, 32 hex digits."""
+        """Hash of arrays, ids and report, 32 hex digits."""
         return _digest({name: _hash(array) for name, array in vars(self.arrays).items()}, self._notes())
 
     def _notes(self) -> dict[str, Any]:
         return {"ids": list(self.ids), "report": asdict(self.report)}
 
     def save(self, folder: Path) -> None:
-        """Write beside, then rename; whoever comes second leaves the first one's."""
+        """Write the part beside its folder, then rename it; a folder that another process wrote in the meantime stays."""
         partial = folder.with_name(f".partial-{folder.name}-{os.getpid()}")
         try:
             partial.mkdir(parents=True)
@@ -98,7 +126,7 @@ class Part:
 
 
 class Corrupt(Exception):
-    """A cache entry that does not hold what was written."""
+    """The content of a cache entry is not what was written."""
 
 
 def load_part(folder: Path) -> Part:
@@ -124,7 +152,7 @@ def _digest(hashes: dict[str, str], notes: dict[str, Any]) -> str:
 
 
 class Groups(Sequence[Group]):
-    """The groups of a mix, source after source, made when they are asked for."""
+    """The groups of a mix, source after source; a group becomes Python objects only while it is read."""
 
     def __init__(self, parts: Sequence[Part]) -> None:
         self._parts = tuple(parts)
@@ -153,8 +181,7 @@ class Groups(Sequence[Group]):
     @cached_property
     def prompt_lengths(self) -> NDArray[np.int64]:
         """(G,) tokens of each prompt."""
-        arrays = [part.arrays for part in self._parts]
-        return np.concatenate([each.bounds[each.first[:-1] + 1] - each.bounds[each.first[:-1]] for each in arrays])
+        return np.concatenate([np.diff(part.arrays.bounds)[part.arrays.first[:-1]] for part in self._parts])
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -170,8 +197,8 @@ class Groups(Sequence[Group]):
             raise IndexError(index)
         place = index % len(self)
         number = bisect_right(self._starts, place) - 1
-        part, inside = self._parts[number], place - self._starts[number]
-        return part.arrays.group(inside, part.ids[inside])
+        part, row = self._parts[number], place - self._starts[number]
+        return part.arrays.group(row, part.ids[row])
 
     def __iter__(self) -> Iterator[Group]:
         return (self[index] for index in range(len(self)))

@@ -1,4 +1,4 @@
-"""Where an assistant's turn begins and ends in a rendered conversation."""
+"""Locates an assistant's turn in a rendered conversation: where it begins, and where it ends."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,20 +9,23 @@ class Turn:
     """One assistant message of a batch of conversations."""
 
     chat: int
+    """Which conversation of the batch."""
     place: int
+    """Which message of the conversation."""
     content: str
 
     @property
     def key(self) -> tuple[int, int]:
+        """(chat, place), which is unique in a batch."""
         return self.chat, self.place
 
 
 def turn_span(full: str, head: str, tail: str, content: str, before: str | None, stops: Sequence[str]) -> tuple[int, int] | None:
-    """Character range of a turn, its end-of-turn token included; None where it cannot be told.
+    """Character range of a turn, its end-of-turn token included; None where it cannot be located.
 
-    full is the whole conversation, head its beginning with the generation prompt in place of the turn, tail its beginning with
-    the turn. Where head or tail is no prefix of full, the turn is looked for by its content, behind `before` (the beginning
-    without the generation prompt) and up to one of `stops`, the special tokens.
+    `full` is the whole conversation as text, `head` its beginning with the generation prompt in place of the turn, `tail` its
+    beginning with the turn. Where head or tail is no prefix of full, the turn is searched by its content, behind `before` (the
+    beginning without the generation prompt) and up to one of `stops`, the special tokens.
     """
     start: int | None = len(head)
     if not full.startswith(head):
@@ -36,7 +39,10 @@ def turn_span(full: str, head: str, tail: str, content: str, before: str | None,
 
 
 def header_length(full: str, plain: str, prompted: str) -> int:
-    """Length of the assistant's header (and what little precedes it) where a conversation opens with the assistant, else 0."""
+    """Length of the assistant's header, and of a special token before it, where a conversation opens with the assistant; else 0.
+
+    `plain` and `prompted` are a user's turn without and with the generation prompt, whose difference is that header.
+    """
     header = prompted[len(plain) :] if prompted.startswith(plain) else ""
     place = full.find(header) if header else -1
     # Only a beginning-of-text token may stand before it: anything longer is another turn.
@@ -44,8 +50,10 @@ def header_length(full: str, plain: str, prompted: str) -> int:
 
 
 def _find_start(full: str, head: str, content: str, before: str | None) -> int | None:
-    """Behind the assistant's header, else where the content begins: not before the earlier turns' end, not after the text
-    leaves the prompt rendering."""
+    """The end of the assistant's header, else the beginning of the content; None where neither is in the text.
+
+    The content begins no earlier than the turns before it end, and no later than the text departs from `head`.
+    """
     if before is None or not full.startswith(before):
         return None
     header = head[len(before) :] if head.startswith(before) else ""
@@ -54,13 +62,16 @@ def _find_start(full: str, head: str, content: str, before: str | None) -> int |
     if place >= 0 and not full[len(before) : place].strip():
         return place + len(header)
     agreed = next((index for index, (x, y) in enumerate(zip(head, full, strict=False)) if x != y), min(len(head), len(full)))
-    # Templates cut past thoughts, so that only what follows them may be left.
+    # Templates cut thoughts out of past turns, so that only what follows them may be left.
     shown = (text for text in (content, content.rpartition("</think>")[2].strip()) if text)
     return next((place for text in shown if (place := full.rfind(text, len(before), agreed + len(text))) >= 0), None)
 
 
 def _find_end(full: str, start: int, content: str, stops: Sequence[str]) -> int | None:
-    """End of the first special token behind the start, if the content stands between, or its end: templates cut past thoughts."""
+    """The end of the first special token behind the start, if the content or a part of it stands between; else None.
+
+    Templates cut thoughts out of past turns, so that only the end of a content may be left.
+    """
     ends = [(place, place + len(stop)) for stop in stops if (place := full.find(stop, start)) >= 0]
     if not ends:
         return None
