@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tulu.data.messages import Unusable, read_transcript
+from tulu.data.messages import Unusable
 from tulu.data.preferences import pair_rows, parse_pair, parse_preference
 from tulu.data.sources import Row
 from tulu.errors import DataError
@@ -173,13 +173,3 @@ def test_rows_that_fit_no_format_say_row_column_and_cure(columns: dict[str, Any]
         with pytest.raises(DataError, match=message) as error:
             read(row(**columns))
         assert str(error.value).startswith("rows.jsonl:3: ")
-
-
-def test_transcripts_keep_their_line_breaks() -> None:
-    turns = read_transcript("\n\nHuman: a\n\nb\n\nAssistant: Human beings: yes\n\nHuman:\n\nAssistant: end ")
-    assert [(turn["role"], turn["content"]) for turn in turns] == [
-        ("user", "a\n\nb"),
-        ("assistant", "Human beings: yes"),
-        ("user", ""),
-        ("assistant", "end"),
-    ]
