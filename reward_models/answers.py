@@ -12,7 +12,7 @@ from transformers import AutoConfig
 from tulu.config.schema import Judge
 from tulu.errors import DataError, RecipeError
 from tulu.grading.grader import expose_thinking
-from tulu.model.policy import from_pretrained
+from tulu.model.load import from_pretrained
 from tulu.reward_models.best_of import best_of
 from tulu.reward_models.encoding import Limits
 from tulu.reward_models.items import Item

@@ -7,7 +7,8 @@ from typing import Any
 from transformers import AutoConfig
 
 from tulu.errors import RecipeError
-from tulu.model.policy import Policy, from_pretrained
+from tulu.model.load import from_pretrained
+from tulu.model.policy import Policy
 from tulu.reward_models.benchmarks import Loaded
 from tulu.reward_models.encoding import Limits
 from tulu.reward_models.model import RewardModel

@@ -7,7 +7,7 @@ from transformers import AutoConfig
 
 from tulu.data.chat import encode_prompts, template_hash
 from tulu.errors import RecipeError
-from tulu.model.policy import from_pretrained, load_tokenizer
+from tulu.model.load import from_pretrained, load_tokenizer
 from tulu.reward_models.rewardbench import Options
 from tulu.rollout.engine import EngineSpec
 from tulu.rollout.engines import make_engine

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,20 +14,11 @@ from transformers.utils.logging import get_verbosity, set_verbosity, set_verbosi
 from tulu.config.schema import Lora
 from tulu.errors import RecipeError
 from tulu.model.batch import Batch
+from tulu.model.dropout import disable_dropout
+from tulu.model.load import align, default_device, load_model, load_tokenizer
 from tulu.model.parallel import whole
-from tulu.model.policy import (
-    DTYPE,
-    adapted,
-    causal_lm,
-    default_device,
-    from_pretrained,
-    load_tokenizer,
-    published_weights,
-    save_model,
-    stored_dtype,
-    weights_digest,
-)
-from tulu.model.trunk import Read, Trunk, align, disable_dropout
+from tulu.model.trunk import Read, Trunk
+from tulu.model.weights import published_weights, save_model, unwrap, weights_digest
 from tulu.reward_models import families  # noqa: F401  (registers heads)
 
 PAD = "<|pad|>"
@@ -50,7 +42,7 @@ class RewardModule(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        classifier = causal_lm(model)
+        classifier = unwrap(model)
         self.trunk = Trunk(classifier)
         self.score: nn.Linear = classifier.score  # type: ignore[assignment]
 
@@ -71,7 +63,7 @@ class RewardModel:
     """A scalar reward for each completion of a batch."""
 
     def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, device: torch.device | None = None) -> None:
-        self.model: PreTrainedModel = causal_lm(model)
+        self.model: PreTrainedModel = unwrap(model)
         self.tokenizer = tokenizer
         self.device = device or default_device()
         disable_dropout(self.model)
@@ -99,31 +91,30 @@ class RewardModel:
         trained head and none is asked for, or no model of that architecture takes a scalar head.
         """
         tokenizer = load_tokenizer(path, template, revision)
-        dtype = torch.float32 if trainable else DTYPE[precision]
+
+        def prepare(model: Any, missing: set[str]) -> None:
+            if new_head is not None:
+                give_pad_token(model, tokenizer)
+                initialise_head(model.score, new_head)
+            elif "score.weight" in missing:
+                reason = "no trained reward head in this model (score.weight is missing)"
+                raise RecipeError(f"{path}: {reason}\nTrain one with: tulu rm RECIPE")
+
         with without_load_report():
-            options = {"revision": revision, "num_labels": 1, "dtype": dtype, "output_loading_info": True}
-            model, loading = from_pretrained(AutoModelForSequenceClassification, path, **options)
-        missing = "score.weight" in loading["missing_keys"]
-        if missing and new_head is None:
-            raise RecipeError(
-                f"{path}: no trained reward head in this model (score.weight is missing)\nTrain one with: tulu rm RECIPE"
+            model = load_model(
+                AutoModelForSequenceClassification,
+                path,
+                precision=precision,
+                revision=revision,
+                trainable=trainable,
+                lora=lora,
+                gradient_checkpointing=gradient_checkpointing,
+                prepare=prepare,
+                num_labels=1,
             )
-        if new_head is not None:
-            give_pad_token(model, tokenizer)
-            generator = torch.Generator().manual_seed(new_head)
-            with whole(model.score.weight) as weight:
-                fresh = torch.empty(weight.shape).normal_(0.0, 1 / math.sqrt(weight.shape[1] + 1), generator=generator)
-                weight.data.copy_(fresh)
-        model.tulu_saved_dtype = stored_dtype(path, revision)
-        if gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-            model.enable_input_require_grads()
-        wrapped = adapted(model, lora) if lora else model
-        if lora:
-            model.score.weight.requires_grad_(True)
-        if not trainable:
-            wrapped.requires_grad_(False)
-        reward_model = cls(wrapped, tokenizer)
+        reward_model = cls(model, tokenizer)
+        # The head is trained as a whole beside adapters.
+        reward_model.module.score.weight.requires_grad_(trainable)
         reward_model.module.train(trainable)
         return reward_model
 
@@ -139,6 +130,14 @@ class RewardModel:
     def save(self, folder: Path, write: bool = True) -> None:
         """Write a folder that AutoModelForSequenceClassification loads. All ranks call it, one writes."""
         save_model(self.model, dict(published_weights(self.module.model)), self.tokenizer, folder, write)
+
+
+def initialise_head(head: nn.Linear, seed: int) -> None:
+    """Fill the head with N(0, 1/√(h+1)), alike in every process."""
+    with whole(head.weight, overwrite=True) as weight:
+        generator = torch.Generator().manual_seed(seed)
+        fresh = torch.empty(weight.shape).normal_(0.0, 1 / math.sqrt(weight.shape[1] + 1), generator=generator)
+        weight.data.copy_(fresh)
 
 
 def give_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

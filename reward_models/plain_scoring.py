@@ -8,7 +8,8 @@ import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from tulu.errors import RecipeError
-from tulu.model.policy import DTYPE, default_device, from_pretrained, load_tokenizer, weights_digest
+from tulu.model.load import default_device, load_model, load_tokenizer
+from tulu.model.weights import weights_digest
 from tulu.reward_models.encoding import Limits, encode_whole
 from tulu.reward_models.items import Item
 from tulu.reward_models.scorers import ScoredAnswers, by_item, text_settings
@@ -38,11 +39,20 @@ class PlainClassifierScorer:
         self.tokenizer = load_tokenizer(path, template, revision)
         self.limits = limits
         self.row_tokens = row_tokens
-        options = {"revision": revision, "dtype": DTYPE[precision], "attn_implementation": "eager", "output_loading_info": True}
-        model, loading = from_pretrained(AutoModelForSequenceClassification, path, **options)
-        if loading["missing_keys"]:
-            missing = ", ".join(sorted(loading["missing_keys"]))
-            raise RecipeError(f"{path}: no trained reward head in this model ({missing} missing); give a trained one")
+
+        def prepare(model: PreTrainedModel, missing: set[str]) -> None:
+            if missing:
+                names = ", ".join(sorted(missing))
+                raise RecipeError(f"{path}: no trained reward head in this model ({names} missing); give a trained one")
+
+        model = load_model(
+            AutoModelForSequenceClassification,
+            path,
+            precision=precision,
+            revision=revision,
+            prepare=prepare,
+            attn_implementation="eager",
+        )
         self.model: PreTrainedModel = model.to(default_device()).eval()
         self.pad = self.model.config.get_text_config().pad_token_id
         self.settings = {

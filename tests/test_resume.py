@@ -159,6 +159,14 @@ def test_ppo_killed_at_a_random_step(ppo: Path, tmp_path: Path) -> None:
     test_killed_at_a_random_step("rlvr", ppo, tmp_path)
 
 
+def test_dropout_killed_at_a_random_step(recipe: Path, tmp_path: Path) -> None:
+    """A resumed session goes on with the random states of the broken one, so that its adapters draw the same masks."""
+    written = yaml.safe_load(recipe.read_text())
+    written["sft"]["lora"] = {"rank": 4, "alpha": 8, "dropout": 0.5}
+    recipe.write_text(yaml.safe_dump(written))
+    test_killed_at_a_random_step("sft", recipe, tmp_path)
+
+
 @pytest.mark.parametrize("stage", ["sft", "rlvr"])
 def test_killed_while_a_checkpoint_is_written(stage: str, recipe: Path, tmp_path: Path) -> None:
     broken, which = tmp_path / "broken", random.SystemRandom().randint(1, STEPS)

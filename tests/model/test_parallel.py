@@ -19,8 +19,9 @@ from tulu.errors import RecipeError
 from tulu.model.parallel import Parallel, forget_sharding, gathered, unsharded, whole
 from tulu.stages.pipeline import run_recipe
 
-# Adam's epsilon as large as its gradients: updates are then about proportional to them, so that weights compare gradients.
-# With 1e-8 a first step is the gradient's sign, which is noise where the gradient is 0.
+# Adam's epsilon is larger than the gradients, so that updates are proportional to them: the weights then compare gradients,
+# and the order of summation, which differs between processes, moves a weight by the learning rate times the rounding error.
+# With an epsilon of 1e-8 the first step would be the sign of the gradient, which is noise where the gradient is 0.
 RECIPE = """\
 name: {name}
 template: tulu
@@ -36,9 +37,9 @@ sft:
   batch: 8
   micro_batch: 2
   steps: 2
-  learning_rate: 3.0e-2
+  learning_rate: 3.0e-1
   schedule: constant
-  adam_epsilon: 3.0e-2
+  adam_epsilon: 1.0
   precision: fp32
   clip_norm: 0.5
 dpo:
@@ -51,9 +52,9 @@ dpo:
   micro_batch: 1
   row_tokens: 100
   steps: 2
-  learning_rate: 3.0e-2
+  learning_rate: 5.0e-2
   schedule: constant
-  adam_epsilon: 3.0e-2
+  adam_epsilon: 1.0
   precision: fp32
 rm:
   zero: {rm_zero}
@@ -63,9 +64,9 @@ rm:
   micro_batch: 1
   held_out: 0.25
   steps: 2
-  learning_rate: 3.0e-2
+  learning_rate: 5.0e-2
   schedule: constant
-  adam_epsilon: 3.0e-2
+  adam_epsilon: 1.0
   precision: fp32
 rlvr:
   zero: {zero}
@@ -83,9 +84,9 @@ rlvr:
   updates: 2
   engine: transformers
   steps: 2
-  learning_rate: 3.0e-2
+  learning_rate: 5.0e-2
   schedule: constant
-  adam_epsilon: 3.0e-2
+  adam_epsilon: 1.0
   precision: fp32
 """
 STAGES = ("sft", "dpo", "rm", "rlvr")

@@ -1,4 +1,4 @@
-"""The policy's log-probs and gradients are transformers' own, one sequence at a time, whatever the packing; saving, LoRA."""
+"""The policy's log-probs and gradients are transformers' own, one sequence at a time, whatever the packing; LoRA."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,17 +9,12 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from tests.model.policies import FAMILIES, GROUPS, LORA, SHARING, lora_policy
 from tests.samples import gradients, in_order, largest_difference, make_group, plain_logps, stay_in_float64
-from tulu.config.schema import Lora
-from tulu.errors import CheckpointError, RecipeError
+from tulu.errors import RecipeError
 from tulu.model.batch import pack, pack_row
 from tulu.model.policy import Policy
 from tulu.types import Group
-
-SHARING = ["olmo2", "olmo3", "olmoe", "qwen3", "llama"]
-"""Families whose completions share their prompt. Olmo 3's window of 6 is smaller than every sequence below."""
-FAMILIES = [*SHARING, "olmo_hybrid"]
-GROUPS = [make_group(0, 9, [7, 12]), make_group(1, 14, [5]), make_group(2, 3, [8, 1, 20]), make_group(3, 0, [17])]
 
 
 @pytest.fixture(scope="module")
@@ -154,59 +149,6 @@ def test_gradient_checkpointing_changes_no_gradient(family: str, tiny_model: Cal
     assert largest_difference(found[1], found[0]) < 1e-6
 
 
-def test_saving_and_loading_keeps_every_bit(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
-    for family in FAMILIES:
-        ours = Policy.load(tiny_model(family))
-        ours.save(tmp_path / family)
-        again = Policy.load(tmp_path / family)
-        assert again.digest() == ours.digest()
-        plain = AutoModelForCausalLM.from_pretrained(tmp_path / family)
-        expected = AutoModelForCausalLM.from_pretrained(tiny_model(family))
-        assert type(plain) is type(expected)
-        for (name, found), (_, wanted) in zip(plain.state_dict().items(), expected.state_dict().items(), strict=True):
-            assert torch.equal(found, wanted), name
-
-
-def test_a_checkpoint_in_bfloat16_is_trained_in_float32_and_stored_in_bfloat16(
-    tiny_model: Callable[..., Path], tmp_path: Path
-) -> None:
-    half = AutoModelForCausalLM.from_pretrained(tiny_model("olmo2"), dtype=torch.bfloat16)
-    half.save_pretrained(tmp_path / "half")
-    Policy.load(tiny_model("olmo2")).tokenizer.save_pretrained(tmp_path / "half")
-    ours = Policy.load(tmp_path / "half")
-    assert {parameter.dtype for parameter in ours.module.parameters()} == {torch.float32}
-    ours.save(tmp_path / "saved")
-    saved = AutoModelForCausalLM.from_pretrained(tmp_path / "saved", dtype="auto")
-    assert saved.dtype == torch.bfloat16
-    assert torch.equal(saved.lm_head.weight, half.lm_head.weight)
-
-
-def test_saving_where_nothing_can_be_written_is_one_message(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(CheckpointError, match="file"):
-        Policy.load(tiny_model("olmo2")).save(tmp_path / "file" / "model")
-
-
-@pytest.mark.parametrize("name", ["absent/folder", "empty"])
-def test_a_model_that_is_not_there_is_one_message(name: str, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(RecipeError, match=name):
-        Policy.load(tmp_path / name)
-
-
-LORA = Lora(rank=4, alpha=8)
-
-
-def lora_policy(folder: Path, **options: Any) -> Policy:
-    """Adapters that do something: peft begins with B = 0."""
-    ours = Policy.load(folder, lora=LORA, **options)
-    generator = torch.Generator().manual_seed(3)
-    for name, parameter in ours.module.named_parameters():
-        if "lora_B" in name:
-            parameter.data.normal_(0, 0.1, generator=generator)
-    return ours
-
-
 def test_lora_starts_as_the_model_and_trains_adapters_alone(tiny_model: Callable[..., Path]) -> None:
     ours, plain = Policy.load(tiny_model("qwen3"), lora=LORA), Policy.load(tiny_model("qwen3"))
     batch = pack_row(GROUPS)
@@ -215,25 +157,6 @@ def test_lora_starts_as_the_model_and_trains_adapters_alone(tiny_model: Callable
     assert trained
     assert all("lora_" in name for name in trained)
     assert ours.digest() == plain.digest()
-
-
-def test_merged_lora_weights_are_those_of_peft_and_load_in_transformers(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
-    ours = lora_policy(tiny_model("qwen3"))
-    batch = pack_row(GROUPS)
-    logps = ours.logps(batch).detach()
-    merged = {name: tensor.clone() for name, tensor in ours.weights()}
-    ours.save(tmp_path / "merged")
-    with ours.without_adapter():
-        assert torch.equal(ours.logps(batch), Policy.load(tiny_model("qwen3")).logps(batch))
-
-    adapted: Any = ours.module.model
-    expected = adapted.merge_and_unload()
-    assert {name for name, _ in expected.named_parameters()} == set(merged)
-    for name, parameter in expected.named_parameters():
-        assert torch.allclose(merged[name], parameter, rtol=0, atol=1e-7), name
-    saved = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
-    assert (plain_logps(saved, GROUPS) - logps).abs().max() < 1e-5
-    assert not list((tmp_path / "merged").glob("adapter*"))
 
 
 def test_lora_gradients_equal_those_of_plain_forward_passes(
@@ -256,15 +179,6 @@ def test_lora_with_gradient_checkpointing(tiny_model: Callable[..., Path]) -> No
         in_order(pack(GROUPS, 60), ours.logps).sum().backward()
         found.append(gradients(ours.module))
     assert largest_difference(found[1], found[0]) < 1e-6
-
-
-def test_weights_have_published_names(tiny_model: Callable[..., Path]) -> None:
-    from safetensors import safe_open
-
-    for family in FAMILIES:
-        with safe_open(tiny_model(family) / "model.safetensors", "pt") as file:
-            published = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        assert {name: tuple(tensor.shape) for name, tensor in Policy.load(tiny_model(family)).weights()} == published
 
 
 def test_scaled_logits_are_refused(tiny_model: Callable[..., Path]) -> None:

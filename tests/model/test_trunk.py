@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from tests.samples import make_group
 from tulu.model.attention import SEGMENTS
 from tulu.model.batch import pack_row
-from tulu.model.trunk import Trunk, disable_dropout
+from tulu.model.trunk import Trunk
 
 GROUPS = [make_group(0, 6, [5, 9]), make_group(1, 4, [3])]
 
@@ -97,12 +97,3 @@ def test_the_probe_leaves_no_trace(tiny_model: Callable[..., Path]) -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
     assert model.config._attn_implementation == SEGMENTS
     assert all(parameter.grad is None for parameter in model.parameters())
-
-
-def test_dropout_is_switched_off(tiny_model: Callable[..., Path]) -> None:
-    model = AutoModelForCausalLM.from_pretrained(tiny_model("llama"), attention_dropout=0.3).train()
-    assert model.model.layers[0].self_attn.attention_dropout == 0.3
-    wrapped = nn.Sequential(model, nn.Dropout(0.5))
-    disable_dropout(wrapped)
-    assert model.model.layers[0].self_attn.attention_dropout == 0.0
-    assert wrapped[1].p == 0.0

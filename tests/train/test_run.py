@@ -1,8 +1,6 @@
 """The run directory: what it compares, what it forgets, and that nothing in it is ever half of something."""
 
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -134,25 +132,14 @@ def test_without_a_checkpoint_everything_is_forgotten(tmp_path: Path) -> None:
     assert (again.path / "metrics.jsonl").read_text() == ""
 
 
-def test_checkpoints_hold_weights_and_what_they_are_given_and_old_ones_go(tmp_path: Path) -> None:
-    run = opened(tmp_path, keep_checkpoints=2)
-    module = run.parallel.accelerator._models[0]
-    for step in (1, 2, 9, 10):
-        torch.nn.init.constant_(module.weight, step)
-        run.save(step, drawn=step * 4)
-    folder = run.path / "checkpoints"
-    assert sorted(path.name for path in folder.iterdir()) == ["step-000009", "step-000010"]
-    again = opened(tmp_path, keep_checkpoints=2)
-    assert (again.resume(), again.step) == ({"drawn": 40}, 10)
-    assert torch.equal(again.parallel.accelerator._models[0].weight, torch.full((2, 2), 10.0))
-    assert again.elapsed() >= json.loads((folder / "step-000010" / "state.json").read_text())["seconds"]
-
-
-def test_the_same_step_may_be_saved_twice(tmp_path: Path) -> None:
-    run = opened(tmp_path)
-    run.save(1, drawn=1)
-    run.save(1, drawn=2)
-    assert opened(tmp_path).resume() == {"drawn": 2}
+def test_a_checkpoint_gives_back_what_it_was_given(tmp_path: Path) -> None:
+    run = opened(tmp_path, keep_checkpoints=1)
+    run.save(1, drawn=4)
+    run.save(2, drawn=8)
+    assert [path.name for path in (run.path / "checkpoints").iterdir()] == ["step-000002"]
+    again = opened(tmp_path, keep_checkpoints=1)
+    assert (again.resume(), again.step) == ({"drawn": 8}, 2)
+    assert again.elapsed() >= json.loads((run.path / "checkpoints" / "step-000002" / "state.json").read_text())["seconds"]
 
 
 def test_leftovers_of_a_session_that_died_are_cleared(tmp_path: Path) -> None:
@@ -167,48 +154,6 @@ def test_leftovers_of_a_session_that_died_are_cleared(tmp_path: Path) -> None:
     assert not list(run.path.rglob(".partial-*"))
     again.resume()
     assert again.step == 1
-
-
-Break = Callable[[Path], object]
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda folder: (folder / "state.json").write_text('{"step": 1, "sec'),
-        lambda folder: (folder / "state.json").write_text("{}"),
-        lambda folder: (folder / "state.json").unlink(),
-        lambda folder: (folder / "pytorch_model.bin").unlink(),
-        lambda folder: (folder / "pytorch_model.bin").write_bytes(b""),
-        lambda folder: (folder / "pytorch_model.bin").write_bytes(b"garbage"),
-        lambda folder: os.truncate(folder / "pytorch_model.bin", (folder / "pytorch_model.bin").stat().st_size // 2),
-        lambda folder: os.truncate(folder / "optimizer.bin", (folder / "optimizer.bin").stat().st_size // 2),
-        lambda folder: (folder / "optimizer.bin").write_bytes(b""),
-        lambda folder: (folder / "random_states_0.pkl").write_bytes(b"garbage"),
-    ],
-    ids="state_cut state_bare no_state no_weights weights_empty weights_garbage weights_cut optimizer_cut optimizer_empty "
-    "random_states_garbage".split(),
-)
-def test_a_damaged_checkpoint_is_named_with_the_cure(tmp_path: Path, damage: Break) -> None:
-    opened(tmp_path).save(1)
-    newest = tmp_path / "tiny" / "sft" / "checkpoints" / "step-000001"
-    damage(newest)
-    with pytest.raises(CheckpointError, match=r"(?s)step-000001: cannot be read .*Remove this folder"):
-        opened(tmp_path).resume()
-
-
-def test_a_disk_that_refuses_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = opened(tmp_path)
-    run.save(1)
-
-    def full(folder: Path) -> None:
-        (folder / "model.bin").write_text("half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(run.parallel, "save", full)
-    with pytest.raises(CheckpointError, match=r"(?s)step-000002: the checkpoint could not be written .*No space.*resumes from"):
-        run.save(2)
-    assert [path.name for path in (run.path / "checkpoints").iterdir()] == ["step-000001"]
 
 
 def test_a_model_is_whole_or_absent_and_finished_comes_last(tmp_path: Path) -> None:

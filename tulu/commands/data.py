@@ -26,7 +26,7 @@ from tulu.data.row_report import Report, SourceReport
 from tulu.data.sources import load_rows
 from tulu.data.token_cache import Groups
 from tulu.errors import DataError, RecipeError
-from tulu.model.policy import load_tokenizer
+from tulu.model.load import load_tokenizer
 from tulu.track import track
 from tulu.types import Group
 

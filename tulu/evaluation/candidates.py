@@ -9,13 +9,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers import AutoConfig
-
 from tulu.config.schema import Judge
 from tulu.errors import CheckpointError, RecipeError
 from tulu.files import write_atomic
 from tulu.grading.grader import Grader, pair_with_problem, split_off_reward_model
-from tulu.model.policy import from_pretrained
+from tulu.model.load import hub_commit
 from tulu.progress import Progress
 from tulu.reward_models.answers import RewardGrader
 from tulu.rollout.engine import EngineName, EngineSpec
@@ -230,7 +228,7 @@ def model_identity(model: str, revision: str | None = None) -> str:
     """What a model is by content: a hash of a folder's files, or a hub model's commit. Raises RecipeError."""
     folder = Path(model)
     if not folder.is_dir():
-        return str(from_pretrained(AutoConfig, model, revision=revision)._commit_hash)
+        return hub_commit(model, revision)
     files = sorted(file for file in folder.iterdir() if file.suffix in (".safetensors", ".bin", ".json", ".jinja"))
     if not any(file.name == "config.json" for file in files):
         raise RecipeError(f"{model}: no config.json, so no model; give a folder that save_pretrained wrote")

@@ -18,7 +18,7 @@ from tulu.evaluation.best_of import BestOf, best_of_figures, finite, pick, show_
 from tulu.evaluation.candidates import Candidates, Request, Samples, collect, model_identity
 from tulu.files import write_atomic
 from tulu.intervals import wilson
-from tulu.model.policy import load_tokenizer
+from tulu.model.load import load_tokenizer
 from tulu.types import Problem, SamplingParams
 from tulu.verifiers.reward_model import NAME as REWARD_MODEL
 

@@ -22,7 +22,7 @@ from tulu.data.problems import problems
 from tulu.errors import RecipeError, TuluError
 from tulu.evaluation.candidates import Candidate, Candidates, Request, Samples, collect, model_identity
 from tulu.files import write_atomic
-from tulu.model.policy import from_pretrained, load_tokenizer
+from tulu.model.load import from_pretrained, load_tokenizer
 from tulu.rollout.engine import EngineName
 from tulu.train.manifest import environment
 from tulu.types import Message, SamplingParams

@@ -1,9 +1,11 @@
 """Segment attention: packed completions attend to their prompt and to themselves, never to a neighbour.
 
-Registered with transformers under the name SEGMENTS. A model's forward pass hands its keyword arguments down to
-every attention layer, so the `layout` of a batch reaches this function without touching the model's code. On a
-CPU each segment is one call of scaled_dot_product_attention; on CUDA in half precision the whole row is one call
-of torch's variable-length flash attention.
+It is registered with transformers under the name SEGMENTS. A model's forward pass hands its keyword arguments down to every
+attention layer, so the `layout` of a batch reaches this function without a change of the model's code. On a CPU each segment
+is one call of scaled_dot_product_attention; on CUDA in half precision the whole row is one call of torch's variable-length
+flash attention.
+
+Shape letters: T tokens of a row, S tokens of a segment, R positions that are read.
 """
 
 from collections.abc import Sequence
@@ -18,21 +20,22 @@ from transformers import AttentionInterface
 from tulu.model.batch import Batch, Segment
 
 SEGMENTS = "tulu_segments"
+"""The name of this attention in transformers."""
 
 
 class Layout:
-    """Which keys the queries of a row may see; its masks and indices are built once and shared by all layers."""
+    """The keys that each query of a row may see. Its masks and indices are built once and shared by all layers."""
 
     def __init__(self, segments: Sequence[Segment], device: torch.device, read_R: Tensor | None = None) -> None:
         self.segments = tuple(segments)
         self.device = device
         self.read_R = read_R
-        """Positions whose last hidden state is read, each once; None where all may be."""
+        """The positions whose last hidden state is read, without repetition; None where all may be read."""
         self._masks: dict[tuple[int, int, int, torch.dtype], Tensor] = {}
         self._varlen: tuple[Tensor, Tensor, Tensor, int, int] | None = None
 
     def mask(self, segment: Segment, window: int | None, dtype: torch.dtype) -> Tensor | None:
-        """(queries, keys) additive mask, the prefix's keys first; None where plain causal attention says the same."""
+        """(queries, keys) additive mask of a segment, the prefix's keys first; None where plain causal attention is the same."""
         keys = segment.prefix_length + segment.length
         window = window if window is not None and window < keys else 0
         if not segment.prefix_length and not window:
@@ -48,12 +51,15 @@ class Layout:
         return self._masks[key]
 
     def varlen(self) -> tuple[Tensor, Tensor, Tensor, int, int]:
-        """(key positions of all segments, cumulative queries, cumulative keys, longest queries, longest keys)."""
+        """What variable-length attention takes for the row, its segments one after the other.
+
+        It is (key positions of all segments, cumulative numbers of queries, cumulative numbers of keys, most queries of a
+        segment, most keys of a segment). The keys of a prompt are repeated for each of its completions.
+        """
         if self._varlen is None:
-            runs = [(segment.prefix_start, segment.prefix_end) for segment in self.segments]
             keys = [
-                torch.cat([torch.arange(*run), torch.arange(segment.start, segment.end)])
-                for run, segment in zip(runs, self.segments, strict=True)
+                torch.cat([torch.arange(segment.prefix_start, segment.prefix_end), torch.arange(segment.start, segment.end)])
+                for segment in self.segments
             ]
             queries = [segment.length for segment in self.segments]
             self._varlen = (
@@ -69,7 +75,7 @@ class Layout:
 def layout(batch: Batch, read: Tensor | None = None) -> Layout:
     """The attention layout of a row: a prompt and the completion that follows it are one causal segment.
 
-    `read` names the positions, repeated or not, whose last hidden state is read; None stands for all of them.
+    `read` holds the positions whose last hidden state is read, where a position may be repeated; None stands for all.
     """
     segments: list[Segment] = []
     for completion in batch.completions:
@@ -93,7 +99,7 @@ def segment_attention(
 ) -> tuple[Tensor, None]:
     """Attention of one packed row: query (1, heads, T, d), key and value (1, key heads, T, d) -> (1, T, heads, d).
 
-    Grouped queries and sliding windows (a key is seen while query - key < window) are those of transformers.
+    Grouped queries and sliding windows are those of transformers: a key is seen while query - key < window.
     """
     attend = _varlen_attention if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) else _sdpa_attention
     return attend(query, key, value, layout, scaling, dropout if module.training else 0.0, sliding_window), None
@@ -102,18 +108,18 @@ def segment_attention(
 def _sdpa_attention(
     query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None, dropout: float, window: int | None
 ) -> Tensor:
-    """One call per segment."""
+    """Attention of a row in one call per segment; shapes as in `segment_attention`."""
     grouped = query.shape[1] != key.shape[1]
     lengths = [segment.length for segment in layout.segments]
-    # Split, not sliced: the gradient of each slice would be a row of zeros as long as the whole row.
+    # The row is split, not sliced, because the gradient of a slice is a tensor of zeros as long as the whole row.
     pieces = [tensor.split(lengths, dim=2) for tensor in (query, key, value)]
     prompts: dict[int, tuple[Tensor, Tensor]] = {}
     outputs = []
     for segment, query_S, key_S, value_S in zip(layout.segments, *pieces, strict=True):
         if segment.prefix_length:
-            # A prompt opens the segment of the completion that follows it.
-            before = prompts[segment.prefix_start]
-            prefix_key, prefix_value = (tensor[:, :, : segment.prefix_length] for tensor in before)
+            # The prompt is the beginning of the segment of the completion that follows it.
+            opening = prompts[segment.prefix_start]
+            prefix_key, prefix_value = (tensor[:, :, : segment.prefix_length] for tensor in opening)
             key_S, value_S = torch.cat([prefix_key, key_S], dim=2), torch.cat([prefix_value, value_S], dim=2)
         else:
             prompts[segment.start] = key_S, value_S
@@ -136,7 +142,7 @@ def _sdpa_attention(
 def _varlen_attention(
     query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None, dropout: float, window: int | None
 ) -> Tensor:
-    """The whole row in one call of flash attention, the keys of a shared prompt gathered for each of its completions."""
+    """Attention of a row in one call of flash attention; shapes as in `segment_attention`."""
     from torch.nn.attention.varlen import varlen_attn
 
     if dropout:
@@ -151,7 +157,7 @@ def _varlen_attention(
         longest_queries,
         longest_keys,
         scale=scaling,
-        # transformers counts the query itself into its window, flash attention counts the keys to the left of it.
+        # The window of transformers includes the query itself; that of flash attention counts the keys to its left.
         window_size=(-1, 0) if window is None else (window - 1, 0),
         enable_gqa=query.shape[1] != key.shape[1],
     )

@@ -1,4 +1,7 @@
-"""Log-probs and entropy of chosen tokens from hidden states, a chunk at a time: the whole logits never exist at once."""
+"""Log-probs and entropy of given tokens from hidden states, a chunk at a time, so that all logits never exist at once.
+
+Shape letters: N positions that are read, H hidden size, V vocabulary.
+"""
 
 from typing import Any
 
@@ -6,15 +9,15 @@ import torch
 from torch import Tensor
 
 CHUNK_ELEMENTS = 1 << 25
-"""Logits that exist at once (128 MiB in float32); read positions beyond that are projected chunk by chunk."""
+"""The most logits that exist at once (128 MiB in float32); more positions than that are projected chunk by chunk."""
 
 
 class _TokenLogps(torch.autograd.Function):
     """log softmax(hidden Wᵀ / temperature)[target] with a backward pass that needs no stored logits.
 
-    With p = softmax, d logp / d logits = (onehot(target) - p) / temperature, so each chunk of the backward pass
-    rebuilds its logits, exponentiates them against the stored log-sum-exp and multiplies twice. A projection that
-    fits one chunk keeps its logits instead of computing them again.
+    With p = softmax, d logp / d logits = (onehot(target) - p) / temperature. Each chunk of the backward pass therefore
+    computes its logits again, takes p from them and the stored log-sum-exp, and multiplies twice. Where everything fits one
+    chunk, its logits are stored instead.
     """
 
     @staticmethod
@@ -29,20 +32,20 @@ class _TokenLogps(torch.autograd.Function):
         entropy: bool,
     ) -> tuple[Tensor, Tensor]:
         n = len(hidden_NH)
-        kept: Tensor | None = None
+        stored_NV: Tensor | None = None
         logps, entropies, normalisers = [], [], []
         for start in range(0, n, chunk):
             logits_NV = _logits(hidden_NH[start : start + chunk], weight_VH, bias_V, temperature)
             logsumexp_N = torch.logsumexp(logits_NV, dim=-1)
-            chosen_N = logits_NV.gather(1, target_N[start : start + chunk, None])[:, 0]
-            logps.append(chosen_N - logsumexp_N)
+            target_logit_N = logits_NV.gather(1, target_N[start : start + chunk, None])[:, 0]
+            logps.append(target_logit_N - logsumexp_N)
             normalisers.append(logsumexp_N)
-            kept = logits_NV if n <= chunk else None
+            stored_NV = logits_NV if n <= chunk else None
             if entropy:
                 p_NV = torch.exp(logits_NV - logsumexp_N[:, None])
                 entropies.append(logsumexp_N - p_NV.mul_(logits_NV).sum(-1))
         ctx.temperature, ctx.chunk = temperature, chunk
-        ctx.save_for_backward(hidden_NH, weight_VH, bias_V, target_N, torch.cat(normalisers), kept)
+        ctx.save_for_backward(hidden_NH, weight_VH, bias_V, target_N, torch.cat(normalisers), stored_NV)
         entropy_N = torch.cat(entropies) if entropy else hidden_NH.new_empty(0)
         ctx.mark_non_differentiable(entropy_N)
         return torch.cat(logps), entropy_N
@@ -50,14 +53,14 @@ class _TokenLogps(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad_N = grads[0] / ctx.temperature
-        hidden_NH, weight_VH, bias_V, target_N, logsumexp_N, kept = ctx.saved_tensors
-        wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
-        grad_hidden = torch.empty_like(hidden_NH) if wants_hidden else None
-        grad_weight = torch.zeros_like(weight_VH) if wants_weight else None
-        grad_bias = torch.zeros_like(bias_V) if wants_bias and bias_V is not None else None
+        hidden_NH, weight_VH, bias_V, target_N, logsumexp_N, stored_NV = ctx.saved_tensors
+        needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        grad_hidden = torch.empty_like(hidden_NH) if needs_hidden else None
+        grad_weight = torch.zeros_like(weight_VH) if needs_weight else None
+        grad_bias = torch.zeros_like(bias_V) if needs_bias and bias_V is not None else None
         for start in range(0, len(hidden_NH), ctx.chunk):
             part = slice(start, start + ctx.chunk)
-            logits_NV = _logits(hidden_NH[part], weight_VH, bias_V, ctx.temperature) if kept is None else kept
+            logits_NV = _logits(hidden_NH[part], weight_VH, bias_V, ctx.temperature) if stored_NV is None else stored_NV
             grad_NV = torch.exp(logits_NV - logsumexp_N[part, None]).mul_(-grad_N[part, None])
             grad_NV.scatter_add_(1, target_N[part, None], grad_N[part, None])
             grad_NV = grad_NV.to(hidden_NH.dtype)
@@ -71,7 +74,7 @@ class _TokenLogps(torch.autograd.Function):
 
 
 def _logits(hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, temperature: float) -> Tensor:
-    """(N, V) logits in at least float32."""
+    """(N, V) logits / temperature in at least float32."""
     bias = None if bias_V is None else bias_V.to(hidden_NH.dtype)
     logits_NV = torch.nn.functional.linear(hidden_NH, weight_VH.to(hidden_NH.dtype), bias)
     logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
@@ -88,14 +91,15 @@ def token_logps(
     chunk: int | None = None,
     entropy: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """(N,) log-probs of `target_N` under softmax(hidden Wᵀ / temperature), and (N,) entropies in nats where asked for.
+    """(N,) log-probs of `target_N` under softmax(hidden Wᵀ / temperature), and with `entropy` (N,) entropies in nats.
 
-    Both are float32 (float64 for float64 input); entropy carries no gradient and is empty unless asked for. `chunk`
-    positions are projected at once; by default as many as keep the logits within CHUNK_ELEMENTS.
+    Both are float32, or float64 for float64 input. Entropies carry no gradient and are empty without `entropy`. `chunk` is the
+    number of positions that are projected at once; the default keeps the logits within CHUNK_ELEMENTS.
     """
     chunk = chunk or max(1, CHUNK_ELEMENTS // len(weight_VH))
     if len(hidden_NH) == 0:
-        nothing = (hidden_NH.sum() + 0.0 * weight_VH.sum()) * target_N.new_zeros(0, dtype=torch.float32)
-        return nothing, nothing.detach()
+        # The result is empty, and still part of the graph: with sharded weights every process runs the same backward pass.
+        empty_N = (hidden_NH.sum() + 0.0 * weight_VH.sum()) * target_N.new_zeros(0, dtype=torch.float32)
+        return empty_N, empty_N.detach()
     logps_N, entropy_N = _TokenLogps.apply(hidden_NH, weight_VH, bias_V, target_N, temperature, chunk, entropy)
     return logps_N, entropy_N

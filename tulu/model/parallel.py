@@ -1,4 +1,8 @@
-"""Processes that train together, through Accelerate: one, or several with DeepSpeed ZeRO, on GPUs or on gloo."""
+"""The processes that train together, through Accelerate: one, or several with DeepSpeed ZeRO, on GPUs or on CPUs with gloo.
+
+ZeRO-1 shards the optimizer's state between the processes, ZeRO-2 gradients too, and ZeRO-3 also the weights, already when
+they are loaded. What a sharded weight needs to be read or computed with is at the end of this file.
+"""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -13,6 +17,7 @@ from torch import Tensor
 from tulu.config.schema import TrainStage
 from tulu.errors import RecipeError
 from tulu.losses import Metrics
+from tulu.model.private_state import deepspeed_engine, is_sharded, reset_accelerate, swap_zero3_settings
 
 
 class Parallel:
@@ -24,20 +29,20 @@ class Parallel:
         self.deepspeed = bool(stage.zero) and world > 1
         if self.deepspeed and not torch.cuda.is_available():
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        # DeepSpeed chooses its device when accelerate imports it.
         from accelerate import Accelerator, PartialState
-        from accelerate.state import AcceleratorState
 
         on_cpu = not torch.cuda.is_available()
-        # Processes are connected here: asked for DeepSpeed and CPU at once, Accelerate leaves out DeepSpeed without a word.
+        # This connects the processes. An Accelerator that is given DeepSpeed and `cpu` at once silently drops DeepSpeed.
         PartialState(cpu=on_cpu)
-        # One process runs the stages of a recipe one after the other, each in a precision of its own.
-        AcceleratorState._reset_state()
+        reset_accelerate()
         self.accelerator = Accelerator(
             mixed_precision="bf16" if stage.precision == "bf16" else "no",
             deepspeed_plugin=_deepspeed_plugin(stage) if self.deepspeed else None,
             cpu=on_cpu and not self.deepspeed,
         )
         self.clip_norm = stage.clip_norm
+        self.seed = stage.seed
         if self.world > 1 and not stage.zero:
             raise RecipeError(f"zero: 0: {self.world} processes train together through DeepSpeed; set zero to 1, 2 or 3")
 
@@ -58,22 +63,24 @@ class Parallel:
         return torch.device(self.accelerator.device)
 
     def prepare(self, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
-        """Module and optimizer, wrapped for mixed precision and sharding."""
+        """Module and optimizer, wrapped for mixed precision and sharding; the random states of training begin here."""
         prepared, wrapped = self.accelerator.prepare(module, optimizer)
+        # Dropout draws from torch's own random state. Ranks train on different rows and draw different masks.
+        torch.manual_seed(self.seed + self.rank)
         return prepared, wrapped
 
     def backward(self, loss: Tensor, last: bool) -> None:
-        """Accumulate gradients; `last` marks the final micro-batch of a step, after which DeepSpeed steps by itself."""
+        """Accumulate gradients. `last` marks the last micro-batch of a step, after which DeepSpeed steps by itself."""
         if self.deepspeed:
-            # DeepSpeed averages over processes, where a step wants the sum.
-            self.accelerator.deepspeed_engine_wrapped.backward(loss * self.world, sync_gradients=last)
+            # DeepSpeed averages gradients over processes, where a step needs their sum.
+            deepspeed_engine(self.accelerator).backward(loss * self.world, sync_gradients=last)
         else:
             self.accelerator.backward(loss)
 
     def finish_step(self, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> float:
-        """Clip, step and clear; returns the gradient norm before clipping."""
+        """Clip the gradients, step and clear them; returns the norm of the gradients before clipping."""
         if self.deepspeed:
-            return float(self.accelerator.deepspeed_engine_wrapped.get_global_grad_norm() or 0.0)
+            return float(deepspeed_engine(self.accelerator).get_global_grad_norm() or 0.0)
         parameters = [parameter for parameter in module.parameters() if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
         if self.clip_norm:
@@ -104,7 +111,7 @@ class Parallel:
         return {name: float(total / count) if count else float("nan") for name, (total, count) in zip(names, pairs, strict=True)}
 
     def share(self, items: list[Any]) -> list[Any]:
-        """Every world-th item, from this rank on."""
+        """This rank's share of items that all ranks have: every world-th one, from its own rank on."""
         return items[self.rank :: self.world]
 
     def exchange(self, item: Any) -> list[Any]:
@@ -116,24 +123,25 @@ class Parallel:
         return list(gather_object([item]))
 
     def wait(self) -> None:
-        """Until every process is here."""
+        """Wait until every process has called this."""
         self.accelerator.wait_for_everyone()
 
     def save(self, folder: Path) -> None:
-        """Weights, optimizer and random states of all processes."""
+        """Write weights, optimizer and random states of all processes into a folder."""
         self.accelerator.save_state(str(folder), safe_serialization=False)
 
     def load(self, folder: Path) -> None:
-        """What `save` wrote, with as many processes as wrote it."""
+        """Read what `save` wrote, with as many processes as wrote it."""
         self.accelerator.load_state(str(folder))
 
 
 def _deepspeed_plugin(stage: TrainStage) -> Any:
+    """What accelerate is told of DeepSpeed; learning rate and schedule are not its concern."""
     from accelerate import DeepSpeedPlugin
 
     config: Mapping[str, Any] = {
         "zero_optimization": {"stage": stage.zero, "overlap_comm": torch.cuda.is_available()},
-        # One: a step has as many micro-batches as its rows need, so `backward` marks the last one itself.
+        # Steps differ in their number of micro-batches, so `backward` marks the last one and DeepSpeed counts none.
         "gradient_accumulation_steps": 1,
         "train_micro_batch_size_per_gpu": 1,
         "gradient_clipping": stage.clip_norm or 0.0,
@@ -145,24 +153,27 @@ def _deepspeed_plugin(stage: TrainStage) -> Any:
 
 
 @contextmanager
-def whole(parameter: torch.nn.Parameter) -> Iterator[torch.nn.Parameter]:
-    """The parameter with all its entries where ZeRO-3 sharded it, to be overwritten alike by every process."""
-    if not hasattr(parameter, "ds_id"):
+def whole(parameter: Tensor, overwrite: bool = False) -> Iterator[Tensor]:
+    """While the context lasts, the parameter has all its entries in every process, also where ZeRO-3 sharded it.
+
+    With `overwrite` every process may write the same new entries, which are then sharded again.
+    """
+    if not is_sharded(parameter):
         yield parameter
         return
     import deepspeed
 
-    with deepspeed.zero.GatheredParameters(parameter, modifier_rank=0):
+    with deepspeed.zero.GatheredParameters(parameter, modifier_rank=0 if overwrite else None):
         yield parameter
 
 
 @contextmanager
 def gathered(model: torch.nn.Module) -> Iterator[None]:
-    """While it lasts, each module's weights are whole while it computes, where ZeRO-3 sharded them at loading.
+    """While the context lasts, a module's weights are whole whenever it computes, also where ZeRO-3 sharded them at loading.
 
-    For forward passes outside the training engine; all processes run the same ones.
+    It serves forward passes outside the training engine. All processes must run the same ones.
     """
-    sharded = [module for module in model.modules() if any(hasattr(p, "ds_id") for p in module.parameters(recurse=False))]
+    sharded = [module for module in model.modules() if any(map(is_sharded, module.parameters(recurse=False)))]
     open_contexts: dict[torch.nn.Module, Any] = {}
 
     def gather(module: torch.nn.Module, *_: Any) -> None:
@@ -184,23 +195,18 @@ def gathered(model: torch.nn.Module) -> Iterator[None]:
 
 
 def forget_sharding() -> None:
-    """Load the next model whole in this process: transformers shards every model while a ZeRO-3 setting is alive."""
-    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
-
-    unset_hf_deepspeed_config()
+    """Let later models load whole in this process; transformers shards every model while ZeRO-3 settings are alive."""
+    swap_zero3_settings(None)
 
 
 @contextmanager
 def unsharded() -> Iterator[None]:
-    """While it lasts, models load whole in this process, also where ZeRO-3 shards the trained one."""
-    from transformers.integrations import deepspeed
-
-    before = deepspeed._hf_deepspeed_config_weak_ref
-    deepspeed.unset_hf_deepspeed_config()
+    """While the context lasts, models load whole in this process, also where ZeRO-3 shards the trained one."""
+    before = swap_zero3_settings(None)
     try:
         yield
     finally:
-        deepspeed._hf_deepspeed_config_weak_ref = before
+        swap_zero3_settings(before)
 
 
 @cache

@@ -1,6 +1,7 @@
-"""Energy of a run, by codecarbon: what the hardware counts where it counts, an estimate from load and size where not.
+"""The energy of a run in kilowatt-hours, by codecarbon: measured where the hardware counts it, estimated where it does not.
 
-Kilowatt-hours of the main process's whole machine. Carbon would need the place and its grid, which a run does not know.
+It is that of the whole machine of the main process. An estimate is made from load and size. Carbon would need the place of
+the machine and its grid, which a run does not know.
 """
 
 import logging
@@ -11,17 +12,19 @@ from typing import Any
 from codecarbon import OfflineEmissionsTracker
 from codecarbon.output import BaseOutput, EmissionsData
 
+from tulu.model.private_state import energy_sources
+
 PARTS = {"cpu_kwh": "cpu_energy", "gpu_kwh": "gpu_energy", "ram_kwh": "ram_energy"}
-"""Our names for codecarbon's."""
+"""Our name of each part of the energy, and codecarbon's."""
 COUNTERS = ("rapl", "gadget", "emi", "gpu", "apple")
-"""What codecarbon calls the sources that count energy; the others estimate it."""
+"""Words in codecarbon's descriptions of sources that measure energy, such as `CPU(Intel Rapl)`; the others estimate it."""
 
 Energy = dict[str, Any]
-"""kwh, its parts, and the sources that only estimate theirs."""
+"""`kwh`, its parts as in PARTS, and `estimated`, the descriptions of the sources that only estimate theirs."""
 
 
-class _Latest(BaseOutput):
-    """Keeps what codecarbon last reported."""
+class _LatestReport(BaseOutput):
+    """An output of codecarbon that keeps its latest report."""
 
     def __init__(self) -> None:
         self.total: EmissionsData | None = None
@@ -31,16 +34,16 @@ class _Latest(BaseOutput):
 
 
 class EnergyMeter:
-    """What this machine takes from now on, on top of what earlier sessions of a run took."""
+    """Measures what this machine takes from now on, on top of what earlier sessions of a run took."""
 
     def __init__(self, before: Mapping[str, Any]) -> None:
-        """Start measuring; the first look at the hardware takes a second or two, and is taken beside the work."""
-        # It would announce itself, and warn of every sensor that it does not find.
+        """Start measuring. codecarbon looks at the hardware for a second or two, in a thread beside the work."""
+        # Otherwise codecarbon announces itself, and warns of every sensor that it does not find.
         logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
         self._before = before
-        self._latest = _Latest()
+        self._latest = _LatestReport()
         self._tracker = OfflineEmissionsTracker(
-            country_iso_code="USA",  # it insists; only carbon depends on it
+            country_iso_code="USA",  # codecarbon requires one; only carbon depends on it
             save_to_file=False,
             allow_multiple_runs=True,
             log_level="critical",
@@ -50,22 +53,22 @@ class EnergyMeter:
         self._starting.start()
 
     def read(self) -> Energy:
-        """Kilowatt-hours so far; empty where codecarbon finds nothing to go by."""
+        """The energy so far, of all sessions; that of the earlier ones where codecarbon has nothing to measure by."""
         self._starting.join()
         self._tracker.flush()
         return self._sum()
 
     def stop(self) -> Energy:
-        """The last reading; the meter's threads end."""
+        """The energy of all sessions; the threads of the meter end."""
         self._starting.join()
         self._tracker.stop()
         return self._sum()
 
     def _sum(self) -> Energy:
+        """The latest report added to the energy of earlier sessions."""
         total = self._latest.total
         if total is None:
             return dict(self._before)
         parts = {name: getattr(total, field) + self._before.get(name, 0.0) for name, field in PARTS.items()}
-        sources = [repr(part) for part in self._tracker._hardware]
-        estimated = [source for source in sources if not any(word in source.lower() for word in COUNTERS)]
+        estimated = [source for source in energy_sources(self._tracker) if not any(word in source.lower() for word in COUNTERS)]
         return {"kwh": sum(parts.values()), **parts, "estimated": estimated}

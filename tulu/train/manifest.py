@@ -1,4 +1,4 @@
-"""What a run ran on: versions, commit, hardware."""
+"""What a run ran on: the versions of its packages, its git commit, its hardware and its command."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ PACKAGES = (
 
 
 def environment() -> dict[str, Any]:
-    """Versions, git commit of the working folder's checkout, hardware and command."""
+    """Versions of python and packages, commit of this package's checkout, hardware, and the command that was run."""
     return {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "commit": _commit(Path(__file__).resolve().parent),
@@ -25,7 +25,7 @@ def environment() -> dict[str, Any]:
 
 
 def hardware() -> dict[str, Any]:
-    """Processor, cores this process may use, memory, accelerators."""
+    """The processor, the cores that this process may use, torch's threads, memory in GiB, and the accelerators."""
     import torch
 
     return {
@@ -38,6 +38,7 @@ def hardware() -> dict[str, Any]:
 
 
 def _version(name: str) -> str | None:
+    """The version of an installed package; None where it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -45,7 +46,7 @@ def _version(name: str) -> str | None:
 
 
 def _commit(folder: Path) -> str | None:
-    """Commit of the checkout, with a + where files differ from it; None outside a checkout."""
+    """The commit of a git checkout, followed by + where files differ from it; None outside a checkout."""
     try:
         head, status = (
             subprocess.run(["git", "-C", folder, *words], capture_output=True, text=True, timeout=10, check=True).stdout.strip()

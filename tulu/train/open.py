@@ -9,8 +9,8 @@ from transformers import PreTrainedTokenizerBase
 
 from tulu.config.load import Job, section_of
 from tulu.data.chat import template_hash
+from tulu.model.load import load_tokenizer
 from tulu.model.parallel import Parallel
-from tulu.model.policy import load_tokenizer
 from tulu.train.optimizer import Learner, Trainable
 from tulu.train.run import Run
 

@@ -1,0 +1,106 @@
+"""What this framework touches of other libraries' private state is still there, and stands in one file."""
+
+import ast
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from tulu.model import private_state
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = ("config", "data", "model", "train", "grading", "rollout", "evaluation", "stages", "commands")
+LIBRARIES = ("accelerate", "transformers", "deepspeed", "peft", "codecarbon")
+
+
+def test_accelerate_forgets_its_settings() -> None:
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    Accelerator(cpu=True)
+    assert AcceleratorState._shared_state
+    private_state.reset_accelerate()
+    assert not AcceleratorState._shared_state
+
+
+def test_accelerate_keeps_a_deepspeed_engine_that_takes_the_last_micro_batch() -> None:
+    from accelerate import Accelerator
+    from accelerate.utils.deepspeed import DeepSpeedEngineWrapper
+
+    engine = object()
+    assert private_state.deepspeed_engine(SimpleNamespace(deepspeed_engine_wrapped=engine)) is engine
+    assert "self.deepspeed_engine_wrapped = DeepSpeedEngineWrapper(engine)" in inspect.getsource(Accelerator)
+    assert "sync_gradients" in inspect.signature(DeepSpeedEngineWrapper.backward).parameters
+    assert callable(DeepSpeedEngineWrapper.get_global_grad_norm)
+
+
+def test_transformers_asks_for_the_settings_of_zero_3_that_we_swap() -> None:
+    from transformers.integrations import HfDeepSpeedConfig, is_deepspeed_zero3_enabled
+
+    before = private_state.swap_zero3_settings(None)
+    settings = HfDeepSpeedConfig({"zero_optimization": {"stage": 3}})
+    assert is_deepspeed_zero3_enabled()
+    reference = private_state.swap_zero3_settings(before)
+    assert reference() is settings
+    assert not is_deepspeed_zero3_enabled()
+
+
+def test_deepspeed_marks_its_shards_as_we_read_them() -> None:
+    from deepspeed.runtime.zero.utils import is_zero_param
+
+    parameter: Any = torch.nn.Parameter(torch.zeros(1))
+    assert not is_zero_param(parameter)
+    assert not private_state.is_sharded(parameter)
+    parameter.ds_id = 1
+    assert is_zero_param(parameter)
+    assert private_state.is_sharded(parameter)
+
+
+def test_transformers_names_a_model_s_attention(tiny_model: Callable[..., Path]) -> None:
+    for name in ("eager", "sdpa"):
+        model = AutoModelForCausalLM.from_pretrained(tiny_model("llama"), attn_implementation=name)
+        assert private_state.attention_of(model) == name
+    model.set_attn_implementation("eager")
+    assert private_state.attention_of(model) == "eager"
+
+
+def test_transformers_takes_fused_experts_apart(tiny_model: Callable[..., Path]) -> None:
+    from safetensors.torch import load_file
+
+    folder = tiny_model("olmoe")
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    fused = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    published = load_file(folder / "model.safetensors")
+    assert fused.keys() != published.keys(), "experts are fused when they are loaded"
+    found = private_state.to_published_weights(model, fused)
+    assert found.keys() == published.keys()
+    assert all(torch.equal(found[name], published[name]) for name in published)
+
+
+def test_codecarbon_describes_the_hardware_that_it_adds_up() -> None:
+    from codecarbon import OfflineEmissionsTracker
+
+    tracker = OfflineEmissionsTracker(country_iso_code="USA", save_to_file=False, allow_multiple_runs=True, log_level="critical")
+    tracker.start()
+    tracker.stop()
+    sources = private_state.energy_sources(tracker)
+    assert any(source.startswith("CPU(") for source in sources), sources
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_no_other_file_touches_private_state(folder: str) -> None:
+    """No file names a `_field` of an object that is not its own, nor imports a `_name` of a library."""
+    for path in sorted((ROOT / "tulu" / folder).glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            where = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
+            if isinstance(node, ast.Attribute) and path.name != "private_state.py":
+                own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+                assert own or not node.attr.startswith("_") or node.attr.startswith("__"), f"{where}: {ast.unparse(node)}"
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in LIBRARIES:
+                private = [name.name for name in node.names if name.name.startswith("_")]
+                assert not private, f"{where}: {private}"

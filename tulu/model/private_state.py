@@ -1,0 +1,68 @@
+"""The private state of other libraries that this framework touches, all of it in this one file.
+
+No library promises to keep what stands here, so a new version may move it: tests/model/test_private_state.py fails then.
+Each function says why the public interface does not do. The libraries are imported where they are used, so that this
+file is as light as what imports it.
+"""
+
+from typing import Any
+
+
+def reset_accelerate() -> None:
+    """Forget the settings of accelerate's last Accelerator, such as its precision; the processes stay connected.
+
+    accelerate keeps them for the life of a process, and one process runs the stages of a recipe one after the other, each
+    with settings of its own.
+    """
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state()
+
+
+def deepspeed_engine(accelerator: Any) -> Any:
+    """The wrapper of the DeepSpeed engine inside an Accelerator.
+
+    `Accelerator.backward` counts micro-batches by itself to know the last one of a step. Here steps differ in their number of
+    micro-batches, and the caller knows the last one.
+    """
+    return accelerator.deepspeed_engine_wrapped
+
+
+def swap_zero3_settings(settings: Any) -> Any:
+    """Make `settings` the ZeRO-3 settings by which transformers shards every model that it loads; returns those before.
+
+    None stands for loading whole. transformers can forget its settings, but cannot say what they were.
+    """
+    from transformers.integrations import deepspeed
+
+    before = deepspeed._hf_deepspeed_config_weak_ref
+    deepspeed._hf_deepspeed_config_weak_ref = settings
+    return before
+
+
+def is_sharded(parameter: Any) -> bool:
+    """Whether ZeRO-3 holds only a shard of the parameter in this process. DeepSpeed itself is not imported to find out."""
+    return hasattr(parameter, "ds_id")
+
+
+def attention_of(model: Any) -> str:
+    """The name of the attention implementation of a transformers model, which has a public setter and no public reader."""
+    return str(model.config._attn_implementation)
+
+
+def to_published_weights(model: Any, weights: dict[str, Any]) -> dict[str, Any]:
+    """Weights under the names and shapes of the published checkpoint, such as one matrix for each expert.
+
+    transformers fuses and renames weights when it loads a model, and publishes the way back only inside `save_pretrained`.
+    """
+    from transformers.core_model_loading import revert_weight_conversion
+
+    return dict(revert_weight_conversion(model, weights))
+
+
+def energy_sources(tracker: Any) -> list[str]:
+    """A description of every part of the machine whose energy a codecarbon tracker adds up, such as `CPU(Xeon …)`.
+
+    Its public list of the hardware does not say which parts are measured and which are estimated.
+    """
+    return [repr(part) for part in tracker._hardware]
