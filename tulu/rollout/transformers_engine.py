@@ -5,10 +5,12 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from tulu.errors import EngineError
+from tulu.model.dropout import evaluating
+from tulu.model.private_state import attention_of
 from tulu.rollout.cache import bytes_per_token
 from tulu.rollout.decode import EndCondition, decode
 from tulu.rollout.engine import STALE, EngineSpec, ProgressCallback, check_request
@@ -22,7 +24,7 @@ MAX_ROWS = 512
 @contextmanager
 def ordinary_attention(model: PreTrainedModel) -> Iterator[None]:
     """Give the model transformers' own attention, and afterwards the attention that it had before."""
-    before = model.config._attn_implementation
+    before = attention_of(model)
     if before in ("sdpa", "eager"):
         yield
         return
@@ -31,19 +33,6 @@ def ordinary_attention(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         model.set_attn_implementation(before)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put the model into evaluation mode without gradients, and afterwards every module into the mode that it had before."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 class TransformersEngine:

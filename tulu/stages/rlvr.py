@@ -28,6 +28,7 @@ from tulu.errors import EngineError, RecipeError
 from tulu.grading.grader import Grader, split_off_reward_model
 from tulu.losses import Loss, grpo_loss, kl_estimate, mean_metric, truncated_ratio
 from tulu.model.batch import Batch
+from tulu.model.dropout import evaluating
 from tulu.model.parallel import Parallel, gathered, unsharded
 from tulu.model.policy import Policy
 from tulu.progress import Progress
@@ -130,10 +131,11 @@ def update(learner: Learner, models: Models, rollouts: StepRollouts, stage: Rlvr
     parallel = learner.parallel
     trained = [rollout.to_train(stage.mask_truncated) for rollout in rollouts.trained]
     spare = spare_batch(rollouts, stage)
-    minibatches = [
-        fix(models, pack_rollouts(trained[part :: stage.minibatches], stage), spare, stage, parallel)
-        for part in range(stage.minibatches)
-    ]
+    with evaluating(learner.model.module):
+        minibatches = [
+            fix(models, pack_rollouts(trained[part :: stage.minibatches], stage), spare, stage, parallel)
+            for part in range(stage.minibatches)
+        ]
     metrics: dict[str, float] = {}
     if models.critic is not None and stage.value is not None:
         critic, value = models.critic, stage.value
@@ -174,14 +176,15 @@ def spare_batch(rollouts: StepRollouts, stage: Rlvr) -> RolloutBatch | None:
     return RolloutBatch(**vars(pack_rollouts([first], stage)[0]))
 
 
-@torch.no_grad()
 def fix(
     models: Models, rows: Sequence[SampledBatch], spare: SampledBatch | None, stage: Rlvr, parallel: Parallel
 ) -> list[RolloutBatch]:
     """The rows with what must not move while they are trained on: the policy's log-probs before several updates, those of
-    the KL reference, and the values of the value model. After a single update the ratio is 1 by definition."""
+    the KL reference, and the values of the value model, all without dropout. In a single update the ratio is 1 by definition,
+    unless adapters drop out."""
+    dropout = stage.lora is not None and stage.lora.dropout > 0
     several = stage.minibatches * stage.updates > 1
-    if not several and models.kl_reference is None and models.critic is None:
+    if not several and not dropout and models.kl_reference is None and models.critic is None:
         return [RolloutBatch(**vars(row)) for row in rows]
     fixed = []
     for index in range(parallel.largest(len(rows))):
@@ -192,7 +195,7 @@ def fix(
         old_logps_N = old_values_N = kl_reference_N = None
         if models.critic is not None:
             old_logps_N, _, old_values_N = models.critic(row, stage.temperature)
-        elif several:
+        elif several or dropout:
             old_logps_N = models.policy.logps(row, stage.temperature)
         if models.kl_reference is not None:
             kl_reference_N = models.kl_reference(row)
