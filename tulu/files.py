@@ -55,6 +55,11 @@ def finite(value: Any) -> Any:
     return value
 
 
+def json_text(value: Any) -> str:
+    """Indented JSON, in which NaN and infinities are null."""
+    return json.dumps(finite(value), indent=2, ensure_ascii=False)
+
+
 def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Every setting that differs, as one line such as `temperature: 1.0 there, 0.5 now`."""
     differing = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
@@ -72,6 +77,11 @@ class JsonLines:
         """`default` makes something that JSON can write of what it cannot, as in `json.dumps`; without it that is a TypeError."""
         self.path = path
         self._default = default
+
+    def has_rows(self) -> bool:
+        """Whether the file is there and holds a row that was not cut."""
+        self._remove_cut_line()
+        return self.path.exists() and self.path.stat().st_size > 0
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add rows to the end of the file."""

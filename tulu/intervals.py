@@ -6,12 +6,13 @@ installed for `scipy.stats.binomtest(...).proportion_ci` and `scipy.stats.bootst
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Interval = tuple[float, float]
-Floats = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.floating[Any]]
 
 RESAMPLES = 2000
 _CELLS = 2_000_000
@@ -27,7 +28,7 @@ def wilson(share: float, n: int, z: float = 1.959964) -> Interval:
     return (max(0.0, middle - half), min(1.0, middle + half))
 
 
-def bootstrap_mean(values: Sequence[float], seed: int = 1, resamples: int = RESAMPLES) -> Interval:
+def bootstrap_mean(values: Sequence[float] | Floats, seed: int = 1, resamples: int = RESAMPLES) -> Interval:
     """The percentile bootstrap interval of a mean; NaN where there are no values."""
     if not len(values):
         return (math.nan, math.nan)

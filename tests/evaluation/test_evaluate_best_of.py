@@ -14,7 +14,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from tests.reward_models.test_answers import oracle, problem
+from tests.reward_models.test_grader import oracle, problem
 from tulu.cli import app
 
 

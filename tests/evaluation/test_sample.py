@@ -14,18 +14,18 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from tests.reward_models.test_answers import oracle, problem
+from tests.reward_models.test_grader import oracle, problem
 from tulu.cli import app
-from tulu.evaluation.candidates import Candidate, Candidates
-from tulu.evaluation.sample import ranked, select
+from tulu.evaluation.candidates import Candidate, ScoredProblem
+from tulu.evaluation.sample import rank, select
 
 
 def answer(text: str, score: float | None = None, reward: float | None = None, **fields: Any) -> Candidate:
     return Candidate(text, **{"finish": "stop", "tokens": 1, **fields}, score=score, reward=reward)
 
 
-def prompt(*answers: Candidate) -> Candidates:
-    return Candidates("p", [{"role": "user", "content": "?"}], None, answers)
+def prompt(*answers: Candidate) -> ScoredProblem:
+    return ScoredProblem("p", [{"role": "user", "content": "?"}], None, answers)
 
 
 def texts(rows: list[dict[str, Any]], side: str = "messages") -> list[str]:
@@ -44,7 +44,7 @@ def texts(rows: list[dict[str, Any]], side: str = "messages") -> list[str]:
     ],
 )
 def test_order_of_answers(answers: list[Candidate], order: str) -> None:
-    assert "".join(each.text for each in ranked(answers)) == order
+    assert "".join(each.text for each in rank(answers)) == order
 
 
 def test_rows_and_pairs_on_paper() -> None:
@@ -66,7 +66,7 @@ def test_rows_and_pairs_on_paper() -> None:
     }
     assert one.pairs[0]["chosen_reward"] == 0.7
     assert one.pairs[0]["rejected_reward"] == 3.0
-    assert one.prompts == {"kept": 2, "no right answer": 1, "no answer that stopped": 1, "no answer that could be used": 1}
+    assert one.outcomes == {"kept": 2, "no right answer": 1, "no answer that stopped": 1, "no answer that could be used": 1}
     assert texts(select(found, keep=5, pairs=False).sft) == ["better", "good", "only"]
 
 

@@ -25,7 +25,7 @@ from tulu.verifiers.registry import check_name, find
 from tulu.verifiers.reward_model import NAME
 
 if TYPE_CHECKING:
-    from tulu.reward_models.answers import RewardGrader
+    from tulu.reward_models.grader import RewardGrader
 
 _SMALLEST, _LARGEST = 4, 512
 """Rows graded between two turns of the progress bar: few where they are slow."""
@@ -147,7 +147,7 @@ def _tell_faults(console: Console, places: list[str], verdicts: list[Verdict]) -
 def _load(reward_model: str) -> "RewardGrader":
     """What is asked in place of a verifier."""
     # Seconds of imports and a model, which no other verifier needs.
-    from tulu.reward_models.answers import RewardGrader
+    from tulu.reward_models.grader import RewardGrader
 
     return RewardGrader.load(Judge(path=reward_model))
 
