@@ -1,4 +1,4 @@
-"""Logs of rows that a crash cannot spoil."""
+"""Files that are never half of something, and logs of rows that a crash cannot spoil."""
 
 import json
 import math
@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from tulu import files
 from tulu.errors import CheckpointError
-from tulu.files import JsonLines, changed_settings, finite
+from tulu.files import JsonLines, changed_settings, finite, remove_partials, write_atomic
 
 
 def whole_row(row: dict[str, Any], _where: str) -> dict[str, Any]:
@@ -93,3 +94,27 @@ def test_finite() -> None:
 
 def test_changed_settings_are_named() -> None:
     assert changed_settings({"a": 1, "b": 2}, {"b": 3, "c": None}) == ["a: 1 there, None now", "b: 2 there, 3 now"]
+
+
+def test_write_atomic_leaves_the_old_file_where_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "file"
+    write_atomic(file, "old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomic(file, "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert file.read_text() == "old"
+
+
+def test_remove_partials_takes_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / ".partial-a").mkdir()
+    (tmp_path / ".partial-a" / "b").write_text("")
+    (tmp_path / ".partial-c").write_text("")
+    (tmp_path / "kept").write_text("")
+    remove_partials(tmp_path)
+    remove_partials(tmp_path / "absent")
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]

@@ -56,13 +56,13 @@ def test_one_of_n_is_the_mean_and_all_of_n_the_choice() -> None:
 
 
 def test_figures_on_paper() -> None:
-    found = [
+    problems = [
         candidates((1, 0.9), (0, 0.1), (0, 0.2), (0, 0.0)),  # picked right; 1 of 4; possible
         candidates((1, 0.1), (1, 0.2), (0, 0.9), (0, 0.3)),  # picked wrong; 2 of 4; possible
         candidates((0, 1.0), (0, 0.2), (0, 0.3), (0, 0.4)),  # nothing to pick
         candidates((1, None), (1, 0.5), (1, None), (1, 0.4)),  # two without a reward
     ]
-    result = best_of_figures(found, 4, seed=1)
+    result = best_of_figures(problems, 4, seed=1)
     assert (result.problems, result.left_out, result.unrewarded) == (4, 0, 2)
     assert result.picked.value == pytest.approx(2 / 4)
     assert result.single.value == pytest.approx((1 / 4 + 2 / 4 + 0 + 1) / 4)
@@ -83,14 +83,14 @@ def test_the_curve_is_the_mean_over_every_draw() -> None:
     assert list(result.curve) == [1, 2, 4, 6]
     for size, values in result.curve.items():
         draws = list(itertools.combinations(answers, size))
-        by_hand = sum(max(draw, key=lambda each: each[1])[0] for draw in draws) / len(draws)
+        by_hand = sum(max(draw, key=lambda answer: answer[1])[0] for draw in draws) / len(draws)
         assert values["picked"] == pytest.approx(by_hand)
         assert values["oracle"] == pytest.approx(sum(max(score for score, _ in draw) for draw in draws) / len(draws))
 
 
 def test_what_cannot_be_judged_or_picked_is_left_out_and_counted() -> None:
-    found = [candidates((1, 0.2), (0, 0.1)), candidates((None, 0.2), (1, 0.1)), candidates((1, None), (0, None))]
-    result = best_of_figures(found, 2, seed=1)
+    problems = [candidates((1, 0.2), (0, 0.1)), candidates((None, 0.2), (1, 0.1)), candidates((1, None), (0, None))]
+    result = best_of_figures(problems, 2, seed=1)
     assert (result.problems, result.left_out, result.unrewarded) == (1, 2, 2)
     assert (result.picked.value, result.single.value, result.oracle.value) == (1.0, 0.5, 1.0)
 
@@ -101,5 +101,5 @@ def test_nothing_to_count_is_no_figure() -> None:
 
 
 def test_same_seed_same_interval() -> None:
-    found = [candidates((n % 3 == 0, float(n)), (n % 2 == 0, 0.5)) for n in range(20)]
-    assert best_of_figures(found, 2, seed=5) == best_of_figures(found, 2, seed=5)
+    problems = [candidates((n % 3 == 0, float(n)), (n % 2 == 0, 0.5)) for n in range(20)]
+    assert best_of_figures(problems, 2, seed=5) == best_of_figures(problems, 2, seed=5)

@@ -29,11 +29,11 @@ def grader(path: Path, **fields: Any) -> RewardGrader:
     return RewardGrader.load(Judge(path=str(path), **fields))
 
 
-def oracle(path: Path, asked: Problem, answer: str) -> float:
+def oracle(path: Path, question: Problem, answer: str) -> float:
     """transformers' own score of one conversation, alone in a batch of one."""
     tokenizer = AutoTokenizer.from_pretrained(path)
     model = AutoModelForSequenceClassification.from_pretrained(path)
-    chat: list[Any] = [*asked.messages, {"role": "assistant", "content": answer}]
+    chat: list[Any] = [*question.messages, {"role": "assistant", "content": answer}]
     tokens = tokenizer(tokenizer.apply_chat_template(chat, tokenize=False), add_special_tokens=False, return_tensors="pt")
     with torch.no_grad():
         return float(model(**tokens).logits[0, 0])
@@ -47,7 +47,7 @@ def test_scores_are_transformers_whatever_is_scored_beside_them(tiny_reward_mode
     verdicts = grader(path, row_tokens=row_tokens).grade(items)
     assert [verdict.status for verdict in verdicts] == ["ok"] * 6
     assert [verdict.score for verdict in verdicts] == pytest.approx(
-        [oracle(path, asked, said) for said, asked in items], abs=1e-5
+        [oracle(path, question, text) for text, question in items], abs=1e-5
     )
     assert verdicts[0].score == pytest.approx(verdicts[5].score, abs=1e-5)
 
@@ -55,21 +55,21 @@ def test_scores_are_transformers_whatever_is_scored_beside_them(tiny_reward_mode
 def test_what_follows_the_thinking_is_scored_unless_the_row_asks_for_all(tiny_reward_model: Callable[..., Path]) -> None:
     reward_model = grader(tiny_reward_model("olmo2"))
     plain, all_of_it = problem("one?"), problem("one?", grade_thinking=True)
-    said = reward_model.grade(
+    verdicts = reward_model.grade(
         [("<think>hm</think>yes", plain), ("yes", plain), ("<think>hm</think>yes", all_of_it), ("hmyes", plain)]
     )
-    assert said[0].score == pytest.approx(said[1].score, abs=1e-6)
-    assert said[2].score == pytest.approx(said[3].score, abs=1e-6)
+    assert verdicts[0].score == pytest.approx(verdicts[1].score, abs=1e-6)
+    assert verdicts[2].score == pytest.approx(verdicts[3].score, abs=1e-6)
 
 
 def test_a_conversation_too_long_to_read_is_masked_and_not_cut(tiny_reward_model: Callable[..., Path]) -> None:
-    path, asked = tiny_reward_model("olmo2"), problem("one?")
+    path, question = tiny_reward_model("olmo2"), problem("one?")
     reward_model = grader(path, max_length=64)
-    long, short = reward_model.grade([("x" * 100, asked), ("yes", asked)])
+    long, short = reward_model.grade([("x" * 100, question), ("yes", question)])
     assert (long.score, long.status) == (None, "error")
     # "<|user|>\\none?\\n<|assistant|>\\n" are 28 bytes, and EOS ends the turn.
     assert long.detail == "a conversation of 129 tokens, and the reward model reads 64"
-    assert short.score == pytest.approx(oracle(path, asked, "yes"), abs=1e-5)
+    assert short.score == pytest.approx(oracle(path, question, "yes"), abs=1e-5)
 
 
 class Lengths:
@@ -87,7 +87,7 @@ class Lengths:
             raise DataError("the template refuses it")
         return [
             ScoredAnswers(
-                tuple(math.nan if said == "nan" else float(len(said)) for said in row),
+                tuple(math.nan if answer == "nan" else float(len(answer)) for answer in row),
                 None,
                 {"tokens": [1] * len(row), "cut": [0] * len(row)},
             )
@@ -98,7 +98,7 @@ class Lengths:
         pass
 
 
-def test_faults_are_masked_one_by_one_and_everything_is_asked_at_once() -> None:
+def test_faults_are_masked_one_by_one_and_everything_is_scored_at_once() -> None:
     scorer = Lengths()
     reward_model = RewardGrader(scorer)
     first, second, third = problem("1"), problem("2"), problem("3")
@@ -128,7 +128,7 @@ def test_a_reward_model_scores_the_answers_to_several_prompts(tiny_reward_model:
     assert all((shorter.details or {})["cut"])
 
 
-def test_what_is_no_reward_model_is_told(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
+def test_what_is_no_reward_model_is_named(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"no reward model: its config\.json says Olmo2ForCausalLM; train one with tulu rm"):
         grader(tiny_model("olmo2"))
     with pytest.raises(RecipeError, match=r"nothing in .*rm/model yet; run `tulu rm` first"):
