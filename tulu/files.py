@@ -110,13 +110,13 @@ class JsonLines:
                     raise CheckpointError(f"{where}: not a row of this command ({error}); --fresh starts over") from error
         return rows
 
-    def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
-        """Remove the rows for which `wanted` is false, and every line that is no JSON object."""
+    def keep(self, predicate: Callable[[dict[str, Any]], bool]) -> None:
+        """Remove the rows for which `predicate` is false, and every line that is no JSON object."""
         if not self.path.exists():
             return
         self._remove_cut_line()
         with self.path.open("rb") as stream:
-            kept = [line.decode() for line in stream if _is_object(line) and wanted(_object(line))]
+            kept = [line.decode() for line in stream if _is_object(line) and predicate(_object(line))]
         write_atomic(self.path, "".join(kept))
 
     def _remove_cut_line(self) -> None:
