@@ -7,36 +7,33 @@ from tulu.reward_models.items import Answer, Item, length, markup
 from tulu.reward_models.sections import Scored
 
 FORMS: Mapping[str, Callable[[Answer], int]] = {"longer": length, "markup": markup}
-"""What an answer can have more of: characters, marks of Markdown."""
+"""What an answer can have more of: characters, and marks of Markdown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bias:
-    """Over the pairs of a right and a wrong answer that differ in a form."""
+    """A model's preference for a form, over the pairs of a right and a wrong answer that differ in it."""
 
     preferred: float
-    """Share in which the model scores the one that has more of it strictly higher."""
+    """Share of the pairs in which the model scores the answer with more of the form strictly higher."""
     right: float
-    """Share in which that one is the right answer: what an unbiased, perfect model would prefer."""
+    """Share of the pairs in which that answer is the right one: what an unbiased, perfect model would prefer."""
     pairs: int
 
 
 def biases(items: Sequence[Item], scored: Sequence[Scored]) -> dict[str, dict[str, Bias]]:
-    """By subset and form; what no pair differs in is left out, and so are items with missing scores."""
-    found: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    """The biases by subset and form. Items with missing scores do not count, and a form in which no pair differs is absent."""
+    differences: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for item, scores in zip(items, scored, strict=True):
         if scores.missing:
             continue
         for form, measure in FORMS.items():
-            found.setdefault(item.subset, {}).setdefault(form, []).extend(_differences(item, scores, measure))
-    return {
-        subset: {form: _bias(differences) for form, differences in forms.items() if differences}
-        for subset, forms in found.items()
-    }
+            differences.setdefault(item.subset, {}).setdefault(form, []).extend(_differences(item, scores, measure))
+    return {subset: {form: _bias(pairs) for form, pairs in forms.items() if pairs} for subset, forms in differences.items()}
 
 
 def _differences(item: Item, scores: Scored, measure: Callable[[Answer], int]) -> list[tuple[int, float]]:
-    """(how much more the right answer has, how much higher it scores) of each pair that differs."""
+    """For each pair that differs: how much more of the form the right answer has, and how much higher it scores."""
     right = [(measure(answer), score) for answer, score in zip(item.chosen, scores.chosen, strict=True)]
     wrong = [(measure(answer), score) for answer, score in zip(item.rejected, scores.rejected, strict=True)]
     pairs = [(amount - other, score - against) for amount, score in right for other, against in wrong]
@@ -45,6 +42,6 @@ def _differences(item: Item, scores: Scored, measure: Callable[[Answer], int]) -
 
 def _bias(differences: Sequence[tuple[int, float]]) -> Bias:
     count = len(differences)
-    return Bias(
-        sum(more * higher > 0 for more, higher in differences) / count, sum(more > 0 for more, _ in differences) / count, count
-    )
+    preferred = sum(more * higher > 0 for more, higher in differences)
+    right = sum(more > 0 for more, _ in differences)
+    return Bias(preferred / count, right / count, count)

@@ -4,15 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from tulu.intervals import Floats, Interval, percentiles, resampled_means
 from tulu.reward_models.sections import TIES, Data, Scored, as_ties, credit, final_score, group, section_scores
 from tulu.reward_models.ties import WEIGHTS, ties_terms
-
-Interval = tuple[float, float]
-Floats = npt.NDArray[np.float64]
-
-_CELLS = 2_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +20,7 @@ class Intervals:
 
 
 def bootstrap(items: Sequence[Scored], data: Data, seed: int, resamples: int = 1000) -> Intervals:
-    """Percentile intervals from `resamples` draws with replacement within each subset (Ties: of its prompts)."""
+    """Percentile intervals from `resamples` draws with replacement of each subset's items (in Ties, of its prompts)."""
     rng = np.random.default_rng(seed)
     groups = group(items, data)
     draws = {name: _draws(rows, data, resamples, rng) for name, rows in groups.items()}
@@ -36,34 +31,25 @@ def bootstrap(items: Sequence[Scored], data: Data, seed: int, resamples: int = 1
     for k in range(resamples):
         accuracies = {name: float(values[k]) for name, values in defined.items()}
         sections.append(section_scores(accuracies, data))
-        score = _free_score(accuracies, counts) if data == "free" else final_score(sections[-1])
+        score = _mean_over_items(accuracies, counts) if data == "free" else final_score(sections[-1])
         if score is not None:
             scores.append(score)
     return Intervals(
-        {name: _interval(values) for name, values in defined.items()},
-        {name: _interval(np.array([drawn[name] for drawn in sections])) for name in sections[0]},
-        _interval(np.array(scores)) if scores else None,
+        {name: percentiles(values) for name, values in defined.items()},
+        {name: percentiles(np.array([drawn[name] for drawn in sections])) for name in sections[0]},
+        percentiles(np.array(scores)) if scores else None,
     )
 
 
 def _draws(items: Sequence[Scored], data: Data, resamples: int, rng: np.random.Generator) -> Floats:
-    """(resamples,) accuracies of one subset; NaN where undefined."""
+    """(resamples,) accuracies of one subset; NaN where the accuracy is undefined."""
     if data == "v2" and items[0].subset == TIES:
         return _ties_draws(items, resamples, rng)
-    credits = np.array([credit(item, data) for item in items])
-    return _means(credits, resamples, rng)
-
-
-def _means(values: Floats, resamples: int, rng: np.random.Generator) -> Floats:
-    block = max(1, _CELLS // len(values))
-    parts = [
-        values[rng.integers(len(values), size=(min(block, resamples - start), len(values)))].mean(axis=1)
-        for start in range(0, resamples, block)
-    ]
-    return np.concatenate(parts)
+    return resampled_means(np.array([credit(item, data) for item in items]), resamples, rng)
 
 
 def _ties_draws(items: Sequence[Scored], resamples: int, rng: np.random.Generator) -> Floats:
+    """(resamples,) scores of the Ties formula."""
     terms = np.array(
         [[np.nan if term is None else term for term in row] for row in ties_terms([as_ties(item) for item in items])]
     )
@@ -76,11 +62,7 @@ def _ties_draws(items: Sequence[Scored], resamples: int, rng: np.random.Generato
     return np.resize(usable, resamples) if len(usable) else np.full(resamples, np.nan)
 
 
-def _free_score(accuracies: Mapping[str, float], counts: Mapping[str, int]) -> float | None:
+def _mean_over_items(accuracies: Mapping[str, float], counts: Mapping[str, int]) -> float | None:
+    """The score of free data: the mean credit of all items, from the accuracies of their subsets."""
     total = sum(counts[name] for name in accuracies)
     return sum(accuracies[name] * counts[name] for name in accuracies) / total if total else None
-
-
-def _interval(values: Floats) -> Interval:
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)

@@ -1,36 +1,39 @@
-"""Which scorer a model needs: told by --kind, or by what its folder says it is."""
+"""The one place where scorers are loaded: by --kind, or by what the model's folder says it is."""
 
 import logging
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from tulu.errors import RecipeError
 from tulu.model.load import from_pretrained
 from tulu.model.policy import Policy
-from tulu.reward_models.benchmarks import Loaded
 from tulu.reward_models.encoding import Limits
 from tulu.reward_models.model import RewardModel
-from tulu.reward_models.plain_scoring import PlainClassifierScorer, needs_plain
-from tulu.reward_models.rewardbench import Kind, Options
-from tulu.reward_models.scorers import ClassifierScorer, DpoScorer, Scorer
+from tulu.reward_models.options import Kind, RewardBenchOptions
+from tulu.reward_models.scorers import ClassifierScorer, DpoScorer, PlainClassifierScorer, Scorer
+from tulu.reward_models.sections import Data
 
 log = logging.getLogger("tulu")
 
 
-def make_scorer(model: str, loaded: Loaded, options: Options) -> Scorer:
-    """The scorer of `model`; RecipeError where options contradict each other or the kind cannot be told."""
-    kind = detect(model, options)
-    if kind == "judge":
-        from tulu.reward_models.judging import make_judge
+def load_scorer(model: str, data: Data, options: RewardBenchOptions) -> Scorer:
+    """The scorer of a model for `tulu rewardbench`: a classifier, a DPO policy or a judge.
 
-        return make_judge(model, loaded.data, options)
+    Raises RecipeError where options contradict each other or nothing says which kind the model is.
+    """
+    kind = detect_kind(model, options)
+    if kind == "judge":
+        from tulu.reward_models.judging import load_judge
+
+        return load_judge(model, data, options)
     config = from_pretrained(AutoConfig, model)
-    limits = Limits(_longest(config, options), options.add_bos)
+    limits = Limits(_max_length(config, options), options.add_bos)
     template = options.template or "tokenizer"
     if kind == "classifier":
-        return _classifier(model, config, limits, options)
+        return _load_classifier(model, config, template, options.precision, limits, options.row_tokens)
     policy = Policy.load(model, template=template, precision=options.precision, trainable=False)
     reference = None
     if options.reference is not None:
@@ -43,22 +46,64 @@ def make_scorer(model: str, loaded: Loaded, options: Options) -> Scorer:
     return DpoScorer(policy, reference, options.reference_free or "sum", limits, options.row_tokens)
 
 
-def _classifier(model: str, config: Any, limits: Limits, options: Options) -> Scorer:
-    """Packed rows where they are exact for the architecture, else padded batches, said in the log."""
-    template = options.template or "tokenizer"
-    if _says_classifier(config) and config.num_labels != 1:
-        raise RecipeError(f"{model}: a classifier with {config.num_labels} labels; a reward model has one")
-    reason = needs_plain(config)
-    if reason:
-        log.warning("%s is scored in padded batches: %s", model, reason)
-        return PlainClassifierScorer(model, template, options.precision, limits, options.row_tokens)
-    classifier = RewardModel.load(model, template=template, precision=options.precision)
+def load_reward_model(
+    path: str | Path,
+    *,
+    template: str = "tokenizer",
+    precision: str = "fp32",
+    max_length: int | None = None,
+    row_tokens: int = 8192,
+    revision: str | None = None,
+) -> Scorer:
+    """The scorer of a trained reward model, from a folder or a hub name.
+
+    It reads at most `max_length` tokens and no more than the model has positions. Raises RecipeError if there is no trained
+    head, or the tokenizer has no template.
+    """
+    config = from_pretrained(AutoConfig, path, revision=revision)
+    if not _is_classifier(config):
+        raise RecipeError(f"{path}: no reward model: its config.json says {_architecture(config)}; train one with tulu rm RECIPE")
+    lengths = [length for length in (max_length, _positions(config)) if length is not None]
+    return _load_classifier(path, config, template, precision, Limits(min(lengths, default=None)), row_tokens, revision)
+
+
+def _load_classifier(
+    path: str | Path,
+    config: Any,
+    template: str,
+    precision: str,
+    limits: Limits,
+    row_tokens: int,
+    revision: str | None = None,
+) -> Scorer:
+    """A scorer on packed rows where they are exact for the architecture, else on padded batches, which the log says."""
+    if _is_classifier(config) and config.num_labels != 1:
+        raise RecipeError(f"{path}: a classifier with {config.num_labels} labels; a reward model has one")
+    if reason := why_not_packed(config):
+        log.warning("%s is scored in padded batches: %s", path, reason)
+        return PlainClassifierScorer(path, template, precision, limits, row_tokens, revision)
+    model = RewardModel.load(path, template=template, precision=precision, revision=revision)
     # The configuration as it was saved says where AutoModelForSequenceClassification reads.
-    return ClassifierScorer(classifier, limits, options.row_tokens, config.get_text_config().pad_token_id)
+    return ClassifierScorer(model, limits, row_tokens, config.get_text_config().pad_token_id)
 
 
-def detect(model: str, options: Options) -> Kind:
-    """classifier, dpo or judge; RecipeError with the cure where nothing tells which."""
+def why_not_packed(config: Any) -> str:
+    """Why a classifier of this configuration cannot be scored in packed rows; empty where it can."""
+    if config.get_text_config().to_dict().get("attn_logit_softcapping"):
+        # Only eager attention caps logits; SDPA leaves the cap out silently (allenai/reward-bench, issue 163).
+        return "its attention caps logits"
+    try:
+        with torch.device("meta"):
+            model = AutoModelForSequenceClassification.from_config(config)
+    except ValueError as error:
+        reason = str(error).splitlines()[0]
+        raise RecipeError(f"{config.model_type}: no classifier of this architecture ({reason}); try --kind dpo") from error
+    head = [dict(child.named_parameters()) for name, child in model.named_children() if name == "score"]
+    return "" if head and list(head[0]) == ["weight"] else "its head is no plain `score` layer"
+
+
+def detect_kind(model: str, options: RewardBenchOptions) -> Kind:
+    """The kind of a model: classifier, dpo or judge. Raises RecipeError with the cure where nothing says which."""
     if options.reference is not None and options.reference_free is not None:
         raise RecipeError("--reference and --reference-free exclude each other; leave one out")
     kind = options.kind
@@ -67,7 +112,7 @@ def detect(model: str, options: Options) -> Kind:
     if kind == "auto" and (options.reference is not None or options.reference_free is not None):
         kind = "dpo"
     if kind == "auto":
-        kind = _by_architecture(model)
+        kind = _kind_of_architecture(model)
     if kind == "dpo" and options.reference is None and options.reference_free is None:
         raise RecipeError(
             f"{model}: a DPO policy needs --reference MODEL (what it started from), or --reference-free sum, avg or norm"
@@ -79,26 +124,37 @@ def detect(model: str, options: Options) -> Kind:
     return kind
 
 
-def _by_architecture(model: str) -> Kind:
+def _kind_of_architecture(model: str) -> Kind:
+    """`classifier` where config.json says so. A causal model may be a DPO policy or a judge, so the user has to say which."""
     if Path(model).exists() and not (Path(model) / "config.json").exists():
         raise RecipeError(f"{model}: no config.json, so no model; give a folder that save_pretrained wrote")
     config = from_pretrained(AutoConfig, model)
-    if _says_classifier(config):
+    if _is_classifier(config):
         return "classifier"
-    name = (config.architectures or ["nothing"])[0]
     raise RecipeError(
-        f"{model}: its config.json says {name}, which is no classifier; say what it is: --kind dpo with --reference MODEL "
-        "(or --reference-free avg), --kind judge, or --kind classifier"
+        f"{model}: its config.json says {_architecture(config)}, which is no classifier; say what it is: --kind dpo with "
+        "--reference MODEL (or --reference-free avg), --kind judge, or --kind classifier"
     )
 
 
-def _says_classifier(config: Any) -> bool:
+def _is_classifier(config: Any) -> bool:
     return any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
 
 
-def _longest(config: Any, options: Options) -> int | None:
-    """Most tokens of a text: what is asked for, but no more than the model has positions."""
+def _architecture(config: Any) -> str:
+    """The first architecture that a configuration names."""
+    return str((config.architectures or ["nothing"])[0])
+
+
+def _positions(config: Any) -> int | None:
+    """The positions that a model has; None where its configuration does not say."""
     positions: int | None = config.get_text_config().to_dict().get("max_position_embeddings")
+    return positions
+
+
+def _max_length(config: Any, options: RewardBenchOptions) -> int | None:
+    """Most tokens of a text: --max-length, else the model's positions. Raises RecipeError if the model has fewer positions."""
+    positions = _positions(config)
     if options.max_length is None:
         return positions
     if positions is not None and options.max_length > positions:

@@ -1,4 +1,4 @@
-"""Items to packed prompt groups: the chat template once, special tokens once, and never an answer's end cut."""
+"""Items to tokens and to prompt groups: chat template and special tokens are applied once, and no answer's end is cut."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a model can read."""
+    """What a model can read of a text."""
 
     max_length: int | None
     """Most tokens; longer texts lose their start. None is no limit."""
     add_bos: bool = False
-    """Put BOS before texts whose template writes none."""
+    """Whether BOS is put before texts whose template writes none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +29,19 @@ class EncodedAnswer:
 
     tokens: list[int]
     answer: int
-    """First token of the answer; 0 where all that is left is answer."""
+    """Index of the answer's first token; 0 where only tokens of the answer are left."""
     cut: int = 0
-    """Tokens cut from the left."""
+    """How many tokens were cut from the start."""
     answer_cut: int = 0
-    """How many of them were the answer's own."""
+    """How many of those belonged to the answer."""
 
 
 def encode_items(tokenizer: "PreTrainedTokenizerBase", items: Sequence[Item], limits: Limits) -> list[list[EncodedAnswer]]:
-    """Every answer of every item; DataError names an item that the template refuses."""
+    """The tokens of every answer of every item. Raises DataError, which names an item that the template refuses."""
     chats: list[list[Message]] = [[*item.prompt, *answer] for item in items for answer in item.answers]
-    owners = [item for item in items for _ in item.answers]
+    item_of_chat = [item for item in items for _ in item.answers]
     encoded = []
-    for item, conversation in zip(owners, encode_batch(tokenizer, chats, "last"), strict=True):
+    for item, conversation in zip(item_of_chat, encode_batch(tokenizer, chats, "last"), strict=True):
         if conversation.problem or not conversation.spans:
             reason = conversation.problem or "the template shows no assistant turn"
             raise DataError(f"{item.where or item.id}: {reason}; choose another --template, or leave the row out")
@@ -51,14 +51,14 @@ def encode_items(tokenizer: "PreTrainedTokenizerBase", items: Sequence[Item], li
 
 
 def encode_whole(tokenizer: "PreTrainedTokenizerBase", items: Sequence[Item], limits: Limits) -> list[list[EncodedAnswer]]:
-    """`encode_items` without looking for where answers begin, which a classifier need not know."""
+    """As `encode_items`, but without the place where answers begin, which a classifier does not need and which takes time."""
     from jinja2 import TemplateError
 
     chats: list[Any] = [[*item.prompt, *answer] for item in items for answer in item.answers]
     try:
         texts: Any = tokenizer.apply_chat_template(chats, tokenize=False)
     except (TemplateError, TypeError, ValueError):
-        # One of them is refused; the slow way names it.
+        # The template refuses an item; encode_items names it.
         return encode_items(tokenizer, items, limits)
     tokens = [_with_bos(tokenizer, encoding.ids, limits) for encoding in tokenize(tokenizer, texts)]
     if limits.max_length is not None and any(len(row) > limits.max_length for row in tokens):
@@ -67,9 +67,9 @@ def encode_whole(tokenizer: "PreTrainedTokenizerBase", items: Sequence[Item], li
 
 
 def to_groups(encoded: Sequence[Sequence[EncodedAnswer]], trained: bool) -> list[Group]:
-    """A group per item, whose answers share their longest common beginning.
+    """A group per item, whose prompt is the longest beginning that the answers share.
 
-    Trained marks the answers' tokens; else nothing is marked, for scores read at the last token.
+    With `trained` the answers' tokens are marked as trained; without it none is, for scores that are read at the last token.
     """
     groups = []
     for answers in encoded:
@@ -78,9 +78,9 @@ def to_groups(encoded: Sequence[Sequence[EncodedAnswer]], trained: bool) -> list
             shared = min(shared, *(answer.answer for answer in answers))
         completions = []
         for answer in answers:
-            own = answer.tokens[shared:]
-            marks = [trained and shared + index >= answer.answer for index in range(len(own))]
-            completions.append(Completion(own, marks))
+            tokens = answer.tokens[shared:]
+            marks = [trained and shared + index >= answer.answer for index in range(len(tokens))]
+            completions.append(Completion(tokens, marks))
         groups.append(Group(answers[0].tokens[:shared], tuple(completions)))
     return groups
 
@@ -88,7 +88,7 @@ def to_groups(encoded: Sequence[Sequence[EncodedAnswer]], trained: bool) -> list
 def trimmed(answer: EncodedAnswer, pad: int | None) -> EncodedAnswer:
     """The answer up to its last token that is not padding, where AutoModelForSequenceClassification reads its score.
 
-    With pad = EOS that is the token before EOS: what follows cannot change it.
+    Where the pad token is EOS, that is the token before EOS; what follows it cannot change the score.
     """
     end = len(answer.tokens)
     while pad is not None and end > 1 and answer.tokens[end - 1] == pad:
@@ -104,13 +104,13 @@ def _with_bos(tokenizer: "PreTrainedTokenizerBase", tokens: list[int], limits: L
 
 
 def _cut(tokens: list[int], start: int, limits: Limits) -> EncodedAnswer:
-    """Keep the end: it holds the answer's last words and the token that is read."""
+    """Cut the start to fit: the end holds the answer's last words and the token that is read."""
     cut = 0 if limits.max_length is None else max(0, len(tokens) - limits.max_length)
     return EncodedAnswer(tokens[cut:], max(0, start - cut), cut, max(0, cut - start))
 
 
 def _common(rows: Sequence[list[int]]) -> int:
-    """Tokens with which all rows begin, each keeping at least one of its own."""
+    """How many tokens all rows begin with, such that every row keeps at least one more."""
     most = min(len(row) for row in rows) - 1
     first = rows[0]
     return next((index for index in range(most) if any(row[index] != first[index] for row in rows)), most)

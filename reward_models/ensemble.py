@@ -1,55 +1,67 @@
-"""Several reward models as one: non-negative weights learned on one half of the items, reported on the other.
+"""Several reward models as one: non-negative weights are learned on one half of the items and reported on the other.
 
-The idea of Billboards (Kasai et al., arXiv 2112.04139): an ensemble of metrics is a metric, judged like any other.
+The idea is that of Billboards (Kasai et al., arXiv 2112.04139): an ensemble of metrics is a metric, evaluated like any other.
 """
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tulu.errors import DataError
-from tulu.reward_models.bootstrap import Interval
+from tulu.intervals import Floats, Interval, bootstrap_mean
 from tulu.reward_models.sections import TIES, Data, Scored, Summary, credit, summarize
 
-Floats = npt.NDArray[np.float64]
-
 STEPS = 2000
+"""Steps of gradient descent, after which the weights no longer move."""
 RIDGE = 1e-3
-"""Pull of the weights towards 0, so that models which agree share the weight instead of one taking it all."""
+"""Pull of the weights towards 0, so that models which agree share the weight, where one could take it all."""
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """What combining brings, on the half of the items that no weight has seen."""
+    """What combining models brings, on the half of the items that no weight was learned on."""
 
     names: tuple[str, ...]
     weights: tuple[float, ...]
-    """Of standardised scores; they add up to 1."""
+    """The weights of the models' standardised scores; they add up to 1."""
     combined: dict[str, Summary]
-    """learned (by the weights), mean, worst (lowest) and mean minus spread of standardised scores."""
+    """Figures of the learned combination, and of the mean, the lowest and mean minus spread of standardised scores."""
     singles: dict[str, Summary]
+    """Figures of the single models."""
     best: str
     """The single model with the highest score on the learning half."""
     gain: float
     """Mean credit of the learned ensemble minus that of the best single model, over items, Ties as best-of-N."""
     gain_interval: Interval
-    """95 %, by drawing items again."""
+    """95 % bootstrap interval over items."""
     learned_on: int
+    """Items of the learning half."""
     reported_on: int
+    """Items of the reporting half."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The object that `--json` prints."""
+        plain = asdict(self)
+        return {
+            **{key: plain[key] for key in ("best", "gain", "gain_interval", "learned_on", "reported_on")},
+            "weights": dict(zip(self.names, self.weights, strict=True)),
+            "combined": {name: summary.as_json() for name, summary in self.combined.items()},
+            "singles": {name: summary.as_json() for name, summary in self.singles.items()},
+        }
 
 
 def combine(models: Mapping[str, Sequence[Scored]], data: Data, seed: int) -> Ensemble:
     """Learn weights on a seeded half of the items and report on the other.
 
-    Every model must have scored the same items; items of which a model lacks a score are learned from no more than they
-    are credited. DataError where the models' items differ or there are too few.
+    Every model must have scored the same items; nothing is learned from a pair of which a model lacks a score. Raises
+    DataError where the models' items differ or there are too few.
     """
     names = tuple(models)
     rows = _aligned(models)
-    learning = [index for index, row in enumerate(rows) if _half(row[0], data, seed)]
+    learning = [index for index, row in enumerate(rows) if _is_learned_from(row[0], data, seed)]
     reporting = [index for index in range(len(rows)) if index not in set(learning)]
     if len(names) < 2 or len(learning) < 2 or len(reporting) < 2:
         raise DataError(f"an ensemble needs two models or more and four items or more; there are {len(names)} and {len(rows)}")
@@ -74,7 +86,7 @@ def combine(models: Mapping[str, Sequence[Scored]], data: Data, seed: int) -> En
         singles={name: summarize(items, data) for name, items in singles.items()},
         best=best,
         gain=float(gains.mean()),
-        gain_interval=_interval(gains, seed),
+        gain_interval=bootstrap_mean(gains, seed, resamples=1000),
         learned_on=len(learning),
         reported_on=len(reporting),
     )
@@ -95,7 +107,7 @@ def learn(rows: Sequence[Sequence[Scored]]) -> Floats:
     if not len(delta_PM):
         raise DataError("an ensemble needs items that every model has scored; there are none in the half it learns from")
     weights = np.full(delta_PM.shape[1], 1 / delta_PM.shape[1])
-    # The gradient changes no faster than this (a quarter of the largest eigenvalue of ΔᵀΔ / P, and the ridge).
+    # The step is one over the gradient's Lipschitz constant: a quarter of the largest eigenvalue of ΔᵀΔ / P, and the ridge.
     rate = 1 / (np.linalg.eigvalsh(delta_PM.T @ delta_PM / len(delta_PM)).max() / 4 + 2 * RIDGE)
     for _ in range(STEPS):
         wrong_P = 1 / (1 + np.exp(np.clip(delta_PM @ weights, -500, 500)))
@@ -107,15 +119,15 @@ def learn(rows: Sequence[Sequence[Scored]]) -> Floats:
 
 
 def _aligned(models: Mapping[str, Sequence[Scored]]) -> list[list[Scored]]:
-    """One row per item, with each model's scores; DataError names the first item in which models differ."""
+    """One row per item, with every model's scores. Raises DataError, which names the first item in which models differ."""
     tables = {name: {(item.subset, item.id): item for item in items} for name, items in models.items()}
     first_name, first = next(iter(tables.items()))
     if len(first) < len(models[first_name]):
         raise DataError(f"{first_name}: ids appear twice in a subset; an ensemble matches items by subset and id")
     for name, table in tables.items():
-        odd = next(iter(set(first) ^ set(table)), None)
-        if odd is not None:
-            subset, item_id = odd
+        in_one_only = next(iter(set(first) ^ set(table)), None)
+        if in_one_only is not None:
+            subset, item_id = in_one_only
             raise DataError(f"{first_name} and {name} have not scored the same items: {item_id!r} of {subset!r} is in one only")
         for key, item in table.items():
             if (len(item.chosen), len(item.rejected)) != (len(first[key].chosen), len(first[key].rejected)):
@@ -123,14 +135,14 @@ def _aligned(models: Mapping[str, Sequence[Scored]]) -> list[list[Scored]]:
     return [[table[key] for table in tables.values()] for key in first]
 
 
-def _half(item: Scored, data: Data, seed: int) -> bool:
-    """Whether an item is learned from; both rows of a Ties prompt fall on the same side."""
+def _is_learned_from(item: Scored, data: Data, seed: int) -> bool:
+    """Whether an item belongs to the learning half; both rows of a Ties prompt fall into the same half."""
     key = item.id.split(":", 1)[-1] if data == "v2" and item.subset == TIES else item.id
     return hashlib.blake2b(f"{seed}|{item.subset}|{key}".encode(), digest_size=1).digest()[0] % 2 == 0
 
 
 def _scale(items: Sequence[Scored]) -> tuple[float, float]:
-    """Mean and population deviation of all scores of a model."""
+    """The mean and the population standard deviation of a model's scores; 0 and 1 where they have none."""
     scores = np.array([score for item in items for score in (*item.chosen, *item.rejected)], dtype=np.float64)
     scores = scores[np.isfinite(scores)]
     deviation = float(scores.std()) if len(scores) else 0.0
@@ -155,10 +167,3 @@ def _credits(items: Sequence[Scored]) -> Floats:
 
 def _mean_credit(items: Sequence[Scored]) -> float:
     return float(_credits(items).mean())
-
-
-def _interval(values: Floats, seed: int, resamples: int = 1000) -> Interval:
-    rng = np.random.default_rng(seed)
-    means = values[rng.integers(len(values), size=(resamples, len(values)))].mean(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)

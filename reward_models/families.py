@@ -1,6 +1,6 @@
 """Classification heads for families to which transformers gives none: OLMoE, whose released reward models have one.
 
-Importing this registers them, so that AutoModelForSequenceClassification makes, saves and loads them like any other.
+Importing this file registers them, so that AutoModelForSequenceClassification makes, saves and loads them like any other.
 """
 
 from transformers import AutoModelForSequenceClassification, OlmoeConfig
@@ -9,7 +9,7 @@ from transformers.models.olmoe.modeling_olmoe import OlmoePreTrainedModel
 
 
 class OlmoeForSequenceClassification(GenericForSequenceClassification, OlmoePreTrainedModel):
-    """OLMoE with a linear `score`, as transformers' own families have it."""
+    """OLMoE with a linear `score` layer, as transformers gives to its other families."""
 
 
 AutoModelForSequenceClassification.register(OlmoeConfig, OlmoeForSequenceClassification, exist_ok=True)

@@ -1,7 +1,8 @@
-"""What a judge is asked, and how its verdict is read.
+"""The prompts of a judge, and how its replies are read.
 
 The pairwise and four-way prompts are MT-bench's pair-v2 (lm-sys/FastChat, Apache-2.0) without its tie, as allenai/reward-bench
-uses it (rewardbench/generative.py and generative_v2.py @ 05a9005); verdicts are read by the same rules, so that figures compare.
+uses them (rewardbench/generative.py and generative_v2.py @ 05a9005). Replies are read by the same rules, so that figures can be
+compared.
 """
 
 import re
@@ -12,12 +13,14 @@ from tulu.reward_models.items import Answer, text
 from tulu.types import Message
 
 UNPARSABLE = -1.0
-"""A rating that could not be read, in the scores that go to the Ties formula."""
+"""The score of an answer whose rating could not be read. The Ties formula takes it as a number, as upstream does."""
 
 MAX_ANSWERS = len(string.ascii_uppercase)
+"""Most answers that can be shown as A, B, … at once."""
 
 _NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
 _RATING = re.compile(r"\b([1-9]|10)$")
+"""A rating at the end of a reply, such as the 8 of `Rating: 8`; `8/10` ends in 10, and `8.` has none."""
 
 _RANKING = (
     "Please act as an impartial judge and evaluate the quality of the responses provided by {number} AI assistants to the "
@@ -39,11 +42,11 @@ _RATING_TASK = (
 )
 _FACTORS = "helpfulness, relevance, accuracy, depth, creativity, and level of detail"
 _TIES_FACTORS = "helpfulness, relevance, and accuracy"
-"""Right answers of the Ties subset differ in nothing else."""
+"""The right answers of the Ties subset differ in form, which therefore is no factor."""
 
 
 def ranking_messages(prompt: Sequence[Message], answers: Sequence[Answer]) -> list[Message]:
-    """The question which of the answers, shown as A, B, …, is best."""
+    """The conversation that asks which of the answers, shown as A, B, …, is best."""
     letters = string.ascii_uppercase[: len(answers)]
     best = "better" if len(letters) == 2 else "best"
     several = len(prompt) > 1
@@ -76,14 +79,14 @@ def _conversations(prompt: Sequence[Message], answers: Sequence[Answer], letters
 
 
 def rating_messages(prompt: Sequence[Message], answer: Answer, ties: bool) -> list[Message]:
-    """The question how good one answer is, from 1 to 10; for the Ties subset, form is left out of it."""
+    """The conversation that asks how good one answer is, from 1 to 10. For the Ties subset it leaves form out."""
     query = prompt[0]["content"] if len(prompt) == 1 else "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in prompt)
     filled = _RATING_TASK.format(factors=_TIES_FACTORS if ties else _FACTORS, query=query, response=text(answer))
     return [{"role": "user", "content": filled}]
 
 
 def parse_choice(reply: str, count: int) -> int | None:
-    """Index of the answer that a reply names as [[A]], [[B]], …; of several the first letter, None without any."""
+    """Index of the answer that a reply names, such as 1 for `[[B]]`: of several the first letter; None where none is named."""
     for index, letter in enumerate(string.ascii_uppercase[:count]):
         if f"[[{letter}]]" in reply:
             return index
@@ -91,24 +94,25 @@ def parse_choice(reply: str, count: int) -> int | None:
 
 
 def names_several(reply: str, count: int) -> bool:
-    """Whether a reply names more than one answer, so that the precedence of A decides."""
+    """Whether a reply names more than one answer, of which `parse_choice` takes the first letter."""
     return sum(f"[[{letter}]]" in reply for letter in string.ascii_uppercase[:count]) > 1
 
 
 def parse_rating(reply: str) -> float:
-    """The number from 1 to 10 that ends a reply, else UNPARSABLE."""
+    """The number from 1 to 10 that ends a reply; UNPARSABLE where none does."""
     match = _RATING.search(reply.strip())
     return float(match[1]) if match else UNPARSABLE
 
 
 def rating_credit(ratings: Sequence[float]) -> float:
-    """Credit of the first answer, the right one, against the others.
+    """The credit of the first answer, which is the right one, by its rating against the others'.
 
-    Pairs: 1 or 0, level or unreadable 0.5. More: 1/k if it is among the k highest readable ones, else 0; nothing readable is 1/N.
+    In a pair it is 1 or 0, and 0.5 where the ratings are equal or one cannot be read. Among N > 2 answers it is 1/k where the
+    right one is among the k that share the highest rating, else 0, and 1/N where no rating can be read.
     """
-    valid = [rating for rating in ratings if rating != UNPARSABLE]
-    if len(ratings) == 2 and (len(valid) < 2 or valid[0] == valid[1]):
+    readable = [rating for rating in ratings if rating != UNPARSABLE]
+    if len(ratings) == 2 and (len(readable) < 2 or readable[0] == readable[1]):
         return 0.5
-    if not valid:
+    if not readable:
         return 1 / len(ratings)
-    return 1 / valid.count(max(valid)) if ratings[0] == max(valid) else 0.0
+    return 1 / readable.count(max(readable)) if ratings[0] == max(readable) else 0.0

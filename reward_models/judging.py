@@ -1,4 +1,4 @@
-"""Judges: language models that are asked which answer is better, or how good each is."""
+"""Judges: language models that say which answer is best, or rate every answer."""
 
 import hashlib
 import random
@@ -18,35 +18,40 @@ from tulu.reward_models.judge_prompts import (
     rating_credit,
     rating_messages,
 )
-from tulu.reward_models.rewardbench import JudgeMode, Options
+from tulu.reward_models.options import JudgeMode, RewardBenchOptions
 from tulu.reward_models.scorers import ScoredAnswers, Scorer
 from tulu.reward_models.sections import TIES, Data
 from tulu.types import Message
 
 REPLY_TOKENS: Mapping[JudgeMode, int] = {"pairwise": 2048, "ranking": 2048, "ratings": 1024}
+"""Most tokens of a reply where --judge-tokens does not say."""
 
 
 class Responder(Protocol):
-    """A chat model: greedy replies to conversations, in order; None where the model refuses a conversation (too long)."""
+    """A chat model that replies to conversations."""
 
     settings: dict[str, Any]
+    """What the replies depend on."""
 
-    def replies(self, chats: Sequence[Sequence[Message]], max_tokens: int) -> list[str | None]: ...
+    def replies(self, chats: Sequence[Sequence[Message]], max_tokens: int) -> list[str | None]:
+        """Greedy replies, in order; None for a conversation that is too long for the model."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Free the model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One call to the judge: what it is shown, and which answer stands in which place."""
+    """One call to the judge."""
 
     messages: list[Message]
+    """The conversation that the judge replies to."""
     places: tuple[int, ...]
-    """Index of the answer shown at A, B, …; for ratings the one answer."""
+    """Indices of the answers that are shown as A, B, …; a rating shows one."""
 
 
-def make_judge(model: str, data: Data, options: Options) -> Scorer:
-    """The judge behind an endpoint, or a model that is run here."""
+def load_judge(model: str, data: Data, options: RewardBenchOptions) -> Scorer:
+    """A judge behind an endpoint, or one that is run on this machine."""
     if options.endpoint is not None:
         from tulu.reward_models.endpoint import Endpoint
 
@@ -57,9 +62,9 @@ def make_judge(model: str, data: Data, options: Options) -> Scorer:
 
 
 class JudgeScorer:
-    """Credits by a judge's verdicts. Unreadable verdicts get the credit of a guess and are counted."""
+    """Gives items the credit of a judge's verdicts; a verdict that cannot be read has the credit of a guess and is counted."""
 
-    def __init__(self, responder: Responder, data: Data, options: Options) -> None:
+    def __init__(self, responder: Responder, data: Data, options: RewardBenchOptions) -> None:
         self.responder = responder
         self.data = data
         self.mode = options.judge_mode
@@ -70,7 +75,7 @@ class JudgeScorer:
             "kind": "judge",
             "mode": options.judge_mode or "auto",
             "both_orders": options.both_orders,
-            # With every order judged the seed decides nothing.
+            # Where every order is shown, the seed decides nothing.
             "order_seed": None if options.both_orders else options.seed,
             "judge_tokens": options.judge_tokens,
             "prompts": _prompts_hash(),
@@ -82,25 +87,25 @@ class JudgeScorer:
         self.responder.close()
 
     def score(self, items: Sequence[Item]) -> list[ScoredAnswers]:
-        """Verdicts of a chunk of items; EngineError if the judge cannot be reached."""
-        asked = [self.questions(item) for item in items]
+        """Credits and scores of items. Raises EngineError if the judge cannot be reached."""
+        questions = [self.questions(item) for item in items]
         replies: list[list[str | None]] = [[] for _ in items]
         for mode in REPLY_TOKENS:
-            # One call for all questions of a mode, so that the judge answers them side by side.
-            own = [index for index, item in enumerate(items) if self.mode_of(item) == mode]
-            chats = [question.messages for index in own for question in asked[index]]
-            answers = iter(self.responder.replies(chats, self.max_tokens or REPLY_TOKENS[mode]))
-            for index in own:
-                replies[index] = [next(answers) for _ in asked[index]]
+            # One call holds all questions of a mode, so that the judge answers them side by side.
+            indices = [index for index, item in enumerate(items) if self.mode_of(item) == mode]
+            chats = [question.messages for index in indices for question in questions[index]]
+            remaining = iter(self.responder.replies(chats, self.max_tokens or REPLY_TOKENS[mode]))
+            for index in indices:
+                replies[index] = [next(remaining) for _ in questions[index]]
         return [
-            self._rated(item, found) if self.mode_of(item) == "ratings" else self._ranked(item, questions, found)
-            for item, questions, found in zip(items, asked, replies, strict=True)
+            self._read_ratings(item, texts) if self.mode_of(item) == "ratings" else self._read_choices(item, asked, texts)
+            for item, asked, texts in zip(items, questions, replies, strict=True)
         ]
 
     def mode_of(self, item: Item) -> JudgeMode:
-        """How an item is judged; RecipeError where the mode asked for cannot judge it."""
-        if len(item.chosen) > 1 or self._of_ties(item):
-            # Several right answers have no single best one.
+        """The mode in which an item is judged. Raises RecipeError where --judge-mode cannot judge it."""
+        # Several right answers have no single best one.
+        if len(item.chosen) > 1 or self._is_of_ties(item):
             return "ratings"
         count = len(item.answers)
         mode = self.mode or ("pairwise" if count == 2 else "ranking")
@@ -108,23 +113,24 @@ class JudgeScorer:
             raise RecipeError(f"--judge-mode {mode}: {item.where or item.id} has {count} answers; use --judge-mode ratings")
         return mode
 
-    def _of_ties(self, item: Item) -> bool:
+    def _is_of_ties(self, item: Item) -> bool:
         return self.data == "v2" and item.subset == TIES
 
     def questions(self, item: Item) -> list[Question]:
-        """The calls an item needs: one in a seeded order, or one for every place of the right answer."""
+        """The calls an item needs: one per answer for ratings, else one in a seeded order, or one per place of the right one."""
         answers = item.answers
         if self.mode_of(item) == "ratings":
-            ties = self._of_ties(item)
+            ties = self._is_of_ties(item)
             return [Question(rating_messages(item.prompt, answer, ties), (index,)) for index, answer in enumerate(answers)]
         slots = range(len(answers)) if self.both_orders else [self._slot(item)]
-        return [_ask(item.prompt, answers, slot) for slot in slots]
+        return [_make_question(item.prompt, answers, slot) for slot in slots]
 
     def _slot(self, item: Item) -> int:
-        """Where the right answer stands: drawn from the seed and the item alone, whatever else is evaluated."""
+        """The place of the right answer, drawn from the seed and the item alone, so that it does not change with the data."""
         return random.Random(f"{self.seed}|{item.subset}|{item.id}").randrange(len(item.answers))
 
-    def _ranked(self, item: Item, questions: Sequence[Question], replies: Sequence[str | None]) -> ScoredAnswers:
+    def _read_choices(self, item: Item, questions: Sequence[Question], replies: Sequence[str | None]) -> ScoredAnswers:
+        """The share of the verdicts that each answer won; the first answer is the right one, and its share is the credit."""
         count = len(item.answers)
         details = _details(replies)
         if any(reply is None for reply in replies):
@@ -139,28 +145,30 @@ class JudgeScorer:
         details["places"] = [list(question.places) for question in questions]
         return ScoredAnswers(tuple(shares), shares[0], details)
 
-    def _rated(self, item: Item, replies: Sequence[str | None]) -> ScoredAnswers:
+    def _read_ratings(self, item: Item, replies: Sequence[str | None]) -> ScoredAnswers:
+        """The rating of each answer, and where one answer is right the credit that the ratings give it."""
         details = _details(replies)
         ratings = tuple(float("nan") if reply is None else parse_rating(reply) for reply in replies)
         details["unparsable"] = sum(rating == UNPARSABLE for rating in ratings)
-        if len(item.chosen) > 1 or self._of_ties(item) or any(reply is None for reply in replies):
+        if len(item.chosen) > 1 or self._is_of_ties(item) or any(reply is None for reply in replies):
             return ScoredAnswers(ratings, None, details)
         return ScoredAnswers(ratings, rating_credit(ratings), details)
 
 
-def _ask(prompt: Sequence[Message], answers: Sequence[Answer], slot: int) -> Question:
-    """The right answer swapped into a slot, the others where they are."""
+def _make_question(prompt: Sequence[Message], answers: Sequence[Answer], slot: int) -> Question:
+    """The question in which the right answer has changed places with the one in `slot`."""
     places = list(range(len(answers)))
     places[0], places[slot] = places[slot], places[0]
     return Question(ranking_messages(prompt, [answers[place] for place in places]), tuple(places))
 
 
 def _details(replies: Sequence[str | None]) -> dict[str, Any]:
+    """The columns that a judge's items have in scores.jsonl."""
     return {"judgements": len(replies), "unparsable": 0, "several_named": 0, "replies": list(replies)}
 
 
 def _prompts_hash() -> str:
-    """Changes when the wording of the prompts does."""
+    """A hash that changes with the wording of the prompts."""
     question: list[Message] = [{"role": "user", "content": "Q"}]
     answers: list[Answer] = [({"role": "assistant", "content": letter},) for letter in "AB"]
     probes = [ranking_messages(question, answers), ranking_messages(question * 3, answers)]

@@ -1,4 +1,4 @@
-"""A judge that is run here, by the engine that samples rollouts."""
+"""A judge that is run on this machine, by the engine that samples rollouts."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,16 +8,17 @@ from transformers import AutoConfig
 from tulu.data.chat import encode_prompts, template_hash
 from tulu.errors import RecipeError
 from tulu.model.load import from_pretrained, load_tokenizer
-from tulu.reward_models.rewardbench import Options
+from tulu.reward_models.options import RewardBenchOptions
 from tulu.rollout.engine import EngineSpec
 from tulu.rollout.engines import make_engine
 from tulu.types import Message, Problem, SamplingParams
 
 
 class LocalJudge:
-    """Greedy replies from a model in this machine's memory."""
+    """A chat model in this machine's memory."""
 
-    def __init__(self, model: str, options: Options) -> None:
+    def __init__(self, model: str, options: RewardBenchOptions) -> None:
+        """Raises RecipeError where nothing says how many tokens the model can read."""
         self.tokenizer = load_tokenizer(model, options.template or "tokenizer")
         limit = from_pretrained(AutoConfig, model).get_text_config().to_dict().get("max_position_embeddings")
         self.max_length = options.max_length or limit
@@ -37,7 +38,7 @@ class LocalJudge:
         self.engine.close()
 
     def replies(self, chats: Sequence[Sequence[Message]], max_tokens: int) -> list[str | None]:
-        """Replies in order; None for a conversation that leaves no room for a reply."""
+        """Greedy replies, in order; None for a conversation that leaves no room for a reply."""
         encoded = encode_prompts(self.tokenizer, chats)
         refused = next((one.problem for one in encoded if one.problem), None)
         if refused is not None:

@@ -1,4 +1,4 @@
-"""The reward model: the shared trunk with a scalar head, read at the last token of each completion."""
+"""The reward model: the trunk that all stages share, with a scalar head that is read at the last token of each completion."""
 
 import math
 from collections.abc import Iterator
@@ -22,12 +22,12 @@ from tulu.model.weights import published_weights, save_model, unwrap, weights_di
 from tulu.reward_models import families  # noqa: F401  (registers heads)
 
 PAD = "<|pad|>"
-"""The pad token of a model that has none of its own."""
+"""The pad token that is given to a tokenizer without one."""
 
 
 @contextmanager
 def without_load_report() -> Iterator[None]:
-    """A head that is missing is dealt with here; transformers' own table about it would only alarm."""
+    """Silence transformers' table of missing weights while a model is loaded: `RewardModel.load` deals with a missing head."""
     before = get_verbosity()
     set_verbosity_error()
     try:
@@ -37,7 +37,7 @@ def without_load_report() -> Iterator[None]:
 
 
 class RewardModule(nn.Module):
-    """Trunk and scalar head as the one module that is sharded, wrapped and checkpointed."""
+    """Trunk and scalar head as one module, which is sharded, wrapped and checkpointed."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -47,20 +47,17 @@ class RewardModule(nn.Module):
         self.score: nn.Linear = classifier.score  # type: ignore[assignment]
 
     def forward(self, batch: Batch, read: Read = "last") -> Tensor:
-        """(C,) rewards of completions, or (N,) values of the states before their trained tokens."""
+        """(C,) rewards of the completions, or with `read="trained"` (N,) values of the states before their trained tokens."""
         hidden_CH = self.trunk(batch, read)
-        # Rewards that differ by less than bfloat16 resolves (4.01 and 4.0) would tie: the head works in float32.
+        # In bfloat16, rewards such as 4.01 and 4.0 would be equal, so the head works in float32.
         with torch.autocast(hidden_CH.device.type, enabled=False):
-            rewards_C1 = nn.functional.linear(hidden_CH.to(_wide(hidden_CH)), self.score.weight.to(_wide(hidden_CH)))
+            dtype = torch.promote_types(hidden_CH.dtype, torch.float32)
+            rewards_C1 = nn.functional.linear(hidden_CH.to(dtype), self.score.weight.to(dtype))
         return rewards_C1[:, 0]
 
 
-def _wide(tensor: Tensor) -> torch.dtype:
-    return torch.promote_types(tensor.dtype, torch.float32)
-
-
 class RewardModel:
-    """A scalar reward for each completion of a batch."""
+    """A model that gives every completion of a batch a scalar reward."""
 
     def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, device: torch.device | None = None) -> None:
         self.model: PreTrainedModel = unwrap(model)
@@ -119,12 +116,12 @@ class RewardModel:
         return reward_model
 
     def score(self, batch: Batch) -> Tensor:
-        """(C,) float32 rewards, one a completion, whatever else is in the batch."""
+        """(C,) float32 rewards, one a completion, which do not depend on what else is in the batch."""
         rewards_C: Tensor = self.runner(batch.to(self.device))
         return rewards_C
 
     def digest(self) -> str:
-        """Hash of all weights, by content."""
+        """A hash of all weights, by content."""
         return weights_digest(published_weights(self.module.model))
 
     def save(self, folder: Path, write: bool = True) -> None:
@@ -141,10 +138,10 @@ def initialise_head(head: nn.Linear, seed: int) -> None:
 
 
 def give_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """A pad token that is no end of turn, in the tokenizer and in the configuration.
+    """Give tokenizer and configuration a pad token that does not end a turn.
 
-    AutoModelForSequenceClassification reads its score before trailing pad tokens, vLLM at the last token. With pad = EOS the
-    two read different tokens, and neither would be sure to read the one that was trained.
+    AutoModelForSequenceClassification reads its score before trailing pad tokens, vLLM at the last token. If the pad token were
+    EOS, the two would read different tokens, and neither would be sure to read the one that was trained.
     """
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         tokenizer.add_special_tokens({"pad_token": PAD})

@@ -1,7 +1,8 @@
-"""Published RewardBench figures, to hold one's own beside.
+"""Published RewardBench figures, to compare with.
 
-Leaderboards of allenai/reward-bench, retrieved 2025-12-22 through evaleval/every_eval_ever @ e0f8b80; all times 100. Independent
-reruns of classifiers agree with them to 0.94 points a subset (issue 272 there), so a gap up to a point is no gap.
+They are those of the leaderboards of allenai/reward-bench, retrieved 2025-12-22 through evaleval/every_eval_ever @ e0f8b80, in
+percent. Independent reruns of classifiers agree with them to 0.94 points a subset (issue 272 there), so that a difference of up
+to a point says nothing.
 """
 
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ class Target:
     kind: str
     score: float
     sections: tuple[float | None, ...]
-    """v1: Chat, Chat Hard, Safety, Reasoning, Prior Sets; v2: Factuality, Precise IF, Math, Safety, Focus, Ties."""
+    """In v1 Chat, Chat Hard, Safety, Reasoning, Prior Sets; in v2 Factuality, Precise IF, Math, Safety, Focus, Ties."""
 
 
 TARGETS: Mapping[str, tuple[Target, ...]] = {

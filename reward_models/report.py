@@ -1,7 +1,5 @@
-"""The result of an evaluation for people and for programs: table, chart, results.json."""
+"""The result of an evaluation for people and for programs: tables, a chart, and the content of results.json."""
 
-import json
-import math
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,15 +9,18 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from tulu.files import finite
+from tulu.intervals import Interval
 from tulu.reward_models.bias import FORMS, Bias
-from tulu.reward_models.bootstrap import Interval, Intervals
+from tulu.reward_models.bootstrap import Intervals
+from tulu.reward_models.ensemble import Ensemble
 from tulu.reward_models.published import TARGETS
 from tulu.reward_models.sections import FINAL_WEIGHTS, V2_SUBSETS, Data, Summary
 
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that is said about one set of scores."""
+    """Everything that an evaluation reports about one set of scores."""
 
     title: str
     summary: Summary
@@ -27,14 +28,14 @@ class Report:
     baselines: Mapping[str, Summary] = field(default_factory=dict)
     biases: Mapping[str, Mapping[str, Bias]] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """What the scores depend on: model, kind, template and its hash, lengths, versions."""
+    """What the scores depend on: model, kind, hash of the template, lengths."""
     notes: Sequence[str] = ()
-    """What a reader must know: truncated rows, unparsable verdicts."""
+    """What a reader must know: how many rows were cut, how many verdicts could not be read."""
     counts: Mapping[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """The content of results.json; undefined figures are null."""
-        return finite(
+        content: dict[str, Any] = finite(
             {
                 **self.summary.as_json(),
                 "intervals": {
@@ -49,32 +50,17 @@ class Report:
                 "settings": dict(self.settings),
             }
         )
+        return content
 
 
-def finite(value: Any) -> Any:
-    """The value with NaN and infinities as null, which JSON has no word for."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: finite(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(entry) for entry in value]
-    return value
-
-
-def dumps(value: Any) -> str:
-    """Indented JSON without NaN."""
-    return json.dumps(finite(value), indent=2, ensure_ascii=False)
-
-
-def make_console(stderr: bool = False) -> Console:
-    """The terminal; where there is none, wide enough for every table."""
-    console = Console(stderr=stderr)
-    return console if console.is_terminal else Console(stderr=stderr, width=120)
+def make_console() -> Console:
+    """A console on the terminal, or where there is none, one that is wide enough for every table."""
+    console = Console()
+    return console if console.is_terminal else Console(width=120)
 
 
 def print_report(report: Report, console: Console, compare: bool = False) -> None:
-    """The tables on screen."""
+    """Print the tables, the score with its interval, and the notes."""
     console.print(_subsets_table(report))
     if report.summary.sections and report.summary.data != "v2":
         console.print(_sections_table(report))
@@ -95,10 +81,10 @@ def _subsets_table(report: Report) -> Table:
     for name in ("items", "accuracy", "95 %", *report.baselines, *forms):
         table.add_column(name, justify="right")
     for name, subset in report.summary.subsets.items():
-        beside = [_percent(baseline.subsets[name].accuracy) for baseline in report.baselines.values()]
+        cells = [_percent(baseline.subsets[name].accuracy) for baseline in report.baselines.values()]
         if report.biases:
-            beside += [_bias(report.biases.get(name, {}).get(form)) for form in FORMS]
-        table.add_row(name, str(subset.count), _percent(subset.accuracy), _span(report.intervals.subsets.get(name)), *beside)
+            cells += [_bias(report.biases.get(name, {}).get(form)) for form in FORMS]
+        table.add_row(name, str(subset.count), _percent(subset.accuracy), _span(report.intervals.subsets.get(name)), *cells)
     if report.biases:
         table.caption = "picks: how often the model prefers the longer or more formatted answer (and how often that one is right)"
     return table
@@ -110,30 +96,30 @@ def _sections_table(report: Report) -> Table:
     for name in ("score", "95 %", *report.baselines):
         table.add_column(name, justify="right")
     for name, value in report.summary.sections.items():
-        beside = [_percent(baseline.sections[name]) for baseline in report.baselines.values()]
-        table.add_row(name, _percent(value), _span(report.intervals.sections.get(name)), *beside)
+        cells = [_percent(baseline.sections[name]) for baseline in report.baselines.values()]
+        table.add_row(name, _percent(value), _span(report.intervals.sections.get(name)), *cells)
     table.caption = _absent(FINAL_WEIGHTS, report.summary.sections)
     return table
 
 
 def _absent(names: Iterable[str], present: Container[str]) -> str | None:
-    """What a reader must know of a score of which parts are missing."""
+    """A note on the parts that a score does not count because it has no rows of them."""
     absent = [name for name in names if name not in present]
     return f"no rows of {', '.join(absent)}: the score is the mean of the others" if absent else None
 
 
 def compare_table(title: str, summary: Summary) -> Table:
-    """Published figures beside one's own, best first."""
+    """The published figures and this result's, best first."""
     names = compare_sections(summary.data)
     table = Table(title=f"RewardBench {summary.data}: published, and this one", title_justify="left", box=box.SIMPLE)
     table.add_column("model", no_wrap=True)
     table.add_column("kind")
     for name in ("score", *names):
         table.add_column(name, justify="right")
-    own = summary.score if summary.score is not None else -1.0
+    score_of_this = summary.score if summary.score is not None else -1.0
     rows = [(target.score, target.model, target.kind, target.sections) for target in TARGETS[summary.data]]
     figures = tuple(None if name not in summary.sections else 100 * summary.sections[name] for name in names)
-    rows.append((100 * own, f"[bold]{title}[/bold]", "this", figures))
+    rows.append((100 * score_of_this, f"[bold]{title}[/bold]", "this", figures))
     for score, model, kind, sections in sorted(rows, key=lambda row: row[0], reverse=True):
         cells = ["–" if value is None else f"{value:.2f}" for value in sections]
         table.add_row(model, kind, f"{score:.2f}", *cells)
@@ -142,13 +128,35 @@ def compare_table(title: str, summary: Summary) -> Table:
 
 
 def compare_sections(data: Data) -> tuple[str, ...]:
-    """The columns of a published table; empty for free data, which nobody publishes."""
+    """The columns of a published table; none for free data, of which nothing is published."""
     return {"v1": tuple(FINAL_WEIGHTS), "v2": V2_SUBSETS, "free": ()}[data]
 
 
+def print_ensemble(ensemble: Ensemble, console: Console) -> None:
+    """Print single models and combinations on the reporting half, and the gain of the learned combination."""
+    title = f"{len(ensemble.names)} models, on {ensemble.reported_on} items that no weight has seen"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE)
+    table.add_column("model", overflow="fold")
+    for name in ("weight", "score", *ensemble.singles[ensemble.best].sections):
+        table.add_column(name, justify="right")
+    for name, weight in zip(ensemble.names, ensemble.weights, strict=True):
+        table.add_row(name, f"{weight:.3f}", *_score_and_sections(ensemble.singles[name]))
+    table.add_section()
+    for name, summary in ensemble.combined.items():
+        style = "bold" if name == "learned" else ""
+        table.add_row(f"ensemble: {name}", "", *_score_and_sections(summary), style=style)
+    console.print(table)
+    low, high = (100 * bound for bound in ensemble.gain_interval)
+    console.print(
+        f"learned ensemble over {ensemble.best}, the best single one on the {ensemble.learned_on} items it was learned on: "
+        f"{100 * ensemble.gain:+.2f} points of mean credit, 95 % {low:+.2f} … {high:+.2f}",
+        highlight=False,
+    )
+
+
 def draw_chart(report: Report, path: Path) -> None:
-    """Accuracy and interval of every subset beside its length baselines, as a PNG."""
-    # matplotlib takes a third of a second to import; the figure object needs no display.
+    """Write a PNG with the accuracy and interval of every subset beside its length baselines."""
+    # matplotlib takes a third of a second to import. Its figure object needs no display.
     from matplotlib.figure import Figure
 
     names = [name for name, subset in report.summary.subsets.items() if subset.accuracy is not None]
@@ -172,6 +180,10 @@ def draw_chart(report: Report, path: Path) -> None:
     partial = path.with_suffix(".partial.png")
     figure.savefig(partial, dpi=120)
     partial.rename(path)
+
+
+def _score_and_sections(summary: Summary) -> list[str]:
+    return [_percent(value) for value in (summary.score, *summary.sections.values())]
 
 
 def _percent(value: float | None) -> str:

@@ -1,72 +1,40 @@
 """`tulu rewardbench`: how good a reward model is, by RewardBench 1, RewardBench 2 or one's own pairs.
 
-Nothing heavy is imported before a model is scored.
+An evaluation goes from model and data to results.json and resumes at every chunk of items. Nothing heavy is imported before a
+model is scored.
 """
 
-from dataclasses import dataclass
+import logging
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any
 
-from tulu.errors import RecipeError
+from tulu.config.locate import model_label
+from tulu.errors import CheckpointError, DataError, RecipeError
+from tulu.files import json_text, write_atomic
+from tulu.progress import Progress
+from tulu.reward_models.benchmarks import Loaded, load
+from tulu.reward_models.bias import biases
 from tulu.reward_models.bootstrap import bootstrap
-from tulu.reward_models.report import Report, dumps, make_console, print_report
-from tulu.reward_models.score_file import read_scores
+from tulu.reward_models.ensemble import combine
+from tulu.reward_models.items import baselines
+from tulu.reward_models.options import RewardBenchOptions
+from tulu.reward_models.report import Report, draw_chart, make_console, print_ensemble, print_report
+from tulu.reward_models.score_file import ItemScore, ScoreStore, check_folder, read_scores
 from tulu.reward_models.sections import Data, summarize
+from tulu.train.manifest import environment
 
-Kind = Literal["auto", "classifier", "dpo", "judge"]
-Reduction = Literal["sum", "avg", "norm"]
-JudgeMode = Literal["pairwise", "ranking", "ratings"]
+if TYPE_CHECKING:
+    from tulu.reward_models.scorers import Scorer
 
+log = logging.getLogger("tulu")
 
-@dataclass(frozen=True)
-class Options:
-    """How an evaluation is made; every field is an option of `tulu rewardbench`."""
-
-    kind: Kind = "auto"
-    """auto: judge with an endpoint, dpo with a reference, else what the model's folder says."""
-    reference: str | None = None
-    """Reference model of a DPO policy."""
-    reference_free: Reduction | None = None
-    """Reward of a DPO policy without its reference: sum, average or negative norm of token log-probs."""
-    template: str | None = None
-    """tulu, olmo or tokenizer; None is the tokenizer's own, and an error where it has none."""
-    max_length: int | None = None
-    """Most tokens of prompt and answer; the prompt's start is cut, counted and named. None is the model's limit."""
-    add_bos: bool = False
-    """Put BOS before texts whose template writes none, as allenai/reward-bench does."""
-    row_tokens: int = 8192
-    """Most tokens of a packed row: what fits in memory."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the forward pass; bf16 makes exact ties."""
-    out: Path | None = None
-    """Folder of the result; None is runs/rewardbench/MODEL/DATA."""
-    seed: int = 1
-    """Of the judge's order and of the bootstrap."""
-    both_orders: bool = False
-    """Judge every order of the answers and average."""
-    judge_mode: JudgeMode | None = None
-    """pairwise, ranking (four-way) or ratings; None is pairwise for pairs, ranking for lists."""
-    judge_tokens: int | None = None
-    """Most tokens of a judge's reply; None is 2048, for ratings 1024."""
-    engine: Literal["auto", "transformers", "vllm"] = "auto"
-    """What runs a judge here: auto is vllm where it is installed."""
-    endpoint: str | None = None
-    """OpenAI-compatible base URL of a judge; None runs it here."""
-    api_key_env: str = "OPENAI_API_KEY"
-    """Environment variable that holds the endpoint's key, if it wants one."""
-    ensemble: tuple[Path, ...] = ()
-    """With --scores: further models' scores of the same items, to be combined with them."""
-    limit: int | None = None
-    """First items of every subset only."""
-    compare: bool = False
-    """Print the published figures beside the result."""
-    json_output: bool = False
-    """Print one JSON object and nothing else."""
-    fresh: bool = False
-    """Start over in a folder that already holds scores."""
+CHUNK = 64
+"""Items scored between two writes, which is what a killed evaluation may lose."""
 
 
-def run(model: str | None, data: str, scores: Path | None, options: Options) -> Path | None:
+def run(model: str | None, data: str, scores: Path | None, options: RewardBenchOptions) -> Path | None:
     """Evaluate a model, or aggregate a file of scores; returns the folder of the result (None for a file of scores)."""
     if scores is not None:
         if model is not None:
@@ -77,13 +45,116 @@ def run(model: str | None, data: str, scores: Path | None, options: Options) -> 
         raise RecipeError("give a model (a folder or a hub name), or --scores FILE to aggregate scores made elsewhere")
     if options.ensemble:
         raise RecipeError("--ensemble combines scores files: give the first with --scores FILE, the others with --ensemble FILE")
-    from tulu.reward_models.evaluation import evaluate
-
     return evaluate(model, data, options)
 
 
-def aggregate(path: Path, data: str, options: Options) -> None:
-    """Print the figures of a scores file."""
+def evaluate(model: str, data: str, options: RewardBenchOptions) -> Path:
+    """Score `data` with `model`, write the folder of the result and print it; returns the folder."""
+    # Seconds of imports that --scores does not need.
+    from tulu.reward_models.choose_scorer import load_scorer
+
+    loaded = load(data, options.limit)
+    if options.compare and loaded.data == "free":
+        raise RecipeError("--compare: nothing is published for one's own data; use it with RewardBench's")
+    folder = options.out or Path("runs", "rewardbench", model_label(model), loaded.name)
+    check_folder(folder)
+    scorer = load_scorer(model, loaded.data, options)
+    settings = {"model": model, "data": loaded.data, "items": len(loaded.items), "digest": loaded.digest, **scorer.settings}
+    store = ScoreStore(folder, loaded.data, settings, options.fresh)
+    try:
+        seconds = score_pending(scorer, loaded, store)
+    finally:
+        scorer.close()
+    report = make_report(model, loaded, store, settings, seconds, options)
+    try:
+        store.write_parquet()
+        write_atomic(folder / "results.json", json_text({**report.as_json(), "environment": environment()}))
+        draw_chart(report, folder / "chart.png")
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder}: the result cannot be written ({error.strerror or error}); all scores are kept: make room and run it again"
+        ) from error
+    if options.json_output:
+        print(json_text(report.summary.as_json()))
+    else:
+        console = make_console()
+        print_report(report, console, options.compare)
+        console.print(f"[dim]{folder}: results.json, scores.jsonl, scores.parquet, chart.png[/dim]", highlight=False)
+    return folder
+
+
+def score_pending(scorer: "Scorer", loaded: Loaded, store: ScoreStore) -> float:
+    """Score what the store does not hold yet; returns the seconds that took."""
+    pending = [index for index in range(len(loaded.items)) if index not in store.rows]
+    if store.rows and pending:
+        log.info("%s holds %d items already; scoring the other %d", store.log.path, len(store.rows), len(pending))
+    started = time.monotonic()
+    with Progress(f"scoring {loaded.name}", len(loaded.items), len(store.rows), brief=True) as progress:
+        for start in range(0, len(pending), CHUNK):
+            chunk = pending[start : start + CHUNK]
+            items = [loaded.items[index] for index in chunk]
+            results = scorer.score(items)
+            store.append(
+                [
+                    ItemScore(index, item.scored(result.scores, result.credit), dict(result.details or {}))
+                    for index, item, result in zip(chunk, items, results, strict=True)
+                ]
+            )
+            progress.update(len(store.rows))
+    return time.monotonic() - started if pending else 0.0
+
+
+def make_report(
+    model: str, loaded: Loaded, store: ScoreStore, settings: dict[str, Any], seconds: float, options: RewardBenchOptions
+) -> Report:
+    """Figures, intervals, baselines, biases and notes of the scores in the store."""
+    rows = store.in_order()
+    scored = [row.scored for row in rows]
+    counts = count(rows)
+    counts["seconds"] = round(seconds, 3)
+    return Report(
+        title=f"{model_label(model)} on {loaded.name}",
+        summary=summarize(scored, loaded.data),
+        intervals=bootstrap(scored, loaded.data, options.seed),
+        baselines=baselines(loaded.items, loaded.data),
+        biases=biases(loaded.items, scored),
+        settings={**settings, "seed": options.seed, "row_tokens": options.row_tokens},
+        notes=write_notes(rows, counts),
+        counts=counts,
+    )
+
+
+def count(rows: Sequence[ItemScore]) -> dict[str, Any]:
+    """How much was read, cut, and answered by a judge, over all items."""
+    return {
+        "items": len(rows),
+        "tokens": sum(sum(row.details.get("tokens", ())) for row in rows),
+        "prompt_cut": sum(any(row.details.get("cut", ())) for row in rows),
+        "answer_start_cut": sum(any(row.details.get("answer_cut", ())) for row in rows),
+        "judgements": sum(row.details.get("judgements", 0) for row in rows),
+        "unparsable": sum(row.details.get("unparsable", 0) for row in rows),
+    }
+
+
+def write_notes(rows: Sequence[ItemScore], counts: dict[str, Any]) -> list[str]:
+    """Sentences about what makes a figure worth less than it seems, each with the first items it concerns."""
+    notes = []
+    for key, column, loss in (
+        ("prompt_cut", "cut", "lost the start of the conversation to --max-length"),
+        ("answer_start_cut", "answer_cut", "lost the start of an answer to --max-length"),
+    ):
+        if counts[key]:
+            names = [row.scored.where or row.scored.id for row in rows if any(row.details.get(column, ()))]
+            notes.append(f"{counts[key]} items {loss}: {', '.join(names[:3])}{' …' if len(names) > 3 else ''}")
+    if counts["unparsable"]:
+        notes.append(
+            f"{counts['unparsable']} of {counts['judgements']} judgements could not be parsed and got the credit of a guess"
+        )
+    return notes
+
+
+def aggregate(path: Path, data: str, options: RewardBenchOptions) -> None:
+    """Print the figures of a scores file, or of the ensemble of several."""
     kind = data_kind(data)
     given = {"--out": options.out is not None, "--limit": options.limit is not None, "--fresh": options.fresh}
     if idle := [name for name, is_given in given.items() if is_given]:
@@ -93,25 +164,26 @@ def aggregate(path: Path, data: str, options: Options) -> None:
     if options.compare and kind == "free":
         raise RecipeError("--compare: nothing is published for one's own data; use it with --data v1 or v2")
     if options.ensemble:
-        from tulu.reward_models.ensemble_report import as_json, combine_files, print_ensemble
-
-        found = combine_files([path, *options.ensemble], kind, options.seed)
+        names = [str(name) for name in (path, *options.ensemble)]
+        if len(set(names)) < len(names):
+            raise DataError(f"--ensemble: a file is named twice: {', '.join(names)}")
+        ensemble = combine({name: read_scores(Path(name), kind) for name in names}, kind, options.seed)
         if options.json_output:
-            print(dumps(as_json(found)))
+            print(json_text(ensemble.as_json()))
         else:
-            print_ensemble(found, make_console())
+            print_ensemble(ensemble, make_console())
         return
     items = read_scores(path, kind)
     summary = summarize(items, kind)
     if options.json_output:
-        print(dumps(summary.as_json()))
+        print(json_text(summary.as_json()))
         return
     report = Report(str(path), summary, bootstrap(items, kind, options.seed))
     print_report(report, make_console(), options.compare)
 
 
 def data_kind(data: str) -> Data:
-    """v1, v2 or free; RecipeError for any other word beside --scores."""
+    """The rules that --data names beside --scores: v1, v2 or free. Raises RecipeError for any other word."""
     kinds: dict[str, Data] = {"v1": "v1", "v2": "v2", "free": "free"}
     if data not in kinds:
         raise RecipeError(f"--data {data}: with --scores it is v1, v2 or free (one's own subsets)")

@@ -1,19 +1,32 @@
-"""Scores in and out: JSONL rows {"id", "subset", "chosen": x | [x…], "rejected": y | [y…]}, a missing score being null."""
+"""Scores in files: rows {"id", "subset", "chosen": x | [x…], "rejected": y | [y…]}, in which a missing score is null.
 
+`read_scores` reads a file of any origin; `ScoreStore` writes one as scores come, so that an evaluation that dies loses at most
+the items that it was scoring.
+"""
+
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tulu.config.schema import Source
 from tulu.data.sources import load_rows
-from tulu.errors import DataError
+from tulu.errors import CheckpointError, DataError, RecipeError
+from tulu.files import JsonLines, changed_settings, finite, json_text, write_atomic
 from tulu.reward_models.sections import KNOWN, TIES, Data, Scored
 
+SCORES = "scores.jsonl"
+SETTINGS = "settings.json"
+
 _KEYS = "id, subset, chosen and rejected"
+_COLUMNS = ("index", "id", "subset", "chosen", "rejected", "credit")
+"""Columns of scores.jsonl that are no details."""
 
 
 def read_scores(path: Path, data: Data) -> list[Scored]:
-    """Rows of a scores file, for `summarize`; DataError lists every broken line as FILE:LINE."""
+    """The rows of a scores file, for `summarize`. Raises DataError, which lists every broken line as FILE:LINE."""
     if path.is_dir():
         raise DataError(f"{path}: is a folder; --scores takes one JSONL file")
     if not path.exists():
@@ -26,7 +39,7 @@ def read_scores(path: Path, data: Data) -> list[Scored]:
         try:
             row = rows[index]
             item = parse_row(row.columns, data, row.id)
-            if twin := _seen_before(row.columns, item, seen):
+            if twin := _twin(row.columns, item, seen):
                 raise DataError(f"{row.id}: id {item.id!r} of {item.subset!r} stands in {twin} too; give every row its own id")
             items.append(item)
         except DataError as error:
@@ -37,8 +50,11 @@ def read_scores(path: Path, data: Data) -> list[Scored]:
     return items
 
 
-def _seen_before(row: object, item: Scored, seen: dict[tuple[str, str, str], str]) -> str | None:
-    """Where a subset's id stood before. An evaluation's own rows are told apart by their index, whatever ids the data had."""
+def _twin(row: object, item: Scored, seen: dict[tuple[str, str, str], str]) -> str | None:
+    """Where an earlier row of the same subset and id stands.
+
+    The rows of an evaluation have an index that tells them apart, whatever ids its data had.
+    """
     if not isinstance(row, Mapping) or row.get("id") is None:
         return None
     key = (item.subset, item.id, str(row.get("index")))
@@ -46,7 +62,10 @@ def _seen_before(row: object, item: Scored, seen: dict[tuple[str, str, str], str
 
 
 def parse_row(row: object, data: Data, where: str) -> Scored:
-    """One row of a scores file, what is not finite being missing; DataError names the key that is wrong."""
+    """One row of a scores file, in which a score that is not finite counts as missing.
+
+    Raises DataError, which names the key that is wrong.
+    """
     if not isinstance(row, Mapping):
         raise DataError(f"{where}: not an object; a row has {_KEYS}")
     for key in ("chosen", "rejected"):
@@ -92,3 +111,111 @@ def _credit(value: object, where: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise DataError(f"{where}: credit: {value!r} is not a share between 0 and 1")
     return float(value)
+
+
+@dataclass(frozen=True, slots=True)
+class ItemScore:
+    """The scores of one item, and what else its row says."""
+
+    index: int
+    """Place of the item in its data."""
+    scored: Scored
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """Further columns: token counts, tokens cut, a judge's replies."""
+
+
+def check_folder(folder: Path) -> None:
+    """Raise RecipeError where a file stands in the folder's place, or on the way to it."""
+    for place in (folder, *folder.parents):
+        if place.exists() and not place.is_dir():
+            raise RecipeError(f"--out {folder}: {place} is a file where a folder belongs; name another folder with --out")
+
+
+class ScoreStore:
+    """The folder of an evaluation: settings.json, and scores.jsonl with a row per item in the format of `--scores`."""
+
+    def __init__(self, folder: Path, data: Data, settings: Mapping[str, Any], fresh: bool) -> None:
+        """Open or make the folder and read its rows. Raises RecipeError if it holds scores made with other settings."""
+        self.folder = folder
+        self.log = JsonLines(folder / SCORES)
+        self.rows: dict[int, ItemScore] = {}
+        """The items scored so far, by their index."""
+        check_folder(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if fresh:
+                for name in (SCORES, SETTINGS, "scores.parquet", "results.json", "chart.png"):
+                    (folder / name).unlink(missing_ok=True)
+            self._open(data, json.loads(json_text(settings)))
+        except OSError as error:
+            raise CheckpointError(f"{folder}: cannot be written ({error.strerror}); give another folder with --out") from error
+
+    def _open(self, data: Data, settings: Mapping[str, Any]) -> None:
+        """Read the rows of an earlier session, or write the settings of this one."""
+        path, file = self.log.path, self.folder / SETTINGS
+        if path.exists() and path.stat().st_size > 0 and not file.exists():
+            raise RecipeError(f"{path}: scores without a {SETTINGS} that says how they were made; use another --out, or --fresh")
+        # A run that died before its first whole line has scored nothing that other settings could contradict.
+        if not self.log.has_rows():
+            write_atomic(file, json_text(settings))
+            return
+        if changed := changed_settings(json.loads(file.read_text(encoding="utf-8")), settings):
+            listed = "\n".join(f"  {line}" for line in changed)
+            raise RecipeError(
+                f"{self.folder} holds scores made with other settings:\n{listed}\nUse another --out, or --fresh to start over."
+            )
+        self.rows = {row.index: row for row in self.log.read(lambda row, where: _parse_item(row, data, where))}
+
+    def append(self, rows: Sequence[ItemScore]) -> None:
+        """Add scored items; they are on the disk when this returns."""
+        try:
+            self.log.append(map(_as_row, rows))
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.log.path}: cannot be written ({error.strerror}); make room and run the same command again: it resumes"
+            ) from error
+        self.rows.update((row.index, row) for row in rows)
+
+    def in_order(self) -> list[ItemScore]:
+        """All items scored so far, in the order of the data."""
+        return [self.rows[index] for index in sorted(self.rows)]
+
+    def write_parquet(self) -> None:
+        """Write scores.parquet: the same rows as columns."""
+        # Half a second of imports that `--scores` does not need.
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        rows = [_as_row(row) for row in self.in_order()]
+        partial = self.folder / ".partial-scores.parquet"
+        pq.write_table(pa.Table.from_pylist([{**row, **_nested_as_text(row)} for row in rows]), partial)
+        partial.rename(self.folder / "scores.parquet")
+
+
+def _parse_item(row: Mapping[str, Any], data: Data, where: str) -> ItemScore:
+    """One row of scores.jsonl. Raises DataError, which names the key that is wrong."""
+    if "index" not in row:
+        raise DataError(f"{where}: not a row of an evaluation (no 'index'); use --fresh to start over")
+    details = {key: value for key, value in row.items() if key not in _COLUMNS}
+    return ItemScore(row["index"], parse_row(row, data, where), details)
+
+
+def _as_row(item: ItemScore) -> dict[str, Any]:
+    """One row of scores.jsonl, in plain values of JSON."""
+    scored = item.scored
+    columns: dict[str, Any] = {
+        "index": item.index,
+        "id": scored.id,
+        "subset": scored.subset,
+        "chosen": list(scored.chosen),
+        "rejected": list(scored.rejected),
+    }
+    if scored.credit is not None:
+        columns["credit"] = scored.credit
+    return dict(finite({**columns, **item.details}))
+
+
+def _nested_as_text(row: Mapping[str, Any]) -> dict[str, str]:
+    """Nested columns as JSON text, because their shapes differ from row to row."""
+    flat = ("chosen", "rejected")
+    return {key: json.dumps(value) for key, value in row.items() if key not in flat and isinstance(value, dict | list)}

@@ -1,49 +1,57 @@
-"""Rewards of answers: a classifier's score at the last token, or a DPO policy's implicit reward.
+"""Scorers of preference items: a classifier's score at the last token, or the implicit reward of a DPO policy.
 
-Both read packed prompt groups, so a prompt is computed once for all its answers and nothing is padded.
+Classifiers and policies read packed prompt groups, so that a prompt is computed once for all its answers and nothing is padded.
+Classifiers that packed rows cannot serve (encoders, heads of another shape, attention with capped logits) read padded batches.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from tulu.data.chat import template_hash
 from tulu.errors import RecipeError
 from tulu.model.batch import Batch, pack, sum_by_owner
+from tulu.model.load import default_device, load_model, load_tokenizer
 from tulu.model.policy import Policy
+from tulu.model.weights import weights_digest
 from tulu.reward_models.encoding import EncodedAnswer, Limits, encode_items, encode_whole, to_groups, trimmed
 from tulu.reward_models.items import Item
 from tulu.reward_models.model import RewardModel
-
-Reduction = Literal["sum", "avg", "norm"]
+from tulu.reward_models.options import Reduction
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredAnswers:
-    """What a scorer found for one item: a score per answer, and more columns for its row."""
+    """The scores of one item's answers, in their order."""
 
     scores: tuple[float, ...]
     credit: float | None = None
+    """What a judge's verdict on the item is worth, between 0 and 1; None where the scores decide."""
     details: Mapping[str, Any] | None = None
+    """Further columns of the item's row in scores.jsonl."""
 
 
 class Scorer(Protocol):
-    """Anything that scores items; `settings` is what the scores depend on."""
+    """Anything that scores the answers of items."""
 
     @property
-    def settings(self) -> Mapping[str, Any]: ...
+    def settings(self) -> Mapping[str, Any]:
+        """What the scores depend on."""
 
-    def score(self, items: Sequence[Item]) -> list[ScoredAnswers]: ...
+    def score(self, items: Sequence[Item]) -> list[ScoredAnswers]:
+        """The scores of every item, in order."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Free what the scorer holds."""
 
 
 class ClassifierScorer:
-    """A reward model: the scalar at each answer's last token."""
+    """A reward model: its scalar at each answer's last token."""
 
     def __init__(self, model: RewardModel, limits: Limits, row_tokens: int, pad: int | None) -> None:
         """`pad` is the pad token of the model's own configuration: scores are read before trailing ones."""
@@ -54,52 +62,54 @@ class ClassifierScorer:
         self.settings = {"kind": "classifier", "weights": model.digest(), **text_settings(model.tokenizer, limits)}
 
     def close(self) -> None:
-        """The model goes with the scorer."""
+        """Do nothing: the model goes with the scorer."""
 
     def score(self, items: Sequence[Item]) -> list[ScoredAnswers]:
-        """Scores in float32, whatever the packing and the order."""
+        """Scores in float32, which depend neither on the packing nor on the order."""
         encoded = [
             [trimmed(answer, self.pad) for answer in answers]
             for answers in encode_whole(self.model.tokenizer, items, self.limits)
         ]
-        return by_item(encoded, score_packed(encoded, self.model.score, self.row_tokens, trained=False))
+        return group_by_item(encoded, score_packed(encoded, self.model.score, self.row_tokens, trained=False))
 
 
 class DpoScorer:
-    """A DPO policy's implicit reward: sum of log pi minus log ref over the answer; without reference a reduction of log pi.
+    """A DPO policy: the sum of log pi minus log ref over the answer; without a reference a reduction of log pi.
 
-    No β, no length norm (allenai/reward-bench, rewardbench/dpo.py @ 05a9005).
+    There is no β and no length norm (allenai/reward-bench, rewardbench/dpo.py @ 05a9005).
     """
 
     def __init__(self, policy: Policy, reference: Policy | None, reduction: Reduction, limits: Limits, row_tokens: int) -> None:
+        """Raises RecipeError where policy and reference have the same weights."""
         self.policy = policy
         self.reference = reference
         self.reduction: Reduction = reduction
         self.limits = limits
         self.row_tokens = row_tokens
-        weights = policy.digest()
-        against = None if reference is None else reference.digest()
-        if weights == against:
+        policy_digest = policy.digest()
+        reference_digest = None if reference is None else reference.digest()
+        if policy_digest == reference_digest:
             raise RecipeError(
                 "--reference: the same weights as the policy, so that every reward is 0; give the model DPO started from"
             )
         self.settings = {
             "kind": "dpo",
-            "weights": weights,
-            "reference": against,
+            "weights": policy_digest,
+            "reference": reference_digest,
             "reduction": reduction,
             **text_settings(policy.tokenizer, limits),
         }
 
     def close(self) -> None:
-        """The models go with the scorer."""
+        """Do nothing: the models go with the scorer."""
 
     def score(self, items: Sequence[Item]) -> list[ScoredAnswers]:
         """Implicit rewards in float32."""
         encoded = encode_items(self.policy.tokenizer, items, self.limits)
-        return by_item(encoded, score_packed(encoded, self._rewards, self.row_tokens, trained=True))
+        return group_by_item(encoded, score_packed(encoded, self._rewards, self.row_tokens, trained=True))
 
     def _rewards(self, batch: Batch) -> Tensor:
+        """(C,) implicit rewards of a batch's completions."""
         logps_N = self.policy.logps(batch)
         owner_N = batch.owner_N.to(logps_N.device)
         if self.reference is not None:
@@ -110,8 +120,77 @@ class DpoScorer:
         return total_C if self.reduction == "sum" else total_C / batch.lengths_C.to(total_C.device).clamp(min=1)
 
 
+class PlainClassifierScorer:
+    """AutoModelForSequenceClassification as it is, with eager attention, on right-padded batches of similar length."""
+
+    def __init__(
+        self, path: str | Path, template: str, precision: str, limits: Limits, row_tokens: int, revision: str | None = None
+    ) -> None:
+        """Raises RecipeError where the folder holds no trained head."""
+        self.tokenizer = load_tokenizer(path, template, revision)
+        self.limits = limits
+        self.row_tokens = row_tokens
+
+        def refuse_new_head(model: PreTrainedModel, missing: set[str]) -> None:
+            if missing:
+                names = ", ".join(sorted(missing))
+                raise RecipeError(f"{path}: no trained reward head in this model ({names} missing); give a trained one")
+
+        model = load_model(
+            AutoModelForSequenceClassification,
+            path,
+            precision=precision,
+            revision=revision,
+            prepare=refuse_new_head,
+            attn_implementation="eager",
+        )
+        self.model: PreTrainedModel = model.to(default_device()).eval()
+        self.pad = self.model.config.get_text_config().pad_token_id
+        self.settings = {
+            "kind": "classifier",
+            "weights": weights_digest(iter(dict(self.model.named_parameters()).items())),
+            **text_settings(self.tokenizer, limits),
+        }
+
+    def close(self) -> None:
+        """Do nothing: the model goes with the scorer."""
+
+    def score(self, items: Sequence[Item]) -> list[ScoredAnswers]:
+        """Scores in float32."""
+        encoded = encode_whole(self.tokenizer, items, self.limits)
+        texts = [answer.tokens for answers in encoded for answer in answers]
+        scores = [float("nan")] * len(texts)
+        for rows in self._batches(texts):
+            for row, score in zip(rows, self._forward([texts[row] for row in rows]), strict=True):
+                scores[row] = score
+        return group_by_item(encoded, scores)
+
+    def _batches(self, texts: Sequence[list[int]]) -> list[list[int]]:
+        """Indices of texts of similar length, padded to at most `row_tokens`; one text a batch where there is no pad token."""
+        batches: list[list[int]] = []
+        for row in sorted(range(len(texts)), key=lambda row: len(texts[row])):
+            room = self.pad is not None and batches and (len(batches[-1]) + 1) * len(texts[row]) <= self.row_tokens
+            if room:
+                batches[-1].append(row)
+            else:
+                batches.append([row])
+        return batches
+
+    @torch.no_grad()
+    def _forward(self, texts: Sequence[list[int]]) -> list[float]:
+        length = max(map(len, texts))
+        tokens_BL = torch.full((len(texts), length), self.pad or 0, dtype=torch.long)
+        mask_BL = torch.zeros_like(tokens_BL)
+        for row, tokens in enumerate(texts):
+            tokens_BL[row, : len(tokens)] = torch.tensor(tokens)
+            mask_BL[row, : len(tokens)] = 1
+        device = next(self.model.parameters()).device
+        logits_B1 = self.model(input_ids=tokens_BL.to(device), attention_mask=mask_BL.to(device)).logits
+        return [float(score) for score in logits_B1[:, 0].float()]
+
+
 def text_settings(tokenizer: PreTrainedTokenizerBase, limits: Limits) -> dict[str, Any]:
-    """What a text is to a model: its template by hash, its longest length, who writes BOS."""
+    """What decides which tokens a model reads of a text: the template's hash, the longest length, and who writes BOS."""
     return {"template": template_hash(tokenizer), "max_length": limits.max_length, "add_bos": limits.add_bos}
 
 
@@ -123,26 +202,25 @@ def score_packed(
 
     Equal answers of an item are read once: rounding depends on the place in a row, and they have to tie.
     """
-    different = [{(*answer.tokens, answer.answer): answer for answer in answers} for answers in encoded]
-    scores = [[float("nan")] * len(answers) for answers in different]
-    for batch in pack(to_groups([list(answers.values()) for answers in different], trained), row_tokens):
-        values = score(batch).float().tolist()
-        for (item, answer), value in zip(batch.index_C, values, strict=True):
+    distinct = [{(*answer.tokens, answer.answer): answer for answer in answers} for answers in encoded]
+    scores = [[float("nan")] * len(answers) for answers in distinct]
+    for batch in pack(to_groups([list(answers.values()) for answers in distinct], trained), row_tokens):
+        for (item, answer), value in zip(batch.index_C, score(batch).float().tolist(), strict=True):
             scores[item][answer] = value
-    named = [dict(zip(answers, row, strict=True)) for answers, row in zip(different, scores, strict=True)]
-    return [own[(*answer.tokens, answer.answer)] for own, answers in zip(named, encoded, strict=True) for answer in answers]
+    by_answer = [dict(zip(answers, row, strict=True)) for answers, row in zip(distinct, scores, strict=True)]
+    return [row[(*answer.tokens, answer.answer)] for row, answers in zip(by_answer, encoded, strict=True) for answer in answers]
 
 
-def by_item(encoded: Sequence[Sequence[EncodedAnswer]], scores: Sequence[float]) -> list[ScoredAnswers]:
-    """Scores back to their items, with token counts and what was cut."""
+def group_by_item(encoded: Sequence[Sequence[EncodedAnswer]], scores: Sequence[float]) -> list[ScoredAnswers]:
+    """The scores of each item's answers, with token counts and what was cut."""
     results, start = [], 0
     for answers in encoded:
-        own = tuple(scores[start : start + len(answers)])
+        item_scores = tuple(scores[start : start + len(answers)])
         start += len(answers)
         details = {
             "tokens": [len(answer.tokens) for answer in answers],
             "cut": [answer.cut for answer in answers],
             "answer_cut": [answer.answer_cut for answer in answers],
         }
-        results.append(ScoredAnswers(own, None, details))
+        results.append(ScoredAnswers(item_scores, None, details))
     return results

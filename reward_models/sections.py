@@ -1,6 +1,7 @@
 """From scores to RewardBench's figures: credits, subset accuracies, sections and the final score. Pure Python.
 
-Tables and rules: RewardBench (arXiv 2403.13787), RewardBench 2 (arXiv 2506.01937), allenai/reward-bench @ 05a9005.
+The tables and rules are those of RewardBench (arXiv 2403.13787), RewardBench 2 (arXiv 2506.01937) and allenai/reward-bench @
+05a9005.
 """
 
 import math
@@ -12,7 +13,7 @@ from tulu.errors import DataError
 from tulu.reward_models.ties import TiesAnswer, ties_score, ties_terms
 
 Data = Literal["v1", "v2", "free"]
-"""free is anyone's own pairs or lists: any subset names, no sections."""
+"""The rules that aggregate items; free is for one's own pairs or lists, with any subset names and no sections."""
 
 HEP = ("hep-cpp", "hep-go", "hep-java", "hep-js", "hep-python", "hep-rust")
 V1_SECTIONS: Mapping[str, Mapping[str, int]] = {
@@ -32,17 +33,18 @@ V1_SECTIONS: Mapping[str, Mapping[str, int]] = {
         "xstest-should-respond": 250,
         "donotanswer": 136,
     },
-    # math-prm holds 447 pairs and weighs as much as all code together.
+    # The 447 pairs of math-prm count as much as all code together.
     "Reasoning": {"math-prm": 984, **dict.fromkeys(HEP, 164)},
 }
-"""Sections of RewardBench 1, and the fixed weight of every subset in its section."""
+"""The sections of RewardBench 1, and the fixed weight of every subset in its section."""
 
 PRIOR = "Prior Sets"
 PRIOR_SCORED = ("anthropic_helpful", "anthropic_hhh", "shp", "summarize")
 PRIOR_UNSCORED = ("anthropic_harmless", "mtbench_human", "mtbench_gpt4")
-"""Reported, but no part of the score, as upstream; pku_better and pku_safer are dropped when loading."""
+"""Prior sets that are reported but do not count in the score, as upstream; pku_better and pku_safer are not loaded."""
 
 FINAL_WEIGHTS: Mapping[str, int] = {"Chat": 2, "Chat Hard": 2, "Safety": 2, "Reasoning": 2, PRIOR: 1}
+"""The weight of every section of RewardBench 1 in its score."""
 
 TIES = "Ties"
 V2_SUBSETS = ("Factuality", "Precise IF", "Math", "Safety", "Focus", TIES)
@@ -52,21 +54,21 @@ KNOWN: Mapping[Data, tuple[str, ...] | None] = {
     "v2": V2_SUBSETS,
     "free": None,
 }
-"""Subset names that a kind of data may use; None is any."""
+"""The subset names that each kind of data may use; None allows any."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """The scores of one item; NaN where a score is missing."""
+    """The scores of one item's right (chosen) and wrong (rejected) answers; NaN where a score is missing."""
 
     id: str
     subset: str
     chosen: tuple[float, ...]
     rejected: tuple[float, ...]
     credit: float | None = None
-    """Set by a judge whose verdict is not a comparison of scores; between 0 and 1."""
+    """What a judge's verdict is worth, between 0 and 1; None where the scores are compared."""
     where: str = ""
-    """FILE:LINE, for messages."""
+    """Where the item stands, as FILE:LINE, for messages."""
 
     @property
     def missing(self) -> bool:
@@ -85,14 +87,17 @@ class SubsetResult:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What RewardBench says about a set of scores, all between 0 and 1 (Ties: -0.01 to 1.01)."""
+    """RewardBench's figures of a set of scores, all between 0 and 1 (Ties: between -0.01 and 1.01)."""
 
     data: Data
     subsets: dict[str, SubsetResult]
     sections: dict[str, float]
     score: float | None
+    """None where there is no item or no section."""
     ties: int
+    """Items whose right and wrong answers are exactly level."""
     missing: int
+    """Items of which a score is missing."""
 
     def as_json(self) -> dict[str, Any]:
         """The object that `--json` prints."""
@@ -107,14 +112,14 @@ class Summary:
 
 
 def pair_credit(chosen: float, rejected: float) -> float:
-    """1 if chosen scores strictly higher; equal or NaN is 0."""
+    """1 if the chosen answer scores strictly higher, else 0, also where scores are equal or NaN."""
     return float(chosen > rejected)
 
 
 def best_of_credit(chosen: Sequence[float], rejected: Sequence[float]) -> float:
-    """Share of the right answers among those that share the highest score; NaN anywhere is 0.
+    """The share of right answers among those with the highest score; 0 where any score is NaN.
 
-    With one right answer: 1/k if it is among the k highest, else 0 (RewardBench 2).
+    With one right answer it is 1/k if that is among the k that share the highest score, else 0 (RewardBench 2).
     """
     if any(math.isnan(score) for score in (*chosen, *rejected)):
         return 0.0
@@ -124,7 +129,7 @@ def best_of_credit(chosen: Sequence[float], rejected: Sequence[float]) -> float:
 
 
 def is_tied(item: Scored, data: Data) -> bool:
-    """Whether right and wrong are exactly level where they are compared, so that rounding or chance decides."""
+    """Whether the right and the wrong score that are compared are exactly equal, so that rounding or chance decides."""
     if item.missing or not item.chosen or not item.rejected:
         return False
     # The Ties formula compares the lowest right score, everything else the highest.
@@ -133,7 +138,7 @@ def is_tied(item: Scored, data: Data) -> bool:
 
 
 def credit(item: Scored, data: Data) -> float:
-    """An item's share of its subset's accuracy: strict for pairs, fractional for best-of-N (always so in v2)."""
+    """What an item counts in its subset's accuracy: 0 or 1 for pairs, a fraction for lists and for everything in v2."""
     if item.credit is not None:
         return item.credit
     if data != "v2" and len(item.chosen) == len(item.rejected) == 1:
@@ -142,7 +147,7 @@ def credit(item: Scored, data: Data) -> float:
 
 
 def summarize(items: Sequence[Scored], data: Data) -> Summary:
-    """Aggregate scored items; DataError names an item that does not belong (unknown subset, no answers, Ties ids)."""
+    """Aggregate scored items. Raises DataError, which names items with an unknown subset, no answers or a wrong Ties id."""
     check(items, data)
     by_subset = group(items, data)
     subsets = {name: SubsetResult(subset_accuracy(rows, data), len(rows)) for name, rows in by_subset.items()}
@@ -157,7 +162,7 @@ def summarize(items: Sequence[Scored], data: Data) -> Summary:
 
 
 def group(items: Iterable[Scored], data: Data) -> dict[str, list[Scored]]:
-    """Items by subset, subsets in RewardBench's order (free data: in the order of appearance)."""
+    """Items by subset. Subsets have RewardBench's order, and in free data the order of appearance."""
     by_subset: dict[str, list[Scored]] = {name: [] for name in KNOWN[data] or ()}
     for item in items:
         by_subset.setdefault(item.subset, []).append(item)
@@ -165,20 +170,21 @@ def group(items: Iterable[Scored], data: Data) -> dict[str, list[Scored]]:
 
 
 def subset_accuracy(items: Sequence[Scored], data: Data) -> float | None:
-    """Mean credit, or the Ties formula for v2's Ties."""
+    """The mean credit of a subset's items, or the Ties formula for the Ties subset of v2."""
     if data == "v2" and items[0].subset == TIES:
         return ties_score(ties_terms([as_ties(item) for item in items]))
     return sum(credit(item, data) for item in items) / len(items)
 
 
 def as_ties(item: Scored) -> TiesAnswer:
+    """The item as the Ties formula takes it."""
     return TiesAnswer(item.id, item.chosen, item.rejected, item.where)
 
 
 def section_scores(accuracies: Mapping[str, float], data: Data) -> dict[str, float]:
-    """Score of each section that has a subset; absent subsets leave numerator and denominator.
+    """The weighted mean accuracy of each section, over the subsets that are there.
 
-    In v2 each subset is a section of its own.
+    In v2 every subset is a section of its own; free data has no sections.
     """
     if data == "free":
         return {}
@@ -194,7 +200,7 @@ def section_scores(accuracies: Mapping[str, float], data: Data) -> dict[str, flo
 
 
 def final_score(sections: Mapping[str, float]) -> float | None:
-    """Mean of the sections present, Prior Sets at half weight; None where there is none."""
+    """The mean of the sections that are there, in which Prior Sets has half the weight; None where there is none."""
     if not sections:
         return None
     weights = {name: FINAL_WEIGHTS.get(name, 2) for name in sections}
@@ -202,27 +208,28 @@ def final_score(sections: Mapping[str, float]) -> float | None:
 
 
 def check(items: Sequence[Scored], data: Data) -> None:
-    """DataError with every item that cannot be aggregated, by file and line."""
-    known = KNOWN[data]
+    """Raise DataError with the first items that cannot be aggregated, by file and line."""
+    subsets = KNOWN[data]
     problems = []
     for item in items:
         name = item.where or f"item {item.id!r}"
-        if known is not None and item.subset not in known:
+        if subsets is not None and item.subset not in subsets:
             problems.append(f"{name}: unknown subset {item.subset!r} for {data}")
         elif not item.chosen or not item.rejected:
             problems.append(f"{name}: needs at least one chosen and one rejected score")
         elif data == "v1" and (len(item.chosen) > 1 or len(item.rejected) > 1):
             problems.append(f"{name}: v1 compares one chosen with one rejected score; use --data v2 or free for lists")
     if problems:
-        raise DataError(_listed(problems, f"known subsets: {', '.join(known)}" if known else "", data))
+        raise DataError(_list(problems, f"known subsets: {', '.join(subsets)}" if subsets else "", data))
     if data == "v2":
         ties_terms([as_ties(item) for item in items if item.subset == TIES])
 
 
-def _listed(problems: Sequence[str], known: str, data: Data) -> str:
+def _list(problems: Sequence[str], known_subsets: str, data: Data) -> str:
+    """The first ten problems, one a line, and the names that subsets may have where one has another."""
     shown = list(problems[:10])
     if len(problems) > len(shown):
         shown.append(f"and {len(problems) - len(shown)} more")
-    if known and any("unknown subset" in problem for problem in problems):
-        shown.append(f"{data} {known}; --data free takes any")
+    if known_subsets and any("unknown subset" in problem for problem in problems):
+        shown.append(f"{data} {known_subsets}; --data free takes any")
     return "\n".join(shown)

@@ -1,6 +1,7 @@
 """The Ties subset of RewardBench 2: many right answers, which should score alike and above every wrong one.
 
-Formula: RewardBench 2 (arXiv 2506.01937) and allenai/reward-bench, rewardbench/utils.py @ 05a9005. Every comparison is strict.
+The formula is that of RewardBench 2 (arXiv 2506.01937) and allenai/reward-bench (rewardbench/utils.py @ 05a9005). Every
+comparison is strict.
 """
 
 import math
@@ -11,12 +12,13 @@ from dataclasses import dataclass
 from tulu.errors import DataError
 
 WEIGHTS = (0.30, 0.30, 0.20, 0.20, 0.01)
-"""Of: tied accuracy, ref accuracy, gap above spread, harder gap above spread, margin."""
+"""The weights of tied accuracy, ref accuracy, gap above spread, harder gap above spread, and margin."""
 
 _ID = re.compile(r"(ref|tied):(.+)")
+"""An id such as `ref:12` or `tied:12`."""
 
 Terms = tuple[float | None, float | None, float | None, float | None, float | None]
-"""One prompt's share of the five terms, in the order of WEIGHTS; None where the prompt has no say in a term."""
+"""One prompt's values of the five terms, in the order of WEIGHTS; None where a term is not defined for the prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +26,17 @@ class TiesAnswer:
     """Scores of one Ties item; NaN where a score is missing."""
 
     id: str
-    """ref:K has one correct answer, tied:K several, of the same prompt K."""
+    """ref:K for the row of prompt K with one correct answer, tied:K for the row with several."""
     correct: Sequence[float]
     incorrect: Sequence[float]
     where: str = ""
-    """FILE:LINE, for messages."""
+    """Where the item stands, as FILE:LINE, for messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Side:
+    """What the scores of one row (ref or tied) say."""
+
     gap: float
     """Lowest correct score minus highest incorrect one; NaN where a score is missing."""
     spread: float
@@ -40,7 +44,7 @@ class _Side:
 
 
 def ties_terms(answers: Sequence[TiesAnswer]) -> list[Terms]:
-    """Terms of every prompt K, in the order of first appearance; a missing score makes its prompt's comparisons false."""
+    """The terms of every prompt K, in the order of first appearance. A missing score makes its prompt's comparisons false."""
     sides: dict[str, dict[str, _Side]] = {}
     for answer in answers:
         kind, key = split_id(answer)
@@ -51,10 +55,10 @@ def ties_terms(answers: Sequence[TiesAnswer]) -> list[Terms]:
 
 
 def ties_score(terms: Sequence[Terms]) -> float | None:
-    """Weighted sum of the means of the five terms, between -0.01 and 1.01.
+    """The weighted sum of the means of the five terms, between -0.01 and 1.01.
 
-    An accuracy of which there is no prompt is 0, as upstream. None where no prompt has both its ref and its tied row,
-    since the last three terms then have no value (upstream yields NaN).
+    An accuracy that no prompt defines counts as 0, as upstream. The score is None where no prompt has both its ref and its tied
+    row, because the last three terms then have no value (upstream yields NaN).
     """
     if not any(term[2] is not None for term in terms):
         return None
@@ -66,7 +70,7 @@ def ties_score(terms: Sequence[Terms]) -> float | None:
 
 
 def split_id(answer: TiesAnswer) -> tuple[str, str]:
-    """(ref or tied, K) of an item's id; DataError for any other id."""
+    """The two parts of an item's id: ref or tied, and K. Raises DataError for any other id."""
     match = _ID.fullmatch(answer.id)
     if match is None:
         raise DataError(f"{_name(answer)}: a Ties id is ref:K (one correct answer) or tied:K (several), of the same prompt K")
@@ -95,7 +99,7 @@ def _terms(ref: _Side | None, tied: _Side | None) -> Terms:
 
 
 def _margin(gap: float, spread: float) -> float:
-    """tanh(gap / spread - 1), with x/0 = ±inf and 0/0 (or a missing score) worth 0."""
+    """tanh(gap / spread - 1). Without spread it is the sign of the gap; 0/0 and a missing score give 0."""
     if spread == 0 and gap != 0 and not math.isnan(gap):
         return math.copysign(1.0, gap)
     ratio = gap / spread if spread else math.nan

@@ -26,7 +26,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("cli", "__main__"),
 )
 """Chapters and plain files from the bottom. One imports what stands on the rungs below, and the files of its own chapter."""
-BESIDE_EACH_OTHER = {("losses", "errors"), ("progress", "files"), ("__main__", "cli")}
+BESIDE_EACH_OTHER = {("losses", "errors"), ("files", "errors"), ("__main__", "cli")}
 """(importer, imported) pairs of plain files on one rung."""
 WITHOUT_TORCH = ("errors", "types", "files", "progress", "intervals", "verifiers", "config")
 """Chapters and files that do not import torch, so that a mistake is told at once."""

@@ -1,15 +1,23 @@
-"""Files that are either the old one or the new one, never half of it."""
+"""Files that are either the old one or the new one, never half of it, and logs of rows that survive a crash."""
 
+import json
+import math
 import os
 import shutil
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
+
+from tulu.errors import CheckpointError
+
+T = TypeVar("T")
 
 
 def write_atomic(file: Path, text: str) -> None:
-    """Write beside and rename."""
+    """Write the text beside the file and rename it."""
     partial = file.with_name(f".partial-{file.name}")
     try:
-        with partial.open("w") as handle:
+        with partial.open("w", encoding="utf-8") as handle:
             handle.write(text)
             handle.flush()
             os.fsync(handle.fileno())
@@ -20,7 +28,7 @@ def write_atomic(file: Path, text: str) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring every file below to the disk, so that the rename that follows cannot overtake them."""
+    """Bring every file below the folder to the disk, so that a rename that follows cannot overtake them."""
     for file in folder.rglob("*"):
         if file.is_file():
             with file.open("rb") as handle:
@@ -28,9 +36,121 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_partials(folder: Path) -> None:
-    """Clear away what a session that died left half written."""
+    """Remove what a session that died left half written in the folder."""
     for path in folder.glob(".partial-*"):
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink()
+
+
+def finite(value: Any) -> Any:
+    """A tree of plain values with null in place of NaN and infinities, which JSON cannot write."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(entry) for entry in value]
+    return value
+
+
+def json_text(value: Any) -> str:
+    """Indented JSON, in which NaN and infinities are null."""
+    return json.dumps(finite(value), indent=2, ensure_ascii=False)
+
+
+def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Every setting that differs, as one line such as `temperature: 1.0 there, 0.5 now`."""
+    differing = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    return [f"{key}: {before.get(key)!r} there, {now.get(key)!r} now" for key in differing]
+
+
+class JsonLines:
+    """A file of JSON objects, one a line, that grows by whole rows and survives a crash.
+
+    A row is on the disk when `append` returns. A last line that does not end was cut by a crash; it is removed before the
+    file is read or extended. Only a newline ends a line: text in a row may hold any other separator of Unicode.
+    """
+
+    def __init__(self, path: Path, default: Callable[[Any], Any] | None = None) -> None:
+        """`default` makes something that JSON can write of what it cannot, as in `json.dumps`; without it that is a TypeError."""
+        self.path = path
+        self._default = default
+
+    def has_rows(self) -> bool:
+        """Whether the file is there and holds a row that was not cut."""
+        self._remove_cut_line()
+        return self.path.exists() and self.path.stat().st_size > 0
+
+    def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Add rows to the end of the file."""
+        self._remove_cut_line()
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json_lines(rows, self._default))
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def read(self, parse: Callable[[dict[str, Any], str], T]) -> list[T]:
+        """The result of `parse(row, "FILE:LINE")` for every row; nothing where there is no file.
+
+        Raises CheckpointError with file and line where a line is no JSON object, or `parse` raises a KeyError, TypeError or
+        ValueError.
+        """
+        if not self.path.exists():
+            return []
+        self._remove_cut_line()
+        rows = []
+        with self.path.open("rb") as stream:
+            for number, line in enumerate(stream, 1):
+                where = f"{self.path}:{number}"
+                try:
+                    rows.append(parse(_object(line), where))
+                except (KeyError, TypeError, ValueError) as error:
+                    raise CheckpointError(f"{where}: not a row of this command ({error}); --fresh starts over") from error
+        return rows
+
+    def keep(self, predicate: Callable[[dict[str, Any]], bool]) -> None:
+        """Remove the rows for which `predicate` is false, and every line that is no JSON object."""
+        if not self.path.exists():
+            return
+        self._remove_cut_line()
+        with self.path.open("rb") as stream:
+            kept = [line.decode() for line in stream if _is_object(line) and predicate(_object(line))]
+        write_atomic(self.path, "".join(kept))
+
+    def _remove_cut_line(self) -> None:
+        """Cut the file after its last newline."""
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, size - 1))
+            if stream.read(1) in (b"", b"\n"):
+                return
+            stream.seek(0)
+            whole = stream.read().rfind(b"\n") + 1
+        os.truncate(self.path, whole)
+
+
+def json_lines(rows: Iterable[Mapping[str, Any]], default: Callable[[Any], Any] | None = None) -> str:
+    """The rows as JSON, one a line."""
+    text = "".join(json.dumps(row, ensure_ascii=False, default=default) + "\n" for row in rows)
+    # Half a surrogate pair, which a row of data may hold, has no UTF-8; it becomes \ud83d, which JSON reads as what it was.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    """The JSON object of a line; ValueError where there is none."""
+    row = json.loads(line)
+    if not isinstance(row, dict):
+        raise ValueError(f"{type(row).__name__} where an object belongs")
+    return row
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        _object(line)
+    except ValueError:
+        return False
+    return True

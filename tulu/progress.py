@@ -1,12 +1,12 @@
-"""A progress bar with the figures that matter on a terminal, and a line now and then in a log."""
+"""How far some work is: a progress bar on a terminal, and a line in the log now and then where there is none."""
 
 import logging
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -14,20 +14,31 @@ from rich.progress import Progress as Bar
 
 log = logging.getLogger("tulu")
 
+T = TypeVar("T")
+
 SHOWN = ("loss", "nll", "accuracy", "reward", "solved", "kl")
-"""Metrics worth a place in the bar, in this order."""
+"""Metrics that stand beside the bar, in this order."""
 LOG_EVERY = 15.0
-"""Seconds between lines where there is no terminal."""
+"""Seconds between two lines of a log."""
+PATIENCE = 1.0
+"""Seconds before a brief bar appears."""
+REDRAW = 0.1
+"""Seconds between two updates of a bar that follows items."""
 
 
 class Progress:
-    """How far a stage is, how fast it goes and how well it does."""
+    """A named count of what is done, with its speed and the metrics that matter."""
 
-    def __init__(self, name: str, total: int, done: int, shown: bool) -> None:
+    def __init__(self, name: str, total: int | None, done: int = 0, shown: bool = True, brief: bool = False) -> None:
+        """A bar that begins at `done` of `total`; `total` is None where nobody knows it.
+
+        `shown` is false in processes that leave the bar to another one. A `brief` bar is for work that may be over in a
+        moment: it appears only after a second, disappears at the end, and writes no line before LOG_EVERY seconds.
+        """
         self.name, self.total, self.done = name, total, done
-        self.shown = shown
+        self.shown, self.brief = shown, brief
         self.on_terminal = shown and sys.stderr.isatty()
-        self._spoke = -math.inf
+        self._began = self._logged = -math.inf
         self._bar = Bar(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -36,23 +47,53 @@ class Progress:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=Console(stderr=True),
+            transient=brief,
             disable=not self.on_terminal,
         )
 
     def __enter__(self) -> Self:
-        self._bar.start()
+        if self.brief:
+            self._began = self._logged = time.monotonic()
+        else:
+            self._bar.start()
         self._task = self._bar.add_task(self.name, total=self.total, completed=self.done, figures="")
         return self
 
-    def update(self, step: int, metrics: Mapping[str, float], tokens_per_second: float | None = None) -> None:
-        """After a step."""
-        figures = "  ".join(f"{name} {metrics[name]:.3g}" for name in SHOWN if name in metrics)
+    def update(self, done: int, metrics: Mapping[str, float] | None = None, tokens_per_second: float | None = None) -> None:
+        """Show that so much is done, counted from the beginning of the work."""
+        self.done = done
+        if not self.shown:
+            return
+        figures = [f"{name} {metrics[name]:.3g}" for name in SHOWN if name in metrics] if metrics else []
         if tokens_per_second is not None:
-            figures += f"  {tokens_per_second:,.0f} tok/s"
-        self._bar.update(self._task, completed=step, figures=figures)
-        if self.shown and not self.on_terminal and (time.monotonic() - self._spoke > LOG_EVERY or step == self.total):
-            self._spoke = time.monotonic()
-            log.info("%s %d/%d  %s", self.name, step, self.total, figures)
+            figures.append(f"{tokens_per_second:,.0f} tok/s")
+        if not self.on_terminal:
+            self._log(figures)
+            return
+        self._bar.update(self._task, completed=done, figures="  ".join(figures))
+        if self.brief and time.monotonic() - self._began > PATIENCE:
+            self._bar.start()
+
+    def _log(self, figures: list[str]) -> None:
+        """Write a line if the last one is long enough ago, or the work is done."""
+        now = time.monotonic()
+        if now - self._logged > LOG_EVERY or (self.done == self.total and not self.brief):
+            self._logged = now
+            count = str(self.done) if self.total is None else f"{self.done}/{self.total}"
+            log.info("%s", "  ".join([f"{self.name} {count}", *figures]))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._bar.stop()
+
+
+def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+    """Yield the items, and show how many were used once they have taken a second."""
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    updated = time.monotonic()
+    with Progress(description, total, brief=True) as progress:
+        for done, item in enumerate(items, 1):
+            yield item
+            if time.monotonic() - updated > REDRAW:
+                progress.update(done)
+                updated = time.monotonic()

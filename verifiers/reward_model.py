@@ -1,7 +1,7 @@
 """reward_model: a learned score among the verifiers.
 
 Nothing here loads or asks a model: whoever has completions (RLVR, `tulu sample`, `tulu verify`) asks a reward model for all of
-them at once (tulu.reward_models.answers.RewardGrader), so that prompts are shared and rows are packed.
+them at once (tulu.reward_models.grader.RewardGrader), so that prompts are shared and rows are packed.
 """
 
 from typing import Any

@@ -1,5 +1,6 @@
 import gzip
 import json
+import logging
 import os
 import re
 import signal
@@ -208,7 +209,10 @@ def test_where_nothing_could_be_judged_the_reasons_are_told(
 
 
 def test_progress_without_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("tulu.commands.verify._LINE_EVERY", 0.2)
+    monkeypatch.setattr("tulu.progress.LOG_EVERY", 0.2)
+    # The command line writes the log to stderr.
+    monkeypatch.setattr(logging.getLogger("tulu"), "handlers", [logging.StreamHandler(sys.stderr)])
+    monkeypatch.setattr(logging.getLogger("tulu"), "level", logging.INFO)
     own, target = tmp_path / "own.py", tmp_path / "out.jsonl"
     own.write_text("import time\ndef score(completion, ground_truth):\n    time.sleep(0.1)\n    return int(completion)\n")
     rows = [{"completion": str(index), "ground_truth": "1"} for index in range(20)]

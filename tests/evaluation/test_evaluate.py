@@ -10,49 +10,8 @@ import pytest
 from tulu.config.load import Job, load_recipe
 from tulu.errors import RecipeError
 from tulu.evaluation.evaluate import TASKS, Answer, evaluate_model, run, summarise
-from tulu.intervals import bootstrap_mean, wilson
+from tulu.intervals import wilson
 from tulu.verifiers.registry import check_name
-
-Z2 = 1.959964**2
-
-
-@pytest.mark.parametrize(
-    ("right", "n", "low", "high"),
-    [
-        # With none right the bounds are 0 and z²/(n + z²); with all right their mirror image.
-        (0, 10, 0.0, 3.841459 / 13.841459),
-        (10, 10, 10 / 13.841459, 1.0),
-        # Half of n right: 1/2 ± z / (2 √(n + z²)).
-        (5, 10, 0.236593, 0.763407),
-        (250, 500, 0.456341, 0.543659),
-        (1, 1, 1 / 4.841459, 1.0),
-        # Agresti and Coull 1998 count 0 of 4 the same way: z² / (4 + z²).
-        (0, 4, 0.0, 3.841459 / 7.841459),
-    ],
-)
-def test_wilson_interval_worked_on_paper(right: int, n: int, low: float, high: float) -> None:
-    assert wilson(right / n, n) == pytest.approx((low, high), abs=1e-6)
-
-
-def test_wilson_solves_the_score_equation() -> None:
-    for n in (1, 7, 500):
-        for right in range(0, n + 1, max(1, n // 7)):
-            for bound in wilson(right / n, n):
-                # |p - bound| = z √(bound (1 - bound) / n): the two shares that the observed one lies just z away from.
-                assert (right / n - bound) ** 2 == pytest.approx(Z2 * bound * (1 - bound) / n, abs=1e-12)
-
-
-def test_wilson_knows_nothing_of_no_answers() -> None:
-    assert wilson(float("nan"), 0) == (0.0, 1.0)
-
-
-def test_bootstrap_of_a_mean_is_near_the_normal_interval() -> None:
-    values = [float(n % 2) for n in range(400)]
-    low, high = bootstrap_mean(values)
-    # 1.96 standard errors of 0.5 / sqrt(400) either side.
-    assert (low, high) == pytest.approx((0.451, 0.549), abs=0.005)
-    assert bootstrap_mean([0.3] * 5) == pytest.approx((0.3, 0.3))
-    assert all(math.isnan(bound) for bound in bootstrap_mean([]))
 
 
 def answer(score: float | None, status: str = "ok", finish: str = "stop") -> Answer:

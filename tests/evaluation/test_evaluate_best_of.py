@@ -14,7 +14,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from tests.reward_models.test_answers import oracle, problem
+from tests.reward_models.test_grader import oracle, problem
 from tulu.cli import app
 
 
@@ -27,9 +27,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def arguments(model: Path, judge: Path, *more: str) -> list[str]:
+def arguments(model: Path, reward_model: Path, *more: str) -> list[str]:
     own = ["--task", "mine", "--data", "rows.jsonl", "--verifier", f"{Path.cwd()}/mine.py:score", "--max-tokens", "8"]
-    return ["evaluate", str(model), *own, "--best-of", "4", "--reward-model", str(judge), "--out", "out", *more]
+    return ["evaluate", str(model), *own, "--best-of", "4", "--reward-model", str(reward_model), "--out", "out", *more]
 
 
 def lines(file: Path) -> list[dict[str, Any]]:
@@ -37,23 +37,23 @@ def lines(file: Path) -> list[dict[str, Any]]:
 
 
 def test_picks_and_figures(place: Path, tiny_model: Callable[..., Path], tiny_reward_model: Callable[..., Path]) -> None:
-    judge = tiny_reward_model("olmo2", 3)
-    result = CliRunner().invoke(app, arguments(tiny_model("olmo2"), judge))
+    reward_model = tiny_reward_model("olmo2", 3)
+    result = CliRunner().invoke(app, arguments(tiny_model("olmo2"), reward_model))
     assert result.exit_code == 0, result.output
     samples, answers = lines(place / "out" / "samples.jsonl"), lines(place / "out" / "answers.jsonl")
-    assert [each["id"] for each in samples] == [f"rows.jsonl:{n}" for n in range(1, 13)]
+    assert [row["id"] for row in samples] == [f"rows.jsonl:{n}" for n in range(1, 13)]
     for number, (sample, answer) in enumerate(zip(samples, answers, strict=True)):
-        assert len({each["text"] for each in sample["answers"]}) > 1, "sampled, not greedy"
-        for each in sample["answers"]:
-            assert each["reward"] == pytest.approx(oracle(judge, problem(f"{number}?"), each["text"]), abs=1e-5)
-        best = max(sample["answers"], key=lambda each: each["reward"])
+        assert len({candidate["text"] for candidate in sample["answers"]}) > 1, "sampled, not greedy"
+        for candidate in sample["answers"]:
+            assert candidate["reward"] == pytest.approx(oracle(reward_model, problem(f"{number}?"), candidate["text"]), abs=1e-5)
+        best = max(sample["answers"], key=lambda candidate: candidate["reward"])
         assert (answer["completion"], answer["score"]) == (best["text"], best["score"])
     content = json.loads((place / "out" / "results.json").read_text())
     picked = sum(answer["score"] for answer in answers) / 12
     assert content["accuracy"] == content["best_of"]["picked"]["value"] == pytest.approx(picked)
-    every = [each["score"] for sample in samples for each in sample["answers"]]
+    every = [candidate["score"] for sample in samples for candidate in sample["answers"]]
     assert content["best_of"]["single"]["value"] == pytest.approx(sum(every) / 48)
-    reached = sum(max(each["score"] for each in sample["answers"]) for sample in samples) / 12
+    reached = sum(max(candidate["score"] for candidate in sample["answers"]) for sample in samples) / 12
     assert content["best_of"]["oracle"]["value"] == pytest.approx(reached)
     assert f"mine, best of 4: {100 * picked:.1f} % right" in result.stdout
     assert "pass@n" in result.stdout
@@ -65,8 +65,8 @@ def test_a_killed_evaluation_ends_as_if_it_had_not_been(
 ) -> None:
     recipe = place / "tiny.yaml"
     evaluate = {"task": "mine", "data": "rows.jsonl", "verifier": f"{place}/mine.py:score", "max_tokens": 8, "best_of": 4}
-    judge = {"reward_model": str(tiny_reward_model("olmo2")), "temperature": 1.0, "batch": 8, "engine": "transformers"}
-    content = {"name": "tiny", "model": str(tiny_model("olmo2")), "template": "tulu", "evaluate": {**evaluate, **judge}}
+    reward_model = {"reward_model": str(tiny_reward_model("olmo2")), "temperature": 1.0, "batch": 8, "engine": "transformers"}
+    content = {"name": "tiny", "model": str(tiny_model("olmo2")), "template": "tulu", "evaluate": {**evaluate, **reward_model}}
     recipe.write_text(yaml.safe_dump(content))
     assert CliRunner().invoke(app, ["evaluate", str(recipe), "--runs", "whole"]).exit_code == 0
     command = [sys.executable, "-m", "tulu", "evaluate", str(recipe), "--runs", "broken"]
@@ -89,7 +89,7 @@ def test_a_killed_evaluation_ends_as_if_it_had_not_been(
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         (["--reward-model", ""], "--best-of needs --reward-model RM"),
         (["--best-of", ""], "--reward-model needs --best-of N"),
@@ -99,26 +99,27 @@ def test_a_killed_evaluation_ends_as_if_it_had_not_been(
         (["--best-of", "1"], "Invalid value for '--best-of'"),
     ],
 )
-def test_wrong_options(place: Path, tiny_reward_model: Callable[..., Path], changes: list[str], said: str) -> None:
+def test_wrong_options(place: Path, tiny_reward_model: Callable[..., Path], changes: list[str], message: str) -> None:
     words = arguments(Path("none"), tiny_reward_model("olmo2"))
     place_of = words.index(changes[0]) if changes[0] in words else len(words)
     words[place_of : place_of + 2] = changes if changes[1] else []
     result = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
     assert result.exit_code == 2, result.output
-    assert said in result.stderr
+    assert message in result.stderr
     assert not (place / "out").exists()
 
 
 def test_a_reward_model_answers_nothing(place: Path, tiny_reward_model: Callable[..., Path]) -> None:
-    judge = tiny_reward_model("olmo2")
-    for words in (arguments(judge, judge), ["sample", str(judge), "--data", "rows.jsonl", "--verifier", "exact"]):
+    reward_model = tiny_reward_model("olmo2")
+    sampling = ["sample", str(reward_model), "--data", "rows.jsonl", "--verifier", "exact"]
+    for words in (arguments(reward_model, reward_model), sampling):
         result = CliRunner().invoke(app, words)
         assert result.exit_code == 2, result.output
-        assert f"{judge} is a reward model, which scores answers and gives none" in result.stderr
+        assert f"{reward_model} is a reward model, which scores answers and gives none" in result.stderr
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         ({"best_of": 4}, "evaluate.best_of: 4: nothing picks among the answers; set reward_model"),
         ({"reward_model": "a/b"}, "it picks among several answers; set best_of, such as 16"),
@@ -128,9 +129,9 @@ def test_a_reward_model_answers_nothing(place: Path, tiny_reward_model: Callable
         ({"best_of": 1, "reward_model": "a/b"}, "evaluate.best_of: 1: should be greater than or equal to 2"),
     ],
 )
-def test_mistakes_of_a_recipe(place: Path, tiny_model: Callable[..., Path], fields: dict[str, Any], said: str) -> None:
+def test_mistakes_of_a_recipe(place: Path, tiny_model: Callable[..., Path], fields: dict[str, Any], message: str) -> None:
     section = {"task": "mine", "data": "rows.jsonl", **fields}
     (place / "tiny.yaml").write_text(yaml.safe_dump({"name": "tiny", "model": str(tiny_model("olmo2")), "evaluate": section}))
     result = CliRunner().invoke(app, ["evaluate", "tiny.yaml"])
     assert result.exit_code == 2, result.output
-    assert said in result.stderr
+    assert message in result.stderr

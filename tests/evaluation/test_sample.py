@@ -14,18 +14,18 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from tests.reward_models.test_answers import oracle, problem
+from tests.reward_models.test_grader import oracle, problem
 from tulu.cli import app
-from tulu.evaluation.candidates import Candidate, Candidates
-from tulu.evaluation.sample import ranked, select
+from tulu.evaluation.candidates import Candidate, ScoredProblem
+from tulu.evaluation.sample import rank, select
 
 
 def answer(text: str, score: float | None = None, reward: float | None = None, **fields: Any) -> Candidate:
     return Candidate(text, **{"finish": "stop", "tokens": 1, **fields}, score=score, reward=reward)
 
 
-def prompt(*answers: Candidate) -> Candidates:
-    return Candidates("p", [{"role": "user", "content": "?"}], None, answers)
+def prompt(*answers: Candidate) -> ScoredProblem:
+    return ScoredProblem("p", [{"role": "user", "content": "?"}], None, answers)
 
 
 def texts(rows: list[dict[str, Any]], side: str = "messages") -> list[str]:
@@ -44,7 +44,7 @@ def texts(rows: list[dict[str, Any]], side: str = "messages") -> list[str]:
     ],
 )
 def test_order_of_answers(answers: list[Candidate], order: str) -> None:
-    assert "".join(each.text for each in ranked(answers)) == order
+    assert "".join(answer.text for answer in rank(answers)) == order
 
 
 def test_rows_and_pairs_on_paper() -> None:
@@ -66,7 +66,7 @@ def test_rows_and_pairs_on_paper() -> None:
     }
     assert one.pairs[0]["chosen_reward"] == 0.7
     assert one.pairs[0]["rejected_reward"] == 3.0
-    assert one.prompts == {"kept": 2, "no right answer": 1, "no answer that stopped": 1, "no answer that could be used": 1}
+    assert one.outcomes == {"kept": 2, "no right answer": 1, "no answer that stopped": 1, "no answer that could be used": 1}
     assert texts(select(found, keep=5, pairs=False).sft) == ["better", "good", "only"]
 
 
@@ -77,8 +77,8 @@ def test_level_answers_make_no_pair() -> None:
 class Place:
     """A folder with prompts, a model and a reward model."""
 
-    def __init__(self, folder: Path, model: Path, judge: Path) -> None:
-        self.folder, self.model, self.judge = folder, model, judge
+    def __init__(self, folder: Path, model: Path, reward_model: Path) -> None:
+        self.folder, self.model, self.reward_model = folder, model, reward_model
         rows = [{"messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": "x"}]} for n in range(12)]
         (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         (folder / "mine.py").write_text("def score(completion, ground_truth):\n    return len(completion) % 2\n")
@@ -103,21 +103,21 @@ def place(
 
 
 def test_the_best_by_a_reward_model(place: Place) -> None:
-    result = place.call("--reward-model", str(place.judge), "--pairs")
+    result = place.call("--reward-model", str(place.reward_model), "--pairs")
     assert result.exit_code == 0, result.output
     samples = place.rows("samples.jsonl")
-    assert [each["id"] for each in samples] == [f"rows.jsonl:{n}" for n in range(1, 13)]
+    assert [row["id"] for row in samples] == [f"rows.jsonl:{n}" for n in range(1, 13)]
     best, worst = {}, {}
-    for each in samples:
-        whole = [a for a in each["answers"] if a["finish"] == "stop" and a["text"].strip()]
+    for row in samples:
+        whole = [a for a in row["answers"] if a["finish"] == "stop" and a["text"].strip()]
         if whole:
-            best[each["id"]] = max(whole, key=lambda a: a["reward"])
-            worst[each["id"]] = min(whole, key=lambda a: a["reward"])
+            best[row["id"]] = max(whole, key=lambda a: a["reward"])
+            worst[row["id"]] = min(whole, key=lambda a: a["reward"])
     assert {row["id"]: row["reward"] for row in place.rows("sft.jsonl")} == {name: a["reward"] for name, a in best.items()}
     for row in place.rows("sft.jsonl"):
-        asked = problem(row["messages"][0]["content"])
+        question = problem(row["messages"][0]["content"])
         assert [message["role"] for message in row["messages"]] == ["user", "assistant"], "the row's own answer is no prompt"
-        assert row["reward"] == pytest.approx(oracle(place.judge, asked, row["messages"][1]["content"]), abs=1e-5)
+        assert row["reward"] == pytest.approx(oracle(place.reward_model, question, row["messages"][1]["content"]), abs=1e-5)
     pairs = {row["id"]: (row["chosen_reward"], row["rejected_reward"]) for row in place.rows("pairs.jsonl")}
     assert pairs == {
         name: (best[name]["reward"], worst[name]["reward"]) for name in best if best[name]["reward"] > worst[name]["reward"]
@@ -131,21 +131,21 @@ def test_the_best_by_a_reward_model(place: Place) -> None:
 def test_right_answers_ranked_by_a_reward_model(place: Place) -> None:
     rows = [{"prompt": f"{n}?", "ground_truth": "x", "dataset": f"{place.folder}/mine.py:score"} for n in range(12)]
     (place.folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    result = place.call("--reward-model", str(place.judge), "--verifier", "own", "--keep", "2")
+    result = place.call("--reward-model", str(place.reward_model), "--verifier", "own", "--keep", "2")
     assert result.exit_code == 0, result.output
     kept = place.rows("sft.jsonl")
     assert kept
     assert all(row["score"] == 1 == len(row["messages"][-1]["content"]) % 2 for row in kept)
-    for each in place.rows("samples.jsonl"):
-        right = [a for a in each["answers"] if a["finish"] == "stop" and a["score"] == 1]
+    for sample in place.rows("samples.jsonl"):
+        right = [a for a in sample["answers"] if a["finish"] == "stop" and a["score"] == 1]
         rewards = sorted({a["text"]: a["reward"] for a in right}.values(), reverse=True)[:2]
-        assert [row["reward"] for row in kept if row["id"] == each["id"]] == rewards
+        assert [row["reward"] for row in kept if row["id"] == sample["id"]] == rewards
     assert place.call("--verifier", f"{place.folder}/mine.py:score", out="alone").exit_code == 0
     assert {row["reward"] for row in place.rows("sft.jsonl", "alone")} == {None}
 
 
 def test_rows_feed_into_every_stage(place: Place) -> None:
-    assert place.call("--reward-model", str(place.judge), "--pairs", "--keep", "4", "--n", "16").exit_code == 0
+    assert place.call("--reward-model", str(place.reward_model), "--pairs", "--keep", "4", "--n", "16").exit_code == 0
     train = {"max_length": 256, "batch": 2, "steps": 1, "learning_rate": 1e-3, "precision": "fp32"}
     sections = {stage: {**train, "data": "none.jsonl"} for stage in ("sft", "dpo", "rm")}
     (place.folder / "tiny.yaml").write_text(yaml.safe_dump({"name": "tiny", "model": str(place.model), **sections}))
@@ -158,7 +158,7 @@ def test_rows_feed_into_every_stage(place: Place) -> None:
 
 
 def test_a_killed_command_ends_as_if_it_had_not_been(place: Place) -> None:
-    options = ["--reward-model", str(place.judge), "--batch", "8", "--pairs"]
+    options = ["--reward-model", str(place.reward_model), "--batch", "8", "--pairs"]
     assert place.call(*options, out="whole").exit_code == 0
     command = [sys.executable, "-m", "tulu", *place.words("--out", "broken", *options)]
     kept = place.folder / "broken" / "samples.jsonl"
@@ -168,9 +168,9 @@ def test_a_killed_command_ends_as_if_it_had_not_been(place: Place) -> None:
             while running.poll() is None and not (kept.exists() and kept.stat().st_size > size):
                 time.sleep(0.005)
             running.send_signal(ending)
-            said = running.communicate()[1]
-        assert running.returncode in (-signal.SIGKILL, 130, 0), said
-        assert "Traceback" not in said
+            errors = running.communicate()[1]
+        assert running.returncode in (-signal.SIGKILL, 130, 0), errors
+        assert "Traceback" not in errors
     before = kept.read_text()
     kept.write_text(before + '{"id": "half a li')
     result = place.call(*options, out="broken")
@@ -181,7 +181,7 @@ def test_a_killed_command_ends_as_if_it_had_not_been(place: Place) -> None:
 
 
 def test_what_is_kept_is_chosen_again_without_sampling(place: Place) -> None:
-    options = ["--reward-model", str(place.judge)]
+    options = ["--reward-model", str(place.reward_model)]
     assert place.call(*options, "--limit", "5").exit_code == 0
     first = (place.folder / "out" / "samples.jsonl").read_text()
     more = place.call(*options, "--limit", "9", "--pairs", "--keep", "3")
@@ -217,7 +217,7 @@ def test_nothing_left_is_said(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ([], "nothing tells good answers from bad ones; give --reward-model RM, --verifier NAME"),
         (["--reward-model", "./none"], "--reward-model ./none: no such folder"),
@@ -231,10 +231,10 @@ def test_nothing_left_is_said(place: Place) -> None:
         (["--verifier", "gsm8k"], "no columns for rlvr among messages; accepted are"),
     ],
 )
-def test_wrong_options(place: Place, options: list[str], said: str) -> None:
+def test_wrong_options(place: Place, options: list[str], message: str) -> None:
     result = place.call(*[str(place.model) if word == "MODEL" else word for word in options])
     assert result.exit_code == 2, result.output
-    assert said in result.stderr
+    assert message in result.stderr
     assert "Traceback" not in result.output
     assert not (place.folder / "out").exists()
 

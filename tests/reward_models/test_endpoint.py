@@ -13,7 +13,8 @@ import pytest
 from tulu.errors import EngineError
 from tulu.reward_models import endpoint as endpoint_module
 from tulu.reward_models.endpoint import Endpoint
-from tulu.reward_models.rewardbench import Options, run
+from tulu.reward_models.options import RewardBenchOptions
+from tulu.reward_models.rewardbench import run
 from tulu.types import Message
 
 Rule = Callable[[dict[str, Any], dict[str, str]], tuple[int, Any]]
@@ -129,8 +130,8 @@ def test_dead_endpoint_is_an_error_and_the_evaluation_resumes(tmp_path: Path, mo
         judged.append(body["messages"][-1]["content"])
         return said("hm" if "Q99" in judged[-1] else "[[A]]")
 
-    def options(url: str) -> Options:
-        return Options(endpoint=url, out=tmp_path / "out", json_output=True)
+    def options(url: str) -> RewardBenchOptions:
+        return RewardBenchOptions(endpoint=url, out=tmp_path / "out", json_output=True)
 
     with server(dying) as url, pytest.raises(EngineError, match="resumes"):
         run("judge", str(pairs), None, options(url))

@@ -11,7 +11,8 @@ import pytest
 
 from tulu.errors import DataError, RecipeError
 from tulu.reward_models.ensemble import combine, learn
-from tulu.reward_models.rewardbench import Options, run
+from tulu.reward_models.options import RewardBenchOptions
+from tulu.reward_models.rewardbench import run
 from tulu.reward_models.sections import Scored
 
 
@@ -86,16 +87,16 @@ def write(path: Path, items: list[Scored]) -> Path:
 
 def test_from_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = write(tmp_path / "a.jsonl", model(1.0, 1)), write(tmp_path / "b.jsonl", model(1.0, 2))
-    run(None, "free", first, Options(ensemble=(second,), json_output=True))
+    run(None, "free", first, RewardBenchOptions(ensemble=(second,), json_output=True))
     found = json.loads(capsys.readouterr().out)
     assert set(found["weights"]) == {str(first), str(second)}
     assert found["combined"]["learned"]["score"] > found["singles"][found["best"]]["score"]
-    run(None, "free", first, Options(ensemble=(second,)))
+    run(None, "free", first, RewardBenchOptions(ensemble=(second,)))
     assert "points of mean credit" in capsys.readouterr().out
     with pytest.raises(DataError, match="named twice"):
-        run(None, "free", first, Options(ensemble=(first,)))
+        run(None, "free", first, RewardBenchOptions(ensemble=(first,)))
     with pytest.raises(RecipeError, match="combines scores files"):
-        run("model", "free", None, Options(ensemble=(first,)))
+        run("model", "free", None, RewardBenchOptions(ensemble=(first,)))
 
 
 @pytest.mark.parametrize(

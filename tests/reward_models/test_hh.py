@@ -8,7 +8,8 @@ from pathlib import Path
 from tulu.config.load import make_job
 from tulu.config.schema import Recipe
 from tulu.reward_models import training
-from tulu.reward_models.rewardbench import Options, run
+from tulu.reward_models.options import RewardBenchOptions
+from tulu.reward_models.rewardbench import run
 
 TRAINED, HELD_OUT = 96, 64
 
@@ -25,7 +26,7 @@ def test_trained_on_hh_and_evaluated_on_held_out_pairs(
     recipe = Recipe.model_validate({"name": "hh", "model": str(model), "rm": {**stage, "precision": "fp32"}})
     folder = training.run(make_job(recipe, "rm", tmp_path / "runs", fresh=False))
 
-    out = run(str(folder), str(tmp_path / "held_out.jsonl"), None, Options(out=tmp_path / "out", json_output=True))
+    out = run(str(folder), str(tmp_path / "held_out.jsonl"), None, RewardBenchOptions(out=tmp_path / "out", json_output=True))
     assert out is not None
     found = json.loads((out / "results.json").read_text())
     assert found["subsets"]["held_out"]["count"] == HELD_OUT

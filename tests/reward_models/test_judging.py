@@ -10,7 +10,8 @@ import pytest
 from tulu.errors import RecipeError
 from tulu.reward_models.items import Item
 from tulu.reward_models.judging import JudgeScorer
-from tulu.reward_models.rewardbench import Options, run
+from tulu.reward_models.options import RewardBenchOptions
+from tulu.reward_models.rewardbench import run
 from tulu.reward_models.sections import Data, summarize
 from tulu.types import Message
 
@@ -45,7 +46,7 @@ def longest(shown: str) -> str:
 
 
 def credits(rule: Callable[[str], str | None], items: list[Item], data: Data = "free", **options: Any) -> list[float | None]:
-    return [found.credit for found in JudgeScorer(ScriptedJudge(rule), data, Options(**options)).score(items)]
+    return [found.credit for found in JudgeScorer(ScriptedJudge(rule), data, RewardBenchOptions(**options)).score(items)]
 
 
 PAIRS = [item(str(k), ["good answer"], ["bad"]) for k in range(40)]
@@ -71,7 +72,7 @@ def test_a_biased_judge_shows_its_bias_by_seed_and_loses_it_by_both_orders() -> 
 
 def test_every_slot_is_tried_once() -> None:
     judge = ScriptedJudge(longest)
-    scorer = JudgeScorer(judge, "free", Options(both_orders=True))
+    scorer = JudgeScorer(judge, "free", RewardBenchOptions(both_orders=True))
     found = scorer.score(FOURS[:1])[0]
     assert found.details is not None
     assert [places.index(0) for places in found.details["places"]] == [0, 1, 2, 3]
@@ -82,13 +83,13 @@ def test_unreadable_verdicts_get_a_guess() -> None:
     assert credits(lambda _: "no idea", PAIRS[:1]) == [0.5]
     assert credits(lambda _: "no idea", FOURS[:1]) == [0.25]
     assert credits(lambda _: "no idea", PAIRS[:1], judge_mode="ratings") == [0.5]
-    found = JudgeScorer(ScriptedJudge(lambda _: "?"), "free", Options(both_orders=True)).score(PAIRS[:1])[0]
+    found = JudgeScorer(ScriptedJudge(lambda _: "?"), "free", RewardBenchOptions(both_orders=True)).score(PAIRS[:1])[0]
     assert found.details is not None
     assert (found.details["judgements"], found.details["unparsable"]) == (2, 2)
 
 
 def test_refused_conversations_are_missing_not_wrong_silently() -> None:
-    found = JudgeScorer(ScriptedJudge(lambda _: None), "free", Options()).score(PAIRS[:1])[0]
+    found = JudgeScorer(ScriptedJudge(lambda _: None), "free", RewardBenchOptions()).score(PAIRS[:1])[0]
     scored = PAIRS[0].scored(found.scores, found.credit)
     assert scored.missing
     assert summarize([scored], "free").missing == 1
@@ -107,7 +108,7 @@ def test_ties_are_rated_and_go_to_the_formula() -> None:
     def rate(shown: str) -> str:
         return "9" if "good" in shown else "3" if "bad" in shown else "?"
 
-    found = JudgeScorer(ScriptedJudge(rate), "v2", Options(judge_mode="ranking")).score(items)
+    found = JudgeScorer(ScriptedJudge(rate), "v2", RewardBenchOptions(judge_mode="ranking")).score(items)
     assert [one.scores for one in found] == [(9.0, 3.0, -1.0), (9.0, 9.0, 3.0)]
     scored = [one.scored(result.scores, result.credit) for one, result in zip(items, found, strict=True)]
     assert summarize(scored, "v2").score == pytest.approx(1.01)
@@ -122,7 +123,7 @@ def test_local_judge_runs_end_to_end(tiny_model: Callable[..., Path], tmp_path: 
     path = tmp_path / "pairs.jsonl"
     path.write_text("".join(json.dumps({"prompt": f"Q{k}", "chosen": "yes", "rejected": "no"}) + "\n" for k in range(3)))
     model = str(tiny_model("olmo2", 0, max_position_embeddings=4096))
-    options = Options(
+    options = RewardBenchOptions(
         kind="judge", judge_tokens=4, engine="transformers", both_orders=True, out=tmp_path / "out", json_output=True
     )
     out = run(model, str(path), None, options)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tulu.errors import DataError, RecipeError
-from tulu.reward_models.rewardbench import Options, run
+from tulu.reward_models.options import RewardBenchOptions
+from tulu.reward_models.rewardbench import run
 
 
 def write(path: Path, rows: Sequence[object]) -> Path:
@@ -16,7 +17,7 @@ def write(path: Path, rows: Sequence[object]) -> Path:
 
 
 def printed(path: Path, data: str, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
-    assert run(None, data, path, Options(json_output=True)) is None
+    assert run(None, data, path, RewardBenchOptions(json_output=True)) is None
     result = json.loads(capsys.readouterr().out, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
     assert isinstance(result, dict)
     return result
@@ -97,7 +98,7 @@ def test_free(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_refuses(rows: list[object], data: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message) as caught:
-        run(None, data, write(tmp_path / "s.jsonl", rows), Options())
+        run(None, data, write(tmp_path / "s.jsonl", rows), RewardBenchOptions())
     assert caught.value.exit_code == 2
 
 
@@ -113,38 +114,45 @@ def test_rows_without_ids_and_an_evaluations_rows_may_look_alike(tmp_path: Path,
     assert printed(write(tmp_path / "s.jsonl", rows), "free", capsys)["score"] == 1.0
 
 
-@pytest.mark.parametrize("options", [Options(out=Path("x")), Options(limit=3), Options(fresh=True)])
-def test_refuses_what_it_would_ignore(options: Options, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "options", [RewardBenchOptions(out=Path("x")), RewardBenchOptions(limit=3), RewardBenchOptions(fresh=True)]
+)
+def test_refuses_what_it_would_ignore(options: RewardBenchOptions, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"--(out|limit|fresh): --scores reads the whole file .* leave it out"):
         run(None, "v1", write(tmp_path / "s.jsonl", V1), options)
 
 
 def test_absent_subsets_of_v2_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run(None, "v2", write(tmp_path / "s.jsonl", [{"id": "1", "subset": "Math", "chosen": [1], "rejected": [0]}]), Options())
+    run(
+        None,
+        "v2",
+        write(tmp_path / "s.jsonl", [{"id": "1", "subset": "Math", "chosen": [1], "rejected": [0]}]),
+        RewardBenchOptions(),
+    )
     assert "no rows of Factuality, Precise IF, Safety, Focus, Ties: the score is the mean" in capsys.readouterr().out
 
 
 def test_refuses_missing_file_and_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
-        run(None, "v1", tmp_path / "absent.jsonl", Options())
+        run(None, "v1", tmp_path / "absent.jsonl", RewardBenchOptions())
     with pytest.raises(DataError, match="is a folder"):
-        run(None, "v1", tmp_path, Options())
+        run(None, "v1", tmp_path, RewardBenchOptions())
 
 
 def test_refuses_options_that_do_not_go_together(tmp_path: Path) -> None:
     path = write(tmp_path / "s.jsonl", V1)
     for model, data, scores, options in [
-        ("model", "v1", path, Options()),
-        (None, "v1", None, Options()),
-        (None, "v3", path, Options()),
-        (None, "free", path, Options(compare=True)),
+        ("model", "v1", path, RewardBenchOptions()),
+        (None, "v1", None, RewardBenchOptions()),
+        (None, "v3", path, RewardBenchOptions()),
+        (None, "free", path, RewardBenchOptions(compare=True)),
     ]:
         with pytest.raises(RecipeError):
             run(model, data, scores, options)
 
 
 def test_table_names_what_a_reader_must_know(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run(None, "v1", write(tmp_path / "s.jsonl", V1), Options(compare=True))
+    run(None, "v1", write(tmp_path / "s.jsonl", V1), RewardBenchOptions(compare=True))
     shown = capsys.readouterr().out
     for words in ("llmbar-natural", "62.50", "1 exact ties, 2 with missing scores", "no rows of Chat, Safety", "INF-ORM"):
         assert words in shown

@@ -17,7 +17,8 @@ import pytest
 
 from tulu.errors import EngineError
 from tulu.reward_models import endpoint
-from tulu.reward_models.rewardbench import Options, run
+from tulu.reward_models.options import RewardBenchOptions
+from tulu.reward_models.rewardbench import run
 
 START_SECONDS = 300
 
@@ -83,7 +84,9 @@ def test_judge_behind_vllm(vllm_server: Server, tmp_path: Path, monkeypatch: pyt
     pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
     figures = []
     for seed in (1, 2):
-        options = Options(endpoint=url, judge_tokens=8, both_orders=True, seed=seed, out=tmp_path / str(seed), json_output=True)
+        options = RewardBenchOptions(
+            endpoint=url, judge_tokens=8, both_orders=True, seed=seed, out=tmp_path / str(seed), json_output=True
+        )
         out = run("judge", str(pairs), None, options)
         assert out is not None
         results = json.loads((out / "results.json").read_text())
@@ -93,9 +96,9 @@ def test_judge_behind_vllm(vllm_server: Server, tmp_path: Path, monkeypatch: pyt
         assert (results["missing"], results["counts"]["judgements"], results["counts"]["unparsable"]) == (1, 14, 12)
     assert figures[0] == figures[1]
 
-    rated = Options(endpoint=url, judge_mode="ratings", judge_tokens=8, out=tmp_path / "rated", json_output=True)
+    rated = RewardBenchOptions(endpoint=url, judge_mode="ratings", judge_tokens=8, out=tmp_path / "rated", json_output=True)
     assert run("judge", str(pairs), None, rated) == tmp_path / "rated"
     stop()
     with pytest.raises(EngineError, match=r"does not answer .* it resumes"):
-        run("judge", str(pairs), None, Options(endpoint=url, judge_tokens=8, out=tmp_path / "dead", json_output=True))
+        run("judge", str(pairs), None, RewardBenchOptions(endpoint=url, judge_tokens=8, out=tmp_path / "dead", json_output=True))
     assert not (tmp_path / "dead" / "results.json").exists()

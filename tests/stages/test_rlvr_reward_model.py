@@ -11,7 +11,7 @@ import yaml
 from transformers import AutoTokenizer
 from typer.testing import CliRunner, Result
 
-from tests.reward_models.test_answers import oracle, problem
+from tests.reward_models.test_grader import oracle, problem
 from tulu.cli import app
 
 RLVR: dict[str, Any] = {

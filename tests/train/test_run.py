@@ -8,11 +8,9 @@ import pytest
 import torch
 import yaml
 
-from tulu import files
 from tulu.config.load import Job
 from tulu.config.schema import Recipe
 from tulu.errors import CheckpointError, RecipeError
-from tulu.files import remove_partials, write_atomic
 from tulu.model.parallel import Parallel
 from tulu.train.run import Run, differences, job_recipe
 
@@ -187,27 +185,3 @@ def test_due(tmp_path: Path) -> None:
     run = opened(tmp_path, save_every=3)
     assert [step for step in range(1, 8) if run.due(step, step == 7)] == [3, 6, 7]
     assert [step for step in range(1, 8) if opened(tmp_path / "b").due(step, step == 7)] == [7]
-
-
-def test_write_atomic_leaves_the_old_file_where_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "file"
-    write_atomic(file, "old")
-
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(files.os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_atomic(file, "new")
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-    assert file.read_text() == "old"
-
-
-def test_remove_partials_takes_nothing_else(tmp_path: Path) -> None:
-    (tmp_path / ".partial-a").mkdir()
-    (tmp_path / ".partial-a" / "b").write_text("")
-    (tmp_path / ".partial-c").write_text("")
-    (tmp_path / "kept").write_text("")
-    remove_partials(tmp_path)
-    remove_partials(tmp_path / "absent")
-    assert [path.name for path in tmp_path.iterdir()] == ["kept"]

@@ -27,7 +27,7 @@ from tulu.data.sources import load_rows
 from tulu.data.token_cache import Groups
 from tulu.errors import DataError, RecipeError
 from tulu.model.load import load_tokenizer
-from tulu.track import track
+from tulu.progress import track
 from tulu.types import Group
 
 KINDS: dict[str, Kind] = {"base": "text", "sft": "sft", "dpo": "pairs", "rm": "pairs", "rlvr": "rlvr"}

@@ -42,8 +42,9 @@ def rewardbench(
 ) -> None:
     """Score a model on RewardBench 1, RewardBench 2 or your own pairs."""
     from tulu.reward_models import rewardbench as bench
+    from tulu.reward_models.options import RewardBenchOptions
 
-    options = bench.Options(
+    options = RewardBenchOptions(
         kind=kind,
         reference=reference,
         reference_free=reference_free,

@@ -10,7 +10,6 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from tulu.commands.verify_files import check_target, label, lines, writing
@@ -18,6 +17,7 @@ from tulu.config.locate import judge_problem
 from tulu.config.schema import Judge
 from tulu.errors import DataError, RecipeError, TuluError
 from tulu.grading.grader import Grader
+from tulu.progress import Progress
 from tulu.types import Message, Problem, Verdict
 from tulu.verifiers.code.sandbox import UNSAFE
 from tulu.verifiers.contract import MODES, Mode, is_finite, shorten
@@ -25,7 +25,7 @@ from tulu.verifiers.registry import check_name, find
 from tulu.verifiers.reward_model import NAME
 
 if TYPE_CHECKING:
-    from tulu.reward_models.answers import RewardGrader
+    from tulu.reward_models.grader import RewardGrader
 
 _SMALLEST, _LARGEST = 4, 512
 """Rows graded between two turns of the progress bar: few where they are slow."""
@@ -35,8 +35,8 @@ _AHEAD = 8
 """Such windows under way at once, so that no process waits for the last row of one; of large ones only one."""
 _QUICK, _SLOW = 0.05, 0.5
 """Seconds between two turns under which windows grow, and above which they shrink."""
-_LINE_EVERY = 10.0
-"""Seconds between lines where there is no terminal."""
+_TURN = 0.1
+"""Seconds between two looks at a window that takes long."""
 _NAMED = 10
 """Bad rows that a message names; the rest are counted."""
 _FAULTS = 3
@@ -82,12 +82,11 @@ def verify_file(
         ThreadPoolExecutor(1 if learned else _AHEAD, "verify") as pool,
         Grader(workers, deadline, mode=checked) as grader,
         writing(target) as out,
-        _bar(console) as progress,
+        Progress(f"verify {name}", len(rows), brief=True) as progress,
     ):
-        turn = _turning(progress, f"verify {name}", len(rows))
         items = [(row["completion"], problem) for row, problem in rows]
         grade, smallest = (learned.grade, _TOGETHER) if learned else (grader.grade, _SMALLEST)
-        for graded in _in_order(grade, items, smallest, pool, turn):
+        for graded in _in_order(grade, items, smallest, pool, progress.update):
             for (row, _), verdict in zip(rows[len(verdicts) : len(verdicts) + len(graded)], graded, strict=True):
                 said = {"score": verdict.score, "status": verdict.status, "detail": verdict.detail}
                 out.write(json.dumps({**row, **said}) + "\n")
@@ -115,7 +114,7 @@ def _in_order(
             waiting.append(pool.submit(grade, items[start : start + size]))
             start += size
         while not waiting[0].done():
-            wait([waiting[0]], timeout=_LINE_EVERY)
+            wait([waiting[0]], timeout=_TURN)
             turn(done)
         graded = waiting.popleft().result()
         now = time.monotonic()
@@ -124,22 +123,6 @@ def _in_order(
         done += len(graded)
         turn(done)
         yield graded
-
-
-def _turning(progress: Progress, name: str, total: int) -> Callable[[int], None]:
-    """What moves the bar on a terminal, and elsewhere writes a line now and then."""
-    bar, spoke = progress.add_task(name, total=total), time.monotonic()
-
-    def turn(done: int) -> None:
-        nonlocal spoke
-        progress.update(bar, completed=done)
-        now = time.monotonic()
-        # A wait may end a little early.
-        if not progress.console.is_terminal and now - spoke > 0.95 * _LINE_EVERY:
-            spoke = now
-            progress.console.print(f"{name} {done}/{total}", markup=False, highlight=False, soft_wrap=True)
-
-    return turn
 
 
 def _tell_faults(console: Console, places: list[str], verdicts: list[Verdict]) -> None:
@@ -164,7 +147,7 @@ def _tell_faults(console: Console, places: list[str], verdicts: list[Verdict]) -
 def _load(reward_model: str) -> "RewardGrader":
     """What is asked in place of a verifier."""
     # Seconds of imports and a model, which no other verifier needs.
-    from tulu.reward_models.answers import RewardGrader
+    from tulu.reward_models.grader import RewardGrader
 
     return RewardGrader.load(Judge(path=reward_model))
 
@@ -230,11 +213,6 @@ def _messages(row: dict[str, Any]) -> list[Message]:
             raise DataError(f"prompt must be a string, or it and messages a list of {{role, content}}, got {shorten(repr(said))}")
         messages.append({"role": turn["role"], "content": turn["content"]})
     return messages
-
-
-def _bar(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True)
 
 
 def _table(name: str, verdicts: list[Verdict], seconds: float, latencies: list[float]) -> Table:

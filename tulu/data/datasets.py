@@ -19,7 +19,7 @@ from tulu.data.mixing import check_sources, sample_rows
 from tulu.data.sources import Row, content_key
 from tulu.data.token_cache import Corrupt, Groups, Part, load_part
 from tulu.data.tokenise import TokeniseOptions, encode_part
-from tulu.track import track
+from tulu.progress import track
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -1,8 +1,7 @@
-"""Several answers to each problem, with what a verifier and a reward model say of them, on disk as they come."""
+"""Several answers to each problem, with their scores by a verifier and a reward model, written to disk as they come."""
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -10,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tulu.config.schema import Judge
-from tulu.errors import CheckpointError, RecipeError
-from tulu.files import write_atomic
+from tulu.errors import RecipeError
+from tulu.files import JsonLines, changed_settings, write_atomic
 from tulu.grading.grader import Grader, pair_with_problem, split_off_reward_model
 from tulu.model.load import hub_commit
 from tulu.progress import Progress
-from tulu.reward_models.answers import RewardGrader
+from tulu.reward_models.grader import RewardGrader
 from tulu.rollout.engine import EngineName, EngineSpec
 from tulu.rollout.engines import make_engine
 from tulu.types import Group, Message, Problem, SamplingParams, Verdict
@@ -26,24 +25,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One sampled answer, and what was said of it."""
+    """One sampled answer with its scores."""
 
     text: str
     finish: str
     tokens: int
     score: float | None = None
-    """The verifier's; None where it could not judge, or was not asked."""
+    """The verifier's score; None where the verifier failed, or there is none."""
     status: str = "ok"
     detail: str = ""
     reward: float | None = None
-    """The reward model's; None where it could not score, or was not asked."""
+    """The reward model's score; None where the reward model failed, or there is none."""
     reward_detail: str = ""
-    """Why there is no reward."""
+    """Why the reward model failed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Candidates:
-    """A problem and its sampled answers."""
+class ScoredProblem:
+    """A problem and the answers that were sampled for it: a row of samples.jsonl."""
 
     id: str
     messages: Sequence[Message]
@@ -52,132 +51,123 @@ class Candidates:
 
 
 @dataclass(frozen=True)
-class Request:
-    """What is sampled, by what, how often."""
+class SampleRequest:
+    """Which model samples how many answers, and what scores them beside the problems' verifiers."""
 
     name: str
-    """On the progress bar."""
+    """The name beside the progress bar."""
     model: str
     n: int
+    """Answers to each problem."""
     params: SamplingParams
     engine: EngineName = "auto"
     batch: int = 256
-    """Completions between two writes; what a killed command may lose."""
-    judge: Judge | None = None
+    """Answers between two writes, which is what a killed command may lose."""
+    reward_model: Judge | None = None
 
 
 @dataclass
-class Samples:
-    """A JSONL file that grows by whole problems, and the settings that it was made with beside it."""
+class SampleFile:
+    """samples.jsonl, which grows by whole problems, and beside it the settings that it was made with."""
 
-    file: Path
+    path: Path
     settings: Mapping[str, Any]
-    rows: dict[str, Candidates] = field(default_factory=dict)
+    rows: dict[str, ScoredProblem] = field(default_factory=dict)
+    """The problems in the file, by their id."""
 
     @property
-    def _settings_file(self) -> Path:
-        return self.file.with_suffix(".settings.json")
+    def _settings_path(self) -> Path:
+        return self.path.with_suffix(".settings.json")
+
+    @property
+    def _log(self) -> JsonLines:
+        # A ground truth of a data set's row may be a date or a number that JSON has no type for.
+        return JsonLines(self.path, default=str)
 
     def open(self, fresh: bool = False) -> list[str]:
-        """Read what an earlier session kept, or begin; returns the settings that differ from those of the file.
+        """Read the rows of an earlier session, or begin a new file; returns the settings that differ from those of the file.
 
-        Where some differ nothing is read or written.
+        Where settings differ nothing is read or written.
         """
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         now = json.loads(json.dumps(self.settings))
-        if self._settings_file.exists() and not fresh:
-            before = json.loads(self._settings_file.read_text(encoding="utf-8"))
-            if changed := [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]:
-                return [f"{key}: {before.get(key)!r} there, {now.get(key)!r} now" for key in changed]
-            self._read()
+        if self._settings_path.exists() and not fresh:
+            before = json.loads(self._settings_path.read_text(encoding="utf-8"))
+            if changed := changed_settings(before, now):
+                return changed
+            self.rows = {row.id: row for row in self._log.read(_parse_row)}
             return []
         self.remove()
-        write_atomic(self._settings_file, json.dumps(now, indent=2) + "\n")
+        write_atomic(self._settings_path, json.dumps(now, indent=2) + "\n")
         return []
 
-    def append(self, found: Sequence[Candidates]) -> None:
-        """Add problems, on the disk before this returns."""
-        with self.file.open("a", encoding="utf-8") as stream:
-            stream.write("".join(json.dumps(asdict(each), ensure_ascii=False, default=str) + "\n" for each in found))
-            stream.flush()
-            os.fsync(stream.fileno())
-        self.rows.update((each.id, each) for each in found)
+    def append(self, problems: Sequence[ScoredProblem]) -> None:
+        """Add problems; they are on the disk when this returns."""
+        self._log.append(map(asdict, problems))
+        self.rows.update((problem.id, problem) for problem in problems)
 
     def remove(self) -> None:
-        """Forget everything, on disk too."""
-        self.file.unlink(missing_ok=True)
-        self._settings_file.unlink(missing_ok=True)
+        """Delete the file and its settings."""
+        self.path.unlink(missing_ok=True)
+        self._settings_path.unlink(missing_ok=True)
 
-    def _read(self) -> None:
-        """Rows of an earlier session; a last line that was cut in the middle is removed and its problem sampled again."""
-        if not self.file.exists():
-            return
-        raw = self.file.read_bytes()
-        whole = raw[: raw.rfind(b"\n") + 1]
-        if len(whole) < len(raw):
-            os.truncate(self.file, len(whole))
-        for number, line in enumerate(whole.decode("utf-8").splitlines(), 1):
-            try:
-                row = json.loads(line)
-                answers = tuple(Candidate(**answer) for answer in row.pop("answers"))
-                self.rows[row["id"]] = Candidates(**row, answers=answers)
-            except (ValueError, KeyError, TypeError) as error:
-                raise CheckpointError(
-                    f"{self.file}:{number}: not a row of this command ({error}); --fresh starts over"
-                ) from error
+
+def _parse_row(row: dict[str, Any], _where: str) -> ScoredProblem:
+    answers = tuple(Candidate(**answer) for answer in row.pop("answers"))
+    return ScoredProblem(**row, answers=answers)
 
 
 def collect(
-    request: Request, asked: Sequence[Problem], tokenizer: "PreTrainedTokenizerBase", samples: Samples
-) -> list[Candidates]:
-    """Sample and score what the file does not hold yet; the candidates of every problem, in order.
+    request: SampleRequest, problems: Sequence[Problem], tokenizer: "PreTrainedTokenizerBase", samples: SampleFile
+) -> list[ScoredProblem]:
+    """Sample and score what the file does not hold yet; returns every problem with its answers, in order.
 
-    What a problem gets depends on the seed, its id and n alone, so a command that was killed ends as if it had not been.
+    What a problem gets depends on the seed, its id and n alone, so that a command that was killed ends as if it had not been.
     """
-    pending = [problem for problem in asked if problem.id not in samples.rows]
+    pending = [problem for problem in problems if problem.id not in samples.rows]
     if pending:
-        judge = RewardGrader.load(request.judge) if request.judge else None
-        longest = max(len(problem.prompt) for problem in asked)
+        reward_grader = RewardGrader.load(request.reward_model) if request.reward_model else None
+        longest = max(len(problem.prompt) for problem in problems)
         spec = EngineSpec(request.model, longest + request.params.max_tokens, "fp32", version=0)
-        done, total = (len(asked) - len(pending)) * request.n, len(asked) * request.n
-        progress = Progress(request.name, total, done, shown=True)
-        said = _Told(progress, done, samples.rows.values())
-        # The bar starts after the engine, whose loading has lines of its own.
-        with Grader() as grader, closing(make_engine(request.engine, spec, progress=said.during)) as engine, progress:
+        done, total = (len(problems) - len(pending)) * request.n, len(problems) * request.n
+        progress = Progress(request.name, total, done)
+        figures = _RunningFigures(progress, done, samples.rows.values())
+        # The bar starts after the engine, because loading an engine writes lines of its own.
+        with Grader() as grader, closing(make_engine(request.engine, spec, progress=figures.show_sampled)) as engine, progress:
             size = max(1, request.batch // request.n)
             for first in range(0, len(pending), size):
                 chunk = pending[first : first + size]
                 groups = engine.generate(chunk, request.n, request.params)
-                found = _scored(chunk, groups, tokenizer, grader, judge)
-                samples.append(found)
-                said.after(found)
-    return [samples.rows[problem.id] for problem in asked]
+                scored = _score(chunk, groups, tokenizer, grader, reward_grader)
+                samples.append(scored)
+                figures.show_scored(scored)
+    return [samples.rows[problem.id] for problem in problems]
 
 
-def _scored(
+def _score(
     chunk: Sequence[Problem],
     groups: Sequence[Group],
     tokenizer: "PreTrainedTokenizerBase",
     grader: Grader,
-    judge: RewardGrader | None,
-) -> list[Candidates]:
-    """The chunk's completions with their scores; the reward model reads all of them in one pass."""
+    reward_grader: RewardGrader | None,
+) -> list[ScoredProblem]:
+    """The chunk's problems with their scored completions; the reward model reads all of them in one pass."""
     texts = [
         [str(tokenizer.decode(list(completion.tokens), skip_special_tokens=True)) for completion in group.completions]
         for group in groups
     ]
-    items = [item for each in zip(chunk, texts, groups, strict=True) for item in pair_with_problem(*each)]
-    parts = [split_off_reward_model(problem)[0] for _, problem in items]
-    graded = iter(grader.grade([(text, part) for (text, _), part in zip(items, parts, strict=True) if part]))
-    verdicts = iter([next(graded) if part else None for part in parts])
-    preferences = iter(judge.grade(items) if judge else [None] * len(items))
+    completions = [row for triple in zip(chunk, texts, groups, strict=True) for row in pair_with_problem(*triple)]
+    verifiable = [split_off_reward_model(problem)[0] for _, problem in completions]
+    verdicts = iter(grader.grade([(text, part) for (text, _), part in zip(completions, verifiable, strict=True) if part]))
+    by_verifiers = iter([next(verdicts) if part else None for part in verifiable])
+    by_reward_model = iter(reward_grader.grade(completions) if reward_grader else [None] * len(completions))
     return [
-        Candidates(
+        ScoredProblem(
             problem.id,
             list(problem.messages),
             problem.ground_truth,
             tuple(
-                _candidate(text, completion.finish, len(completion.tokens), next(verdicts), next(preferences))
+                _make_candidate(text, completion.finish, len(completion.tokens), next(by_verifiers), next(by_reward_model))
                 for text, completion in zip(row, group.completions, strict=True)
             ),
         )
@@ -185,39 +175,36 @@ def _scored(
     ]
 
 
-def _candidate(text: str, finish: str, tokens: int, verdict: Verdict | None, preference: Verdict | None) -> Candidate:
-    verdict, preference = verdict or _UNASKED, preference or _UNASKED
-    score = None if verdict is _UNASKED else verdict.score
-    reward = None if preference is _UNASKED else preference.score
-    return Candidate(text, finish, tokens, score, verdict.status, verdict.detail, reward, preference.detail)
+def _make_candidate(text: str, finish: str, tokens: int, verdict: Verdict | None, reward: Verdict | None) -> Candidate:
+    """An answer with its verdicts, each None where nobody gave one."""
+    scores: dict[str, Any] = {"score": verdict.score, "status": verdict.status, "detail": verdict.detail} if verdict else {}
+    rewards: dict[str, Any] = {"reward": reward.score, "reward_detail": reward.detail} if reward else {}
+    return Candidate(text, finish, tokens, **scores, **rewards)
 
 
-_UNASKED = Verdict(0.0)
+class _RunningFigures:
+    """Keeps the bar moving while an engine samples, with the mean score and reward so far."""
 
-
-class _Told:
-    """Keeps the bar moving while an engine samples, with the means of what was scored so far."""
-
-    def __init__(self, progress: Progress, done: int, known: Iterable[Candidates]) -> None:
+    def __init__(self, progress: Progress, done: int, problems: Iterable[ScoredProblem]) -> None:
         self.progress, self.done = progress, done
         self.sums = {"accuracy": [0.0, 0], "reward": [0.0, 0]}
-        self._add(known)
+        self._add(problems)
 
-    def during(self, done: int, _total: int) -> None:
-        """Completions of the chunk that are finished; the chunk's last one counts once it is scored."""
-        self.progress.update(min(self.done + done, self.progress.total - 1), self._figures())
+    def show_sampled(self, sampled: int, _total: int) -> None:
+        """Count the completions of a chunk that are finished; its last one counts only once the chunk is scored."""
+        self.progress.update(min(self.done + sampled, (self.progress.total or 0) - 1), self._means())
 
-    def after(self, found: Sequence[Candidates]) -> None:
-        """A chunk is scored and on the disk."""
-        self.done += sum(len(each.answers) for each in found)
-        self._add(found)
-        self.progress.update(self.done, self._figures())
+    def show_scored(self, problems: Sequence[ScoredProblem]) -> None:
+        """Count a chunk that is scored and on the disk."""
+        self.done += sum(len(problem.answers) for problem in problems)
+        self._add(problems)
+        self.progress.update(self.done, self._means())
 
-    def _figures(self) -> dict[str, float]:
+    def _means(self) -> dict[str, float]:
         return {name: total / count for name, (total, count) in self.sums.items() if count}
 
-    def _add(self, found: Iterable[Candidates]) -> None:
-        for answer in (answer for each in found for answer in each.answers):
+    def _add(self, problems: Iterable[ScoredProblem]) -> None:
+        for answer in (answer for problem in problems for answer in problem.answers):
             for name, value in (("accuracy", answer.score), ("reward", answer.reward)):
                 if value is not None:
                     self.sums[name][0] += value
@@ -225,7 +212,7 @@ class _Told:
 
 
 def model_identity(model: str, revision: str | None = None) -> str:
-    """What a model is by content: a hash of a folder's files, or a hub model's commit. Raises RecipeError."""
+    """A hash of the files of a model's folder, or the commit of a hub model. Raises RecipeError where there is no model."""
     folder = Path(model)
     if not folder.is_dir():
         return hub_commit(model, revision)

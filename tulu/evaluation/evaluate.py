@@ -1,4 +1,4 @@
-"""Evaluation: answers on held-out problems, scored by their verifier, with a 95 % interval."""
+"""Evaluation: a model's answers to held-out problems, scored by the problems' verifiers, with a 95 % interval."""
 
 import json
 import logging
@@ -14,9 +14,9 @@ from tulu.config.schema import Evaluate, Source
 from tulu.data.chat import template_hash
 from tulu.data.problems import problems
 from tulu.errors import RecipeError
-from tulu.evaluation.best_of import BestOf, best_of_figures, finite, pick, show_best_of
-from tulu.evaluation.candidates import Candidates, Request, Samples, collect, model_identity
-from tulu.files import write_atomic
+from tulu.evaluation.best_of import BestOf, best_of_figures, pick, rewards_of, show_best_of
+from tulu.evaluation.candidates import SampleFile, SampleRequest, ScoredProblem, collect, model_identity
+from tulu.files import finite, json_lines, write_atomic
 from tulu.intervals import wilson
 from tulu.model.load import load_tokenizer
 from tulu.types import Problem, SamplingParams
@@ -37,7 +37,7 @@ TASKS: dict[str, tuple[Source, str | None]] = {
 
 @dataclass(frozen=True)
 class Answer:
-    """One problem, what the model answered, and what the verifier said."""
+    """The answer to one problem with its verdict: a row of answers.jsonl."""
 
     id: str
     prompt: str
@@ -51,7 +51,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Result:
-    """Accuracy over the problems that could be judged, and what the others were."""
+    """Accuracy over the problems that have a score, and how many have none."""
 
     task: str
     model: str
@@ -59,15 +59,19 @@ class Result:
     ci95: tuple[float, float]
     problems: int
     judged: int
+    """Problems whose answer the verifier could score."""
     statuses: dict[str, int]
+    """How many answers have each status of a verdict."""
     truncated: int
+    """Answers that did not stop before max_tokens."""
 
 
 UNPICKED: dict[str, Any] = {"score": None, "status": "error", "detail": "the reward model could score none of the answers"}
+"""The verdict of a problem that has no pick."""
 
 
 def run(job: Job) -> Path:
-    """Evaluate the newest model of a recipe; returns the folder of the results."""
+    """Evaluate the newest model of a recipe; returns the folder of the result."""
     if job.start is None:
         raise RecipeError(f"recipe {job.recipe.name}: there is no model to evaluate yet")
     settings: Evaluate = section_of(job.recipe, "evaluate")
@@ -91,7 +95,7 @@ def evaluate_model(
     fresh: bool = False,
     runs: Path = Path("runs"),
 ) -> Result:
-    """`tulu evaluate MODEL --task NAME`: print the result and write it to `out` (default RUNS/evaluate/MODEL/TASK)."""
+    """Run `tulu evaluate MODEL --task NAME`: print the result and write it to `out` (default RUNS/evaluate/MODEL/TASK)."""
     if data is None and task not in TASKS:
         raise RecipeError(f"--task {task}: has no data of its own; known are {', '.join(TASKS)}, or give --data FILE")
     if (best_of is None) != (reward_model is None):
@@ -114,73 +118,77 @@ def evaluate_model(
 
 
 def answer_all(model: str, settings: Evaluate, template: str, folder: Path, fresh: bool = False) -> Result:
-    """Load, sample, grade, and write results.json and answers.jsonl (of several answers, also samples.jsonl).
+    """Sample and grade answers, and write results.json and answers.jsonl, and samples.jsonl where there are several answers.
 
     An evaluation that was killed goes on where it stopped; one that finished, or had other settings, starts over.
     """
     if problem := policy_problem(model):
         raise RecipeError(f"{model} {problem}")
     tokenizer = load_tokenizer(model, template)
-    asked, digest = task_problems(settings, tokenizer)
+    dataset, digest = task_problems(settings, tokenizer)
     params = SamplingParams(settings.max_tokens, settings.temperature, seed=settings.seed)
     n = settings.best_of or 1
-    request = Request(f"evaluate {settings.task}", model, n, params, settings.engine, settings.batch, settings.reward_model)
+    name = f"evaluate {settings.task}"
+    request = SampleRequest(name, model, n, params, settings.engine, settings.batch, settings.reward_model)
     pinned = {"data": digest, "template": template_hash(tokenizer), "weights": model_identity(model)}
     if settings.reward_model is not None and settings.reward_model.path is not None:
         pinned["reward_model"] = model_identity(settings.reward_model.path, settings.reward_model.revision)
-    samples = Samples(folder / "samples.jsonl", {**pinned, **settings.model_dump(mode="json")})
-    if samples.open(fresh) or (len(samples.rows) == len(asked) and (folder / "results.json").exists()):
+    samples = SampleFile(folder / "samples.jsonl", {**pinned, **settings.model_dump(mode="json")})
+    if samples.open(fresh) or (len(samples.rows) == len(dataset) and (folder / "results.json").exists()):
         samples.open(fresh=True)
     if samples.rows:
-        log.info("%s holds the answers to %d of %d problems already", samples.file, len(samples.rows), len(asked))
-    found = collect(request, asked, tokenizer, samples)
-    result, answers, picked = summarise_all(found, settings, model)
-    write_atomic(folder / "answers.jsonl", "".join(json.dumps(asdict(answer), ensure_ascii=False) + "\n" for answer in answers))
+        log.info("%s holds the answers to %d of %d problems already", samples.path, len(samples.rows), len(dataset))
+    scored = collect(request, dataset, tokenizer, samples)
+    result, answers, best_of = summarise_all(scored, settings, model)
+    write_atomic(folder / "answers.jsonl", json_lines(map(asdict, answers)))
     content = {**asdict(result), "settings": settings.model_dump(mode="json")}
-    if picked is not None:
-        content["best_of"] = finite(asdict(picked))
+    if best_of is not None:
+        content["best_of"] = finite(asdict(best_of))
     write_atomic(folder / "results.json", json.dumps(content, indent=2) + "\n")
-    if picked is None:
-        # answers.jsonl holds all of it.
+    if best_of is None:
+        # answers.jsonl holds the same.
         samples.remove()
     show(result, folder, settings.best_of)
-    if picked is not None:
-        show_best_of(picked)
+    if best_of is not None:
+        show_best_of(best_of)
     return result
 
 
 def task_problems(settings: Evaluate, tokenizer: "PreTrainedTokenizerBase") -> tuple[Sequence[Problem], str]:
     """The problems of a task, or of the rows that the settings name, and a hash of them."""
-    own_data, own_verifier = TASKS.get(settings.task, (None, None))
-    sources = settings.data or ((own_data,) if own_data else ())
-    asked = problems(sources, tokenizer, max_prompt=1 << 20, verifier=settings.verifier or own_verifier, seed=settings.seed)
-    for line in asked.report.lines()[1:]:
+    task_data, task_verifier = TASKS.get(settings.task, (None, None))
+    sources = settings.data or ((task_data,) if task_data else ())
+    dataset = problems(sources, tokenizer, max_prompt=1 << 20, verifier=settings.verifier or task_verifier, seed=settings.seed)
+    for line in dataset.report.lines()[1:]:
         log.warning(line)
-    return (asked[: settings.limit] if settings.limit else asked), asked.digest
+    return (dataset[: settings.limit] if settings.limit else dataset), dataset.digest
 
 
-def summarise_all(found: Sequence[Candidates], settings: Evaluate, model: str) -> tuple[Result, list[Answer], BestOf | None]:
-    """The result, each problem's answer (of several, the reward model's pick), and the figures of best-of-N."""
+def summarise_all(
+    problems: Sequence[ScoredProblem], settings: Evaluate, model: str
+) -> tuple[Result, list[Answer], BestOf | None]:
+    """The result, each problem's answer (of several the one that the reward model picks), and the figures of best-of-N."""
     if settings.best_of is None:
-        answers = [_answer(each, 0) for each in found]
+        answers = [_answer(problem, 0) for problem in problems]
         return summarise(answers, settings.task, model), answers, None
-    places = [pick(each.answers) for each in found]
-    # Where no answer has a reward there is no pick: the problem counts as not judged, with the first answer to show.
+    picks = [pick(rewards_of(problem.answers)) for problem in problems]
+    # Where no answer has a reward there is no pick: the problem counts as one without a score, and its first answer is shown.
     answers = [
-        replace(_answer(each, place or 0), **({} if place is not None else UNPICKED))
-        for each, place in zip(found, places, strict=True)
+        replace(_answer(problem, index or 0), **({} if index is not None else UNPICKED))
+        for problem, index in zip(problems, picks, strict=True)
     ]
-    return summarise(answers, settings.task, model), answers, best_of_figures(found, settings.best_of, settings.seed)
+    return summarise(answers, settings.task, model), answers, best_of_figures(problems, settings.best_of, settings.seed)
 
 
-def _answer(each: Candidates, place: int) -> Answer:
-    said = each.answers[place]
-    prompt = each.messages[-1]["content"]
-    return Answer(each.id, prompt, said.text, str(each.ground_truth), said.score, said.status, said.detail, said.finish)
+def _answer(problem: ScoredProblem, index: int) -> Answer:
+    """One of a problem's answers as a row of answers.jsonl."""
+    answer, prompt = problem.answers[index], problem.messages[-1]["content"]
+    verdict = (answer.score, answer.status, answer.detail)
+    return Answer(problem.id, prompt, answer.text, str(problem.ground_truth), *verdict, answer.finish)
 
 
 def summarise(answers: Sequence[Answer], task: str, model: str) -> Result:
-    """Accuracy with its interval; answers that could not be judged are counted, not scored."""
+    """Accuracy with its interval; answers without a score are counted and left out of it."""
     scores = [answer.score for answer in answers if answer.score is not None]
     accuracy = sum(scores) / len(scores) if scores else float("nan")
     return Result(
@@ -196,7 +204,7 @@ def summarise(answers: Sequence[Answer], task: str, model: str) -> Result:
 
 
 def show(result: Result, folder: Path, best_of: int | None = None) -> None:
-    """One line a person can read, and where the rest is."""
+    """Print the accuracy in one line, and where the rest is."""
     low, high = result.ci95
     name = result.task if best_of is None else f"{result.task}, best of {best_of}"
     text = f"{name}: {100 * result.accuracy:.1f} % right [{100 * low:.1f}, {100 * high:.1f}] of {result.judged} judged"

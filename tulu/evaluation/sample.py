@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from tulu.config.schema import Judge, Source
 from tulu.data.chat import template_hash
 from tulu.data.problems import problems
 from tulu.errors import RecipeError, TuluError
-from tulu.evaluation.candidates import Candidate, Candidates, Request, Samples, collect, model_identity
-from tulu.files import write_atomic
+from tulu.evaluation.candidates import Candidate, SampleFile, SampleRequest, ScoredProblem, collect, model_identity
+from tulu.files import json_lines, write_atomic
 from tulu.model.load import from_pretrained, load_tokenizer
 from tulu.rollout.engine import EngineName
 from tulu.train.manifest import environment
@@ -31,12 +31,12 @@ from tulu.verifiers.reward_model import NAME as REWARD_MODEL
 log = logging.getLogger("tulu")
 
 OWN = "own"
-"""The --verifier that takes each row's own."""
+"""The value of --verifier that takes the verifiers of each row."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says of `tulu sample`."""
+    """How answers are sampled and chosen; every field is an option of `tulu sample`."""
 
     data: tuple[str, ...]
     n: int = 8
@@ -58,31 +58,32 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """Rows to train on, and what became of every prompt."""
+    """Rows to train on."""
 
     sft: list[dict[str, Any]]
     pairs: list[dict[str, Any]]
-    prompts: Counter[str]
+    outcomes: Counter[str]
+    """How many prompts have a row, or lack one for which reason."""
 
 
 def sample(model: str, options: Options) -> Path:
-    """Sample, score, select, and write the folder of the result; returns it.
+    """Sample and score answers, choose rows among them, and write the folder of the result; returns the folder.
 
-    samples.jsonl grows as answers come, so a command that was killed goes on where it stopped, and another choice of rows
+    samples.jsonl grows as answers come, so that a command that was killed goes on where it stopped, and another choice of rows
     (--keep, --pairs, --limit) samples nothing again.
     """
     check(model, options)
     tokenizer = load_tokenizer(model, options.template)
     sources = [Source(name=name, fraction=1.0) for name in options.data]
     verifier = REWARD_MODEL if options.verifier is None else None if options.verifier == OWN else options.verifier
-    asked = problems(sources, tokenizer, _room(model, options), verifier, options.seed, judged=options.reward_model is not None)
-    asked.report.show()
+    dataset = problems(sources, tokenizer, _room(model, options), verifier, options.seed, judged=options.reward_model is not None)
+    dataset.report.show()
     params = SamplingParams(options.max_tokens, options.temperature, options.top_p, seed=options.seed)
-    judge = Judge(path=options.reward_model) if options.reward_model else None
+    reward_model = Judge(path=options.reward_model) if options.reward_model else None
     settings = {
         "model": model_identity(model),
         "reward_model": model_identity(options.reward_model) if options.reward_model else None,
-        "data": asked.digest,
+        "data": dataset.digest,
         "verifier": _verifier_identity(verifier),
         "template": template_hash(tokenizer),
         "n": options.n,
@@ -90,22 +91,22 @@ def sample(model: str, options: Options) -> Path:
     }
     rows = Path(options.data[0]).name.split(".")[0].replace(":", "-")
     folder = options.out or Path("runs", "sample", model_label(model), rows)
-    samples = Samples(folder / "samples.jsonl", settings)
+    samples = SampleFile(folder / "samples.jsonl", settings)
     if changed := samples.open(options.fresh):
         listed = "\n  ".join(changed)
         raise RecipeError(
             f"{folder} holds samples made with other settings:\n  {listed}\nUse another --out, or --fresh to start over."
         )
-    wanted = asked[: options.limit] if options.limit else asked
+    limited = dataset[: options.limit] if options.limit else dataset
     if samples.rows:
-        log.info("%s holds the answers to %d prompts already", samples.file, len(samples.rows))
-    request = Request("sample", model, options.n, params, options.engine, options.batch, judge)
-    found = collect(request, wanted, tokenizer, samples)
-    return finish(folder, found, options, {"model": model, "settings": settings})
+        log.info("%s holds the answers to %d prompts already", samples.path, len(samples.rows))
+    request = SampleRequest("sample", model, options.n, params, options.engine, options.batch, reward_model)
+    scored = collect(request, limited, tokenizer, samples)
+    return finish(folder, scored, options, {"model": model, "settings": settings})
 
 
 def check(model: str, options: Options) -> None:
-    """RecipeError where options contradict each other, or name what is not there."""
+    """Raise RecipeError where options contradict each other, or name something that is not there."""
     if problem := policy_problem(model):
         raise RecipeError(f"{model} {problem}")
     if options.reward_model is None and options.verifier is None:
@@ -126,7 +127,7 @@ def check(model: str, options: Options) -> None:
 
 
 def _room(model: str, options: Options) -> int:
-    """Most tokens of a prompt, so that its answer fits the model's positions. Raises RecipeError."""
+    """Most tokens of a prompt, such that an answer fits the model's positions. Raises RecipeError where no prompt would fit."""
     positions = from_pretrained(AutoConfig, model).get_text_config().to_dict().get("max_position_embeddings") or 1 << 20
     if options.max_tokens >= positions:
         raise RecipeError(
@@ -136,92 +137,97 @@ def _room(model: str, options: Options) -> int:
 
 
 def _verifier_identity(verifier: str | None) -> str | None:
-    """The verifier's name, and a hash of the file where it is one's own."""
+    """The verifier's name, with a hash of its file where it is one's own."""
     path = Path((verifier or "").rpartition(":")[0])
     if verifier is None or not path.is_file():
         return verifier
     return f"{verifier} {hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()}"
 
 
-def ranked(answers: Sequence[Candidate]) -> list[Candidate]:
-    """Answers to choose from, best first: by the verifier's score, then by the reward; equal ones in their order.
+def rank(answers: Sequence[Candidate]) -> list[Candidate]:
+    """The answers that can be used, best first: by the verifier's score, then by the reward; equal ones keep their order.
 
-    One that did not stop, is empty or could not be scored is none of them, and a text that recurs counts once.
+    An answer that did not stop, is empty or could not be scored cannot be used, and a text that recurs counts once.
     """
     usable: dict[str, Candidate] = {}
     for answer in answers:
         if not _fault(answer) and answer.finish != "length" and answer.text.strip():
             usable.setdefault(answer.text, answer)
-    return sorted(usable.values(), key=_merit, reverse=True)
+    return sorted(usable.values(), key=_scores, reverse=True)
 
 
 def _fault(answer: Candidate) -> str:
-    """Why an answer has not all its scores; empty where it has."""
+    """Why an answer lacks a score; empty where it lacks none."""
     if answer.status != "ok":
         return f"{answer.status}: {answer.detail}"
     return answer.reward_detail
 
 
-def _merit(answer: Candidate) -> tuple[float, float]:
+def _scores(answer: Candidate) -> tuple[float, float]:
     return (answer.score or 0.0, answer.reward or 0.0)
 
 
-def select(found: Sequence[Candidates], keep: int, pairs: bool) -> Selected:
-    """The best `keep` answers of each prompt as conversations; with `pairs` the best against the worst one too.
+def select(problems: Sequence[ScoredProblem], keep: int, pairs: bool) -> Selected:
+    """The best `keep` answers of each prompt as conversations, and with `pairs` also the best against the worst one.
 
     Where there is a verifier, only answers that it gave more than 0 are kept, or chosen over another.
     """
     selected = Selected([], [], Counter())
-    for each in found:
-        order = ranked(each.answers)
-        good = [answer for answer in order if answer.score is None or answer.score > 0]
-        selected.prompts[_outcome(each, order, good)] += 1
+    for problem in problems:
+        ranked = rank(problem.answers)
+        good = [answer for answer in ranked if answer.score is None or answer.score > 0]
+        selected.outcomes[_outcome(problem, ranked, good)] += 1
         for answer in good[:keep]:
-            selected.sft.append({"id": each.id, "messages": _said(each, answer), "score": answer.score, "reward": answer.reward})
-        if pairs and good and _merit(order[-1]) < _merit(good[0]):
-            selected.pairs.append(_pair(each, good[0], order[-1]))
+            conversation = _conversation(problem, answer)
+            selected.sft.append({"id": problem.id, "messages": conversation, "score": answer.score, "reward": answer.reward})
+        if pairs and good and _scores(ranked[-1]) < _scores(good[0]):
+            selected.pairs.append(_pair(problem, good[0], ranked[-1]))
     return selected
 
 
-def _outcome(each: Candidates, order: Sequence[Candidate], good: Sequence[Candidate]) -> str:
+def _outcome(problem: ScoredProblem, ranked: Sequence[Candidate], good: Sequence[Candidate]) -> str:
+    """Whether a prompt has a row, or why not."""
     if good:
         return "kept"
-    if order:
+    if ranked:
         return "no right answer"
-    if all(answer.finish == "length" for answer in each.answers):
+    if all(answer.finish == "length" for answer in problem.answers):
         return "no answer that stopped"
     return "no answer that could be used"
 
 
-def _said(each: Candidates, answer: Candidate) -> list[Message]:
-    return [*each.messages, {"role": "assistant", "content": answer.text}]
+def _conversation(problem: ScoredProblem, answer: Candidate) -> list[Message]:
+    return [*problem.messages, {"role": "assistant", "content": answer.text}]
 
 
-def _pair(each: Candidates, chosen: Candidate, rejected: Candidate) -> dict[str, Any]:
+def _pair(problem: ScoredProblem, chosen: Candidate, rejected: Candidate) -> dict[str, Any]:
     sides = {"chosen": chosen, "rejected": rejected}
     return {
-        "id": each.id,
-        **{side: _said(each, answer) for side, answer in sides.items()},
+        "id": problem.id,
+        **{side: _conversation(problem, answer) for side, answer in sides.items()},
         **{f"{side}_score": answer.score for side, answer in sides.items()},
         **{f"{side}_reward": answer.reward for side, answer in sides.items()},
     }
 
 
-def finish(folder: Path, found: Sequence[Candidates], options: Options, facts: Mapping[str, Any]) -> Path:
-    """Select, write sft.jsonl, pairs.jsonl and results.json, and say what came of it. TuluError where nothing is left."""
-    selected = select(found, options.keep, options.pairs)
-    figures = summary(found, selected)
+def finish(folder: Path, problems: Sequence[ScoredProblem], options: Options, facts: Mapping[str, Any]) -> Path:
+    """Choose rows, write sft.jsonl, pairs.jsonl and results.json, and print the counts.
+
+    Raises TuluError where no row is left to train on.
+    """
+    selected = select(problems, options.keep, options.pairs)
+    figures = summarise(problems, selected)
     content = {**facts, **figures, "keep": options.keep, "environment": environment()}
     write_atomic(folder / "results.json", json.dumps(content, indent=2, default=str) + "\n")
     rows = {"sft.jsonl": selected.sft, **({"pairs.jsonl": selected.pairs} if options.pairs else {})}
     for name, lines in rows.items():
         (folder / name).unlink(missing_ok=True)
         if lines:
-            write_atomic(folder / name, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+            write_atomic(folder / name, json_lines(lines))
     console = Console()
     console.print(_table(figures, options))
     if not selected.sft:
-        reasons = ", ".join(f"{count} × {reason}" for reason, count in selected.prompts.most_common())
+        reasons = ", ".join(f"{count} × {reason}" for reason, count in selected.outcomes.most_common())
         if figures["faults"]:
             reasons += f" (scoring failed {figures['unscored']} times, first of all with {next(iter(figures['faults']))})"
         raise TuluError(f"no row is left to train on: {reasons}\n{folder}/samples.jsonl holds every answer and its scores.")
@@ -233,28 +239,28 @@ def finish(folder: Path, found: Sequence[Candidates], options: Options, facts: M
     return folder
 
 
-def summary(found: Sequence[Candidates], selected: Selected) -> dict[str, Any]:
-    """Counts, and the mean score and reward of all answers beside those that were kept."""
-    answers = [answer for each in found for answer in each.answers]
-
+def summarise(problems: Sequence[ScoredProblem], selected: Selected) -> dict[str, Any]:
+    """Counts, and the mean score and reward of all answers and of those that were kept."""
+    answers = [answer for problem in problems for answer in problem.answers]
     faults = Counter(fault for answer in answers if (fault := _fault(answer)))
-
-    def mean(values: Sequence[float | None]) -> float | None:
-        known = [value for value in values if value is not None]
-        return sum(known) / len(known) if known else None
-
     return {
-        "prompts": len(found),
+        "prompts": len(problems),
         "answers": len(answers),
-        "outcomes": dict(selected.prompts),
+        "outcomes": dict(selected.outcomes),
         "unfinished": sum(answer.finish == "length" for answer in answers),
         "unscored": faults.total(),
         "faults": dict(faults.most_common()),
-        "score": {"all": mean([a.score for a in answers]), "kept": mean([row["score"] for row in selected.sft])},
-        "reward": {"all": mean([a.reward for a in answers]), "kept": mean([row["reward"] for row in selected.sft])},
+        "score": {"all": _mean(a.score for a in answers), "kept": _mean(row["score"] for row in selected.sft)},
+        "reward": {"all": _mean(a.reward for a in answers), "kept": _mean(row["reward"] for row in selected.sft)},
         "rows": len(selected.sft),
         "pairs": len(selected.pairs),
     }
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """The mean of the values that are there; None where there is none."""
+    present = [value for value in values if value is not None]
+    return sum(present) / len(present) if present else None
 
 
 def _table(figures: Mapping[str, Any], options: Options) -> Table:

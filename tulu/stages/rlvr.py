@@ -32,7 +32,7 @@ from tulu.model.dropout import evaluating
 from tulu.model.parallel import Parallel, gathered, unsharded
 from tulu.model.policy import Policy
 from tulu.progress import Progress
-from tulu.reward_models.answers import RewardGrader
+from tulu.reward_models.grader import RewardGrader
 from tulu.rollout.batches import RolloutBatch, SampledBatch, pack_rollouts
 from tulu.rollout.engine import EngineSpec
 from tulu.rollout.engines import choose, make_engine

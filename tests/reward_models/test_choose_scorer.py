@@ -10,12 +10,10 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 
 from tulu.data.chat import apply_template, make_byte_tokenizer
 from tulu.errors import RecipeError
-from tulu.reward_models.benchmarks import Loaded
-from tulu.reward_models.choose_scorer import make_scorer
+from tulu.reward_models.choose_scorer import load_scorer, why_not_packed
 from tulu.reward_models.items import Item
-from tulu.reward_models.plain_scoring import PlainClassifierScorer, needs_plain
-from tulu.reward_models.rewardbench import Options
-from tulu.reward_models.scorers import ClassifierScorer
+from tulu.reward_models.options import RewardBenchOptions
+from tulu.reward_models.scorers import ClassifierScorer, PlainClassifierScorer
 from tulu.types import Message
 
 SHAPE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4}
@@ -50,7 +48,6 @@ def item(key: str, chosen: str, rejected: str) -> Item:
 
 
 ITEMS = [item("1", "a good answer here", "bad"), item("2", "x" * 60, "y"), item("3", "same", "same")]
-NOTHING = Loaded("x", "free", (), "")
 
 
 @pytest.mark.parametrize("family", list(FAMILIES))
@@ -59,7 +56,7 @@ def test_scores_equal_transformers_one_at_a_time(family: str, tmp_path: Path) ->
     model = AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation="eager").eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     for row_tokens in (10, 100, 8192):
-        scorer = make_scorer(str(folder), NOTHING, Options(row_tokens=row_tokens))
+        scorer = load_scorer(str(folder), "free", RewardBenchOptions(row_tokens=row_tokens))
         assert isinstance(scorer, PlainClassifierScorer)
         for one, found in zip(ITEMS, scorer.score(ITEMS), strict=True):
             for answer, score in zip(one.answers, found.scores, strict=True):
@@ -72,15 +69,15 @@ def test_scores_equal_transformers_one_at_a_time(family: str, tmp_path: Path) ->
 
 def test_ordinary_classifiers_are_packed(tiny_reward_model: Callable[..., Path]) -> None:
     folder = tiny_reward_model("olmo2")
-    assert needs_plain(AutoConfig.from_pretrained(folder)) == ""
-    assert isinstance(make_scorer(str(folder), NOTHING, Options()), ClassifierScorer)
+    assert why_not_packed(AutoConfig.from_pretrained(folder)) == ""
+    assert isinstance(load_scorer(str(folder), "free", RewardBenchOptions()), ClassifierScorer)
 
 
 def test_one_label_only(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="a classifier with 3 labels"):
-        make_scorer(str(make("deberta-v2", tmp_path, labels=3)), NOTHING, Options())
+        load_scorer(str(make("deberta-v2", tmp_path, labels=3)), "free", RewardBenchOptions())
 
 
 def test_architectures_without_a_classifier(tiny_model: Callable[..., Path]) -> None:
     with pytest.raises(RecipeError, match="olmo_hybrid: no classifier of this architecture"):
-        make_scorer(str(tiny_model("olmo_hybrid")), NOTHING, Options(kind="classifier"))
+        load_scorer(str(tiny_model("olmo_hybrid")), "free", RewardBenchOptions(kind="classifier"))

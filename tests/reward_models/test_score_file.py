@@ -8,9 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tulu.errors import DataError, RecipeError
-from tulu.reward_models.score_file import read_scores
+from tulu.reward_models.score_file import ItemScore, ScoreStore, read_scores
 from tulu.reward_models.sections import Scored
-from tulu.reward_models.store import ItemScore, ScoreStore
 
 SETTINGS = {"model": "m", "max_length": None}
 ROWS = [

@@ -1,4 +1,4 @@
-"""A reward model asked as a verifier is: against transformers one row at a time, and what it cannot score."""
+"""A reward model in a verifier's place: against transformers one row at a time, and what it cannot score."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from tulu.config.schema import Judge
 from tulu.errors import DataError, RecipeError
-from tulu.reward_models.answers import AnswerScorer, RewardGrader
+from tulu.evaluation.best_of import pick
+from tulu.reward_models.choose_scorer import load_reward_model
+from tulu.reward_models.grader import RewardGrader, make_item
 from tulu.reward_models.items import Item, text
 from tulu.reward_models.scorers import ScoredAnswers
 from tulu.types import Message, Problem, Verdict
@@ -27,11 +29,11 @@ def grader(path: Path, **fields: Any) -> RewardGrader:
     return RewardGrader.load(Judge(path=str(path), **fields))
 
 
-def oracle(path: Path, asked: Problem, answer: str) -> float:
+def oracle(path: Path, question: Problem, answer: str) -> float:
     """transformers' own score of one conversation, alone in a batch of one."""
     tokenizer = AutoTokenizer.from_pretrained(path)
     model = AutoModelForSequenceClassification.from_pretrained(path)
-    chat: list[Any] = [*asked.messages, {"role": "assistant", "content": answer}]
+    chat: list[Any] = [*question.messages, {"role": "assistant", "content": answer}]
     tokens = tokenizer(tokenizer.apply_chat_template(chat, tokenize=False), add_special_tokens=False, return_tensors="pt")
     with torch.no_grad():
         return float(model(**tokens).logits[0, 0])
@@ -45,27 +47,29 @@ def test_scores_are_transformers_whatever_is_scored_beside_them(tiny_reward_mode
     verdicts = grader(path, row_tokens=row_tokens).grade(items)
     assert [verdict.status for verdict in verdicts] == ["ok"] * 6
     assert [verdict.score for verdict in verdicts] == pytest.approx(
-        [oracle(path, asked, said) for said, asked in items], abs=1e-5
+        [oracle(path, question, text) for text, question in items], abs=1e-5
     )
     assert verdicts[0].score == pytest.approx(verdicts[5].score, abs=1e-5)
 
 
 def test_what_follows_the_thinking_is_scored_unless_the_row_asks_for_all(tiny_reward_model: Callable[..., Path]) -> None:
-    judge = grader(tiny_reward_model("olmo2"))
+    reward_model = grader(tiny_reward_model("olmo2"))
     plain, all_of_it = problem("one?"), problem("one?", grade_thinking=True)
-    said = judge.grade([("<think>hm</think>yes", plain), ("yes", plain), ("<think>hm</think>yes", all_of_it), ("hmyes", plain)])
-    assert said[0].score == pytest.approx(said[1].score, abs=1e-6)
-    assert said[2].score == pytest.approx(said[3].score, abs=1e-6)
+    verdicts = reward_model.grade(
+        [("<think>hm</think>yes", plain), ("yes", plain), ("<think>hm</think>yes", all_of_it), ("hmyes", plain)]
+    )
+    assert verdicts[0].score == pytest.approx(verdicts[1].score, abs=1e-6)
+    assert verdicts[2].score == pytest.approx(verdicts[3].score, abs=1e-6)
 
 
 def test_a_conversation_too_long_to_read_is_masked_and_not_cut(tiny_reward_model: Callable[..., Path]) -> None:
-    path, asked = tiny_reward_model("olmo2"), problem("one?")
-    judge = grader(path, max_length=64)
-    long, short = judge.grade([("x" * 100, asked), ("yes", asked)])
+    path, question = tiny_reward_model("olmo2"), problem("one?")
+    reward_model = grader(path, max_length=64)
+    long, short = reward_model.grade([("x" * 100, question), ("yes", question)])
     assert (long.score, long.status) == (None, "error")
     # "<|user|>\\none?\\n<|assistant|>\\n" are 28 bytes, and EOS ends the turn.
     assert long.detail == "a conversation of 129 tokens, and the reward model reads 64"
-    assert short.score == pytest.approx(oracle(path, asked, "yes"), abs=1e-5)
+    assert short.score == pytest.approx(oracle(path, question, "yes"), abs=1e-5)
 
 
 class Lengths:
@@ -83,7 +87,7 @@ class Lengths:
             raise DataError("the template refuses it")
         return [
             ScoredAnswers(
-                tuple(math.nan if said == "nan" else float(len(said)) for said in row),
+                tuple(math.nan if answer == "nan" else float(len(answer)) for answer in row),
                 None,
                 {"tokens": [1] * len(row), "cut": [0] * len(row)},
             )
@@ -94,23 +98,37 @@ class Lengths:
         pass
 
 
-def test_faults_are_masked_one_by_one_and_everything_is_asked_at_once() -> None:
+def test_faults_are_masked_one_by_one_and_everything_is_scored_at_once() -> None:
     scorer = Lengths()
-    judge = RewardGrader(AnswerScorer(scorer))
+    reward_model = RewardGrader(scorer)
     first, second, third = problem("1"), problem("2"), problem("3")
-    assert judge.grade([("nan", first), ("four", first), ("12", second)]) == [
+    assert reward_model.grade([("nan", first), ("four", first), ("12", second)]) == [
         Verdict(None, "error", "the reward model's score is nan"),
         Verdict(4.0),
         Verdict(2.0),
     ]
     assert scorer.calls == [2], "one pass, a prompt's completions together"
-    refused = judge.grade([("a", first), ("bad", second), ("ccc", third)])
+    refused = reward_model.grade([("a", first), ("bad", second), ("ccc", third)])
     assert [verdict.score for verdict in refused] == [1.0, None, 3.0]
     assert refused[1].detail == "the template refuses it"
-    assert judge.grade([]) == []
+    assert reward_model.grade([]) == []
 
 
-def test_what_is_no_reward_model_is_told(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_reward_model_scores_the_answers_to_several_prompts(tiny_reward_model: Callable[..., Path]) -> None:
+    scorer = load_reward_model(tiny_reward_model("olmo2"))
+    items = [make_item(problem("Q").messages, ["one", "two", "three"]), make_item(problem("Another").messages, ["yes"])]
+    scored = scorer.score(items)
+    assert [len(row.scores) for row in scored] == [3, 1]
+    assert pick(scored[0].scores) == max(range(3), key=lambda index: scored[0].scores[index])
+    assert pick(scored[1].scores) == 0
+    assert not any((row.details or {})["cut"][0] for row in scored)
+    alone = [scorer.score([make_item(problem("Q").messages, [text])])[0].scores[0] for text in ("one", "two", "three")]
+    assert scored[0].scores == pytest.approx(alone, abs=1e-5)
+    shorter = load_reward_model(tiny_reward_model("olmo2"), max_length=12).score(items)[0]
+    assert all((shorter.details or {})["cut"])
+
+
+def test_what_is_no_reward_model_is_named(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"no reward model: its config\.json says Olmo2ForCausalLM; train one with tulu rm"):
         grader(tiny_model("olmo2"))
     with pytest.raises(RecipeError, match=r"nothing in .*rm/model yet; run `tulu rm` first"):

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from tulu.errors import RecipeError
-from tulu.reward_models import choose_scorer as scorers
-from tulu.reward_models import evaluation
+from tulu.reward_models import choose_scorer, rewardbench
 from tulu.reward_models.items import Item
-from tulu.reward_models.rewardbench import Options, run
+from tulu.reward_models.options import RewardBenchOptions
+from tulu.reward_models.rewardbench import run
 from tulu.reward_models.scorers import ScoredAnswers
 
 PAIRS = [
@@ -59,18 +59,18 @@ def results(folder: Path) -> dict[str, Any]:
 
 def test_killed_evaluation_resumes_without_rescoring(pairs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dying, second, whole = LengthScorer(chunks=2), LengthScorer(), LengthScorer()
-    options = Options(out=tmp_path / "out", json_output=True)
-    monkeypatch.setattr(evaluation, "make_scorer", lambda *_: dying)
+    options = RewardBenchOptions(out=tmp_path / "out", json_output=True)
+    monkeypatch.setattr(choose_scorer, "load_scorer", lambda *_: dying)
     with pytest.raises(KeyboardInterrupt):
         run("model", pairs, None, options)
-    assert len(dying.seen) == 2 * evaluation.CHUNK
+    assert len(dying.seen) == 2 * rewardbench.CHUNK
     assert dying.closed == 1
-    monkeypatch.setattr(evaluation, "make_scorer", lambda *_: second)
+    monkeypatch.setattr(choose_scorer, "load_scorer", lambda *_: second)
     run("model", pairs, None, options)
-    assert len(second.seen) == 200 - 2 * evaluation.CHUNK
+    assert len(second.seen) == 200 - 2 * rewardbench.CHUNK
     assert not set(second.seen) & set(dying.seen)
-    monkeypatch.setattr(evaluation, "make_scorer", lambda *_: whole)
-    run("model", pairs, None, Options(out=tmp_path / "unbroken", json_output=True))
+    monkeypatch.setattr(choose_scorer, "load_scorer", lambda *_: whole)
+    run("model", pairs, None, RewardBenchOptions(out=tmp_path / "unbroken", json_output=True))
     broken, unbroken = results(tmp_path / "out"), results(tmp_path / "unbroken")
     for key in ("subsets", "sections", "score", "ties", "missing", "intervals", "baselines"):
         assert broken[key] == unbroken[key]
@@ -81,7 +81,7 @@ def test_results_say_what_they_rest_on(
     pairs: str, tmp_path: Path, tiny_reward_model: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tiny_reward_model("olmo2")
-    out = run(str(folder), pairs, None, Options(out=tmp_path / "out", compare=True, max_length=16))
+    out = run(str(folder), pairs, None, RewardBenchOptions(out=tmp_path / "out", compare=True, max_length=16))
     assert out == tmp_path / "out"
     shown = capsys.readouterr().out
     for words in ("llmbar-natural", "longer wins", "picks markup", "exact ties", "lost the start of the conversation", "INF-ORM"):
@@ -98,7 +98,7 @@ def test_results_say_what_they_rest_on(
     assert low <= found["sections"]["Chat Hard"] <= high
     assert (out / "chart.png").read_bytes().startswith(b"\x89PNG")
     assert (out / "scores.parquet").stat().st_size > 0
-    run(None, "v1", out / "scores.jsonl", Options(json_output=True))
+    run(None, "v1", out / "scores.jsonl", RewardBenchOptions(json_output=True))
     assert json.loads(capsys.readouterr().out) == {
         key: found[key] for key in ("data", "subsets", "sections", "score", "ties", "missing")
     }
@@ -108,7 +108,9 @@ def test_figure_does_not_depend_on_packing(pairs: str, tmp_path: Path, tiny_rewa
     folder = str(tiny_reward_model("olmo2"))
     rows = {}
     for row_tokens in (40, 8192):
-        out = run(folder, pairs, None, Options(out=tmp_path / str(row_tokens), row_tokens=row_tokens, json_output=True))
+        out = run(
+            folder, pairs, None, RewardBenchOptions(out=tmp_path / str(row_tokens), row_tokens=row_tokens, json_output=True)
+        )
         assert out is not None
         rows[row_tokens] = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
     for one, other in zip(rows[40], rows[8192], strict=True):
@@ -120,25 +122,25 @@ def test_the_default_folder_and_the_title_hold_the_whole_name(
     pairs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(evaluation, "make_scorer", lambda *_: LengthScorer())
+    monkeypatch.setattr(choose_scorer, "load_scorer", lambda *_: LengthScorer())
     for model in ("runs/mine/rm/model", "runs/other/rm/model/"):
         name = model.strip("/").replace("/", "-")
-        assert run(model, "pairs.jsonl", None, Options(limit=3)) == Path("runs/rewardbench", name, "pairs")
+        assert run(model, "pairs.jsonl", None, RewardBenchOptions(limit=3)) == Path("runs/rewardbench", name, "pairs")
         assert f"{name} on pairs" in capsys.readouterr().out
 
 
 def test_a_wrong_out_is_told_before_a_model_is_loaded(pairs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluation, "make_scorer", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr(choose_scorer, "load_scorer", lambda *_: pytest.fail("loaded"))
     with pytest.raises(RecipeError, match="is a file where a folder belongs"):
-        run("model", pairs, None, Options(out=Path(pairs)))
+        run("model", pairs, None, RewardBenchOptions(out=Path(pairs)))
 
 
 def test_dpo_kind(pairs: str, tmp_path: Path, tiny_model: Callable[..., Path]) -> None:
     policy, reference = str(tiny_model("olmo2", 0)), str(tiny_model("olmo2", 1))
-    out = run(policy, pairs, None, Options(out=tmp_path / "ref", reference=reference, limit=4, json_output=True))
+    out = run(policy, pairs, None, RewardBenchOptions(out=tmp_path / "ref", reference=reference, limit=4, json_output=True))
     assert out is not None
     assert results(out)["settings"]["reduction"] == "sum"
-    out = run(policy, pairs, None, Options(out=tmp_path / "free", reference_free="avg", limit=4, json_output=True))
+    out = run(policy, pairs, None, RewardBenchOptions(out=tmp_path / "free", reference_free="avg", limit=4, json_output=True))
     assert out is not None
     assert results(out)["settings"]["reference"] is None
 
@@ -146,7 +148,7 @@ def test_dpo_kind(pairs: str, tmp_path: Path, tiny_model: Callable[..., Path]) -
 def test_llmbar(tiny_reward_model: Callable[..., Path], shared_data: Path, tmp_path: Path) -> None:
     small = {"num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1, "hidden_size": 16}
     folder = str(tiny_reward_model("olmo2", 0, max_position_embeddings=16384, **small))
-    out = run(folder, str(shared_data / "llmbar"), None, Options(out=tmp_path, json_output=True))
+    out = run(folder, str(shared_data / "llmbar"), None, RewardBenchOptions(out=tmp_path, json_output=True))
     assert out is not None
     found = results(out)
     assert {name: subset["count"] for name, subset in found["subsets"].items()} == {
@@ -163,16 +165,16 @@ def test_llmbar(tiny_reward_model: Callable[..., Path], shared_data: Path, tmp_p
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (Options(), "--kind dpo with --reference MODEL"),
-        (Options(kind="dpo"), "needs --reference MODEL"),
-        (Options(reference="a", reference_free="avg"), "exclude each other"),
-        (Options(kind="classifier", reference="a"), "belong to --kind dpo"),
-        (Options(kind="classifier", endpoint="http://x"), "belongs to --kind judge"),
-        (Options(kind="classifier"), "no trained reward head"),
-        (Options(kind="dpo", reference_free="sum", max_length=10_000), "the model has 512 positions"),
+        (RewardBenchOptions(), "--kind dpo with --reference MODEL"),
+        (RewardBenchOptions(kind="dpo"), "needs --reference MODEL"),
+        (RewardBenchOptions(reference="a", reference_free="avg"), "exclude each other"),
+        (RewardBenchOptions(kind="classifier", reference="a"), "belong to --kind dpo"),
+        (RewardBenchOptions(kind="classifier", endpoint="http://x"), "belongs to --kind judge"),
+        (RewardBenchOptions(kind="classifier"), "no trained reward head"),
+        (RewardBenchOptions(kind="dpo", reference_free="sum", max_length=10_000), "the model has 512 positions"),
     ],
 )
-def test_kinds_that_cannot_be(options: Options, message: str, pairs: str, tiny_model: Callable[..., Path]) -> None:
+def test_kinds_that_cannot_be(options: RewardBenchOptions, message: str, pairs: str, tiny_model: Callable[..., Path]) -> None:
     with pytest.raises(RecipeError, match=message) as caught:
         run(str(tiny_model("olmo2", 0)), pairs, None, options)
     assert caught.value.exit_code == 2
@@ -180,5 +182,5 @@ def test_kinds_that_cannot_be(options: Options, message: str, pairs: str, tiny_m
 
 def test_a_folder_that_is_no_model(pairs: str, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"no config\.json"):
-        run(str(tmp_path), pairs, None, Options())
-    assert scorers.detect("any", Options(endpoint="http://localhost:1/v1")) == "judge"
+        run(str(tmp_path), pairs, None, RewardBenchOptions())
+    assert choose_scorer.detect_kind("any", RewardBenchOptions(endpoint="http://localhost:1/v1")) == "judge"

@@ -1,0 +1,113 @@
+"""Progress: lines in a log where there is no terminal, a bar where there is one."""
+
+import io
+import logging
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tulu import progress
+from tulu.progress import Progress, track
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The lines that reach the log; time goes on by hand."""
+    written: list[str] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            written.append(record.getMessage())
+
+    log, handler = logging.getLogger("tulu"), Handler()
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    yield written
+    log.removeHandler(handler)
+    log.setLevel(level)
+
+
+class Clock:
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", clock)
+    return clock
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_stage_writes_its_first_and_its_last_line_and_one_now_and_then(lines: list[str], clock: Clock) -> None:
+    with Progress("sft", 40) as shown:
+        for step in range(1, 41):
+            clock.now += 1.0
+            shown.update(step, {"loss": 1.25, "other": 3.0, "kl": 0.5}, 1234.5)
+    assert lines == [f"sft {step}/40  loss 1.25  kl 0.5  1,234 tok/s" for step in (1, 17, 33, 40)]
+
+
+def test_brief_work_writes_nothing_before_it_takes_long(lines: list[str], clock: Clock) -> None:
+    with Progress("verify", 40, brief=True) as shown:
+        for step in range(1, 41):
+            clock.now += 1.0
+            shown.update(step)
+    assert lines == ["verify 16/40", "verify 32/40"]
+
+
+def test_a_process_that_leaves_the_bar_to_another_is_silent(lines: list[str]) -> None:
+    with Progress("sft", 1, shown=False) as shown:
+        shown.update(1, {"loss": 1.0})
+    assert lines == []
+
+
+@pytest.mark.parametrize(("sized", "text"), [(True, "rows 2/4"), (False, "rows 2")])
+def test_track_yields_every_item_and_counts_them(lines: list[str], clock: Clock, sized: bool, text: str) -> None:
+    seen = []
+    items = [0, 1, 2, 3]
+    for item in track(items if sized else iter(items), "rows"):
+        seen.append(item)
+        clock.now += 8.0
+    assert seen == items
+    assert lines == [text, text.replace("2", "4", 1)]
+
+
+def test_track_ends_with_its_reader(lines: list[str]) -> None:
+    for item in track(range(10), "rows"):
+        if item == 3:
+            break
+    assert lines == []
+
+
+def test_a_terminal_shows_a_bar_and_no_lines(lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with Progress("sft", 4, 1) as shown:
+        shown.update(4, {"loss": 0.5})
+    assert "sft" in terminal.getvalue()
+    assert "4/4" in terminal.getvalue()
+    assert "loss 0.5" in terminal.getvalue()
+    assert lines == []
+
+
+def test_a_brief_bar_appears_only_where_work_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    assert list(track(range(5), "rows")) == [0, 1, 2, 3, 4]
+    assert terminal.getvalue() == ""
+    monkeypatch.setattr(progress, "PATIENCE", 0.0)
+    monkeypatch.setattr(progress, "REDRAW", 0.0)
+    for _ in track(range(5), "rows"):
+        time.sleep(0.001)
+    assert "rows" in terminal.getvalue()
