@@ -6,6 +6,7 @@ one. The same command run again resumes; a changed recipe or changed data is an 
 
 import json
 import logging
+import math
 import shutil
 import signal
 import time
@@ -19,7 +20,7 @@ import yaml
 
 from tulu.config.load import Job
 from tulu.errors import CheckpointError, RecipeError
-from tulu.files import remove_partials, sync_folder, write_atomic
+from tulu.files import JsonLines, remove_partials, sync_folder, write_atomic
 from tulu.model.parallel import Parallel
 from tulu.train.checkpoints import STEP_NAME, Checkpoints
 from tulu.train.energy import Energy, EnergyMeter
@@ -45,6 +46,7 @@ class Run:
         self.interrupted = False
         """Whether this process was asked to stop after the present step."""
         self._section = getattr(job.recipe, job.stage)
+        self._metrics, self._journal = JsonLines(self.path / "metrics.jsonl"), JsonLines(self.path / "journal")
         self._since = time.monotonic()
         self._meter: EnergyMeter | None = None
         if parallel.is_main:
@@ -127,16 +129,13 @@ class Run:
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append one line to metrics.jsonl."""
-        self._append("metrics.jsonl", {"step": step, **metrics})
+        if self.parallel.is_main:
+            self._metrics.append([{"step": step, **metrics}])
 
     def journal(self, event: str, **facts: Any) -> None:
         """Append to the journal what was drawn, graded or trained."""
-        self._append("journal", {"event": event, **facts})
-
-    def _append(self, name: str, row: Mapping[str, Any]) -> None:
         if self.parallel.is_main:
-            with (self.path / name).open("a") as file:
-                file.write(json.dumps(row) + "\n")
+            self._journal.append([{"event": event, **facts}])
 
     def rollouts(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write one step's completions, a row each, as rollouts/step-000123.parquet."""
@@ -182,11 +181,8 @@ class Run:
 
     def _forget_after(self, step: int) -> None:
         """Cut from the logs what a dead session did after its last checkpoint, since it is done again."""
-        for name in ("metrics.jsonl", "journal"):
-            file = self.path / name
-            if file.exists():
-                lines = [line for line in file.read_text().splitlines(keepends=True) if _step_of(line) <= step]
-                write_atomic(file, "".join(lines))
+        for rows in (self._metrics, self._journal):
+            rows.keep(lambda row: row.get("step", math.inf) <= step)
         for file in (self.path / "rollouts").glob("step-*.parquet"):
             if int(file.stem.removeprefix("step-")) > step:
                 file.unlink()
@@ -261,11 +257,3 @@ def differences(before: Any, after: Any, path: str = "") -> list[str]:
             for line in differences(before.get(key), after.get(key), f"{path}.{key}" if path else str(key))
         ]
     return [] if before == after else [f"{path}: {json.dumps(before)} -> {json.dumps(after)}"]
-
-
-def _step_of(line: str) -> int:
-    """The step of a log line; a line without one, such as the last of a crash, counts as later than every step."""
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError):
-        return 1 << 62
