@@ -23,8 +23,7 @@ from tulu.errors import RecipeError
 from tulu.grading.grader import Grader
 from tulu.types import Problem
 from tulu.verifiers.code import sandbox
-from tulu.verifiers.math import numeric as math_fast
-from tulu.verifiers.math import verifier as math
+from tulu.verifiers.math import numeric, verifier
 
 RESULTS = Path(__file__).parent / "results" / "verifiers.json"
 GROUP = 8
@@ -113,7 +112,7 @@ def rates(items: Sequence[Item], workers: int) -> tuple[list[float], list[float]
     """Verdicts per second of each round, every round with cold caches, and latencies in seconds."""
     found, latencies = list[float](), list[float]()
     for _ in range(ROUNDS):
-        for remembered in (math._settled, math._tidy_gold, math_fast._values):
+        for remembered in (verifier._cached_comparison, verifier._tidy_gold, numeric._values):
             remembered.cache_clear()
         with Grader(workers) as grader:
             # Workers start with the run, not with the measurement.

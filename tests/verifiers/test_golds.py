@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.verifiers.everyone import FAMILIES, PROGRAMS
-from tulu.verifiers.contract import Case, GoldError, judged
+from tulu.verifiers.contract import Case, GoldError, grade_safely
 from tulu.verifiers.registry import VERIFIERS
 
 COUNT = int(os.environ.get("TULU_FUZZ_GOLDS", "200"))
@@ -78,5 +78,5 @@ def test_a_bad_ground_truth_is_one_message(name: str) -> None:
         if name in ASKED or name in ("math", "strict_math"):
             # Whether math-verify can read a gold is only known once it is asked; such a sample is masked.
             continue
-        verdict = judged(VERIFIERS[name].strict, Case(completion, gold, "?", {"completion_tokens": 3}))
+        verdict = grade_safely(VERIFIERS[name].strict, Case(completion, gold, "?", {"completion_tokens": 3}))
         assert verdict.status == "ok", (gold, verdict)
