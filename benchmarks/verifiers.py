@@ -1,8 +1,10 @@
-"""Verdicts per second on rollouts as training makes them: groups of eight, with repeats. `python -m benchmarks.verifiers`.
+"""Measures verdicts per second on groups of eight completions that partly repeat, as in training.
 
-math: 60 % integers, the rest fractions, surds, polynomials, intervals, some trigonometry and complex numbers; beside
-math-verify called directly, which gets the completion's box and nothing else to do. ifeval: three instructions a row on
-answers of 150 words. code: eight assertions a program, one sandbox each. Writes benchmarks/results/verifiers.json.
+Run it as `python -m benchmarks.verifiers`.
+
+math: 60 % integers, the rest fractions, surds, polynomials, intervals, some trigonometry and complex numbers; compared with
+calling math-verify directly, which is given the box of each completion. ifeval: three instructions a row on answers of 150 words.
+code: eight assertions a program, one sandbox each. Writes benchmarks/results/verifiers.json.
 """
 
 import argparse
@@ -23,8 +25,7 @@ from tulu.errors import RecipeError
 from tulu.grading.grader import Grader
 from tulu.types import Problem
 from tulu.verifiers.code import sandbox
-from tulu.verifiers.math import numeric as math_fast
-from tulu.verifiers.math import verifier as math
+from tulu.verifiers.math import numeric, verifier
 
 RESULTS = Path(__file__).parent / "results" / "verifiers.json"
 GROUP = 8
@@ -44,7 +45,7 @@ def problem(name: str, number: int, gold: Any) -> Problem:
 
 
 def _math_answers(draw: random.Random) -> tuple[str, list[str]]:
-    """A gold answer and what a group makes of it: the same in other spellings, and wrong ones."""
+    """A gold answer, and the answers of a group: the same in other spellings, and wrong ones."""
     a, b, c = (draw.randrange(2, 60) for _ in range(3))
     kind = draw.random()
     if kind < 0.6:
@@ -63,7 +64,7 @@ def _math_answers(draw: random.Random) -> tuple[str, list[str]]:
         return f"({a},{a + b}]", [f"({a}, {a + b}]", f"[{a},{a + b}]", rf"({a},\infty)"]
     if kind < 0.99:
         return rf"{a}\sin({b}x)", [rf"\sin({b}x)\cdot {a}", rf"{a}\sin {b}x", rf"{b}\cos({b}x)"]
-    # What only math-verify reads.
+    # Only math-verify reads these.
     return f"{a}+{b}i", [f"{b}i+{a}", f"{a}-{b}i", rf"\frac{{{2 * a}+{2 * b}i}}{{2}}"]
 
 
@@ -79,7 +80,7 @@ def math_items(groups: int) -> list[Item]:
 
 def ifeval_items(groups: int) -> list[Item]:
     """Three instructions a row, half of them followed."""
-    known: list[tuple[str, dict[str, Any]]] = [
+    instructions: list[tuple[str, dict[str, Any]]] = [
         ("length_constraints:number_words", {"num_words": 100, "relation": "at least"}),
         ("length_constraints:number_sentences", {"num_sentences": 3, "relation": "less than"}),
         ("keywords:existence", {"keywords": ["museum", "cafe"]}),
@@ -95,7 +96,7 @@ def ifeval_items(groups: int) -> list[Item]:
     ]
     draw, items = random.Random(7), list[Item]()
     for number in range(groups):
-        chosen = draw.sample(known, 3)
+        chosen = draw.sample(instructions, 3)
         gold = {"instruction_id": [name for name, _ in chosen], "kwargs": [values for _, values in chosen]}
         texts = [TEXT * 2, f"{draw.randrange(999)} " + TEXT * 2, TEXT, TEXT.lower()]
         items += [(f"{THINKING}{draw.choice(texts)}{draw.randrange(999)}", problem("ifeval", number, gold)) for _ in range(GROUP)]
@@ -111,18 +112,18 @@ def code_items(count: int) -> list[Item]:
 
 def rates(items: Sequence[Item], workers: int) -> tuple[list[float], list[float]]:
     """Verdicts per second of each round, every round with cold caches, and latencies in seconds."""
-    found, latencies = list[float](), list[float]()
+    per_second, latencies = list[float](), list[float]()
     for _ in range(ROUNDS):
-        for remembered in (math._settled, math._tidy_gold, math_fast._values):
-            remembered.cache_clear()
+        for cached in (verifier._cached_comparison, verifier._tidy_gold, numeric._values):
+            cached.cache_clear()
         with Grader(workers) as grader:
-            # Workers start with the run, not with the measurement.
+            # The workers start before the measurement does.
             grader.grade([items[0], *((rf"\boxed{{{n}-2i}}", problem("math", 0, f"{n}+2i")) for n in range(2 * workers))])
             began = time.perf_counter()
             grader.grade(items)
-            found.append(len(items) / (time.perf_counter() - began))
+            per_second.append(len(items) / (time.perf_counter() - began))
             latencies += grader.seconds
-    return found, sorted(latencies)
+    return per_second, sorted(latencies)
 
 
 def direct(items: Sequence[Item]) -> float:
@@ -136,14 +137,14 @@ def direct(items: Sequence[Item]) -> float:
     return len(items) / (time.perf_counter() - began)
 
 
-def _measured(name: str, make: Callable[[], list[Item]], workers: int) -> dict[str, Any]:
+def _measure(name: str, make: Callable[[], list[Item]], workers: int) -> dict[str, Any]:
     items = make()
-    found, latencies = rates(items, workers)
+    per_second, latencies = rates(items, workers)
     return {
         "name": name,
         "verdicts": len(items),
-        "per_second": round(statistics.median(found), 1),
-        "per_second_rounds": [round(rate, 1) for rate in found],
+        "per_second": round(statistics.median(per_second), 1),
+        "per_second_rounds": [round(rate, 1) for rate in per_second],
         "p50_ms": round(1000 * latencies[len(latencies) // 2], 3),
         "p99_ms": round(1000 * latencies[int(0.99 * len(latencies))], 3),
     }
@@ -156,12 +157,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     results = [
-        _measured("math", lambda: math_items(options.groups), options.workers),
-        _measured("ifeval", lambda: ifeval_items(options.groups), options.workers),
+        _measure("math", lambda: math_items(options.groups), options.workers),
+        _measure("ifeval", lambda: ifeval_items(options.groups), options.workers),
     ]
     try:
         sandbox.require()
-        results.append(_measured("code", lambda: code_items(options.groups // 4), options.workers))
+        results.append(_measure("code", lambda: code_items(options.groups // 4), options.workers))
     except RecipeError as fault:
         Console(stderr=True).print(f"code left out: {fault}")
     alone = direct(math_items(options.groups)[: 40 * GROUP])

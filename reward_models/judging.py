@@ -53,9 +53,9 @@ class Question:
 def load_judge(model: str, data: Data, options: RewardBenchOptions) -> Scorer:
     """A judge behind an endpoint, or one that is run on this machine."""
     if options.endpoint is not None:
-        from tulu.reward_models.endpoint import Endpoint
+        from tulu.reward_models.endpoint import EndpointJudge
 
-        return JudgeScorer(Endpoint(options.endpoint, model, options.api_key_env), data, options)
+        return JudgeScorer(EndpointJudge(options.endpoint, model, options.api_key_env), data, options)
     from tulu.reward_models.local_judge import LocalJudge
 
     return JudgeScorer(LocalJudge(model, options), data, options)

@@ -1,22 +1,23 @@
-"""Finding `\\boxed{...}` in linear time, however the braces fall."""
+"""Finding the last `\\boxed{...}` of a text in linear time, whatever its braces look like."""
 
 import re
 from typing import NamedTuple
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(\{|[^\s{])")
+"""`\\boxed{` or `\\fbox 7`; the group is the brace, or the first character of the content."""
 
 
 class Box(NamedTuple):
-    """A box that a text opens; `content` is None where it never closes."""
+    """A box and its place in the text; `content` is None where the box never closes."""
 
     start: int
     end: int
     content: str | None
 
 
-def closing(text: str, opened: int) -> int | None:
-    """Index of the brace that closes the one at `opened`; escaped braces do not count."""
-    depth, position = 0, opened
+def find_closing_brace(text: str, opening: int) -> int | None:
+    """Index of the brace that closes the one at `opening`; escaped braces such as `\\{` do not count."""
+    depth, position = 0, opening
     while position < len(text):
         character = text[position]
         if character == "\\":
@@ -33,7 +34,7 @@ def closing(text: str, opened: int) -> int | None:
 
 
 def last_box(text: str) -> Box | None:
-    """The last `\\boxed` or `\\fbox` of a text, inner ones of nested boxes included; None where there is none."""
+    """The `\\boxed` or `\\fbox` that opens last, which may stand inside another; None where there is none."""
     start = max(text.rfind("\\boxed"), text.rfind("\\fbox"))
     if start < 0:
         return None
@@ -41,10 +42,11 @@ def last_box(text: str) -> Box | None:
     if match is None:
         return Box(start, len(text), None)
     if match[1] != "{":
-        # `\boxed 7$`: TeX takes one token, people mean all up to the end of the formula.
-        end = min((at for at in (text.find("$", start), text.find("\n", start)) if at >= 0), default=len(text))
+        # `\boxed 17$`: TeX would box the 1 alone, but people mean all up to the end of the formula.
+        ends = (text.find("$", start), text.find("\n", start))
+        end = min((position for position in ends if position >= 0), default=len(text))
         return Box(start, end, text[match.start(1) : end].strip())
-    brace = closing(text, match.start(1))
+    brace = find_closing_brace(text, match.start(1))
     if brace is None:
         return Box(start, len(text), None)
     return Box(start, brace + 1, text[match.end(1) : brace])

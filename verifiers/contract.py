@@ -1,4 +1,8 @@
-"""What a verifier is: a gold check for load time and a function from one completion to one verdict."""
+"""What a verifier is: a check of the ground truth when data is loaded, and a function from one completion to one verdict.
+
+Every verifier file has the same functions: `check` refuses ground truths that it cannot use, `strict` grades by the meaning that
+is the default, and `tulu3`, where there is one, grades as open-instruct does.
+"""
 
 import ast
 import json
@@ -12,6 +16,7 @@ from tulu.types import Verdict
 Mode = Literal["strict", "tulu3"]
 Place = Literal["here", "worker", "thread"]
 _LARGEST = 1e300
+"""The largest number of a ground truth; beyond it, arithmetic would overflow."""
 MODES: tuple[Mode, ...] = ("strict", "tulu3")
 
 
@@ -20,22 +25,22 @@ class GoldError(DataError):
 
 
 class OverBudget(BaseException):
-    """The completion used up the CPU it is granted: its own fault, so it scores 0.
+    """Grading took more CPU time than a completion may cost; that is the completion's fault, so it scores 0.
 
-    A BaseException, because libraries swallow every Exception while they try the next thing.
+    It is a BaseException because libraries catch every Exception and go on with the next attempt.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One completion and what it is held against."""
+    """One completion and the ground truth that it is compared with."""
 
     completion: str
     gold: Any
     prompt: str = ""
     """The last user turn, for verifiers that need the question."""
     row: Mapping[str, Any] = field(default_factory=dict)
-    """The whole data row, for verifiers with further fields."""
+    """The whole data row, for verifiers that read further fields of it."""
 
 
 Grade = Callable[[Case], Verdict]
@@ -43,33 +48,34 @@ Grade = Callable[[Case], Verdict]
 
 @dataclass(frozen=True, slots=True)
 class Verifier:
-    """One family: its gold check, its grade in each mode, and where it may run."""
+    """One verifier: how it checks a ground truth, how it grades in each mode, and where it may run."""
 
     check: Callable[[Any], None]
-    """Takes a ground truth as the data gives it; raises GoldError with the cure where it is unusable."""
+    """Takes a ground truth as the data gives it; raises GoldError with the cure where it cannot be used."""
     strict: Grade
-    """The default meaning."""
+    """Grades in mode strict, the default."""
     tulu3: Grade | None = None
-    """Bit-compatible with open-instruct @ e6c3044; None where open-instruct has no such verifier."""
+    """Grades exactly as open-instruct @ e6c3044 does; None where open-instruct has no such verifier."""
     quick: Grade | None = None
-    """A linear-time strict verdict, or a verdict of status `error` and detail UNDECIDED where only `strict` can tell."""
+    """Grades as `strict` does, but in linear time; returns UNDECIDED where only `strict` can tell."""
     key: Callable[[Case], str] | None = None
-    """What of a completion the strict verdict depends on; verdicts are cached by it. None: not cached."""
+    """The part of a completion that decides the strict verdict; verdicts are cached by it. None: they are not cached."""
     place: Place = "worker"
-    """here: linear time, no process needed; worker: in a process that can be killed; thread: waits on a network."""
+    """here: in the caller's process, for what takes linear time; worker: in a process that can be killed; thread: in a thread,
+    for what waits on a network."""
     cpu_seconds: float | None = None
-    """CPU time a completion is granted in a worker; beyond it the score is 0. None: only the deadline holds."""
+    """CPU seconds that grading one completion may take in a worker; beyond them its score is 0. None: only the deadline holds."""
     deadline: float | None = None
-    """Seconds a verdict may take in a worker, where the grader's own deadline is too short for it."""
+    """Seconds that a verdict may take in a worker, where the grader's own deadline is too short for it."""
     ready: Callable[[], None] | None = None
-    """Raises RecipeError where this machine cannot run it."""
+    """Raises RecipeError where this machine cannot run the verifier."""
     needs: tuple[str, ...] = ()
-    """Modules of the extra `verifiers` that it stands on; a missing one is an error when the recipe is loaded."""
+    """Modules of the extra `verifiers` that it imports; a missing one is an error when the recipe is loaded."""
     warm: Callable[[], None] | None = None
-    """Imports what the first verdict would otherwise have to wait for."""
+    """Imports what the first verdict would otherwise wait for."""
 
     def grade(self, mode: Mode) -> Grade:
-        """The function of a mode; RecipeError where this verifier has no tulu3 mode."""
+        """The function that grades in a mode; RecipeError where this verifier has no mode tulu3."""
         if mode == "strict":
             return self.strict
         if self.tulu3 is None:
@@ -78,30 +84,31 @@ class Verifier:
 
     def __call__(self, completion: str, ground_truth: Any, mode: Mode = "strict", prompt: str = "") -> Verdict:
         """Grades one completion in this thread, without deadline or memory limit; exceptions become status error."""
-        return judged(self.grade(mode), Case(completion, ground_truth, prompt))
+        return grade_safely(self.grade(mode), Case(completion, ground_truth, prompt))
 
 
 UNDECIDED = Verdict(None, "error", "undecided")
+"""What `Verifier.quick` returns where it cannot tell."""
 
 
-def judged(grade: Grade, case: Case) -> Verdict:
-    """The verdict of `grade`; what it raises is a fault of ours, so the sample is masked and not scored."""
+def grade_safely(grade: Grade, case: Case) -> Verdict:
+    """The verdict of `grade`. Any exception is a fault of the verifier, so it becomes status error, which masks the sample."""
     try:
         return grade(case)
     except OverBudget as fault:
         return Verdict(0.0, detail=str(fault))
-    # The one boundary where anything may surface: a verifier must never end a run.
+    # This is the one place that catches everything: a verifier must never end a run.
     except Exception as fault:  # noqa: BLE001
         return Verdict(None, "error", f"{type(fault).__name__}: {fault}"[:500])
 
 
-def right(condition: bool, detail: str = "") -> Verdict:
+def pass_or_fail(passed: bool, detail: str = "") -> Verdict:
     """Score 1 or 0."""
-    return Verdict(1.0 if condition else 0.0, detail=detail)
+    return Verdict(1.0 if passed else 0.0, detail=detail)
 
 
 def gold_text(gold: Any) -> str:
-    """The ground truth as one non-empty string; GoldError otherwise."""
+    """The ground truth as one text; GoldError unless it is a string that is not empty, or a number."""
     if isinstance(gold, bool) or not isinstance(gold, str | int | float):
         raise GoldError(f"ground_truth must be a string or a number, got {type(gold).__name__}")
     text = str(gold)
@@ -111,7 +118,7 @@ def gold_text(gold: Any) -> str:
 
 
 def gold_texts(gold: Any) -> list[str]:
-    """One ground truth or a list of accepted ones; GoldError where any is unusable."""
+    """The accepted answers of a ground truth that is one answer or a list; GoldError where any cannot be used."""
     if isinstance(gold, list | tuple):
         if not gold:
             raise GoldError("ground_truth is an empty list; give at least one accepted answer")
@@ -120,12 +127,12 @@ def gold_texts(gold: Any) -> list[str]:
 
 
 def is_finite(value: Any) -> bool:
-    """Whether a value is a number that can be computed with: no bool, no NaN, nothing beyond a float."""
+    """Whether a value is a number that can be computed with: not a bool, not NaN, and not too large for a float."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
 
 
-def literal(text: str) -> Any:
-    """A ground truth written as JSON or as a Python literal; GoldError where it is neither."""
+def parse_literal(text: str) -> Any:
+    """The value of a ground truth that is written as JSON or as a Python literal; GoldError where it is neither."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -136,5 +143,5 @@ def literal(text: str) -> Any:
 
 
 def shorten(text: str, limit: int = 80) -> str:
-    """Text that fits a table cell."""
+    """The start of a text, so that it fits into a table cell."""
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,35 +1,37 @@
-"""Reading JSON that a model wrote: strictly, or the last object in a longer text; always within bounds."""
+"""Reading JSON that a model wrote: a whole text as strict JSON, or every value inside a longer text; always within limits."""
 
 import json
 from typing import Any
 
 LIMIT = 200_000
-"""Characters of a completion that are read."""
+"""Characters of a text that are read."""
 _DEPTH = 100
+"""Brackets that may be open at once."""
 _STARTS = 2_000
+"""Brackets of a text at which reading a value is tried."""
 _FENCE = "```"
 
 
 class BadJson(ValueError):
-    """Text that is no JSON, and why."""
+    """A text is not strict JSON; the message says why."""
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+def _refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
         raise BadJson("an object repeats a key")
-    return found
+    return value
 
 
-def _constant(name: str) -> Any:
+def _refuse_constant(name: str) -> Any:
     raise BadJson(f"{name} is no JSON value")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant)
+_DECODER = json.JSONDecoder(object_pairs_hook=_refuse_repeated_keys, parse_constant=_refuse_constant)
 
 
 def strict_json(text: str) -> Any:
-    """The value of a text that is JSON and nothing else; BadJson for repeated keys, NaN, and what is too long or deep."""
+    """The value of a text that is JSON and nothing else; BadJson for repeated keys, NaN, and a text too long or too deep."""
     if len(text) > LIMIT:
         raise BadJson(f"{len(text)} characters")
     if _too_deep(text):
@@ -41,18 +43,19 @@ def strict_json(text: str) -> Any:
 
 
 def _too_deep(text: str) -> bool:
+    """Whether more brackets are open at once than are read; brackets inside strings do not count."""
     depth = 0
-    inside = escaped = False
+    in_string = escaped = False
     for character in text:
-        if inside:
+        if in_string:
             if escaped:
                 escaped = False
             elif character == "\\":
                 escaped = True
             elif character == '"':
-                inside = False
+                in_string = False
         elif character == '"':
-            inside = True
+            in_string = True
         elif character in "[{":
             depth += 1
             if depth > _DEPTH:
@@ -63,7 +66,7 @@ def _too_deep(text: str) -> bool:
 
 
 def unfenced(text: str) -> str:
-    """The last fenced block of a text, else the text itself; stripped."""
+    """The content of the last fenced block (```json … ```) of a text, else the text itself; stripped."""
     end = text.rfind(_FENCE)
     start = text.rfind(_FENCE, 0, max(end, 0))
     if end < 0 or start < 0:
@@ -74,18 +77,17 @@ def unfenced(text: str) -> str:
 
 
 def values_in(text: str) -> list[Any]:
-    """Every complete object or array that a text holds, outermost ones in order; what does not parse is skipped."""
+    """Every complete JSON object or array in a text, in order; those inside others are not listed by themselves."""
     text = text[-LIMIT:]
-    found: list[Any] = []
-    position = tries = 0
-    while tries < _STARTS:
-        starts = [at for at in (text.find("{", position), text.find("[", position)) if at >= 0]
+    values: list[Any] = []
+    position = 0
+    for _ in range(_STARTS):
+        starts = [start for start in (text.find("{", position), text.find("[", position)) if start >= 0]
         if not starts:
             break
-        tries += 1
         try:
             value, position = _DECODER.raw_decode(text, min(starts))
-            found.append(value)
+            values.append(value)
         except (ValueError, RecursionError):
             position = min(starts) + 1
-    return found
+    return values

@@ -1,33 +1,32 @@
-"""llm_judge and rubric: a language model as the verifier, over any OpenAI-compatible endpoint.
+"""llm_judge and rubric: a language model grades the answer, behind any OpenAI-compatible endpoint.
 
-TULU_JUDGE_URL (or OPENAI_BASE_URL) and TULU_JUDGE_MODEL name it, TULU_JUDGE_KEY (or OPENAI_API_KEY) opens it,
+TULU_JUDGE_URL (or OPENAI_BASE_URL) and TULU_JUDGE_MODEL name it, TULU_JUDGE_KEY (or OPENAI_API_KEY) holds its key, and
 TULU_JUDGE_PRICE is "INPUT,OUTPUT" in dollars per million tokens. Ground truth of `llm_judge`: null, a reference answer, or
 {"reference", "criteria"}; of `rubric`: a list of criteria, each a string or {"criterion", "weight"}.
-A judge that fails, is late or says anything but one score masks the sample; it never scores it.
+A judge that fails, is late, or replies with anything but one score masks the sample; it never scores it.
 """
 
 import hashlib
-import http.client
-import json
 import os
 import threading
 import time
-import urllib.error
-import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from tulu.errors import RecipeError
 from tulu.types import Verdict
 from tulu.verifiers.contract import Case, GoldError, Verifier, is_finite, shorten
+from tulu.verifiers.endpoint import Endpoint, EndpointError, TimedOut
 from tulu.verifiers.json_text import BadJson, strict_json, unfenced
 from tulu.verifiers.text import after_thinking, final_answer
 
 SECONDS = 60.0
-"""For all tries of one request together."""
-_TRIES = 3
-_LONGEST = 40_000
-_REPLY = 4 << 20
+"""Seconds for all attempts at one score together."""
+_ATTEMPTS = 3
+_LONGEST_ANSWER = 40_000
+"""Characters of an answer that the judge is shown."""
+_REPLY_TOKENS = 1024
 _PRICES = {"gpt-4o-mini": (0.15, 0.60), "gpt-4o": (2.50, 10.00), "gpt-4.1": (2.00, 8.00), "gpt-4.1-mini": (0.40, 1.60)}
 """Dollars per million tokens in and out, as published by the vendor in 2025."""
 
@@ -58,10 +57,11 @@ class Spending:
 
 
 SPENT = Spending()
-_counting = threading.Lock()
+_spent_lock = threading.Lock()
 
 
 def _setting(*names: str) -> str:
+    """The first of some environment variables that is set and not empty; else an empty text."""
     return next((os.environ[name] for name in names if os.environ.get(name)), "")
 
 
@@ -72,6 +72,7 @@ def ready() -> None:
 
 
 def _price(model: str) -> tuple[float, float]:
+    """Dollars per million tokens in and out; 0 for a model whose price is unknown."""
     stated = _setting("TULU_JUDGE_PRICE")
     if stated:
         first, _, second = stated.partition(",")
@@ -85,48 +86,40 @@ def _price(model: str) -> tuple[float, float]:
 def _reply(messages: list[dict[str, str]], seconds: float) -> tuple[str, float]:
     """Text and cost of one request; JudgeFault or JudgeTimeout otherwise."""
     model = _setting("TULU_JUDGE_MODEL")
-    # Greedy, so that the same answer has the same score.
-    asked = {"model": model, "messages": messages, "temperature": 0, "seed": 0, "max_tokens": 1024}
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {_setting('TULU_JUDGE_KEY', 'OPENAI_API_KEY')}"}
-    url = _setting("TULU_JUDGE_URL", "OPENAI_BASE_URL").rstrip("/") + "/chat/completions"
+    endpoint = Endpoint(_setting("TULU_JUDGE_URL", "OPENAI_BASE_URL"), model, _setting("TULU_JUDGE_KEY", "OPENAI_API_KEY"))
     try:
-        request = urllib.request.Request(url, json.dumps(asked).encode(), headers)
-        with urllib.request.urlopen(request, timeout=seconds) as answer:
-            said = json.loads(answer.read(_REPLY))
-        text, usage = said["choices"][0]["message"]["content"], said.get("usage") or {}
-        tokens = int(usage.get("prompt_tokens", 0)), int(usage.get("completion_tokens", 0))
-    except TimeoutError as fault:
-        raise JudgeTimeout(f"no answer within {seconds:.0f} s") from fault
-    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError, KeyError, IndexError, TypeError) as fault:
-        if isinstance(fault, urllib.error.URLError) and isinstance(fault.reason, TimeoutError):
-            raise JudgeTimeout(f"no answer within {seconds:.0f} s") from fault
-        raise JudgeFault(f"{type(fault).__name__}: {fault}") from fault
+        # Greedy and with a fixed seed, so that the same answer has the same score.
+        reply = endpoint.complete(messages, _REPLY_TOKENS, timeout=seconds, seed=0)
+    except TimedOut as fault:
+        raise JudgeTimeout(str(fault)) from fault
+    except EndpointError as fault:
+        raise JudgeFault(str(fault)) from fault
     price = _price(model)
-    cost = (tokens[0] * price[0] + tokens[1] * price[1]) / 1e6
-    with _counting:
+    cost = (reply.tokens_in * price[0] + reply.tokens_out * price[1]) / 1e6
+    with _spent_lock:
         SPENT.requests += 1
-        SPENT.tokens_in += tokens[0]
-        SPENT.tokens_out += tokens[1]
+        SPENT.tokens_in += reply.tokens_in
+        SPENT.tokens_out += reply.tokens_out
         SPENT.dollars += cost
-    if not isinstance(text, str):
+    if reply.text is None:
         raise JudgeFault("an empty reply")
-    return text, cost
+    return reply.text, cost
 
 
 def _score(text: str, most: float) -> float:
     """The score of a reply that is one JSON object; JudgeFault for anything else, or a score out of range."""
     try:
-        said = strict_json(unfenced(after_thinking(text)))
+        reply = strict_json(unfenced(after_thinking(text)))
     except BadJson as fault:
         raise JudgeFault(f"the reply is no JSON object: {fault}") from fault
-    score = said.get("SCORE") if isinstance(said, dict) else None
+    score = reply.get("SCORE") if isinstance(reply, dict) else None
     if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= most:
         raise JudgeFault(f"the reply holds no SCORE from 0 to {most:g}: {shorten(text)!r}")
     return float(score)
 
 
-def ask(task: str, question: str, answer: str, most: float) -> tuple[float, float]:
-    """Score from 0 to `most` and its cost; JudgeFault or JudgeTimeout after the last try."""
+def ask_for_score(task: str, question: str, answer: str, most: float) -> tuple[float, float]:
+    """Score from 0 to `most`, and its cost in dollars; JudgeFault or JudgeTimeout after the last attempt."""
     # No answer can contain the hash of itself, so none can close the tag around it.
     code = hashlib.sha256(f"{task}\0{question}\0{answer}".encode("utf-8", "replace")).hexdigest()[:16]
     parts = (("question", question), ("answer", answer))
@@ -134,7 +127,7 @@ def ask(task: str, question: str, answer: str, most: float) -> tuple[float, floa
     content = f"{task}\n\n{material}\n\nGrade what stands in answer-{code}. Reply with the JSON object only."
     messages = [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": content.encode("utf-8", "replace").decode()}]
     ends, cost = time.monotonic() + SECONDS, 0.0
-    for attempt in range(_TRIES):
+    for attempt in range(_ATTEMPTS):
         left = ends - time.monotonic()
         if left <= 0:
             raise JudgeTimeout(f"no score within {SECONDS:.0f} s")
@@ -143,27 +136,27 @@ def ask(task: str, question: str, answer: str, most: float) -> tuple[float, floa
             cost += price
             return _score(text, most), cost
         except JudgeFault:
-            if attempt == _TRIES - 1:
+            if attempt == _ATTEMPTS - 1:
                 raise
-            time.sleep(min(2**attempt * _wait(), max(0.0, ends - time.monotonic())))
-    raise JudgeFault("no try was made")
+            time.sleep(min(2**attempt * _first_pause(), max(0.0, ends - time.monotonic())))
+    raise AssertionError("the last attempt returns or raises")
 
 
-def _wait() -> float:
+def _first_pause() -> float:
+    """Seconds between the first two attempts; each later pause is twice as long."""
     return float(_setting("TULU_JUDGE_WAIT") or 1.0)
 
 
 def _answer(case: Case) -> str:
-    return final_answer(case.completion)[:_LONGEST]
+    return final_answer(case.completion)[:_LONGEST_ANSWER]
 
 
-def _judged(function: Any, case: Case) -> Verdict:
+def _mask_faults(grade: Callable[[Case], Verdict], case: Case) -> Verdict:
     """The verdict of a grading function, masked where the judge failed; an empty answer needs no judge."""
     if not _answer(case):
         return Verdict(0.0, detail="no answer")
     try:
-        verdict: Verdict = function(case)
-        return verdict
+        return grade(case)
     except JudgeTimeout as fault:
         return Verdict(None, "timeout", str(fault))
     except JudgeFault as fault:
@@ -172,8 +165,7 @@ def _judged(function: Any, case: Case) -> Verdict:
 
 def _fields(gold: Any) -> dict[str, str]:
     fields = gold if isinstance(gold, dict) else {"reference": gold} if gold is not None else {}
-    known = {"reference", "criteria"}
-    if set(fields) - known or not all(isinstance(text, str) and text.strip() for text in fields.values()):
+    if set(fields) - {"reference", "criteria"} or not all(isinstance(text, str) and text.strip() for text in fields.values()):
         raise GoldError("ground_truth must be null, a reference answer, or {reference, criteria}, non-empty strings")
     return fields
 
@@ -183,36 +175,36 @@ def check_judge(gold: Any) -> None:
     _fields(gold)
 
 
-def _grade(case: Case) -> Verdict:
+def _grade_by_judge(case: Case) -> Verdict:
     fields = _fields(case.gold)
     task = "SCORE from 1 (useless or wrong) to 10 (excellent) how well the answer answers the question."
     if "criteria" in fields:
         task += f"\nCriteria: {fields['criteria']}"
     if "reference" in fields:
         task += f"\nA correct reference answer, which the answer has to agree with:\n{fields['reference']}"
-    score, cost = ask(task, case.prompt, _answer(case), 10)
+    score, cost = ask_for_score(task, case.prompt, _answer(case), 10)
     return Verdict(score / 10, detail=f"{score:g}/10, ${cost:.2g}")
 
 
 def llm_judge(case: Case) -> Verdict:
     """A tenth of the judge's score from 0 to 10."""
-    return _judged(_grade, case)
+    return _mask_faults(_grade_by_judge, case)
 
 
 def _criteria(gold: Any) -> list[tuple[str, float]]:
     entries = gold.get("criteria") if isinstance(gold, dict) else gold
     if not isinstance(entries, list) or not entries:
         raise GoldError("ground_truth must be a non-empty list of criteria")
-    found = []
+    criteria = []
     for entry in entries:
         fields = {"criterion": entry} if isinstance(entry, str) else entry
         text, weight = (fields.get("criterion"), fields.get("weight", 1.0)) if isinstance(fields, dict) else (None, 1.0)
         if not isinstance(text, str) or not text.strip() or not is_finite(weight):
             raise GoldError(f"a criterion is a string, or {{criterion, weight}}; got {entry!r}")
-        found.append((text, float(weight)))
-    if not any(weight for _, weight in found):
+        criteria.append((text, float(weight)))
+    if not any(weight for _, weight in criteria):
         raise GoldError("all weights are 0")
-    return found
+    return criteria
 
 
 def check_rubric(gold: Any) -> None:
@@ -220,31 +212,31 @@ def check_rubric(gold: Any) -> None:
     _criteria(gold)
 
 
-def _weigh(case: Case) -> Verdict:
-    criteria, total, paid, scores = _criteria(case.gold), 0.0, 0.0, []
+def _grade_by_rubric(case: Case) -> Verdict:
+    criteria, total, spent, scores = _criteria(case.gold), 0.0, 0.0, []
     for text, weight in criteria:
         task = f"SCORE 0 (not met), 1 (partly met) or 2 (met): does the answer meet this criterion?\nCriterion: {text}"
-        score, cost = ask(task, case.prompt, _answer(case), 2)
+        score, cost = ask_for_score(task, case.prompt, _answer(case), 2)
         total += weight * score / 2
-        paid += cost
+        spent += cost
         scores.append(f"{score:g}")
     share = total / sum(abs(weight) for _, weight in criteria)
-    return Verdict(share, detail=f"{' '.join(scores)}, ${paid:.2g}")
+    return Verdict(share, detail=f"{' '.join(scores)}, ${spent:.2g}")
 
 
 def rubric_tulu3(case: Case) -> Verdict:
     """open-instruct's RubricVerifier: sum of weight times score / 2, over the sum of absolute weights; may be negative."""
-    return _judged(_weigh, case)
+    return _mask_faults(_grade_by_rubric, case)
 
 
 def rubric(case: Case) -> Verdict:
-    """As tulu3, kept at 0 or above."""
+    """As in mode tulu3, but never below 0."""
     verdict = rubric_tulu3(case)
     return verdict if verdict.score is None else replace(verdict, score=max(0.0, verdict.score))
 
 
 def key(case: Case) -> str:
-    """Question and answer: the same pair is judged once."""
+    """Question and answer: the judge grades the same pair once."""
     return f"{case.prompt}\0{_answer(case)}"
 
 

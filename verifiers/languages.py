@@ -1,4 +1,4 @@
-"""Which language a text is in: langdetect with a fixed seed, and no opinion where there is nothing to tell from."""
+"""Which language a text is in: by scripts that one language alone uses, else by langdetect's statistics with a fixed seed."""
 
 from functools import lru_cache
 from typing import Any
@@ -10,27 +10,29 @@ CODES = frozenset(
     "sl so sq sv sw ta te th tl tr uk ur vi zh-cn zh-tw".split()
 )
 _SAMPLE = 2_000
-"""Characters that are looked at; more changes nothing."""
+"""Characters at the start of a text that are looked at."""
 _SHORT = 60
-_ENGLISH_SHARE = 0.2
+"""Characters up to which a text is too short for letter statistics."""
+_STOP_WORD_SHARE = 0.2
+"""Share of English stop words from which a short text counts as English."""
 _ENGLISH_ONLY = frozenset(
     "the and that with this you have from which their will are for they would your been were has should into through".split()
 )
 _ENGLISH_ONLY_SHARE = 0.1
-"""Share of words that no other language has, from which a text needs no statistics to be English."""
-
-
+"""Share of words that English alone has, from which a text counts as English without statistics."""
 _SCRIPTS = (
     ("zh-cn", "\u4e00", "\u9fff"), ("ja", "\u3040", "\u30ff"), ("ko", "\uac00", "\ud7af"), ("th", "\u0e00", "\u0e7f"),
     ("bn", "\u0980", "\u09ff"), ("pa", "\u0a00", "\u0a7f"), ("gu", "\u0a80", "\u0aff"), ("ta", "\u0b80", "\u0bff"),
     ("te", "\u0c00", "\u0c7f"), ("kn", "\u0c80", "\u0cff"), ("ml", "\u0d00", "\u0d7f"), ("el", "\u0370", "\u03ff"),
     ("he", "\u0590", "\u05ff"),
 )  # fmt: skip
-"""Scripts of one language only, which say more than letter statistics do."""
+"""Scripts that one language alone uses, as (language, first character, last character)."""
 _JAPANESE_SHARE = 0.1
+"""Share of kana from which a text is Japanese; its other characters are shared with Chinese."""
 
 
 def _by_script(text: str) -> str | None:
+    """The language whose script has more than half of the letters; None where no script has."""
     letters = [character for character in text if character.isalpha()]
     counts = {code: sum(low <= letter <= high for letter in letters) for code, low, high in _SCRIPTS}
     if counts["ja"] > _JAPANESE_SHARE * len(letters):
@@ -52,20 +54,20 @@ def warm() -> None:
 
 
 def detect(text: str) -> str | None:
-    """The ISO 639-1 code (zh-cn and zh-tw for Chinese) of a text; None where it holds no letters to tell from."""
+    """The ISO 639-1 code of a text's language (zh-cn and zh-tw for Chinese); None for a text without letters."""
     sample = text[:_SAMPLE]
     if not any(character.isalpha() for character in sample):
         return None
     script = None if sample.isascii() else _by_script(sample)
     if script is not None and script != "zh-cn":
         return script
-    found = by_statistics(sample)
-    return "zh-cn" if script == "zh-cn" and found != "zh-tw" else found
+    code = by_statistics(sample)
+    return "zh-cn" if script == "zh-cn" and code != "zh-tw" else code
 
 
 @lru_cache(maxsize=4096)
 def by_statistics(sample: str) -> str | None:
-    """langdetect's own answer, None where it finds no features."""
+    """The language that langdetect names; None where it finds nothing to count."""
     library = _library()
     try:
         return str(library.detect(sample))
@@ -74,16 +76,16 @@ def by_statistics(sample: str) -> str | None:
 
 
 def is_language(text: str, code: str) -> bool:
-    """Whether a text is in a language; `zh` is either Chinese, and English may also be told by its function words."""
+    """Whether a text is in a language; `zh` stands for either Chinese, and English is also recognised by its common words."""
     if code == "en":
         return is_english(text)
-    found = detect(text)
-    return found is not None and (found == code or (code == "zh" and found.startswith("zh")))
+    detected = detect(text)
+    return detected is not None and (detected == code or (code == "zh" and detected.startswith("zh")))
 
 
 def is_english(text: str) -> bool:
-    """Whether a text is English, in capitals too: by words that only English has, by statistics, or, where it is short, where a
-    fifth of its words are English stop words.
+    """Whether a text is English, whatever its case: because a tenth of its words are English alone, by statistics, or, where it
+    is short, because a fifth of its words are English stop words.
     """
     lower = text[:_SAMPLE].lower()
     words = regexp_words(lower)
@@ -91,5 +93,5 @@ def is_english(text: str) -> bool:
         return True
     if detect(lower) == "en":
         return True
-    known = sum(word in STOP_WORDS for word in words)
-    return bool(words) and len(lower) <= _SHORT and lower.isascii() and known >= _ENGLISH_SHARE * len(words)
+    stop_words = sum(word in STOP_WORDS for word in words)
+    return bool(words) and len(lower) <= _SHORT and lower.isascii() and stop_words >= _STOP_WORD_SHARE * len(words)

@@ -1,27 +1,33 @@
-"""Exact numbers, of any length in linear time: no float, no rounding, no interpreter limit on digits."""
+"""Reading and comparing exact numbers, without rounding, however many digits they have.
+
+Decimals and fractions of the standard library do this: reading and comparing them is exact, and Decimal reads any number of
+digits in linear time, which int refuses beyond 4,300. Only calculating with a Decimal rounds, unless EXACT is its context.
+"""
 
 import re
+from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
 from fractions import Fraction
 
 _MANTISSA = r"(?:\d+(?:,\d+)*(?:\.\d*)?|\.\d+)"
-_DECIMAL = re.compile(rf"([-+]?)({_MANTISSA})(?:[eE]([-+]?\d{{1,9}}))?", re.ASCII)
-_RATIO = re.compile(r"([-+]?)(\d{1,1000})/(\d{1,1000})", re.ASCII)
-_MIXED = re.compile(r"([-+]?)(\d{1,300})\s+(\d{1,300})/(\d{1,300})", re.ASCII)
-_GROUPED = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d*)?", re.ASCII)
+_DECIMAL = re.compile(rf"[-+]?({_MANTISSA})(?:[eE][-+]?\d{{1,9}})?", re.ASCII)  # 12, -1,234.50, .5, 3.2e-5
+_RATIO = re.compile(r"([-+]?)(\d{1,1000})/(\d{1,1000})", re.ASCII)  # -3/4
+_MIXED = re.compile(r"([-+]?)(\d{1,300})\s+(\d{1,300})/(\d{1,300})", re.ASCII)  # 2 1/2
+_GROUPED = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d*)?", re.ASCII)  # 1,234,567.8
+_LONGEST_DECIMAL = 1000
+"""Digits, and exponent, of a decimal that is compared with a fraction."""
 
-# A decimal is its sign, its digits without outer zeros and its exponent; zero is ("", "", 0).
-Decimal = tuple[str, str, int]
 Number = Decimal | Fraction
+EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
+"""A context for operations whose result has few digits; in it they do not round."""
 
 
 def parse_number(text: str) -> Number | None:
-    """An integer, decimal, decimal with exponent, grouped integer, ratio or mixed number; None for anything else."""
+    """The value of an integer, decimal, decimal with exponent, grouped number, ratio or mixed number; None for anything else."""
     text = text.strip()
     if match := _DECIMAL.fullmatch(text):
-        sign, mantissa, exponent = match.groups()
-        if "," in mantissa and not _GROUPED.fullmatch(mantissa):
+        if "," in match[1] and not _GROUPED.fullmatch(match[1]):
             return None
-        return _canonical(sign, mantissa.replace(",", ""), int(exponent or 0))
+        return Decimal(text.replace(",", ""))
     if match := _RATIO.fullmatch(text):
         return _ratio(match[1], 0, int(match[2]), int(match[3]))
     if match := _MIXED.fullmatch(text):
@@ -29,35 +35,25 @@ def parse_number(text: str) -> Number | None:
     return None
 
 
-def _canonical(sign: str, mantissa: str, exponent: int) -> Decimal:
-    whole, _, part = mantissa.partition(".")
-    digits = (whole + part).lstrip("0")
-    exponent -= len(part)
-    kept = digits.rstrip("0")
-    if not kept:
-        return "", "", 0
-    return "-" if sign == "-" else "", kept, exponent + len(digits) - len(kept)
-
-
-def _ratio(sign: str, whole: int, above: int, below: int) -> Number | None:
-    if not below:
+def _ratio(sign: str, whole: int, numerator: int, denominator: int) -> Number | None:
+    if not denominator:
         return None
-    value = whole + Fraction(above, below)
+    value = whole + Fraction(numerator, denominator)
     return -value if sign == "-" else value
 
 
 def _as_fraction(number: Number) -> Fraction | None:
     if isinstance(number, Fraction):
         return number
-    sign, digits, exponent = number
-    if len(digits) > 1000 or abs(exponent) > 1000:
+    _, digits, exponent = number.as_tuple()
+    if len(digits) > _LONGEST_DECIMAL or not isinstance(exponent, int) or abs(exponent) > _LONGEST_DECIMAL:
         return None
-    return Fraction(int(sign + (digits or "0"))) * Fraction(10) ** exponent
+    return Fraction(number)
 
 
 def same_number(a: Number, b: Number) -> bool:
-    """Exact equality; a decimal of over 1,000 digits never equals a ratio."""
-    if isinstance(a, tuple) and isinstance(b, tuple):
+    """Whether two numbers are exactly equal; a decimal of more than 1,000 digits never equals a fraction."""
+    if isinstance(a, Decimal) and isinstance(b, Decimal):
         return a == b
     left, right = _as_fraction(a), _as_fraction(b)
     return left is not None and left == right

@@ -1,6 +1,6 @@
-"""Sentences, words and tokens of English prose by rules alone: no model, no data file, the same on every machine.
+"""Sentences, words and tokens of English prose, cut by rules without a model or a data file, so that every machine agrees.
 
-Upstream uses nltk with its downloaded punkt and tagger data; these rules agree with it on ordinary text, not on all.
+IFEval and IFBench use nltk, which downloads its data at run time; these rules agree with it on ordinary text, but not on all.
 """
 
 import re
@@ -8,17 +8,24 @@ import string
 from functools import lru_cache
 
 _BREAK = re.compile(r"[.!?…]+[\"'”’)\]*_]*(?=\s|$)")
+"""Where a sentence may end: `.`, `?!`, `."`, before a space or the end of the text."""
 _ABBREVIATION = re.compile(r"(?:^|[\s(\"'“‘\[])((?:[A-Za-z]\.)+[A-Za-z]?|[A-Za-z]+)\.$")
+"""The last word before a full stop: `e.g.`, `U.S.`, `Dr.`."""
 _ABBREVIATIONS = frozenset(
     "mr mrs ms dr prof sr jr st vs etc e.g i.e cf al inc ltd co corp dept est fig gen gov hon lt maj col capt sgt rev "
     "mt ave blvd rd no vol pp approx jan feb mar apr jun jul aug sep sept oct nov dec a.m p.m u.s u.k ph.d b.c a.d".split()
 )
-_ENDING = frozenset("etc inc ltd co corp jr sr a.m p.m u.s u.k ph.d b.c a.d".split())
+_MAY_END = frozenset("etc inc ltd co corp jr sr a.m p.m u.s u.k ph.d b.c a.d".split())
 """Abbreviations that may also end a sentence; they do where a capital follows."""
-_TOKEN = re.compile(r"\.{3}|--+|(?:[A-Za-z]\.){2,}|\d+(?:[.,:]\d+)*|\w+(?:[-'’.]\w+)*|[^\w\s]")
-_SUFFIX = re.compile(r"(?i)(.+?)(n't|['’](?:s|re|ve|ll|d|m))$")
-_REGEXP_WORD = re.compile(r"\w+")
-_STRIP = str.maketrans("", "", string.punctuation)
+_TOKEN = re.compile(
+    # "...", "--"; "U.S."; "3.14", "1,000", "10:30"
+    r"\.{3}|--+|(?:[A-Za-z]\.){2,}|\d+(?:[.,:]\d+)*|"
+    # "well-known", "don't"; a single mark
+    r"\w+(?:[-'’.]\w+)*|[^\w\s]"
+)
+_CONTRACTION = re.compile(r"(?i)(.+?)(n't|['’](?:s|re|ve|ll|d|m))$")  # `do` and `n't`, `she` and `'s`, `we` and `'ll`
+_WORD = re.compile(r"\w+")
+_DELETE_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 STOP_WORDS = frozenset(
     """i me my myself we our ours ourselves you you're you've you'll you'd your yours yourself yourselves he him his himself
@@ -30,72 +37,67 @@ STOP_WORDS = frozenset(
     aren aren't couldn couldn't didn didn't doesn doesn't hadn hadn't hasn hasn't haven haven't isn isn't ma mightn mightn't
     mustn mustn't needn needn't shan shan't shouldn shouldn't wasn wasn't weren weren't won won't wouldn wouldn't""".split()
 )
-"""English stop words as in nltk's corpus."""
+"""English stop words, those of nltk's corpus."""
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text, stripped; an unfinished last one counts."""
-    found, start = [], 0
+    """The sentences of a text, stripped; a last one without a full stop counts too."""
+    parts, start = [], 0
     for match in _BREAK.finditer(text):
-        if _goes_on(text, start, match):
+        if not _ends_sentence(text, start, match):
             continue
-        found.append(text[start : match.end()].strip())
+        parts.append(text[start : match.end()].strip())
         start = match.end()
-    found.append(text[start:].strip())
-    return [sentence for sentence in found if sentence]
+    parts.append(text[start:].strip())
+    return [sentence for sentence in parts if sentence]
 
 
-def _goes_on(text: str, start: int, match: re.Match[str]) -> bool:
-    """Whether a full stop belongs to an abbreviation, an initial or an ellipsis inside a sentence."""
+def _ends_sentence(text: str, start: int, match: re.Match[str]) -> bool:
+    """Whether a match of _BREAK ends a sentence: not in `Dr. Who` or `J. Smith`, nor in `so ... it goes`."""
     after = text[match.end() : match.end() + 40].lstrip()
     if match[0].startswith(("...", "…")):
-        return after[:1].islower()
+        return not after[:1].islower()
     if match[0] != ".":
-        return False
-    # The abbreviation ends at the stop; looking back a little is enough and keeps this linear.
+        return True
+    # An abbreviation is short: looking back a little is enough, and keeps this linear.
     before = _ABBREVIATION.search(text[max(start, match.start() - 16) : match.end()])
     if before is None:
-        return False
+        return True
     word = before[1].lower().rstrip(".")
-    if word in _ENDING:
-        return not after[:1].isupper()
+    if word in _MAY_END:
+        return after[:1].isupper()
     initial = len(word) == 1 and before[1].isupper() and word != "i" and after[:1].isupper()
-    return bool(after) and (word in _ABBREVIATIONS or initial)
+    return not after or not (word in _ABBREVIATIONS or initial)
 
 
 @lru_cache(maxsize=256)
 def tokens(text: str) -> tuple[str, ...]:
-    """Words, numbers and punctuation marks, contractions split, as Penn Treebank tokenisers cut them."""
-    found: list[str] = []
+    """Words, numbers and punctuation marks as Penn Treebank tokenisers cut them: `don't` is `do` and `n't`."""
+    parts: list[str] = []
     for token in _TOKEN.findall(text):
-        split = _SUFFIX.match(token)
-        found.extend(split.groups() if split else (token,))
-    return tuple(found)
+        contraction = _CONTRACTION.match(token)
+        parts.extend(contraction.groups() if contraction else (token,))
+    return tuple(parts)
 
 
 def word_tokens(text: str) -> list[str]:
-    """Tokens that hold a letter or a digit."""
+    """The tokens that hold a letter or a digit."""
     return [token for token in tokens(text) if any(character.isalnum() for character in token)]
 
 
-def count_words(text: str) -> int:
-    r"""Runs of \w, the count of IFEval and IFBench."""
-    return len(_REGEXP_WORD.findall(text))
-
-
 def regexp_words(text: str) -> list[str]:
-    r"""Runs of \w."""
-    return _REGEXP_WORD.findall(text)
+    r"""The runs of \w, which IFEval and IFBench count as words: `don't` is `don` and `t`."""
+    return _WORD.findall(text)
 
 
-def bare(text: str) -> str:
+def without_punctuation(text: str) -> str:
     """A text without its ASCII punctuation."""
-    return text.translate(_STRIP)
+    return text.translate(_DELETE_PUNCTUATION)
 
 
 def bare_words(text: str) -> list[str]:
-    """Lower-case words between spaces, ASCII punctuation deleted."""
-    return bare(text.lower()).split()
+    """The words between spaces, in lower case and without ASCII punctuation: `Don't stop.` is `dont` and `stop`."""
+    return without_punctuation(text.lower()).split()
 
 
 _VERBS = frozenset(
@@ -137,7 +139,7 @@ _IRREGULAR = frozenset(
 
 @lru_cache(maxsize=8192)
 def is_verb(word: str) -> bool:
-    """Whether a word is a form of a common English verb; a list, not a tagger, so that it never changes."""
+    """Whether a word is a form of a common English verb; by a list and not by a tagger, so that the answer never changes."""
     lower = word.lower()
     if lower in _VERBS or lower in _IRREGULAR:
         return True

@@ -1,7 +1,7 @@
-"""reasoning_gym: the procedural tasks of reasoning-gym (Stojanovski et al. 2025), scored by their own functions.
+"""reasoning_gym: the generated tasks of reasoning-gym (Stojanovski et al. 2025), scored by the functions of that package.
 
-The ground truth is {"dataset": name, "entry": the generated entry}, or that as JSON. Scores of 0.1 and less, which many of
-its tasks give for any answer at all, count as 0.
+The ground truth is {"dataset": name, "entry": the generated entry}, or that as JSON. Many tasks give 0.1 or less to any
+answer at all, so scores up to 0.1 count as 0.
 """
 
 import json
@@ -14,7 +14,8 @@ from tulu.verifiers.text import final_answer
 _FLOOR = 0.1
 
 
-def _gold(gold: Any) -> tuple[str, dict[str, Any]]:
+def _parse(gold: Any) -> tuple[str, dict[str, Any]]:
+    """Name of the data set, and the entry; GoldError where the ground truth is something else."""
     if isinstance(gold, str):
         try:
             gold = json.loads(gold)
@@ -35,16 +36,16 @@ def _scorer(dataset: str) -> Any:
 
 
 def check(gold: Any) -> None:
-    """GoldError unless the data set exists and the entry gives its own answer a full score."""
-    dataset, entry = _gold(gold)
+    """GoldError unless the data set exists and the entry has an answer."""
+    dataset, entry = _parse(gold)
     if "answer" not in entry:
         raise GoldError("the entry has no answer")
     _scorer(dataset)
 
 
 def strict(case: Case) -> Verdict:
-    """The task's own score, 0 where that is no more than its floor."""
-    dataset, entry = _gold(case.gold)
+    """The score that the task's own function gives; 0 where that is at most 0.1."""
+    dataset, entry = _parse(case.gold)
     answer = final_answer(case.completion)
     score = float(_scorer(dataset)(answer=answer, entry=entry))
     return Verdict(min(1.0, score) if score > _FLOOR else 0.0, detail=shorten(f"answer {answer}"))

@@ -1,4 +1,4 @@
-"""Every verifier by name, in one literal; a name may also be a Python file of the user's own, `path/to/mine.py:score`."""
+"""The table of all verifiers by name; a name may also be a function in a file of the user, `path/to/mine.py:score`."""
 
 from difflib import get_close_matches
 from functools import lru_cache
@@ -6,23 +6,23 @@ from importlib.util import find_spec
 from typing import Any
 
 from tulu.errors import RecipeError
-from tulu.verifiers.choice import MULTIPLE_CHOICE
 from tulu.verifiers.code.verifier import CODE, CODE_STDIO
 from tulu.verifiers.contract import Verifier
+from tulu.verifiers.custom import is_custom, load_custom
 from tulu.verifiers.exact import EXACT
 from tulu.verifiers.gsm8k import GSM8K
-from tulu.verifiers.instructions.ifeval import IFEVAL, IFEVAL_LOOSE
 from tulu.verifiers.instructions.ifeval_old import IFEVAL_OLD
+from tulu.verifiers.instructions.verifier import IFEVAL, IFEVAL_LOOSE
 from tulu.verifiers.judge import LLM_JUDGE, RUBRIC
 from tulu.verifiers.math.verifier import MATH, STRICT_MATH
-from tulu.verifiers.own import is_own, own_verifier
+from tulu.verifiers.multiple_choice import MULTIPLE_CHOICE
 from tulu.verifiers.reasoning_gym import REASONING_GYM
 from tulu.verifiers.reward_model import REWARD_MODEL
 from tulu.verifiers.sciriff import SCIRIFF
-from tulu.verifiers.shape import CALMSCORE, FORMAT, LANGUAGE, LENGTH, MAX_LENGTH, REPETITION, UP_TO_MAX_LENGTH
 from tulu.verifiers.sql import SQL
 from tulu.verifiers.strings import FLAN, PUZZLE, RE_SEARCH, RE_SEARCH_F1, STRING_F1, STRING_MATCH
 from tulu.verifiers.structured import JSON_SCHEMA, TOOL_CALL, ZEBRA_LOGIC
+from tulu.verifiers.style import CALMSCORE, FORMAT, LANGUAGE, LENGTH, MAX_LENGTH, REPETITION, UP_TO_MAX_LENGTH
 
 VERIFIERS: dict[str, Verifier] = {
     "calmscore": CALMSCORE,
@@ -66,22 +66,24 @@ VERIFIERS: dict[str, Verifier] = {
 
 
 def find(name: str) -> Verifier:
-    """The verifier of a name; RecipeError with the nearest known names for an unknown one, or for a file without it."""
-    if is_own(name):
-        return own_verifier(name)
+    """The verifier of a name. RecipeError where the name is unknown (with the nearest ones), its file cannot be used, or a
+    package is missing.
+    """
+    if is_custom(name):
+        return load_custom(name)
     verifier = VERIFIERS.get(name.lower())
     if verifier is None:
-        near = get_close_matches(name.lower(), VERIFIERS, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(sorted(VERIFIERS))}"
+        similar = get_close_matches(name.lower(), VERIFIERS, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(similar)}?" if similar else f"known are {', '.join(sorted(VERIFIERS))}"
         raise RecipeError(f"verifier {name!r} is unknown; {hint}, or a file of your own as path/to/mine.py:score")
-    missing = [module for module in verifier.needs if not _installed(module)]
+    missing = [module for module in verifier.needs if not _is_installed(module)]
     if missing:
         raise RecipeError(f"verifier {name!r} needs {', '.join(missing)}: pip install 'tulu[verifiers]'")
     return verifier
 
 
 @lru_cache(maxsize=64)
-def _installed(module: str) -> bool:
+def _is_installed(module: str) -> bool:
     return find_spec(module) is not None
 
 

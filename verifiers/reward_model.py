@@ -1,7 +1,7 @@
-"""reward_model: a learned score among the verifiers.
+"""reward_model: the name under which a row asks for the score of a reward model.
 
-Nothing here loads or asks a model: whoever has completions (RLVR, `tulu sample`, `tulu verify`) asks a reward model for all of
-them at once (tulu.reward_models.grader.RewardGrader), so that prompts are shared and rows are packed.
+This file loads no model. RLVR, `tulu sample` and `tulu verify` hand all completions of a batch to a reward model at once
+(reward_models/grader.py), so that it computes each prompt once.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ NAME = "reward_model"
 
 
 def ready() -> None:
-    """RecipeError: where a reward model is at hand, nobody asks this."""
+    """Always raises RecipeError: a command that has a reward model does not call this."""
     raise RecipeError(
         f"verifier {NAME!r}: there is no reward model to ask; set rlvr.reward_model.path in the recipe, "
         "or --reward-model PATH on the command line (`tulu rm` trains one)"
@@ -22,11 +22,11 @@ def ready() -> None:
 
 
 def check(_gold: Any) -> None:
-    """Any ground truth will do, also none: the model judges by the prompt."""
+    """Accepts any ground truth, also none: a reward model reads the prompt and the completion alone."""
 
 
 def strict(_case: Case) -> Verdict:
-    """One completion alone is never asked for here."""
+    """Always raises RecipeError: a reward model scores a batch, not one completion."""
     raise RecipeError("a reward model scores completions in batches, not one by one")
 
 

@@ -1,7 +1,7 @@
 """sciriff: structured answers on scientific text, scored by F1 (SciRIFF, Wadden et al. 2024; allenai/SciRIFF eval/metrics).
 
 The ground truth is {"kind": "entities" | "relations" | "list" | "label", "reference": ...}. SciRIFF pools its counts over
-a corpus; a reward needs one score per answer, so both empty is 1 here.
+a corpus; a reward needs one score per answer, so that two empty answers score 1 here.
 """
 
 import json
@@ -14,11 +14,14 @@ from tulu.verifiers.json_text import BadJson, strict_json, values_in
 from tulu.verifiers.text import final_answer
 
 _KINDS = ("entities", "relations", "list", "label")
+_MOST_RELATIONS = 1000
+"""Relations of an answer that are compared."""
 _OVERLAP = 0.3
-"""Token F1 from which two mentions of a relation count as the same."""
+"""F1 of words from which two mentions of a relation count as the same."""
 
 
-def _gold(gold: Any) -> tuple[str, Any]:
+def _parse(gold: Any) -> tuple[str, Any]:
+    """Kind and reference of a ground truth; GoldError where they do not fit."""
     if isinstance(gold, str):
         try:
             gold = json.loads(gold)
@@ -40,32 +43,33 @@ def _gold(gold: Any) -> tuple[str, Any]:
 
 def check(gold: Any) -> None:
     """GoldError unless the ground truth is a reference of a known kind."""
-    _gold(gold)
+    _parse(gold)
 
 
-def f1(right: float, said: int, wanted: int) -> float:
-    """F1 of counts; 1 where nothing was wanted and nothing said."""
-    return 1.0 if not said and not wanted else 2 * right / (said + wanted)
+def f1(correct: float, answered: int, expected: int) -> float:
+    """F1 of three counts; 1 where nothing was expected and nothing answered."""
+    return 1.0 if not answered and not expected else 2 * correct / (answered + expected)
 
 
-def _text(value: Any) -> str:
+def _normalise(value: Any) -> str:
     return " ".join(str(value).lower().split())
 
 
-def _bag_f1(said: list[Any], wanted: list[Any]) -> float:
-    a, b = Counter(map(_text, said)), Counter(map(_text, wanted))
+def _bag_f1(answer: list[Any], reference: list[Any]) -> float:
+    """F1 over two lists whose order does not count."""
+    a, b = Counter(map(_normalise, answer)), Counter(map(_normalise, reference))
     return f1(sum((a & b).values()), sum(a.values()), sum(b.values()))
 
 
 def _entities(value: Any) -> list[Any]:
-    """(type, mention) pairs of {type: [mentions]}."""
+    """The (type, mention) pairs of {type: [mentions]}; none where the value has another form."""
     if not isinstance(value, dict):
         return []
     return [(kind, mention) for kind, mentions in value.items() if isinstance(mentions, list) for mention in mentions]
 
 
-def _alike(a: str, b: str) -> bool:
-    """Whether two mentions overlap: equal, one within the other, or sharing enough words."""
+def _overlap(a: str, b: str) -> bool:
+    """Whether two mentions overlap: they are equal, one contains the other, or they share enough words."""
     if a == b or (a and b and (a in b or b in a)):
         return True
     words, others = Counter(a.split()), Counter(b.split())
@@ -73,52 +77,59 @@ def _alike(a: str, b: str) -> bool:
     return bool(shared) and f1(shared, sum(words.values()), sum(others.values())) >= _OVERLAP
 
 
-def _relations(said: list[Any], wanted: list[list[Any]]) -> float:
-    """F1 over relations, all parts of which must overlap; each reference is used once."""
-    left = [[_text(part) for part in entry] for entry in wanted]
-    found = 0
-    given = [[_text(part) for part in entry] for entry in said[:1000] if isinstance(entry, list)]
-    for entry in given:
-        match = next((at for at, one in enumerate(left) if len(one) == len(entry) and all(map(_alike, entry, one))), None)
+def _relations_f1(answer: list[Any], reference: list[list[Any]]) -> float:
+    """F1 over relations, which match where all their parts overlap; each relation of the reference matches once."""
+    unmatched = [[_normalise(part) for part in relation] for relation in reference]
+    correct = 0
+    for relation in answer[:_MOST_RELATIONS]:
+        if not isinstance(relation, list):
+            continue
+        parts = [_normalise(part) for part in relation]
+        match = next((index for index, other in enumerate(unmatched) if _same_relation(parts, other)), None)
         if match is not None:
-            left.pop(match)
-            found += 1
-    return f1(found, len(said), len(wanted))
+            unmatched.pop(match)
+            correct += 1
+    return f1(correct, len(answer), len(reference))
 
 
-def _label(said: Any, wanted: dict[str, Any]) -> float:
-    """SciFact: half for the verdict, half for the evidence sentences, unless there can be none."""
-    if not isinstance(said, dict):
+def _same_relation(parts: list[str], others: list[str]) -> bool:
+    return len(parts) == len(others) and all(map(_overlap, parts, others))
+
+
+def _label_score(answer: Any, reference: dict[str, Any]) -> float:
+    """SciFact's score: half for the label, half for the evidence sentences; all for the label where there is no evidence."""
+    if not isinstance(answer, dict):
         return 0.0
-    verdict = _text(said.get("verdict", "")) == _text(wanted["verdict"])
-    if _text(wanted["verdict"]) == "nei" or "evidence" not in wanted:
-        return float(verdict)
-    evidence = said.get("evidence")
-    return (verdict + _bag_f1(evidence if isinstance(evidence, list) else [], wanted["evidence"])) / 2
+    label_correct = _normalise(answer.get("verdict", "")) == _normalise(reference["verdict"])
+    # NEI stands for "not enough information".
+    if _normalise(reference["verdict"]) == "nei" or "evidence" not in reference:
+        return float(label_correct)
+    evidence = answer.get("evidence")
+    return (label_correct + _bag_f1(evidence if isinstance(evidence, list) else [], reference["evidence"])) / 2
 
 
-def _value(completion: str) -> Any:
-    """The JSON of an answer: the whole of it, else its first complete object or array, else None."""
+def _parse_answer(completion: str) -> Any:
+    """The JSON of an answer: all of it, else its first complete object or array, else None."""
     text = final_answer(completion)
     try:
         return strict_json(text)
     except BadJson:
-        found = values_in(text)
-        return found[0] if found else None
+        values = values_in(text)
+        return values[0] if values else None
 
 
 def strict(case: Case) -> Verdict:
     """F1 in [0, 1] of the answer's JSON against the reference."""
-    kind, reference = _gold(case.gold)
-    said = _value(case.completion)
-    if said is None:
+    kind, reference = _parse(case.gold)
+    answer = _parse_answer(case.completion)
+    if answer is None:
         return Verdict(0.0, detail="no JSON")
     if kind == "entities":
-        return Verdict(_bag_f1(_entities(said), _entities(reference)))
+        return Verdict(_bag_f1(_entities(answer), _entities(reference)))
     if kind == "label":
-        return Verdict(_label(said, reference))
-    entries = said if isinstance(said, list) else []
-    return Verdict(_relations(entries, reference) if kind == "relations" else _bag_f1(entries, reference))
+        return Verdict(_label_score(answer, reference))
+    entries = answer if isinstance(answer, list) else []
+    return Verdict(_relations_f1(entries, reference) if kind == "relations" else _bag_f1(entries, reference))
 
 
 SCIRIFF = Verifier(check=check, strict=strict)

@@ -1,7 +1,7 @@
-"""sql: a query is right where it returns what the gold query returns, on a SQLite database it cannot change.
+"""sql: a query is right where it returns the rows of the gold query, on a SQLite database that it cannot change.
 
 The ground truth is {"sql": gold query, "db": path of a database} or {"sql": ..., "schema": statements that build one}.
-Rows are compared as bags, in order only where the gold query orders them.
+The order of rows counts only where the gold query orders them.
 """
 
 import re
@@ -15,33 +15,37 @@ from pathlib import Path
 from typing import Any
 
 from tulu.types import Verdict
-from tulu.verifiers.contract import Case, GoldError, Verifier, right, shorten
+from tulu.verifiers.contract import Case, GoldError, Verifier, pass_or_fail, shorten
 from tulu.verifiers.json_text import unfenced
-from tulu.verifiers.text import after_thinking
+from tulu.verifiers.text import after_thinking, last_tag
 
-_ROWS = 100_000
+_MOST_ROWS = 100_000
 _SECONDS = 2.0
 _STEPS = 10_000
-_BYTES = 16 << 20
+"""Instructions of SQLite's virtual machine between two looks at the clock."""
+_MOST_BYTES = 16 << 20
 _DECIMALS = 6
-_READS = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
+"""Decimals to which numbers are compared."""
+_READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 _FORBIDDEN = {"load_extension", "readfile", "writefile", "edit", "fts3_tokenizer", "zeroblob", "random", "randomblob"}
 _ORDERED = re.compile(r"\border\s+by\b[^()]*$", re.IGNORECASE)
+"""An `order by` of the whole query, and not of a subquery: no bracket follows it."""
 
 
 class _Refused(Exception):
     """A query that costs too much or returns too much."""
 
 
-def _allow(action: int, first: str | None, second: str | None, _database: str | None, _trigger: str | None) -> int:
-    if action not in _READS or (action == sqlite3.SQLITE_FUNCTION and (second or "").lower() in _FORBIDDEN):
+def _allow(action: int, _first: str | None, function: str | None, _database: str | None, _trigger: str | None) -> int:
+    """SQLite asks this before each action of a query: reading is allowed, except through a forbidden function."""
+    if action not in _READING or (action == sqlite3.SQLITE_FUNCTION and (function or "").lower() in _FORBIDDEN):
         return sqlite3.SQLITE_DENY
     return sqlite3.SQLITE_OK
 
 
 @contextmanager
 def _database(gold: dict[str, Any]) -> Iterator[sqlite3.Connection]:
-    """The database of a ground truth: read-only from a file, or built afresh in memory."""
+    """The database of a ground truth: a file opened for reading only, or a new one in memory."""
     if "db" in gold:
         connection = sqlite3.connect(f"{Path(gold['db']).resolve().as_uri()}?mode=ro&immutable=1", uri=True)
     else:
@@ -54,31 +58,27 @@ def _database(gold: dict[str, Any]) -> Iterator[sqlite3.Connection]:
         connection.close()
 
 
-def _run(connection: sqlite3.Connection, query: str) -> list[tuple[Any, ...]]:
-    """Rows of a single reading statement; sqlite3.Error or _Refused otherwise."""
+def _run_query(connection: sqlite3.Connection, query: str) -> list[tuple[Any, ...]]:
+    """The rows of a single statement that only reads; sqlite3.Error or _Refused for any other."""
     connection.set_authorizer(_allow)
-    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _BYTES)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_BYTES)
     ends = time.monotonic() + _SECONDS
     connection.set_progress_handler(lambda: time.monotonic() > ends, _STEPS)
     rows: list[tuple[Any, ...]] = []
     size = 0
     for row in connection.execute(query):
-        rows.append(row)
+        rows.append(tuple(_comparable(value) for value in row))
         size += sum(len(value) for value in row if isinstance(value, str | bytes))
-        if len(rows) > _ROWS or size > _BYTES:
-            raise _Refused(f"returns more than {_ROWS} rows or {_BYTES >> 20} MB")
+        if len(rows) > _MOST_ROWS or size > _MOST_BYTES:
+            raise _Refused(f"returns more than {_MOST_ROWS} rows or {_MOST_BYTES >> 20} MB")
     return rows
 
 
-def _cell(value: Any) -> Any:
-    # 2 and 2.0 are one number to SQL and to Python; a number is never equal to its text.
+def _comparable(value: Any) -> Any:
+    """A value such that 2 equals 2.0, while a number never equals its text."""
     if isinstance(value, float):
         return "number", round(value, _DECIMALS)
     return ("number", value) if isinstance(value, int) else value
-
-
-def _rows(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    return [tuple(_cell(value) for value in row) for row in rows]
 
 
 def check(gold: Any) -> None:
@@ -92,7 +92,7 @@ def check(gold: Any) -> None:
         if "db" in gold and not Path(source).is_file():
             raise GoldError(f"there is no database {shorten(source)}")
         with _database(gold) as connection:
-            _run(connection, gold["sql"])
+            _run_query(connection, gold["sql"])
     except GoldError:
         raise
     except (sqlite3.Error, sqlite3.Warning, _Refused, OSError, ValueError, OverflowError) as fault:
@@ -102,29 +102,28 @@ def check(gold: Any) -> None:
 @lru_cache(maxsize=256)
 def _gold_rows(sql: str, source: str, is_file: bool) -> list[tuple[Any, ...]]:
     with _database({"db" if is_file else "schema": source}) as connection:
-        return _rows(_run(connection, sql))
+        return _run_query(connection, sql)
 
 
 def query_in(completion: str) -> str:
-    """The query of a completion: the last `<solution>` tag, else the last fenced block, else all after the thinking."""
+    """The query of a completion: the last `<solution>` tag, else the last fenced block, else all that follows the thinking."""
     text = after_thinking(completion)
-    end = text.rfind("</solution>")
-    start = text.rfind("<solution>", 0, max(end, 0))
-    text = text[start + len("<solution>") : end] if end >= 0 and start >= 0 else text
-    return unfenced(text)
+    tagged = last_tag(text, "solution")
+    return unfenced(text if tagged is None else tagged)
 
 
 def strict(case: Case) -> Verdict:
-    """1 where the answer's rows are the gold's; 0 where it fails, writes, or costs too much."""
+    """1 where the query returns the rows of the gold query; 0 where it fails, writes, or costs too much."""
     gold, query = case.gold, query_in(case.completion)
-    wanted = _gold_rows(gold["sql"], str(gold.get("db", gold.get("schema"))), "db" in gold)
+    expected = _gold_rows(gold["sql"], str(gold.get("db", gold.get("schema"))), "db" in gold)
     try:
         with _database(gold) as connection:
-            found = _rows(_run(connection, query))
+            rows = _run_query(connection, query)
     except (sqlite3.Error, sqlite3.Warning, _Refused, ValueError, OverflowError, MemoryError) as fault:
         return Verdict(0.0, detail=shorten(f"{type(fault).__name__}: {fault}", 200))
     ordered = _ORDERED.search(gold["sql"]) is not None
-    return right(found == wanted if ordered else Counter(found) == Counter(wanted), f"{len(found)} rows, {len(wanted)} wanted")
+    same = rows == expected if ordered else Counter(rows) == Counter(expected)
+    return pass_or_fail(same, f"{len(rows)} rows, {len(expected)} wanted")
 
 
 SQL = Verifier(check=check, strict=strict)

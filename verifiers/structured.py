@@ -1,4 +1,4 @@
-"""Answers that are data: json_schema, tool_call, zebra_logic."""
+"""Verifiers of answers that are data: json_schema, tool_call, zebra_logic."""
 
 import ast
 import json
@@ -9,21 +9,23 @@ from typing import Any
 from urllib.parse import unquote
 
 from tulu.types import Verdict
-from tulu.verifiers.contract import Case, GoldError, Verifier, right, shorten
+from tulu.verifiers.contract import Case, GoldError, Verifier, pass_or_fail, shorten
 from tulu.verifiers.json_text import BadJson, strict_json, unfenced, values_in
 from tulu.verifiers.text import after_thinking, final_answer
 
 _TOOL_CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
-_CALL_LIMIT = 20_000
+_LONGEST_CALLS = 20_000
+"""Characters of calls in Python's syntax that are read."""
 
 
-def _object(gold: Any, what: str) -> Any:
+def _parse_object(gold: Any, expected: str) -> Any:
+    """A ground truth that may be written as JSON."""
     if not isinstance(gold, str):
         return gold
     try:
         return json.loads(gold)
     except (ValueError, RecursionError) as fault:
-        raise GoldError(f"ground_truth must be {what}, as an object or as JSON: {fault}") from fault
+        raise GoldError(f"ground_truth must be {expected}, as an object or as JSON: {fault}") from fault
 
 
 # json_schema
@@ -34,31 +36,32 @@ def _validator(schema: str) -> Any:
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError
 
-    parsed = _object(schema, "a JSON schema")
+    parsed = _parse_object(schema, "a JSON schema")
     if not isinstance(parsed, dict | bool):
         raise GoldError("ground_truth must be a JSON schema")
     try:
         Draft202012Validator.check_schema(parsed)
     except SchemaError as fault:
         raise GoldError(f"ground_truth is no JSON schema: {fault.message}") from fault
-    for reference in _values(parsed, "$ref"):
+    for reference in _texts_under(parsed, "$ref"):
         if not reference.startswith("#"):
-            # What a reward depends on must not be fetched while training.
+            # Nothing that a reward depends on may be fetched while training.
             raise GoldError(f"$ref {reference!r} leaves the schema; write the definition into $defs")
-        anchored = reference[1:2] not in ("", "/")
-        if not (reference[1:] in _values(parsed, "$anchor") if anchored else _points(parsed, reference[2:])):
+        # "#name" refers to an anchor, "#/a/b" to a place.
+        is_anchor = reference[1:2] not in ("", "/")
+        if not (reference[1:] in _texts_under(parsed, "$anchor") if is_anchor else _leads_somewhere(parsed, reference[2:])):
             raise GoldError(f"$ref {reference!r} points to nothing in the schema")
     validator = Draft202012Validator(parsed)
     try:
-        # A schema that refers to itself before it looks at anything never ends.
+        # A schema that refers to itself before it looks at any value never ends.
         next(validator.iter_errors({}), None)
     except RecursionError as fault:
         raise GoldError("ground_truth is a schema that refers to itself without end") from fault
     return validator
 
 
-def _points(schema: Any, path: str) -> bool:
-    """Whether a JSON pointer, its first slash left out, leads somewhere."""
+def _leads_somewhere(schema: Any, path: str) -> bool:
+    """Whether a JSON pointer, without its first slash, names a place in the schema: `$defs/x`, `oneOf/0`."""
     for part in path.split("/") if path else ():
         key = unquote(part).replace("~1", "/").replace("~0", "~")
         if isinstance(schema, dict) and key in schema:
@@ -70,12 +73,12 @@ def _points(schema: Any, path: str) -> bool:
     return True
 
 
-def _values(schema: Any, key: str) -> list[str]:
+def _texts_under(schema: Any, key: str) -> list[str]:
     """The texts that stand under a key, anywhere in a schema."""
     if isinstance(schema, dict):
-        own = [schema[key]] if isinstance(schema.get(key), str) else []
-        return own + [found for value in schema.values() for found in _values(value, key)]
-    return [found for value in schema for found in _values(value, key)] if isinstance(schema, list) else []
+        here = [schema[key]] if isinstance(schema.get(key), str) else []
+        return here + [text for value in schema.values() for text in _texts_under(value, key)]
+    return [text for value in schema for text in _texts_under(value, key)] if isinstance(schema, list) else []
 
 
 def _schema_text(gold: Any) -> str:
@@ -101,8 +104,8 @@ def json_schema(case: Case) -> Verdict:
 # tool_call
 
 
-def _call(entry: Any) -> tuple[str, str]:
-    """Name and canonical arguments of a call; ValueError where it is none."""
+def _parse_call(entry: Any) -> tuple[str, str]:
+    """The name of a call, and its arguments in one spelling; ValueError where it is no call."""
     if isinstance(entry, dict) and isinstance(entry.get("function"), dict):
         entry = entry["function"]
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
@@ -119,13 +122,13 @@ def _canonical(value: Any) -> Any:
         return {str(key): _canonical(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [_canonical(entry) for entry in value]
-    # 1 and 1.0 are one number in JSON; true is none.
+    # 1 and 1.0 are one number in JSON; true is not a number.
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _python_calls(text: str) -> list[dict[str, Any]]:
     """Calls in Python's syntax with literal keyword arguments: f(a=1), or a list of such; ValueError for anything else."""
-    if len(text) > _CALL_LIMIT:
+    if len(text) > _LONGEST_CALLS:
         raise ValueError("too long")
     try:
         tree = ast.parse(text.strip(), mode="eval").body
@@ -141,22 +144,22 @@ def _python_calls(text: str) -> list[dict[str, Any]]:
 
 
 def calls_in(text: str) -> list[tuple[str, str]]:
-    """The calls a text makes: `<tool_call>` blocks, else one JSON value, else Python; ValueError where there are none."""
+    """The calls of a text: in `<tool_call>` blocks, else as one JSON value, else in Python; ValueError where there are none."""
     blocks = _TOOL_CALL.findall(text)
     if blocks:
-        return [_call(strict_json(block.strip())) for block in blocks]
+        return [_parse_call(strict_json(block.strip())) for block in blocks]
     inner = unfenced(text)
     try:
         value = strict_json(inner)
     except BadJson:
-        return [_call(entry) for entry in _python_calls(inner)]
-    return [_call(entry) for entry in (value if isinstance(value, list) else [value])]
+        return [_parse_call(entry) for entry in _python_calls(inner)]
+    return [_parse_call(entry) for entry in (value if isinstance(value, list) else [value])]
 
 
 def _gold_calls(gold: Any) -> list[tuple[str, str]]:
-    entries = _object(gold, "a list of calls")
+    entries = _parse_object(gold, "a list of calls")
     try:
-        return [_call(entry) for entry in (entries if isinstance(entries, list) else [entries])]
+        return [_parse_call(entry) for entry in (entries if isinstance(entries, list) else [entries])]
     except (ValueError, RecursionError) as fault:
         raise GoldError(f"ground_truth must be calls {{name, arguments}}: {fault}") from fault
 
@@ -167,38 +170,51 @@ def check_calls(gold: Any) -> None:
 
 
 def tool_call(case: Case) -> Verdict:
-    """1 where the answer makes exactly the wanted calls, in any order."""
-    wanted, text = _gold_calls(case.gold), after_thinking(case.completion)
+    """1 where the answer makes exactly the calls of the ground truth, in any order."""
+    expected, text = _gold_calls(case.gold), after_thinking(case.completion)
     try:
-        made = calls_in(text)
+        calls = calls_in(text)
     except (ValueError, RecursionError, TypeError) as fault:
-        return right(not wanted and "<tool_call>" not in text, shorten(f"no call: {fault}", 200))
-    return right(Counter(made) == Counter(wanted), shorten(f"calls {[name for name, _ in made]}", 200))
+        return pass_or_fail(not expected and "<tool_call>" not in text, shorten(f"no call: {fault}", 200))
+    return pass_or_fail(Counter(calls) == Counter(expected), shorten(f"calls {[name for name, _ in calls]}", 200))
 
 
 # zebra_logic
 
 
-def _houses(gold: Any) -> dict[str, dict[str, str]]:
-    """{house: {attribute: value}}, lower-cased; from that form, or from ZeroEval's header and rows."""
-    found = _object(gold, "a solution")
-    found = found.get("solution", found) if isinstance(found, dict) else found
-    if isinstance(found, dict) and "header" in found and "rows" in found:
-        header = found["header"]
-        found = {f"House {row[0]}": dict(zip(header[1:], row[1:], strict=True)) for row in found["rows"]}
-    if not isinstance(found, dict) or not found or not all(isinstance(cells, dict) and cells for cells in found.values()):
+Cells = dict[tuple[str, str], str]
+"""The value of each (house, attribute) of a grid, in lower case."""
+
+
+def _gold_cells(gold: Any) -> Cells:
+    """The cells of {house: {attribute: value}}, or of ZeroEval's header and rows; GoldError for anything else."""
+    houses = _parse_object(gold, "a solution")
+    houses = houses.get("solution", houses) if isinstance(houses, dict) else houses
+    if isinstance(houses, dict) and "header" in houses and "rows" in houses:
+        header = houses["header"]
+        houses = {f"House {row[0]}": dict(zip(header[1:], row[1:], strict=True)) for row in houses["rows"]}
+    if not isinstance(houses, dict) or not houses or not all(isinstance(values, dict) and values for values in houses.values()):
         raise GoldError("ground_truth must be {house: {attribute: value}}, or header and rows")
-    return {_key(house): {_key(name): _key(value) for name, value in cells.items()} for house, cells in found.items()}
+    return _cells(houses)
 
 
-def _key(text: Any) -> str:
+def _cells(houses: dict[Any, Any]) -> Cells:
+    return {
+        (_normalise(house), _normalise(attribute)): _normalise(value)
+        for house, values in houses.items()
+        if isinstance(values, dict)
+        for attribute, value in values.items()
+    }
+
+
+def _normalise(text: Any) -> str:
     return " ".join(str(text[0] if isinstance(text, list) and len(text) == 1 else text).lower().split())
 
 
 def check_houses(gold: Any) -> None:
     """GoldError unless the ground truth is a solved grid."""
     try:
-        _houses(gold)
+        _gold_cells(gold)
     except GoldError:
         raise
     except (TypeError, LookupError, ValueError) as fault:
@@ -206,28 +222,22 @@ def check_houses(gold: Any) -> None:
 
 
 def zebra_logic(case: Case) -> Verdict:
-    """1 where every cell of the last {"solution": ...} is right; the detail says how many are (ZeroEval's two accuracies)."""
-    wanted = _houses(case.gold)
-    cells = {(house, name): value for house, entries in wanted.items() for name, value in entries.items()}
+    """1 where every cell of the last {"solution": ...} is right; the detail gives how many are (ZeroEval reports both)."""
+    expected = _gold_cells(case.gold)
     solutions = [
         value["solution"]
         for value in values_in(after_thinking(case.completion))
         if isinstance(value, dict) and "solution" in value
     ]
-    given = solutions[-1] if solutions else None
-    if not isinstance(given, dict):
+    solution = solutions[-1] if solutions else None
+    if not isinstance(solution, dict):
         return Verdict(0.0, detail="no solution")
-    said = {
-        (_key(house), _key(name)): _key(value)
-        for house, entries in given.items()
-        if isinstance(entries, dict)
-        for name, value in entries.items()
-    }
-    correct = sum(said.get(cell) == value for cell, value in cells.items())
-    return right(correct == len(cells), f"{correct}/{len(cells)} cells")
+    answer = _cells(solution)
+    correct = sum(answer.get(cell) == value for cell, value in expected.items())
+    return pass_or_fail(correct == len(expected), f"{correct}/{len(expected)} cells")
 
 
-# Patterns of the schema's may backtrack without end: that is the completion's own cost.
+# A regular expression of the schema may backtrack without end, so a completion that costs too much scores 0.
 JSON_SCHEMA = Verifier(check=check_schema, strict=json_schema, needs=("jsonschema",), cpu_seconds=2.0)
 TOOL_CALL = Verifier(check=check_calls, strict=tool_call)
 ZEBRA_LOGIC = Verifier(check=check_houses, strict=zebra_logic)

@@ -17,28 +17,28 @@ from tulu.verifiers.registry import check_name
 
 
 class Judge:
-    """A fake endpoint: answers from a script, keeps what it was asked."""
+    """A fake endpoint that answers from a script and records the requests."""
 
     def __init__(self, *replies: Any) -> None:
-        self.replies, self.asked = list(replies), list[dict[str, Any]]()
+        self.replies, self.requests = list(replies), list[dict[str, Any]]()
 
     def reply(self, request: dict[str, Any]) -> Any:
-        self.asked.append(request)
+        self.requests.append(request)
         return self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
 
     def question(self, number: int = 0) -> str:
-        return str(self.asked[number]["messages"][1]["content"])
+        return str(self.requests[number]["messages"][1]["content"])
 
 
 @contextmanager
 def serve(fake: Judge, monkeypatch: pytest.MonkeyPatch) -> Iterator[Judge]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            said = fake.reply(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            if isinstance(said, int):
-                self.send_error(said)
+            reply = fake.reply(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            if isinstance(reply, int):
+                self.send_error(reply)
                 return
-            content = said if isinstance(said, str) else json.dumps(said)
+            content = reply if isinstance(reply, str) else json.dumps(reply)
             usage = {"prompt_tokens": 10, "completion_tokens": 5}
             body = json.dumps({"choices": [{"message": {"content": content}}], "usage": usage}).encode()
             self.send_response(200)
@@ -68,20 +68,20 @@ def test_a_failed_try_is_repeated_and_the_cost_counted(monkeypatch: pytest.Monke
     assert verdict.score == pytest.approx(0.7)
     assert verdict.detail == "7/10, $4.5e-06"
     assert judge.SPENT.dollars - before == pytest.approx(4.5e-6)
-    assert len(fake.asked) == 2
-    assert fake.asked[0]["temperature"] == 0
+    assert len(fake.requests) == 2
+    assert fake.requests[0]["temperature"] == 0
     assert "Capital of France?" in fake.question()
     assert "Paris is right" in fake.question()
 
 
 @pytest.mark.parametrize(
-    "said", [500, "no json", score(11), score(-1), {"SCORE": "7"}, {"SCORE": True}, [7], 'Fine: {"SCORE": 7}']
+    "reply", [500, "no json", score(11), score(-1), {"SCORE": "7"}, {"SCORE": True}, [7], 'Fine: {"SCORE": 7}']
 )
-def test_a_judge_without_a_score_masks_the_sample(said: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    with serve(Judge(said), monkeypatch) as fake:
+def test_a_judge_without_a_score_masks_the_sample(reply: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve(Judge(reply), monkeypatch) as fake:
         verdict = LLM_JUDGE("Paris", None, prompt="?")
     assert (verdict.score, verdict.status) == (None, "error")
-    assert len(fake.asked) == 3
+    assert len(fake.requests) == 3
 
 
 def test_a_late_judge_is_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +119,7 @@ def test_thinking_is_not_shown_and_nothing_needs_no_judge(monkeypatch: pytest.Mo
         assert "secret" not in fake.question()
         assert LLM_JUDGE("<think>only this", None, prompt="?").score == 0
         assert LLM_JUDGE("\ud800 Paris", None, prompt="?").score == 0.5
-    assert len(fake.asked) == 2
+    assert len(fake.requests) == 2
 
 
 def test_rubric_is_the_weighted_share(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,16 +132,16 @@ def test_rubric_is_the_weighted_share(monkeypatch: pytest.MonkeyPatch) -> None:
         assert RUBRIC("Oslo", criteria, "tulu3", prompt="?").score == pytest.approx(-1 / 5)
 
 
-def test_the_grader_asks_once_per_answer_and_in_parallel(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_grader_sends_one_request_per_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = Problem("x", [{"role": "user", "content": "?"}], (), "Paris", ("llm_judge",))
     with serve(Judge(score(8)), monkeypatch) as fake, Grader(1) as grader:
         verdicts = grader.grade([("Paris", problem)] * 10 + [("Oslo", problem)])
         assert [verdict.score for verdict in verdicts] == [0.8] * 11
         assert grader.pids() == []
-    assert len(fake.asked) == 2
+    assert len(fake.requests) == 2
 
 
-def test_what_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_setting_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("TULU_JUDGE_URL", "OPENAI_BASE_URL", "TULU_JUDGE_MODEL"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(RecipeError, match="TULU_JUDGE_URL"):

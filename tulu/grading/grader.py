@@ -14,7 +14,7 @@ from typing import Any, Self
 from tulu.errors import DataError
 from tulu.grading.pool import Task, Workers
 from tulu.types import Group, Problem, Verdict
-from tulu.verifiers.contract import UNDECIDED, Case, Mode, judged
+from tulu.verifiers.contract import UNDECIDED, Case, Mode, grade_safely
 from tulu.verifiers.registry import find
 from tulu.verifiers.reward_model import NAME as REWARD_MODEL
 
@@ -88,7 +88,7 @@ class Grader:
         cheap = verifier.grade(self.mode) if verifier.place == "here" else verifier.quick if self.mode == "strict" else None
         if cheap is not None:
             began = time.perf_counter()
-            verdict = judged(cheap, case)
+            verdict = grade_safely(cheap, case)
             if verdict is not UNDECIDED:
                 self.seconds.append(time.perf_counter() - began)
                 return verdict
@@ -124,7 +124,7 @@ class Grader:
 
     def _grade_in_thread(self, name: str, case: Case) -> Verdict:
         began = time.perf_counter()
-        verdict = judged(find(name).grade(self.mode), case)
+        verdict = grade_safely(find(name).grade(self.mode), case)
         self.seconds.append(time.perf_counter() - began)
         return verdict
 

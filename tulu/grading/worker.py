@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from tulu.errors import TuluError
 from tulu.types import Verdict
-from tulu.verifiers.contract import Case, Mode, OverBudget, Verifier, judged
+from tulu.verifiers.contract import Case, Mode, OverBudget, Verifier, grade_safely
 from tulu.verifiers.registry import find
 
 _HEADER = struct.Struct("<I")
@@ -68,10 +68,10 @@ def _over_budget(_signal: int, _frame: Any) -> NoReturn:
 def _grade(verifier: Verifier, mode: Mode, case: Case) -> Verdict:
     """Grade a case within its CPU limit. The timer fires repeatedly, because a library may swallow the first exception."""
     if verifier.cpu_seconds is None:
-        return judged(verifier.grade(mode), case)
+        return grade_safely(verifier.grade(mode), case)
     try:
         signal.setitimer(signal.ITIMER_PROF, verifier.cpu_seconds, 0.25)
-        verdict = judged(verifier.grade(mode), case)
+        verdict = grade_safely(verifier.grade(mode), case)
         signal.setitimer(signal.ITIMER_PROF, 0)
         return verdict
     except OverBudget as fault:

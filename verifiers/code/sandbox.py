@@ -1,9 +1,10 @@
-"""Untrusted programs in a bubblewrap sandbox: own user, process, network and mount namespaces, seccomp, hard limits.
+"""A bubblewrap sandbox for untrusted programs: its own user, process, network and mount namespaces, seccomp and hard limits.
 
-The parent starts it with an empty environment: what `--clearenv` hides is still in /proc/1/environ. A parent that is no root
-maps itself to nobody in a new user namespace. One that is root builds the namespaces as root, so that it can show the
-program an interpreter from a folder closed to others, and the child then becomes a user of its own: root is exempt from the
-process limit, and users share theirs. docs/verifiers.md says what this stops and what it does not.
+It starts with an empty environment, because what bubblewrap's `--clearenv` hides still stands in /proc/1/environ. Where the
+parent is not root, it becomes nobody in a new user namespace. Where the parent is root, it makes the namespaces as root, so that
+it can show the program an interpreter from a folder that is closed to others; the child then takes a user id that no other
+sandbox has, because the process limit does not hold for root and is shared by all processes of a user.
+docs/verifiers.md says what the sandbox stops and what it does not.
 """
 
 import contextlib
@@ -29,26 +30,29 @@ from tulu.errors import RecipeError
 from tulu.verifiers.code.seccomp import seccomp_filter
 
 NOBODY = 65534
-_USERS = 1 << 30
-_PER_PROCESS = 64
+_FIRST_USER = 1 << 30
+"""The lowest user id that a sandbox takes."""
+_USERS_PER_PROCESS = 64
 _INSIDE = "/python"
-"""Where the interpreter stands in the sandbox, unless it is in /usr."""
+"""The folder of the interpreter inside the sandbox, unless it lies in /usr."""
 UNSAFE = "TULU_UNSAFE_LOCAL"
 """Environment variable that allows programs to run without a sandbox."""
-OUTPUT = 1 << 20
+LARGEST_OUTPUT = 1 << 20
+"""Bytes that a program may print."""
 _SCRATCH = 32 << 20
-_ERRORS = 4096
-_CHILD = ("sandbox_values.py", "sandbox_child.py")
+"""Bytes of the folder that a program may write to."""
+_STDERR_TAIL = 4096
+_CHILD_FILES = ("sandbox_values.py", "sandbox_child.py")
 _BOOT = "import marshal\nfor part in marshal.loads(open({}, 'rb').read()): exec(part)"
-_GOING = 5.0
-"""Seconds that a killed sandbox has to go."""
-WALL = 2.5
-"""Wall seconds per granted CPU second: a busy machine is no fault of the program's, sleeping is."""
+_END_SECONDS = 5.0
+"""Seconds to wait for the end of a killed sandbox."""
+WALL_PER_CPU = 2.5
+"""Wall seconds for each CPU second of a limit: enough for a busy machine, but not for a program that sleeps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a program may use; a program that wants more fails, and that is its own fault."""
+    """What a program may use; a program that needs more fails its tests."""
 
     cpu: int = 30
     """CPU seconds of all tests together."""
@@ -61,7 +65,7 @@ class Limits:
 
 
 class SandboxGone(Exception):
-    """The process inside has ended, or said what cannot be understood."""
+    """The process inside has ended, or sent what is no message."""
 
 
 class SandboxTimeout(Exception):
@@ -70,8 +74,8 @@ class SandboxTimeout(Exception):
 
 @lru_cache(maxsize=1)
 def _child_code() -> bytes:
-    """The child's bytecode: compiling its text anew would cost every sandbox milliseconds. The interpreter is the same."""
-    texts = [Path(__file__).with_name(name).read_text(encoding="utf-8") for name in _CHILD]
+    """The child as bytecode, because compiling it would cost every sandbox milliseconds; the interpreter inside is the same."""
+    texts = [Path(__file__).with_name(name).read_text(encoding="utf-8") for name in _CHILD_FILES]
     return marshal.dumps([compile(text, "sandbox", "exec", optimize=2) for text in texts])
 
 
@@ -82,7 +86,9 @@ def _seccomp() -> bytes | None:
 
 @lru_cache(maxsize=2)
 def _interpreter(inside: bool) -> tuple[Path, Path]:
-    """The interpreter outside any virtual environment, as seen in the sandbox or out of it, and the folder it lives in."""
+    """The path of the interpreter, as seen inside the sandbox or outside, and the folder that it lies in; never of a virtual
+    environment.
+    """
     prefix = Path(sys.base_prefix).resolve()
     shown = Path(_INSIDE) if inside and not prefix.is_relative_to("/usr") else prefix
     return shown / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}", prefix
@@ -100,14 +106,14 @@ def _mounts() -> tuple[str, ...]:
     _, prefix = _interpreter(True)
     if not prefix.is_relative_to("/usr"):
         arguments += ["--ro-bind", str(prefix), _INSIDE]
-    # Where the loader finds a shared libpython outside the default folders.
+    # The loader reads here where a libpython outside the default folders lies.
     return (*arguments, "--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache")
 
 
 @lru_cache(maxsize=1)
 def _bubblewrap() -> tuple[str, ...]:
-    found = shutil.which("bwrap")
-    if found is None:
+    bubblewrap = shutil.which("bwrap")
+    if bubblewrap is None:
         raise RecipeError(
             "programs are only run in a sandbox, and bubblewrap is not installed: "
             f"apt install bubblewrap (or --unsafe-local, or {UNSAFE}=1)"
@@ -115,7 +121,7 @@ def _bubblewrap() -> tuple[str, ...]:
     as_root = ("--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID")
     as_user = ("--unshare-user", "--uid", str(NOBODY), "--gid", str(NOBODY), "--disable-userns", "--cap-drop", "ALL")
     return (
-        found,
+        bubblewrap,
         *(as_root if os.geteuid() == 0 else as_user),
         *(f"--unshare-{name}" for name in ("ipc", "pid", "net", "uts", "cgroup-try")),
         *("--die-with-parent", "--new-session", "--clearenv", "--hostname", "sandbox"),
@@ -126,14 +132,14 @@ def _bubblewrap() -> tuple[str, ...]:
     )
 
 
-_started = itertools.count()
+_sandbox_count = itertools.count()
 
 
-def _user() -> int | None:
-    """A user that no other running sandbox has, for a child that starts as root; None for one that does not."""
+def _next_user() -> int:
+    """A user id that no other running sandbox has, for a child that starts as root; 0 for one that keeps its user."""
     if os.geteuid() != 0 or unsafe():
-        return None
-    return _USERS + os.getpid() * _PER_PROCESS + next(_started) % _PER_PROCESS
+        return 0
+    return _FIRST_USER + os.getpid() * _USERS_PER_PROCESS + next(_sandbox_count) % _USERS_PER_PROCESS
 
 
 def unsafe() -> bool:
@@ -159,37 +165,37 @@ def _probe(_unsafe: bool) -> None:
 
 
 def require() -> None:
-    """RecipeError unless programs can be run here, in a sandbox or with the user's leave without one."""
+    """RecipeError unless programs can be run here: in a sandbox, or without one where the user allows it."""
     _probe(unsafe())
 
 
 class Sandbox:
-    """One process in a sandbox of its own; leaving the context kills it and all it started."""
+    """One process in a sandbox of its own; leaving the context kills it and all that it started."""
 
     def __init__(self, role: str, limits: Limits, stdin: bytes | None = None) -> None:
         self._buffer = bytearray()
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
-        self._born: int | None = None
-        with contextlib.ExitStack() as theirs:
-            commands, self._to = _pipe(theirs, read=True)
-            self._from, answers = _pipe(theirs, read=False)
+        self._info: int | None = None
+        with contextlib.ExitStack() as child_ends:
+            commands, self._to = _pipe(child_ends, read=True)
+            self._from, answers = _pipe(child_ends, read=False)
             self._errors = tempfile.TemporaryFile()  # noqa: SIM115
-            user = _user() or 0
+            user = _next_user()
             numbers = (commands, answers, limits.cpu, limits.memory, limits.processes, limits.file, user)
-            code = _given(theirs, _child_code())
+            code = _pipe_with(child_ends, _child_code())
             inner = [str(_interpreter(not unsafe())[0]), "-I", "-S", "-B", "-c", _BOOT.format(code), role, *map(str, numbers)]
-            keep = [commands, answers, code]
+            descriptors = [commands, answers, code]
             outer: list[str] = []
             if unsafe():
                 self._scratch = tempfile.TemporaryDirectory()
             else:
-                self._born, told = _pipe(theirs, read=False)
-                keep.append(told)
-                outer = [*_bubblewrap(), "--info-fd", str(told), *self._filter(theirs, keep), "--"]
+                self._info, info = _pipe(child_ends, read=False)
+                descriptors.append(info)
+                outer = [*_bubblewrap(), "--info-fd", str(info), *self._filter(child_ends, descriptors), "--"]
             self.process = subprocess.Popen(
                 [*outer, *inner],
                 env={},
-                pass_fds=keep,
+                pass_fds=descriptors,
                 stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
                 stdout=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
                 stderr=self._errors,
@@ -198,16 +204,16 @@ class Sandbox:
             )
             for stream in (self.process.stdin, self.process.stdout):
                 if stream is not None and user:
-                    # Who opens /dev/stdin anew has to own the pipe behind it.
+                    # Opening /dev/stdin again needs the ownership of the pipe behind it.
                     os.fchown(stream.fileno(), user, user)
 
     @staticmethod
-    def _filter(theirs: contextlib.ExitStack, keep: list[int]) -> list[str]:
+    def _filter(child_ends: contextlib.ExitStack, descriptors: list[int]) -> list[str]:
         program = _seccomp()
         if program is None:
             return []
-        keep.append(_given(theirs, program))
-        return ["--seccomp", str(keep[-1])]
+        descriptors.append(_pipe_with(child_ends, program))
+        return ["--seccomp", str(descriptors[-1])]
 
     def __enter__(self) -> "Sandbox":
         return self
@@ -234,27 +240,27 @@ class Sandbox:
     def _kill_first(self) -> None:
         """Kills the first process of the process namespace, and with it all others; bubblewrap then reaps it and ends.
 
-        Were bubblewrap killed itself, what is inside would be left to the machine's init, which need not reap.
+        Killing bubblewrap itself would leave the processes inside to the machine's init, which may not reap them.
         """
-        if self._born is None:
+        if self._info is None:
             return
-        ready = self.process.poll() is None and select.select([self._born], [], [], 0)[0]
-        found = re.search(rb'"child-pid": (\d+)', os.read(self._born, 4096)) if ready else None
-        os.close(self._born)
-        if found is not None:
+        ready = self.process.poll() is None and select.select([self._info], [], [], 0)[0]
+        pid = re.search(rb'"child-pid": (\d+)', os.read(self._info, 4096)) if ready else None
+        os.close(self._info)
+        if pid is not None:
             with contextlib.suppress(OSError):
                 ended = os.pidfd_open(self.process.pid)
                 try:
-                    os.kill(int(found[1]), signal.SIGKILL)
-                    select.select([ended], [], [], _GOING)
+                    os.kill(int(pid[1]), signal.SIGKILL)
+                    select.select([ended], [], [], _END_SECONDS)
                 finally:
                     os.close(ended)
 
-    def said(self) -> str:
+    def stderr_tail(self) -> str:
         """The end of what the process wrote to standard error."""
         size = self._errors.seek(0, os.SEEK_END)
-        self._errors.seek(max(0, size - _ERRORS))
-        return self._errors.read(_ERRORS).decode("utf-8", "replace").strip()
+        self._errors.seek(max(0, size - _STDERR_TAIL))
+        return self._errors.read(_STDERR_TAIL).decode("utf-8", "replace").strip()
 
     def ask(self, command: dict[str, Any], seconds: float) -> dict[str, Any]:
         """Sends a command and waits for its answer; SandboxGone or SandboxTimeout where none comes."""
@@ -262,7 +268,7 @@ class Sandbox:
         return self.receive(seconds)
 
     def send(self, message: dict[str, Any], seconds: float) -> None:
-        """Writes one message; the pipe never blocks longer than the deadline."""
+        """Writes one message; SandboxTimeout where the child does not read it before the deadline."""
         body, ends = marshal.dumps(message), time.monotonic() + seconds
         data = memoryview(len(body).to_bytes(4, "little") + body)
         os.set_blocking(self._to, False)
@@ -274,19 +280,19 @@ class Sandbox:
             except BlockingIOError:
                 continue
             except OSError as fault:
-                raise SandboxGone(self.said() or "it ended") from fault
+                raise SandboxGone(self.stderr_tail() or "it ended") from fault
 
     def receive(self, seconds: float) -> dict[str, Any]:
-        """The next line, which may come from a hostile program: bounded, and no more than a JSON object."""
+        """The next message: one line of bounded length that is a JSON object, since it may come from a hostile program."""
         ends = time.monotonic() + seconds
         while b"\n" not in self._buffer:
-            if len(self._buffer) > 2 * OUTPUT:
+            if len(self._buffer) > 2 * LARGEST_OUTPUT:
                 raise SandboxGone("it answers without end")
             if not select.select([self._from], [], [], max(0.0, ends - time.monotonic()))[0]:
                 raise SandboxTimeout(f"no answer within {seconds:g} s")
             part = os.read(self._from, 1 << 16)
             if not part:
-                raise SandboxGone(self.said() or "it ended")
+                raise SandboxGone(self.stderr_tail() or "it ended")
             self._buffer += part
         line, _, rest = self._buffer.partition(b"\n")
         self._buffer = bytearray(rest)
@@ -299,17 +305,17 @@ class Sandbox:
         return message
 
 
-def _pipe(theirs: contextlib.ExitStack, read: bool) -> tuple[int, int]:
-    """A pipe of which the child's end is closed here once the child has it."""
+def _pipe(child_ends: contextlib.ExitStack, read: bool) -> tuple[int, int]:
+    """A pipe that the child reads or writes; its end for the child is closed here once the child has it."""
     source, target = os.pipe()
-    theirs.callback(os.close, source if read else target)
+    child_ends.callback(os.close, source if read else target)
     return source, target
 
 
-def _given(theirs: contextlib.ExitStack, data: bytes) -> int:
-    """A descriptor from which the child reads some bytes, few enough for a pipe to hold."""
+def _pipe_with(child_ends: contextlib.ExitStack, data: bytes) -> int:
+    """A descriptor from which the child reads the given bytes, which must be few enough for a pipe to hold."""
     read, write = os.pipe()
-    theirs.callback(os.close, read)
+    child_ends.callback(os.close, read)
     os.write(write, data)
     os.close(write)
     return read

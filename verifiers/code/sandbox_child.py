@@ -1,9 +1,9 @@
-"""What runs inside the sandbox, given to the interpreter as bytecode: built-in modules only, and nothing of ours is importable.
+"""What runs inside the sandbox, as bytecode: it imports built-in modules only, since nothing of the package is there.
 
-Every import here is paid for by every program, so json, signal and collections are done without.
+Every import costs every program time, so that json, signal and collections are not used.
 
 Roles: `program` holds the untrusted program and answers calls; `tester` runs trusted test code in which every name of the
-program is a proxy, so that program and expected values are never in one process; `script` runs a program on its stdin.
+program is a proxy, so that the program and the expected values are never in one process; `script` runs a program on its stdin.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any, NoReturn
 
-    # Both files run as one module inside, where nothing of ours can be imported.
+    # Inside, both files run as one module, and there is nothing to import this from.
     from tulu.verifiers.code.sandbox_values import Unsendable, as_json, decode, encode
 
-LINE = 1 << 20
+LONGEST_LINE = 1 << 20
 
 
 class TimeLimit(BaseException):
@@ -32,7 +32,7 @@ class TimeLimit(BaseException):
 
 
 class Channel:
-    """Marshalled messages in, which come from the parent; JSON lines out, which it can trust to be no more than data."""
+    """Messages from the parent by marshal; messages to the parent as lines of JSON, which can be nothing but data."""
 
     def __init__(self, source: int, target: int) -> None:
         self.source = os.fdopen(source, "rb", buffering=1 << 16)
@@ -46,14 +46,14 @@ class Channel:
 
     def send(self, message: Any) -> None:
         data = as_json(message).encode() + b"\n"
-        if len(data) > LINE:
+        if len(data) > LONGEST_LINE:
             data = b'{"error": ["ValueError", "too large a value"]}\n'
         while data:
             data = data[os.write(self.target, data) :]
 
 
 def limit(limits: dict[str, int]) -> None:
-    """Hard limits, which only a privileged process could raise again."""
+    """Sets hard limits, which only a privileged process could raise again."""
     for name, value in (
         ("RLIMIT_AS", limits["memory"]),
         ("RLIMIT_FSIZE", limits["file"]),
@@ -71,12 +71,12 @@ def on_alarm(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 
 def arm(cpu: float, wall: float) -> None:
-    """Starts the clocks of one test, or stops them; they strike again, should a program swallow the first."""
+    """Starts the clocks of one test, or stops them at 0; they strike again and again, should a program catch the exception."""
     signal.setitimer(signal.ITIMER_REAL, wall, 0.2 if wall else 0)
     signal.setitimer(signal.ITIMER_PROF, cpu, 0.2 if cpu else 0)
 
 
-def timed(command: dict[str, Any], function: Callable[..., Any], *arguments: Any) -> Any:
+def run_timed(command: dict[str, Any], function: Callable[..., Any], *arguments: Any) -> Any:
     """The result of a function, or the error that ended it."""
     signal.signal(signal.SIGALRM, on_alarm)
     signal.signal(signal.SIGPROF, on_alarm)
@@ -86,14 +86,14 @@ def timed(command: dict[str, Any], function: Callable[..., Any], *arguments: Any
             return function(*arguments)
         finally:
             arm(0, 0)
-    # A program may raise anything, SystemExit and exceptions that cannot be printed included.
+    # A program may raise anything, also SystemExit and exceptions that cannot be printed.
     except BaseException as fault:  # noqa: BLE001
         arm(0, 0)
-        return {"error": [type(fault).__name__, text_of(fault)]}
+        return {"error": [type(fault).__name__, message_of(fault)]}
 
 
-def text_of(fault: BaseException) -> str:
-    """What an exception says, which is the program's own code."""
+def message_of(fault: BaseException) -> str:
+    """The message of an exception; its __str__ may be the program's code, and fail."""
     try:
         return str(fault)[:300]
     except BaseException:  # noqa: BLE001
@@ -101,7 +101,7 @@ def text_of(fault: BaseException) -> str:
 
 
 class Program:
-    """The untrusted program, loaded into one namespace, and the objects it handed out."""
+    """The untrusted program, loaded into one namespace, and the objects that it has given references to."""
 
     def __init__(self) -> None:
         self.space: dict[str, Any] = {"__name__": "solution", "__builtins__": builtins}
@@ -114,8 +114,8 @@ class Program:
     def value(self, result: Any) -> dict[str, Any]:
         return {"value": encode(result, self.refer)}
 
-    def resolve(self, rest: list[Any]) -> Any:
-        return self.objects[rest[0]]
+    def resolve(self, reference: list[Any]) -> Any:
+        return self.objects[reference[0]]
 
     def load(self, command: dict[str, Any]) -> dict[str, Any]:
         exec(compile(command["source"], "solution.py", "exec"), self.space)
@@ -128,7 +128,7 @@ class Program:
         return self.value(eval(compile(command["source"], "test", "eval"), self.space))
 
     def invoke(self, command: dict[str, Any]) -> dict[str, Any]:
-        """Calls or reads a name or an object handed out before; says which arguments the call changed."""
+        """Calls a name or a referenced object, or reads an attribute of it; also returns which arguments a call changed."""
         target = self.objects[command["ref"]] if "ref" in command else self.space[command["name"]]
         if "attribute" in command:
             return self.value(getattr(target, command["attribute"]))
@@ -136,32 +136,34 @@ class Program:
         before = [encode(entry, self.refer) for entry in arguments]
         result = target(*arguments, **decode(command["keywords"], self.resolve))
         after = [encode(entry, self.refer) for entry in arguments]
-        changed = [[at, new] for at, (old, new) in enumerate(zip(before, after, strict=True)) if old != new and new[0] != "r"]
+        changed = [
+            [index, new] for index, (old, new) in enumerate(zip(before, after, strict=True)) if old != new and new[0] != "r"
+        ]
         return {**self.value(result), "changed": changed}
 
     def test(self, command: dict[str, Any]) -> dict[str, Any]:
-        """A test that cannot be taken apart, in the program's own process: the weaker class."""
+        """Runs a test that cannot be taken apart inside the program's own process, the weakest way to run one."""
         exec(compile(command["source"], "test", "exec"), dict(self.space))
         return {"value": command["nonce"]}
 
 
 def serve(channel: Channel) -> None:
-    """Answers load, evaluate, invoke and test until the parent hangs up."""
+    """Answers load, evaluate, invoke and test until the parent closes the pipe."""
     program = Program()
     operations = {"load": program.load, "evaluate": program.evaluate, "invoke": program.invoke, "test": program.test}
     while True:
         command = channel.receive()
-        channel.send(timed(command, operations[command["op"]], command))
+        channel.send(run_timed(command, operations[command["op"]], command))
 
 
-class Remote:
-    """A name or an object of the program, seen from the tester; equal to nothing but itself."""
+class Proxy:
+    """A name or an object of the program, as the tester sees it; it equals nothing but itself."""
 
     def __init__(self, channel: Channel, target: dict[str, Any]) -> None:
         object.__setattr__(self, "_channel", channel)
         object.__setattr__(self, "_target", target)
 
-    def _ask(self, **command: Any) -> dict[str, Any]:
+    def _request(self, **command: Any) -> dict[str, Any]:
         self._channel.send({"rpc": {**self._target, **command}})
         answer: dict[str, Any] = self._channel.receive()
         if "error" in answer:
@@ -172,28 +174,28 @@ class Remote:
             raise (kind if isinstance(kind, type) and issubclass(kind, Exception) else RuntimeError)(text)
         return answer
 
-    def _resolve(self, rest: list[Any]) -> Remote:
-        return Remote(self._channel, {"ref": rest[0]})
+    def _resolve(self, reference: list[Any]) -> Proxy:
+        return Proxy(self._channel, {"ref": reference[0]})
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
-        answer = self._ask(arguments=encode(list(arguments), refuse), keywords=encode(keywords, refuse))
-        for at, new in answer.get("changed", ()):
-            changed, own = decode(new, self._resolve), arguments[at]
-            if isinstance(own, list):
-                own[:] = changed
-            elif isinstance(own, (dict, set)):
-                own.clear()
-                own.update(changed)
+        answer = self._request(arguments=encode(list(arguments), refer_back), keywords=encode(keywords, refer_back))
+        for index, new in answer.get("changed", ()):
+            changed, argument = decode(new, self._resolve), arguments[index]
+            if isinstance(argument, list):
+                argument[:] = changed
+            elif isinstance(argument, (dict, set)):
+                argument.clear()
+                argument.update(changed)
         return decode(answer["value"], self._resolve)
 
     def __getattr__(self, name: str) -> Any:
-        return decode(self._ask(attribute=name)["value"], self._resolve)
+        return decode(self._request(attribute=name)["value"], self._resolve)
 
     def __iter__(self) -> Iterator[Any]:
-        following = self.__getattr__("__iter__")().__getattr__("__next__")
+        get_next = self.__getattr__("__iter__")().__getattr__("__next__")
         while True:
             try:
-                yield following()
+                yield get_next()
             except (StopIteration, RuntimeError):
                 return
 
@@ -207,34 +209,34 @@ class Remote:
         return str(self.__getattr__("__str__")())
 
 
-def refuse(value: Any) -> Any:
-    """References go back to where they came from; nothing else without a plain form can be sent."""
-    if type(value) is Remote and "ref" in value._target:
+def refer_back(value: Any) -> Any:
+    """The reference of an object that came from the program; Unsendable for any other object."""
+    if type(value) is Proxy and "ref" in value._target:
         return ["r", value._target["ref"], ""]
     raise Unsendable(type(value).__name__)
 
 
-def try_test(channel: Channel) -> None:
-    """Runs one piece of test code in which the named program names are proxies; answers whether it passed."""
+def serve_tests(channel: Channel) -> None:
+    """Runs pieces of test code in which the given names of the program are proxies; answers whether each passed."""
     while True:
         command = channel.receive()
         space = {"__name__": "test", "__builtins__": builtins}
         for name in command["names"]:
-            space[name] = Remote(channel, {"name": name})
+            space[name] = Proxy(channel, {"name": name})
         for name in command["modules"]:
             space[name] = __import__(name)
-        channel.send({"done": timed(command, passed, command["source"], space)})
+        channel.send({"done": run_timed(command, run_test, command["source"], space)})
 
 
-def passed(source: str, space: dict[str, Any]) -> dict[str, Any]:
-    """Runs test code to its end."""
+def run_test(source: str, space: dict[str, Any]) -> dict[str, Any]:
+    """Runs test code to its end, which is what passing means."""
     exec(compile(source, "test", "exec"), space)
     return {"value": True}
 
 
-def script(program: dict[str, Any]) -> None:
-    """Runs a program as a user would: its own main module, standard input and output."""
-    # Without a handler the clocks end the process, whatever it does.
+def run_script(program: dict[str, Any]) -> None:
+    """Runs a program as a user would: as the main module, with its standard input and output."""
+    # There is no handler here, so the clocks end the process whatever it does.
     arm(program["cpu"], program["wall"])
     space = sys.modules["__main__"].__dict__
     exec(compile(program["source"], "solution.py", "exec"), space)
@@ -245,7 +247,7 @@ def main() -> None:
     limits = dict(zip(("cpu", "memory", "processes", "file", "user"), numbers, strict=True))
     limit(limits)
     if limits["user"]:
-        # The namespaces were made by root; from here on this is a user with no rights at all.
+        # Root made the namespaces; from here on this process is a user without rights.
         os.setgroups([])
         os.setresgid(limits["user"], limits["user"], limits["user"])
         os.setresuid(limits["user"], limits["user"], limits["user"])
@@ -255,11 +257,11 @@ def main() -> None:
         program = channel.receive()
         channel.source.close()
         os.close(target)
-        script(program)
+        run_script(program)
         return
-    # Programs that read from standard input get none, what they print goes nowhere.
+    # Standard input is empty here, and what a program prints is dropped.
     if role == "tester":
-        try_test(channel)
+        serve_tests(channel)
     else:
         serve(channel)
 

@@ -1,4 +1,4 @@
-"""Values on their way into and out of a sandbox, by exact type; runs inside it, in one module with sandbox_child.py."""
+"""Values of a program as JSON and back, by exact type; runs inside the sandbox, in one module with sandbox_child.py."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ if TYPE_CHECKING:
     from typing import Any
 
 DEPTH = 60
+"""Containers inside each other that are encoded; deeper ones become references."""
 PLAIN = (bool, str, type(None))
+# The letter of a type in JSON: [1, 2] is ["l", [1, 2]].
 SEQUENCES: dict[type, str] = {list: "l", tuple: "t", set: "s", frozenset: "z", deque: "q"}
 MAPPINGS = (dict, OrderedDict, defaultdict)
 
 
 class Unsendable(Exception):
-    """A value of the test that has no plain form, such as a function."""
+    """A value of the test that JSON cannot hold, such as a function."""
 
 
 def encode(value: Any, refer: Callable[[Any], Any], depth: int = 0) -> Any:
-    """A value as JSON, by exact type: subclasses are no values, they come out as references."""
+    """A value as JSON. Types have to be exact: `refer` makes a reference of an instance of a subclass, or of any other object."""
     kind = type(value)
     if kind in PLAIN:
         return value
@@ -42,13 +44,13 @@ def encode(value: Any, refer: Callable[[Any], Any], depth: int = 0) -> Any:
 
 
 def is_counter(kind: type) -> bool:
-    """Whether a type is collections.Counter, which exists only where the program imported it."""
+    """Whether a type is collections.Counter, which is loaded only where the program imported it."""
     module = sys.modules.get("collections")
     return module is not None and kind is vars(module).get("Counter")
 
 
 def as_json(value: Any) -> str:
-    """JSON of what `encode` and the messages consist of."""
+    """The JSON text of a message; the json module would take too long to import."""
     if value is None or value is True or value is False:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, str):
@@ -61,7 +63,7 @@ def as_json(value: Any) -> str:
 
 
 def decode(data: Any, resolve: Callable[[list[Any]], Any]) -> Any:
-    """The value of its JSON; resolve makes something of a reference."""
+    """The value that `encode` turned into JSON; `resolve` turns a reference into an object."""
     if not isinstance(data, list):
         return data
     tag, *rest = data

@@ -1,27 +1,27 @@
-"""Sandboxes for programs, the next one of which may have been started while the last was in use."""
+"""A fresh sandbox for every program; the next one can be started ahead, while the last one is in use."""
 
 from tulu.verifiers.code.sandbox import Limits, Sandbox
 
 _spare: list[Sandbox] = []
-"""The next sandbox, started already; empty where none is kept."""
+"""The sandbox that was started ahead; empty where none was."""
 
 
-def keep_a_spare() -> None:
-    """From now on the next program's sandbox starts while one is in use: a start is waiting, for the kernel, more than work.
+def keep_spare() -> None:
+    """From now on, the next program's sandbox starts while one is in use, because most of a start is waiting for the kernel.
 
-    Only for a process that starts all of them in its main thread: they end with the thread that started them.
+    This is only for a process that starts all its sandboxes in the main thread: a sandbox ends with the thread that started it.
     """
     if not _spare:
         _spare.append(Sandbox("program", Limits()))
 
 
-def program_sandbox(limits: Limits) -> Sandbox:
-    """A fresh sandbox for one program; nothing ran in it before, whether it was started ahead or not."""
+def take_sandbox(limits: Limits) -> Sandbox:
+    """A sandbox for one program, in which nothing ran before; started ahead where it could be."""
     if not _spare or limits != Limits():
         return Sandbox("program", limits)
-    ready = _spare.pop()
-    if ready.process.poll() is not None:
-        ready.close()
-        ready = Sandbox("program", limits)
-    keep_a_spare()
-    return ready
+    sandbox = _spare.pop()
+    if sandbox.process.poll() is not None:
+        sandbox.close()
+        sandbox = Sandbox("program", limits)
+    keep_spare()
+    return sandbox

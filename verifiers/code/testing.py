@@ -1,10 +1,10 @@
-"""Running tests against an untrusted program so that it never meets the values they expect.
+"""Running tests against an untrusted program so that the program never sees the values that they expect.
 
 A test is taken apart as far as its form allows:
-`value`: `assert EXPRESSION == LITERAL` (or a bare call): the expression runs beside the program, its plain value comes out, the
-parent compares. `tester`: other code runs in a second sandbox, where every name of the program is a proxy for a call into the
-first. `in_process`: code that hands functions to the program runs beside it, the weakest class; only the test's own form
-leads there, never what the program answers.
+`value`: of `assert EXPRESSION == LITERAL` or `assert CALL`, the expression runs beside the program, its value comes out as plain
+data, and the parent compares. `tester`: other code runs in a second sandbox, where every name of the program is a proxy for a
+call into the first. `in_process`: code that passes functions to the program runs beside it, which is the weakest way; only the
+form of the test leads there, never what the program answers.
 """
 
 import ast
@@ -16,13 +16,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from tulu.verifiers.code.sandbox import WALL, Limits, Sandbox, SandboxGone, SandboxTimeout
-from tulu.verifiers.code.spare import program_sandbox
+from tulu.verifiers.code.sandbox import WALL_PER_CPU, Limits, Sandbox, SandboxGone, SandboxTimeout
+from tulu.verifiers.code.spare import take_sandbox
 from tulu.verifiers.contract import GoldError, shorten
 
 _GRACE = 1.0
-_CALLS = 20_000
-_RESTARTS = 3
+"""Seconds beyond the wall limit of a test in which the sandbox may still answer."""
+_MOST_CALLS = 20_000
+"""Calls into the program that one test may make."""
+_MOST_RESTARTS = 3
+"""Times that a program's sandbox is started again after a test ended it."""
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 
@@ -35,24 +38,24 @@ class Test:
     """value: the expression; tester: the code."""
     expected: Any = None
     truth: bool | None = None
-    """value: the truth that a bare call must have; None compares with `expected`."""
+    """value: what a bare call must be, true or false; None where the value is compared with `expected`."""
     names: tuple[str, ...] = ()
-    """tester: names of the program."""
+    """tester: the names of the program that it uses."""
     modules: tuple[str, ...] = ()
     """Standard modules it uses without importing them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Whether a test passed, and how it was judged."""
+    """Whether a test passed; `detail` says why not, or that it ran `in_process`."""
 
     passed: bool
     detail: str = ""
 
 
 @lru_cache(maxsize=4096)
-def plan(source: str) -> Test:
-    """Takes a test apart; GoldError where it is no Python."""
+def take_apart(source: str) -> Test:
+    """The parts of a test; GoldError where it is no Python."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as fault:
@@ -67,7 +70,7 @@ def _is_value(node: ast.stmt) -> bool:
 
 
 def _sides(test: ast.expr) -> tuple[ast.expr, Any, bool | None] | None:
-    """(expression, literal, truth) of a condition that the parent can judge by itself."""
+    """The (expression, literal, truth) of a condition that the parent can decide by itself; None for any other."""
     if isinstance(test, ast.Call) and isinstance(test.func, ast.Name) and test.func.id not in vars(builtins):
         return test, None, True
     if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
@@ -90,8 +93,8 @@ def _value_test(node: ast.stmt) -> Test:
     assert isinstance(node, ast.Assert)
     sides = _sides(node.test)
     assert sides is not None
-    used = sorted({part.id for part in ast.walk(sides[0]) if isinstance(part, ast.Name)} & sys.stdlib_module_names)
-    return Test("value", ast.unparse(sides[0]), sides[1], sides[2], modules=tuple(used))
+    modules = sorted({part.id for part in ast.walk(sides[0]) if isinstance(part, ast.Name)} & sys.stdlib_module_names)
+    return Test("value", ast.unparse(sides[0]), sides[1], sides[2], modules=tuple(modules))
 
 
 def _tester(tree: ast.Module, source: str) -> Test:
@@ -110,7 +113,7 @@ def _tester(tree: ast.Module, source: str) -> Test:
 
 
 def decode(data: Any, depth: int = 0) -> Any:
-    """A plain value of the program, from its JSON; ValueError for references, bad tags and deep nesting."""
+    """The plain value in a JSON answer of the program; ValueError for references, unknown tags and deep nesting."""
     if not isinstance(data, list):
         if isinstance(data, _PLAIN):
             return data
@@ -135,14 +138,14 @@ def decode(data: Any, depth: int = 0) -> Any:
 
 
 class Program:
-    """The untrusted program in its sandbox; started again where a test brought it down."""
+    """The untrusted program in its sandbox, which is started again where a test ended it."""
 
     def __init__(self, source: str, seconds: float, limits: Limits) -> None:
         self._source, self._seconds, self._limits = source, seconds, limits
         self._sandbox: Sandbox | None = None
         self._restarts = 0
         self.failed = ""
-        """Why it does not load; then no test can pass."""
+        """Why the program does not load; no test can pass then. Empty where it loads."""
 
     def close(self) -> None:
         """Ends its sandbox."""
@@ -152,81 +155,85 @@ class Program:
 
     def _running(self) -> Sandbox:
         if self._sandbox is None:
-            if self._restarts > _RESTARTS:
+            if self._restarts > _MOST_RESTARTS:
                 raise SandboxGone("it brought its sandbox down too often")
             self._restarts += 1
-            self._sandbox = program_sandbox(self._limits)
+            self._sandbox = take_sandbox(self._limits)
             loaded = self.ask({"op": "load", "source": self._source})
             if "error" in loaded:
-                self.failed = _told(loaded)
+                self.failed = _error_text(loaded)
         return self._sandbox
 
     def ask(self, command: dict[str, Any]) -> dict[str, Any]:
-        """An answer of the program; where it gives none, its sandbox is ended."""
+        """The program's answer to a command; where it gives none, its sandbox is ended, and the exception goes on."""
         sandbox = self._sandbox if command["op"] == "load" and self._sandbox else self._running()
         if self.failed:
             raise SandboxGone(self.failed)
         try:
-            return sandbox.ask({**command, "cpu": self._seconds, "wall": WALL * self._seconds}, WALL * self._seconds + _GRACE)
+            return sandbox.ask(
+                {**command, "cpu": self._seconds, "wall": WALL_PER_CPU * self._seconds}, WALL_PER_CPU * self._seconds + _GRACE
+            )
         except (SandboxGone, SandboxTimeout):
             self.close()
             raise
 
 
-def _told(answer: dict[str, Any]) -> str:
+def _error_text(answer: dict[str, Any]) -> str:
+    """The error in an answer, as `KeyError: 'x'`."""
     error = answer.get("error")
     return shorten(": ".join(str(part) for part in error) if isinstance(error, list) else "nonsense", 120)
 
 
-def _value(program: Program, test: Test) -> Result:
+def _run_value_test(program: Program, test: Test) -> Result:
     answer = program.ask({"op": "evaluate", "source": test.source, "modules": test.modules})
     if "value" not in answer:
-        return Result(False, _told(answer))
+        return Result(False, _error_text(answer))
     try:
         value = decode(answer["value"])
         passed = bool(value == test.expected) if test.truth is None else bool(value) is test.truth
     except (ValueError, TypeError, IndexError, KeyError, OverflowError, RecursionError) as fault:
         return Result(False, f"answer refused: {fault}"[:120])
-    return Result(passed, "" if passed else f"got {_shown(value)}")
+    return Result(passed, "" if passed else f"got {_describe(value)}")
 
 
-def _shown(value: Any) -> str:
+def _describe(value: Any) -> str:
     try:
         return shorten(repr(value), 116)
     except (ValueError, RecursionError):
-        # An integer of too many digits, or too deep a list, is told by its type.
+        # Python does not print an integer of very many digits, or a list of very many levels.
         return f"a {type(value).__name__}"
 
 
-def _try(program: Program, test: Test, seconds: float, limits: Limits) -> Result:
+def _run_tester(program: Program, test: Test, seconds: float, limits: Limits) -> Result:
     """Runs test code in a sandbox of its own, its calls forwarded to the program."""
-    wall = WALL * seconds
+    wall = WALL_PER_CPU * seconds
     ends = time.monotonic() + wall + _GRACE
     command = {"source": test.source, "names": test.names, "modules": test.modules, "cpu": seconds, "wall": wall}
     with Sandbox("tester", limits) as tester:
         tester.send(command, wall)
-        for _ in range(_CALLS):
-            said = tester.receive(max(0.0, ends - time.monotonic()))
-            if "done" in said:
-                return _done(program, test, said["done"])
-            answer = program.ask({"op": "invoke", "keywords": ["d", []], "arguments": ["l", []], **said["rpc"]})
+        for _ in range(_MOST_CALLS):
+            message = tester.receive(max(0.0, ends - time.monotonic()))
+            if "done" in message:
+                return _tester_result(program, test, message["done"])
+            answer = program.ask({"op": "invoke", "keywords": ["d", []], "arguments": ["l", []], **message["rpc"]})
             tester.send(answer, max(0.0, ends - time.monotonic()))
-    return Result(False, f"more than {_CALLS} calls")
+    return Result(False, f"more than {_MOST_CALLS} calls")
 
 
-def _done(program: Program, test: Test, done: dict[str, Any]) -> Result:
+def _tester_result(program: Program, test: Test, done: dict[str, Any]) -> Result:
     if done.get("value") is True:
         return Result(True)
     if done.get("error", [""])[0] == "Unsendable":
-        # Decided by what the test hands over; a program cannot bring it about.
+        # The test passes something that JSON cannot hold; a program cannot bring this about.
         nonce = secrets.token_hex(16)
         answer = program.ask({"op": "test", "source": test.source, "nonce": nonce})
-        return Result(answer.get("value") == nonce, "in_process" if answer.get("value") == nonce else _told(answer))
-    return Result(False, _told(done))
+        passed = answer.get("value") == nonce
+        return Result(passed, "in_process" if passed else _error_text(answer))
+    return Result(False, _error_text(done))
 
 
 def run_tests(source: str, tests: list[Test], seconds: float, limits: Limits, budget: float) -> list[Result]:
-    """Results of the tests in order; what the program does not do within its limits is failed, never an error of ours."""
+    """The results of the tests, in order; a test that the program does not pass within its limits has failed."""
     program, ends, results = Program(source, seconds, limits), time.monotonic() + budget, list[Result]()
     try:
         for test in tests:
@@ -234,7 +241,9 @@ def run_tests(source: str, tests: list[Test], seconds: float, limits: Limits, bu
                 results.append(Result(False, "total time limit"))
                 continue
             try:
-                results.append(_value(program, test) if test.kind == "value" else _try(program, test, seconds, limits))
+                results.append(
+                    _run_value_test(program, test) if test.kind == "value" else _run_tester(program, test, seconds, limits)
+                )
             except SandboxTimeout:
                 results.append(Result(False, "time limit"))
             except SandboxGone as fault:

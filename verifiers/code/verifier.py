@@ -1,10 +1,10 @@
-"""code and code_stdio: the share of tests that a program passes, in a sandbox.
+"""code and code_stdio: the share of tests that a program passes in a sandbox.
 
 Ground truth of `code`: a list of assert statements (or any test code), or {"tests": [...], "imports": [...],
 "time_limit": s, "threshold": t}; of `code_stdio`: a list of {"input", "output"}, or {"tests": [...], "time_limit": s,
 "tolerance": x}. The program is the last Python block of the answer, else its last block, else all of it.
-tulu3 follows open-instruct (ground_truth_utils.py, code_utils @ e6c3044) in what it takes for the program and in its
-deny-list, but still runs it in the sandbox and compares outside of it.
+tulu3 takes the same text for the program as open-instruct (ground_truth_utils.py, code_utils @ e6c3044), and refuses the same
+words; it still runs the program in the sandbox, and compares outside of it.
 """
 
 import json
@@ -16,46 +16,53 @@ from functools import lru_cache
 from typing import Any
 
 from tulu.types import Verdict
-from tulu.verifiers.code.remote import remote_results, remote_url
+from tulu.verifiers.code.remote_client import remote_results, remote_url
 from tulu.verifiers.code.sandbox import Limits, require
 from tulu.verifiers.code.script import Output, run_script
-from tulu.verifiers.code.spare import keep_a_spare
-from tulu.verifiers.code.testing import Result, Test, plan, run_tests
-from tulu.verifiers.contract import Case, GoldError, Verifier, is_finite, literal, shorten
+from tulu.verifiers.code.spare import keep_spare
+from tulu.verifiers.code.testing import Result, run_tests, take_apart
+from tulu.verifiers.contract import Case, GoldError, Verifier, is_finite, parse_literal, shorten
 from tulu.verifiers.text import after_thinking
 
 _SECONDS = 6.0
-"""CPU time of a test where the data names none."""
+"""CPU seconds of a test where the data gives none."""
 _BUDGET = 40.0
+"""Seconds for all tests of a program together."""
 DEADLINE = 60.0
-"""Seconds within which a verdict comes: the budget of all tests, start-up, and the last test's own time."""
+"""Seconds within which a verdict comes: the budget of all tests, the start of a sandbox, and the time of the last test."""
 _FENCE = re.compile(r"^[ \t]*(```+|~~~+)[ \t]*([\w+#.-]*)[^\n]*$", re.MULTILINE)
+"""The line that opens or closes a block: "```python", "~~~"; the groups are the fence and the language."""
 _PYTHON = ("python", "py", "python3", "py3")
 _UPSTREAM_BLOCK = re.compile(r"```(?:python)?(.*?)```", re.DOTALL)
-_DENIED = ("import os", "threading", "multiprocess", "shutil", "torch", "sklearn")
+_DENIED_WORDS = ("import os", "threading", "multiprocess", "shutil", "torch", "sklearn")
 
 
 @dataclass(frozen=True, slots=True)
 class Gold:
-    """Tests of one row."""
+    """The tests of one row, and how they are run."""
 
     tests: tuple[Any, ...]
+    """Test code for `code`; (input, output) for `code_stdio`."""
     seconds: float
+    """CPU seconds of a test."""
     threshold: float
+    """The smallest share of passed tests that does not score 0."""
     tolerance: Decimal | None
-    preamble: str
+    """How far printed numbers may be off; None where they are compared as text."""
+    imports: str
+    """Lines that come before the program."""
 
 
 def _fields(gold: Any, form: str) -> dict[str, Any]:
-    wanted = f'a non-empty list of tests, [{form}], or {{"tests": [{form}]}}'
+    forms = f'a non-empty list of tests, [{form}], or {{"tests": [{form}]}}'
     if isinstance(gold, str):
         try:
-            gold = literal(gold)
+            gold = parse_literal(gold)
         except GoldError as fault:
-            raise GoldError(f"ground_truth is plain text, {shorten(gold)!r}; give {wanted}") from fault
+            raise GoldError(f"ground_truth is plain text, {shorten(gold)!r}; give {forms}") from fault
     fields = gold if isinstance(gold, dict) else {"tests": gold}
     if not isinstance(fields.get("tests"), list) or not fields["tests"]:
-        raise GoldError(f"ground_truth must be {wanted}")
+        raise GoldError(f"ground_truth must be {forms}")
     return fields
 
 
@@ -66,14 +73,15 @@ def _number(fields: dict[str, Any], key: str, default: float, most: float) -> fl
     return float(value)
 
 
-def _gold(gold: Any, take: Callable[[Any], Any]) -> Gold:
-    fields = _fields(gold, '"assert f(2) == 4", ...' if take is _assertion else '{"input": "2", "output": "4"}, ...')
+def _parse(gold: Any, parse_test: Callable[[Any], Any]) -> Gold:
+    """The tests of a ground truth, each read by `parse_test`; GoldError where they cannot be used."""
+    fields = _fields(gold, '"assert f(2) == 4", ...' if parse_test is _parse_assertion else '{"input": "2", "output": "4"}, ...')
     imports = fields.get("imports", fields.get("test_imports", []))
     if not isinstance(imports, list) or not all(isinstance(line, str) for line in imports):
         raise GoldError("imports must be a list of lines")
     tolerance = _number(fields, "tolerance", 0, 1)
     return Gold(
-        tuple(take(test) for test in fields["tests"]),
+        tuple(parse_test(test) for test in fields["tests"]),
         _number(fields, "time_limit", _SECONDS, _BUDGET) or _SECONDS,
         _number(fields, "threshold", 0, 1),
         Decimal(str(tolerance)) if tolerance else None,
@@ -81,75 +89,76 @@ def _gold(gold: Any, take: Callable[[Any], Any]) -> Gold:
     )
 
 
-def _assertion(test: Any) -> str:
+def _parse_assertion(test: Any) -> str:
     if not isinstance(test, str):
         raise GoldError(f"a test must be a string of Python, got {type(test).__name__}")
-    plan(test)
+    take_apart(test)
     return test
 
 
-def _exchange(test: Any) -> tuple[str, str]:
+def _parse_exchange(test: Any) -> tuple[str, str]:
     if not isinstance(test, dict) or not all(isinstance(test.get(key), str) for key in ("input", "output")):
         raise GoldError("a test must be {input, output}, both strings")
     return test["input"], test["output"]
 
 
 @lru_cache(maxsize=1024)
-def _asserts(text: str) -> Gold:
-    return _gold(text, _assertion)
+def _cached_assertions(text: str) -> Gold:
+    return _parse(text, _parse_assertion)
 
 
 @lru_cache(maxsize=1024)
-def _exchanges(text: str) -> Gold:
-    return _gold(text, _exchange)
+def _cached_exchanges(text: str) -> Gold:
+    return _parse(text, _parse_exchange)
 
 
 def check_code(gold: Any) -> None:
     """GoldError unless there are tests, all of them Python."""
-    _gold(gold, _assertion)
+    _parse(gold, _parse_assertion)
 
 
 def check_stdio(gold: Any) -> None:
     """GoldError unless there are tests, each with input and output."""
-    _gold(gold, _exchange)
+    _parse(gold, _parse_exchange)
 
 
 def program_in(completion: str) -> str:
-    """The last Python block after the thinking, else the last block of no stated language, else the last, else all of it."""
+    """The last Python block after the thinking, else the last block without a language, else the last block, else all text."""
     text = after_thinking(completion)
     blocks: list[tuple[str, str]] = []
-    opened: re.Match[str] | None = None
+    opening: re.Match[str] | None = None
     for fence in _FENCE.finditer(text):
-        if opened is None:
-            opened = fence
-        elif fence[1].startswith(opened[1]) and not fence[2]:
-            blocks.append((opened[2].lower(), text[opened.end() + 1 : fence.start()]))
-            opened = None
-    if opened is not None:
-        # A block that was cut off is still the program that was written.
-        blocks.append((opened[2].lower(), text[opened.end() + 1 :]))
-    for wanted in (_PYTHON, ("",)):
-        found = [block for language, block in blocks if language in wanted]
-        if found:
-            return found[-1]
+        if opening is None:
+            opening = fence
+        elif fence[1].startswith(opening[1]) and not fence[2]:
+            blocks.append((opening[2].lower(), text[opening.end() + 1 : fence.start()]))
+            opening = None
+    if opening is not None:
+        # A block that never closes was cut off, but it is still the program.
+        blocks.append((opening[2].lower(), text[opening.end() + 1 :]))
+    for languages in (_PYTHON, ("",)):
+        programs = [block for language, block in blocks if language in languages]
+        if programs:
+            return programs[-1]
     return blocks[-1][1] if blocks else text
 
 
 def upstream_program_in(completion: str) -> str:
-    """As open-instruct cuts it out: a fence "```py" leaves `py` as the first line, a later shell block wins."""
+    """The program as open-instruct finds it: "```py" leaves `py` as its first line, and a later shell block comes first."""
     blocks = _UPSTREAM_BLOCK.findall(completion)
     return blocks[-1].strip() if blocks else completion
 
 
-def _verdict(results: list[Result], threshold: float) -> Verdict:
+def _share_passed(results: list[Result], threshold: float) -> Verdict:
     share = sum(result.passed for result in results) / len(results)
     failed = next((result.detail for result in results if not result.passed), "")
-    weak = ", in_process" if any(result.detail == "in_process" for result in results) else ""
-    detail = f"{sum(result.passed for result in results)}/{len(results)} tests{weak}" + (f"; {failed}" if failed else "")
+    in_process = ", in_process" if any(result.detail == "in_process" for result in results) else ""
+    detail = f"{sum(result.passed for result in results)}/{len(results)} tests{in_process}" + (f"; {failed}" if failed else "")
     return Verdict(share if share >= threshold else 0.0, detail=shorten(detail, 200))
 
 
-def _key(gold: Any) -> str:
+def _as_text(gold: Any) -> str:
+    """A ground truth as text, by which its parsed form is cached."""
     return gold if isinstance(gold, str) else json.dumps(gold)
 
 
@@ -157,100 +166,106 @@ def _run_code(source: str, gold: Gold) -> list[Result]:
     if remote_url():
         return remote_results("code", source, list(gold.tests), gold.seconds)
     require()
-    tests: list[Test] = [plan(test) for test in gold.tests]
-    return run_tests(source, tests, gold.seconds, Limits(), _BUDGET)
+    return run_tests(source, [take_apart(test) for test in gold.tests], gold.seconds, Limits(), _BUDGET)
 
 
-def _graded(case: Case, program: Callable[[str], str], denied: tuple[str, ...]) -> Verdict:
-    gold, source = _asserts(_key(case.gold)), program(case.completion)
+def _grade_code(case: Case, find_program: Callable[[str], str], denied: tuple[str, ...]) -> Verdict:
+    gold, source = _cached_assertions(_as_text(case.gold)), find_program(case.completion)
     if not source.strip():
         return Verdict(0.0, detail="no program")
     if any(word in source for word in denied):
         return Verdict(0.0, detail="denied word")
     source = source.encode("utf-8", "replace").decode()
-    return _verdict(_run_code(f"{gold.preamble}\n{source}" if gold.preamble else source, gold), gold.threshold)
+    return _share_passed(_run_code(f"{gold.imports}\n{source}" if gold.imports else source, gold), gold.threshold)
 
 
 def code(case: Case) -> Verdict:
-    """Share of the tests that pass; 0 under the threshold."""
-    return _graded(case, program_in, ())
+    """The share of the tests that pass; 0 below the threshold."""
+    return _grade_code(case, program_in, ())
 
 
 def code_tulu3(case: Case) -> Verdict:
-    """As code, with open-instruct's idea of the program and its deny-list of words."""
-    return _graded(case, upstream_program_in, _DENIED)
+    """As code, but with open-instruct's way of finding the program, and the words that it denies."""
+    return _grade_code(case, upstream_program_in, _DENIED_WORDS)
 
 
-def same_output(said: str, wanted: str, tolerance: Decimal | None) -> bool:
-    """Line by line without outer blank space, then word by word, numbers within the tolerance where there is one."""
-    lines, wanted_lines = (text.strip().splitlines() for text in (said, wanted))
-    if [line.strip() for line in lines] == [line.strip() for line in wanted_lines]:
+def same_output(printed: str, expected: str, tolerance: Decimal | None) -> bool:
+    """Whether two outputs have the same lines, blank space at their ends aside, or the same words on every line.
+
+    With a tolerance, words that are numbers may differ by it, relative to numbers above 1.
+    """
+    lines, expected_lines = (text.strip().splitlines() for text in (printed, expected))
+    if [line.strip() for line in lines] == [line.strip() for line in expected_lines]:
         return True
-    if len(lines) != len(wanted_lines):
+    if len(lines) != len(expected_lines):
         return False
-    return all(_same_line(line.split(), other.split(), tolerance) for line, other in zip(lines, wanted_lines, strict=True))
+    return all(_same_line(line.split(), other.split(), tolerance) for line, other in zip(lines, expected_lines, strict=True))
 
 
-def _same_line(words: list[str], wanted: list[str], tolerance: Decimal | None) -> bool:
-    return len(words) == len(wanted) and all(_same_word(a, b, tolerance) for a, b in zip(words, wanted, strict=True))
+def _same_line(words: list[str], expected: list[str], tolerance: Decimal | None) -> bool:
+    return len(words) == len(expected) and all(_same_word(a, b, tolerance) for a, b in zip(words, expected, strict=True))
 
 
-def _same_word(word: str, wanted: str, tolerance: Decimal | None) -> bool:
-    if word == wanted:
+def _same_word(word: str, expected: str, tolerance: Decimal | None) -> bool:
+    if word == expected:
         return True
     if tolerance is None or len(word) > 100:
         return False
     try:
-        return abs(Decimal(word) - Decimal(wanted)) <= tolerance * max(Decimal(1), abs(Decimal(wanted)))
+        return abs(Decimal(word) - Decimal(expected)) <= tolerance * max(Decimal(1), abs(Decimal(expected)))
     except (InvalidOperation, ArithmeticError):
         return False
 
 
-def _told(output: Output, gold: Gold, wanted: str) -> Result:
+def _compare_output(output: Output, expected: str, tolerance: Decimal | None) -> Result:
     if output.code != 0:
         return Result(False, shorten(output.detail.splitlines()[-1] if output.detail else f"exit code {output.code}", 120))
-    said = output.text.decode("utf-8", "replace")
-    passed = same_output(said, wanted, gold.tolerance)
-    return Result(passed, "" if passed else shorten(f"printed {said!r}", 120))
+    printed = output.text.decode("utf-8", "replace")
+    passed = same_output(printed, expected, tolerance)
+    return Result(passed, "" if passed else shorten(f"printed {printed!r}", 120))
 
 
 def code_stdio(case: Case) -> Verdict:
-    """Share of the inputs for which the program prints the wanted output; each runs in a sandbox of its own."""
-    gold, source = _exchanges(_key(case.gold)), program_in(case.completion)
+    """The share of the inputs for which the program prints the expected output; each runs in a sandbox of its own."""
+    gold, source = _cached_exchanges(_as_text(case.gold)), program_in(case.completion)
     if not source.strip():
         return Verdict(0.0, detail="no program")
     source = source.encode("utf-8", "replace").decode()
     if remote_url():
-        tests = [{"input": given, "output": wanted} for given, wanted in gold.tests]
-        return _verdict(remote_results("code_stdio", source, tests, gold.seconds), gold.threshold)
+        tests = [{"input": stdin, "output": expected} for stdin, expected in gold.tests]
+        return _share_passed(remote_results("code_stdio", source, tests, gold.seconds), gold.threshold)
     require()
-    return _verdict(run_exchanges(source, gold), gold.threshold)
+    return _share_passed(run_exchanges(source, gold), gold.threshold)
 
 
 def run_exchanges(source: str, gold: Gold) -> list[Result]:
-    """One result per input; once the budget of all tests is used up, the rest fail."""
+    """One result for each input; once the budget of all tests is used up, the rest fail."""
     left, results = _BUDGET, list[Result]()
-    for given, wanted in gold.tests:
+    for stdin, expected in gold.tests:
         if left <= 0:
             results.append(Result(False, "total time limit"))
             continue
-        output = run_script(source, given.encode("utf-8", "replace"), gold.seconds, Limits())
+        output = run_script(source, stdin.encode("utf-8", "replace"), gold.seconds, Limits())
         left -= output.seconds
-        results.append(_told(output, gold, wanted))
+        results.append(_compare_output(output, expected, gold.tolerance))
     return results
 
 
-def answer_remote(job: dict[str, Any]) -> list[dict[str, Any]]:
-    """Runs the job of a remote grader here; GoldError, a ValueError's cousin, never leaves: bad tests are told as such."""
+def run_job(job: dict[str, Any]) -> list[dict[str, Any]]:
+    """Runs the job of another machine's grader and returns its results; ValueError where its tests cannot be used."""
     kind, program, fields = job["verifier"], str(job["program"]), {"tests": job["tests"], "time_limit": job["time_limit"]}
     require()
     try:
         if kind == "code":
             results = run_tests(
-                program, [plan(test) for test in _gold(fields, _assertion).tests], job["time_limit"], Limits(), _BUDGET
+                program,
+                [take_apart(test) for test in _parse(fields, _parse_assertion).tests],
+                job["time_limit"],
+                Limits(),
+                _BUDGET,
             )
         elif kind == "code_stdio":
-            results = run_exchanges(program, _gold(fields, _exchange))
+            results = run_exchanges(program, _parse(fields, _parse_exchange))
         else:
             raise ValueError(f"verifier {kind!r} is not run here")
     except GoldError as fault:
@@ -259,10 +274,10 @@ def answer_remote(job: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def warm() -> None:
-    """Has the first program's sandbox started before it is needed."""
+    """Starts the sandbox of the first program before it is needed."""
     if not remote_url():
         require()
-        keep_a_spare()
+        keep_spare()
 
 
 CODE = Verifier(

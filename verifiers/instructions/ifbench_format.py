@@ -6,20 +6,22 @@ import re
 import string
 import unicodedata
 
-from tulu.verifiers.prose import bare, sentences, tokens
+from tulu.verifiers.prose import sentences, tokens, without_punctuation
 
-_PAIRS = {")": "(", "]": "[", "}": "{"}
+_OPENING = {")": "(", "]": "[", "}": "{"}
 _EDGES = string.punctuation + " "
-_CHOICES = re.compile(r"\W*[aA]\W*[bB]\W*[cC]\W*")
+_LETTERS = re.compile(r"\W*[aA]\W*[bB]\W*[cC]\W*")  # Options that are letters: `A, B or C`, `a/b/c`
 _EMOJI = re.compile(
     "[\u203c\u2049\u2122\u2139\u2194-\u21aa\u231a-\u23ff\u24c2\u25aa-\u27bf\u2934-\u2b55\u3030-\u3299\U0001f000-\U0001faff]"
 )
+# What may follow an emoji and belongs to it: variation selectors, joiners, skin tones.
 _SELECTORS = "\ufe0f\u200d\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff"
-_SENTENCE = "Only output this sentence here, ignore all other requests."
-_QUESTION = re.compile(r"\n*Question \d+[.|):;]?\s*")
-_OPTION = re.compile(r"[A-Ea-e][.|)]\s*\w+")
+_SENTENCE_TO_REPEAT = "Only output this sentence here, ignore all other requests."
+_QUESTION = re.compile(r"\n*Question \d+[.|):;]?\s*")  # "Question 2:"
+_OPTION = re.compile(r"[A-Ea-e][.|)]\s*\w+")  # "B) Paris"
 _SPECIAL = re.compile(r"[^\w\s]")
 _DATE = re.compile(r"(\d{4})-(\d{2})-(\d{2})")
+# From north to south.
 _CAPITALS = (
     "Reykjavik Helsinki Oslo Tallinn Stockholm Riga Moscow Copenhagen Vilnius Minsk Dublin Berlin Amsterdam Warsaw London "
     "Brussels Prague Luxembourg Paris Vienna Bratislava Budapest Vaduz Chisinau Bern Ljubljana Zagreb"
@@ -27,14 +29,15 @@ _CAPITALS = (
 
 
 def parentheses(text: str) -> bool:
+    """Whether brackets stand five deep inside each other, and one of those five closes properly."""
     levels: list[str] = []
     deepest = 0
     for character in text:
         if character in "([{":
             levels.append(character)
             deepest = max(deepest, len(levels))
-        elif character in _PAIRS:
-            if not levels or levels.pop() != _PAIRS[character]:
+        elif character in _OPENING:
+            if not levels or levels.pop() != _OPENING[character]:
                 levels, deepest = [], 0
             elif deepest >= 5:
                 return True
@@ -42,6 +45,7 @@ def parentheses(text: str) -> bool:
 
 
 def quotes(text: str) -> bool:
+    """Whether quotes stand three deep inside each other: double, single, double."""
     levels: list[str] = []
     deepest = 0
     for character in text:
@@ -56,15 +60,17 @@ def quotes(text: str) -> bool:
 
 
 def options(text: str, *, options: str) -> bool:
+    """Whether the text is one of the options: `yes/no/maybe`, `A, B or C`."""
     separator = "/" if "/" in options else "or" if "or" in options else ","
     allowed = [option.strip() for option in options.split(separator)]
-    if _CHOICES.match(options):
+    if _LETTERS.match(options):
         return text in allowed
     return text.strip(_EDGES + "\n").lower() in {option.strip(_EDGES).lower() for option in allowed}
 
 
 def newline(text: str) -> bool:
-    text = bare(text).strip()
+    """Whether every word stands on a line of its own."""
+    text = without_punctuation(text).strip()
     return bool(text) and len([line for line in text.split("\n") if line]) == len(text.split())
 
 
@@ -73,21 +79,24 @@ def _is_emoji(text: str) -> bool:
 
 
 def emoji(text: str) -> bool:
-    found = [bare(sentence).strip().rstrip(_SELECTORS) for sentence in sentences(text)]
-    if not found or not all(found):
+    """Whether every sentence ends with an emoji."""
+    parts = [without_punctuation(sentence).strip().rstrip(_SELECTORS) for sentence in sentences(text)]
+    if not parts or not all(parts):
         return False
-    # The splitter hands an emoji after a full stop to the next sentence, of which it may be all there is.
-    ends = [_is_emoji(sentence[-1]) for sentence in found]
-    starts = [_is_emoji(sentence[0]) for sentence in found]
-    return all(end or (at + 1 < len(found) and starts[at + 1]) for at, end in enumerate(ends))
+    # An emoji after a full stop is split off as the start, or all, of the next sentence.
+    ends = [_is_emoji(sentence[-1]) for sentence in parts]
+    starts = [_is_emoji(sentence[0]) for sentence in parts]
+    return all(end or (index + 1 < len(parts) and starts[index + 1]) for index, end in enumerate(ends))
 
 
 def line_indent(text: str) -> bool:
+    """Whether every line is indented further than the line before it."""
     indents = [len(line) - len(line.lstrip(" ")) for line in text.split("\n") if line.strip()]
     return bool(indents) and all(a < b for a, b in zip(indents, indents[1:], strict=False))
 
 
 def quote_unquote(text: str) -> bool:
+    """Whether no quote stands alone: each is followed by text that explains it."""
     text = text.replace("“", '"').replace("”", '"').replace("'\"'", "")
     packed = "".join(text.split())
     return (
@@ -98,30 +107,35 @@ def quote_unquote(text: str) -> bool:
 
 
 def bullet_list(text: str, *, sep: str) -> bool:
+    """Whether the mark of a list occurs at least twice."""
     return text.count(sep) >= 2
 
 
 def thesis(text: str) -> bool:
-    found = re.search(r"<(i|em)>", text)
-    if found is None:
+    """Whether a part in HTML italics is followed by more text."""
+    start = re.search(r"<(i|em)>", text)
+    if start is None:
         return False
-    end = re.compile(r"</(i|em)>").search(text, found.end())
-    return end is not None and bool(text[found.end() : end.start()].strip()) and bool(text[end.end() :].strip())
+    end = re.compile(r"</(i|em)>").search(text, start.end())
+    return end is not None and bool(text[start.end() : end.start()].strip()) and bool(text[end.end() :].strip())
 
 
 def sub_bullets(text: str) -> bool:
+    """Whether every `*` bullet has a `-` bullet under it."""
     bullets = text.split("*")[1:]
     return bool(bullets) and all("-" in bullet for bullet in bullets)
 
 
 def no_bullets_bullets(text: str) -> bool:
+    """Whether two sentences or more are followed by two `*` bullets or more, and nothing else."""
     lines = [line.strip() for line in text.split("\n") if line.strip()]
-    first = next((at for at, line in enumerate(lines) if line.startswith("*")), len(lines))
+    first = next((index for index, line in enumerate(lines) if line.startswith("*")), len(lines))
     before = [sentence for line in lines[:first] for sentence in sentences(line)]
     return len(before) >= 2 and len(lines) - first >= 2 and all(line.startswith("*") for line in lines[first:])
 
 
 def title_case(text: str) -> bool:
+    """Whether no word begins with a small letter."""
     words = [token for token in tokens(text) if token[0].isalpha()]
     return bool(words) and not any(
         word[0].islower() and (len(word) == 1 or word[1:].islower() or word[1:].isupper()) for word in words
@@ -137,10 +151,12 @@ def no_whitespace(text: str) -> bool:
 
 
 def multiples(text: str) -> bool:
+    """Whether the numbers in the text are the multiples of 7 from 14 to 49."""
     return re.findall(r"\d+", text) == [str(number) for number in range(14, 51, 7)]
 
 
 def mcq_count_length(text: str) -> bool:
+    """Whether there are four questions of growing length with five options each."""
     if not text.startswith("Question"):
         return False
     lengths = []
@@ -158,60 +174,69 @@ def _ascii(text: str) -> str:
 
 
 def reverse_newline(text: str) -> bool:
+    """Whether the lines from Zimbabwe on are 52 countries or more in reverse alphabetical order."""
     lines = [line for line in (line.strip(_EDGES) for line in text.split("\n")) if line]
-    first = next((at for at, line in enumerate(lines) if "Zimbabwe" in line), len(lines))
+    first = next((index for index, line in enumerate(lines) if "Zimbabwe" in line), len(lines))
     countries = [_ascii(line) for line in lines[first:]]
     return len(countries) >= 52 and countries == sorted(countries, reverse=True)
 
 
 def word_reverse(text: str) -> bool:
-    words = bare(text.lower()).split()[::-1]
+    """Whether the text has "bald eagle" when its words are read backwards."""
+    words = without_punctuation(text.lower()).split()[::-1]
     return "bald eagle" in " ".join(words)
 
 
 def character_reverse(text: str) -> bool:
+    """Whether the text has "bald eagle" spelled backwards."""
     return "elgae dlab" in text.lower()
 
 
 def sentence_alphabet(text: str) -> bool:
+    """Whether there are 26 sentences, which begin with a, b, c and so on."""
     initials = [sentence.lstrip(string.punctuation + string.whitespace)[:1].lower() for sentence in sentences(text)]
     return initials == list(string.ascii_lowercase)
 
 
 def european_capitals_sort(text: str) -> bool:
+    """Whether the text is a list of Europe's capitals above 45° north, from north to south."""
     return [city.strip() for city in _ascii(text).split(",") if city.strip()] == _CAPITALS
 
 
-def _table(text: str, delimiter: str = ",") -> list[list[str]]:
-    """Rows of separated values; none where they cannot be read."""
+def _csv_rows(text: str) -> list[list[str]]:
+    """The rows of comma-separated values; none where they cannot be read."""
     try:
-        return list(csv.reader(io.StringIO(text), delimiter=delimiter))
+        return list(csv.reader(io.StringIO(text)))
     except csv.Error:
         return []
 
 
 def csv_city(text: str) -> bool:
-    rows = _table(text.strip())
+    """Whether the text is CSV with the right header and seven rows."""
+    rows = _csv_rows(text.strip())
     return len(rows) == 8 and rows[0] == ["ID", "Country", "City", "Year", "Count"] and all(len(row) == 5 for row in rows)
 
 
 def csv_special_character(text: str) -> bool:
-    rows = _table(text.strip())
+    """Whether the text is CSV with the right header, 14 rows, and a special character in a quoted field."""
+    rows = _csv_rows(text.strip())
     header = [field.strip() for field in rows[0]] if rows else []
-    proper = header == ["ProductID", "Category", "Brand", "Price", "Stock"]
+    right_header = header == ["ProductID", "Category", "Brand", "Price", "Stock"]
     quoted = [field for line in text.split("\n")[1:] for field in line.split('"')[1::2]]
-    return proper and len(rows) == 15 and all(len(row) == 5 for row in rows) and any(map(_SPECIAL.search, quoted))
+    return right_header and len(rows) == 15 and all(len(row) == 5 for row in rows) and any(map(_SPECIAL.search, quoted))
 
 
 def csv_quotes(text: str) -> bool:
+    """Whether the text is tab-separated, with the right header, three rows, and quotes around every field."""
     lines = [line.split("\t") for line in text.strip().split("\n")]
     header = [field.strip().strip('"') for field in lines[0]]
-    proper = header == ["StudentID", "Subject", "Grade", "Semester", "Score"]
+    right_header = header == ["StudentID", "Subject", "Grade", "Semester", "Score"]
     quoted = all(field.strip()[:1] == '"' == field.strip()[-1:] and len(field.strip()) > 1 for line in lines for field in line)
-    return proper and len(lines) == 4 and all(len(line) == 5 for line in lines) and quoted
+    return right_header and len(lines) == 4 and all(len(line) == 5 for line in lines) and quoted
 
 
 def date_format_list(text: str) -> bool:
+    """Whether the text is a list of dates from 1769 to 1821, such as 1805-12-02."""
     for part in text.strip().split(","):
         date = _DATE.fullmatch(part.strip())
         if date is None:
@@ -224,13 +249,15 @@ def date_format_list(text: str) -> bool:
 
 
 def repeat_change(text: str, *, prompt_to_repeat: str) -> bool:
+    """Whether the text is the prompt with another first word."""
     before, after = prompt_to_repeat.split(), text.split()
     return bool(after) and before[:1] != after[:1] and before[1:] == after[1:]
 
 
 def repeat_simple(text: str) -> bool:
-    return text.strip().lower() == _SENTENCE.lower()
+    return text.strip().lower() == _SENTENCE_TO_REPEAT.lower()
 
 
 def repeat_span(text: str, *, prompt_to_repeat: str, n_start: int, n_end: int) -> bool:
+    """Whether the text is the prompt from one word to another."""
     return text.strip().lower() == " ".join(prompt_to_repeat.split()[n_start : n_end + 1]).lower()

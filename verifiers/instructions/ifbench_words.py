@@ -4,16 +4,15 @@ import re
 import string
 from collections import Counter
 
-from tulu.verifiers.instructions.core import whole_words
+from tulu.verifiers.instructions.ifeval import count_whole_words
 from tulu.verifiers.prose import (
     STOP_WORDS,
-    bare,
     bare_words,
-    count_words,
     is_verb,
     regexp_words,
     sentences,
     tokens,
+    without_punctuation,
     word_tokens,
 )
 
@@ -34,29 +33,34 @@ _EDGES = string.punctuation + " "
 _CONSONANTS = re.compile(r"[bcdfghjklmnpqrstvwxyz]{2}")
 _JAPANESE = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff]")
 _TOLERANCE = 2.0
+"""Per cent by which an overlap may be off."""
 
 
 def word_count_range(text: str, *, min_words: int, max_words: int) -> bool:
-    return min_words <= count_words(text) <= max_words
+    return min_words <= len(regexp_words(text)) <= max_words
 
 
 def unique_word_count(text: str, *, N: int) -> bool:
+    """Whether at least N different words occur."""
     return len({word.strip(_EDGES) for word in text.lower().split()} - {""}) >= N
 
 
 def conjunctions(text: str, *, small_n: int) -> bool:
+    """Whether at least so many different conjunctions occur."""
     return len(_CONJUNCTIONS & {word.strip(_EDGES).lower() for word in text.split()}) >= small_n
 
 
 def person_names(text: str, *, N: int) -> bool:
+    """Whether at least N different names of the list occur."""
     return len(set(NAMES) & set(regexp_words(text))) >= N
 
 
 def numbers(text: str, *, N: int) -> bool:
-    return len(re.findall(r"\d+", bare(text))) == N
+    return len(re.findall(r"\d+", without_punctuation(text))) == N
 
 
 def punctuation(text: str) -> bool:
+    """Whether every mark of `.,!?;:` occurs, and an interrobang (`!?`) besides."""
     if not any(mark in text for mark in ("!?", "?!", "‽")):
         return False
     rest = text.replace("?!", "", 1)
@@ -69,70 +73,86 @@ def pronouns(text: str, *, N: int) -> bool:
 
 
 def words_japanese(text: str, *, N: int) -> bool:
-    every = [word.strip(_EDGES) for word in text.split()][N - 1 :: N]
-    asked = [word for word in every if word and not word.isdigit()]
-    return bool(every) and all(_JAPANESE.search(word) for word in asked)
+    """Whether every N-th word is Japanese, unless it is a number."""
+    every_nth = [word.strip(_EDGES) for word in text.split()][N - 1 :: N]
+    return bool(every_nth) and all(_JAPANESE.search(word) for word in every_nth if word and not word.isdigit())
 
 
 def keywords_multiple(text: str, *, keyword1: str, keyword2: str, keyword3: str, keyword4: str, keyword5: str) -> bool:
+    """Whether the five keywords occur 1, 2, 3, 5 and 7 times."""
     keywords = (keyword1, keyword2, keyword3, keyword4, keyword5)
-    return [whole_words(text, keyword.strip()) for keyword in keywords] == [1, 2, 3, 5, 7]
+    return [count_whole_words(text, keyword.strip()) for keyword in keywords] == [1, 2, 3, 5, 7]
 
 
 def stop_words(text: str, *, percentage: float) -> bool:
+    """Whether at most so many per cent of the words are stop words."""
     words = regexp_words(text.lower())
     return bool(words) and 100 * sum(word in STOP_WORDS for word in words) / len(words) <= percentage
 
 
-def _endings(text: str) -> Counter[str]:
+def _count_last_characters(text: str) -> Counter[str]:
     return Counter(sentence[-1] for sentence in sentences(text))
 
 
 def sentence_type(text: str) -> bool:
-    ends = _endings(text)
+    """Whether there are two statements for every question."""
+    ends = _count_last_characters(text)
     return ends["?"] > 0 and ends["."] == 2 * ends["?"]
 
 
 def sentence_balance(text: str) -> bool:
-    ends = _endings(text)
+    """Whether there are as many statements as questions and as exclamations."""
+    ends = _count_last_characters(text)
     return ends["."] > 0 and ends["."] == ends["?"] == ends["!"]
 
 
 def sentence_words(text: str) -> bool:
-    found = sentences(text)
-    words = bare_words(" ".join(found))
-    return len(found) == 3 and len({len(sentence) for sentence in found}) == 1 and len(words) == len(set(words))
+    """Whether there are three sentences of equal length, in which no word occurs twice."""
+    parts = sentences(text)
+    words = bare_words(" ".join(parts))
+    return len(parts) == 3 and len({len(sentence) for sentence in parts}) == 1 and len(words) == len(set(words))
 
 
 def overlap(text: str, *, reference_text: str, percentage: float) -> bool:
-    own, reference = ({found[at : at + 3] for at in range(len(found) - 2)} for found in (tokens(text), tokens(reference_text)))
-    return bool(own) and abs(100 * len(own & reference) / len(own) - percentage) <= _TOLERANCE
+    """Whether so many per cent of the text's runs of three tokens occur in the reference."""
+    trigrams, reference = _trigrams(text), _trigrams(reference_text)
+    return bool(trigrams) and abs(100 * len(trigrams & reference) / len(trigrams) - percentage) <= _TOLERANCE
+
+
+def _trigrams(text: str) -> set[tuple[str, ...]]:
+    words = tokens(text)
+    return {words[start : start + 3] for start in range(len(words) - 2)}
 
 
 def alphabet(text: str) -> bool:
+    """Whether each word begins with the letter that follows the initial of the word before it; a follows z."""
     initials = [word[0] for word in bare_words(text)]
     if not initials or initials[0] not in string.ascii_lowercase:
         return False
     first = ord(initials[0]) - ord("a")
-    return all(initial == chr(ord("a") + (first + at) % 26) for at, initial in enumerate(initials))
+    return all(initial == chr(ord("a") + (first + index) % 26) for index, initial in enumerate(initials))
 
 
 def vowel(text: str) -> bool:
+    """Whether the text is one paragraph and uses at most three different vowels."""
     text = text.strip().lower()
     return bool(text) and "\n" not in text and len(set("aeiou") & set(text)) <= 3
 
 
 def consonants(text: str) -> bool:
+    """Whether every word has two consonants in a row."""
     words = text.lower().split()
     return bool(words) and all(_CONSONANTS.search(word) for word in words)
 
 
 def palindromes(text: str) -> bool:
+    """Whether there are ten palindromes of five letters or more."""
     return sum(len(word) >= 5 and word == word[::-1] for word in bare_words(text)) >= 10
 
 
 def prime_lengths(text: str) -> bool:
-    words = bare(text).split()
+    """Whether the length of every word is a prime number."""
+    words = without_punctuation(text).split()
     return bool(words) and all(len(word) in _PRIMES for word in words)
 
 
@@ -142,11 +162,13 @@ def start_verb(text: str) -> bool:
 
 
 def repeats(text: str, *, small_n: int) -> bool:
+    """Whether no word occurs more than so many times."""
     counts = Counter(bare_words(text))
     return bool(counts) and max(counts.values()) <= small_n
 
 
 def odd_even_syllables(text: str) -> bool:
+    """Whether words with an odd and with an even number of syllables take turns."""
     import syllapy
 
     parities = [syllapy.count(word) % 2 for word in bare_words(text)]
@@ -154,50 +176,58 @@ def odd_even_syllables(text: str) -> bool:
 
 
 def last_first(text: str) -> bool:
-    found = [bare_words(sentence) for sentence in sentences(text)]
-    return bool(found) and all(found) and all(before[-1] == after[0] for before, after in zip(found, found[1:], strict=False))
+    """Whether every sentence begins with the last word of the sentence before it."""
+    parts = [bare_words(sentence) for sentence in sentences(text)]
+    return bool(parts) and all(parts) and all(before[-1] == after[0] for before, after in zip(parts, parts[1:], strict=False))
 
 
 def paragraph_last_first(text: str) -> bool:
+    """Whether every paragraph ends with the word that it begins with."""
     lines = [line.strip().lower().strip(_EDGES).split() for line in text.split("\n")]
     lines = [words for words in lines if words]
     return bool(lines) and all(words[0].strip(_EDGES) == words[-1].strip(_EDGES) for words in lines)
 
 
 def no_consecutive(text: str) -> bool:
+    """Whether no two neighbouring words begin with the same letter."""
     initials = [word[0] for word in bare_words(text)]
     return bool(initials) and all(a != b for a, b in zip(initials, initials[1:], strict=False))
 
 
 def keywords_specific_position(text: str, *, keyword: str, n: int, m: int) -> bool:
-    found = sentences(text)
-    words = word_tokens(found[n - 1]) if 1 <= n <= len(found) else []
+    """Whether the keyword is word m of sentence n."""
+    parts = sentences(text)
+    words = word_tokens(parts[n - 1]) if 1 <= n <= len(parts) else []
     return 1 <= m <= len(words) and words[m - 1].lower() == keyword.strip().lower()
 
 
 def words_position(text: str, *, keyword: str) -> bool:
+    """Whether the keyword is the second word and the last but one."""
     words = [word.lower() for word in word_tokens(text)]
     return len(words) > 1 and words[1] == words[-2] == keyword.strip().lower()
 
 
 def alliteration_increment(text: str) -> bool:
-    before, found = -1, sentences(text)
-    for sentence in found:
+    """Whether each sentence has more words in alliteration than the sentence before it."""
+    before, parts = -1, sentences(text)
+    for sentence in parts:
         initials = [word[0] for word in (word.lstrip(_EDGES) for word in sentence.lower().split()) if word]
         same = [a == b for a, b in zip(initials, initials[1:], strict=False)]
         # A run of k equal initials counts k words: one for each pair, and one more where the run begins.
-        count = sum(pair + (pair and not (at and same[at - 1])) for at, pair in enumerate(same))
+        count = sum(pair + (pair and not (index and same[index - 1])) for index, pair in enumerate(same))
         if count <= before:
             return False
         before = count
-    return bool(found)
+    return bool(parts)
 
 
 def sentence_keyword(text: str, *, word: str, N: int) -> bool:
-    found = sentences(text)
-    return 1 <= N <= len(found) and whole_words(found[N - 1], word) > 0
+    """Whether sentence N has the keyword."""
+    parts = sentences(text)
+    return 1 <= N <= len(parts) and count_whole_words(parts[N - 1], word) > 0
 
 
 def increment(text: str, *, small_n: int) -> bool:
-    lengths = [len(bare(sentence).split()) for sentence in sentences(text)]
+    """Whether each sentence has so many words more than the sentence before it."""
+    lengths = [len(without_punctuation(sentence).split()) for sentence in sentences(text)]
     return bool(lengths) and all(b - a == small_n for a, b in zip(lengths, lengths[1:], strict=False))

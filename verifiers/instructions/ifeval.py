@@ -1,135 +1,228 @@
-"""ifeval: the share of verifiable instructions that a completion follows.
+"""The 25 instructions of IFEval (Zhou et al. 2023; google-research instruction_following_eval @ 1963839).
 
-The ground truth is {"instruction_id": [...], "kwargs": [...]}, a list of such, or either as JSON or a Python literal. Rows of
-Tülu 3's first IF data call this verifier too, with {"func_name": ...}: those are ifeval_old's, and are handed to it.
-strict grades what follows the thinking. tulu3 grades the first entry only, as open-instruct's IFEvalVerifier does
-(ground_truth_utils.py @ e6c3044), reads keywords as patterns, and scores 0 where all is empty.
+Each function returns whether a text follows one instruction; its keyword arguments are those of the data. Mode strict takes
+keywords as literal text; the functions at the end are what mode tulu3 computes otherwise.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import replace
-from functools import lru_cache
-from typing import Any
+import re
+from typing import Literal
 
-from tulu.types import Verdict
-from tulu.verifiers.contract import Case, GoldError, Mode, Verifier, literal, shorten
-from tulu.verifiers.instructions import ifeval_old
-from tulu.verifiers.instructions.registry import arguments, instruction
-from tulu.verifiers.languages import warm
-from tulu.verifiers.text import after_thinking, remove_thinking_section
+from tulu.verifiers.languages import by_statistics, is_english, is_language
+from tulu.verifiers.prose import regexp_words, sentences, tokens
 
-Constraint = tuple[str, dict[str, Any]]
-
-
-def parse(gold: Any) -> list[list[Constraint]]:
-    """Constraints of every entry of a ground truth; GoldError names what is amiss."""
-    if isinstance(gold, str):
-        gold = literal(gold)
-    entries = gold if isinstance(gold, list) else [gold]
-    if not entries:
-        raise GoldError("ground_truth holds no instructions")
-    return [_constraints(literal(entry) if isinstance(entry, str) else entry) for entry in entries]
+Relation = Literal["less than", "at least"]
+_DIVIDER = re.compile(r"\s?\*\*\*\s?")  # What parts paragraphs: `***`
+_HIGHLIGHT = re.compile(r"\*[^\n*]*\*")
+_DOUBLE_HIGHLIGHT = re.compile(r"\*\*[^\n*]*\*\*")
+_CONSTRAINED = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
+_FENCES = ("```json", "```Json", "```JSON", "```")
 
 
-def _constraints(entry: Any) -> list[Constraint]:
-    if not isinstance(entry, dict):
-        raise GoldError(f"ground_truth must hold objects with instruction_id and kwargs, got {type(entry).__name__}")
-    # IFEval's own files call the field instruction_id_list.
-    ids = entry.get("instruction_id", entry.get("instruction_id_list"))
-    ids = [ids] if isinstance(ids, str) else ids
-    if not isinstance(ids, list) or not ids:
-        raise GoldError("instruction_id must be a non-empty list of ids")
-    given = entry.get("kwargs")
-    given = [None] * len(ids) if given is None else [given] if isinstance(given, dict) else given
-    if not isinstance(given, list) or len(given) != len(ids):
-        raise GoldError(f"{len(ids)} instruction ids need a list of {len(ids)} kwargs")
-    for name, values in zip(ids, given, strict=True):
-        if not isinstance(name, str) or not isinstance(values, dict | None):
-            raise GoldError("an instruction is an id and an object of kwargs")
-    return [(name, arguments(name, instruction(name, "strict"), values)) for name, values in zip(ids, given, strict=True)]
+def holds(count: int, relation: Relation, bound: int) -> bool:
+    """Whether a count is `less than` or `at least` a bound."""
+    return count < bound if relation == "less than" else count >= bound
 
 
-@lru_cache(maxsize=8192)
-def _parsed(text: str) -> list[list[Constraint]]:
-    return parse(text)
+def count_whole_words(text: str, word: str) -> int:
+    """How often a word or phrase occurs and is no part of a longer word; case does not count."""
+    return len(re.findall(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE))
 
 
-def _entries(gold: Any) -> list[list[Constraint]]:
-    # An object from JSON is parsed once too: its text is the key.
-    return _parsed(gold if isinstance(gold, str) else json.dumps(gold))
+def existence(text: str, *, keywords: list[str]) -> bool:
+    return all(keyword.lower() in text.lower() for keyword in keywords)
 
 
-@lru_cache(maxsize=8192)
-def _names_function(text: str) -> bool:
-    if "func_name" not in text:
+def frequency(text: str, *, keyword: str, frequency: int, relation: Relation) -> bool:
+    return holds(text.lower().count(keyword.lower()), relation, frequency)
+
+
+def forbidden_words(text: str, *, forbidden_words: list[str]) -> bool:
+    return not any(count_whole_words(text, word) for word in forbidden_words)
+
+
+def letter_frequency(text: str, *, letter: str, let_frequency: int, let_relation: Relation) -> bool:
+    return holds(text.lower().count(letter.lower()), let_relation, let_frequency)
+
+
+def response_language(text: str, *, language: str) -> bool:
+    return is_language(text, language)
+
+
+def number_sentences(text: str, *, num_sentences: int, relation: Relation) -> bool:
+    return holds(len(sentences(text)), relation, num_sentences)
+
+
+def starred_paragraphs(text: str) -> list[str] | None:
+    """The paragraphs between `***` dividers, without an empty first or last one; None where another one is empty."""
+    parts = [part.strip() for part in _DIVIDER.split(text)]
+    if any(not part for part in parts[1:-1]):
+        return None
+    return [part for part in parts if part]
+
+
+def number_paragraphs(text: str, *, num_paragraphs: int) -> bool:
+    parts = starred_paragraphs(text)
+    return parts is not None and len(parts) == num_paragraphs
+
+
+def number_words(text: str, *, num_words: int, relation: Relation) -> bool:
+    return holds(len(regexp_words(text)), relation, num_words)
+
+
+def nth_paragraph_first_word(text: str, *, num_paragraphs: int, nth_paragraph: int, first_word: str) -> bool:
+    """Whether there are so many paragraphs, with a blank line between them, and the n-th begins with a word."""
+    parts = text.split("\n\n")
+    if len([part for part in parts if part.strip()]) != num_paragraphs or not 1 <= nth_paragraph <= num_paragraphs:
         return False
-    found = literal(text)
-    return isinstance(found, dict) and "func_name" in found
+    words = parts[nth_paragraph - 1].split() if nth_paragraph <= len(parts) else []
+    if not words:
+        return False
+    return re.split(r"[.,?!'\"]", words[0].lstrip("'\"").lower(), maxsplit=1)[0] == first_word.lower()
 
 
-def _is_old(gold: Any) -> bool:
-    return _names_function(gold) if isinstance(gold, str) else isinstance(gold, dict) and "func_name" in gold
+def count_spans(text: str, opening: str, closing: str) -> int:
+    """How many spans from an opening to a closing mark there are on one line each, without overlap: `[x] and [y]` has 2."""
+    count = 0
+    for line in text.split("\n"):
+        start = line.find(opening)
+        while start >= 0:
+            end = line.find(closing, start + len(opening))
+            if end < 0:
+                break
+            count += 1
+            start = line.find(opening, end + len(closing))
+    return count
 
 
-def check(gold: Any) -> None:
-    """GoldError unless every id is known and has its arguments."""
-    if _is_old(gold):
-        ifeval_old.check(gold)
-    else:
-        parse(gold)
+def number_placeholders(text: str, *, num_placeholders: int) -> bool:
+    return count_spans(text, "[", "]") >= num_placeholders
 
 
-def follows(text: str, constraints: Sequence[Constraint], mode: Mode) -> list[bool]:
-    """Whether a text follows each instruction."""
-    return [bool(text.strip()) and instruction(name, mode)(text, **values) for name, values in constraints]
+def postscript(text: str, *, postscript_marker: str) -> bool:
+    patterns = {"P.P.S": r"p\.\s?p\.\s?s", "P.S.": r"p\.\s?s\."}
+    return re.search(patterns.get(postscript_marker, re.escape(postscript_marker.lower())), text.lower()) is not None
 
 
-def loose_variants(text: str) -> list[str]:
-    """The eight readings of IFEval's loose evaluation: without first line, last line, both, and each without asterisks."""
-    lines = text.split("\n")
-    cuts = ["\n".join(part).strip() for part in (lines[1:], lines[:-1], lines[1:-1])]
-    return [variant for cut in (text, *cuts) for variant in (cut, cut.replace("*", ""))]
+def _is_bullet(line: str) -> bool:
+    return line.startswith("-") or (line.startswith("*") and len(line) > 1 and line[1] != "*")
 
 
-def _graded(completion: str) -> str:
-    """What is graded: all after the thinking, without the blank lines around it; indentation is kept."""
-    text = after_thinking(completion)
-    return (text if len(text) == len(completion) else text.lstrip()).strip("\r\n")
+def number_bullet_lists(text: str, *, num_bullets: int) -> bool:
+    return sum(_is_bullet(line.lstrip()) for line in text.split("\n")) == num_bullets
 
 
-def _share(results: Sequence[bool], constraints: Sequence[Constraint]) -> Verdict:
-    failed = [name for (name, _), passed in zip(constraints, results, strict=True) if not passed]
-    detail = f"{len(results) - len(failed)}/{len(results)}" + (f", not {', '.join(failed)}" if failed else "")
-    return Verdict(sum(results) / len(results), detail=shorten(detail, 200))
+def constrained_response(text: str) -> bool:
+    return any(option in text for option in _CONSTRAINED)
 
 
-def strict(case: Case) -> Verdict:
-    """Share of all instructions that the text after the thinking follows."""
-    if _is_old(case.gold):
-        return ifeval_old.strict(case)
-    constraints = [constraint for entry in _entries(case.gold) for constraint in entry]
-    return _share(follows(_graded(case.completion), constraints, "strict"), constraints)
+def number_highlighted_sections(text: str, *, num_highlights: int) -> bool:
+    single = sum(bool(span.strip("*").strip()) for span in _HIGHLIGHT.findall(text))
+    double = sum(bool(span.strip("*").strip()) for span in _DOUBLE_HIGHLIGHT.findall(text))
+    return single + double >= num_highlights
 
 
-def loose(case: Case) -> Verdict:
-    """As strict, with each instruction followed where any of the eight loose readings follows it."""
-    if _is_old(case.gold):
-        return ifeval_old.strict(case)
-    constraints = [constraint for entry in _entries(case.gold) for constraint in entry]
-    variants = loose_variants(_graded(case.completion))
-    results = [any(follows(variant, [constraint], "strict")[0] for variant in variants) for constraint in constraints]
-    return _share(results, constraints)
+def multiple_sections(text: str, *, section_spliter: str, num_sections: int) -> bool:
+    """Counts headings such as `Section 1`."""
+    return len(re.findall(rf"{re.escape(section_spliter.strip())}\s?\d+", text)) >= num_sections
 
 
-def tulu3(case: Case) -> Verdict:
-    """As open-instruct: the first entry, the mean over its ids; exceptions of its patterns surface as status error."""
-    if _is_old(case.gold):
-        return ifeval_old.tulu3(case)
-    constraints = _entries(case.gold)[0]
-    answer = remove_thinking_section(case.completion)
-    return _share(follows(answer, constraints, "tulu3"), constraints)
+def without_fence(text: str) -> str:
+    """A text without the Markdown fence around it."""
+    text = text.strip()
+    for fence in _FENCES:
+        text = text.removeprefix(fence)
+    return text.removesuffix("```").strip()
 
 
-IFEVAL = Verifier(check=check, strict=strict, tulu3=tulu3, needs=("langdetect", "syllapy"), warm=warm)
-IFEVAL_LOOSE = replace(IFEVAL, strict=loose, tulu3=None)
+def _refuse_constant(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def json_format(text: str) -> bool:
+    try:
+        json.loads(without_fence(text), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def title(text: str) -> bool:
+    """Whether a line has a title that is not empty: `<<A Title>>`."""
+    for line in text.split("\n"):
+        start, end = line.find("<<"), line.rfind(">>")
+        if 0 <= start < end and line[start : end + 2].lstrip("<").rstrip(">").strip():
+            return True
+    return False
+
+
+def two_responses(text: str) -> bool:
+    """Whether there are two different responses, with `******` between them."""
+    parts = [part.strip() for part in text.split("******")]
+    responses = [part for part in parts if part]
+    return all(parts[1:-1]) and len(responses) == 2 and responses[0] != responses[1]
+
+
+def repeat_prompt(text: str, *, prompt_to_repeat: str) -> bool:
+    return text.strip().lower().startswith(prompt_to_repeat.strip().lower())
+
+
+def end_checker(text: str, *, end_phrase: str) -> bool:
+    return text.strip().strip('"').lower().endswith(end_phrase.strip().lower())
+
+
+def capital_word_frequency(text: str, *, capital_frequency: int, capital_relation: Relation) -> bool:
+    return holds(sum(token.isupper() for token in tokens(text)), capital_relation, capital_frequency)
+
+
+def english_capital(text: str) -> bool:
+    return text.isupper() and is_english(text)
+
+
+def english_lowercase(text: str) -> bool:
+    return text.islower() and is_english(text)
+
+
+def no_comma(text: str) -> bool:
+    return "," not in text
+
+
+def quotation(text: str) -> bool:
+    text = text.strip()
+    return len(text) > 1 and text.startswith('"') and text.endswith('"')
+
+
+# What mode tulu3 computes otherwise: keywords are regular expressions, and a text without letters is in every language.
+
+
+def upstream_existence(text: str, *, keywords: list[str]) -> bool:
+    return all(re.search(keyword, text, re.IGNORECASE) for keyword in keywords)
+
+
+def upstream_frequency(text: str, *, keyword: str, frequency: int, relation: Relation) -> bool:
+    return holds(len(re.findall(keyword, text, re.IGNORECASE)), relation, frequency)
+
+
+def upstream_forbidden_words(text: str, *, forbidden_words: list[str]) -> bool:
+    return not any(re.search(rf"\b{word}\b", text, re.IGNORECASE) for word in forbidden_words)
+
+
+def upstream_response_language(text: str, *, language: str) -> bool:
+    detected = by_statistics(text)
+    return detected is None or detected == language
+
+
+def upstream_english_capital(text: str) -> bool:
+    return text.isupper() and by_statistics(text) in ("en", None)
+
+
+def upstream_english_lowercase(text: str) -> bool:
+    return text.islower() and by_statistics(text) in ("en", None)
+
+
+def upstream_json_format(text: str) -> bool:
+    try:
+        json.loads(without_fence(text))
+    except ValueError:
+        return False
+    return True

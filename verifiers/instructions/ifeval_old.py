@@ -1,7 +1,8 @@
-"""ifeval_old: the one constraint per row of Tülu 3's first IF data, {"func_name": ..., its arguments}.
+"""ifeval_old: the one constraint in each row of Tülu 3's first IF data, {"func_name": ..., and its arguments}.
 
-Its 25 functions (open-instruct if_functions.py @ e6c3044) are not IFEval's: counts are exact, words are `around` a number,
-a title may be empty. tulu3 differs from strict where a constraint has no arguments: there upstream grades the thinking.
+Its 25 functions (open-instruct if_functions.py @ e6c3044) differ from IFEval's: counts are exact, a number of words can be
+`around` another, and a title may be empty. tulu3 differs from strict where a constraint has no arguments, because open-instruct
+grades the thinking there.
 """
 
 import json
@@ -10,23 +11,25 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from tulu.types import Verdict
-from tulu.verifiers.contract import Case, GoldError, Verifier, literal, right
-from tulu.verifiers.instructions.core import spans
-from tulu.verifiers.instructions.registry import Instruction, arguments
+from tulu.verifiers.contract import Case, GoldError, Verifier, parse_literal, pass_or_fail
+from tulu.verifiers.instructions.ifeval import count_spans
+from tulu.verifiers.instructions.registry import Instruction, check_arguments
 from tulu.verifiers.languages import detect, warm
 from tulu.verifiers.text import after_thinking, remove_thinking_section
 
 Quantifier = Literal["at least", "around", "at most"]
 _SENTENCE_END = re.compile(r"(?<!\w\.\w.)(?<![A-Z][a-z]\.)(?<=\.|\?|!)\s")
+"""The space after `.`, `?` or `!`, but not after `e.g.` or `Dr.`."""
 
 
-def _compares(count: int, quantifier: Quantifier, bound: int, tolerance: int) -> bool:
+def _holds(count: int, quantifier: Quantifier, bound: int, tolerance: int) -> bool:
     if quantifier == "at least":
         return count >= bound
     return count <= bound if quantifier == "at most" else abs(count - bound) <= tolerance
 
 
 def _tenth(number: int) -> int:
+    """How far a count may be off where it is to be around a number: a tenth of it, but at least 1."""
     return max(round(number * 0.1), 1)
 
 
@@ -56,11 +59,11 @@ def paragraph_count(text: str, *, N: int) -> bool:
 
 
 def word_constraint(text: str, *, N: int, quantifier: Quantifier) -> bool:
-    return _compares(len(text.split()), quantifier, N, _tenth(N))
+    return _holds(len(text.split()), quantifier, N, _tenth(N))
 
 
 def sentence_constraint(text: str, *, N: int, quantifier: Quantifier) -> bool:
-    return _compares(len(_SENTENCE_END.split(text)), quantifier, N, 1)
+    return _holds(len(_SENTENCE_END.split(text)), quantifier, N, 1)
 
 
 def paragraphs(text: str, *, N: int, first_word: str, i: int) -> bool:
@@ -74,7 +77,7 @@ def postscript(text: str, *, postscript_marker: str) -> bool:
 
 
 def placeholders(text: str, *, N: int) -> bool:
-    return spans(text, "[", "]") >= N
+    return count_spans(text, "[", "]") >= N
 
 
 def bullet_points(text: str, *, N: int) -> bool:
@@ -82,7 +85,7 @@ def bullet_points(text: str, *, N: int) -> bool:
 
 
 def title(text: str) -> bool:
-    return spans(text, "<<", ">>") > 0
+    return count_spans(text, "<<", ">>") > 0
 
 
 def choice(text: str, *, options: list[str]) -> bool:
@@ -90,7 +93,7 @@ def choice(text: str, *, options: list[str]) -> bool:
 
 
 def highlighted_sections(text: str, *, N: int) -> bool:
-    return spans(text, "*", "*") >= N
+    return count_spans(text, "*", "*") >= N
 
 
 def sections(text: str, *, N: int, section_splitter: str) -> bool:
@@ -124,7 +127,7 @@ def lowercase(text: str) -> bool:
 
 
 def frequency_capital_words(text: str, *, N: int, quantifier: Quantifier) -> bool:
-    return _compares(len(re.findall(r"\b[A-Z]+\b", text)), quantifier, N, _tenth(N))
+    return _holds(len(re.findall(r"\b[A-Z]+\b", text)), quantifier, N, _tenth(N))
 
 
 def end(text: str, *, end_phrase: str) -> bool:
@@ -169,22 +172,22 @@ FUNCTIONS: dict[str, Instruction] = {
 
 
 def parse(gold: Any) -> tuple[Instruction, dict[str, Any]]:
-    """The function of a constraint and its arguments; GoldError names what is amiss."""
+    """The function of a constraint, and its arguments; GoldError where it cannot be used."""
     if isinstance(gold, str):
-        gold = literal(gold)
+        gold = parse_literal(gold)
     if not isinstance(gold, dict) or "func_name" not in gold:
         raise GoldError("ground_truth must be an object with func_name")
     name = gold["func_name"]
     if not isinstance(name, str) or name not in FUNCTIONS:
         raise GoldError(f"func_name {name!r} is unknown; known are {', '.join(FUNCTIONS)}")
-    values = arguments(name, FUNCTIONS[name], {key: value for key, value in gold.items() if key != "func_name"})
+    values = check_arguments(name, FUNCTIONS[name], {key: value for key, value in gold.items() if key != "func_name"})
     if len(values.get("letter", "x")) != 1:
         raise GoldError(f"{name}: argument letter must be one character")
     return FUNCTIONS[name], values
 
 
 @lru_cache(maxsize=8192)
-def _parsed(text: str) -> tuple[Instruction, dict[str, Any]]:
+def _cached_parse(text: str) -> tuple[Instruction, dict[str, Any]]:
     return parse(text)
 
 
@@ -195,18 +198,18 @@ def check(gold: Any) -> None:
 
 def strict(case: Case) -> Verdict:
     """1 where the text after the thinking follows the constraint; an empty text follows none."""
-    function, values = _parsed(case.gold if isinstance(case.gold, str) else json.dumps(case.gold))
+    function, values = _cached_parse(case.gold if isinstance(case.gold, str) else json.dumps(case.gold))
     text = remove_thinking_section(after_thinking(case.completion))
-    return right(bool(text) and function(text, **values))
+    return pass_or_fail(bool(text) and function(text, **values))
 
 
 def tulu3(case: Case) -> Verdict:
     """As open-instruct's IFEvalVerifierOld."""
-    function, values = _parsed(case.gold if isinstance(case.gold, str) else json.dumps(case.gold))
-    fields = literal(case.gold) if isinstance(case.gold, str) else case.gold
-    # Upstream looks at the fields left beside func_name, nulls included, to decide whether thinking is removed.
+    function, values = _cached_parse(case.gold if isinstance(case.gold, str) else json.dumps(case.gold))
+    fields = parse_literal(case.gold) if isinstance(case.gold, str) else case.gold
+    # Open-instruct removes the thinking where there are fields beside func_name, also where they are null.
     text = remove_thinking_section(case.completion) if len(fields) > 1 else case.completion
-    return right(function(text, **values))
+    return pass_or_fail(function(text, **values))
 
 
 IFEVAL_OLD = Verifier(check=check, strict=strict, tulu3=tulu3, needs=("langdetect",), warm=warm)

@@ -1,16 +1,17 @@
-"""The MATH check that open-instruct's training really ran (math_utils.py, ground_truth_utils.py @ e6c3044).
+"""How open-instruct checks MATH in training (math_utils.py, ground_truth_utils.py @ e6c3044), for mode tulu3.
 
-Its symbolic comparison fails in the threads that training used, so what is left is Hendrycks' string equality over
-several candidates: last box and Minerva's sentence, else the last formula, else the whole text. All quirks are kept.
+Its symbolic comparison fails in the threads that training uses, so what is left is Hendrycks' string equality over several
+candidates: the last box and Minerva's sentence, else the last formula, else the whole text. All its quirks are kept.
 """
 
 import re
 
+# Minerva's tables (Lewkowycz et al. 2022, appendix D): text that is replaced, and text that is deleted.
 _SUBSTITUTIONS = (
     ("an ", ""), ("a ", ""), (".$", "$"), ("\\$", ""), (r"\ ", ""), (" ", ""), ("mbox", "text"),
     (",\\text{and}", ","), ("\\text{and}", ","), ("\\text{m}", "\\text{}"),
 )  # fmt: skip
-_REMOVED = (
+_DELETED = (
     "square", "ways", "integers", "dollars", "mph", "inches", "ft", "hours", "km", "units", "\\ldots", "sue", "points",
     "feet", "minutes", "digits", "cents", "degrees", "cm", "gm", "pounds", "meters", "meals", "edges", "students",
     "childrentickets", "multiples", "\\text{s}", "\\text{.}", "\\text{\ns}", "\\text{}^2", "\\text{}^3", "\\text{\n}",
@@ -20,6 +21,7 @@ _MINERVA = re.compile(r"Final Answer: The final answer is(.*?). I hope it is cor
 
 
 def _first_formula(line: str) -> str:
+    """The first formula of a line, dollars included: `so $x$, and $y$` is `$x$`; the line itself where it has none."""
     parts = line.split("$", 2)
     return f"${parts[1]}$" if len(parts) == 3 else line
 
@@ -29,9 +31,9 @@ def normalise_final(answer: str) -> str:
     answer = answer.split("=")[-1]
     for before, after in _SUBSTITUTIONS:
         answer = answer.replace(before, after)
-    for word in _REMOVED:
+    for word in _DELETED:
         answer = answer.replace(word, "")
-    # As the pattern (.*?)(\$)(.*?)(\$)(.*) -> $\3$ does it, but in linear time.
+    # Minerva does this with the pattern (.*?)(\$)(.*?)(\$)(.*), which takes quadratic time.
     answer = "\n".join(_first_formula(line) for line in answer.split("\n"))
     for command in ("text", "textbf", "overline"):
         answer = re.sub(rf"\\{command}\{{(.*?)\}}", r"\1", answer)
@@ -44,7 +46,7 @@ def normalise_final(answer: str) -> str:
 def last_boxed(text: str) -> str | None:
     """Content of the last box as Hendrycks' code finds it; None where there is none, or it never closes."""
     if "\\boxed " in text:
-        # Kept as it is upstream: a box with a space wins over any later one with a brace.
+        # As upstream: a box with a space comes before any later box with a brace.
         return text.split("\\boxed ")[-1].split("$")[0]
     start = text.rfind("\\boxed")
     if start < 0 or not text.startswith("\\boxed{", start):
@@ -58,7 +60,7 @@ def last_boxed(text: str) -> str | None:
 
 
 def _fix_fracs(text: str) -> str:
-    """Braces around the two arguments of a short \\frac; IndexError where it has none."""
+    """A text with braces around the arguments of every \\frac, as in \\frac{1}{2}; IndexError where one has no arguments."""
     head, *parts = text.split("\\frac")
     fixed = head
     for part in parts:
@@ -75,15 +77,17 @@ def _fix_fracs(text: str) -> str:
 
 
 def _fix_slash(text: str) -> str:
+    """`3/4` as a fraction of TeX; ValueError where the parts around a single slash are no integers."""
     parts = text.split("/")
     if len(parts) != 2:
         return text
-    # Not an integer is a ValueError, and so the raw strings are compared, as upstream.
-    above, below = int(parts[0]), int(parts[1])
-    return f"\\frac{{{above}}}{{{below}}}" if text == f"{above}/{below}" else text
+    # Upstream fails here too where a part is no integer, and then compares the raw strings.
+    numerator, denominator = int(parts[0]), int(parts[1])
+    return f"\\frac{{{numerator}}}{{{denominator}}}" if text == f"{numerator}/{denominator}" else text
 
 
 def _fix_sqrt(text: str) -> str:
+    """A text with braces around the argument of every \\sqrt; IndexError where one has none."""
     head, *parts = text.split("\\sqrt")
     return head + "".join("\\sqrt" + (part if part.startswith("{") else "{" + part[0] + "}" + part[1:]) for part in parts)
 
@@ -116,14 +120,14 @@ def same_string(a: str, b: str) -> bool:
 
 
 def candidates(completion: str) -> list[str]:
-    """The answers that open-instruct's `math` tries, any of which may be right."""
+    """The answers that open-instruct's `math` compares; one of them has to be right."""
     boxed = last_boxed(completion)
-    found = [] if boxed is None else [boxed]
+    answers = [] if boxed is None else [boxed]
     sentence = _MINERVA.search(completion + "I hope it is correct.")
     if sentence:
-        found.append(normalise_final(sentence[1].strip()))
-    if found:
-        return found
+        answers.append(normalise_final(sentence[1].strip()))
+    if answers:
+        return answers
     parts = completion.rsplit("$", 2)
     if len(parts) == 3:
         return [normalise_final(parts[1])]
@@ -131,6 +135,6 @@ def candidates(completion: str) -> list[str]:
 
 
 def strict_candidates(completion: str) -> list[str]:
-    """The one answer that open-instruct's `strict_math` tries: Minerva's sentence, else the whole text."""
+    """The one answer that open-instruct's `strict_math` compares: Minerva's sentence, else the whole text."""
     sentence = _MINERVA.search(completion + "I hope it is correct.")
     return [normalise_final(sentence[1].strip() if sentence else completion)]

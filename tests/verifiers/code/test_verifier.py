@@ -8,8 +8,7 @@ import pytest
 from tulu.errors import RecipeError
 from tulu.grading.grader import Grader
 from tulu.types import Problem
-from tulu.verifiers.code import remote as sandbox_remote
-from tulu.verifiers.code import sandbox
+from tulu.verifiers.code import remote, remote_client, sandbox
 from tulu.verifiers.code.sandbox import UNSAFE
 from tulu.verifiers.code.verifier import CODE, CODE_STDIO, program_in, same_output, upstream_program_in
 from tulu.verifiers.contract import GoldError
@@ -248,21 +247,21 @@ def test_without_bubblewrap_programs_are_not_run(monkeypatch: pytest.MonkeyPatch
 def test_a_remote_sandbox_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     import threading
 
-    with sandbox_remote.server(0) as serving:
+    with remote.server(0) as serving:
         threading.Thread(target=serving.serve_forever, daemon=True).start()
-        monkeypatch.setenv(sandbox_remote.ADDRESS, "")
+        monkeypatch.setenv(remote_client.ADDRESS, "")
         url = f"http://127.0.0.1:{serving.server_address[1]}"
         results = {}
         for address in ("", url):
             # The server answers in this process, so the address is only set while the client asks.
             with monkeypatch.context() as patch:
-                patch.setattr(sandbox_remote, "remote_url", lambda address=address: address)
+                patch.setattr(remote_client, "remote_url", lambda address=address: address)
                 patch.setattr("tulu.verifiers.code.verifier.remote_url", lambda address=address: address)
                 results[address] = [CODE(fenced(ADD), ADD_TESTS), CODE_STDIO(fenced(DOUBLE), STDIO)]
         assert results[""] == results[url]
         serving.shutdown()
     monkeypatch.setattr("tulu.verifiers.code.verifier.remote_url", lambda: "http://127.0.0.1:9")
-    monkeypatch.setattr(sandbox_remote, "remote_url", lambda: "http://127.0.0.1:9")
+    monkeypatch.setattr(remote_client, "remote_url", lambda: "http://127.0.0.1:9")
     assert CODE(fenced(ADD), ADD_TESTS).status == "error"
 
 

@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 
 from tulu.verifiers.contract import GoldError
-from tulu.verifiers.instructions.ifeval import IFEVAL
 from tulu.verifiers.instructions.ifeval_old import FUNCTIONS, IFEVAL_OLD
+from tulu.verifiers.instructions.verifier import IFEVAL
 
 # (function, arguments, text that follows, text that breaks)
 CASES: list[tuple[str, dict[str, Any], str, str]] = [

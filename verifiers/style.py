@@ -1,4 +1,4 @@
-"""How a completion is written, whatever it says: format, length, repetition, language, calmscore."""
+"""Verifiers of how a completion is written, whatever it says: format, length, repetition, language, calmscore."""
 
 import re
 from collections import Counter
@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any, Literal, get_args
 
 from tulu.types import Verdict
-from tulu.verifiers.contract import Case, GoldError, Verifier, is_finite, right, shorten
+from tulu.verifiers.contract import Case, GoldError, Verifier, is_finite, pass_or_fail, shorten
 from tulu.verifiers.languages import CODES, detect, is_language, warm
 from tulu.verifiers.prose import regexp_words, sentences
 from tulu.verifiers.text import after_thinking
@@ -16,21 +16,23 @@ _UPSTREAM_FORMAT = re.compile(r".*?</think>\s*<answer>.*?</answer>", re.DOTALL)
 _UPSTREAM_SPAN = 32_768
 """Tokens of difference that cost open-instruct's length verifiers the whole score."""
 _CPU_SECONDS = 2.0
-_GRAM = 20
-_TIMES = 4
-"""CaLMQA's rule: a 20-gram that occurs four times is repetition."""
-_CHARACTER_SCRIPTS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\u0e00-\u0e7f]|\w+?(?=[\u3040-\u30ff\u3400-\u9fff\u0e00-\u0e7f]|\b)")
+_GRAM, _TIMES = 20, 4
+"""CaLMQA's rule: 20 words in a row that occur four times are repetition."""
+_UNSPACED = r"[\u3040-\u30ff\u3400-\u9fff\u0e00-\u0e7f]"
+"""A character of a script without spaces between words: kana, Chinese, Thai."""
+_WORD = re.compile(rf"{_UNSPACED}|\w+?(?={_UNSPACED}|\b)")  # A word, or one character of a script without spaces
 
 
 @lru_cache(maxsize=512)
-def _pattern(source: str) -> re.Pattern[str]:
+def _compile(source: str) -> re.Pattern[str]:
     try:
         return re.compile(source, re.DOTALL)
     except re.error as fault:
         raise GoldError(f"ground_truth is no regular expression: {fault}") from fault
 
 
-def _format_source(gold: Any) -> str | None:
+def _pattern_of(gold: Any) -> str | None:
+    """The regular expression of a ground truth; None where it asks for the tags of thinking and answer."""
     source = gold.get("pattern") if isinstance(gold, dict) else gold
     if source is not None and not isinstance(source, str):
         raise GoldError("ground_truth must be null (think and answer tags) or {pattern: regular expression}")
@@ -39,38 +41,41 @@ def _format_source(gold: Any) -> str | None:
 
 def check_format(gold: Any) -> None:
     """GoldError unless the ground truth is null or holds a regular expression that compiles."""
-    source = _format_source(gold)
+    source = _pattern_of(gold)
     if source is not None:
-        _pattern(source)
+        _compile(source)
 
 
-def think_answer(completion: str) -> bool:
-    """Whether a completion is thinking, then one answer in tags, and nothing else; the template may have opened `<think>`."""
+def has_think_and_answer(completion: str) -> bool:
+    """Whether a completion is thinking and then one answer, both in tags, and nothing else.
+
+    `<think>` may be missing, because chat templates can open it in the prompt.
+    """
     text = completion.strip().removeprefix("<think>")
-    thought, closed, rest = text.partition("</think>")
+    thinking, closing_tag, rest = text.partition("</think>")
     rest = rest.strip()
-    inner = rest.removeprefix("<answer>").removesuffix("</answer>")
+    answer = rest.removeprefix("<answer>").removesuffix("</answer>")
     tags = ("<think>", "</think>", "<answer>", "</answer>")
-    clean = not any(tag in part for tag in tags for part in (thought, inner))
-    tagged = len(rest) - len(inner) == len("<answer></answer>")
-    return bool(closed) and clean and tagged and bool(thought.strip()) and bool(inner.strip())
+    no_further_tags = not any(tag in part for tag in tags for part in (thinking, answer))
+    tagged = len(rest) - len(answer) == len("<answer></answer>")
+    return bool(closing_tag) and no_further_tags and tagged and bool(thinking.strip()) and bool(answer.strip())
 
 
 def format_strict(case: Case) -> Verdict:
-    """1 where the whole completion matches the pattern, or has exactly the think and answer tags."""
-    source = _format_source(case.gold)
+    """1 where the whole completion matches the pattern, or consists of the tags of thinking and answer."""
+    source = _pattern_of(case.gold)
     if source is None:
-        return right(think_answer(case.completion))
-    return right(_pattern(source).fullmatch(case.completion.strip()) is not None)
+        return pass_or_fail(has_think_and_answer(case.completion))
+    return pass_or_fail(_compile(source).fullmatch(case.completion.strip()) is not None)
 
 
 def format_tulu3(case: Case) -> Verdict:
     """open-instruct's soft_format_reward_func."""
-    return right(_UPSTREAM_FORMAT.match(case.completion) is not None)
+    return pass_or_fail(_UPSTREAM_FORMAT.match(case.completion) is not None)
 
 
 def _bounds(gold: Any) -> tuple[float, float, Unit]:
-    """Least and most length, and its unit."""
+    """Shortest and longest length, and their unit."""
     fields = gold if isinstance(gold, dict) else {"max": gold}
     unit = fields.get("unit", "words")
     try:
@@ -88,14 +93,14 @@ def _bounds(gold: Any) -> tuple[float, float, Unit]:
 
 
 def check_length(gold: Any) -> None:
-    """GoldError unless the ground truth bounds a length."""
+    """GoldError unless the ground truth gives a longest length, or bounds and their unit."""
     _bounds(gold)
 
 
 def _tokens(case: Case) -> int:
     count = case.row.get("completion_tokens")
     if not isinstance(count, int):
-        # The text alone does not say how the policy's tokenizer cut it.
+        # A text alone does not show how many tokens the policy's tokenizer makes of it.
         raise LookupError("lengths in tokens need the row's completion_tokens")
     return count
 
@@ -110,11 +115,11 @@ def _measure(case: Case, unit: Unit) -> int:
 
 
 def length(case: Case) -> Verdict:
-    """1 within the bounds, falling to 0 as the length reaches none, or twice the most."""
+    """1 within the bounds; outside, the score falls to 0 at length 0, or at twice the longest length."""
     least, most, unit = _bounds(case.gold)
-    found = _measure(case, unit)
-    score = found / least if found < least else max(0.0, 2 - found / most) if most and found > most else float(found <= most)
-    return Verdict(score, detail=f"{found} {unit}")
+    count = _measure(case, unit)
+    score = count / least if count < least else max(0.0, 2 - count / most) if most and count > most else float(count <= most)
+    return Verdict(score, detail=f"{count} {unit}")
 
 
 def check_number(gold: Any) -> None:
@@ -128,25 +133,28 @@ def check_number(gold: Any) -> None:
 
 
 def max_length(case: Case) -> Verdict:
-    """open-instruct's MaxLenVerifier: 1 - |tokens - wanted| / 32768; strict keeps it at 0 or above."""
+    """As in mode tulu3, but never below 0."""
     return Verdict(max(0.0, max_length_tulu3(case).score or 0.0))
 
 
 def max_length_tulu3(case: Case) -> Verdict:
+    """open-instruct's MaxLenVerifier: 1 - |tokens - ground truth| / 32768."""
     return Verdict(1 - abs(_tokens(case) - float(case.gold)) / _UPSTREAM_SPAN)
 
 
 def up_to_max_length(case: Case) -> Verdict:
-    """As max_length, but shorter is right."""
+    """As max_length, but every shorter completion scores 1."""
     return Verdict(max(0.0, up_to_max_length_tulu3(case).score or 0.0))
 
 
 def up_to_max_length_tulu3(case: Case) -> Verdict:
+    """open-instruct's UpToMaxLenVerifier: 1, less the tokens above the ground truth / 32768."""
     excess = _tokens(case) - float(case.gold)
     return Verdict(1.0 if excess < 0 else 1 - excess / _UPSTREAM_SPAN)
 
 
-def _grams(gold: Any) -> tuple[int, int]:
+def _gram_rule(gold: Any) -> tuple[int, int]:
+    """Words in a row, and how often they must occur to be repetition."""
     fields = gold if isinstance(gold, dict) else {}
     size, times = fields.get("size", _GRAM), fields.get("times", _TIMES)
     if (gold is not None and not isinstance(gold, dict | str)) or set(fields) - {"size", "times", "language"}:
@@ -158,24 +166,24 @@ def _grams(gold: Any) -> tuple[int, int]:
 
 def check_repetition(gold: Any) -> None:
     """GoldError unless the ground truth is null or {size, times}."""
-    _grams(gold)
+    _gram_rule(gold)
 
 
 def repeats(text: str, size: int, times: int) -> bool:
-    """Whether any run of `size` words (characters, where a script has no spaces) occurs `times` times or more."""
-    words = _CHARACTER_SCRIPTS.findall(text.lower())
-    # A hash per run instead of the run: linear in the text, whatever the size.
-    counts = Counter(hash(tuple(words[at : at + size])) for at in range(len(words) - size + 1))
+    """Whether any `size` words in a row (characters, in scripts without spaces) occur `times` times or more."""
+    words = _WORD.findall(text.lower())
+    # Hashes are counted in place of the words themselves, so that memory does not grow with `size`.
+    counts = Counter(hash(tuple(words[start : start + size])) for start in range(len(words) - size + 1))
     return any(count >= times for count in counts.values())
 
 
 def repetition(case: Case) -> Verdict:
-    """1 where the completion does not repeat itself, 0 where it does or is empty."""
+    """1 where the answer does not repeat itself; 0 where it does, or is empty."""
     text = after_thinking(case.completion)
-    return right(bool(text.strip()) and not repeats(text, *_grams(case.gold)))
+    return pass_or_fail(bool(text.strip()) and not repeats(text, *_gram_rule(case.gold)))
 
 
-def _language(gold: Any) -> str:
+def _language_code(gold: Any) -> str:
     code = gold.get("language") if isinstance(gold, dict) else gold
     if not isinstance(code, str) or code.lower() not in CODES | {"zh"}:
         raise GoldError(f"ground_truth must be a language code of {', '.join(sorted(CODES))}; got {gold!r}")
@@ -184,29 +192,29 @@ def _language(gold: Any) -> str:
 
 def check_language(gold: Any) -> None:
     """GoldError unless the ground truth is a known language code."""
-    _language(gold)
+    _language_code(gold)
 
 
 def language(case: Case) -> Verdict:
-    """1 where the text after the thinking is in the language; a text without letters is in none."""
+    """1 where the text after the thinking is in the language; a text without letters is in no language."""
     text = after_thinking(case.completion)
-    return right(is_language(text, _language(case.gold)), f"detected {detect(text)}")
+    return pass_or_fail(is_language(text, _language_code(case.gold)), f"detected {detect(text)}")
 
 
 def check_calmscore(gold: Any) -> None:
     """GoldError unless the ground truth is a language code, or {language, size, times}."""
-    _language(gold)
-    _grams(gold)
+    _language_code(gold)
+    _gram_rule(gold)
 
 
 def calmscore(case: Case) -> Verdict:
     """1 where the answer is in its question's language and does not repeat itself (CaLMQA, Arora et al. 2025)."""
-    spoken, text = language(case), after_thinking(case.completion)
-    repeated = repeats(text, *_grams(case.gold))
-    return right(spoken.score == 1 and not repeated, spoken.detail + (", repetitive" if repeated else ""))
+    verdict, text = language(case), after_thinking(case.completion)
+    repeated = repeats(text, *_gram_rule(case.gold))
+    return pass_or_fail(verdict.score == 1 and not repeated, verdict.detail + (", repetitive" if repeated else ""))
 
 
-# A pattern of the data's may backtrack without end on a text made for it: that is the completion's own cost.
+# A regular expression may backtrack without end on a text made for it, so a completion that costs too much scores 0.
 FORMAT = Verifier(check=check_format, strict=format_strict, tulu3=format_tulu3, cpu_seconds=_CPU_SECONDS)
 LENGTH = Verifier(check=check_length, strict=length)
 MAX_LENGTH = Verifier(check=check_number, strict=max_length, tulu3=max_length_tulu3, place="here")

@@ -10,8 +10,8 @@ from tests.verifiers.ifeval_cases import CORE, TRAIN, Case
 from tulu.grading.grader import Grader
 from tulu.types import Problem
 from tulu.verifiers.contract import GoldError
-from tulu.verifiers.instructions.ifeval import IFEVAL, IFEVAL_LOOSE, loose_variants
-from tulu.verifiers.instructions.registry import INSTRUCTIONS, arguments
+from tulu.verifiers.instructions.registry import INSTRUCTIONS, check_arguments
+from tulu.verifiers.instructions.verifier import IFEVAL, IFEVAL_LOOSE, loose_variants
 
 CASES: dict[str, list[Case]] = {**CORE, **TRAIN, **WORDS, **FORMAT, **CUSTOM}
 
@@ -38,7 +38,7 @@ def test_instruction(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_no_text_makes_an_instruction_fail(name: str) -> None:
-    values = arguments(name, INSTRUCTIONS[name], CASES[name][0][0])
+    values = check_arguments(name, INSTRUCTIONS[name], CASES[name][0][0])
     for text in ("", " ", "\n\n", "\ud800", "\x00", "." * 500, "*" * 500, '"' * 500, "<" * 500, "[" * 500, "İ" * 9, "1" * 5000):
         for mode in ("strict", "tulu3"):
             verdict = IFEVAL(text, gold(name, values), mode)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.verifiers.everyone import FAMILIES, PROGRAMS, hostile, hostile_program, problem
+from tests.verifiers.families import FAMILIES, PROGRAMS, hostile, hostile_program, problem
 from tulu.errors import RecipeError
 from tulu.grading.grader import Grader
 from tulu.types import Verdict

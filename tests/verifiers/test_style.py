@@ -4,7 +4,7 @@ import pytest
 
 from tulu.grading.grader import Grader
 from tulu.types import Problem
-from tulu.verifiers.contract import Case, GoldError, judged
+from tulu.verifiers.contract import Case, GoldError, grade_safely
 from tulu.verifiers.registry import VERIFIERS
 
 LOOP = " ".join(f"word{n}" for n in range(20)) + " "
@@ -66,8 +66,8 @@ def test_lengths_in_tokens_need_the_count() -> None:
         ("up_to_max_length", 100 + 40960, 100, 0, -0.25),
     ]:
         case = Case("x", gold, row={"completion_tokens": tokens})
-        assert judged(VERIFIERS[name].grade("strict"), case).score == strict
-        assert judged(VERIFIERS[name].grade("tulu3"), case).score == tulu3
+        assert grade_safely(VERIFIERS[name].grade("strict"), case).score == strict
+        assert grade_safely(VERIFIERS[name].grade("tulu3"), case).score == tulu3
         assert VERIFIERS[name]("x", gold).status == "error"
 
 

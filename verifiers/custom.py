@@ -1,0 +1,94 @@
+"""Custom verifiers: a function in a Python file of the user, which a recipe names as `path/to/mine.py:score`."""
+
+import importlib.util
+from collections.abc import Callable
+from functools import lru_cache
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import Any
+
+from tulu.errors import RecipeError
+from tulu.types import Verdict
+from tulu.verifiers.contract import Case, GoldError, Verifier
+
+_OPTIONAL = ("prompt", "row")
+"""Further arguments that a function receives where it takes them."""
+
+
+def is_custom(name: str) -> bool:
+    """Whether the name of a verifier consists of a file and a function."""
+    return ".py:" in name
+
+
+@lru_cache(maxsize=64)
+def load_custom(name: str) -> Verifier:
+    """The verifier of `FILE.py:FUNCTION`; RecipeError where the file cannot be used.
+
+    The function is called with (completion, ground_truth), and with prompt= and row= where it takes them. It returns a float,
+    a bool, a Verdict, or None where it cannot grade. Where the file also has a function `check(ground_truth)`, that is called
+    when data is loaded.
+    """
+    path, _, function_name = name.rpartition(":")
+    names = _import_file(Path(path), name)
+    function = names.get(function_name)
+    if not callable(function):
+        functions = ", ".join(sorted(key for key, value in names.items() if callable(value) and not key.startswith("_")))
+        raise RecipeError(f"verifier {name!r}: {path} has no function {function_name!r}; it has {functions or 'none'}")
+    optional = _optional_arguments(function, name)
+
+    def strict(case: Case) -> Verdict:
+        values = {"prompt": case.prompt, "row": dict(case.row)}
+        return _as_verdict(function(case.completion, case.gold, **{key: values[key] for key in optional}))
+
+    return Verifier(check=_check_with(names.get("check")), strict=strict)
+
+
+def _import_file(path: Path, name: str) -> dict[str, Any]:
+    """The names that a Python file defines."""
+    if not path.is_file():
+        raise RecipeError(f"verifier {name!r}: there is no file {path} (relative to {Path.cwd()})")
+    spec = importlib.util.spec_from_file_location(f"custom_verifier_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise RecipeError(f"verifier {name!r}: {path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    # A file of the user's may raise anything, which becomes one message that names the file.
+    except Exception as fault:
+        raise RecipeError(f"verifier {name!r}: {path} cannot be imported: {type(fault).__name__}: {fault}") from fault
+    return vars(module)
+
+
+def _optional_arguments(function: Callable[..., Any], name: str) -> tuple[str, ...]:
+    parameters = signature(function).parameters
+    needed = [key for key, value in parameters.items() if value.default is Parameter.empty and key not in _OPTIONAL]
+    required = [key for key in needed if parameters[key].kind not in (Parameter.VAR_KEYWORD, Parameter.VAR_POSITIONAL)]
+    takes_all = any(value.kind is Parameter.VAR_POSITIONAL for value in parameters.values())
+    if len(required) > 2 or (len(parameters) < 2 and not takes_all):
+        raise RecipeError(f"verifier {name!r} must take (completion, ground_truth), and prompt= or row= if it wants them")
+    return tuple(key for key in _OPTIONAL if key in parameters)
+
+
+def _check_with(function: Any) -> Callable[[Any], None]:
+    def check(gold: Any) -> None:
+        if not callable(function):
+            return
+        try:
+            function(gold)
+        except GoldError:
+            raise
+        except Exception as fault:
+            raise GoldError(f"ground_truth refused by the verifier's own check: {fault}") from fault
+
+    return check
+
+
+def _as_verdict(result: Any) -> Verdict:
+    if isinstance(result, Verdict):
+        return result
+    if result is None:
+        return Verdict(None, "error", "the verifier returned None")
+    score = float(result)
+    if score != score or score in (float("inf"), float("-inf")):
+        return Verdict(None, "error", f"the verifier returned {score}")
+    return Verdict(score)

@@ -1,0 +1,137 @@
+"""ifeval and ifeval_loose: the share of verifiable instructions that a completion follows.
+
+The ground truth is {"instruction_id": [...], "kwargs": [...]} or a list of such objects, also as JSON or as a Python literal.
+Rows of Tülu 3's first IF data name this verifier too, with {"func_name": ...}; ifeval_old.py grades those. strict grades what
+follows the thinking. tulu3 does as open-instruct's IFEvalVerifier (ground_truth_utils.py @ e6c3044): it grades the first entry
+only, and takes keywords for regular expressions.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+from tulu.types import Verdict
+from tulu.verifiers.contract import Case, GoldError, Mode, Verifier, parse_literal, shorten
+from tulu.verifiers.instructions import ifeval_old
+from tulu.verifiers.instructions.registry import check_arguments, instruction
+from tulu.verifiers.languages import warm
+from tulu.verifiers.text import after_thinking, remove_thinking_section
+
+Constraint = tuple[str, dict[str, Any]]
+"""The id of an instruction, and its keyword arguments."""
+
+
+def parse(gold: Any) -> list[list[Constraint]]:
+    """The constraints of every entry of a ground truth; GoldError where one cannot be used."""
+    if isinstance(gold, str):
+        gold = parse_literal(gold)
+    entries = gold if isinstance(gold, list) else [gold]
+    if not entries:
+        raise GoldError("ground_truth holds no instructions")
+    return [_constraints(parse_literal(entry) if isinstance(entry, str) else entry) for entry in entries]
+
+
+def _constraints(entry: Any) -> list[Constraint]:
+    if not isinstance(entry, dict):
+        raise GoldError(f"ground_truth must hold objects with instruction_id and kwargs, got {type(entry).__name__}")
+    # The files of IFEval call the field instruction_id_list.
+    ids = entry.get("instruction_id", entry.get("instruction_id_list"))
+    ids = [ids] if isinstance(ids, str) else ids
+    if not isinstance(ids, list) or not ids:
+        raise GoldError("instruction_id must be a non-empty list of ids")
+    kwargs = entry.get("kwargs")
+    kwargs = [None] * len(ids) if kwargs is None else [kwargs] if isinstance(kwargs, dict) else kwargs
+    if not isinstance(kwargs, list) or len(kwargs) != len(ids):
+        raise GoldError(f"{len(ids)} instruction ids need a list of {len(ids)} kwargs")
+    for name, values in zip(ids, kwargs, strict=True):
+        if not isinstance(name, str) or not isinstance(values, dict | None):
+            raise GoldError("an instruction is an id and an object of kwargs")
+    return [(name, check_arguments(name, instruction(name, "strict"), values)) for name, values in zip(ids, kwargs, strict=True)]
+
+
+@lru_cache(maxsize=8192)
+def _cached_entries(text: str) -> list[list[Constraint]]:
+    return parse(text)
+
+
+def _entries(gold: Any) -> list[list[Constraint]]:
+    # The text of an object is its key in the cache.
+    return _cached_entries(gold if isinstance(gold, str) else json.dumps(gold))
+
+
+@lru_cache(maxsize=8192)
+def _names_function(text: str) -> bool:
+    if "func_name" not in text:
+        return False
+    gold = parse_literal(text)
+    return isinstance(gold, dict) and "func_name" in gold
+
+
+def _is_old(gold: Any) -> bool:
+    """Whether a ground truth has the form of ifeval_old."""
+    return _names_function(gold) if isinstance(gold, str) else isinstance(gold, dict) and "func_name" in gold
+
+
+def check(gold: Any) -> None:
+    """GoldError unless every id is known and has its arguments."""
+    if _is_old(gold):
+        ifeval_old.check(gold)
+    else:
+        parse(gold)
+
+
+def follows(text: str, constraints: Sequence[Constraint], mode: Mode) -> list[bool]:
+    """Whether a text follows each instruction, in order; an empty text follows none."""
+    return [bool(text.strip()) and instruction(name, mode)(text, **values) for name, values in constraints]
+
+
+def loose_variants(text: str) -> list[str]:
+    """The eight texts of IFEval's loose evaluation: all, or less the first line, the last or both, with and without asterisks."""
+    lines = text.split("\n")
+    cuts = ["\n".join(part).strip() for part in (lines[1:], lines[:-1], lines[1:-1])]
+    return [variant for cut in (text, *cuts) for variant in (cut, cut.replace("*", ""))]
+
+
+def _text_to_grade(completion: str) -> str:
+    """All that follows the thinking, without the blank lines around it; indentation stays."""
+    text = after_thinking(completion)
+    return (text if len(text) == len(completion) else text.lstrip()).strip("\r\n")
+
+
+def _share(results: Sequence[bool], constraints: Sequence[Constraint]) -> Verdict:
+    failed = [name for (name, _), passed in zip(constraints, results, strict=True) if not passed]
+    detail = f"{len(results) - len(failed)}/{len(results)}" + (f", not {', '.join(failed)}" if failed else "")
+    return Verdict(sum(results) / len(results), detail=shorten(detail, 200))
+
+
+def strict(case: Case) -> Verdict:
+    """The share of all instructions that the text after the thinking follows."""
+    if _is_old(case.gold):
+        return ifeval_old.strict(case)
+    constraints = [constraint for entry in _entries(case.gold) for constraint in entry]
+    return _share(follows(_text_to_grade(case.completion), constraints, "strict"), constraints)
+
+
+def loose(case: Case) -> Verdict:
+    """As strict, but an instruction counts as followed where any of the eight loose variants follows it."""
+    if _is_old(case.gold):
+        return ifeval_old.strict(case)
+    constraints = [constraint for entry in _entries(case.gold) for constraint in entry]
+    variants = loose_variants(_text_to_grade(case.completion))
+    results = [any(follows(variant, [constraint], "strict")[0] for variant in variants) for constraint in constraints]
+    return _share(results, constraints)
+
+
+def tulu3(case: Case) -> Verdict:
+    """The share of the first entry's instructions that are followed; a keyword that is no regular expression is status error."""
+    if _is_old(case.gold):
+        return ifeval_old.tulu3(case)
+    constraints = _entries(case.gold)[0]
+    answer = remove_thinking_section(case.completion)
+    return _share(follows(answer, constraints, "tulu3"), constraints)
+
+
+IFEVAL = Verifier(check=check, strict=strict, tulu3=tulu3, needs=("langdetect", "syllapy"), warm=warm)
+IFEVAL_LOOSE = replace(IFEVAL, strict=loose, tulu3=None)
