@@ -6,6 +6,7 @@ of `_FUNCTIONS`. Everything else raises Unreadable, and so does a value that is 
 
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from mpmath import MPContext
@@ -140,13 +141,12 @@ class _Reader:
         return token
 
     def _sum(self) -> Value:
-        sign = -1 if self._next() == "-" else 1
+        negative = self._next() == "-"
         if self._next() in ("-", "+"):
             self._take()
-        value = sign * self._product()
+        value = -self._product() if negative else self._product()
         while self._next() in ("+", "-"):
-            sign = 1 if self._take() == "+" else -1
-            value += sign * self._product()
+            value = value + self._product() if self._take() == "+" else value - self._product()
         return value
 
     def _product(self) -> Value:
@@ -155,10 +155,10 @@ class _Reader:
             token = self._next()
             if token in ("*", "\\cdot", "\\times"):
                 self._take()
-                sign = -1 if self._next() == "-" else 1
-                if sign < 0:
+                if self._next() == "-":
                     self._take()
-                value *= sign * self._power()
+                    value = -value
+                value *= self._power()
             elif token == "/":
                 self._take()
                 value /= self._power()
@@ -218,16 +218,14 @@ class _Reader:
         return self._letter(token)
 
     def _root(self) -> Value:
-        degree = self._group("[") if self._next() == "[" else _MP.mpf(2)
-        if self._next() != "{" or not 1 / _MP.mpf(_LARGEST_POWER) <= degree:
-            raise Unreadable
+        degree = self._group("[") if self._next() == "[" else None
         radicand = self._group("{")
-        if radicand < 0:
+        if radicand < 0 or (degree is not None and degree * _LARGEST_POWER < 1):
             raise Unreadable
-        return _MP.sqrt(radicand) if degree == 2 else _bounded(radicand ** (1 / degree))
+        return _MP.sqrt(radicand) if degree is None else _bounded(radicand ** (1 / degree))
 
     def _function(self, function: Callable[[Value], Value]) -> Value:
-        power = _MP.mpf(1)
+        power = 1
         if self._next() == "^":
             self._take()
             power = self._exponent()
@@ -243,6 +241,8 @@ class _Reader:
             while (token := self._next()) is not None and (token in ("\\pi", "\\frac") or token.isalnum() or is_letter(token)):
                 argument *= self._power()
         value = function(argument)
+        if power == 1:
+            return _bounded(value)
         if value < 0 and not _MP.isint(power):
             raise Unreadable
         return _bounded(value**power)
@@ -252,13 +252,19 @@ class _Reader:
             return +_MP.e
         if not is_letter(token):
             raise Unreadable
-        code = ord(token) if len(token) == 1 else 200 + GREEK.index(token[1:])
-        scale, sign = self._point
-        # 7919 and 1013 are primes that scatter the letters; no two have the same value.
-        return sign * scale * (_MP.mpf(code * 7919 % 1013) / 211 + 1)
+        return _letter_value(token, self._point)
+
+
+@lru_cache(maxsize=256)
+def _letter_value(token: str, point: tuple[Value, int]) -> Value:
+    code = ord(token) if len(token) == 1 else 200 + GREEK.index(token[1:])
+    scale, sign = point
+    # 7919 and 1013 are primes that scatter the letters; no two have the same value.
+    return sign * scale * (_MP.mpf(code * 7919 % 1013) / 211 + 1)
 
 
 def _bounded(value: Value) -> Value:
+    """The value, unless it is not finite or too large or small."""
     if not _MP.isfinite(value) or (value and abs(_MP.mag(value)) > _LARGEST_MAGNITUDE):
         raise Unreadable
     return value
