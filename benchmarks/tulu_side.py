@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.material import MAX_LENGTH, SAMPLES, VOCABULARY, Material
 from benchmarks.pace import Pace, Task
-from tulu.config.load import Job
+from tulu.config.job import Job
 from tulu.config.schema import Dpo, Recipe, Rlvr, Rm, Sft, Source, TrainStage
 from tulu.data.datasets import pair_groups, sft_groups
 from tulu.data.mixing import order

@@ -6,7 +6,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from tulu.config.schema import Judge
+from tulu.config.schema import RewardModelSettings
 from tulu.errors import DataError, RecipeError
 from tulu.grading.grader import expose_thinking
 from tulu.reward_models.choose_scorer import load_reward_model
@@ -33,7 +33,7 @@ class RewardGrader:
         return str(self.scorer.settings["weights"])
 
     @classmethod
-    def load(cls, settings: Judge, trained: Path | None = None) -> "RewardGrader":
+    def load(cls, settings: RewardModelSettings, trained: Path | None = None) -> "RewardGrader":
         """The reward model that the settings name, else `trained`, the folder of the recipe's own rm stage.
 
         Raises RecipeError where there is neither, or no reward model in the folder.

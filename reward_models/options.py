@@ -1,8 +1,10 @@
-"""The options of `tulu rewardbench`. Nothing heavy is imported here, so that the command line can be made from them."""
+"""The options of `tulu rewardbench`, each declared once."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from tulu.config.options import Option
 
 Kind = Literal["auto", "classifier", "dpo", "judge"]
 Reduction = Literal["sum", "avg", "norm"]
@@ -11,47 +13,45 @@ JudgeMode = Literal["pairwise", "ranking", "ratings"]
 
 @dataclass(frozen=True)
 class RewardBenchOptions:
-    """How an evaluation is made; every field is an option of `tulu rewardbench`."""
+    """How an evaluation of a reward model is made."""
 
-    kind: Kind = "auto"
-    """What the model is; auto is a judge with an endpoint, a DPO policy with a reference, else what the model's folder says."""
-    reference: str | None = None
-    """The reference model of a DPO policy."""
-    reference_free: Reduction | None = None
-    """The reward of a DPO policy without its reference: sum, average or negative norm of token log-probs."""
-    template: str | None = None
-    """The chat template: tulu, olmo or tokenizer; None is the tokenizer's own, and an error where it has none."""
-    max_length: int | None = None
-    """Most tokens of prompt and answer; the prompt's start is cut, counted and named. None is the model's limit."""
-    add_bos: bool = False
-    """Whether BOS is put before texts whose template writes none, as allenai/reward-bench does."""
-    row_tokens: int = 8192
-    """Most tokens of a packed row, which bounds the memory of a forward pass."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the forward pass; bf16 makes exact ties."""
-    out: Path | None = None
-    """Folder of the result; None is runs/rewardbench/MODEL/DATA."""
-    seed: int = 1
-    """Seed of the order in which a judge sees the answers, and of the bootstrap."""
-    both_orders: bool = False
-    """Whether a judge sees every order of the answers, and its verdicts are averaged."""
-    judge_mode: JudgeMode | None = None
-    """How a judge compares: pairwise, ranking (four-way) or ratings; None is pairwise for pairs, ranking for lists."""
-    judge_tokens: int | None = None
-    """Most tokens of a judge's reply; None is 2048, for ratings 1024."""
-    engine: Literal["auto", "transformers", "vllm"] = "auto"
-    """What runs a judge on this machine; auto is vllm where it is installed."""
-    endpoint: str | None = None
-    """OpenAI-compatible base URL of a judge; None runs the judge on this machine."""
-    api_key_env: str = "OPENAI_API_KEY"
-    """Environment variable that holds the endpoint's key, if the endpoint needs one."""
-    ensemble: tuple[Path, ...] = ()
-    """With --scores: further models' scores of the same items, to be combined with them."""
-    limit: int | None = None
-    """First items of every subset only."""
-    compare: bool = False
-    """Whether the published figures are printed beside the result."""
-    json_output: bool = False
-    """Whether one JSON object is printed and nothing else."""
-    fresh: bool = False
-    """Whether to start over in a folder that already holds scores."""
+    kind: Annotated[
+        Kind,
+        Option("What the model is. auto: a judge with --endpoint, dpo with --reference, else what the model's folder says."),
+    ] = "auto"
+    reference: Annotated[str | None, Option("Reference model of a DPO policy.")] = None
+    reference_free: Annotated[
+        Reduction | None,
+        Option("Reward of a DPO policy without its reference: sum, average or negative norm of its token log-probs."),
+    ] = None
+    template: Annotated[str | None, Option("Chat template: tulu, olmo or tokenizer; default: the tokenizer's own.")] = None
+    max_length: Annotated[
+        int | None, Option("Most tokens of prompt and answer; the prompt's start is cut. Default: the model's limit.", min=1)
+    ] = None
+    add_bos: Annotated[
+        bool,
+        Option("Put BOS before texts whose template writes none, as allenai/reward-bench does.", flag="--add-bos/--no-add-bos"),
+    ] = False
+    row_tokens: Annotated[int, Option("Most tokens of a packed row: what fits in memory.", min=1)] = 8192
+    precision: Annotated[Literal["fp32", "bf16"], Option("Arithmetic of the forward pass; bf16 makes exact ties.")] = "fp32"
+    out: Annotated[Path | None, Option("Folder of the result; default: runs/rewardbench/MODEL/DATA.")] = None
+    seed: Annotated[int, Option("Seed of the order in which a judge sees the answers, and of the bootstrap.")] = 1
+    both_orders: Annotated[bool, Option("Let a judge see every order of the answers, and average.")] = False
+    judge_mode: Annotated[
+        JudgeMode | None,
+        Option("What a judge is asked for; default: pairwise for pairs, ranking (four-way) for lists."),
+    ] = None
+    judge_tokens: Annotated[int | None, Option("Most tokens of a judge's reply; default: 2048, and 1024 for ratings.", min=1)] = (
+        None
+    )
+    engine: Annotated[
+        Literal["auto", "transformers", "vllm"],
+        Option("What runs a judge without an endpoint; auto is vllm where it is installed."),
+    ] = "auto"
+    ensemble: Annotated[tuple[Path, ...], Option("Further scores files of the same items, to combine with --scores.")] = ()
+    endpoint: Annotated[str | None, Option("OpenAI-compatible base URL of a judge; default: the judge runs here.")] = None
+    api_key_env: Annotated[str, Option("Environment variable that holds the endpoint's key.")] = "OPENAI_API_KEY"
+    limit: Annotated[int | None, Option("First items of every subset only.", min=1)] = None
+    compare: Annotated[bool, Option("Print the published figures beside the result.")] = False
+    json_output: Annotated[bool, Option("Print one JSON object and nothing else.", flag="--json")] = False
+    fresh: Annotated[bool, Option("Start over in a folder that already holds scores.")] = False

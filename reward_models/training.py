@@ -9,7 +9,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from tulu.config.load import Job
+from tulu.config.job import Job
 from tulu.config.schema import Rm
 from tulu.data.datasets import pair_groups
 from tulu.data.mixing import order

@@ -53,10 +53,10 @@ def half_written(runs: Path) -> list[str]:
     return [str(path) for path in runs.rglob("*") if path.name.startswith(".partial-") or path.name == "model"]
 
 
-def complained(result: Result, code: int, *said: str) -> None:
+def complained(result: Result, code: int, *expected: str) -> None:
     assert result.exit_code == code, result.output
     assert isinstance(result.exception, SystemExit), repr(result.exception)
-    for text in said:
+    for text in expected:
         assert text in result.stderr
     assert "Traceback" not in result.output
 
@@ -134,9 +134,9 @@ MISTAKES: dict[str, tuple[str, Callable[[Place], list[str]], list[str]]] = {
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistakes_are_named_with_place_and_cure(mistake: str, place: Place) -> None:
-    stage, spoil, said = MISTAKES[mistake]
+    stage, spoil, expected = MISTAKES[mistake]
     result = place.call(stage, *spoil(place))
-    complained(result, 2, *said)
+    complained(result, 2, *expected)
     assert half_written(place.runs) == []
     if not mistake.startswith("unknown task"):
         # The same folder takes the command once it is right: nothing of the failed one stands in its way.
@@ -293,12 +293,12 @@ def test_a_folder_that_may_not_be_written(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "expected"),
     [
         ("fake.jsonl.gz", b'{"a": 1}\n', "not a gzip file, whatever its name says"),
         ("wide.jsonl", '{"a": 1}\n'.encode("utf-16"), "wide.jsonl:1: not UTF-8 but UTF-16"),
     ],
 )
-def test_files_that_are_not_what_they_seem(place: Place, name: str, content: bytes, said: str) -> None:
+def test_files_that_are_not_what_they_seem(place: Place, name: str, content: bytes, expected: str) -> None:
     (place.rows.parent / name).write_bytes(content)
-    complained(place.call("sft", f"sft.data={place.rows.parent / name}"), 2, said)
+    complained(place.call("sft", f"sft.data={place.rows.parent / name}"), 2, expected)

@@ -1,7 +1,10 @@
 """The command line: light, one boundary for every failure, and the stages it calls."""
 
 import errno
+import io
+import logging
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -14,8 +17,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from tulu.cli import STAGE_MODULES, app
-from tulu.config.load import Job
+from tulu.cli import StderrHandler, app
+from tulu.config.job import Job
+from tulu.config.stages import STAGES as STAGE_TABLE
 from tulu.errors import CheckpointError, DataError, RecipeError
 
 STAGES = ["base", "sft", "dpo", "rm", "rlvr"]
@@ -51,7 +55,8 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
 
 
 def fake_stages(monkeypatch: pytest.MonkeyPatch, run: Callable[[Job], Any]) -> None:
-    for name in STAGE_MODULES.values():
+    for stage in STAGE_TABLE.values():
+        name = stage.runner.rpartition(".")[0]
         module = ModuleType(name)
         module.run = run  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, name, module)
@@ -107,7 +112,7 @@ def test_a_stage_runs_what_it_has_nothing_else_to_start_from(tmp_path: Path, sta
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "said"),
+    ("error", "code", "expected"),
     [
         (RecipeError("a: wrong; cure"), 2, "a: wrong; cure"),
         (DataError("rows.jsonl:17: broken JSON"), 2, "rows.jsonl:17: broken JSON"),
@@ -123,7 +128,7 @@ def test_a_stage_runs_what_it_has_nothing_else_to_start_from(tmp_path: Path, sta
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
 )
 def test_failures_become_one_message_and_an_exit_code(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: BaseException, code: int, said: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: BaseException, code: int, expected: str
 ) -> None:
     def fail(job: Job) -> None:
         raise error
@@ -131,8 +136,34 @@ def test_failures_become_one_message_and_an_exit_code(
     fake_stages(monkeypatch, fail)
     result = call("base", "quickstart", "--runs", str(tmp_path))
     assert result.exit_code == code
-    assert said in result.stderr
+    assert expected in result.stderr
     assert "Traceback" not in result.output
+
+
+def test_a_run_folder_that_vanishes_is_one_message(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def vanish(job: Job) -> None:
+        job.folder.mkdir(parents=True)
+        shutil.rmtree(tmp_path)
+        (job.folder / "metrics.jsonl").read_text()
+
+    fake_stages(monkeypatch, vanish)
+    result = call("base", "quickstart", "--runs", str(tmp_path / "runs"))
+    assert result.exit_code == 1
+    metrics = tmp_path / "runs" / "quickstart" / "base" / "metrics.jsonl"
+    assert f"{metrics}: No such file or directory; it vanished while the command ran" in result.stderr.replace("\n", "")
+
+
+def test_the_log_goes_to_the_stderr_of_the_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    call("recipes")
+    log = logging.getLogger("tulu")
+    assert [type(handler) for handler in log.handlers] == [StderrHandler]
+    first, second = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(sys, "stderr", first)
+    log.info("one")
+    first.close()
+    monkeypatch.setattr(sys, "stderr", second)
+    log.info("two")
+    assert second.getvalue() == "two\n"
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -152,7 +183,7 @@ def test_one_process_speaks_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (["sft"], "Missing argument 'RECIPE'"),
         (["sft", "nowhere.yaml"], "nowhere.yaml: no such recipe"),
@@ -163,10 +194,10 @@ def test_one_process_speaks_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
         (["verify", "gsm8k"], "Missing option '--in'"),
     ],
 )
-def test_wrong_use_exits_with_2(arguments: list[str], said: str) -> None:
+def test_wrong_use_exits_with_2(arguments: list[str], expected: str) -> None:
     result = call(*arguments)
     assert result.exit_code == 2
-    assert said in result.stderr
+    assert expected in result.stderr
     assert "Traceback" not in result.output
 
 
@@ -176,19 +207,27 @@ def test_recipes_are_listed_with_their_stages() -> None:
     assert "base sft dpo rm rlvr evaluate" in result.stdout
 
 
+def test_plan_prints_the_plan_and_a_dry_run_the_resolved_recipe_before_it() -> None:
+    plan, dry_run = call("plan", "quickstart").stdout, call("run", "quickstart", "--dry-run").stdout
+    assert "learning_rate" not in plan
+    assert plan.splitlines()[0].strip() == "tulu base"
+    assert "learning_rate: " in dry_run
+    assert dry_run.endswith(plan)
+
+
 def test_plan_of_a_released_model_works_offline_and_says_what_it_does_not_know() -> None:
     unknown = call("plan", "olmo2-instruct", "--processes", "8")
     assert "global batch 128 = 8 processes × micro-batch 8 × accumulation 2" in unknown.stdout
     assert "unknown offline" in unknown.stdout
-    known = call(
+    plan = call(
         "plan", "olmo2-instruct", "--gpu", "h100", "--price", "2", "--parameters", "7e9", "--rows", "128000", "--tokens", "500"
     )
     # 2000 steps × 128 × 500 tokens × 8 · 7e9 FLOPs / (989e12 × 0.4) = 18119 s
-    assert "estimate, 5.03 h on 1 h100 at 40% of peak, 5.0 GPU hours, cost 10.07" in known.stdout
+    assert "estimate, 5.03 h on 1 h100 at 40% of peak, 5.0 GPU hours, cost 10.07" in plan.stdout
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (["MODEL", "evaluate.limit=2", "--task", "gsm8k"], "evaluate.limit=2: a model has no fields to override"),
         (["MODEL", "--dry-run", "--task", "gsm8k"], "--dry-run: a model has no plan"),
@@ -198,12 +237,12 @@ def test_plan_of_a_released_model_works_offline_and_says_what_it_does_not_know()
         (["RECIPE", "--template", "olmoo"], "template"),
     ],
 )
-def test_evaluate_takes_its_options_or_refuses_them(arguments: list[str], said: str, tmp_path: Path) -> None:
+def test_evaluate_takes_its_options_or_refuses_them(arguments: list[str], expected: str, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("name: mine\nmodel: some/model\nevaluate: {task: gsm8k}\n")
     names = {"MODEL": "some/model", "RECIPE": str(tmp_path / "mine.yaml")}
     result = call("evaluate", *(names.get(argument, argument) for argument in arguments))
     assert result.exit_code == 2, result.output
-    assert said in result.output
+    assert expected in result.output
 
 
 def test_options_of_evaluate_are_the_recipes_fields(tmp_path: Path) -> None:

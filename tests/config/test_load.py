@@ -1,4 +1,4 @@
-"""Loading, overriding and checking a recipe, and where a stage starts from."""
+"""Loading, overriding and checking a recipe."""
 
 import subprocess
 import sys
@@ -6,56 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 
-from tulu.config.load import find_recipe, load_recipe, make_job, missing, section_of, world_size
+from tests.config.recipe_text import GOOD
+from tulu.config.job import section_of
+from tulu.config.load import find_recipe, load_recipe
 from tulu.errors import RecipeError
 
 Write = Callable[[str], str]
-
-GOOD = """\
-name: test
-model: owner/model
-template: tulu
-sft:
-  data: rows.jsonl
-  max_length: 64
-  batch: 16
-  epochs: 1
-  learning_rate: 1e-4
-dpo:
-  data: {name: owner/pairs, fraction: 0.5}
-  released: owner/model-sft
-  max_length: 64
-  batch: 16
-  steps: 3
-  learning_rate: 5e-7
-rlvr:
-  data: [{name: owner/problems, count: 64}]
-  verifier: gsm8k
-  prompts: 4
-  samples: 4
-  batch: 16
-  max_prompt: 32
-  max_tokens: 32
-  max_length: 64
-  steps: 2
-  learning_rate: 1e-6
-"""
-
-
-@pytest.fixture
-def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
-    """Writes a recipe into a folder of its own, which becomes the working directory and holds rows.jsonl."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-    (tmp_path / "rows.jsonl").write_text("{}\n")
-
-    def write_recipe(text: str) -> str:
-        (tmp_path / "r.yaml").write_text(text)
-        return "r.yaml"
-
-    return write_recipe
 
 
 def test_a_good_recipe_loads(write: Write) -> None:
@@ -144,6 +101,8 @@ MISTAKES = [
     (["name=a/b"], 'name: "a/b": should be letters, digits', "", "", ""),
     (["sft=3"], "sft: 3: wrong type, should be a section", "", "", ""),
     (["model=null"], "model: missing; name a model folder", "", "", ""),
+    (["rlvr.max_staleness=1"], "rlvr.max_staleness: 1: this field is planned", "", "", "leave it out, or at 0"),
+    (["rlvr.max_staleness=-1"], "rlvr.max_staleness: -1: should be greater than or equal to 0", "", "", ""),
 ]
 
 
@@ -214,62 +173,12 @@ def test_the_batch_divides_over_the_processes(
     assert problem in str(error.value)
 
 
-def test_world_size_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "two")
-    with pytest.raises(RecipeError, match="WORLD_SIZE='two'"):
-        world_size()
-
-
 @pytest.mark.parametrize("name", ["quickstart", "recipes/quickstart.yaml", "quickstart.yaml"])
 def test_built_in_recipes_are_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     assert find_recipe(name).is_file()
     with pytest.raises(RecipeError, match="no such recipe; did you mean quickstart"):
         find_recipe("quikstart")
-
-
-def made(folder: Path, stage: str, model: str | None = "owner/model", revision: str | None = None) -> None:
-    """What a finished stage leaves, as far as later ones look."""
-    (folder / "test" / stage / "model").mkdir(parents=True)
-    record: dict[str, object] = {"name": "test", "model": model, "revision": revision, stage: {}}
-    (folder / "test" / stage / "recipe.yaml").write_text(yaml.safe_dump(record))
-
-
-def test_a_stage_starts_from_start_else_the_run_else_released_else_the_model(write: Write, tmp_path: Path) -> None:
-    recipe, runs = load_recipe(write(GOOD)), tmp_path / "runs"
-    assert make_job(recipe, "sft", runs).start == "owner/model"
-    assert make_job(recipe, "dpo", runs).start == "owner/model-sft"
-    assert make_job(recipe, "rlvr", runs).start == "owner/model"
-    made(runs, "sft")
-    assert make_job(recipe, "dpo", runs).start == str(runs / "test" / "sft" / "model")
-    assert make_job(recipe, "rlvr", runs).start == str(runs / "test" / "sft" / "model")
-    made(runs, "dpo")
-    assert make_job(recipe, "rlvr", runs).start == str(runs / "test" / "dpo" / "model")
-    assert make_job(recipe, "evaluate", runs).start == str(runs / "test" / "dpo" / "model")
-    chosen = load_recipe("r.yaml", ["rlvr.start=owner/chosen"])
-    job = make_job(chosen, "rlvr", runs, fresh=True)
-    assert (job.start, job.folder, job.fresh) == ("owner/chosen", runs / "test" / "rlvr", True)
-
-
-def test_a_model_of_another_origin_is_refused_with_both_named(write: Write, tmp_path: Path) -> None:
-    runs = tmp_path / "runs"
-    made(runs, "sft", model="owner/other")
-    with pytest.raises(RecipeError) as error:
-        make_job(load_recipe(write(GOOD)), "dpo", runs)
-    for part in ("owner/other", "owner/model", "--fresh", "name=", "dpo.start="):
-        assert part in str(error.value)
-
-
-def test_a_stage_without_section_and_a_stage_without_model_are_refused(write: Write, tmp_path: Path) -> None:
-    recipe = load_recipe(write(GOOD))
-    with pytest.raises(RecipeError, match="has no rm section; it has sft, dpo, rlvr"):
-        make_job(recipe, "rm", tmp_path)
-    quickstart = load_recipe("quickstart")
-    with pytest.raises(RecipeError, match=r"dpo has no model to start from.*run `tulu sft` first"):
-        make_job(quickstart, "dpo", tmp_path)
-    assert missing(quickstart, "rlvr", tmp_path) == ["base", "sft", "dpo"]
-    assert missing(quickstart, "base", tmp_path) == []
-    assert missing(recipe, "rlvr", tmp_path) == []
 
 
 def test_a_recipe_is_checked_without_importing_torch(write: Write) -> None:

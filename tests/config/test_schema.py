@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from tulu.config.document import SECTIONS, json_schema, markdown
 from tulu.config.load import dump, load_recipe
-from tulu.config.schema import Recipe, Sft, Source
+from tulu.config.schema import PLANNED, Recipe, Sft, Source
+from tulu.errors import RecipeError
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -33,6 +34,19 @@ def test_every_recipe_opens_with_its_commands_and_fits_the_schema(path: Path) ->
     assert "$schema=schema.json" in head
     assert f"recipes/{path.name}" in head
     jsonschema.validate(json.loads(json.dumps(yaml.safe_load(text))), json.loads(json_schema()))
+
+
+def test_planned_fields_may_be_written_with_their_defaults_alone() -> None:
+    written = load_recipe("quickstart", [f"{field}={getattr(*field_of(field))}" for field in sorted(PLANNED)])
+    assert written == load_recipe("quickstart")
+    with pytest.raises(RecipeError, match=r'base.tokenizer: "bpe": this field is planned.*leave it out, or at bytes'):
+        load_recipe("quickstart", ["base.tokenizer=bpe"])
+
+
+def field_of(path: str) -> tuple[Any, str]:
+    """(section of the quickstart, field) of a field's path."""
+    section, _, field = path.partition(".")
+    return getattr(load_recipe("quickstart"), section), field
 
 
 def test_the_resolved_recipe_writes_every_field() -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tulu.config.load import Job, load_recipe
+from tulu.config.job import Job
+from tulu.config.load import load_recipe
+from tulu.config.tasks import TASKS
 from tulu.errors import RecipeError
-from tulu.evaluation.evaluate import TASKS, Answer, evaluate_model, run, summarise
+from tulu.evaluation.evaluate import Answer, evaluate_model, run, summarise
 from tulu.intervals import wilson
 from tulu.verifiers.registry import check_name
 
@@ -37,9 +39,9 @@ def test_partial_scores_are_averaged() -> None:
 
 
 def test_every_task_has_a_verifier_that_exists() -> None:
-    for _, verifier in TASKS.values():
-        if verifier is not None:
-            check_name(verifier)
+    for task in TASKS.values():
+        if task.verifier is not None:
+            check_name(task.verifier)
 
 
 def test_unknown_task_needs_data() -> None:

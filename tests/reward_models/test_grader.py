@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from tulu.config.schema import Judge
+from tulu.config.schema import RewardModelSettings
 from tulu.errors import DataError, RecipeError
 from tulu.evaluation.best_of import pick
 from tulu.reward_models.choose_scorer import load_reward_model
@@ -26,7 +26,7 @@ def problem(*turns: str, **row: Any) -> Problem:
 
 
 def grader(path: Path, **fields: Any) -> RewardGrader:
-    return RewardGrader.load(Judge(path=str(path), **fields))
+    return RewardGrader.load(RewardModelSettings(path=str(path), **fields))
 
 
 def oracle(path: Path, question: Problem, answer: str) -> float:
@@ -132,4 +132,4 @@ def test_what_is_no_reward_model_is_named(tiny_model: Callable[..., Path], tmp_p
     with pytest.raises(RecipeError, match=r"no reward model: its config\.json says Olmo2ForCausalLM; train one with tulu rm"):
         grader(tiny_model("olmo2"))
     with pytest.raises(RecipeError, match=r"nothing in .*rm/model yet; run `tulu rm` first"):
-        RewardGrader.load(Judge(), tmp_path / "rm" / "model")
+        RewardGrader.load(RewardModelSettings(), tmp_path / "rm" / "model")

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from tulu.config.load import make_job
+from tulu.config.job import make_job
 from tulu.config.schema import Recipe
 from tulu.reward_models import training
 from tulu.reward_models.options import RewardBenchOptions

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from tests.samples import make_group, make_stage
-from tulu.config.load import Job
+from tulu.config.job import Job
 from tulu.config.schema import Recipe, Rm
 from tulu.model.batch import pack_row
 from tulu.model.parallel import Parallel

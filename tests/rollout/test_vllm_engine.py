@@ -220,7 +220,8 @@ def test_rlvr_runs_on_it(tiny_model: Callable[..., Path], tmp_path: Path) -> Non
     """In both steps every token is sampled with the weights of its step, and its log-prob is close to the learner's."""
     import json
 
-    from tulu.config.load import load_recipe, make_job
+    from tulu.config.job import make_job
+    from tulu.config.load import load_recipe
     from tulu.stages import rlvr
 
     recipe = tmp_path / "tiny.yaml"

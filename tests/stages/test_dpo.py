@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from tests.samples import make_group, make_stage, plain_logps
-from tulu.config.load import Job
+from tulu.config.job import Job
 from tulu.config.schema import Dpo, Recipe
 from tulu.model.batch import Batch
 from tulu.model.policy import Policy

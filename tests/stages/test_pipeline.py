@@ -58,12 +58,12 @@ def summary(folder: Path) -> dict[str, Any]:
 
 
 def test_the_summary_has_its_shape_and_nothing_else(finished: tuple[Path, str]) -> None:
-    found = summary(finished[0])
-    assert list(found) == ["seed", "rm_accuracy", "stages"]
-    assert found["seed"] == 5
-    assert 0.0 <= found["rm_accuracy"] <= 1.0
-    assert [stage["stage"] for stage in found["stages"]] == ["base", "sft", "dpo", "rlvr"]
-    for stage in found["stages"]:
+    content = summary(finished[0])
+    assert list(content) == ["seed", "rm_accuracy", "stages"]
+    assert content["seed"] == 5
+    assert 0.0 <= content["rm_accuracy"] <= 1.0
+    assert [stage["stage"] for stage in content["stages"]] == ["base", "sft", "dpo", "rlvr"]
+    for stage in content["stages"]:
         assert list(stage) == ["stage", "accuracy", "ci95", "seconds", "tokens_per_second"]
         low, high = stage["ci95"]
         assert 0.0 <= low <= stage["accuracy"] <= high <= 1.0

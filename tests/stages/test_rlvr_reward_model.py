@@ -124,7 +124,7 @@ def test_another_reward_model_is_another_run(place: Place, tiny_reward_model: Ca
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"verifier": "reward_model"}, "there is no reward model to ask; set rlvr.reward_model.path"),
+        ({"verifier": "reward_model"}, "there is no reward model; set rlvr.reward_model.path"),
         (
             {"reward_model": "no where/rm"},
             'rlvr.reward_model.path: "no where/rm": is neither a folder here nor',

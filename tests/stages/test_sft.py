@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tests.samples import make_stage
-from tulu.config.load import Job
+from tulu.config.job import Job
 from tulu.config.schema import Recipe, Sft
 from tulu.model.parallel import Parallel
 from tulu.stages import sft

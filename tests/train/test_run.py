@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from tulu.config.load import Job
+from tulu.config.job import Job
 from tulu.config.schema import Recipe
 from tulu.errors import CheckpointError, RecipeError
 from tulu.model.parallel import Parallel

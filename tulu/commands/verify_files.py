@@ -1,4 +1,4 @@
-"""The files of `tulu verify`: lines read with their numbers, and a target that is checked first and appears only when whole."""
+"""The files of `tulu verify`: numbered lines of the source, and a target that appears only when all of it is written."""
 
 import contextlib
 import glob
@@ -18,12 +18,12 @@ _BOM = b"\xef\xbb\xbf"
 
 
 def label(source: str) -> str:
-    """What messages call an input."""
+    """The name of a source in messages."""
     return "standard input" if source == "-" else source
 
 
 def lines(source: str) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file that hold anything, with their numbers; gzip is unpacked. DataError where it cannot be read."""
+    """The lines of a file that are not blank, with their numbers; gzip is unpacked. Raises DataError."""
     name = label(source)
     try:
         with contextlib.ExitStack() as stack:
@@ -57,7 +57,7 @@ def _unpacked(file: BinaryIO, name: str) -> Iterable[bytes]:
 
 
 def check_target(source: str, target: str) -> None:
-    """RecipeError where nothing can be written to `target`, or where that would destroy the input."""
+    """Raise RecipeError where `target` cannot be written, or where writing it would destroy the source."""
     if target == "-":
         return
     path = Path(target)
@@ -73,16 +73,16 @@ def check_target(source: str, target: str) -> None:
 
 @contextlib.contextmanager
 def writing(target: str) -> Iterator[IO[str]]:
-    """A file that appears under its name only when all of it is written, packed where it is named .gz; stdout for `-`.
+    """Open a file that appears under its name only when all of it is written, packed if its name ends in .gz; `-` is stdout.
 
-    What is there and is no plain file (a device, a pipe, a link) is written to, never replaced. What a killed process left
-    of the same target is removed.
+    A target that exists and is no plain file (a device, a pipe, a link) is written to and never replaced. The partial files
+    that killed processes left of the same target are removed. Raises TuluError where writing fails.
     """
     if target == "-":
         try:
             yield sys.stdout
         except BrokenPipeError:
-            # Whoever read our output has seen enough; Python's own flush at exit must not complain again.
+            # The reader of our output has closed it; Python's own flush at exit must not fail once more.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     path = Path(target)
@@ -93,7 +93,7 @@ def writing(target: str) -> Iterator[IO[str]]:
             _remove_stale(path)
         with contextlib.ExitStack() as stack:
             raw = stack.enter_context(partial.open("wb"))
-            # Without name and time: the same rows make the same file.
+            # The header names no file and no time, so that the same rows make the same file.
             packed = gzip.GzipFile("", "wb", 6, raw, 0) if path.suffix.lower() == ".gz" else None
             yield stack.enter_context(io.TextIOWrapper(packed or raw, encoding="utf-8"))
         if replaced:
@@ -106,17 +106,17 @@ def writing(target: str) -> Iterator[IO[str]]:
 
 
 def _remove_stale(path: Path) -> None:
-    """Removes partial files of a target whose writers are dead."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-        pid = left.name.removeprefix(f".{path.name}.").removesuffix(".partial")
-        if pid.isdecimal() and not _alive(int(pid)):
-            left.unlink(missing_ok=True)
+    """Remove the partial files of a target that belong to processes which ended."""
+    for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        pid = partial.name.removeprefix(f".{path.name}.").removesuffix(".partial")
+        if pid.isdecimal() and not _is_alive(int(pid)):
+            partial.unlink(missing_ok=True)
 
 
-def _alive(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-        # Killed, and its parent (a container's first process) never asks how it ended.
+        # A killed process stays as a zombie (state Z) where its parent, such as a container's first process, never waits for it.
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (ProcessLookupError, OverflowError):
         return False

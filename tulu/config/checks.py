@@ -1,6 +1,7 @@
-"""Combinations that no single field can refuse: a batch that does not divide, a file that is not there, and the like.
+"""Mistakes that no single field can refuse: a batch that does not divide, a file that is not there, and the like.
 
-Each check reads only fields that are valid by themselves, so that one mistake never hides another.
+Every check runs on every section, and ends where it reads a field that the section lacks or that is wrong by itself; so
+one mistake never hides another.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -10,24 +11,37 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
-from tulu.config.locate import judge_problem, model_problem, source_problem
+from tulu.config.locate import model_problem, reward_model_problem, source_problem
 from tulu.config.mistakes import Mistake, nearest, section_at
 from tulu.config.mistakes import Path as Key
-from tulu.config.schema import Recipe
+from tulu.config.parts import section_in
+from tulu.config.schema import PLANNED, Recipe
+from tulu.config.stages import STAGES, Stage
+from tulu.config.tasks import TASKS
+from tulu.config.templates import TEMPLATES
 from tulu.errors import RecipeError
+from tulu.verifiers.registry import check_name
 from tulu.verifiers.reward_model import NAME as REWARD_MODEL
 
 
 class _Unread(Exception):
-    """A check asked for a field that is missing or wrong by itself."""
+    """Ends a check that reads a field which the section lacks, or which is wrong by itself."""
 
 
 @dataclass(frozen=True)
 class Values:
-    """The valid fields of one section."""
+    """The valid fields of one section, read as attributes."""
 
     name: str
+    """The section's key; empty for the recipe itself."""
     fields: Mapping[str, Any]
+    declared: Mapping[str, FieldInfo]
+    """All the fields that the section may have."""
+
+    @property
+    def stage(self) -> Stage:
+        """The section's row of the stage table."""
+        return STAGES[self.name]
 
     def __getattr__(self, name: str) -> Any:
         if name not in self.fields:
@@ -46,70 +60,79 @@ class Setting:
 
     recipe: Values
     processes: Mapping[str, int] = field(default_factory=dict)
-    """Processes that a stage is trained on, by the section's name; 1 where not given."""
+    """How many processes train a stage, by the stage's name; 1 where not given."""
 
 
 def combination_mistakes(raw: Mapping[str, Any], wrong: Collection[Key], processes: Mapping[str, int]) -> list[Mistake]:
-    """Every impossible combination of a recipe; keys in `wrong` are known to be wrong by themselves."""
-    setting = Setting(Values("", _valid((), raw, wrong)), processes)
-    found = _run(RECIPE_CHECKS, setting.recipe, setting)
-    for name, checks in CHECKS.items():
+    """Every impossible combination in a recipe; the keys in `wrong` have mistakes of their own already."""
+    setting = Setting(_values("", raw, wrong), processes)
+    mistakes = _run(RECIPE_CHECKS, setting.recipe, setting)
+    for name in STAGES:
         if isinstance(raw.get(name), Mapping):
-            found += _run(checks, Values(name, _valid((name,), raw[name], wrong)), setting)
-    return found
+            mistakes += _run(STAGE_CHECKS, _values(name, raw[name], wrong), setting)
+    return mistakes
 
 
 def _run(checks: tuple["Check", ...], values: Values, setting: Setting) -> list[Mistake]:
-    found: list[Mistake] = []
+    mistakes: list[Mistake] = []
     for check in checks:
         try:
-            found.extend(check(values, setting))
+            mistakes.extend(check(values, setting))
         except _Unread:
             continue
-    return found
+    return mistakes
 
 
-def _valid(path: Key, raw: Mapping[str, Any], wrong: Collection[Key]) -> dict[str, Any]:
-    """The fields of a section that are right by themselves, as a recipe holds them; other sections stay plain."""
+def _values(name: str, raw: Mapping[str, Any], wrong: Collection[Key]) -> Values:
+    """The fields of a section that are right by themselves, as a recipe holds them; the sections of a recipe stay plain."""
+    path: Key = (name,) if name else ()
     section = section_at(path)
     assert section is not None
     bad = {key[len(path)] for key in wrong if key[: len(path)] == path and len(key) > len(path)}
-    values: dict[str, Any] = {}
-    for name, info in section.model_fields.items():
-        if name in bad or (name not in raw and info.is_required()):
+    fields: dict[str, Any] = {}
+    for key, info in section.model_fields.items():
+        if key in bad or (key not in raw and info.is_required()):
             continue
-        nested = name in Recipe.model_fields and section is Recipe and section_at((name,)) is not None
-        values[name] = raw.get(name) if nested else _value(info, raw[name]) if name in raw else info.get_default()
-    return values
+        plain = section is Recipe and section_in(info.annotation) is not None
+        fields[key] = raw.get(key) if plain else _validated(info, raw[key]) if key in raw else info.get_default()
+    return Values(name, fields, section.model_fields)
 
 
-def _value(info: FieldInfo, raw: Any) -> Any:
+def _validated(info: FieldInfo, raw: Any) -> Any:
     if info.annotation in (int, float, str, bool) or raw is None:
         return raw
     return TypeAdapter(info.rebuild_annotation()).validate_python(raw)
 
 
 def micro_batch(batch: int, most: int, processes: int) -> int:
-    """Sequences that one process takes side by side: `most`, or its whole share of the batch where that is smaller."""
+    """Sequences that one process takes side by side: `most`, or its share of the batch where that is smaller."""
     return max(1, min(most, batch // processes))
+
+
+def _planned(stage: Values, setting: Setting) -> Iterator[Mistake]:
+    for planned in sorted(PLANNED):
+        section, _, key = planned.partition(".")
+        if section == stage.name and stage.fields.get(key, default := stage.declared[key].default) != default:
+            yield stage.mistake(key, f"this field is planned, and nothing reads it yet; leave it out, or at {default}")
 
 
 def _duration(stage: Values, setting: Setting) -> Iterator[Mistake]:
     if (stage.epochs is None) == (stage.steps is None):
-        found = "neither is given" if stage.epochs is None else f"both are given ({stage.epochs:g} and {stage.steps})"
-        yield Mistake((stage.name, "epochs"), f"give exactly one of epochs and steps; {found}", shown=False)
+        given = "neither is given" if stage.epochs is None else f"both are given ({stage.epochs:g} and {stage.steps})"
+        yield Mistake((stage.name, "epochs"), f"give exactly one of epochs and steps; {given}", shown=False)
 
 
 def _batch(stage: Values, setting: Setting) -> Iterator[Mistake]:
-    processes = setting.processes.get(stage.name, 1)
-    parts = stage.minibatches if stage.name == "rlvr" else 1
-    if stage.name == "rlvr" and (stage.batch != stage.prompts * stage.samples or stage.prompts % parts):
-        return  # said by _rollouts
+    most, processes, parts = stage.micro_batch, setting.processes.get(stage.name, 1), 1
+    if "minibatches" in stage.declared:
+        parts = stage.minibatches
+        if stage.batch != stage.prompts * stage.samples or stage.prompts % parts:
+            return  # This is the mistake of _rollouts.
     step = stage.batch // parts
     if step % processes:
         yield stage.mistake("batch", f"does not divide over {processes} processes; {_choices(stage.batch, parts * processes)}")
         return
-    micro = micro_batch(step, stage.micro_batch, processes)
+    micro = micro_batch(step, most, processes)
     if (step // processes) % micro:
         share = step // processes
         cure = ", ".join(str(n) for n in range(micro, 0, -1) if share % n == 0)
@@ -145,8 +168,8 @@ def _start(stage: Values, setting: Setting) -> Iterator[Mistake]:
 
 def _model(recipe: Values, setting: Setting) -> Iterator[Mistake]:
     if recipe.model is None and recipe.base is None:
-        starts = [recipe.fields.get(name) for name in ("sft", "dpo", "rm", "rlvr")]
-        if not all(isinstance(stage, Mapping) and stage.get("start") for stage in starts if stage is not None):
+        sections = [recipe.fields.get(stage.name) for stage in STAGES.values() if stage.trains and not stage.makes_model]
+        if not all(isinstance(section, Mapping) and section.get("start") for section in sections if section is not None):
             yield Mistake(
                 ("model",), "missing; name a model folder or hub model, or add a base section that makes one", shown=False
             )
@@ -157,12 +180,10 @@ def _model(recipe: Values, setting: Setting) -> Iterator[Mistake]:
 
 
 def _template(recipe: Values, setting: Setting) -> Iterator[Mistake]:
-    from tulu.config.templates import TEMPLATES
-
-    known = [*TEMPLATES, "tokenizer"]
-    if recipe.template not in known:
-        hint = nearest(recipe.template, known)
-        yield recipe.mistake("template", f"unknown template{hint}; known are {', '.join(known)}")
+    names = [*TEMPLATES, "tokenizer"]
+    if recipe.template not in names:
+        hint = nearest(recipe.template, names)
+        yield recipe.mistake("template", f"unknown template{hint}; known are {', '.join(names)}")
 
 
 def _needs_template(recipe: Values, setting: Setting) -> Iterator[Mistake]:
@@ -170,14 +191,14 @@ def _needs_template(recipe: Values, setting: Setting) -> Iterator[Mistake]:
         yield recipe.mistake("template", "the tokenizer that the base section makes has no template; name one, such as tulu")
 
 
-def _judge(stage: Values, setting: Setting) -> Iterator[Mistake]:
-    judge = stage.reward_model
-    if judge is None:
+def _reward_model(stage: Values, setting: Setting) -> Iterator[Mistake]:
+    reward_model = stage.reward_model
+    if reward_model is None:
         return
-    if judge.path is not None:
-        if problem := judge_problem(judge.path):
-            yield stage.mistake("reward_model.path", problem, judge.path)
-    elif stage.name == "evaluate":
+    if reward_model.path is not None:
+        if problem := reward_model_problem(reward_model.path):
+            yield stage.mistake("reward_model.path", problem, reward_model.path)
+    elif not stage.stage.trains:
         text = "missing; name a reward model that is there before the recipe runs"
         yield Mistake((stage.name, "reward_model", "path"), text, shown=False)
     elif setting.recipe.fields.get("rm") is None:
@@ -197,14 +218,12 @@ def _best_of(stage: Values, setting: Setting) -> Iterator[Mistake]:
 
 
 def _verifier(stage: Values, setting: Setting) -> Iterator[Mistake]:
-    from tulu.verifiers.registry import check_name
-
     if stage.verifier is not None and stage.verifier.lower() == REWARD_MODEL:
-        if stage.name == "evaluate":
+        if not stage.stage.trains:
             text = "a reward model cannot say which answers are right; name a verifier (best_of and reward_model pick by it)"
             yield stage.mistake("verifier", text)
         elif stage.reward_model is None:
-            text = f"there is no reward model to ask; set {stage.name}.reward_model.path (`tulu rm` trains one)"
+            text = f"there is no reward model; set {stage.name}.reward_model.path (`tulu rm` trains one)"
             yield stage.mistake("verifier", text)
     elif stage.verifier is not None:
         try:
@@ -216,8 +235,8 @@ def _verifier(stage: Values, setting: Setting) -> Iterator[Mistake]:
 def _lora(stage: Values, setting: Setting) -> Iterator[Mistake]:
     if stage.lora is None:
         return
-    if stage.name == "base":
-        yield stage.mistake("lora", "a new model is trained whole; remove lora", "set")
+    if stage.stage.makes_model:
+        yield stage.mistake("lora", "all weights of a new model are trained; remove lora", "set")
     if isinstance(stage.lora.targets, tuple) and "lm_head" in stage.lora.targets:
         text = "the output head is read in chunks and takes no adapter; remove lm_head"
         yield stage.mistake("lora.targets", text, list(stage.lora.targets))
@@ -243,10 +262,10 @@ def _value_model(stage: Values, setting: Setting) -> Iterator[Mistake]:
             yield stage.mistake("samples", "one completion has nothing to be compared with; use 2 or more, or advantage: gae")
         return
     if not gae:
-        yield stage.mistake("value", f"advantage {stage.advantage} does not ask it; set advantage: gae, or remove it", "set")
+        yield stage.mistake("value", f"advantage {stage.advantage} uses no value model; set advantage: gae, or remove it", "set")
     if stage.samples == 1 and stage.refill:
         yield stage.mistake("refill", "one completion never differs from its group: every prompt would be refilled; set false")
-    if stage.value.path is not None and (problem := judge_problem(stage.value.path)):
+    if stage.value.path is not None and (problem := reward_model_problem(stage.value.path)):
         yield stage.mistake("value.path", problem, stage.value.path)
 
 
@@ -269,17 +288,21 @@ def _task(stage: Values, setting: Setting) -> Iterator[Mistake]:
         )
 
 
-TASKS = ("gsm8k", "math", "sums")
-"""Tasks of `evaluate` that need no `data`."""
-
 Check = Callable[[Values, Setting], Iterator[Mistake]]
-_TRAIN: tuple[Check, ...] = (_duration, _batch, _data, _start, _lora)
 RECIPE_CHECKS: tuple[Check, ...] = (_model, _template, _needs_template)
-CHECKS: Mapping[str, tuple[Check, ...]] = {
-    "base": _TRAIN,
-    "sft": (*_TRAIN, _micro_loss),
-    "dpo": _TRAIN,
-    "rm": _TRAIN,
-    "rlvr": (_duration, _rollouts, _batch, _data, _start, _lora, _lengths, _value_model, _judge, _verifier),
-    "evaluate": (_data, _judge, _best_of, _verifier, _task),
-}
+STAGE_CHECKS: tuple[Check, ...] = (
+    _planned,
+    _duration,
+    _rollouts,
+    _batch,
+    _data,
+    _start,
+    _lora,
+    _lengths,
+    _micro_loss,
+    _value_model,
+    _reward_model,
+    _best_of,
+    _verifier,
+    _task,
+)

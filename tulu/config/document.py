@@ -4,39 +4,21 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tulu.config.schema import (
-    Base,
-    Dpo,
-    Evaluate,
-    Judge,
-    Lora,
-    Recipe,
-    RewardSignal,
-    Rlvr,
-    Rm,
-    Section,
-    Sft,
-    Source,
-    TrainStage,
-    Value,
-)
+from tulu.config.parts import Lora, RewardModelSettings, RewardModelSignal, Section, Source, ValueModelSettings
+from tulu.config.schema import PLANNED, Recipe, TrainStage
+from tulu.config.stages import STAGES, resolve
 
 SECTIONS: Mapping[str, type[Section]] = {
     "The recipe": Recipe,
     "Every training stage": TrainStage,
-    "base": Base,
-    "sft": Sft,
-    "dpo": Dpo,
-    "rm": Rm,
-    "rlvr": Rlvr,
-    "evaluate": Evaluate,
+    **{name: resolve(stage.section) for name, stage in STAGES.items()},
     "One data set of a mix": Source,
     "lora": Lora,
-    "A reward model (evaluate.reward_model, rlvr.reward_model)": Judge,
-    "rlvr.reward_model, besides": RewardSignal,
-    "rlvr.value, the value model of PPO": Value,
+    "A reward model (evaluate.reward_model, rlvr.reward_model)": RewardModelSettings,
+    "Further fields of rlvr.reward_model": RewardModelSignal,
+    "rlvr.value, the value model of PPO": ValueModelSettings,
 }
-"""Headings of the tables, in order."""
+"""The section of each table by the table's heading, in order."""
 
 
 def json_schema() -> str:
@@ -46,18 +28,21 @@ def json_schema() -> str:
 
 
 def markdown() -> str:
-    """One table a section: field, type, default, meaning. What all training stages share is listed once."""
+    """One table for each section: field, type, default, meaning. What all training stages share is listed once."""
     return "\n".join(_table(heading, section) for heading, section in SECTIONS.items())
 
 
 def _table(heading: str, section: type[Section]) -> str:
-    shared = {name for base in (TrainStage, Judge) if base in section.__mro__[1:] for name in base.model_fields}
+    shared = {name for base in (TrainStage, RewardModelSettings) if base in section.__mro__[1:] for name in base.model_fields}
     schema = section.model_json_schema()
     rows = []
     for name, info in section.model_fields.items():
         if name not in shared:
             field = schema["properties"][name]
-            cells = (f"`{name}`", _type(field, schema), _default(field), info.description or "")
+            meaning = " ".join((info.description or "").split())
+            if f"{heading}.{name}" in PLANNED:
+                meaning += " Planned: only the default is accepted yet."
+            cells = (f"`{name}`", _type(field, schema), _default(field), meaning)
             rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join([f"### {heading}", "", "| field | type | default | meaning |", "|---|---|---|---|", *rows, ""])
 

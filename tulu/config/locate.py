@@ -1,20 +1,24 @@
-"""Names of data sets and models: what is wrong with them, as far as can be told without reading what they name."""
+"""Checks of the names of data sets and models that need not read what the names stand for.
+
+Each `..._problem` returns what is wrong with a name, or None.
+"""
 
 import json
 import re
 from pathlib import Path
 
 from tulu.config.mistakes import nearest
+from tulu.config.tasks import GENERATED
 
 DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 """The kinds of data files that every command reads, each also as .gz."""
 CLASSIFIER = "ForSequenceClassification"
-"""What the names of architectures with a scalar head end in."""
+"""How the name of an architecture with a scalar head ends."""
 HUB_NAME = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
 
 
 def source_problem(name: str) -> str | None:
-    """What is wrong with the name of a data set, as far as can be told without reading it."""
+    """What is wrong with the name of a data set."""
     if Path(name).expanduser().exists():
         return None
     task, colon, split = name.partition(":")
@@ -26,14 +30,10 @@ def source_problem(name: str) -> str | None:
 
 
 def _generated_problem(task: str, split: str) -> str | None:
-    from tulu.data.sums import SPLITS
-
-    splits = {"sums": SPLITS}
-    if task not in splits:
-        return f"unknown generated task {task}{nearest(task, splits)}; known are {', '.join(splits)}"
-    if split not in splits[task]:
-        return f"{task} has no split {split!r}{nearest(split, splits[task])}; it has {', '.join(splits[task])}"
-    return None
+    if task not in GENERATED:
+        return f"unknown generated task {task}{nearest(task, GENERATED)}; known are {', '.join(GENERATED)}"
+    splits = GENERATED[task]
+    return None if split in splits else f"{task} has no split {split!r}{nearest(split, splits)}; it has {', '.join(splits)}"
 
 
 def data_suffix(name: str) -> str:
@@ -52,7 +52,7 @@ def _looks_local(name: str) -> bool:
 
 
 def model_problem(name: str) -> str | None:
-    """What is wrong with the name of a model, as far as can be told without loading it."""
+    """What is wrong with the name of a model."""
     path = Path(name)
     if path.is_dir():
         return None if (path / "config.json").is_file() else "is a folder without config.json; name a Hugging Face model folder"
@@ -63,8 +63,8 @@ def model_problem(name: str) -> str | None:
     return None if HUB_NAME.match(name) else "is neither a folder here nor a name on the hub (OWNER/NAME); correct it"
 
 
-def judge_problem(name: str) -> str | None:
-    """What is wrong with the name of a reward model, as far as can be told without loading it."""
+def reward_model_problem(name: str) -> str | None:
+    """What is wrong with the name of a reward model: the folder may hold another kind of model."""
     if (problem := model_problem(name)) is not None:
         return problem
     kind = _architecture(name)
@@ -74,19 +74,19 @@ def judge_problem(name: str) -> str | None:
 
 
 def policy_problem(name: str) -> str | None:
-    """Why a model cannot answer, as far as can be told without loading it: transformers would give it a random head."""
+    """Why a model cannot answer: transformers would give a reward model a language-model head with random weights."""
     if (_architecture(name) or "").endswith(CLASSIFIER):
         return "is a reward model, which scores answers and gives none; name the model that is to answer"
     return None
 
 
 def model_label(name: str) -> str:
-    """A model's name in folders and titles: its whole path, since every trained one is called model."""
+    """A model's name in folders and titles: its whole path, because every trained model lies in a folder called model."""
     return name.strip("/").replace("/", "-")
 
 
 def _architecture(name: str) -> str | None:
-    """The first architecture that a folder's config.json says; None where there is none to read."""
+    """The first architecture that a folder's config.json names; None where there is no such file."""
     config = Path(name) / "config.json"
     if not config.is_file():
         return None

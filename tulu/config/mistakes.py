@@ -1,16 +1,17 @@
-"""What is wrong with a recipe, as one list for a person: key, value, problem and cure, each with its line."""
+"""What is wrong with a recipe, as one list for a person: line, key, value, problem and cure of each mistake."""
 
 import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from tulu.config.schema import Recipe, Section
+from tulu.config.parts import Section, section_in
+from tulu.config.schema import Recipe
 from tulu.errors import RecipeError
 
 Path = tuple[str | int, ...]
@@ -20,18 +21,18 @@ Lines = Mapping[Path, str]
 
 @dataclass(frozen=True)
 class Mistake:
-    """One problem: where, what was found there, and what to do about it."""
+    """One problem: the key, its value, and what to do about it."""
 
     path: Path
     text: str
     value: Any = None
     shown: bool = True
-    """Whether the value says something (it does not where a key is missing)."""
+    """Whether the message shows the value; it does not where a key is missing."""
 
     def line(self, lines: Lines) -> str:
         """`file:line: path: value: what is wrong; cure`."""
-        known = (lines[self.path[:n]] for n in range(len(self.path), 0, -1) if self.path[:n] in lines)
-        parts = [next(known, ""), dotted(self.path), _short(self.value) if self.shown else "", self.text]
+        where = (lines[self.path[:n]] for n in range(len(self.path), 0, -1) if self.path[:n] in lines)
+        parts = [next(where, ""), dotted(self.path), _short(self.value) if self.shown else "", self.text]
         return ": ".join(part for part in parts if part)
 
 
@@ -40,9 +41,9 @@ def dotted(path: Path) -> str:
     return ".".join(str(part) for part in path)
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean X?`, or nothing where no known word is close."""
-    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+def nearest(word: str, names: Iterable[str]) -> str:
+    """`; did you mean X?`, or nothing where none of the names is close to the word."""
+    match = difflib.get_close_matches(word, list(names), n=1, cutoff=0.6)
     return f"; did you mean {match[0]}?" if match else ""
 
 
@@ -59,41 +60,35 @@ def _in_file_order(line: str) -> tuple[str, int]:
 
 
 def schema_mistakes(error: ValidationError, raw: Mapping[str, Any]) -> list[Mistake]:
-    """Unknown keys, wrong types and missing fields, in the words of a recipe."""
-    found: dict[Path, list[ErrorDetails]] = {}
+    """Unknown keys, wrong types and missing fields, in the words of a recipe instead of pydantic's."""
+    by_path: dict[Path, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
-        found.setdefault(_existing(detail, raw), []).append(detail)
-    return [_mistake(path, details) for path, details in found.items()]
+        by_path.setdefault(_path_in_recipe(detail, raw), []).append(detail)
+    return [_mistake(path, details) for path, details in by_path.items()]
 
 
 def section_at(path: Path) -> type[Section] | None:
-    """The model that owns the keys under a path; None where the path leads to no section."""
+    """The section class that has the keys under a path; None where the path leads to no section."""
     section: type[Section] = Recipe
     for part in path:
         if isinstance(part, int):
             continue
         if part not in section.model_fields:
             return None
-        nested = _section_in(section.model_fields[part].annotation)
+        nested = section_in(section.model_fields[part].annotation)
         if nested is None:
             return None
         section = nested
     return section
 
 
-def _section_in(annotation: Any) -> type[Section] | None:
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return annotation
-    return next((found for inner in get_args(annotation) if (found := _section_in(inner)) is not None), None)
-
-
-def _existing(detail: ErrorDetails, raw: Any) -> Path:
-    """pydantic's location without the names of union members, which nobody wrote."""
+def _path_in_recipe(detail: ErrorDetails, raw: Any) -> Path:
+    """pydantic's location of an error without the names of union members, which do not stand in the recipe."""
     path: list[str | int] = []
     here = raw
     for part in detail["loc"]:
         if isinstance(part, int) and isinstance(here, Mapping):
-            continue  # one data set, written without the list
+            continue  # A single data set may be written without the list around it.
         listed = isinstance(here, Sequence) and not isinstance(here, str) and isinstance(part, int) and part < len(here)
         inside = listed or (isinstance(here, Mapping) and part in here)
         if not inside:

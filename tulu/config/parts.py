@@ -1,6 +1,6 @@
-"""What several sections of a recipe are made of: data sets, adapters, reward models, and the rules of every section. No torch."""
+"""The smaller sections that the sections of a recipe contain: data sets, adapters, reward models and value models."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
@@ -11,9 +11,16 @@ NonNegative = Annotated[float, Field(ge=0)]
 
 
 class Section(BaseModel):
-    """Frozen, and strict about unknown keys and types."""
+    """The base of every section: it is frozen, and it refuses unknown keys and values of another type."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, strict=True, allow_inf_nan=False)
+
+
+def section_in(annotation: Any) -> type[Section] | None:
+    """The section class in a field's annotation, such as Lora in `Lora | None`; None where the field is no section."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return next((section for inner in get_args(annotation) if (section := section_in(inner)) is not None), None)
 
 
 class Source(Section):
@@ -22,15 +29,15 @@ class Source(Section):
     name: str
     """Path of a JSONL, JSON, CSV or Parquet file (optionally .gz), a saved Arrow folder, a hub name, or TASK:SPLIT."""
     split: str = "train"
-    """Split of a hub data set; files have none."""
+    """Split of a hub data set; a file has none."""
     subset: str | None = None
-    """Configuration of a hub data set, where it has several."""
+    """Configuration of a hub data set that has several."""
     revision: str | None = None
     """Commit or tag of a hub data set."""
     fraction: Fraction | None = None
-    """Share of the rows: 1.0 is all of them once, 2.5 is two copies and a half."""
+    """Share of the rows: 1.0 is all of them once, 2.5 is two and a half copies."""
     count: PositiveInt | None = None
-    """Number of rows instead of a share."""
+    """Number of rows, in place of a share."""
 
     @model_validator(mode="after")
     def _one_amount(self) -> Self:
@@ -40,7 +47,7 @@ class Source(Section):
 
 
 def _as_sources(value: object) -> object:
-    """A path alone means all its rows, so that `sft.data=rows.jsonl` works on the command line."""
+    """Turn a path alone into a source with all its rows, so that `sft.data=rows.jsonl` works on the command line."""
     entries = value if isinstance(value, list | tuple) else [value]
     return [{"name": entry, "fraction": 1.0} if isinstance(entry, str) else entry for entry in entries]
 
@@ -62,68 +69,72 @@ class Lora(Section):
     dropout: Probability = 0.0
     """Dropout on the adapter's input."""
     targets: Texts | Literal["all-linear"] = "all-linear"
-    """Module names to adapt; all-linear is every linear layer but the output head."""
+    """Names of the modules that get an adapter; all-linear is every linear layer except the output head."""
 
 
-class Judge(Section):
+class RewardModelSettings(Section):
     """A trained reward model that scores answers."""
 
     path: str | None = None
-    """Reward model: a folder or a hub name; null takes the one that this recipe's rm stage trained."""
+    """The reward model, a folder or a hub name; null takes the one that this recipe's rm stage trained."""
     revision: str | None = None
     """Commit or tag of a reward model on the hub."""
     template: str = "tokenizer"
-    """Chat template of what it reads; tokenizer is the reward model's own."""
+    """Chat template of the conversations that the reward model reads; tokenizer is its own."""
     max_length: PositiveInt | None = None
-    """Most tokens of a conversation that it reads; longer ones get no score. Default: its positions."""
+    """Most tokens of a conversation; a longer one gets no score. Default: as many as the model has positions."""
     row_tokens: PositiveInt = 8192
-    """Most tokens of a packed row of its forward pass."""
+    """Most tokens of a packed row in the reward model's forward pass."""
     precision: Literal["bf16", "fp32"] = "fp32"
-    """Its arithmetic; scores close together tie in bf16."""
+    """Arithmetic of the reward model; in bf16, scores that lie close together become equal."""
 
 
-class RewardSignal(Judge):
+class RewardModelSignal(RewardModelSettings):
     """A reward model beside the verifiers of RLVR."""
 
     combine: Literal["sum", "gate"] = "sum"
-    """sum adds its score to reward_scale × the verifiable one; gate only where the verifiable one is positive."""
+    """sum adds the reward model's score to reward_scale × the verifier's; gate adds it only where the verifier's is positive."""
     weight: PositiveFloat = 1.0
-    """Its score is multiplied by this, and not by reward_scale (open-instruct's reward_model_multiplier)."""
+    """Factor of the reward model's score, in place of reward_scale (open-instruct's reward_model_multiplier)."""
     transform: Literal["none", "sigmoid"] = "none"
-    """sigmoid brings scores into 0 to 1, so that under gate a right answer is never worth less than a wrong one."""
+    """sigmoid maps scores to 0 to 1, so that under gate a right answer is never worth less than a wrong one."""
     rows: Literal["all", "named"] = "all"
-    """all rows, or only those whose verifiers name reward_model."""
+    """all scores every row, named only the rows whose verifiers name reward_model."""
 
 
-class Value(Section):
+class ValueModelSettings(Section):
     """The value model of PPO: a reward model whose scalar head is read at every token."""
 
     path: str | None = None
-    """Reward model that it begins as: a folder or a hub name; default: the one of this recipe's rm stage, else `released`,
-    else the stage's own start with a new head."""
+    """Reward model that the value model begins as, a folder or a hub name; default: the one of this recipe's rm stage, else
+    `released`, else the stage's own start with a new head."""
     released: str | None = None
-    """The published reward model that it begins as where this recipe's rm stage has trained none."""
+    """Published reward model that the value model begins as where this recipe's rm stage has trained none."""
     revision: str | None = None
-    """Commit or tag of either on the hub."""
+    """Commit or tag, on the hub, of the model named by path or released."""
     coefficient: PositiveFloat = 0.1
-    """Weight of its loss beside the policy's (vf_coef)."""
+    """Weight of the value loss beside the policy's loss (vf_coef)."""
     clip: PositiveFloat = 0.2
-    """Furthest that it moves within a step from what it said of the rollouts before (cliprange_value)."""
+    """Most that a value may move, within a step, from what it was when the rollouts were made (cliprange_value)."""
     gamma: Probability = 1.0
     """Discount of later rewards."""
     lam: Probability = 0.95
-    """λ of generalised advantages: 1 trusts what came, 0 the value model."""
+    """λ of generalised advantage estimation: 1 relies on the rewards that came, 0 on the value model."""
     warmup: Annotated[int, Field(ge=0)] = 0
-    """First steps in which it learns alone: what a reward model says of half an answer is no value yet."""
+    """First steps in which only the value model learns, because a reward model's score of half an answer is no value yet."""
     whiten: bool = True
-    """Advantages of a step to mean 0 and variance 1, over all tokens and processes."""
+    """Scale the advantages of a step to mean 0 and variance 1, over all tokens and processes."""
 
 
 def _as_path(value: object) -> object:
-    """A path alone, so that `evaluate.reward_model=PATH` works on the command line."""
+    """Turn a path alone into a section, so that `evaluate.reward_model=PATH` works on the command line."""
     return {"path": value} if isinstance(value, str) else value
 
 
-OneJudge = Annotated[Judge | None, BeforeValidator(_as_path, json_schema_input_type=Judge | str | None)]
-OneSignal = Annotated[RewardSignal | None, BeforeValidator(_as_path, json_schema_input_type=RewardSignal | str | None)]
-OneValue = Annotated[Value | None, BeforeValidator(_as_path, json_schema_input_type=Value | str | None)]
+OneRewardModel = Annotated[
+    RewardModelSettings | None, BeforeValidator(_as_path, json_schema_input_type=RewardModelSettings | str | None)
+]
+OneSignal = Annotated[RewardModelSignal | None, BeforeValidator(_as_path, json_schema_input_type=RewardModelSignal | str | None)]
+OneValueModel = Annotated[
+    ValueModelSettings | None, BeforeValidator(_as_path, json_schema_input_type=ValueModelSettings | str | None)
+]

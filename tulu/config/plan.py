@@ -1,6 +1,6 @@
-"""What a recipe would do, worked out before a model is loaded: batch, steps, memory, time and cost. No torch, no network.
+"""What a recipe would do, worked out without a model and without a network: batch, steps, memory, time and cost.
 
-Memory and time are estimates from the formulas in each docstring; what they assume is printed beside them.
+Memory and time are estimates by the formulas in the docstrings; what they assume is printed beside them.
 """
 
 import gzip
@@ -12,61 +12,49 @@ from pathlib import Path
 from typing import Any
 
 from tulu.config.checks import micro_batch
-from tulu.config.load import STAGES, world_size
-from tulu.config.schema import Recipe, Rlvr, Source, TrainStage
+from tulu.config.job import world_size
+from tulu.config.options import Gpu, PlanOptions
+from tulu.config.schema import Dpo, Recipe, Rlvr, Source, TrainStage
+from tulu.config.stages import TRAINING, Stage
+from tulu.config.tasks import GENERATED
 
-GPUS: Mapping[str, tuple[float, float]] = {"a100": (312e12, 80), "h100": (989e12, 80), "h200": (989e12, 141)}
+GPUS: Mapping[Gpu, tuple[float, float]] = {"a100": (312e12, 80), "h100": (989e12, 80), "h200": (989e12, 141)}
 """Peak dense bf16 FLOP/s and GiB of memory, from the makers' data sheets."""
 
 
 @dataclass(frozen=True)
-class Options:
-    """What the command line adds to a recipe for an estimate."""
-
-    processes: int | None = None
-    """Training processes; default: those that torchrun started, else 1."""
-    gpu: str | None = None
-    """Name in GPUS; without it there is no time estimate."""
-    price: float | None = None
-    """Of one GPU for one hour."""
-    mfu: float = 0.4
-    """Share of the peak that training reaches."""
-    parameters: float | None = None
-    """Of the model, where its config is not at hand."""
-    tokens: float | None = None
-    """Mean tokens of a sequence, where they are not measured."""
-    rows: int | None = None
-    """Rows of a mix that cannot be counted here."""
-
-
-@dataclass(frozen=True)
 class Size:
-    """A model's size; hidden and the rest are 0 where only the parameters are known."""
+    """A model's size; what follows `active` is 0 where only the number of parameters is known."""
 
     parameters: float
     active: float
     """Parameters that one token passes through: fewer than all in a mixture of experts."""
     layers: int = 0
     hidden: int = 0
+    """Width of a token's hidden state."""
     kv: int = 0
+    """Width of a token's keys, and of its values."""
     feed_forward: int = 0
+    """Width of the feed-forward layer, summed over the experts that one token passes through."""
 
 
 @dataclass(frozen=True)
 class Batching:
-    """How one optimizer step's batch is laid out."""
+    """How the batch of one optimizer step is divided."""
 
     batch: int
     processes: int
     micro: int
+    """Sequences, pairs or completions that one process takes side by side."""
     accumulation: int
+    """Micro-batches that one process takes one after the other."""
     minibatches: int = 1
+    """Such batches in one step of rollouts."""
 
     def __str__(self) -> str:
-        plural = "process" if self.processes == 1 else "processes"
-        text = (
-            f"global batch {self.batch} = {self.processes} {plural} × micro-batch {self.micro} × accumulation {self.accumulation}"
-        )
+        processes = "process" if self.processes == 1 else "processes"
+        text = f"global batch {self.batch} = {self.processes} {processes} × micro-batch {self.micro}"
+        text += f" × accumulation {self.accumulation}"
         return text if self.minibatches == 1 else f"{text}, {self.minibatches} such minibatches a step"
 
 
@@ -128,8 +116,8 @@ def memory(stage: TrainStage, size: Size, processes: int) -> dict[str, float]:
     """Bytes on one process, by what they hold.
 
     Weights, gradients and AdamW's two moments are float32: 4, 4 and 8 bytes a trained parameter, plus 2 for the bf16
-    copy of the forward pass; ZeRO 1 divides the moments over processes, 2 also the gradients, 3 also the weights.
-    A frozen reference (RLVR with beta above 0) is another 4. With LoRA about 2 % of the parameters are trained. PPO's
+    copy of the forward pass. ZeRO 1 divides the moments over the processes, 2 also the gradients, 3 also the weights.
+    A frozen reference (RLVR with beta above 0) takes another 4. With LoRA about 2 % of the parameters are trained. PPO's
     value model, taken to be as large as the policy, has weights, gradients, moments and activations of its own.
     Activations of a row: 8 hidden + 2 kv + 4 feed-forward values a token and layer (what a gated block keeps for its
     backward pass, attention scores excepted: neither SDPA nor varlen attention stores them); with gradient
@@ -139,19 +127,19 @@ def memory(stage: TrainStage, size: Size, processes: int) -> dict[str, float]:
     trained = size.parameters * (0.02 if stage.lora else 1.0)
     models = 2 if isinstance(stage, Rlvr) and stage.value is not None else 1
     shard = {"moments": 1, "gradients": 2, "weights": 3}
-    over = {what: processes if stage.zero >= least else 1 for what, least in shard.items()}
-    held = {
+    over = {part: processes if stage.zero >= least else 1 for part, least in shard.items()}
+    amounts = {
         "weights": models * (4 + (2 if element == 2 else 0)) * size.parameters / over["weights"],
         "gradients": models * 4 * trained / over["gradients"],
         "moments": models * 8 * trained / over["moments"],
     }
     if isinstance(stage, Rlvr) and stage.beta > 0:
-        held["reference"] = 4 * size.parameters / over["weights"]
+        amounts["reference"] = 4 * size.parameters / over["weights"]
     if size.layers:
         block = 8 * size.hidden + 2 * size.kv + 4 * size.feed_forward
-        kept = size.layers * size.hidden + block if stage.gradient_checkpointing else size.layers * block
-        held["activations"] = float(models * element * stage.row_tokens * kept)
-    return held
+        values = size.layers * size.hidden + block if stage.gradient_checkpointing else size.layers * block
+        amounts["activations"] = float(models * element * stage.row_tokens * values)
+    return amounts
 
 
 def flops_per_token(stage: TrainStage, size: Size) -> float:
@@ -161,8 +149,7 @@ def flops_per_token(stage: TrainStage, size: Size) -> float:
     checkpointing; 2 for a reference pass of DPO or of RLVR with beta above 0; 2 to sample in RLVR; PPO trains twice as much.
     """
     factor = 6.0 + (2.0 if stage.gradient_checkpointing else 0.0)
-    name = type(stage).__name__
-    if name == "Dpo" and stage.model_dump()["loss"] != "simpo":
+    if isinstance(stage, Dpo) and stage.loss != "simpo":
         factor += 2.0
     if isinstance(stage, Rlvr):
         factor *= stage.updates * (1.0 if stage.value is None else 2.0)
@@ -171,22 +158,20 @@ def flops_per_token(stage: TrainStage, size: Size) -> float:
 
 
 def count_rows(sources: Sequence[Source]) -> int | None:
-    """Rows of a mix, as far as they are counts, generated, or lines of local JSONL; None if any is not known here."""
+    """Rows of a mix whose sources state a count, are generated, or are local JSONL; None if another source is among them."""
     total = 0.0
     for source in sources:
-        held = source.count if source.count is not None else _rows_of(source)
-        if held is None:
+        rows = source.count if source.count is not None else _rows_of(source)
+        if rows is None:
             return None
-        total += held * (source.fraction or 1.0)
+        total += rows * (source.fraction or 1.0)
     return round(total)
 
 
 def _rows_of(source: Source) -> int | None:
-    task, _, split = source.name.partition(":")
-    if task == "sums" and split:
-        from tulu.data.sums import SPLITS
-
-        return SPLITS.get(split)
+    task, colon, split = source.name.partition(":")
+    if colon and task in GENERATED:
+        return GENERATED[task].get(split)
     path = Path(source.name).expanduser()
     if not path.is_file() or ".jsonl" not in path.name:
         return None
@@ -195,7 +180,7 @@ def _rows_of(source: Source) -> int | None:
 
 
 def optimizer_steps(stage: TrainStage, rows: int | None) -> int | None:
-    """Steps of a stage: as stated, or epochs over the mix; None where the rows are not known."""
+    """Optimizer steps of a stage: as stated, or by its epochs over the mix; None where the rows are not known."""
     if stage.steps is not None:
         return stage.steps
     assert stage.epochs is not None
@@ -203,25 +188,20 @@ def optimizer_steps(stage: TrainStage, rows: int | None) -> int | None:
     return None if rows is None else math.ceil(rows * stage.epochs / drawn)
 
 
-def sequences_per_row(stage: TrainStage) -> int:
-    """Sequences of up to max_length that one unit of the batch holds: a pair has two."""
-    return 2 if type(stage).__name__ in ("Dpo", "Rm") else 1
-
-
-def stages_of(recipe: Recipe, only: str | None = None) -> list[tuple[str, TrainStage]]:
-    """The training stages that a recipe has, in order."""
+def stages_of(recipe: Recipe, only: str | None = None) -> list[tuple[Stage, TrainStage]]:
+    """The training stages that a recipe has, in order, each with its section; with `only`, that one alone."""
     sections = dict(recipe)
-    return [(name, sections[name]) for name in STAGES if sections[name] is not None and only in (None, name)]
+    return [(stage, sections[stage.name]) for stage in TRAINING if sections[stage.name] and only in (None, stage.name)]
 
 
-def size_for(recipe: Recipe, stage: TrainStage, options: Options) -> Size | None:
-    """The size of the model a stage trains, as far as it is known offline."""
+def size_for(recipe: Recipe, stage: TrainStage, options: PlanOptions) -> Size | None:
+    """The size of the model that a stage trains; None where it is not known offline."""
     if options.parameters is not None:
         return Size(options.parameters, options.parameters)
-    made = recipe.base.config if recipe.base is not None else None
-    return model_size(stage.start or recipe.model, None if stage.start else made)
+    new_model = recipe.base.config if recipe.base is not None else None
+    return model_size(stage.start or recipe.model, None if stage.start else new_model)
 
 
-def processes_of(options: Options) -> int:
-    """Training processes of a plan."""
+def processes_of(options: PlanOptions) -> int:
+    """The number of training processes of a plan."""
     return options.processes or world_size()

@@ -1,6 +1,12 @@
-"""Chat templates that have a name: Jinja, rendered by transformers with its blocks trimmed."""
+"""Chat templates that have a name. They are Jinja, which transformers renders with trimmed blocks.
 
-# Other roles would vanish without a word (open-instruct's template skips them), so they are refused here.
+One user turn and its answer are rendered as follows, where EOS stands for the tokenizer's end token:
+
+    tulu    <|user|>\\n1+1=?\\n<|assistant|>\\n2EOS
+    olmo    (a system turn, where the conversation has none)<|im_start|>user\\n1+1=?<|im_end|>\\n<|im_start|>assistant\\n2EOS
+"""
+
+# open-instruct's template skips turns of any other role without notice; here they are an error.
 _TULU = (
     "{% for message in messages %}"
     "{% if message['role'] == 'system' %}{{ '<|system|>\n' + message['content'] + '\n' }}"
@@ -13,7 +19,8 @@ _TULU = (
     "{% endfor %}"
 )
 _NO_FUNCTIONS = " You do not currently have access to any functions. <functions></functions><|im_end|>\n"
-# A turn ends in <|im_end|>, the last one in eos: no beginning of a conversation shows where its turns end, hence the marks.
+# Every turn ends in <|im_end|> but the last one, which ends in the end token. So the text of the first turns alone does not begin
+# the whole text, and the template marks the assistant's text with `generation` blocks.
 _OLMO = (
     "{% if messages|selectattr('role', 'equalto', 'system')|list|length == 0 %}"
     "{{ '<|im_start|>system\nYou are OLMo, a helpful function-calling AI assistant built by Ai2. Your date cutoff is "
@@ -39,4 +46,5 @@ _OLMO = (
     "{% endfor %}"
 )
 TEMPLATES: dict[str, str] = {"tulu": _TULU, "tulu_bos": "{{ bos_token }}" + _TULU, "olmo": _OLMO}
-"""As open-instruct renders them (dataset_transformation.py @ e6c3044a); tulu_bos is its tulu with --add_bos, as OLMo 2 has it."""
+"""Templates by name, rendered as by open-instruct (dataset_transformation.py @ e6c3044a); tulu_bos is its tulu with --add_bos,
+which OLMo 2 uses."""

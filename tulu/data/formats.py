@@ -6,15 +6,17 @@ Columns that are None count as absent, because tables give every row the columns
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from tulu.config.stages import RowKind
 from tulu.data.messages import Unusable, read_messages, read_prompt, valid_text
 from tulu.data.sources import Row
 from tulu.errors import DataError
 from tulu.types import Message
 from tulu.verifiers.reward_model import NAME as REWARD_MODEL
 
-Kind = Literal["text", "sft", "pairs", "rlvr"]
+Kind = RowKind
+"""What a row is read as; the stage table names it for each stage."""
 
 _CALCULATOR = re.compile(r"<<[^<>\n]*>>")
 """GSM8K's calculator annotations, as in `48/2 = <<48/2=24>>24`: they serve a model with a calculator only."""

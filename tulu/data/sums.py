@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
+from tulu.config.tasks import GENERATED
 from tulu.errors import DataError
 
 
@@ -184,7 +185,7 @@ def _problems(stream: random.Random, difficulty: Difficulty, count: int, held_ou
         }
 
 
-SPLITS: dict[str, int] = {"base": 20000, "sft": 8000, "pairs": 2000, "train": 5000, "held_out": 500, "held_out_pairs": 500}
+SPLITS = GENERATED["sums"]
 """Each split, and how many rows it has unless a recipe's count says otherwise."""
 _MAKERS: dict[str, Callable[[random.Random, Difficulty, int], Iterator[dict[str, Any]]]] = {
     "base": _base,

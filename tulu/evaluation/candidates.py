@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tulu.config.schema import Judge
+from tulu.config.schema import RewardModelSettings
 from tulu.errors import RecipeError
 from tulu.files import JsonLines, changed_settings, write_atomic
 from tulu.grading.grader import Grader, pair_with_problem, split_off_reward_model
@@ -63,7 +63,7 @@ class SampleRequest:
     engine: EngineName = "auto"
     batch: int = 256
     """Answers between two writes, which is what a killed command may lose."""
-    reward_model: Judge | None = None
+    reward_model: RewardModelSettings | None = None
 
 
 @dataclass

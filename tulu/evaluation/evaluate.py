@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tulu.config.load import Job, section_of
-from tulu.config.locate import judge_problem, model_label, policy_problem
-from tulu.config.schema import Evaluate, Source
+from tulu.config.job import Job, section_of
+from tulu.config.locate import model_label, policy_problem, reward_model_problem
+from tulu.config.schema import Evaluate
+from tulu.config.tasks import TASKS
 from tulu.data.chat import template_hash
 from tulu.data.problems import problems
 from tulu.errors import RecipeError
@@ -26,13 +27,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger("tulu")
-
-TASKS: dict[str, tuple[Source, str | None]] = {
-    "gsm8k": (Source(name="openai/gsm8k", subset="main", split="test", fraction=1.0), "gsm8k"),
-    "math": (Source(name="HuggingFaceH4/MATH-500", split="test", fraction=1.0), "math"),
-    "sums": (Source(name="sums:held_out", count=500), None),
-}
-"""Rows and verifier of the tasks that need no data of one's own; None takes each row's verifier."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +99,7 @@ def evaluate_model(
         raise RecipeError(f"--temperature 0: all {best_of} answers would be the same; leave it out (1.0), or raise it")
     if verifier is not None and verifier.lower() == REWARD_MODEL:
         raise RecipeError("--verifier reward_model: it cannot say which answers are right; use --best-of N --reward-model RM")
-    if reward_model is not None and (problem := judge_problem(reward_model)):
+    if reward_model is not None and (problem := reward_model_problem(reward_model)):
         raise RecipeError(f"--reward-model {reward_model}: {problem}")
     if temperature is None:
         temperature = 0.0 if best_of is None else 1.0
@@ -156,9 +150,10 @@ def answer_all(model: str, settings: Evaluate, template: str, folder: Path, fres
 
 def task_problems(settings: Evaluate, tokenizer: "PreTrainedTokenizerBase") -> tuple[Sequence[Problem], str]:
     """The problems of a task, or of the rows that the settings name, and a hash of them."""
-    task_data, task_verifier = TASKS.get(settings.task, (None, None))
-    sources = settings.data or ((task_data,) if task_data else ())
-    dataset = problems(sources, tokenizer, max_prompt=1 << 20, verifier=settings.verifier or task_verifier, seed=settings.seed)
+    task = TASKS.get(settings.task)
+    sources = settings.data or ((task.source,) if task else ())
+    verifier = settings.verifier or (task.verifier if task else None)
+    dataset = problems(sources, tokenizer, max_prompt=1 << 20, verifier=verifier, seed=settings.seed)
     for line in dataset.report.lines()[1:]:
         log.warning(line)
     return (dataset[: settings.limit] if settings.limit else dataset), dataset.digest

@@ -14,16 +14,16 @@ from rich.markup import escape
 from rich.table import Table
 from transformers import AutoConfig
 
-from tulu.config.load import world_size
-from tulu.config.locate import judge_problem, model_label, policy_problem, source_problem
-from tulu.config.schema import Judge, Source
+from tulu.config.job import world_size
+from tulu.config.locate import model_label, policy_problem, reward_model_problem, source_problem
+from tulu.config.schema import RewardModelSettings, Source
 from tulu.data.chat import template_hash
 from tulu.data.problems import problems
 from tulu.errors import RecipeError, TuluError
 from tulu.evaluation.candidates import Candidate, SampleFile, SampleRequest, ScoredProblem, collect, model_identity
+from tulu.evaluation.options import SampleOptions
 from tulu.files import json_lines, write_atomic
 from tulu.model.load import from_pretrained, load_tokenizer
-from tulu.rollout.engine import EngineName
 from tulu.train.manifest import environment
 from tulu.types import Message, SamplingParams
 from tulu.verifiers.reward_model import NAME as REWARD_MODEL
@@ -32,28 +32,6 @@ log = logging.getLogger("tulu")
 
 OWN = "own"
 """The value of --verifier that takes the verifiers of each row."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """How answers are sampled and chosen; every field is an option of `tulu sample`."""
-
-    data: tuple[str, ...]
-    n: int = 8
-    reward_model: str | None = None
-    verifier: str | None = None
-    keep: int = 1
-    pairs: bool = False
-    max_tokens: int = 512
-    temperature: float = 1.0
-    top_p: float = 1.0
-    limit: int | None = None
-    template: str = "tokenizer"
-    engine: EngineName = "auto"
-    batch: int = 256
-    seed: int = 1
-    out: Path | None = None
-    fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +44,7 @@ class Selected:
     """How many prompts have a row, or lack one for which reason."""
 
 
-def sample(model: str, options: Options) -> Path:
+def sample(model: str, options: SampleOptions) -> Path:
     """Sample and score answers, choose rows among them, and write the folder of the result; returns the folder.
 
     samples.jsonl grows as answers come, so that a command that was killed goes on where it stopped, and another choice of rows
@@ -79,7 +57,7 @@ def sample(model: str, options: Options) -> Path:
     dataset = problems(sources, tokenizer, _room(model, options), verifier, options.seed, judged=options.reward_model is not None)
     dataset.report.show()
     params = SamplingParams(options.max_tokens, options.temperature, options.top_p, seed=options.seed)
-    reward_model = Judge(path=options.reward_model) if options.reward_model else None
+    reward_model = RewardModelSettings(path=options.reward_model) if options.reward_model else None
     settings = {
         "model": model_identity(model),
         "reward_model": model_identity(options.reward_model) if options.reward_model else None,
@@ -105,7 +83,7 @@ def sample(model: str, options: Options) -> Path:
     return finish(folder, scored, options, {"model": model, "settings": settings})
 
 
-def check(model: str, options: Options) -> None:
+def check(model: str, options: SampleOptions) -> None:
     """Raise RecipeError where options contradict each other, or name something that is not there."""
     if problem := policy_problem(model):
         raise RecipeError(f"{model} {problem}")
@@ -113,7 +91,7 @@ def check(model: str, options: Options) -> None:
         raise RecipeError(
             "nothing tells good answers from bad ones; give --reward-model RM, --verifier NAME (own: each row's), or both"
         )
-    if options.reward_model is not None and (problem := judge_problem(options.reward_model)):
+    if options.reward_model is not None and (problem := reward_model_problem(options.reward_model)):
         raise RecipeError(f"--reward-model {options.reward_model}: {problem}")
     if options.n > 1 and options.temperature == 0:
         raise RecipeError(f"--temperature 0: all {options.n} answers would be the same; raise it, or use --n 1")
@@ -126,7 +104,7 @@ def check(model: str, options: Options) -> None:
         raise RecipeError("tulu sample runs in one process; start it without torchrun")
 
 
-def _room(model: str, options: Options) -> int:
+def _room(model: str, options: SampleOptions) -> int:
     """Most tokens of a prompt, such that an answer fits the model's positions. Raises RecipeError where no prompt would fit."""
     positions = from_pretrained(AutoConfig, model).get_text_config().to_dict().get("max_position_embeddings") or 1 << 20
     if options.max_tokens >= positions:
@@ -210,7 +188,7 @@ def _pair(problem: ScoredProblem, chosen: Candidate, rejected: Candidate) -> dic
     }
 
 
-def finish(folder: Path, problems: Sequence[ScoredProblem], options: Options, facts: Mapping[str, Any]) -> Path:
+def finish(folder: Path, problems: Sequence[ScoredProblem], options: SampleOptions, facts: Mapping[str, Any]) -> Path:
     """Choose rows, write sft.jsonl, pairs.jsonl and results.json, and print the counts.
 
     Raises TuluError where no row is left to train on.
@@ -263,7 +241,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return sum(present) / len(present) if present else None
 
 
-def _table(figures: Mapping[str, Any], options: Options) -> Table:
+def _table(figures: Mapping[str, Any], options: SampleOptions) -> Table:
     table = Table(title="sample", show_header=False)
     table.add_row("prompts", str(figures["prompts"]))
     table.add_row("answers", f"{figures['answers']}, {figures['unfinished']} did not stop, {figures['unscored']} not scored")

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tulu.config.schema import RewardSignal, Rlvr
+from tulu.config.schema import RewardModelSignal, Rlvr
 from tulu.errors import TuluError
 from tulu.types import Completion, Verdict
 
@@ -30,7 +30,7 @@ class Grades:
         return next((part for part in (self.verdict, self.preference) if part is not None and part.score is None), None)
 
 
-def needs_preference(verdict: Verdict | None, signal: RewardSignal) -> bool:
+def needs_preference(verdict: Verdict | None, signal: RewardModelSignal) -> bool:
     """Whether the reward model's score enters the reward: not where the verifier failed, nor behind a gate that is closed."""
     if verdict is None:
         return True

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from tulu.config.load import Job
+from tulu.config.job import Job
 from tulu.config.schema import Base
 from tulu.data.chat import make_byte_tokenizer
 from tulu.data.datasets import text_groups
@@ -52,6 +52,8 @@ def new_policy(stage: Base) -> Policy:
     with torch.random.fork_rng():
         torch.manual_seed(stage.seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    if stage.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     policy = Policy(model, tokenizer)
     policy.module.train()
     return policy

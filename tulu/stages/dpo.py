@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from tulu.config.load import Job
+from tulu.config.job import Job
 from tulu.config.schema import Dpo
 from tulu.data.datasets import pair_groups
 from tulu.losses import Loss, dpo_loss, simpo_loss

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tulu.advantages import gae
-from tulu.config.schema import Rlvr, Value
+from tulu.config.schema import Rlvr, ValueModelSettings
 from tulu.errors import RecipeError
 from tulu.losses import Loss, kl_estimate, mean_metric, value_loss
 from tulu.model.batch import Batch, sum_by_owner
@@ -53,10 +53,12 @@ class ActorCritic:
         self.runner: nn.Module = self.module
 
     @classmethod
-    def load(cls, policy: Policy, stage: Rlvr, template: str, trained: Path, start: str) -> "ActorCritic | None":
+    def load(
+        cls, policy: Policy, stage: Rlvr, template: str, trained: Path, start: str, revision: str | None = None
+    ) -> "ActorCritic | None":
         """With the value model that the recipe names, else `trained`, the one of its rm stage; None without PPO.
 
-        Where there is neither, the value model begins with the weights of `start` and a new head.
+        Where there is neither, the value model begins with the weights of `start`, at its revision, and a new head.
         """
         if stage.value is None:
             return None
@@ -69,7 +71,7 @@ class ActorCritic:
             trainable=True,
             gradient_checkpointing=stage.gradient_checkpointing,
             lora=stage.lora,
-            revision=stage.value.revision,
+            revision=stage.value.revision if path else revision,
             new_head=None if path else stage.seed,
         )
         return cls(policy, value)
@@ -91,7 +93,7 @@ class PpoBatch(RolloutBatch):
 
 
 def token_advantages(
-    minibatches: Sequence[Sequence[RolloutBatch]], stage: Rlvr, value: Value, parallel: Parallel
+    minibatches: Sequence[Sequence[RolloutBatch]], stage: Rlvr, value: ValueModelSettings, parallel: Parallel
 ) -> list[list[PpoBatch]]:
     """The rows with every token's advantage and return.
 
@@ -109,7 +111,7 @@ def token_advantages(
     return [[replace(batch, advantage_N=(batch.advantage_N - mean) * scale) for batch in minibatch] for minibatch in rows]
 
 
-def _with_advantages(batch: RolloutBatch, stage: Rlvr, value: Value) -> PpoBatch:
+def _with_advantages(batch: RolloutBatch, stage: Rlvr, value: ValueModelSettings) -> PpoBatch:
     """A row with advantages, returns and the KL of its tokens. The KL is in the rewards now, and no longer in the loss."""
     values_N, old_N = batch.old_values_N, batch.old_logps_N
     if values_N is None or old_N is None:
@@ -140,7 +142,7 @@ def spare_ppo_batch(spare: RolloutBatch) -> PpoBatch:
 
 
 def ppo_loss(
-    policy: Loss, values_N: Tensor, batch: PpoBatch, value: Value, weight_N: Tensor | None, value_alone: bool = False
+    policy: Loss, values_N: Tensor, batch: PpoBatch, value: ValueModelSettings, weight_N: Tensor | None, value_alone: bool = False
 ) -> Loss:
     """The policy's loss, unless the value model learns alone, plus the value model's times the recipe's coefficient."""
     if batch.old_values_N is None:

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tulu.config.load import Job, section_of, world_size
+from tulu.config.job import Job, section_of, world_size
 from tulu.config.schema import Rlvr
 from tulu.data.problems import problems as load_problems
 from tulu.errors import EngineError, RecipeError
@@ -78,10 +78,10 @@ def run(job: Job) -> Path:
     runs = job.folder.parent
     reward_model = load_reward_model(stage, problems, runs)
     policy: Policy = opened.load(Policy)
-    critic = ActorCritic.load(policy, stage, job.recipe.template, runs / "rm" / "model", run.start)
+    critic = ActorCritic.load(policy, stage, job.recipe.template, runs / "rm" / "model", run.start, job.revision)
     facts = {"reward_model": reward_model.digest} if reward_model else {}
     facts |= {"value": critic.value.digest()} if critic else {}
-    kl_reference = load_kl_reference(policy, run.start, stage, job.recipe.template)
+    kl_reference = load_kl_reference(policy, run.start, stage, job.recipe.template, job.revision)
     learner = opened.begin(critic or policy, data=problems.digest, start=policy.digest(), **facts)
     state = run.resume()
 
@@ -269,11 +269,12 @@ def load_reward_model(stage: Rlvr, problems: Sequence[Problem], runs: Path) -> R
         return RewardGrader.load(stage.reward_model, runs / "rm" / "model")
 
 
-def load_kl_reference(policy: Policy, start: str, stage: Rlvr, template: str) -> KlReference | None:
+def load_kl_reference(policy: Policy, start: str, stage: Rlvr, template: str, revision: str | None = None) -> KlReference | None:
     """Log-probs under the starting model: of frozen weights, or of the policy without its adapters; None if β is 0."""
     if not stage.beta:
         return None
-    frozen = policy if stage.lora else Policy.load(start, template=template, precision=stage.precision, trainable=False)
+    load = partial(Policy.load, start, template=template, precision=stage.precision, trainable=False, revision=revision)
+    frozen = policy if stage.lora else load()
     # Under ZeRO-3 frozen weights are sharded as they load, with no engine around them to gather them.
     start_weights: Callable[[], AbstractContextManager[Any]]
     start_weights = policy.without_adapter if stage.lora else partial(gathered, frozen.model)

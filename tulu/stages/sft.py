@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from tulu.config.load import Job
+from tulu.config.job import Job
 from tulu.config.schema import Sft
 from tulu.data.datasets import sft_groups
 from tulu.losses import Loss, sft_loss

@@ -18,19 +18,19 @@ SAMPLES = 3
 
 @dataclass(frozen=True)
 class StageSummary:
-    """One stage's held-out accuracy, and what it took."""
+    """One stage's held-out accuracy, and the time and speed of its training."""
 
     stage: str
     accuracy: float
     ci95: tuple[float, float]
     seconds: float
-    """Of training, over all sessions."""
+    """Seconds of training, over all sessions."""
     tokens_per_second: float
-    """Tokens of packed rows (RLVR: prompts and completions), over the seconds of the steps."""
+    """Tokens of packed rows (in RLVR, of prompts and completions) per second of the steps."""
 
 
 def is_current(results: Path, model: Path, settings: Evaluate) -> bool:
-    """Whether these results are of this model and these settings."""
+    """Whether the results in a folder were made with this model and these settings."""
     file = results / "results.json"
     if not file.exists() or file.stat().st_mtime < (model / "config.json").stat().st_mtime:
         return False
@@ -38,7 +38,7 @@ def is_current(results: Path, model: Path, settings: Evaluate) -> bool:
 
 
 def summarise(recipe: Recipe, folder: Path, stages: list[str]) -> None:
-    """Write and show what the stages did; nothing but the folder's name where the recipe has no evaluation."""
+    """Write and show what the stages did; without an evaluation in the recipe, show only the folder's name."""
     console = Console()
     manifest = folder / "rm" / "manifest.json"
     rm_accuracy = json.loads(manifest.read_text()).get("held_out_accuracy") if recipe.rm and manifest.exists() else None
@@ -46,7 +46,7 @@ def summarise(recipe: Recipe, folder: Path, stages: list[str]) -> None:
         console.print(f"done: {folder}")
         return
     summaries = [stage_summary(folder, stage) for stage in stages]
-    content = {"seed": recipe.seed, "rm_accuracy": rm_accuracy, "stages": [asdict(each) for each in summaries]}
+    content = {"seed": recipe.seed, "rm_accuracy": rm_accuracy, "stages": [asdict(summary) for summary in summaries]}
     write_atomic(folder / "summary.json", json.dumps(content, indent=2) + "\n")
     show_answers(console, folder, stages)
     show_table(console, summaries, recipe.evaluate, rm_accuracy)
@@ -55,7 +55,7 @@ def summarise(recipe: Recipe, folder: Path, stages: list[str]) -> None:
 
 
 def stage_summary(folder: Path, stage: str) -> StageSummary:
-    """From the stage's manifest, metrics and evaluation."""
+    """Read the summary of a stage from its manifest, metrics and evaluation."""
     results = json.loads((folder / "evaluate" / stage / "results.json").read_text())
     seconds = json.loads((folder / stage / "manifest.json").read_text())["seconds"]
     lines = metrics(folder / stage)
@@ -69,24 +69,24 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def show_table(console: Console, summaries: list[StageSummary], settings: Evaluate, rm_accuracy: float | None) -> None:
-    """Accuracy by stage with its interval, and the change from the stage before."""
+    """Print each stage's accuracy with its interval, and its difference to the stage before."""
     table = Table(title=f"held-out accuracy on {settings.task}", title_justify="left")
     for name in ("stage", "accuracy", "95 % interval", "change", "seconds", "tokens/s"):
         table.add_column(name, justify="left" if name == "stage" else "right")
     before: float | None = None
-    for each in summaries:
-        change = "" if before is None else f"{100 * (each.accuracy - before):+.1f}"
-        low, high = each.ci95
-        figures = (f"{100 * low:.1f} – {100 * high:.1f}", change, f"{each.seconds:.0f}", f"{each.tokens_per_second:,.0f}")
-        table.add_row(each.stage, f"[bold]{100 * each.accuracy:.1f} %", *figures)
-        before = each.accuracy
+    for summary in summaries:
+        change = "" if before is None else f"{100 * (summary.accuracy - before):+.1f}"
+        low, high = summary.ci95
+        figures = (f"{100 * low:.1f} – {100 * high:.1f}", change, f"{summary.seconds:.0f}", f"{summary.tokens_per_second:,.0f}")
+        table.add_row(summary.stage, f"[bold]{100 * summary.accuracy:.1f} %", *figures)
+        before = summary.accuracy
     console.print(table)
     if rm_accuracy is not None:
         console.print(f"reward model: {100 * rm_accuracy:.1f} % of the held-out pairs ranked right", highlight=False)
 
 
 def show_answers(console: Console, folder: Path, stages: list[str]) -> None:
-    """The same held-out problems, answered by every stage: first one that training made right, where there is one."""
+    """Print the answers of every stage to the same few problems, first to those that only the last stage solves."""
     answers = {
         stage: [json.loads(line) for line in (folder / "evaluate" / stage / "answers.jsonl").read_text().splitlines()]
         for stage in stages
@@ -105,7 +105,7 @@ def show_answers(console: Console, folder: Path, stages: list[str]) -> None:
 
 
 def plot(folder: Path, summaries: list[StageSummary]) -> None:
-    """Accuracy by stage with intervals, and the reward of every RLVR step, as summary.png."""
+    """Draw accuracy by stage with intervals, and the share of solved completions by RLVR step, into summary.png."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -114,12 +114,12 @@ def plot(folder: Path, summaries: list[StageSummary]) -> None:
     curve = metrics(folder / "rlvr") if (folder / "rlvr" / "metrics.jsonl").exists() else []
     figure, panels = pyplot.subplots(1, 2 if curve else 1, figsize=(10 if curve else 5, 3.6), squeeze=False)
     bars = panels[0][0]
-    heights = [100 * each.accuracy for each in summaries]
+    heights = [100 * summary.accuracy for summary in summaries]
     errors = [
-        [100 * (each.accuracy - each.ci95[0]) for each in summaries],
-        [100 * (each.ci95[1] - each.accuracy) for each in summaries],
+        [100 * (summary.accuracy - summary.ci95[0]) for summary in summaries],
+        [100 * (summary.ci95[1] - summary.accuracy) for summary in summaries],
     ]
-    bars.bar([each.stage for each in summaries], heights, yerr=errors, capsize=4, color="#4c72b0")
+    bars.bar([summary.stage for summary in summaries], heights, yerr=errors, capsize=4, color="#4c72b0")
     for place, height in enumerate(heights):
         bars.annotate(f"{height:.1f}", (place, height), xytext=(5, 4), textcoords="offset points")
     bars.set(ylabel="held-out accuracy, %", ylim=(0, 105), title="after each stage")

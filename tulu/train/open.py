@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from tulu.config.load import Job, section_of
+from tulu.config.job import Job, section_of
 from tulu.data.chat import template_hash
 from tulu.model.load import load_tokenizer
 from tulu.model.parallel import Parallel
@@ -38,7 +38,7 @@ class OpenStage:
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer of the model that the stage starts from, with the recipe's template."""
-        return load_tokenizer(self.run.start, self.job.recipe.template)
+        return load_tokenizer(self.run.start, self.job.recipe.template, self.job.revision)
 
     def load(self, model_class: Any, **options: Any) -> Any:
         """The model that the stage starts from, ready to train, as a Policy or a RewardModel."""
@@ -47,6 +47,7 @@ class OpenStage:
             template=self.job.recipe.template,
             lora=self.section.lora,
             gradient_checkpointing=self.section.gradient_checkpointing,
+            revision=self.job.revision,
             trainable=True,
             **options,
         )

@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from tulu.config.load import Job
+from tulu.config.job import Job
 from tulu.errors import CheckpointError, RecipeError
 from tulu.files import JsonLines, remove_partials, sync_folder, write_atomic
 from tulu.model.parallel import Parallel

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from tulu.commands.data import held_out, read, report, sample, table, tokenizer_of
+from tulu.commands.data_report import held_out, load_recipe_tokenizer, masked_text, mix_table, read_mix, report
 from tulu.config.schema import Recipe, Source
+from tulu.config.stages import STAGES
 from tulu.data.chat import apply_template, make_byte_tokenizer
 from tulu.data.datasets import pair_groups, sft_groups
 from tulu.errors import RecipeError
@@ -29,7 +30,7 @@ def written(path: Path, rows: list[dict[str, Any]]) -> str:
 
 def test_report_shows_every_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows: list[dict[str, Any]] = [{"prompt": "q", "completion": "a"}] * 3 + [{"messages": []}]
-    made = recipe(
+    loaded = recipe(
         sft={**STAGE, "data": written(tmp_path / "rows.jsonl", rows)},
         dpo={**STAGE, "data": {"name": "sums:pairs", "count": 5}},
         rlvr={
@@ -41,7 +42,7 @@ def test_report_shows_every_stage(tmp_path: Path, capsys: pytest.CaptureFixture[
             "max_tokens": 48,
         },
     )
-    report(made, cache=tmp_path / "cache")
+    report(loaded, cache=tmp_path / "cache")
     shown = capsys.readouterr().out
     for expected in ("base", "sft", "dpo", "rlvr", "sums:pairs", "dropped, no assistant turn: 1", "[chosen]", "<|assistant|>"):
         assert expected in shown
@@ -50,10 +51,11 @@ def test_report_shows_every_stage(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_table_counts_by_hand(tmp_path: Path) -> None:
     rows = [{"prompt": "q", "completion": "a" * length} for length in (1, 3, 5)]
-    made = recipe(sft={**STAGE, "data": written(tmp_path / "rows.jsonl", rows)})
-    section = read("sft", made.sft, tokenizer_of(made), tmp_path / "cache")  # type: ignore[arg-type]
+    loaded = recipe(sft={**STAGE, "data": written(tmp_path / "rows.jsonl", rows)})
+    assert loaded.sft is not None
+    mix = read_mix(STAGES["sft"], loaded.sft, load_recipe_tokenizer(loaded), tmp_path / "cache")
     # 25 prompt tokens each, answers of 2, 4 and 6 tokens with their end: 87 tokens, 12 of them trained.
-    cells = [next(iter(column.cells)) for column in table(section).columns]
+    cells = [next(iter(column.cells)) for column in mix_table(mix).columns]
     assert cells[1:7] == ["3", "3", "0", "0", "87", "14%"]
     assert cells[-1] == "31"
 
@@ -62,28 +64,28 @@ def test_sample_colours_what_is_trained() -> None:
     tokenizer = make_byte_tokenizer()
     apply_template(tokenizer, "tulu")
     group = sft_groups([Source(name="sums:sft", count=1)], tokenizer, 100)[0]
-    shown = sample(group, tokenizer)
+    shown = masked_text(group, tokenizer)
     green = [shown.plain[span.start : span.end] for span in shown.spans if span.style == "green"]
     assert green == [bytes(group.completions[0].tokens[:-1]).decode() + "<|endoftext|>"]
-    pair = sample(pair_groups([Source(name="sums:pairs", count=1)], tokenizer, 100)[0], tokenizer)
+    pair = masked_text(pair_groups([Source(name="sums:pairs", count=1)], tokenizer, 100)[0], tokenizer)
     assert "[chosen]" in pair.plain
     assert "[rejected]" in pair.plain
 
 
 def test_a_planted_leak_is_reported_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    held = written(tmp_path / "held.jsonl", [{"question": QUESTION, "answer": "#### 18"}])
+    leaked = written(tmp_path / "held.jsonl", [{"question": QUESTION, "answer": "#### 18"}])
     rows = [{"prompt": f"harmless {number}", "completion": "a"} for number in range(3)]
     rows.insert(1, {"prompt": f"Tell me. {QUESTION}", "completion": "18"})
     source = written(tmp_path / "rows.jsonl", rows)
-    made = recipe(sft={**STAGE, "data": source})
-    report(made, decontaminate=True, against=[held], clean=tmp_path / "clean", cache=tmp_path / "cache")
+    loaded = recipe(sft={**STAGE, "data": source})
+    report(loaded, decontaminate=True, against=[leaked], clean=tmp_path / "clean", cache=tmp_path / "cache")
     shown = capsys.readouterr().out.replace("\n", "")
-    assert f"100% of {held}:1 in {source}:2" in shown
-    kept = [json.loads(line) for line in (tmp_path / "clean" / "sft" / "rows.clean.jsonl").read_text().splitlines()]
-    assert kept == [rows[0], rows[2], rows[3]]
+    assert f"100% of {leaked}:1 in {source}:2" in shown
+    clean = [json.loads(line) for line in (tmp_path / "clean" / "sft" / "rows.clean.jsonl").read_text().splitlines()]
+    assert clean == [rows[0], rows[2], rows[3]]
     report(
         recipe(sft={**STAGE, "data": str(tmp_path / "clean" / "sft" / "rows.clean.jsonl")}),
-        against=[held],
+        against=[leaked],
         cache=tmp_path / "cache",
     )
     assert "0 questions given away by 0 rows" in capsys.readouterr().out

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from tulu.commands.verify import verify_file
+from tulu.commands.verify_rows import verify_file
 from tulu.errors import DataError, RecipeError, TuluError
 
 ROWS: list[dict[str, Any]] = [
     {"completion": "it is 18", "ground_truth": "18", "id": "first"},
     {"completion": "\ud800 17", "ground_truth": 18, "prompt": "how many?"},
 ]
-CALL = "import sys; from tulu.commands.verify import verify_file; verify_file(*sys.argv[1:])"
+CALL = "import sys; from tulu.commands.verify_rows import verify_file; verify_file(*sys.argv[1:])"
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> str:
@@ -30,10 +30,10 @@ def write(path: Path, rows: list[dict[str, Any]]) -> str:
 def test_rows_come_back_in_order_with_a_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = tmp_path / "out.jsonl"
     verify_file("gsm8k", write(tmp_path / "in.jsonl", ROWS * 700), str(target))
-    found = [json.loads(line) for line in target.read_text().splitlines()]
-    assert [row["score"] for row in found] == [1.0, 0.0] * 700
-    assert found[0] == {**ROWS[0], "score": 1.0, "status": "ok", "detail": "answer 18"}
-    assert found[1]["completion"] == ROWS[1]["completion"]
+    scored = [json.loads(line) for line in target.read_text().splitlines()]
+    assert [row["score"] for row in scored] == [1.0, 0.0] * 700
+    assert scored[0] == {**ROWS[0], "score": 1.0, "status": "ok", "detail": "answer 18"}
+    assert scored[1]["completion"] == ROWS[1]["completion"]
     table = capsys.readouterr().err
     assert "0.5000" in table
     assert "1400" in table
@@ -58,8 +58,8 @@ def test_what_is_no_plain_file_is_written_to_and_never_replaced(tmp_path: Path) 
     os.mkfifo(pipe)
     reader = subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE, text=True)
     verify_file("gsm8k", source, str(pipe))
-    said, _ = reader.communicate(timeout=60)
-    assert len(said.splitlines()) == 2
+    output, _ = reader.communicate(timeout=60)
+    assert len(output.splitlines()) == 2
     assert pipe.is_fifo()
 
 
@@ -78,16 +78,16 @@ def test_bad_rows_are_named_by_file_and_line_and_nothing_is_written(tmp_path: Pa
     good = json.dumps(ROWS[0])
     bad = ["{", "[]", '{"completion": "x"}', '{"completion": 3, "ground_truth": "1"}', '{"completion": "x", "ground_truth": "x"}']
     source.write_text("\n".join([good, *bad]))
-    with pytest.raises(DataError) as told:
+    with pytest.raises(DataError) as message:
         verify_file("gsm8k", str(source), str(target))
-    lines = str(told.value).splitlines()
+    lines = str(message.value).splitlines()
     assert lines[0].startswith("5 of 6 rows")
     assert [line.split(": ")[0] for line in lines[1:]] == [f"{source}:{number}" for number in range(2, 7)]
     assert not target.exists()
 
 
 @pytest.mark.parametrize(
-    ("name", "mode", "content", "error", "told"),
+    ("name", "mode", "content", "error", "message"),
     [
         ("gsm9k", "strict", "", RecipeError, "did you mean gsm8k"),
         ("gsm8k", "lax", "", RecipeError, "strict, tulu3"),
@@ -95,11 +95,11 @@ def test_bad_rows_are_named_by_file_and_line_and_nothing_is_written(tmp_path: Pa
         ("gsm8k", "strict", None, DataError, "no such file .* correct --in"),
     ],
 )
-def test_user_errors(tmp_path: Path, name: str, mode: str, content: str | None, error: type[Exception], told: str) -> None:
+def test_user_errors(tmp_path: Path, name: str, mode: str, content: str | None, error: type[Exception], message: str) -> None:
     source = tmp_path / "in.jsonl"
     if content is not None:
         source.write_text(content)
-    with pytest.raises(error, match=told):
+    with pytest.raises(error, match=message):
         verify_file(name, str(source), str(tmp_path / "out.jsonl"), mode)
 
 
@@ -121,7 +121,7 @@ def test_a_prompt_may_be_a_conversation(tmp_path: Path, field: dict[str, Any]) -
 
 
 @pytest.mark.parametrize(
-    ("target", "told"),
+    ("target", "message"),
     [
         ("no/such/out.jsonl", "cannot be written, there is no directory .* make it"),
         ("in.jsonl/out.jsonl", "there is no directory"),
@@ -132,21 +132,21 @@ def test_a_prompt_may_be_a_conversation(tmp_path: Path, field: dict[str, Any]) -
     ],
 )
 def test_a_target_that_cannot_be_written_is_refused_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, told: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     source = write(tmp_path / "in.jsonl", ROWS)
     before = Path(source).read_text()
     (tmp_path / "folder").mkdir()
     (tmp_path / "link.jsonl").symlink_to(source)
-    monkeypatch.setattr("tulu.commands.verify._read", lambda *_: pytest.fail("rows were read"))
-    with pytest.raises(RecipeError, match=told):
+    monkeypatch.setattr("tulu.commands.verify_rows._read_rows", lambda *_: pytest.fail("rows were read"))
+    with pytest.raises(RecipeError, match=message):
         verify_file("gsm8k", source, target)
     assert Path(source).read_text() == before
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         (
             "in.jsonl",
@@ -158,9 +158,9 @@ def test_a_target_that_cannot_be_written_is_refused_first(
         ("in.jsonl.gz", gzip.compress(b"{}" * 99)[:-9], "broken gzip file .* fetch it again"),
     ],
 )
-def test_what_cannot_be_read_is_named_with_a_cure(tmp_path: Path, name: str, content: bytes, told: str) -> None:
+def test_what_cannot_be_read_is_named_with_a_cure(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         verify_file("gsm8k", str(tmp_path / name), str(tmp_path / "out.jsonl"))
     with pytest.raises(DataError, match="is a directory; give --in a file"):
         verify_file("gsm8k", str(tmp_path), str(tmp_path / "out.jsonl"))
@@ -188,7 +188,7 @@ RAISING = "def score(completion, ground_truth):\n    raise KeyError(completion)\
 
 
 @pytest.mark.parametrize(
-    ("name", "truth", "told"),
+    ("name", "truth", "message"),
     [
         ("math", SOLUTION, "2 × error: ground_truth .*cannot be parsed; give the final answer alone"),
         ("own.py:score", "18", "2 × error: KeyError: 'x is.* \\(first at .*in.jsonl:1\\)"),
@@ -196,15 +196,15 @@ RAISING = "def score(completion, ground_truth):\n    raise KeyError(completion)\
     ],
 )
 def test_where_nothing_could_be_judged_the_reasons_are_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, truth: str, told: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, truth: str, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own.py").write_text(RAISING)
     rows = [{"completion": rf"x is \boxed{{x^{index} + y}}", "ground_truth": truth} for index in (2, 3)]
-    with pytest.raises(TuluError, match="none of 2 rows could be judged") as raised:
+    with pytest.raises(TuluError, match="none of 2 rows could be scored") as raised:
         verify_file(name, write(tmp_path / "in.jsonl", rows), "out.jsonl")
     assert raised.value.exit_code == 1
-    assert re.search(told, capsys.readouterr().err)
+    assert re.search(message, capsys.readouterr().err)
     assert [json.loads(line)["score"] for line in (tmp_path / "out.jsonl").read_text().splitlines()] == [None, None]
 
 
@@ -218,9 +218,9 @@ def test_progress_without_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyP
     rows = [{"completion": str(index), "ground_truth": "1"} for index in range(20)]
     verify_file(f"{own}:score", write(tmp_path / "in.jsonl", rows), str(target))
     assert [json.loads(line)["score"] for line in target.read_text().splitlines()] == list(range(20))
-    said = capsys.readouterr().err
-    assert re.search(r"score 0/20\n", said)
-    assert re.search(r"score [1-9]\d?/20\n", said)
+    output = capsys.readouterr().err
+    assert re.search(r"score 0/20\n", output)
+    assert re.search(r"score [1-9]\d?/20\n", output)
 
 
 def test_plain_test_code_is_refused_with_the_cure(tmp_path: Path) -> None:

@@ -1,0 +1,72 @@
+"""Where a stage of a recipe runs, and which model it starts from."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.config.recipe_text import GOOD
+from tulu.config.job import make_job, missing, world_size
+from tulu.config.load import load_recipe
+from tulu.errors import RecipeError
+
+Write = Callable[[str], str]
+
+
+def test_world_size_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "two")
+    with pytest.raises(RecipeError, match="WORLD_SIZE='two'"):
+        world_size()
+
+
+def write_finished_stage(folder: Path, stage: str, model: str | None = "owner/model", revision: str | None = None) -> None:
+    """What a finished stage leaves, as far as later ones look."""
+    (folder / "test" / stage / "model").mkdir(parents=True)
+    record: dict[str, object] = {"name": "test", "model": model, "revision": revision, stage: {}}
+    (folder / "test" / stage / "recipe.yaml").write_text(yaml.safe_dump(record))
+
+
+def test_a_stage_starts_from_start_else_the_run_else_released_else_the_model(write: Write, tmp_path: Path) -> None:
+    recipe, runs = load_recipe(write(GOOD)), tmp_path / "runs"
+    assert make_job(recipe, "sft", runs).start == "owner/model"
+    assert make_job(recipe, "dpo", runs).start == "owner/model-sft"
+    assert make_job(recipe, "rlvr", runs).start == "owner/model"
+    write_finished_stage(runs, "sft")
+    assert make_job(recipe, "dpo", runs).start == str(runs / "test" / "sft" / "model")
+    assert make_job(recipe, "rlvr", runs).start == str(runs / "test" / "sft" / "model")
+    write_finished_stage(runs, "dpo")
+    assert make_job(recipe, "rlvr", runs).start == str(runs / "test" / "dpo" / "model")
+    assert make_job(recipe, "evaluate", runs).start == str(runs / "test" / "dpo" / "model")
+    chosen = load_recipe("r.yaml", ["rlvr.start=owner/chosen"])
+    job = make_job(chosen, "rlvr", runs, fresh=True)
+    assert (job.start, job.folder, job.fresh) == ("owner/chosen", runs / "test" / "rlvr", True)
+
+
+def test_a_model_of_another_origin_is_refused_with_both_named(write: Write, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    write_finished_stage(runs, "sft", model="owner/other")
+    with pytest.raises(RecipeError) as error:
+        make_job(load_recipe(write(GOOD)), "dpo", runs)
+    for part in ("owner/other", "owner/model", "--fresh", "name=", "dpo.start="):
+        assert part in str(error.value)
+
+
+def test_a_stage_without_section_and_a_stage_without_model_are_refused(write: Write, tmp_path: Path) -> None:
+    recipe = load_recipe(write(GOOD))
+    with pytest.raises(RecipeError, match="has no rm section; it has sft, dpo, rlvr"):
+        make_job(recipe, "rm", tmp_path)
+    quickstart = load_recipe("quickstart")
+    with pytest.raises(RecipeError, match=r"dpo has no model to start from.*run `tulu sft` first"):
+        make_job(quickstart, "dpo", tmp_path)
+    assert missing(quickstart, "rlvr", tmp_path) == ["base", "sft", "dpo"]
+    assert missing(quickstart, "base", tmp_path) == []
+    assert missing(recipe, "rlvr", tmp_path) == []
+
+
+def test_the_revision_is_that_of_the_base_model_alone(write: Write, tmp_path: Path) -> None:
+    recipe, runs = load_recipe(write(GOOD.replace("template:", "revision: abc\ntemplate:"))), tmp_path / "runs"
+    assert (make_job(recipe, "sft", runs).start, make_job(recipe, "sft", runs).revision) == ("owner/model", "abc")
+    assert (make_job(recipe, "dpo", runs).start, make_job(recipe, "dpo", runs).revision) == ("owner/model-sft", None)
+    write_finished_stage(runs, "sft", revision="abc")
+    assert make_job(recipe, "rlvr", runs).revision is None

@@ -1,0 +1,41 @@
+"""How a training stage begins: what its tokenizer and its model are loaded with."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tulu.config.job import Job
+from tulu.config.schema import Recipe
+from tulu.train.open import open_stage
+
+SFT = {"data": "rows.jsonl", "max_length": 64, "batch": 4, "epochs": 1, "learning_rate": 1e-3, "precision": "fp32"}
+
+
+class Recorder:
+    """A model class whose `load` returns what it was called with."""
+
+    @classmethod
+    def load(cls, path: str, **options: Any) -> dict[str, Any]:
+        return {"path": path, **options}
+
+
+@pytest.mark.parametrize(("start", "revision"), [("owner/model", "abc"), ("owner/other", None)])
+def test_the_base_model_is_loaded_at_the_recipes_revision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: str, revision: str | None
+) -> None:
+    sft = {**SFT, "gradient_checkpointing": True}
+    recipe = Recipe.model_validate({"name": "tiny", "model": "owner/model", "revision": "abc", "template": "tulu", "sft": sft})
+    opened = open_stage(Job(recipe, "sft", tmp_path / "tiny" / "sft", start))
+    loaded = opened.load(Recorder, new_head=1)
+    assert loaded == {
+        "path": start,
+        "template": "tulu",
+        "lora": None,
+        "gradient_checkpointing": True,
+        "revision": revision,
+        "trainable": True,
+        "new_head": 1,
+    }
+    monkeypatch.setattr("tulu.train.open.load_tokenizer", lambda *arguments: arguments)
+    assert tuple(opened.tokenizer) == (start, "tulu", revision)

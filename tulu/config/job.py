@@ -1,0 +1,107 @@
+"""From a checked recipe to a Job: where a stage runs and which model it starts from."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tulu.config.schema import Recipe, TrainStage
+from tulu.config.stages import STAGES, StageName
+from tulu.config.yaml_text import read_yaml
+from tulu.errors import RecipeError
+
+
+@dataclass(frozen=True)
+class Job:
+    """One stage of a recipe, ready to run."""
+
+    recipe: Recipe
+    stage: str
+    """The stage's name."""
+    folder: Path
+    """Where its results go: runs/NAME/STAGE."""
+    start: str | None
+    """The model it starts from, a folder or a hub name; None where the stage makes its own model."""
+    fresh: bool = False
+    """Whether to start over instead of resuming."""
+
+    @property
+    def revision(self) -> str | None:
+        """Commit or tag of `start` on the hub, which a recipe states for its base model alone."""
+        return self.recipe.revision if self.start == self.recipe.model else None
+
+
+def world_size() -> int:
+    """How many processes torchrun or accelerate started; 1 where neither did. Raises RecipeError."""
+    text = os.environ.get("WORLD_SIZE", "1")
+    if not text.isdigit() or int(text) < 1:
+        raise RecipeError(f"WORLD_SIZE={text!r}: should be a whole number of processes; unset it or launch with torchrun")
+    return int(text)
+
+
+def section_of(recipe: Recipe, stage: str) -> Any:
+    """The recipe's section of a stage. Raises RecipeError where the recipe has none."""
+    sections = dict(recipe)
+    if sections[stage] is None:
+        present = ", ".join(name for name in STAGES if sections[name] is not None)
+        raise RecipeError(f"recipe {recipe.name} has no {stage} section; it has {present or 'none'}: add one")
+    return sections[stage]
+
+
+def missing(recipe: Recipe, stage: str, runs: Path) -> list[StageName]:
+    """The earlier stages that must run before this one because nothing else gives it a model to start from, in order."""
+    if STAGES[stage].makes_model or _start(recipe, stage, runs) is not None:
+        return []
+    sections = dict(recipe)
+    previous = next((earlier for earlier in STAGES[stage].starts_from if sections[earlier] is not None), None)
+    return [] if previous is None else [*missing(recipe, previous, runs), previous]
+
+
+def make_job(recipe: Recipe, stage: str, runs: Path, fresh: bool = False) -> Job:
+    """The job of a stage. Raises RecipeError where it has no model to start from, or one of another origin.
+
+    A stage starts from its `start`, else from the earlier stage's model in the run folder, else from its `released`
+    checkpoint, else from the recipe's model.
+    """
+    row = STAGES[stage]
+    if row.trains:
+        section_of(recipe, stage)
+    start = None if row.makes_model else _start(recipe, stage, runs)
+    if start is None and not row.makes_model:
+        earlier = " or ".join(f"`tulu {name}`" for name in row.starts_from if dict(recipe)[name] is not None)
+        cure = f"run {earlier} first, or set {stage}.start" if earlier else f"set model or {stage}.start"
+        raise RecipeError(f"{stage} has no model to start from: nothing in {runs / recipe.name}; {cure}")
+    return Job(recipe, stage, runs / recipe.name / stage, start, fresh)
+
+
+def _start(recipe: Recipe, stage: str, runs: Path) -> str | None:
+    row = STAGES[stage]
+    section: TrainStage | None = dict(recipe)[stage] if row.trains else None
+    if section is not None and section.start:
+        return section.start
+    for earlier in row.starts_from:
+        folder = runs / recipe.name / earlier
+        if (folder / "model").is_dir():
+            _check_origin(recipe, stage, folder)
+            return str(folder / "model")
+    if section is not None and section.released:
+        return section.released
+    return recipe.model
+
+
+def _check_origin(recipe: Recipe, stage: str, folder: Path) -> None:
+    """Refuse a model that an earlier stage made from another base model; the stage's recipe.yaml says which one that was."""
+    record = folder / "recipe.yaml"
+    if not record.is_file():
+        raise RecipeError(
+            f"{folder}/model has no recipe.yaml beside it, so its origin is unknown; set {stage}.start={folder}/model"
+        )
+    earlier = read_yaml(record).value
+    for key in ("model", "revision"):
+        there, here = earlier.get(key), dict(recipe)[key]
+        if there != here:
+            raise RecipeError(
+                f"{folder}/model was made with {key} {there}, but this recipe says {key} {here}; "
+                f"run `tulu {folder.name}` again with --fresh, give this run another name (name=...), "
+                f"or set {stage}.start={folder}/model"
+            )

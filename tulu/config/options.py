@@ -1,0 +1,35 @@
+"""How an option of a command is declared, and the options of `tulu plan`.
+
+The options of a command are the fields of a frozen dataclass: name, type, default, bounds and help of each stand there
+and nowhere else, and `tulu/commands/options.py` makes the command line from them. `tulu --help` reads every option
+class, so the files that hold them import nothing heavy.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+Gpu = Literal["a100", "h100", "h200"]
+
+
+@dataclass(frozen=True)
+class Option:
+    """What an option's field says in `Annotated`, besides its type."""
+
+    help: str
+    min: float | None = None
+    max: float | None = None
+    flag: str | None = None
+    """Spelling on the command line where it is not `--` and the field's name; `--x/--no-x` gives both."""
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """What the command line adds to a recipe for an estimate."""
+
+    processes: Annotated[int | None, Option("Training processes (GPUs); default: those that torchrun started.", min=1)] = None
+    gpu: Annotated[Gpu | None, Option("Estimate the time on this GPU.")] = None
+    price: Annotated[float | None, Option("Price of one GPU for one hour.", min=0)] = None
+    mfu: Annotated[float, Option("Share of the GPU's peak that training reaches.", min=0.01, max=1)] = 0.4
+    parameters: Annotated[float | None, Option("Parameters of the model if its config is not here: 7.3e9.", min=1)] = None
+    rows: Annotated[int | None, Option("Rows of a mix that cannot be counted here.", min=1)] = None
+    tokens: Annotated[float | None, Option("Mean tokens of a sequence; default: max_length.", min=1)] = None

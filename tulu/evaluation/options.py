@@ -1,0 +1,47 @@
+"""The options of `tulu sample` and `tulu evaluate`, each declared once."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tulu.config.options import Option
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """How answers are sampled and which of them are kept."""
+
+    data: Annotated[tuple[str, ...], Option("Rows with prompts; may be given again.")]
+    n: Annotated[int, Option("Answers per prompt.", min=1)] = 8
+    reward_model: Annotated[str | None, Option("Ranks the answers; under --verifier, the right ones.")] = None
+    verifier: Annotated[str | None, Option("Keeps the answers that it scores above 0; own takes each row's.")] = None
+    keep: Annotated[int, Option("Most rows per prompt.", min=1)] = 1
+    pairs: Annotated[bool, Option("Also write best against worst, for dpo and rm.")] = False
+    out: Annotated[Path | None, Option("Folder of the result; default: runs/sample/MODEL/DATA.")] = None
+    max_tokens: Annotated[int, Option("Most tokens of an answer.", min=1)] = 512
+    temperature: Annotated[float, Option("Sampling temperature; 0 is greedy.", min=0)] = 1.0
+    top_p: Annotated[float, Option("Share of the probability to sample from.", min=0.01, max=1)] = 1.0
+    limit: Annotated[int | None, Option("First prompts only; a larger limit later continues.", min=1)] = None
+    template: Annotated[str, Option("Chat template; tokenizer is the tokenizer's own.")] = "tokenizer"
+    engine: Annotated[Literal["auto", "transformers", "vllm"], Option("What samples.")] = "auto"
+    batch: Annotated[int, Option("Answers between two writes.", min=1)] = 256
+    seed: Annotated[int, Option("Seed of sampling.")] = 1
+    fresh: Annotated[bool, Option("Start over in a folder that already holds samples.")] = False
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """How a model, or the newest model of a recipe, is evaluated; None leaves the recipe's value or the default."""
+
+    task: Annotated[str | None, Option("gsm8k, math, sums, or any name for rows of your own.")] = None
+    data: Annotated[str | None, Option("Rows with messages and ground_truth; default: the task's own.")] = None
+    verifier: Annotated[str | None, Option("Scores the answers; default: the task's own.")] = None
+    limit: Annotated[int | None, Option("First rows only.", min=1)] = None
+    max_tokens: Annotated[int | None, Option("Most tokens of an answer; default: 512.", min=1)] = None
+    temperature: Annotated[
+        float | None, Option("Sampling temperature; default: 0, which is greedy, and 1.0 with --best-of.", min=0)
+    ] = None
+    best_of: Annotated[int | None, Option("Answers per problem, of which --reward-model picks one.", min=2)] = None
+    reward_model: Annotated[str | None, Option("Picks the best of --best-of answers.")] = None
+    template: Annotated[str | None, Option("Chat template; default: the recipe's, or the tokenizer's own.")] = None
+    out: Annotated[Path | None, Option("Folder of a model's result; default: runs/evaluate/MODEL/TASK.")] = None
