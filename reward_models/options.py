@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tulu.config.options import Option
+from tulu.config.options import EngineName, Option
 
 Kind = Literal["auto", "classifier", "dpo", "judge"]
 Reduction = Literal["sum", "avg", "norm"]
@@ -45,7 +45,7 @@ class RewardBenchOptions:
         None
     )
     engine: Annotated[
-        Literal["auto", "transformers", "vllm"],
+        EngineName,
         Option("What runs a judge without an endpoint; auto is vllm where it is installed."),
     ] = "auto"
     ensemble: Annotated[tuple[Path, ...], Option("Further scores files of the same items, to combine with --scores.")] = ()

@@ -1,6 +1,5 @@
 """From a checked recipe to a Job: where a stage runs and which model it starts from."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,14 +28,6 @@ class Job:
     def revision(self) -> str | None:
         """Commit or tag of `start` on the hub, which a recipe states for its base model alone."""
         return self.recipe.revision if self.start == self.recipe.model else None
-
-
-def world_size() -> int:
-    """How many processes torchrun or accelerate started; 1 where neither did. Raises RecipeError."""
-    text = os.environ.get("WORLD_SIZE", "1")
-    if not text.isdigit() or int(text) < 1:
-        raise RecipeError(f"WORLD_SIZE={text!r}: should be a whole number of processes; unset it or launch with torchrun")
-    return int(text)
 
 
 def section_of(recipe: Recipe, stage: str) -> Any:

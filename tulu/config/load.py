@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from tulu.config.checks import combination_mistakes
-from tulu.config.job import world_size
 from tulu.config.mistakes import Mistake, nearest, report, schema_mistakes
+from tulu.config.processes import world_size
 from tulu.config.schema import Recipe
 from tulu.config.stages import STAGES, TRAINING
 from tulu.config.yaml_text import Located, dump_yaml, parse_value, read_yaml

@@ -8,6 +8,8 @@ class, so the files that hold them import nothing heavy.
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+EngineName = Literal["auto", "transformers", "vllm"]
+"""What samples: auto is vllm where it is installed and there is a GPU, else transformers."""
 Gpu = Literal["a100", "h100", "h200"]
 
 

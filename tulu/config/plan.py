@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tulu.config.checks import micro_batch
-from tulu.config.job import world_size
 from tulu.config.options import Gpu, PlanOptions
+from tulu.config.processes import world_size
 from tulu.config.schema import Dpo, Recipe, Rlvr, Source, TrainStage
 from tulu.config.stages import TRAINING, Stage
 from tulu.config.tasks import GENERATED

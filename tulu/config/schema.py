@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from tulu.config.options import EngineName
 from tulu.config.parts import (
     Lora,
     NonNegative,
@@ -144,7 +145,7 @@ class Rlvr(TrainStage):
     """Sampling temperature; the log-probs in training are taken at it too."""
     stop: Texts = ()
     """Texts that end a completion, besides the end-of-turn token."""
-    engine: Literal["auto", "transformers", "vllm"] = "auto"
+    engine: EngineName = "auto"
     """What samples: auto is vllm where it is installed and there is a GPU, else transformers in this process."""
     max_staleness: Annotated[int, Field(ge=0)] = 0
     """Most optimizer steps by which a rollout may lag behind the learner; 0 is on-policy."""
@@ -197,7 +198,7 @@ class Evaluate(Section):
     """Sampling temperature; 0 is greedy."""
     limit: PositiveInt | None = None
     """How many of the first rows are answered; null answers all."""
-    engine: Literal["auto", "transformers", "vllm"] = "auto"
+    engine: EngineName = "auto"
     """What samples, as in rlvr."""
     batch: PositiveInt = 256
     """Prompts that are answered side by side."""

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tulu.config.options import EngineName
 from tulu.config.schema import RewardModelSettings
 from tulu.errors import RecipeError
 from tulu.files import JsonLines, changed_settings, write_atomic
@@ -15,7 +16,7 @@ from tulu.grading.grader import Grader, pair_with_problem, split_off_reward_mode
 from tulu.model.load import hub_commit
 from tulu.progress import Progress
 from tulu.reward_models.grader import RewardGrader
-from tulu.rollout.engine import EngineName, EngineSpec
+from tulu.rollout.engine import EngineSpec
 from tulu.rollout.engines import make_engine
 from tulu.types import Group, Message, Problem, SamplingParams, Verdict
 

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-from tulu.config.options import Option
+from tulu.config.options import EngineName, Option
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class SampleOptions:
     top_p: Annotated[float, Option("Share of the probability to sample from.", min=0.01, max=1)] = 1.0
     limit: Annotated[int | None, Option("First prompts only; a larger limit later continues.", min=1)] = None
     template: Annotated[str, Option("Chat template; tokenizer is the tokenizer's own.")] = "tokenizer"
-    engine: Annotated[Literal["auto", "transformers", "vllm"], Option("What samples.")] = "auto"
+    engine: Annotated[EngineName, Option("What samples.")] = "auto"
     batch: Annotated[int, Option("Answers between two writes.", min=1)] = 256
     seed: Annotated[int, Option("Seed of sampling.")] = 1
     fresh: Annotated[bool, Option("Start over in a folder that already holds samples.")] = False

@@ -14,8 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 from transformers import AutoConfig
 
-from tulu.config.job import world_size
 from tulu.config.locate import model_label, policy_problem, reward_model_problem, source_problem
+from tulu.config.processes import world_size
 from tulu.config.schema import RewardModelSettings, Source
 from tulu.data.chat import template_hash
 from tulu.data.problems import problems

@@ -7,13 +7,13 @@ they are loaded. What a sharded weight needs to be read or computed with is at t
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tulu.config.processes import world_size
 from tulu.config.schema import TrainStage
 from tulu.errors import RecipeError
 from tulu.losses import Metrics
@@ -24,9 +24,8 @@ class Parallel:
     """This process among the others, and what they do together."""
 
     def __init__(self, stage: TrainStage) -> None:
-        world = int(os.environ.get("WORLD_SIZE", "1"))
         # One process has nobody to share its weights with: ZeRO begins with two.
-        self.deepspeed = bool(stage.zero) and world > 1
+        self.deepspeed = bool(stage.zero) and world_size() > 1
         if self.deepspeed and not torch.cuda.is_available():
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
         # DeepSpeed chooses its device when accelerate imports it.
@@ -207,9 +206,3 @@ def unsharded() -> Iterator[None]:
         yield
     finally:
         swap_zero3_settings(before)
-
-
-@cache
-def is_main_process() -> bool:
-    """Whether this process speaks for all, known before any of them is connected."""
-    return int(os.environ.get("RANK", "0")) == 0

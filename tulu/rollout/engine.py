@@ -13,7 +13,6 @@ from tulu.types import Group, Problem, SamplingParams
 STALE = -1
 """The version of an engine whose weights are not known to be the learner's. Such an engine refuses to sample."""
 
-EngineName = Literal["auto", "transformers", "vllm"]
 ProgressCallback = Callable[[int, int], None]
 """Called with (finished completions, requested completions) while an engine samples."""
 

@@ -6,9 +6,10 @@ from typing import Literal
 
 import torch
 
+from tulu.config.options import EngineName
 from tulu.errors import RecipeError
 from tulu.model.policy import Policy
-from tulu.rollout.engine import EngineName, EngineSpec, ProgressCallback, RolloutEngine
+from tulu.rollout.engine import EngineSpec, ProgressCallback, RolloutEngine
 from tulu.rollout.transformers_engine import TransformersEngine
 from tulu.rollout.vllm_engine import VllmEngine
 

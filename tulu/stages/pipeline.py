@@ -4,11 +4,12 @@ import logging
 from pathlib import Path
 
 from tulu.config.job import make_job
+from tulu.config.processes import is_main_process
 from tulu.config.schema import Recipe
 from tulu.config.stages import TRAINING, resolve
 from tulu.errors import RecipeError
 from tulu.evaluation.evaluate import answer_all
-from tulu.model.parallel import forget_sharding, is_main_process
+from tulu.model.parallel import forget_sharding
 from tulu.stages.summary import is_current, summarise
 
 log = logging.getLogger("tulu")

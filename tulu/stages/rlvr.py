@@ -21,7 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tulu.config.job import Job, section_of, world_size
+from tulu.config.job import Job, section_of
+from tulu.config.processes import world_size
 from tulu.config.schema import Rlvr
 from tulu.data.problems import problems as load_problems
 from tulu.errors import EngineError, RecipeError
