@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from tulu.cli import StderrHandler, app
+from tulu.cli import app
+from tulu.commands.boundary import StderrHandler
 from tulu.config.job import Job
 from tulu.config.stages import STAGES as STAGE_TABLE
 from tulu.errors import CheckpointError, DataError, RecipeError

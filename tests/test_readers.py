@@ -24,9 +24,9 @@ from tulu.evaluation.options import EvaluateOptions, SampleOptions
 from tulu.reward_models.options import RewardBenchOptions
 
 ROOT = Path(__file__).resolve().parents[1]
-ABOUT_RECIPES = ("config.checks", "config.document", "commands.data_report")
+ABOUT_RECIPES = ("config.checks", "config.document", "commands.data")
 """Modules that only check or describe a recipe; to be read here is not to have an effect."""
-PLAN = ("config.plan", "commands.plan_table")
+PLAN = ("config.plan", "commands.plan")
 """Modules of `tulu plan`, which reads recipes to describe them, and options to act on them."""
 OF_NO_EFFECT = {
     "rlvr.max_length": "bounds max_prompt + max_tokens, which tulu/config/checks.py compares with it",

@@ -1,86 +1,31 @@
-"""The `tulu` command: one command for each stage, and the commands that train nothing.
+"""The `tulu` command: the arguments of every command, and the stages that a recipe's commands run.
 
-Nothing heavy is imported before a command runs. Everything that a user can get wrong leaves through one boundary: as a
-message with the cure and exit code 2. A full disk, a file that vanished and Ctrl-C become a message as well. A traceback
-means a bug of this project.
+Nothing heavy is imported before a command runs.
 """
 
-import errno
 import logging
-import os
-import sys
 from collections.abc import Callable
-from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperGroup
 
-from tulu.commands.data import data
-from tulu.commands.evaluate import as_overrides, evaluate_model, is_recipe
-from tulu.commands.options import RUNS, DryRun, Fresh, Overrides, RecipeArgument, Runs, with_options
-from tulu.commands.plan import dry_run as show_dry_run
-from tulu.commands.plan import plan
-from tulu.commands.recipes import recipes
-from tulu.commands.rewardbench import rewardbench
-from tulu.commands.sample import sample
-from tulu.commands.verify import verify
+from tulu.commands.boundary import Boundary, StderrHandler
+from tulu.commands.options import Overrides, RecipeArgument, RunOptions, with_options
+from tulu.config.options import PlanOptions
+from tulu.config.processes import is_main_process
 from tulu.config.stages import STAGES, Stage, resolve
-from tulu.errors import DataError, RecipeError, TuluError
-from tulu.evaluation.options import EvaluateOptions
+from tulu.errors import RecipeError
+from tulu.evaluation.options import EvaluateOptions, SampleOptions
+from tulu.reward_models.options import RewardBenchOptions
+from tulu.verifiers.contract import Mode
 
 if TYPE_CHECKING:
     from tulu.config.schema import Recipe
 
 DEFAULT_RECIPE = "quickstart"
 """The recipe of `tulu rlvr` where none is named."""
-_CURES = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make it writable, or name another place"),
-    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "a file stands where a folder belongs; name another place"),
-    errno.ENOENT: "it vanished while the command ran; leave its folder in place",
-}
-"""What to do about an error of the operating system that is not a bug of this project."""
-
-
-class Boundary(TyperGroup):
-    """Where every failure that is not a bug becomes a message and an exit code."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            if _rank() == 0:
-                return super().invoke(ctx)
-            # One process speaks for all; errors of the others still reach stderr.
-            with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
-                return super().invoke(ctx)
-        except TuluError as error:
-            # Every process meets the same mistake in a recipe or its data; one process reports it.
-            if _rank() == 0 or not isinstance(error, (RecipeError, DataError)):
-                _complain(str(error))
-            raise typer.Exit(error.exit_code) from error
-        except KeyboardInterrupt as error:
-            if _rank() == 0:
-                _complain("interrupted; run the same command again: what can be resumed is")
-            raise typer.Exit(130) from error
-        except OSError as error:
-            if error.errno not in _CURES:
-                raise
-            where = f"{error.filename}: " if error.filename else ""
-            _complain(f"{where}{error.strerror}; {_CURES[error.errno]} and run the same command again")
-            raise typer.Exit(2 if error.errno in (errno.ENOTDIR, errno.EEXIST) else 1) from error
-
-
-class StderrHandler(logging.Handler):
-    """Writes the lines of the log to what is `sys.stderr` at that moment, which a caller may replace or close."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write one line."""
-        try:
-            print(self.format(record), file=sys.stderr, flush=True)
-        except (OSError, ValueError):
-            self.handleError(record)
 
 
 app = typer.Typer(
@@ -105,17 +50,15 @@ def _begin(version: Annotated[bool, typer.Option("--version", help="Print the ve
     handler.setFormatter(logging.Formatter("%(message)s"))
     log = logging.getLogger("tulu")
     log.handlers[:] = [handler]
-    log.setLevel(logging.INFO if _rank() == 0 else logging.ERROR)
+    log.setLevel(logging.INFO if is_main_process() else logging.ERROR)
     log.propagate = False
 
 
 def _stage_command(stage: Stage) -> Callable[..., None]:
     """The command of a stage that takes a recipe and nothing of its own."""
 
-    def command(
-        recipe: RecipeArgument, overrides: Overrides = None, dry_run: DryRun = False, fresh: Fresh = False, runs: Runs = RUNS
-    ) -> None:
-        _run_from_recipe(stage, recipe, overrides, dry_run, fresh, runs)
+    def command(recipe: RecipeArgument, overrides: Overrides = None, *, how: RunOptions) -> None:
+        _run_from_recipe(stage, recipe, overrides, how)
 
     return command
 
@@ -124,9 +67,8 @@ def rlvr(
     recipe: Annotated[str, typer.Argument(metavar="[RECIPE]", help="A recipe; without one, the quickstart's.")] = DEFAULT_RECIPE,
     overrides: Overrides = None,
     verifier: Annotated[str | None, typer.Option(help="Verifier of every row, instead of each row's own.")] = None,
-    dry_run: DryRun = False,
-    fresh: Fresh = False,
-    runs: Runs = RUNS,
+    *,
+    how: RunOptions,
 ) -> None:
     """The command of the rlvr stage, which needs no recipe."""
     changes = list(overrides or [])
@@ -136,7 +78,7 @@ def rlvr(
     label = f"rlvr-{verifier.rpartition('/')[2].replace(':', '-')}" if recipe == DEFAULT_RECIPE and verifier else None
     if verifier is not None:
         changes.append(f"rlvr.verifier={verifier}")
-    _run_from_recipe(STAGES["rlvr"], recipe, changes, dry_run, fresh, runs, label)
+    _run_from_recipe(STAGES["rlvr"], recipe, changes, how, label)
 
 
 def evaluate(
@@ -144,91 +86,168 @@ def evaluate(
     overrides: Overrides = None,
     *,
     options: EvaluateOptions,
-    dry_run: DryRun = False,
-    fresh: Fresh = False,
-    runs: Runs = RUNS,
+    how: RunOptions,
 ) -> None:
     """The command of the evaluate stage, which takes a model as well as a recipe."""
-    if is_recipe(model):
-        changes = [*(overrides or ()), *as_overrides(options)]
-        _run_from_recipe(STAGES["evaluate"], model, changes, dry_run, fresh, runs)
-    else:
-        evaluate_model(model, overrides, dry_run, fresh, runs, options)
+    if model.endswith((".yaml", ".yml")):
+        if options.out is not None:
+            raise RecipeError("--out belongs to a model's evaluation; a recipe's result lies under --runs")
+        changes = [f"evaluate.{name}={value}" for name, value in options.recipe_fields().items()]
+        changes += [] if options.template is None else [f"template={options.template}"]
+        _run_from_recipe(STAGES["evaluate"], model, [*(overrides or ()), *changes], how)
+        return
+    if overrides or how.dry_run:
+        refused = f"{overrides[0]}: a model has no fields to override" if overrides else "--dry-run: a model has no plan"
+        raise RecipeError(f"{refused}; use the options of tulu evaluate --help, or name a recipe")
+    if options.task is None:
+        raise RecipeError("tulu evaluate MODEL needs --task NAME (gsm8k, math, sums, or any name together with --data FILE)")
+    from tulu.evaluation.evaluate import evaluate_model
+
+    evaluate_model(model, options, fresh=how.fresh, runs=how.runs)
 
 
-def run(
-    recipe: RecipeArgument, overrides: Overrides = None, dry_run: DryRun = False, fresh: Fresh = False, runs: Runs = RUNS
-) -> None:
+def run(recipe: RecipeArgument, overrides: Overrides = None, *, how: RunOptions) -> None:
     """Every stage of a recipe, in order; run it again to resume."""
     from tulu.config.load import load_recipe
 
     loaded = load_recipe(recipe, overrides or ())
-    if dry_run:
+    if how.dry_run:
+        from tulu.commands.plan import show_dry_run
+
         show_dry_run(loaded)
         return
     from tulu.stages.pipeline import run_recipe
 
-    run_recipe(loaded, runs, fresh)
+    run_recipe(loaded, how.runs, how.fresh)
 
 
-def _run_from_recipe(
-    stage: Stage, name: str, overrides: list[str] | None, dry_run: bool, fresh: bool, runs: Path, label: str | None = None
+def rewardbench(
+    model: Annotated[str | None, typer.Argument(help="A reward model, a DPO model or a judge: folder or hub name.")] = None,
+    data: Annotated[str, typer.Option(help="v1, v2, or a file of pairs.")] = "v1",
+    scores: Annotated[Path | None, typer.Option(help="Only aggregate these scores, made elsewhere.")] = None,
+    *,
+    options: RewardBenchOptions,
 ) -> None:
+    """Score a model on RewardBench 1, RewardBench 2 or your own pairs."""
+    from tulu.reward_models.rewardbench import run
+
+    run(model, data, scores, options)
+
+
+def verify(
+    name: Annotated[str, typer.Argument(metavar="VERIFIER", help="Name of a verifier, or path/to/mine.py:score.")],
+    source: Annotated[str, typer.Option("--in", help="Rows {completion, ground_truth, ...} as JSONL; - is stdin.")],
+    target: Annotated[str, typer.Option("--out", help="Where the scored rows go, in order; - is stdout.")],
+    mode: Annotated[Mode, typer.Option(help="tulu3 agrees with open-instruct.")] = "strict",
+    workers: Annotated[int, typer.Option(min=1, help="Processes that grade.")] = 2,
+    unsafe_local: Annotated[bool, typer.Option("--unsafe-local", help="Run programs here without a sandbox.")] = False,
+    reward_model: Annotated[str | None, typer.Option(help="Folder or hub name, for the verifier reward_model.")] = None,
+) -> None:
+    """Score completions with a verifier."""
+    from tulu.commands.verify import verify_file
+
+    verify_file(name, source, target, mode, workers, unsafe_local=unsafe_local, reward_model=reward_model)
+
+
+def sample(model: Annotated[str, typer.Argument(help="What answers: folder or hub name.")], *, options: SampleOptions) -> None:
+    """Rejection sampling: the best of N answers to each prompt, as rows for sft, dpo and rm."""
+    from tulu.evaluation.sample import sample as run
+
+    run(model, options)
+
+
+def data(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    decontaminate: Annotated[bool, typer.Option("--decontaminate", help="Also search for held-out questions.")] = False,
+    against: Annotated[list[str] | None, typer.Option(help="Held-out questions; default: the recipe's evaluation.")] = None,
+    clean: Annotated[Path | None, typer.Option(help="Folder for copies of the sources without what gives them away.")] = None,
+) -> None:
+    """What the mixes of a recipe really hold: counts, lengths, a masked sample in colour."""
+    from tulu.config.load import load_recipe
+
+    loaded = load_recipe(recipe, overrides or ())
+    if not decontaminate and (against or clean):
+        raise RecipeError("--against and --clean belong to --decontaminate; add it")
+    from tulu.commands.data import report
+
+    report(loaded, decontaminate, against or (), clean)
+
+
+def recipes(
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of a recipe, for editors.")] = False,
+    fields: Annotated[bool, typer.Option("--fields", help="Print every field as Markdown tables.")] = False,
+) -> None:
+    """List the built-in recipes."""
+    if schema or fields:
+        from tulu.config.document import json_schema, markdown
+
+        typer.echo(json_schema() if schema else markdown(), nl=False)
+        return
+    from tulu.commands.recipes import show_recipes
+
+    show_recipes()
+
+
+def plan(recipe: RecipeArgument, overrides: Overrides = None, *, options: PlanOptions) -> None:
+    """Batch, memory, time and cost of a recipe, before a GPU is lit."""
+    from tulu.config.load import load_recipe
+
+    if options.price is not None and options.gpu is None:
+        raise RecipeError("--price needs --gpu a100, h100 or h200")
+    loaded = load_recipe(recipe, overrides or (), options.processes)
+    from tulu.commands.plan import show_plan
+
+    show_plan(loaded, options)
+
+
+def _run_from_recipe(stage: Stage, name: str, overrides: list[str] | None, how: RunOptions, label: str | None = None) -> None:
     """Resolve a recipe and run one of its stages, after the earlier stages whose model it needs and does not find."""
     from tulu.config.job import make_job, missing, section_of
     from tulu.config.load import load_recipe
 
     recipe = load_recipe(name, overrides or (), stage=stage.name)
     section_of(recipe, stage.name)
-    earlier = missing(recipe, stage.name, runs)
-    if dry_run:
-        start = f"the model of {earlier[-1]}, which runs first" if earlier else make_job(recipe, stage.name, runs).start
+    earlier = missing(recipe, stage.name, how.runs)
+    if how.dry_run:
+        from tulu.commands.plan import show_dry_run
+
+        start = f"the model of {earlier[-1]}, which runs first" if earlier else make_job(recipe, stage.name, how.runs).start
         show_dry_run(recipe, only=stage.name, start=start)
         return
     for before in earlier:
-        if _rank() == 0:
-            typer.echo(f"{stage.name} has no model to start from yet: running {before} first", err=True)
-        _run_stage(recipe, STAGES[before], runs, fresh=False)
-    _run_stage(recipe, stage, runs, fresh, label)
+        _announce(f"{stage.name} has no model to start from yet: running {before} first")
+        _run_stage(recipe, STAGES[before], how.runs)
+    _run_stage(recipe, stage, how.runs, how.fresh, label)
 
 
-def _run_stage(recipe: "Recipe", stage: Stage, runs: Path, fresh: bool, label: str | None = None) -> None:
+def _run_stage(recipe: "Recipe", stage: Stage, runs: Path, fresh: bool = False, label: str | None = None) -> None:
     from tulu.config.job import make_job
 
     job = make_job(recipe, stage.name, runs, fresh)
     if label is not None:
         job = replace(job, folder=job.folder.with_name(label))
-    if job.start is not None and _rank() == 0:
-        typer.echo(f"{stage.name}: starts from {job.start}", err=True)
+    if job.start is not None:
+        _announce(f"{stage.name}: starts from {job.start}")
     result = resolve(stage.runner)(job)
-    if _rank() == 0 and stage.trains:
-        typer.echo(f"{stage.name}: finished, {result}", err=True)
+    if stage.trains:
+        _announce(f"{stage.name}: finished, {result}")
 
 
-def _rank() -> int:
-    rank = os.environ.get("RANK", "0")
-    return int(rank) if rank.isdigit() else 0
+def _announce(line: str) -> None:
+    if is_main_process():
+        typer.echo(line, err=True)
 
 
-def _complain(message: str) -> None:
-    """The message on stderr, its first line in red."""
-    from rich.console import Console
-    from rich.text import Text
+_OF_THEIR_OWN: dict[str, Callable[..., None]] = {"rlvr": rlvr, "evaluate": evaluate}
+"""The commands of the stages that take more than a recipe."""
+_WITHOUT_STAGE: tuple[Callable[..., None], ...] = (run, rewardbench, verify, sample, data, recipes, plan)
 
-    first, newline, rest = message.partition("\n")
-    text = Text(first, style="bold red").append(newline + rest, style="not bold default")
-    Console(stderr=True, soft_wrap=True).print(text)
-
-
-def _add_commands() -> None:
-    special = {"rlvr": rlvr, "evaluate": with_options(evaluate)}
-    for stage in STAGES.values():
-        app.command(stage.name, help=stage.help, hidden=stage.hidden)(special.get(stage.name) or _stage_command(stage))
-    for command in (run, with_options(rewardbench), verify, with_options(sample), data, recipes, with_options(plan)):
-        app.command(command.__name__)(command)
-
-
-_add_commands()
+for _stage in STAGES.values():
+    _command = _OF_THEIR_OWN.get(_stage.name) or _stage_command(_stage)
+    app.command(_stage.name, help=_stage.help, hidden=_stage.hidden)(with_options(_command))
+for _command in _WITHOUT_STAGE:
+    app.command(_command.__name__)(with_options(_command))
 
 
 def main() -> None:

@@ -1,27 +1,203 @@
-"""`tulu data`: what the mixes of a recipe hold."""
+"""What `tulu data` prints: what a recipe's mixes hold, how rows are masked, and whether held-out questions are in them."""
 
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-import typer
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-from tulu.commands.options import Overrides, RecipeArgument
-from tulu.errors import RecipeError
+from tulu.config.plan import stages_of
+from tulu.config.schema import Recipe, Rlvr, Source, TrainStage
+from tulu.config.stages import Stage
+from tulu.config.tasks import TASKS
+from tulu.data.chat import apply_template, make_byte_tokenizer
+from tulu.data.datasets import pair_groups, sft_groups, text_groups
+from tulu.data.decontaminate import Index, Match, index_of, matches
+from tulu.data.mixing import sample_rows
+from tulu.data.nested import origin
+from tulu.data.problems import Problems, problems
+from tulu.data.row_report import Report, SourceReport
+from tulu.data.sources import load_rows
+from tulu.data.token_cache import Groups
+from tulu.errors import DataError, RecipeError
+from tulu.model.load import load_tokenizer
+from tulu.progress import track
+from tulu.types import Group
+
+_SAMPLE_TOKENS = 1200
+"""Most tokens that are shown of a sequence."""
+_COLUMNS = 120
+"""Width of the output where it goes to no terminal."""
+_LISTED = 20
+"""Most matches that are listed one by one."""
 
 
-def data(
-    recipe: RecipeArgument,
-    overrides: Overrides = None,
-    decontaminate: Annotated[bool, typer.Option("--decontaminate", help="Also search for held-out questions.")] = False,
-    against: Annotated[list[str] | None, typer.Option(help="Held-out questions; default: the recipe's evaluation.")] = None,
-    clean: Annotated[Path | None, typer.Option(help="Folder for copies of the sources without what gives them away.")] = None,
+@dataclass(frozen=True)
+class Mix:
+    """One stage's data sets, read and tokenised."""
+
+    stage: str
+    report: Report
+    lengths: Sequence[Any]
+    """Tokens of each group or prompt: one array for each source."""
+    first: Group
+    """The first group, or the first prompt without completions."""
+
+
+def report(
+    recipe: Recipe,
+    decontaminate: bool = False,
+    against: Sequence[str] = (),
+    clean: Path | None = None,
+    cache: Path = Path("runs/.cache"),
 ) -> None:
-    """What the mixes of a recipe really hold: counts, lengths, a masked sample in colour."""
-    from tulu.config.load import load_recipe
+    """Print tables and a masked sample of every stage's mix; with `decontaminate`, also the rows that hold a held-out question.
 
-    loaded = load_recipe(recipe, overrides or ())
-    if not decontaminate and (against or clean):
-        raise RecipeError("--against and --clean belong to --decontaminate; add it")
-    from tulu.commands.data_report import report
+    Held-out questions are those of `against` (files or hub names), else of the recipe's evaluate section. `clean` is a folder
+    that gets a copy of each source without those rows.
+    """
+    # Names of data sets contain what rich reads as markup and emoji (`sums:train:0`).
+    console = Console(width=None if sys.stdout.isatty() else _COLUMNS, markup=False, emoji=False, highlight=False)
+    stages = stages_of(recipe)
+    tokenizer = load_recipe_tokenizer(recipe)
+    index = index_of(held_out(recipe, against)) if decontaminate or against or clean is not None else None
+    for stage, section in stages:
+        mix = read_mix(stage, section, tokenizer, cache)
+        console.print(mix_table(mix))
+        for line in mix.report.lines()[1:]:
+            console.print(Text(f"  {line}", style="yellow"))
+        console.print(Text(f"\n{mix.first.id}", style="bold"), masked_text(mix.first, tokenizer), sep="\n")
+        console.print()
+    if index is not None:
+        _decontaminate(console, stages, index, clean)
 
-    report(loaded, decontaminate, against or (), clean)
+
+def load_recipe_tokenizer(recipe: Recipe) -> Any:
+    """The tokenizer of the recipe's model, with the recipe's chat template."""
+    if recipe.base is not None:
+        tokenizer = make_byte_tokenizer()
+        apply_template(tokenizer, recipe.template)
+        return tokenizer
+    starts = [recipe.model, *(section.start or section.released for _, section in stages_of(recipe))]
+    model = next((start for start in starts if start), None)
+    if model is None:
+        raise RecipeError("model: missing; name the model folder or hub model whose tokenizer reads the data")
+    return load_tokenizer(model, recipe.template, recipe.revision if model == recipe.model else None)
+
+
+def held_out(recipe: Recipe, against: Sequence[str]) -> tuple[Source, ...]:
+    """The data sets whose questions are looked for. Raises RecipeError where there are none."""
+    if against:
+        return tuple(Source(name=name, fraction=1.0) for name in against)
+    if recipe.evaluate is not None and recipe.evaluate.data is not None:
+        return tuple(recipe.evaluate.data)
+    if recipe.evaluate is not None and recipe.evaluate.task in TASKS:
+        return (TASKS[recipe.evaluate.task].source,)
+    raise RecipeError("evaluate.data: missing, so there is nothing to look for; set it, or name files with --against FILE")
+
+
+def read_mix(stage: Stage, section: TrainStage, tokenizer: Any, cache: Path) -> Mix:
+    """A stage's mix, as the stage itself reads it."""
+    if isinstance(section, Rlvr):
+        read: Problems = problems(section.data, tokenizer, section.max_prompt, section.verifier, section.seed)
+        ends = np.cumsum([source.used for source in read.report.sources])[:-1]
+        lengths = np.split(np.array([len(problem.prompt) for problem in read]), ends)
+        return Mix(stage.name, read.report, lengths, Group(read[0].prompt, (), read[0].id))
+    groups: Groups
+    if stage.rows == "pairs":
+        groups = pair_groups(section.data, tokenizer, section.max_length, cache, drop_long=stage.drops_long, seed=section.seed)
+    else:
+        make = sft_groups if stage.rows == "sft" else text_groups
+        groups = make(section.data, tokenizer, section.max_length, cache, section.seed)
+    return Mix(stage.name, groups.report, [part.lengths for part in groups.parts], groups[0])
+
+
+def mix_table(mix: Mix) -> Table:
+    """One line for each source, and their total."""
+    shown = Table(title=mix.stage, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    shown.add_column("source", overflow="fold", min_width=20)
+    for column in ("rows", "used", "dropped", "truncated", "tokens", "trained", "p5", "p50", "p95", "longest"):
+        shown.add_column(column, justify="right", no_wrap=True)
+    for source, lengths in zip(mix.report.sources, mix.lengths, strict=True):
+        shown.add_row(*_cells(source, lengths))
+    if len(mix.report.sources) > 1:
+        shown.add_row(*_cells(mix.report, np.concatenate(list(mix.lengths))), style="bold")
+    return shown
+
+
+def _cells(source: SourceReport | Report, lengths: Any) -> list[str]:
+    dropped = sum(tally.count for tally in source.dropped.values())
+    counts = [source.rows, source.used, dropped, source.truncated.count, source.tokens]
+    share = f"{source.trained / source.tokens:.0%}" if source.trained else "-"
+    spread = [*np.percentile(lengths, (5, 50, 95)), lengths.max()]
+    name = source.name if isinstance(source, SourceReport) else "total"
+    return [name, *(f"{count:,}" for count in counts), share, *(f"{length:,.0f}" for length in spread)]
+
+
+def masked_text(group: Group, tokenizer: Any) -> Text:
+    """A group as the model reads it, with trained tokens in green and the others dim."""
+    shown = Text()
+    _append(shown, group.prompt, [False] * len(group.prompt), tokenizer)
+    names = ("chosen", "rejected") if len(group.completions) == 2 else ("",)
+    for name, completion in zip(names, group.completions, strict=False):
+        if name:
+            shown.append(f"\n[{name}]\n", style="bold")
+        _append(shown, completion.tokens, completion.trained, tokenizer)
+    return shown
+
+
+def _append(shown: Text, tokens: Sequence[int], trained: Sequence[bool], tokenizer: Any) -> None:
+    pairs = list(zip(tokens, trained, strict=True))
+    for is_trained, run in groupby(pairs[:_SAMPLE_TOKENS], key=lambda pair: pair[1]):
+        shown.append(tokenizer.decode([token for token, _ in run]), style="green" if is_trained else "dim")
+    if len(pairs) > _SAMPLE_TOKENS:
+        shown.append(f" … {len(pairs) - _SAMPLE_TOKENS:,} further tokens", style="italic")
+
+
+def _decontaminate(console: Console, stages: Sequence[tuple[Stage, TrainStage]], index: Index, clean: Path | None) -> None:
+    short = f"; {len(index.too_short)} are too short to tell" if index.too_short else ""
+    console.print(f"Held-out questions: {len(index.ids):,} looked for{short}.")
+    for stage, section in stages:
+        for source in section.data:
+            rows = sample_rows(source, section.seed, stage.rows)
+            leaks = matches(index, track(rows, f"searching {source.name}"), stage.rows)
+            questions, places = {match.problem for match in leaks}, {origin(match.row) for match in leaks}
+            console.print(f"{stage.name}, {source.name}: {len(questions):,} questions given away by {len(places):,} rows")
+            _list(console, leaks)
+            if clean is not None:
+                target = write_clean(source, section.seed, places, clean / stage.name)
+                console.print(f"  without them: {target}")
+
+
+def _list(console: Console, leaks: Sequence[Match]) -> None:
+    for match in sorted(leaks, key=lambda match: -match.share)[:_LISTED]:
+        console.print(Text(f"  {match.share:.0%} of {match.problem} in {match.row}", style="red"))
+    if len(leaks) > _LISTED:
+        console.print(Text(f"  … and {len(leaks) - _LISTED:,} more", style="red"))
+
+
+def write_clean(source: Source, seed: int, places: set[str], folder: Path) -> Path:
+    """Write a JSONL copy of a source without the rows that have these ids; returns its path. Raises DataError."""
+    stem = source.name.rstrip("/").replace("\\", "/").rsplit("/", 1)[-1].replace(":", "-")
+    target = folder / f"{stem.removesuffix('.gz').rsplit('.', 1)[0]}.clean.jsonl"
+    partial = target.with_name(f".partial-{target.name}-{os.getpid()}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with partial.open("w", encoding="utf-8") as handle:
+            for row in load_rows(source, seed):
+                if row.id not in places:
+                    handle.write(json.dumps(row.columns, ensure_ascii=False, default=str) + "\n")
+        partial.rename(target)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        reason = error.strerror or error
+        raise DataError(f"{target}: cannot be written: {reason}; free some space or name another folder") from None
+    return target

@@ -1,30 +1,95 @@
-"""`tulu plan` and `--dry-run`: what a recipe would do."""
+"""What `tulu plan` and `--dry-run` print: a block of facts for each stage, and the resolved recipe in colour."""
 
-from typing import TYPE_CHECKING
+from rich.console import Console
+from rich.syntax import Syntax
+from rich.table import Table
 
-from tulu.commands.options import Overrides, RecipeArgument
+from tulu.config.load import dump
 from tulu.config.options import PlanOptions
-from tulu.errors import RecipeError
+from tulu.config.plan import (
+    GPUS,
+    Size,
+    batching,
+    count_rows,
+    flops_per_token,
+    memory,
+    optimizer_steps,
+    processes_of,
+    size_for,
+    stages_of,
+)
+from tulu.config.schema import Recipe, TrainStage
+from tulu.config.stages import Stage
 
-if TYPE_CHECKING:
-    from tulu.config.schema import Recipe
+GIB = 1024**3
 
 
-def plan(recipe: RecipeArgument, overrides: Overrides = None, *, options: PlanOptions) -> None:
-    """Batch, memory, time and cost of a recipe, before a GPU is lit."""
-    from tulu.config.load import load_recipe
-
-    if options.price is not None and options.gpu is None:
-        raise RecipeError("--price needs --gpu a100, h100 or h200")
-    loaded = load_recipe(recipe, overrides or (), options.processes)
-    from tulu.commands.plan_table import show_plan
-
-    show_plan(loaded, options)
-
-
-def dry_run(recipe: "Recipe", only: str | None = None, start: str | None = None) -> None:
+def show_dry_run(recipe: Recipe, only: str | None = None, start: str | None = None) -> None:
     """Print the resolved recipe and its plan; with `only`, those of one stage, which starts from `start`."""
-    from tulu.commands.plan_table import show_plan, show_recipe
-
-    show_recipe(recipe, only)
+    Console().print(Syntax(dump(recipe, only), "yaml", background_color="default", word_wrap=True))
     show_plan(recipe, PlanOptions(), only, start)
+
+
+def show_plan(recipe: Recipe, options: PlanOptions, only: str | None = None, start: str | None = None) -> None:
+    """Print the plan of every stage; with `only`, of that one, which starts from `start`."""
+    for stage, section in stages_of(recipe, only):
+        Console().print(_table(recipe, stage, section, options, start))
+
+
+def _table(recipe: Recipe, stage: Stage, section: TrainStage, options: PlanOptions, start: str | None) -> Table:
+    """The facts of one stage, one in each line."""
+    processes = processes_of(options)
+    size = size_for(recipe, section, options)
+    rows = count_rows(section.data)
+    rows = options.rows if rows is None else rows
+    steps = optimizer_steps(section, rows)
+    facts = {
+        "start": start or section.start or "decided when it runs: the earlier stage's model, else released, else model",
+        "batch": f"{batching(section, processes)} ({stage.unit})",
+        "rows": f"{rows:,}" if rows is not None else "unknown here (data not read); give --rows N",
+        "steps": f"{steps:,}" if steps is not None else f"unknown here: {section.epochs:g} epochs of an unknown number of rows",
+        "parameters": _parameters(size),
+        "memory": _memory(section, size, processes),
+        "time": _time(stage, section, size, steps, options),
+    }
+    if stage.makes_model:
+        facts.pop("start")
+    grid = Table(
+        title=f"tulu {stage.name}", title_justify="left", title_style="bold cyan", show_header=False, box=None, pad_edge=False
+    )
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for key, value in facts.items():
+        grid.add_row(key, value)
+    return grid
+
+
+def _parameters(size: Size | None) -> str:
+    if size is None:
+        return "unknown offline (no config.json at hand); give --parameters 7.3e9"
+    active = f", {size.active:,.0f} active" if size.active != size.parameters else ""
+    return f"{size.parameters:,.0f}{active}"
+
+
+def _memory(stage: TrainStage, size: Size | None, processes: int) -> str:
+    if size is None:
+        return "unknown, because the parameters are"
+    amounts = memory(stage, size, processes)
+    parts = ", ".join(f"{part} {amount / GIB:.2f}" for part, amount in amounts.items())
+    rest = "" if "activations" in amounts else "; activations unknown"
+    return f"about {sum(amounts.values()) / GIB:.2f} GiB a process ({parts}{rest})"
+
+
+def _time(stage: Stage, section: TrainStage, size: Size | None, steps: int | None, options: PlanOptions) -> str:
+    if options.gpu is None:
+        return f"give --gpu {'|'.join(GPUS)} for an estimate"
+    if size is None or steps is None:
+        return "unknown: parameters and steps are needed"
+    length = options.tokens or float(section.max_length)
+    bound = "" if options.tokens else f"at most (every sequence counted as {section.max_length} tokens; give --tokens N): "
+    tokens = steps * section.batch * stage.sequences_per_unit * length
+    processes = processes_of(options)
+    seconds = tokens * flops_per_token(section, size) / (processes * GPUS[options.gpu][0] * options.mfu)
+    hours = seconds / 3600
+    cost = "" if options.price is None else f", {processes * hours:,.1f} GPU hours, cost {processes * hours * options.price:,.2f}"
+    return f"estimate, {bound}{hours:,.2f} h on {processes} {options.gpu} at {options.mfu:.0%} of peak{cost}"

@@ -1,20 +1,235 @@
-"""`tulu verify`: score the completions of a file with a verifier."""
+"""What `tulu verify` does: it scores the completions of a file with one verifier, and keeps the order of the rows."""
 
-from typing import Annotated, Literal
+import json
+import os
+import re
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, Any
 
-import typer
+from rich.console import Console
+from rich.table import Table
+
+from tulu.commands.verify_files import check_target, label, lines, writing
+from tulu.config.locate import reward_model_problem
+from tulu.config.schema import RewardModelSettings
+from tulu.errors import DataError, RecipeError, TuluError
+from tulu.grading.grader import Grader
+from tulu.progress import Progress
+from tulu.types import Message, Problem, Verdict
+from tulu.verifiers.code.sandbox import UNSAFE
+from tulu.verifiers.contract import MODES, Mode, is_finite, shorten
+from tulu.verifiers.registry import check_name, find
+from tulu.verifiers.reward_model import NAME
+
+if TYPE_CHECKING:
+    from tulu.reward_models.grader import RewardGrader
+
+_SMALLEST, _LARGEST = 4, 512
+"""Fewest and most rows of a window, which is graded between two updates of the progress bar; slow rows get small windows."""
+_SMALLEST_OF_REWARD_MODEL = 64
+"""Fewest rows that a reward model scores at once; rows with the same prompt share its computation."""
+_AHEAD = 8
+"""Small windows that are graded at once, so that no process waits for the last row of one; of large ones only one."""
+_QUICK, _SLOW = 0.05, 0.5
+"""Seconds for a window below which the next ones grow, and above which they shrink."""
+_UPDATE_EVERY = 0.1
+"""Seconds between two updates of the progress bar while a window takes long."""
+_NAMED = 10
+"""Bad rows that a message names; the rest are counted."""
+_FAULTS = 3
+"""Kinds of faults that are shown after the table."""
+_QUOTED = re.compile(r"'.*'|\".*\"", re.DOTALL)
+"""Quoted text in a fault, which differs from row to row: `'x = 1'` in `program 'x = 1' printed nothing`."""
 
 
-def verify(
-    name: Annotated[str, typer.Argument(metavar="VERIFIER", help="Name of a verifier, or path/to/mine.py:score.")],
-    source: Annotated[str, typer.Option("--in", help="Rows {completion, ground_truth, ...} as JSONL; - is stdin.")],
-    target: Annotated[str, typer.Option("--out", help="Where the scored rows go, in order; - is stdout.")],
-    mode: Annotated[Literal["strict", "tulu3"], typer.Option(help="tulu3 agrees with open-instruct.")] = "strict",
-    workers: Annotated[int, typer.Option(min=1, help="Processes that grade.")] = 2,
-    unsafe_local: Annotated[bool, typer.Option("--unsafe-local", help="Run programs here without a sandbox.")] = False,
-    reward_model: Annotated[str | None, typer.Option(help="Folder or hub name, for the verifier reward_model.")] = None,
+def verify_file(
+    name: str,
+    source: str,
+    target: str,
+    mode: str = "strict",
+    workers: int = 2,
+    deadline: float = 6.0,
+    unsafe_local: bool = False,
+    reward_model: str | None = None,
 ) -> None:
-    """Score completions with a verifier."""
-    from tulu.commands.verify_rows import verify_file
+    """Write each row of `source` with its score, status and detail to `target`; `-` is standard input or output.
 
-    verify_file(name, source, target, mode, workers, unsafe_local=unsafe_local, reward_model=reward_model)
+    Rows are JSON objects, one in each line: completion, ground_truth, and prompt or messages where the verifier needs the
+    question. `unsafe_local` lets programs run without a sandbox. `reward_model` is a folder or a hub name, for the
+    verifier of that name. Raises RecipeError for an unknown verifier or mode and for a target that cannot be written, and
+    DataError that names the bad rows; then nothing is written. Raises TuluError where no row at all has a score; the
+    target is written all the same.
+    """
+    console = Console(stderr=True)
+    checked = _mode(mode)
+    if unsafe_local:
+        # The grading processes inherit the variable.
+        os.environ[UNSAFE] = "1"
+    if reward_model is None:
+        check_name(name)
+    elif name.lower() != NAME:
+        raise RecipeError(f"--reward-model belongs to the verifier {NAME}, not to {name}; leave it out")
+    elif problem := reward_model_problem(reward_model):
+        raise RecipeError(f"--reward-model {reward_model}: {problem}")
+    find(name).grade(checked)
+    check_target(source, target)
+    rows = _read_rows(name, source)
+    scorer = _load(reward_model) if reward_model else None
+    began, seconds, verdicts = time.perf_counter(), 0.0, list[Verdict]()
+    # The grader is closed before the threads that wait for its verdicts are joined.
+    with (
+        ThreadPoolExecutor(1 if scorer else _AHEAD, "verify") as pool,
+        Grader(workers, deadline, mode=checked) as grader,
+        writing(target) as out,
+        Progress(f"verify {name}", len(rows), brief=True) as progress,
+    ):
+        items = [(row["completion"], problem) for row, problem in rows]
+        grade, smallest = (scorer.grade, _SMALLEST_OF_REWARD_MODEL) if scorer else (grader.grade, _SMALLEST)
+        for window in _in_order(grade, items, smallest, pool, progress.update):
+            for (row, _), verdict in zip(rows[len(verdicts) : len(verdicts) + len(window)], window, strict=True):
+                columns = {"score": verdict.score, "status": verdict.status, "detail": verdict.detail}
+                out.write(json.dumps({**row, **columns}) + "\n")
+            verdicts += window
+            seconds = time.perf_counter() - began
+        out.flush()
+    if len(verdicts) == len(rows):
+        console.print(_table(name, verdicts, seconds, sorted(grader.seconds)))
+        _report_faults(console, [problem.id for _, problem in rows], verdicts)
+
+
+def _in_order(
+    grade: Callable[[Sequence[tuple[str, Problem]]], list[Verdict]],
+    items: Sequence[tuple[str, Problem]],
+    smallest: int,
+    pool: ThreadPoolExecutor,
+    update: Callable[[int], None],
+) -> Iterator[list[Verdict]]:
+    """The verdicts of one window after the other; several are graded at once. `update` gets the number of rows done."""
+    waiting = deque[Future[list[Verdict]]]()
+    start = done = 0
+    size, last = smallest, time.monotonic()
+    while start < len(items) or waiting:
+        while start < len(items) and len(waiting) < _AHEAD and (not waiting or start - done < _LARGEST):
+            waiting.append(pool.submit(grade, items[start : start + size]))
+            start += size
+        while not waiting[0].done():
+            wait([waiting[0]], timeout=_UPDATE_EVERY)
+            update(done)
+        verdicts = waiting.popleft().result()
+        now = time.monotonic()
+        size = min(_LARGEST, 2 * size) if now - last < _QUICK else max(smallest, size // 2) if now - last > _SLOW else size
+        last = now
+        done += len(verdicts)
+        update(done)
+        yield verdicts
+
+
+def _report_faults(console: Console, places: list[str], verdicts: list[Verdict]) -> None:
+    """Print the commonest reasons why rows have no score. Raises TuluError where no row has one."""
+    faults, first = Counter[tuple[str, str]](), dict[tuple[str, str], tuple[str, str]]()
+    for place, verdict in zip(places, verdicts, strict=True):
+        if verdict.score is None:
+            kind = (verdict.status, _QUOTED.sub("", verdict.detail))
+            faults[kind] += 1
+            first.setdefault(kind, (place, verdict.detail))
+    for common, count in faults.most_common(_FAULTS):
+        place, detail = first[common]
+        line = f"{count} × {common[0]}: {shorten(detail, 300)} (first at {place})"
+        console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
+    if len(faults) > _FAULTS:
+        console.print(f"… and {len(faults) - _FAULTS} other kinds of faults", highlight=False)
+    if faults.total() == len(verdicts):
+        raise TuluError(f"none of {len(verdicts)} rows could be scored, for the reasons above; mend the rows or the verifier")
+
+
+def _load(reward_model: str) -> "RewardGrader":
+    """The reward model that scores in place of a verifier."""
+    # This import takes seconds, and no other verifier needs it.
+    from tulu.reward_models.grader import RewardGrader
+
+    return RewardGrader.load(RewardModelSettings(path=reward_model))
+
+
+def _mode(mode: str) -> Mode:
+    for name in MODES:
+        if mode == name:
+            return name
+    raise RecipeError(f"mode {mode!r} is unknown; known are {', '.join(MODES)}")
+
+
+def _read_rows(name: str, source: str) -> list[tuple[dict[str, Any], Problem]]:
+    """All rows and their problems. Raises DataError that names the first bad rows and counts the others."""
+    check, rows, bad = find(name).check, list[tuple[dict[str, Any], Problem]](), list[str]()
+    for number, line in lines(source):
+        where = f"{label(source)}:{number}"
+        try:
+            row = json.loads(line.decode())
+            problem = _problem(name, row, where)
+            check(problem.ground_truth)
+            rows.append((row, problem))
+        except DataError as fault:
+            bad.append(f"{where}: {fault}")
+        except UnicodeDecodeError as fault:
+            bad.append(f"{where}: not UTF-8 (byte {fault.start + 1} of the line); convert the file to UTF-8")
+        except json.JSONDecodeError as fault:
+            bad.append(f"{where}: broken JSON at column {fault.colno} ({fault.msg}); mend or remove the line")
+        except ValueError as fault:
+            bad.append(f"{where}: broken JSON ({fault}); mend or remove the line")
+        except RecursionError:
+            bad.append(f"{where}: JSON nested too deep; mend or remove the line")
+    if bad:
+        more = f"\n… and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
+        raise DataError(f"{len(bad)} of {len(rows) + len(bad)} rows cannot be graded:\n" + "\n".join(bad[:_NAMED]) + more)
+    if not rows:
+        raise DataError(f"{label(source)}: no rows; give --in a file that has some")
+    return rows
+
+
+def _problem(name: str, row: Any, where: str) -> Problem:
+    if not isinstance(row, dict):
+        raise DataError(f"a row must be a JSON object, got {type(row).__name__}")
+    needed = ("completion",) if name.lower() == NAME else ("completion", "ground_truth")
+    missing = [key for key in needed if key not in row]
+    if missing:
+        raise DataError(f"lacks {' and '.join(missing)}; a row has {' and '.join(needed)}")
+    if not isinstance(row["completion"], str):
+        raise DataError(f"completion must be a string, got {type(row['completion']).__name__}")
+    weights = row.get("weights")
+    if weights is not None and not (isinstance(weights, list) and weights and all(map(is_finite, weights))):
+        raise DataError(f"weights must be a list of numbers, got {weights!r}")
+    return Problem(where, _messages(row), (), row.get("ground_truth"), (name,), row)
+
+
+def _messages(row: dict[str, Any]) -> list[Message]:
+    """The conversation of a row: its messages, or its prompt, which may also be such a list. Raises DataError."""
+    turns = row.get("messages") or row.get("prompt") or ""
+    if isinstance(turns, str) and not row.get("messages"):
+        return [{"role": "user", "content": turns}]
+    messages = list[Message]()
+    for turn in turns if isinstance(turns, list) else [turns]:
+        if not isinstance(turn, dict) or not all(isinstance(turn.get(key), str) for key in ("role", "content")):
+            raise DataError(
+                f"prompt must be a string, or it and messages a list of {{role, content}}, got {shorten(repr(turns))}"
+            )
+        messages.append({"role": turn["role"], "content": turn["content"]})
+    return messages
+
+
+def _table(name: str, verdicts: list[Verdict], seconds: float, latencies: list[float]) -> Table:
+    scores = [verdict.score for verdict in verdicts if verdict.score is not None]
+    counts = Counter(verdict.status for verdict in verdicts)
+    table = Table(title=f"verify {name}", show_header=False)
+    table.add_row("rows", str(len(verdicts)))
+    table.add_row("mean score", f"{sum(scores) / len(scores):.4f}" if scores else "no row has one")
+    for status in ("ok", "timeout", "error"):
+        table.add_row(status, str(counts[status]))
+    table.add_row("verdicts/s", f"{len(verdicts) / seconds:.0f}")
+    if latencies:
+        for share in (0.5, 0.99):
+            table.add_row(
+                f"p{share * 100:.0f}", f"{1000 * latencies[min(len(latencies) - 1, int(share * len(latencies)))]:.2f} ms"
+            )
+    return table

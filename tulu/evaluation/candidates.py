@@ -65,6 +65,8 @@ class SampleRequest:
     batch: int = 256
     """Answers between two writes, which is what a killed command may lose."""
     reward_model: RewardModelSettings | None = None
+    revision: str | None = None
+    """Commit or tag of a model on the hub."""
 
 
 @dataclass
@@ -129,7 +131,7 @@ def collect(
     if pending:
         reward_grader = RewardGrader.load(request.reward_model) if request.reward_model else None
         longest = max(len(problem.prompt) for problem in problems)
-        spec = EngineSpec(request.model, longest + request.params.max_tokens, "fp32", version=0)
+        spec = EngineSpec(request.model, longest + request.params.max_tokens, "fp32", version=0, revision=request.revision)
         done, total = (len(problems) - len(pending)) * request.n, len(problems) * request.n
         progress = Progress(request.name, total, done)
         figures = _RunningFigures(progress, done, samples.rows.values())

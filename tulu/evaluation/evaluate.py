@@ -17,6 +17,7 @@ from tulu.data.problems import problems
 from tulu.errors import RecipeError
 from tulu.evaluation.best_of import BestOf, best_of_figures, pick, rewards_of, show_best_of
 from tulu.evaluation.candidates import SampleFile, SampleRequest, ScoredProblem, collect, model_identity
+from tulu.evaluation.options import EvaluateOptions
 from tulu.files import finite, json_lines, write_atomic
 from tulu.intervals import wilson
 from tulu.model.load import load_tokenizer
@@ -69,62 +70,49 @@ def run(job: Job) -> Path:
     if job.start is None:
         raise RecipeError(f"recipe {job.recipe.name}: there is no model to evaluate yet")
     settings: Evaluate = section_of(job.recipe, "evaluate")
-    answer_all(job.start, settings, job.recipe.template, job.folder, job.fresh)
+    answer_all(job.start, settings, job.recipe.template, job.folder, job.fresh, job.revision)
     return job.folder
 
 
-def evaluate_model(
-    model: str,
-    task: str,
-    data: str | None = None,
-    *,
-    template: str = "tokenizer",
-    verifier: str | None = None,
-    limit: int | None = None,
-    max_tokens: int | None = None,
-    temperature: float | None = None,
-    best_of: int | None = None,
-    reward_model: str | None = None,
-    out: Path | None = None,
-    fresh: bool = False,
-    runs: Path = Path("runs"),
-) -> Result:
-    """Run `tulu evaluate MODEL --task NAME`: print the result and write it to `out` (default RUNS/evaluate/MODEL/TASK)."""
-    if data is None and task not in TASKS:
-        raise RecipeError(f"--task {task}: has no data of its own; known are {', '.join(TASKS)}, or give --data FILE")
+def evaluate_model(model: str, options: EvaluateOptions, *, fresh: bool = False, runs: Path = Path("runs")) -> Result:
+    """Run `tulu evaluate MODEL --task NAME`: print the result and write it to `out` (default RUNS/evaluate/MODEL/TASK).
+
+    Raises RecipeError where options contradict each other or name something that is not there.
+    """
+    best_of, reward_model = options.best_of, options.reward_model
+    if options.data is None and options.task not in TASKS:
+        raise RecipeError(f"--task {options.task}: has no data of its own; known are {', '.join(TASKS)}, or give --data FILE")
     if (best_of is None) != (reward_model is None):
         lacking, given = ("--reward-model RM", "--best-of") if reward_model is None else ("--best-of N", "--reward-model")
         raise RecipeError(f"{given} needs {lacking}: the reward model picks one of N answers")
-    if best_of is not None and temperature == 0:
+    if best_of is not None and options.temperature == 0:
         raise RecipeError(f"--temperature 0: all {best_of} answers would be the same; leave it out (1.0), or raise it")
-    if verifier is not None and verifier.lower() == REWARD_MODEL:
+    if options.verifier is not None and options.verifier.lower() == REWARD_MODEL:
         raise RecipeError("--verifier reward_model: it cannot say which answers are right; use --best-of N --reward-model RM")
     if reward_model is not None and (problem := reward_model_problem(reward_model)):
         raise RecipeError(f"--reward-model {reward_model}: {problem}")
-    if temperature is None:
-        temperature = 0.0 if best_of is None else 1.0
-    fields = {"data": data, "verifier": verifier, "limit": limit, "max_tokens": max_tokens, "temperature": temperature}
-    given_fields = {**fields, "best_of": best_of, "reward_model": reward_model}
-    settings = Evaluate.model_validate({"task": task, **{key: value for key, value in given_fields.items() if value is not None}})
-    name = task if best_of is None else f"{task}-best-of-{best_of}"
-    folder = out or runs / "evaluate" / model_label(model) / name
-    return answer_all(model, settings, template, folder, fresh)
+    settings = Evaluate.model_validate({"temperature": 0.0 if best_of is None else 1.0, **options.recipe_fields()})
+    name = settings.task if best_of is None else f"{settings.task}-best-of-{best_of}"
+    folder = options.out or runs / "evaluate" / model_label(model) / name
+    return answer_all(model, settings, options.template or "tokenizer", folder, fresh)
 
 
-def answer_all(model: str, settings: Evaluate, template: str, folder: Path, fresh: bool = False) -> Result:
+def answer_all(
+    model: str, settings: Evaluate, template: str, folder: Path, fresh: bool = False, revision: str | None = None
+) -> Result:
     """Sample and grade answers, and write results.json and answers.jsonl, and samples.jsonl where there are several answers.
 
     An evaluation that was killed goes on where it stopped; one that finished, or had other settings, starts over.
     """
     if problem := policy_problem(model):
         raise RecipeError(f"{model} {problem}")
-    tokenizer = load_tokenizer(model, template)
+    tokenizer = load_tokenizer(model, template, revision)
     dataset, digest = task_problems(settings, tokenizer)
     params = SamplingParams(settings.max_tokens, settings.temperature, seed=settings.seed)
     n = settings.best_of or 1
     name = f"evaluate {settings.task}"
-    request = SampleRequest(name, model, n, params, settings.engine, settings.batch, settings.reward_model)
-    pinned = {"data": digest, "template": template_hash(tokenizer), "weights": model_identity(model)}
+    request = SampleRequest(name, model, n, params, settings.engine, settings.batch, settings.reward_model, revision)
+    pinned = {"data": digest, "template": template_hash(tokenizer), "weights": model_identity(model, revision)}
     if settings.reward_model is not None and settings.reward_model.path is not None:
         pinned["reward_model"] = model_identity(settings.reward_model.path, settings.reward_model.revision)
     samples = SampleFile(folder / "samples.jsonl", {**pinned, **settings.model_dump(mode="json")})

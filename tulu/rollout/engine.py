@@ -63,6 +63,8 @@ class EngineSpec:
     """The fraction of a GPU's memory that vLLM may take."""
     timeout: float = 1800.0
     """Seconds that any one call to an engine in another process may take."""
+    revision: str | None = None
+    """Commit or tag of `folder` where it is a hub name."""
 
     @property
     def dtype(self) -> torch.dtype:

@@ -58,8 +58,8 @@ class TransformersEngine:
     def load(cls, spec: EngineSpec, progress: ProgressCallback | None = None) -> "TransformersEngine":
         """Make an engine that loads its own model. Raises EngineError if the folder does not load."""
         try:
-            model: Any = AutoModelForCausalLM.from_pretrained(spec.folder, dtype=spec.dtype)
-            tokenizer = AutoTokenizer.from_pretrained(spec.folder)
+            model: Any = AutoModelForCausalLM.from_pretrained(spec.folder, revision=spec.revision, dtype=spec.dtype)
+            tokenizer = AutoTokenizer.from_pretrained(spec.folder, revision=spec.revision)
         except (OSError, ValueError) as error:
             raise EngineError(f"{spec.folder}: the model does not load ({error})") from error
         return cls(model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer, spec, progress, loaded_here=True)

@@ -41,7 +41,7 @@ class VllmWorker:
         from tulu.rollout.vllm_transfer import register
 
         spec = self.spec
-        folder = local_folder(spec.folder)
+        folder = local_folder(spec.folder, spec.revision)
         tied = bool(AutoConfig.from_pretrained(folder).get_text_config().tie_word_embeddings)
         self.shapes = read_shapes(folder, tied)
         try:
@@ -136,14 +136,15 @@ def memory_options(spec: EngineSpec) -> dict[str, Any]:
     }
 
 
-def local_folder(name: str) -> Path:
+def local_folder(name: str, revision: str | None = None) -> Path:
     """The folder of a model, which is downloaded if `name` is a hub name. Raises EngineError if that fails."""
     if Path(name).is_dir():
         return Path(name)
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]))
+        files = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+        return Path(snapshot_download(name, revision=revision, allow_patterns=files))
     except (OSError, ValueError) as error:
         raise EngineError(f"{name}: no such folder, and the hub does not give it ({error})") from error
 

@@ -86,7 +86,7 @@ def run(job: Job) -> Path:
     learner = opened.begin(critic or policy, data=problems.digest, start=policy.digest(), **facts)
     state = run.resume()
 
-    spec = EngineSpec(run.start, stage.max_prompt + stage.max_tokens, stage.precision)
+    spec = EngineSpec(run.start, stage.max_prompt + stage.max_tokens, stage.precision, revision=job.revision)
     engine = make_engine(stage.engine, spec, policy)
     try:
         engine.sync(policy.weights(), run.step)

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from tulu.commands.verify_rows import verify_file
+from tulu.commands.verify import verify_file
 from tulu.errors import DataError, RecipeError, TuluError
 
 ROWS: list[dict[str, Any]] = [
     {"completion": "it is 18", "ground_truth": "18", "id": "first"},
     {"completion": "\ud800 17", "ground_truth": 18, "prompt": "how many?"},
 ]
-CALL = "import sys; from tulu.commands.verify_rows import verify_file; verify_file(*sys.argv[1:])"
+CALL = "import sys; from tulu.commands.verify import verify_file; verify_file(*sys.argv[1:])"
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> str:
@@ -139,7 +139,7 @@ def test_a_target_that_cannot_be_written_is_refused_first(
     before = Path(source).read_text()
     (tmp_path / "folder").mkdir()
     (tmp_path / "link.jsonl").symlink_to(source)
-    monkeypatch.setattr("tulu.commands.verify_rows._read_rows", lambda *_: pytest.fail("rows were read"))
+    monkeypatch.setattr("tulu.commands.verify._read_rows", lambda *_: pytest.fail("rows were read"))
     with pytest.raises(RecipeError, match=message):
         verify_file("gsm8k", source, target)
     assert Path(source).read_text() == before

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tulu.commands.data_report import held_out, load_recipe_tokenizer, masked_text, mix_table, read_mix, report
+from tulu.commands.data import held_out, load_recipe_tokenizer, masked_text, mix_table, read_mix, report
 from tulu.config.schema import Recipe, Source
 from tulu.config.stages import STAGES
 from tulu.data.chat import apply_template, make_byte_tokenizer
