@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 DEFAULT_RECIPE = "quickstart"
 """The recipe of `tulu rlvr` where none is named."""
 
-
 app = typer.Typer(
     name="tulu",
     cls=Boundary,

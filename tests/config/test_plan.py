@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tulu.config.plan import Size, batching, count_rows, flops_per_token, memory, model_size, optimizer_steps
+from tulu.config.plan import Size, batch_equation, count_rows, flops_per_token, memory, model_size, optimizer_steps
 from tulu.config.schema import Rlvr, Sft, Source
 
 SFT = Sft(data=(Source(name="a", fraction=1.0),), max_length=64, batch=96, epochs=1, learning_rate=1e-4)
@@ -33,8 +33,8 @@ RLVR = Rlvr(
         (RLVR, 2, "global batch 48 = 2 processes × micro-batch 8 × accumulation 3, 2 such minibatches a step"),
     ],
 )
-def test_batching(stage: Sft, processes: int, line: str) -> None:
-    assert str(batching(stage, processes)) == line
+def test_the_batch_is_an_equation(stage: Sft, processes: int, line: str) -> None:
+    assert batch_equation(stage, processes) == line
 
 
 @pytest.mark.parametrize("family", ["olmo2", "olmo3", "olmoe", "qwen3", "llama"])

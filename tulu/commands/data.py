@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tulu.config.plan import stages_of
+from tulu.config.job import stages_of
 from tulu.config.schema import Recipe, Rlvr, Source, TrainStage
 from tulu.config.stages import Stage
 from tulu.config.tasks import TASKS

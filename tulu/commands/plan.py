@@ -4,20 +4,11 @@ from rich.console import Console
 from rich.syntax import Syntax
 from rich.table import Table
 
+from tulu.config.job import stages_of
 from tulu.config.load import dump
 from tulu.config.options import PlanOptions
-from tulu.config.plan import (
-    GPUS,
-    Size,
-    batching,
-    count_rows,
-    flops_per_token,
-    memory,
-    optimizer_steps,
-    processes_of,
-    size_for,
-    stages_of,
-)
+from tulu.config.plan import GPUS, Size, batch_equation, count_rows, flops_per_token, memory, optimizer_steps, size_for
+from tulu.config.processes import world_size
 from tulu.config.schema import Recipe, TrainStage
 from tulu.config.stages import Stage
 
@@ -38,19 +29,19 @@ def show_plan(recipe: Recipe, options: PlanOptions, only: str | None = None, sta
 
 def _table(recipe: Recipe, stage: Stage, section: TrainStage, options: PlanOptions, start: str | None) -> Table:
     """The facts of one stage, one in each line."""
-    processes = processes_of(options)
+    processes = options.processes or world_size()
     size = size_for(recipe, section, options)
     rows = count_rows(section.data)
     rows = options.rows if rows is None else rows
     steps = optimizer_steps(section, rows)
     facts = {
         "start": start or section.start or "decided when it runs: the earlier stage's model, else released, else model",
-        "batch": f"{batching(section, processes)} ({stage.unit})",
+        "batch": f"{batch_equation(section, processes)} ({stage.unit})",
         "rows": f"{rows:,}" if rows is not None else "unknown here (data not read); give --rows N",
         "steps": f"{steps:,}" if steps is not None else f"unknown here: {section.epochs:g} epochs of an unknown number of rows",
         "parameters": _parameters(size),
         "memory": _memory(section, size, processes),
-        "time": _time(stage, section, size, steps, options),
+        "time": _time(stage, section, size, steps, processes, options),
     }
     if stage.makes_model:
         facts.pop("start")
@@ -80,7 +71,7 @@ def _memory(stage: TrainStage, size: Size | None, processes: int) -> str:
     return f"about {sum(amounts.values()) / GIB:.2f} GiB a process ({parts}{rest})"
 
 
-def _time(stage: Stage, section: TrainStage, size: Size | None, steps: int | None, options: PlanOptions) -> str:
+def _time(stage: Stage, section: TrainStage, size: Size | None, steps: int | None, processes: int, options: PlanOptions) -> str:
     if options.gpu is None:
         return f"give --gpu {'|'.join(GPUS)} for an estimate"
     if size is None or steps is None:
@@ -88,7 +79,6 @@ def _time(stage: Stage, section: TrainStage, size: Size | None, steps: int | Non
     length = options.tokens or float(section.max_length)
     bound = "" if options.tokens else f"at most (every sequence counted as {section.max_length} tokens; give --tokens N): "
     tokens = steps * section.batch * stage.sequences_per_unit * length
-    processes = processes_of(options)
     seconds = tokens * flops_per_token(section, size) / (processes * GPUS[options.gpu][0] * options.mfu)
     hours = seconds / 3600
     cost = "" if options.price is None else f", {processes * hours:,.1f} GPU hours, cost {processes * hours * options.price:,.2f}"

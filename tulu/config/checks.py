@@ -5,14 +5,15 @@ one mistake never hides another.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
 from tulu.config.locate import model_problem, reward_model_problem, source_problem
-from tulu.config.mistakes import Mistake, nearest, section_at
+from tulu.config.mistakes import MISSING, Mistake, nearest, section_at
 from tulu.config.mistakes import Path as Key
 from tulu.config.parts import section_in
 from tulu.config.schema import PLANNED, Recipe
@@ -30,13 +31,17 @@ class _Unread(Exception):
 
 @dataclass(frozen=True)
 class Values:
-    """The valid fields of one section, read as attributes."""
+    """The valid fields of one section, read as attributes, and what surrounds the section."""
 
     name: str
     """The section's key; empty for the recipe itself."""
     fields: Mapping[str, Any]
     declared: Mapping[str, FieldInfo]
     """All the fields that the section may have."""
+    sections: Mapping[str, Any]
+    """The sections of the recipe that are there, as they are written."""
+    processes: int
+    """How many processes train the stage."""
 
     @property
     def stage(self) -> Stage:
@@ -49,42 +54,29 @@ class Values:
         return self.fields[name]
 
     def mistake(self, key: str, text: str, value: Any = None) -> Mistake:
-        """A mistake at one of this section's keys, with its value."""
+        """A mistake at one of this section's keys, with its value, or another that is given: MISSING shows none."""
         path: Key = (*((self.name,) if self.name else ()), *key.split("."))
-        return Mistake(path, text, self.fields.get(key.split(".")[0]) if value is None else value)
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What surrounds the section that is checked."""
-
-    recipe: Values
-    processes: Mapping[str, int] = field(default_factory=dict)
-    """How many processes train a stage, by the stage's name; 1 where not given."""
+        return Mistake(path, text, self.fields.get(key) if value is None else value)
 
 
 def combination_mistakes(raw: Mapping[str, Any], wrong: Collection[Key], processes: Mapping[str, int]) -> list[Mistake]:
-    """Every impossible combination in a recipe; the keys in `wrong` have mistakes of their own already."""
-    setting = Setting(_values("", raw, wrong), processes)
-    mistakes = _run(RECIPE_CHECKS, setting.recipe, setting)
-    for name in STAGES:
-        if isinstance(raw.get(name), Mapping):
-            mistakes += _run(STAGE_CHECKS, _values(name, raw[name], wrong), setting)
-    return mistakes
+    """Every impossible combination in a recipe; the keys in `wrong` have mistakes of their own already.
 
-
-def _run(checks: tuple["Check", ...], values: Values, setting: Setting) -> list[Mistake]:
+    `processes` says how many processes train a stage, by the stage's name: 1 where it says nothing.
+    """
+    sections = {name: raw[name] for name in STAGES if isinstance(raw.get(name), Mapping)}
     mistakes: list[Mistake] = []
-    for check in checks:
-        try:
-            mistakes.extend(check(values, setting))
-        except _Unread:
-            continue
+    for name in ("", *sections):
+        fields, declared = _valid_fields(name, raw[name] if name else raw, wrong)
+        values = Values(name, fields, declared, sections, processes.get(name, 1))
+        for check in STAGE_CHECKS if name else RECIPE_CHECKS:
+            with suppress(_Unread):
+                mistakes.extend(check(values))
     return mistakes
 
 
-def _values(name: str, raw: Mapping[str, Any], wrong: Collection[Key]) -> Values:
-    """The fields of a section that are right by themselves, as a recipe holds them; the sections of a recipe stay plain."""
+def _valid_fields(name: str, raw: Mapping[str, Any], wrong: Collection[Key]) -> tuple[dict[str, Any], dict[str, FieldInfo]]:
+    """The fields of a section that are right by themselves, as a recipe holds them, and all that it may have."""
     path: Key = (name,) if name else ()
     section = section_at(path)
     assert section is not None
@@ -95,7 +87,7 @@ def _values(name: str, raw: Mapping[str, Any], wrong: Collection[Key]) -> Values
             continue
         plain = section is Recipe and section_in(info.annotation) is not None
         fields[key] = raw.get(key) if plain else _validated(info, raw[key]) if key in raw else info.get_default()
-    return Values(name, fields, section.model_fields)
+    return fields, section.model_fields
 
 
 def _validated(info: FieldInfo, raw: Any) -> Any:
@@ -109,21 +101,21 @@ def micro_batch(batch: int, most: int, processes: int) -> int:
     return max(1, min(most, batch // processes))
 
 
-def _planned(stage: Values, setting: Setting) -> Iterator[Mistake]:
+def _planned(stage: Values) -> Iterator[Mistake]:
     for planned in sorted(PLANNED):
         section, _, key = planned.partition(".")
         if section == stage.name and stage.fields.get(key, default := stage.declared[key].default) != default:
             yield stage.mistake(key, f"this field is planned, and nothing reads it yet; leave it out, or at {default}")
 
 
-def _duration(stage: Values, setting: Setting) -> Iterator[Mistake]:
+def _duration(stage: Values) -> Iterator[Mistake]:
     if (stage.epochs is None) == (stage.steps is None):
         given = "neither is given" if stage.epochs is None else f"both are given ({stage.epochs:g} and {stage.steps})"
-        yield Mistake((stage.name, "epochs"), f"give exactly one of epochs and steps; {given}", shown=False)
+        yield stage.mistake("epochs", f"give exactly one of epochs and steps; {given}", MISSING)
 
 
-def _batch(stage: Values, setting: Setting) -> Iterator[Mistake]:
-    most, processes, parts = stage.micro_batch, setting.processes.get(stage.name, 1), 1
+def _batch(stage: Values) -> Iterator[Mistake]:
+    most, processes, parts = stage.micro_batch, stage.processes, 1
     if "minibatches" in stage.declared:
         parts = stage.minibatches
         if stage.batch != stage.prompts * stage.samples or stage.prompts % parts:
@@ -149,7 +141,7 @@ def _choices(batch: int, unit: int) -> str:
     return f"use a multiple of {unit} such as {above if below == 0 else f'{below} or {above}'}"
 
 
-def _data(stage: Values, setting: Setting) -> Iterator[Mistake]:
+def _data(stage: Values) -> Iterator[Mistake]:
     seen: dict[tuple[str, str, str | None, str | None], int] = {}
     for index, source in enumerate(stage.data or ()):
         key = (source.name, source.split, source.subset, source.revision)
@@ -161,17 +153,17 @@ def _data(stage: Values, setting: Setting) -> Iterator[Mistake]:
             yield stage.mistake(f"data.{index}.name", problem, source.name)
 
 
-def _start(stage: Values, setting: Setting) -> Iterator[Mistake]:
+def _start(stage: Values) -> Iterator[Mistake]:
     if stage.start is not None and (problem := model_problem(stage.start)):
         yield stage.mistake("start", problem)
 
 
-def _model(recipe: Values, setting: Setting) -> Iterator[Mistake]:
+def _model(recipe: Values) -> Iterator[Mistake]:
     if recipe.model is None and recipe.base is None:
-        sections = [recipe.fields.get(stage.name) for stage in STAGES.values() if stage.trains and not stage.makes_model]
-        if not all(isinstance(section, Mapping) and section.get("start") for section in sections if section is not None):
-            yield Mistake(
-                ("model",), "missing; name a model folder or hub model, or add a base section that makes one", shown=False
+        starts = [section.get("start") for name, section in recipe.sections.items() if STAGES[name].trains]
+        if not all(starts):
+            yield recipe.mistake(
+                "model", "missing; name a model folder or hub model, or add a base section that makes one", MISSING
             )
     elif recipe.model is not None and recipe.base is not None:
         yield recipe.mistake("model", "the base section makes another model; keep one of model and base")
@@ -179,19 +171,16 @@ def _model(recipe: Values, setting: Setting) -> Iterator[Mistake]:
         yield recipe.mistake("model", problem)
 
 
-def _template(recipe: Values, setting: Setting) -> Iterator[Mistake]:
+def _template(recipe: Values) -> Iterator[Mistake]:
     names = [*TEMPLATES, "tokenizer"]
     if recipe.template not in names:
         hint = nearest(recipe.template, names)
         yield recipe.mistake("template", f"unknown template{hint}; known are {', '.join(names)}")
-
-
-def _needs_template(recipe: Values, setting: Setting) -> Iterator[Mistake]:
-    if recipe.base is not None and recipe.template == "tokenizer":
+    elif recipe.template == "tokenizer" and recipe.base is not None:
         yield recipe.mistake("template", "the tokenizer that the base section makes has no template; name one, such as tulu")
 
 
-def _reward_model(stage: Values, setting: Setting) -> Iterator[Mistake]:
+def _reward_model(stage: Values) -> Iterator[Mistake]:
     reward_model = stage.reward_model
     if reward_model is None:
         return
@@ -199,14 +188,12 @@ def _reward_model(stage: Values, setting: Setting) -> Iterator[Mistake]:
         if problem := reward_model_problem(reward_model.path):
             yield stage.mistake("reward_model.path", problem, reward_model.path)
     elif not stage.stage.trains:
-        text = "missing; name a reward model that is there before the recipe runs"
-        yield Mistake((stage.name, "reward_model", "path"), text, shown=False)
-    elif setting.recipe.fields.get("rm") is None:
-        text = "missing; name a reward model, or add an rm section that trains one"
-        yield Mistake((stage.name, "reward_model", "path"), text, shown=False)
+        yield stage.mistake("reward_model.path", "missing; name a reward model that is there before the recipe runs", MISSING)
+    elif "rm" not in stage.sections:
+        yield stage.mistake("reward_model.path", "missing; name a reward model, or add an rm section that trains one", MISSING)
 
 
-def _best_of(stage: Values, setting: Setting) -> Iterator[Mistake]:
+def _best_of(stage: Values) -> Iterator[Mistake]:
     if stage.best_of is None:
         if stage.reward_model is not None:
             yield stage.mistake("reward_model", "it picks among several answers; set best_of, such as 16", "set")
@@ -217,7 +204,7 @@ def _best_of(stage: Values, setting: Setting) -> Iterator[Mistake]:
         yield stage.mistake("temperature", f"all {stage.best_of} answers would be the same; set it above 0, such as 1.0")
 
 
-def _verifier(stage: Values, setting: Setting) -> Iterator[Mistake]:
+def _verifier(stage: Values) -> Iterator[Mistake]:
     if stage.verifier is not None and stage.verifier.lower() == REWARD_MODEL:
         if not stage.stage.trains:
             text = "a reward model cannot say which answers are right; name a verifier (best_of and reward_model pick by it)"
@@ -232,7 +219,7 @@ def _verifier(stage: Values, setting: Setting) -> Iterator[Mistake]:
             yield stage.mistake("verifier", str(error))
 
 
-def _lora(stage: Values, setting: Setting) -> Iterator[Mistake]:
+def _lora(stage: Values) -> Iterator[Mistake]:
     if stage.lora is None:
         return
     if stage.stage.makes_model:
@@ -242,7 +229,7 @@ def _lora(stage: Values, setting: Setting) -> Iterator[Mistake]:
         yield stage.mistake("lora.targets", text, list(stage.lora.targets))
 
 
-def _rollouts(stage: Values, setting: Setting) -> Iterator[Mistake]:
+def _rollouts(stage: Values) -> Iterator[Mistake]:
     if stage.batch != stage.prompts * stage.samples:
         product = f"{stage.prompts} × {stage.samples} = {stage.prompts * stage.samples}"
         yield stage.mistake("batch", f"batch is prompts × samples = {product}; change one of the three")
@@ -251,13 +238,11 @@ def _rollouts(stage: Values, setting: Setting) -> Iterator[Mistake]:
         yield stage.mistake("minibatches", text)
 
 
-def _value_model(stage: Values, setting: Setting) -> Iterator[Mistake]:
+def _value_model(stage: Values) -> Iterator[Mistake]:
     gae = stage.advantage == "gae"
     if stage.value is None:
         if gae:
-            yield Mistake(
-                (stage.name, "value"), "missing; advantage gae (PPO) needs a value model, such as value: {}", shown=False
-            )
+            yield stage.mistake("value", "missing; advantage gae (PPO) needs a value model, such as value: {}", MISSING)
         elif stage.samples == 1:
             yield stage.mistake("samples", "one completion has nothing to be compared with; use 2 or more, or advantage: gae")
         return
@@ -269,27 +254,27 @@ def _value_model(stage: Values, setting: Setting) -> Iterator[Mistake]:
         yield stage.mistake("value.path", problem, stage.value.path)
 
 
-def _lengths(stage: Values, setting: Setting) -> Iterator[Mistake]:
+def _lengths(stage: Values) -> Iterator[Mistake]:
     if stage.max_prompt + stage.max_tokens > stage.max_length:
         text = f"max_prompt + max_tokens = {stage.max_prompt + stage.max_tokens} is more; raise it or lower one of them"
         yield stage.mistake("max_length", text)
 
 
-def _micro_loss(stage: Values, setting: Setting) -> Iterator[Mistake]:
+def _micro_loss(stage: Values) -> Iterator[Mistake]:
     if stage.loss != "token" and stage.batch % stage.loss_micro_batch:
         text = f"batch {stage.batch} is no multiple of it, and loss {stage.loss} is defined by it; use a divisor of the batch"
         yield stage.mistake("loss_micro_batch", text)
 
 
-def _task(stage: Values, setting: Setting) -> Iterator[Mistake]:
+def _task(stage: Values) -> Iterator[Mistake]:
     if stage.data is None and stage.task not in TASKS:
         yield stage.mistake(
             "task", f"has no data of its own{nearest(stage.task, TASKS)}; known are {', '.join(TASKS)}, or set data"
         )
 
 
-Check = Callable[[Values, Setting], Iterator[Mistake]]
-RECIPE_CHECKS: tuple[Check, ...] = (_model, _template, _needs_template)
+Check = Callable[[Values], Iterator[Mistake]]
+RECIPE_CHECKS: tuple[Check, ...] = (_model, _template)
 STAGE_CHECKS: tuple[Check, ...] = (
     _planned,
     _duration,

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tulu.config.schema import Recipe, TrainStage
-from tulu.config.stages import STAGES, StageName
+from tulu.config.stages import STAGES, TRAINING, Stage, StageName
 from tulu.config.yaml_text import read_yaml
 from tulu.errors import RecipeError
 
@@ -37,6 +37,12 @@ def section_of(recipe: Recipe, stage: str) -> Any:
         present = ", ".join(name for name in STAGES if sections[name] is not None)
         raise RecipeError(f"recipe {recipe.name} has no {stage} section; it has {present or 'none'}: add one")
     return sections[stage]
+
+
+def stages_of(recipe: Recipe, only: str | None = None) -> list[tuple[Stage, TrainStage]]:
+    """The training stages that a recipe has, in order, each with its section; with `only`, that one alone."""
+    sections = dict(recipe)
+    return [(stage, sections[stage.name]) for stage in TRAINING if sections[stage.name] and only in (None, stage.name)]
 
 
 def missing(recipe: Recipe, stage: str, runs: Path) -> list[StageName]:

@@ -71,7 +71,7 @@ def override(located: Located, overrides: Sequence[str]) -> list[Mistake]:
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            mistakes.append(Mistake((text,), "an override is key.path=value, such as sft.batch=64", shown=False))
+            mistakes.append(Mistake((text,), "an override is key.path=value, such as sft.batch=64"))
             continue
         keys.append(key)
         mistakes += _assign(located, tuple(int(part) if part.isdigit() else part for part in key.split(".")), value)
@@ -97,15 +97,15 @@ def _assign(located: Located, path: tuple[str | int, ...], text: str) -> list[Mi
     try:
         value = parse_value(text)
     except RecipeError as error:
-        return [Mistake(path, f"{text!r} is not YAML ({error}); quote it, as key='\"text\"'", shown=False)]
+        return [Mistake(path, f"{text!r} is not YAML ({error}); quote it, as key='\"text\"'")]
     here: Any = located.value
     for depth, part in enumerate(path):
         last = depth == len(path) - 1
         if isinstance(here, list) and isinstance(part, int):
             if part >= len(here):
-                return [Mistake(path, f"there are {len(here)} items, counted from 0", shown=False)]
+                return [Mistake(path, f"there are {len(here)} items, counted from 0")]
         elif not isinstance(here, dict):
-            return [Mistake(path, f"{'.'.join(map(str, path[:depth]))} is {here!r}, which has no {part}", shown=False)]
+            return [Mistake(path, f"{'.'.join(map(str, path[:depth]))} is {here!r}, which has no {part}")]
         elif not last and here.get(part) is None:
             here[part] = {}
         if last:

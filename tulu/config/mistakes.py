@@ -17,6 +17,8 @@ from tulu.errors import RecipeError
 Path = tuple[str | int, ...]
 Lines = Mapping[Path, str]
 """Where each key was written: `recipes/x.yaml:12` or `command line`."""
+MISSING = object()
+"""In place of a value that a message does not show."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +27,13 @@ class Mistake:
 
     path: Path
     text: str
-    value: Any = None
-    shown: bool = True
-    """Whether the message shows the value; it does not where a key is missing."""
+    value: Any = MISSING
+    """What stands at the key; MISSING where nothing does, or where the text says it already."""
 
     def line(self, lines: Lines) -> str:
         """`file:line: path: value: what is wrong; cure`."""
         where = (lines[self.path[:n]] for n in range(len(self.path), 0, -1) if self.path[:n] in lines)
-        parts = [next(where, ""), dotted(self.path), _short(self.value) if self.shown else "", self.text]
+        parts = [next(where, ""), dotted(self.path), _short(self.value) if self.value is not MISSING else "", self.text]
         return ": ".join(part for part in parts if part)
 
 
@@ -101,11 +102,11 @@ def _path_in_recipe(detail: ErrorDetails, raw: Any) -> Path:
 def _mistake(path: Path, details: Sequence[ErrorDetails]) -> Mistake:
     kinds = {detail["type"] for detail in details}
     if "extra_forbidden" in kinds:
-        return Mistake(path, _unknown_key(path), shown=False)
+        return Mistake(path, _unknown_key(path))
     if "missing" in kinds:
         section = section_at(path[:-1])
         about = section.model_fields[str(path[-1])].description if section else None
-        return Mistake(path, f"missing; add it: {about}" if about else "missing; add it", shown=False)
+        return Mistake(path, f"missing; add it: {about}" if about else "missing; add it")
     value = details[0]["input"]
     expected = list(dict.fromkeys(_expected(detail) for detail in details))
     near = ""

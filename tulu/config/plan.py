@@ -13,9 +13,7 @@ from typing import Any
 
 from tulu.config.checks import micro_batch
 from tulu.config.options import Gpu, PlanOptions
-from tulu.config.processes import world_size
 from tulu.config.schema import Dpo, Recipe, Rlvr, Source, TrainStage
-from tulu.config.stages import TRAINING, Stage
 from tulu.config.tasks import GENERATED
 
 GPUS: Mapping[Gpu, tuple[float, float]] = {"a100": (312e12, 80), "h100": (989e12, 80), "h200": (989e12, 141)}
@@ -38,55 +36,36 @@ class Size:
     """Width of the feed-forward layer, summed over the experts that one token passes through."""
 
 
-@dataclass(frozen=True)
-class Batching:
-    """How the batch of one optimizer step is divided."""
-
-    batch: int
-    processes: int
-    micro: int
-    """Sequences, pairs or completions that one process takes side by side."""
-    accumulation: int
-    """Micro-batches that one process takes one after the other."""
-    minibatches: int = 1
-    """Such batches in one step of rollouts."""
-
-    def __str__(self) -> str:
-        processes = "process" if self.processes == 1 else "processes"
-        text = f"global batch {self.batch} = {self.processes} {processes} × micro-batch {self.micro}"
-        text += f" × accumulation {self.accumulation}"
-        return text if self.minibatches == 1 else f"{text}, {self.minibatches} such minibatches a step"
-
-
-def batching(stage: TrainStage, processes: int) -> Batching:
-    """The batch of one optimizer step: the recipe's, divided over minibatches, processes and micro-batches."""
-    parts = stage.minibatches if isinstance(stage, Rlvr) else 1
-    step = stage.batch // parts
-    micro = micro_batch(step, stage.micro_batch, processes)
-    return Batching(step, processes, micro, max(1, step // (processes * micro)), parts)
+def batch_equation(stage: TrainStage, processes: int) -> str:
+    """The batch of one optimizer step as the product of processes, micro-batch and micro-batches taken one after the other."""
+    minibatches = stage.minibatches if isinstance(stage, Rlvr) else 1
+    batch = stage.batch // minibatches
+    micro = micro_batch(batch, stage.micro_batch, processes)
+    accumulation = max(1, batch // (processes * micro))
+    counted = f"{processes} process" if processes == 1 else f"{processes} processes"
+    text = f"global batch {batch} = {counted} × micro-batch {micro} × accumulation {accumulation}"
+    return text if minibatches == 1 else f"{text}, {minibatches} such minibatches a step"
 
 
 def model_size(name: str | None, config: Mapping[str, Any] | None = None) -> Size | None:
     """The size of a local model folder, a cached hub model or a configuration; None where it is not known offline."""
-    config = config if config is not None else _config(name)
-    if config is None:
-        return None
     try:
-        return _count(config)
+        return _count(config if config is not None else _config(name))
     except KeyError:
         return None
 
 
-def _config(name: str | None) -> Mapping[str, Any] | None:
+def _config(name: str | None) -> Mapping[str, Any]:
+    """The configuration of a model; empty where it is not known offline."""
     if name is None:
-        return None
+        return {}
     path = Path(name) / "config.json"
     if not path.is_file():
         from huggingface_hub import try_to_load_from_cache
 
         cached = None if Path(name).is_absolute() else try_to_load_from_cache(name, "config.json")
         if not isinstance(cached, str):
-            return None
+            return {}
         path = Path(cached)
     return dict(json.loads(path.read_text()))
 
@@ -188,20 +167,9 @@ def optimizer_steps(stage: TrainStage, rows: int | None) -> int | None:
     return None if rows is None else math.ceil(rows * stage.epochs / drawn)
 
 
-def stages_of(recipe: Recipe, only: str | None = None) -> list[tuple[Stage, TrainStage]]:
-    """The training stages that a recipe has, in order, each with its section; with `only`, that one alone."""
-    sections = dict(recipe)
-    return [(stage, sections[stage.name]) for stage in TRAINING if sections[stage.name] and only in (None, stage.name)]
-
-
 def size_for(recipe: Recipe, stage: TrainStage, options: PlanOptions) -> Size | None:
     """The size of the model that a stage trains; None where it is not known offline."""
     if options.parameters is not None:
         return Size(options.parameters, options.parameters)
     new_model = recipe.base.config if recipe.base is not None else None
     return model_size(stage.start or recipe.model, None if stage.start else new_model)
-
-
-def processes_of(options: PlanOptions) -> int:
-    """The number of training processes of a plan."""
-    return options.processes or world_size()
