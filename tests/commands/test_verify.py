@@ -95,7 +95,7 @@ def test_bad_rows_are_named_by_file_and_line_and_nothing_is_written(tmp_path: Pa
         ("gsm8k", "strict", None, DataError, "no such file .* correct --in"),
     ],
 )
-def test_user_errors(tmp_path: Path, name: str, mode: str, content: str | None, error: type[Exception], message: str) -> None:
+def test_user_errors(tmp_path: Path, name: str, mode: Any, content: str | None, error: type[Exception], message: str) -> None:
     source = tmp_path / "in.jsonl"
     if content is not None:
         source.write_text(content)

@@ -1,7 +1,5 @@
 """What `tulu data` prints: what a recipe's mixes hold, how rows are masked, and whether held-out questions are in them."""
 
-import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tulu.commands.files import writing
 from tulu.config.job import stages_of
 from tulu.config.schema import Recipe, Rlvr, Source, TrainStage
 from tulu.config.stages import Stage
@@ -27,7 +26,8 @@ from tulu.data.problems import Problems, problems
 from tulu.data.row_report import Report, SourceReport
 from tulu.data.sources import load_rows
 from tulu.data.token_cache import Groups
-from tulu.errors import DataError, RecipeError
+from tulu.errors import RecipeError
+from tulu.files import json_lines
 from tulu.model.load import load_tokenizer
 from tulu.progress import track
 from tulu.types import Group
@@ -185,19 +185,12 @@ def _list(console: Console, leaks: Sequence[Match]) -> None:
 
 
 def write_clean(source: Source, seed: int, places: set[str], folder: Path) -> Path:
-    """Write a JSONL copy of a source without the rows that have these ids; returns its path. Raises DataError."""
+    """Write a JSONL copy of a source without the rows that have these ids; returns its path."""
     stem = source.name.rstrip("/").replace("\\", "/").rsplit("/", 1)[-1].replace(":", "-")
     target = folder / f"{stem.removesuffix('.gz').rsplit('.', 1)[0]}.clean.jsonl"
-    partial = target.with_name(f".partial-{target.name}-{os.getpid()}")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8") as handle:
-            for row in load_rows(source, seed):
-                if row.id not in places:
-                    handle.write(json.dumps(row.columns, ensure_ascii=False, default=str) + "\n")
-        partial.rename(target)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        reason = error.strerror or error
-        raise DataError(f"{target}: cannot be written: {reason}; free some space or name another folder") from None
+    folder.mkdir(parents=True, exist_ok=True)
+    with writing(str(target)) as file:
+        for row in load_rows(source, seed):
+            if row.id not in places:
+                file.write(json_lines([row.columns], default=str))
     return target

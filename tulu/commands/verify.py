@@ -7,12 +7,12 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from tulu.commands.verify_files import check_target, label, lines, writing
+from tulu.commands.files import check_target, label, lines, writing
 from tulu.config.locate import reward_model_problem
 from tulu.config.schema import RewardModelSettings
 from tulu.errors import DataError, RecipeError, TuluError
@@ -23,9 +23,6 @@ from tulu.verifiers.code.sandbox import UNSAFE
 from tulu.verifiers.contract import MODES, Mode, is_finite, shorten
 from tulu.verifiers.registry import check_name, find
 from tulu.verifiers.reward_model import NAME
-
-if TYPE_CHECKING:
-    from tulu.reward_models.grader import RewardGrader
 
 _SMALLEST, _LARGEST = 4, 512
 """Fewest and most rows of a window, which is graded between two updates of the progress bar; slow rows get small windows."""
@@ -49,9 +46,8 @@ def verify_file(
     name: str,
     source: str,
     target: str,
-    mode: str = "strict",
+    mode: Mode = "strict",
     workers: int = 2,
-    deadline: float = 6.0,
     unsafe_local: bool = False,
     reward_model: str | None = None,
 ) -> None:
@@ -63,8 +59,8 @@ def verify_file(
     DataError that names the bad rows; then nothing is written. Raises TuluError where no row at all has a score; the
     target is written all the same.
     """
-    console = Console(stderr=True)
-    checked = _mode(mode)
+    if mode not in MODES:
+        raise RecipeError(f"mode {mode!r} is unknown; known are {', '.join(MODES)}")
     if unsafe_local:
         # The grading processes inherit the variable.
         os.environ[UNSAFE] = "1"
@@ -74,15 +70,20 @@ def verify_file(
         raise RecipeError(f"--reward-model belongs to the verifier {NAME}, not to {name}; leave it out")
     elif problem := reward_model_problem(reward_model):
         raise RecipeError(f"--reward-model {reward_model}: {problem}")
-    find(name).grade(checked)
+    find(name).grade(mode)
     check_target(source, target)
     rows = _read_rows(name, source)
-    scorer = _load(reward_model) if reward_model else None
+    scorer = None
+    if reward_model is not None:
+        # This import takes seconds, and no other verifier needs it.
+        from tulu.reward_models.grader import RewardGrader
+
+        scorer = RewardGrader.load(RewardModelSettings(path=reward_model))
     began, seconds, verdicts = time.perf_counter(), 0.0, list[Verdict]()
     # The grader is closed before the threads that wait for its verdicts are joined.
     with (
         ThreadPoolExecutor(1 if scorer else _AHEAD, "verify") as pool,
-        Grader(workers, deadline, mode=checked) as grader,
+        Grader(workers, mode=mode) as grader,
         writing(target) as out,
         Progress(f"verify {name}", len(rows), brief=True) as progress,
     ):
@@ -96,6 +97,7 @@ def verify_file(
             seconds = time.perf_counter() - began
         out.flush()
     if len(verdicts) == len(rows):
+        console = Console(stderr=True)
         console.print(_table(name, verdicts, seconds, sorted(grader.seconds)))
         _report_faults(console, [problem.id for _, problem in rows], verdicts)
 
@@ -143,21 +145,6 @@ def _report_faults(console: Console, places: list[str], verdicts: list[Verdict])
         console.print(f"… and {len(faults) - _FAULTS} other kinds of faults", highlight=False)
     if faults.total() == len(verdicts):
         raise TuluError(f"none of {len(verdicts)} rows could be scored, for the reasons above; mend the rows or the verifier")
-
-
-def _load(reward_model: str) -> "RewardGrader":
-    """The reward model that scores in place of a verifier."""
-    # This import takes seconds, and no other verifier needs it.
-    from tulu.reward_models.grader import RewardGrader
-
-    return RewardGrader.load(RewardModelSettings(path=reward_model))
-
-
-def _mode(mode: str) -> Mode:
-    for name in MODES:
-        if mode == name:
-            return name
-    raise RecipeError(f"mode {mode!r} is unknown; known are {', '.join(MODES)}")
 
 
 def _read_rows(name: str, source: str) -> list[tuple[dict[str, Any], Problem]]:
@@ -227,9 +214,7 @@ def _table(name: str, verdicts: list[Verdict], seconds: float, latencies: list[f
     for status in ("ok", "timeout", "error"):
         table.add_row(status, str(counts[status]))
     table.add_row("verdicts/s", f"{len(verdicts) / seconds:.0f}")
-    if latencies:
-        for share in (0.5, 0.99):
-            table.add_row(
-                f"p{share * 100:.0f}", f"{1000 * latencies[min(len(latencies) - 1, int(share * len(latencies)))]:.2f} ms"
-            )
+    for percent in (50, 99) if latencies else ():
+        latency = latencies[min(len(latencies) - 1, percent * len(latencies) // 100)]
+        table.add_row(f"p{percent}", f"{1000 * latency:.2f} ms")
     return table

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from tulu.config.job import make_job
+from tulu.config.job import make_job, stages_of
 from tulu.config.processes import is_main_process
 from tulu.config.schema import Recipe
 from tulu.config.stages import TRAINING, resolve
@@ -20,7 +20,7 @@ def run_recipe(recipe: Recipe, runs: Path, fresh: bool = False) -> Path:
 
     What an earlier call finished is not done again. Raises RecipeError if the recipe has no stage that trains.
     """
-    stages = [stage for stage in TRAINING if dict(recipe)[stage.name] is not None]
+    stages = [stage for stage, _ in stages_of(recipe)]
     if not stages:
         names = ", ".join(stage.name for stage in TRAINING)
         raise RecipeError(f"recipe {recipe.name} has no stage to run; it needs one of {names}")

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tulu.config.schema import Evaluate, Recipe
-from tulu.files import write_atomic
+from tulu.files import JsonLines, write_atomic
 
 SAMPLES = 3
 """Problems whose answers are shown before and after."""
@@ -58,14 +58,14 @@ def stage_summary(folder: Path, stage: str) -> StageSummary:
     """Read the summary of a stage from its manifest, metrics and evaluation."""
     results = json.loads((folder / "evaluate" / stage / "results.json").read_text())
     seconds = json.loads((folder / stage / "manifest.json").read_text())["seconds"]
-    lines = metrics(folder / stage)
+    lines = read_lines(folder / stage / "metrics.jsonl")
     speed = sum(line["tokens"] for line in lines) / max(sum(line["seconds"] for line in lines), 1e-9)
     return StageSummary(stage, results["accuracy"], tuple(results["ci95"]), seconds, round(speed, 1))
 
 
-def metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl."""
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+def read_lines(file: Path) -> list[dict[str, Any]]:
+    """The rows of a JSONL file; none where there is no file."""
+    return JsonLines(file).read(lambda row, _where: row)
 
 
 def show_table(console: Console, summaries: list[StageSummary], settings: Evaluate, rm_accuracy: float | None) -> None:
@@ -87,10 +87,7 @@ def show_table(console: Console, summaries: list[StageSummary], settings: Evalua
 
 def show_answers(console: Console, folder: Path, stages: list[str]) -> None:
     """Print the answers of every stage to the same few problems, first to those that only the last stage solves."""
-    answers = {
-        stage: [json.loads(line) for line in (folder / "evaluate" / stage / "answers.jsonl").read_text().splitlines()]
-        for stage in stages
-    }
+    answers = {stage: read_lines(folder / "evaluate" / stage / "answers.jsonl") for stage in stages}
     first, last = answers[stages[0]], answers[stages[-1]]
     gained = [i for i, (a, b) in enumerate(zip(first, last, strict=True)) if (b["score"] or 0) > (a["score"] or 0)]
     chosen = (gained + [i for i in range(len(last)) if i not in gained])[:SAMPLES]
@@ -111,7 +108,7 @@ def plot(folder: Path, summaries: list[StageSummary]) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    curve = metrics(folder / "rlvr") if (folder / "rlvr" / "metrics.jsonl").exists() else []
+    curve = read_lines(folder / "rlvr" / "metrics.jsonl")
     figure, panels = pyplot.subplots(1, 2 if curve else 1, figsize=(10 if curve else 5, 3.6), squeeze=False)
     bars = panels[0][0]
     heights = [100 * summary.accuracy for summary in summaries]

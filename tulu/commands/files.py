@@ -1,4 +1,4 @@
-"""The files of `tulu verify`: numbered lines of the source, and a target that appears only when all of it is written."""
+"""Files that commands read and write: numbered lines of a source, and a target that appears only when all of it is written."""
 
 import contextlib
 import glob
@@ -99,7 +99,9 @@ def writing(target: str) -> Iterator[IO[str]]:
         if replaced:
             partial.replace(path)
     except OSError as fault:
-        raise TuluError(f"{target}: cannot be written ({fault.strerror or fault})") from fault
+        raise TuluError(
+            f"{target}: cannot be written ({fault.strerror or fault}); free some space or name another file"
+        ) from fault
     finally:
         if replaced:
             partial.unlink(missing_ok=True)
