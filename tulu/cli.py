@@ -107,9 +107,7 @@ def evaluate(
 
 def run(recipe: RecipeArgument, overrides: Overrides = None, *, how: RunOptions) -> None:
     """Every stage of a recipe, in order; run it again to resume."""
-    from tulu.config.load import load_recipe
-
-    loaded = load_recipe(recipe, overrides or ())
+    loaded = _load(recipe, overrides)
     if how.dry_run:
         from tulu.commands.plan import show_dry_run
 
@@ -163,9 +161,7 @@ def data(
     clean: Annotated[Path | None, typer.Option(help="Folder for copies of the sources without what gives them away.")] = None,
 ) -> None:
     """What the mixes of a recipe really hold: counts, lengths, a masked sample in colour."""
-    from tulu.config.load import load_recipe
-
-    loaded = load_recipe(recipe, overrides or ())
+    loaded = _load(recipe, overrides)
     if not decontaminate and (against or clean):
         raise RecipeError("--against and --clean belong to --decontaminate; add it")
     from tulu.commands.data import report
@@ -190,22 +186,25 @@ def recipes(
 
 def plan(recipe: RecipeArgument, overrides: Overrides = None, *, options: PlanOptions) -> None:
     """Batch, memory, time and cost of a recipe, before a GPU is lit."""
-    from tulu.config.load import load_recipe
-
     if options.price is not None and options.gpu is None:
         raise RecipeError("--price needs --gpu a100, h100 or h200")
-    loaded = load_recipe(recipe, overrides or (), options.processes)
+    loaded = _load(recipe, overrides, options.processes)
     from tulu.commands.plan import show_plan
 
     show_plan(loaded, options)
 
 
+def _load(name: str, overrides: list[str] | None, processes: int | None = None, stage: str | None = None) -> "Recipe":
+    from tulu.config.load import load_recipe
+
+    return load_recipe(name, overrides or (), processes, stage)
+
+
 def _run_from_recipe(stage: Stage, name: str, overrides: list[str] | None, how: RunOptions, label: str | None = None) -> None:
     """Resolve a recipe and run one of its stages, after the earlier stages whose model it needs and does not find."""
     from tulu.config.job import make_job, missing, section_of
-    from tulu.config.load import load_recipe
 
-    recipe = load_recipe(name, overrides or (), stage=stage.name)
+    recipe = _load(name, overrides, stage=stage.name)
     section_of(recipe, stage.name)
     earlier = missing(recipe, stage.name, how.runs)
     if how.dry_run:

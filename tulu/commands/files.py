@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, BinaryIO
 
+import psutil
+
 from tulu.errors import DataError, RecipeError, TuluError
 
 _GZIP = b"\x1f\x8b"
@@ -117,10 +119,7 @@ def _remove_stale(path: Path) -> None:
 
 def _is_alive(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
-        # A killed process stays as a zombie (state Z) where its parent, such as a container's first process, never waits for it.
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (ProcessLookupError, OverflowError):
+        # A killed process stays as a zombie where its parent, such as a container's first process, never waits for it.
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    except OSError:
-        return True

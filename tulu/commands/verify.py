@@ -15,6 +15,7 @@ from rich.table import Table
 from tulu.commands.files import check_target, label, lines, writing
 from tulu.config.locate import reward_model_problem
 from tulu.config.schema import RewardModelSettings
+from tulu.data.messages import Unusable, read_messages, read_prompt
 from tulu.errors import DataError, RecipeError, TuluError
 from tulu.grading.grader import Grader
 from tulu.progress import Progress
@@ -193,16 +194,11 @@ def _problem(name: str, row: Any, where: str) -> Problem:
 def _messages(row: dict[str, Any]) -> list[Message]:
     """The conversation of a row: its messages, or its prompt, which may also be such a list. Raises DataError."""
     turns = row.get("messages") or row.get("prompt") or ""
-    if isinstance(turns, str) and not row.get("messages"):
-        return [{"role": "user", "content": turns}]
-    messages = list[Message]()
-    for turn in turns if isinstance(turns, list) else [turns]:
-        if not isinstance(turn, dict) or not all(isinstance(turn.get(key), str) for key in ("role", "content")):
-            raise DataError(
-                f"prompt must be a string, or it and messages a list of {{role, content}}, got {shorten(repr(turns))}"
-            )
-        messages.append({"role": turn["role"], "content": turn["content"]})
-    return messages
+    try:
+        return read_messages(turns, "") if row.get("messages") else read_prompt(turns, "")
+    except (DataError, Unusable):
+        text = f"prompt must be a string, or it and messages a list of {{role, content}}, got {shorten(repr(turns))}"
+        raise DataError(text) from None
 
 
 def _table(name: str, verdicts: list[Verdict], seconds: float, latencies: list[float]) -> Table:

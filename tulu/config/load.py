@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tulu.config.checks import combination_mistakes
-from tulu.config.mistakes import Mistake, nearest, report, schema_mistakes
+from tulu.config.mistakes import Mistake, dotted, nearest, report, schema_mistakes
 from tulu.config.processes import world_size
 from tulu.config.schema import Recipe
 from tulu.config.stages import STAGES, TRAINING
@@ -105,7 +105,7 @@ def _assign(located: Located, path: tuple[str | int, ...], text: str) -> list[Mi
             if part >= len(here):
                 return [Mistake(path, f"there are {len(here)} items, counted from 0")]
         elif not isinstance(here, dict):
-            return [Mistake(path, f"{'.'.join(map(str, path[:depth]))} is {here!r}, which has no {part}")]
+            return [Mistake(path, f"{dotted(path[:depth])} is {here!r}, which has no {part}")]
         elif not last and here.get(part) is None:
             here[part] = {}
         if last:

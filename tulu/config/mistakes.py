@@ -72,14 +72,12 @@ def section_at(path: Path) -> type[Section] | None:
     """The section class that has the keys under a path; None where the path leads to no section."""
     section: type[Section] = Recipe
     for part in path:
-        if isinstance(part, int):
-            continue
-        if part not in section.model_fields:
-            return None
-        nested = section_in(section.model_fields[part].annotation)
-        if nested is None:
-            return None
-        section = nested
+        if not isinstance(part, int):
+            field = section.model_fields.get(part)
+            nested = section_in(field.annotation) if field else None
+            if nested is None:
+                return None
+            section = nested
     return section
 
 
