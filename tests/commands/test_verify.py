@@ -139,7 +139,7 @@ def test_a_target_that_cannot_be_written_is_refused_first(
     before = Path(source).read_text()
     (tmp_path / "folder").mkdir()
     (tmp_path / "link.jsonl").symlink_to(source)
-    monkeypatch.setattr("tulu.commands.verify._read_rows", lambda *_: pytest.fail("rows were read"))
+    monkeypatch.setattr("tulu.commands.verify._read_problems", lambda *_: pytest.fail("rows were read"))
     with pytest.raises(RecipeError, match=message):
         verify_file("gsm8k", source, target)
     assert Path(source).read_text() == before

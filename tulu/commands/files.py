@@ -29,24 +29,19 @@ def lines(source: str) -> Iterator[tuple[int, bytes]]:
     name = label(source)
     try:
         with contextlib.ExitStack() as stack:
-            file = sys.stdin.buffer if source == "-" else stack.enter_context(_opened(source))
+            file = sys.stdin.buffer if source == "-" else stack.enter_context(Path(source).open("rb"))
             for number, line in enumerate(_unpacked(file, name), 1):
                 text = line.removeprefix(_BOM).strip() if number == 1 else line.strip()
                 if text:
                     yield number, text
     except (EOFError, gzip.BadGzipFile, zlib.error) as fault:
         raise DataError(f"{name}: broken gzip file ({fault}); fetch it again") from None
+    except IsADirectoryError:
+        raise DataError(f"{source}: is a directory; give --in a file of rows in it, or - for standard input") from None
+    except FileNotFoundError:
+        raise DataError(f"{source}: no such file (looked from {Path.cwd()}); correct --in") from None
     except OSError as fault:
         raise DataError(f"{name}: cannot be read ({fault.strerror or fault}); give --in a file of rows") from None
-
-
-def _opened(source: str) -> BinaryIO:
-    path = Path(source)
-    if path.is_dir():
-        raise DataError(f"{source}: is a directory; give --in a file of rows in it, or - for standard input")
-    if not path.exists():
-        raise DataError(f"{source}: no such file (looked from {Path.cwd()}); correct --in")
-    return path.open("rb")
 
 
 def _unpacked(file: BinaryIO, name: str) -> Iterable[bytes]:

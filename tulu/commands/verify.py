@@ -4,9 +4,10 @@ import json
 import os
 import re
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
@@ -73,7 +74,7 @@ def verify_file(
         raise RecipeError(f"--reward-model {reward_model}: {problem}")
     find(name).grade(mode)
     check_target(source, target)
-    rows = _read_rows(name, source)
+    problems = _read_problems(name, source)
     scorer = None
     if reward_model is not None:
         # This import takes seconds, and no other verifier needs it.
@@ -86,21 +87,21 @@ def verify_file(
         ThreadPoolExecutor(1 if scorer else _AHEAD, "verify") as pool,
         Grader(workers, mode=mode) as grader,
         writing(target) as out,
-        Progress(f"verify {name}", len(rows), brief=True) as progress,
+        Progress(f"verify {name}", len(problems), brief=True) as progress,
     ):
-        items = [(row["completion"], problem) for row, problem in rows]
+        items = [(problem.row["completion"], problem) for problem in problems]
+        unwritten = iter(problems)
         grade, smallest = (scorer.grade, _SMALLEST_OF_REWARD_MODEL) if scorer else (grader.grade, _SMALLEST)
         for window in _in_order(grade, items, smallest, pool, progress.update):
-            for (row, _), verdict in zip(rows[len(verdicts) : len(verdicts) + len(window)], window, strict=True):
-                columns = {"score": verdict.score, "status": verdict.status, "detail": verdict.detail}
-                out.write(json.dumps({**row, **columns}) + "\n")
+            for verdict, graded in zip(window, unwritten, strict=False):
+                out.write(json.dumps({**graded.row, **asdict(verdict)}) + "\n")
             verdicts += window
             seconds = time.perf_counter() - began
         out.flush()
-    if len(verdicts) == len(rows):
+    if len(verdicts) == len(problems):
         console = Console(stderr=True)
         console.print(_table(name, verdicts, seconds, sorted(grader.seconds)))
-        _report_faults(console, [problem.id for _, problem in rows], verdicts)
+        _report_faults(console, problems, verdicts)
 
 
 def _in_order(
@@ -130,34 +131,31 @@ def _in_order(
         yield verdicts
 
 
-def _report_faults(console: Console, places: list[str], verdicts: list[Verdict]) -> None:
+def _report_faults(console: Console, problems: list[Problem], verdicts: list[Verdict]) -> None:
     """Print the commonest reasons why rows have no score. Raises TuluError where no row has one."""
-    faults, first = Counter[tuple[str, str]](), dict[tuple[str, str], tuple[str, str]]()
-    for place, verdict in zip(places, verdicts, strict=True):
+    faults = defaultdict[tuple[str, str], list[tuple[str, str]]](list)
+    for problem, verdict in zip(problems, verdicts, strict=True):
         if verdict.score is None:
-            kind = (verdict.status, _QUOTED.sub("", verdict.detail))
-            faults[kind] += 1
-            first.setdefault(kind, (place, verdict.detail))
-    for common, count in faults.most_common(_FAULTS):
-        place, detail = first[common]
-        line = f"{count} × {common[0]}: {shorten(detail, 300)} (first at {place})"
+            faults[verdict.status, _QUOTED.sub("", verdict.detail)].append((verdict.detail, problem.id))
+    for (status, _), rows in sorted(faults.items(), key=lambda fault: -len(fault[1]))[:_FAULTS]:
+        detail, place = rows[0]
+        line = f"{len(rows)} × {status}: {shorten(detail, 300)} (first at {place})"
         console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
     if len(faults) > _FAULTS:
         console.print(f"… and {len(faults) - _FAULTS} other kinds of faults", highlight=False)
-    if faults.total() == len(verdicts):
+    if sum(map(len, faults.values())) == len(verdicts):
         raise TuluError(f"none of {len(verdicts)} rows could be scored, for the reasons above; mend the rows or the verifier")
 
 
-def _read_rows(name: str, source: str) -> list[tuple[dict[str, Any], Problem]]:
-    """All rows and their problems. Raises DataError that names the first bad rows and counts the others."""
-    check, rows, bad = find(name).check, list[tuple[dict[str, Any], Problem]](), list[str]()
+def _read_problems(name: str, source: str) -> list[Problem]:
+    """A problem for each row. Raises DataError that names the first bad rows and counts the others."""
+    check, problems, bad = find(name).check, list[Problem](), list[str]()
     for number, line in lines(source):
         where = f"{label(source)}:{number}"
         try:
-            row = json.loads(line.decode())
-            problem = _problem(name, row, where)
+            problem = _problem(name, json.loads(line.decode()), where)
             check(problem.ground_truth)
-            rows.append((row, problem))
+            problems.append(problem)
         except DataError as fault:
             bad.append(f"{where}: {fault}")
         except UnicodeDecodeError as fault:
@@ -170,10 +168,10 @@ def _read_rows(name: str, source: str) -> list[tuple[dict[str, Any], Problem]]:
             bad.append(f"{where}: JSON nested too deep; mend or remove the line")
     if bad:
         more = f"\n… and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
-        raise DataError(f"{len(bad)} of {len(rows) + len(bad)} rows cannot be graded:\n" + "\n".join(bad[:_NAMED]) + more)
-    if not rows:
+        raise DataError(f"{len(bad)} of {len(problems) + len(bad)} rows cannot be graded:\n" + "\n".join(bad[:_NAMED]) + more)
+    if not problems:
         raise DataError(f"{label(source)}: no rows; give --in a file that has some")
-    return rows
+    return problems
 
 
 def _problem(name: str, row: Any, where: str) -> Problem:
@@ -196,7 +194,9 @@ def _messages(row: dict[str, Any]) -> list[Message]:
     turns = row.get("messages") or row.get("prompt") or ""
     try:
         return read_messages(turns, "") if row.get("messages") else read_prompt(turns, "")
-    except (DataError, Unusable):
+    except Unusable as fault:
+        raise DataError(f"prompt cannot be used: {fault}") from None
+    except DataError:
         text = f"prompt must be a string, or it and messages a list of {{role, content}}, got {shorten(repr(turns))}"
         raise DataError(text) from None
 
