@@ -113,7 +113,15 @@ def test_a_row_of_another_shape_is_named(tmp_path: Path, field: dict[str, Any]) 
         verify_file("gsm8k", write(tmp_path / "in.jsonl", [{**ROWS[0], **field}]), str(tmp_path / "out.jsonl"))
 
 
-@pytest.mark.parametrize("field", [{"prompt": None}, {"prompt": [{"role": "user", "content": "x"}]}, {"weights": [1, 2]}])
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"prompt": None},
+        {"prompt": [{"role": "user", "content": "x"}]},
+        {"messages": [{"from": "human", "value": "x"}]},
+        {"weights": [1, 2]},
+    ],
+)
 def test_a_prompt_may_be_a_conversation(tmp_path: Path, field: dict[str, Any]) -> None:
     target = tmp_path / "out.jsonl"
     verify_file("gsm8k", write(tmp_path / "in.jsonl", [{**ROWS[0], **field}]), str(target))

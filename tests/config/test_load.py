@@ -131,6 +131,13 @@ def test_all_mistakes_come_at_once_in_the_order_of_the_file(write: Write) -> Non
     assert keys == ["dpo.beta", "rlvr.verifier", "template", "sft.batch", "sft.epochs", "sft.bach", "rlvr.samples"]
 
 
+def test_a_section_with_a_mistake_is_there_for_the_others(write: Write) -> None:
+    rm = "rm: {data: owner/pairs, max_length: 64, batch: 16, steps: 1, learning_rate: fast}\n"
+    with pytest.raises(RecipeError) as error:
+        load_recipe(write(GOOD + rm), ["rlvr.reward_model.weight=2.0"])
+    assert str(error.value).splitlines()[0] == "r.yaml: 1 problem", "and none that there is no rm section"
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -2,12 +2,13 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tulu.config.job import Job
+from tulu.config.job import Job, make_job
 from tulu.config.load import load_recipe
 from tulu.config.tasks import TASKS
 from tulu.errors import RecipeError
@@ -72,3 +73,18 @@ def test_rows_of_ones_own_to_results(tmp_path: Path, tiny_model: Callable[..., P
     again = evaluate_model(model, options)
     assert again == result, "greedy answers are the same every time"
     assert sorted(file.name for file in out.iterdir()) == ["answers.jsonl", "results.json"]
+
+
+def test_the_base_model_of_a_recipe_is_evaluated_at_its_revision(
+    tmp_path: Path, tiny_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit, cached = "c0ffee" + "0" * 34, tmp_path / "models--someone--tiny"
+    shutil.copytree(tiny_model("olmo2"), cached / "snapshots" / commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "1 + 1 =", "ground_truth": "2", "dataset": "exact"}\n')
+    evaluate = "{task: mine, data: rows.jsonl, max_tokens: 4, engine: transformers}"
+    (tmp_path / "r.yaml").write_text(f"name: a\nmodel: someone/tiny\nrevision: {commit}\ntemplate: tulu\nevaluate: {evaluate}\n")
+    # The cache holds this commit alone, and nothing says that it is the main branch.
+    run(make_job(load_recipe("r.yaml"), "evaluate", tmp_path / "runs"))
+    assert json.loads((tmp_path / "runs" / "a" / "evaluate" / "results.json").read_text())["judged"] == 1
