@@ -10,7 +10,7 @@ from benchmarks.material import MAX_LENGTH, SAMPLES, VOCABULARY, Material
 from benchmarks.pace import Pace, Task
 from tulu.config.job import Job
 from tulu.config.schema import Dpo, Recipe, Rlvr, Rm, Sft, Source, TrainStage
-from tulu.data.datasets import pair_groups, sft_groups
+from tulu.data.datasets import load_groups
 from tulu.data.mixing import order
 from tulu.grading.reward import Grades
 from tulu.model.parallel import Parallel
@@ -71,7 +71,7 @@ def train_sft(task: Task, pace: Pace) -> None:
     stage = Sft(**settings(task, "sft"))
     parallel = Parallel(stage)
     policy = Policy.load(Material(task.material).model)
-    groups = sft_groups(stage.data, policy.tokenizer, stage.max_length)
+    groups = load_groups("sft", stage.data, policy.tokenizer, stage.max_length)
     learner = Learner(policy, stage, parallel)
     run = open_run(task, stage, parallel, pace)
     pace.ready(useful(groups, task.batch, stage.seed))
@@ -82,7 +82,7 @@ def train_dpo(task: Task, pace: Pace) -> None:
     stage = Dpo(**settings(task, "pairs"), loss="dpo", beta=0.1)
     parallel = Parallel(stage)
     policy = Policy.load(Material(task.material).model)
-    groups = pair_groups(stage.data, policy.tokenizer, stage.max_length)
+    groups = load_groups("pairs", stage.data, policy.tokenizer, stage.max_length)
     learner = Learner(policy, stage, parallel)
     reference = reference_logps(groups, policy, stage, parallel, task.scratch / "reference")
     rows = dpo.referenced_rows(groups, reference, stage)
@@ -95,7 +95,7 @@ def train_rm(task: Task, pace: Pace) -> None:
     stage = Rm(**settings(task, "pairs"))
     parallel = Parallel(stage)
     model = RewardModel.load(Material(task.material).reward, trainable=True)
-    groups = pair_groups(stage.data, model.tokenizer, stage.max_length)
+    groups = load_groups("pairs", stage.data, model.tokenizer, stage.max_length)
     learner = Learner(model, stage, parallel)
     run = open_run(task, stage, parallel, pace)
     pace.ready(useful(groups, task.batch, stage.seed))

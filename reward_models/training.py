@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tulu.config.job import Job
 from tulu.config.schema import Rm
-from tulu.data.datasets import pair_groups
+from tulu.data.datasets import load_groups
 from tulu.data.mixing import order
 from tulu.losses import Loss, bradley_terry_loss
 from tulu.model.batch import Batch
@@ -41,7 +41,7 @@ def run(job: Job) -> Path:
     if opened.finished:
         return opened.model_folder
 
-    groups = pair_groups(stage.data, opened.tokenizer, stage.max_length, run.cache, drop_long=True, seed=stage.seed)
+    groups = load_groups("pairs", stage.data, opened.tokenizer, stage.max_length, run.cache, seed=stage.seed, drop_long=True)
     groups.report.show()
     held_out, training = split(len(groups), stage)
     reward_model: RewardModel = opened.load(RewardModel, new_head=stage.seed)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from tulu.config.parts import Source
 from tulu.data.chat import template_hash
+from tulu.data.formats import Kind
 from tulu.data.mixing import check_sources, sample_rows
 from tulu.data.sources import Row, content_key
 from tulu.data.token_cache import Corrupt, Groups, Part, load_part
@@ -31,38 +32,23 @@ _CONFIG_IMPORT = re.compile(r"^\s*from tulu\.config\.(\w+) import ", re.MULTILIN
 """A line such as `from tulu.config.templates import TEMPLATES`."""
 
 
-def sft_groups(
-    sources: Sequence[Source], tokenizer: "PreTrainedTokenizerBase", max_length: int, cache: Path | None = None, seed: int = 1
-) -> Groups:
-    """Conversations: one completion each, every assistant turn trained, cut off at max_length tokens."""
-    return _groups(sources, tokenizer, TokeniseOptions("sft", max_length), cache, seed)
-
-
-def pair_groups(
+def load_groups(
+    kind: Kind,
     sources: Sequence[Source],
     tokenizer: "PreTrainedTokenizerBase",
     max_length: int,
     cache: Path | None = None,
-    drop_long: bool = False,
+    *,
     seed: int = 1,
+    drop_long: bool = False,
 ) -> Groups:
-    """Pairs: completions (chosen, rejected) behind their longest common prefix, the last assistant turn trained.
+    """The groups of a mix, of at most max_length tokens each side; DataError where a source has no usable row.
 
-    A side over max_length tokens is cut off (DPO), or with drop_long the pair is left out (reward models).
+    `sft`: conversations, one completion each, every assistant turn trained, cut off at max_length. `pairs`: completions
+    (chosen, rejected) behind their longest common prefix, the last assistant turn trained; a side over max_length is cut off
+    (DPO), or with drop_long the pair is left out (reward models). `text`: plain text in pieces, every token trained.
     """
-    return _groups(sources, tokenizer, TokeniseOptions("pairs", max_length, drop_long), cache, seed)
-
-
-def text_groups(
-    sources: Sequence[Source], tokenizer: "PreTrainedTokenizerBase", max_length: int, cache: Path | None = None, seed: int = 1
-) -> Groups:
-    """Plain text, every token trained, as groups of at most max_length tokens."""
-    return _groups(sources, tokenizer, TokeniseOptions("text", max_length), cache, seed)
-
-
-def _groups(
-    sources: Sequence[Source], tokenizer: "PreTrainedTokenizerBase", options: TokeniseOptions, cache: Path | None, seed: int
-) -> Groups:
+    options = TokeniseOptions(kind, max_length, drop_long)
     return Groups([_part(source, tokenizer, options, cache, seed) for source in check_sources(sources)])
 
 

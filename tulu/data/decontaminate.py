@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import groupby
 
 from tulu.config.parts import Source
 from tulu.data.formats import Kind, parse_conversation, parse_evaluation_prompt, parse_problem, parse_text
@@ -79,16 +80,9 @@ class Index:
     def _runs_of_indexed_words(self, turns: Sequence[str]) -> Iterator[tuple[int, ...]]:
         """Stretches of words that occur in problems, as numbers: no n-gram can reach over any other word."""
         for turn in turns:
-            run: list[int] = []
-            for token in tokens_of(turn):
-                number = self._words.get(token)
-                if number is not None:
-                    run.append(number)
-                elif run:
-                    yield tuple(run)
-                    run = []
-            if run:
-                yield tuple(run)
+            for is_indexed, run in groupby(tokens_of(turn), key=self._words.__contains__):
+                if is_indexed:
+                    yield tuple(self._words[token] for token in run)
 
 
 def tokens_of(text: str) -> list[str]:

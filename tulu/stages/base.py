@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from tulu.config.job import Job
 from tulu.config.schema import Base
 from tulu.data.chat import make_byte_tokenizer
-from tulu.data.datasets import text_groups
+from tulu.data.datasets import load_groups
 from tulu.errors import RecipeError
 from tulu.losses import Loss, sft_loss
 from tulu.model.batch import Batch
@@ -27,7 +27,7 @@ def run(job: Job) -> Path:
         return opened.model_folder
 
     policy = new_policy(stage)
-    groups = text_groups(stage.data, policy.tokenizer, stage.max_length, run.cache, stage.seed)
+    groups = load_groups("text", stage.data, policy.tokenizer, stage.max_length, run.cache, seed=stage.seed)
     groups.report.show()
     learner = opened.begin(policy, data=groups.digest, start=policy.digest())
     run.resume()

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tulu.config.job import Job
 from tulu.config.schema import Dpo
-from tulu.data.datasets import pair_groups
+from tulu.data.datasets import load_groups
 from tulu.losses import Loss, dpo_loss, simpo_loss
 from tulu.model.batch import Batch, mean_by_owner, sum_by_owner
 from tulu.model.policy import Policy
@@ -46,7 +46,7 @@ def run(job: Job) -> Path:
     if opened.finished:
         return opened.model_folder
 
-    groups = pair_groups(stage.data, opened.tokenizer, stage.max_length, run.cache, drop_long=False, seed=stage.seed)
+    groups = load_groups("pairs", stage.data, opened.tokenizer, stage.max_length, run.cache, seed=stage.seed)
     groups.report.show()
     policy: Policy = opened.load(Policy)
     weights = policy.digest()

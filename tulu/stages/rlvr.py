@@ -23,7 +23,7 @@ from torch import Tensor
 
 from tulu.config.job import Job, section_of, world_size
 from tulu.config.schema import Rlvr
-from tulu.data.problems import problems as load_problems
+from tulu.data.problems import load_problems
 from tulu.errors import EngineError, RecipeError
 from tulu.grading.grader import Grader, split_off_reward_model
 from tulu.losses import Loss, grpo_loss, kl_estimate, mean_metric, truncated_ratio

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tulu.config.job import Job
 from tulu.config.schema import Sft
-from tulu.data.datasets import sft_groups
+from tulu.data.datasets import load_groups
 from tulu.losses import Loss, sft_loss
 from tulu.model.batch import Batch
 from tulu.model.policy import Policy
@@ -49,7 +49,7 @@ def run(job: Job) -> Path:
     if opened.finished:
         return opened.model_folder
 
-    groups = sft_groups(stage.data, opened.tokenizer, stage.max_length, run.cache, stage.seed)
+    groups = load_groups("sft", stage.data, opened.tokenizer, stage.max_length, run.cache, seed=stage.seed)
     groups.report.show()
     policy: Policy = opened.load(Policy)
     learner = opened.begin(policy, data=groups.digest, start=policy.digest())
