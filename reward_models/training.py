@@ -1,20 +1,19 @@
 """The reward-model stage: Bradley-Terry over the pairs of every prompt, from the SFT model."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy
-import torch
 from torch import Tensor
 
 from tulu.config.job import Job
 from tulu.config.schema import Rm
-from tulu.data.datasets import load_groups
 from tulu.data.mixing import order
 from tulu.losses import Loss, bradley_terry_loss
 from tulu.model.batch import Batch
+from tulu.model.dropout import evaluating
 from tulu.reward_models.model import RewardModel
 from tulu.train.fit import TrainingRows, fit, pack_whole
 from tulu.train.open import open_stage
@@ -38,11 +37,10 @@ def run(job: Job) -> Path:
     opened = open_stage(job)
     stage: Rm = opened.section
     run = opened.run
-    if opened.finished:
-        return opened.model_folder
+    if run.finished:
+        return run.model_folder
 
-    groups = load_groups("pairs", stage.data, opened.tokenizer, stage.max_length, run.cache, seed=stage.seed, drop_long=True)
-    groups.report.show()
+    groups = opened.load_groups(opened.tokenizer)
     held_out, training = split(len(groups), stage)
     reward_model: RewardModel = opened.load(RewardModel, new_head=stage.seed)
     learner = opened.begin(reward_model, data=groups.digest, start=reward_model.digest())
@@ -105,28 +103,18 @@ def ranking_loss(reward_model: RewardModel, batch: RankedBatch, stage: Rm) -> Lo
     return bradley_terry_loss(rewards_C[better], rewards_C[worse], batch.margin_C[better], stage.centre)
 
 
-@torch.no_grad()
 def accuracy(learner: Learner, groups: Sequence[Group], places: Sequence[int], stage: Rm) -> float:
     """Share of the pairs at these places whose better completion is scored strictly higher, over all processes."""
-    reward_model = learner.model
+    parallel = learner.parallel
     right = total = 0.0
-    reward_model.module.eval()
-    for first in range(0, len(places), CHUNK):
-        chunk = [groups[place] for place in places[first : first + CHUNK]]
-        for rewards_C, batch in _rewards(learner, chunk, stage):
-            better, worse = ranked_pairs(batch)
-            right += float((rewards_C[better] > rewards_C[worse]).sum())
-            total += len(better)
-    reward_model.module.train()
-    return learner.parallel.total(right) / learner.parallel.total(total)
-
-
-def _rewards(learner: Learner, groups: Sequence[Group], stage: Rm) -> Iterator[tuple[Tensor, Batch]]:
-    """The (C,) rewards of this process's share of the groups, row by row; every process runs equally many forward passes."""
-    batches = pack_whole(learner.parallel.share(list(groups)), stage)
-    spare = pack_whole(groups[:1], stage)[0]
-    for index in range(learner.parallel.largest(len(batches))):
-        batch = batches[index] if index < len(batches) else spare
-        rewards_C: Tensor = learner.model.runner(batch.to(learner.parallel.device))
-        if index < len(batches):
-            yield rewards_C, batch
+    with evaluating(learner.model.module):
+        for first in range(0, len(places), CHUNK):
+            chunk = [groups[place] for place in places[first : first + CHUNK]]
+            batches = pack_whole(parallel.share(chunk), stage)
+            for batch, is_own in parallel.level(batches, pack_whole(chunk[:1], stage)[0]):
+                rewards_C = learner.model.runner(batch.to(parallel.device))
+                if is_own:
+                    better, worse = ranked_pairs(batch)
+                    right += float((rewards_C[better] > rewards_C[worse]).sum())
+                    total += len(better)
+    return parallel.total(right) / parallel.total(total)

@@ -19,7 +19,7 @@ from tulu.model.policy import Policy
 from tulu.reward_models.model import RewardModel
 from tulu.reward_models.training import count_pairs as count_ranked_pairs
 from tulu.reward_models.training import pack_ranked, ranking_loss
-from tulu.stages.dpo import ReferencedPair, count_pairs, dpo, pack_pairs
+from tulu.stages.dpo import count_pairs, dpo, pack_pairs, with_reference
 from tulu.train.fit import pack_whole
 from tulu.train.optimizer import Learner, Trainable
 from tulu.train.reference import reference_logps
@@ -153,7 +153,7 @@ def test_dpo(
     stage = make_stage(Dpo, **ADAM, row_tokens=400, micro_batch=3, loss=loss, beta=beta)
     frozen = Policy.load(reference, trainable=False)
     reference_values = reference_logps(groups, frozen, stage, Parallel(stage), tmp_path / "reference")
-    batches = pack_pairs([ReferencedPair(*pair) for pair in zip(groups, reference_values, strict=True)], stage)
+    batches = pack_pairs([with_reference(*pair) for pair in zip(groups, reference_values, strict=True)], stage)
     found, after = ours_after_a_step(policy, batches, stage, lambda batch: dpo(policy, batch, stage), count_pairs)
     assert abs(found - 0.693147) > 0.01
     assert_same(start, found, after, trl_loss, weights(trainer.model))

@@ -155,10 +155,10 @@ def _render_marked(tokenizer: "PreTrainedTokenizerBase", chat: Sequence[Message]
 
     options: Any = {"conversations": [list(chat)], "return_assistant_tokens_mask": True, **tokenizer.special_tokens_map}
     try:
-        [text], [spans] = render_jinja_template(chat_template=tokenizer.get_chat_template(), **options)
+        texts, ranges = render_jinja_template(chat_template=tokenizer.get_chat_template(), **options)
     except (TemplateError, TypeError, ValueError) as error:
         return "", [], f"the template refuses it: {error}"
-    return str(text), [(int(start), int(end)) for start, end in spans], ""
+    return str(texts[0]), [(int(start), int(end)) for start, end in ranges[0]], ""
 
 
 def _render_and_locate(

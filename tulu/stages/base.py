@@ -8,7 +8,6 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from tulu.config.job import Job
 from tulu.config.schema import Base
 from tulu.data.chat import make_byte_tokenizer
-from tulu.data.datasets import load_groups
 from tulu.errors import RecipeError
 from tulu.losses import Loss, sft_loss
 from tulu.model.batch import Batch
@@ -23,12 +22,11 @@ def run(job: Job) -> Path:
     opened = open_stage(job)
     stage: Base = opened.section
     run = opened.run
-    if opened.finished:
-        return opened.model_folder
+    if run.finished:
+        return run.model_folder
 
     policy = new_policy(stage)
-    groups = load_groups("text", stage.data, policy.tokenizer, stage.max_length, run.cache, seed=stage.seed)
-    groups.report.show()
+    groups = opened.load_groups(policy.tokenizer)
     learner = opened.begin(policy, data=groups.digest, start=policy.digest())
     run.resume()
 

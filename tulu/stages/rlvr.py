@@ -69,8 +69,8 @@ def run(job: Job) -> Path:
     opened = open_stage(job)
     stage: Rlvr = opened.section
     run = opened.run
-    if opened.finished:
-        return opened.model_folder
+    if run.finished:
+        return run.model_folder
 
     with_reward_model = stage.reward_model is not None
     problems = load_problems(stage.data, opened.tokenizer, stage.max_prompt, stage.verifier, stage.seed, with_reward_model)

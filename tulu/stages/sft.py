@@ -8,7 +8,6 @@ from torch import Tensor
 
 from tulu.config.job import Job
 from tulu.config.schema import Sft
-from tulu.data.datasets import load_groups
 from tulu.losses import Loss, sft_loss
 from tulu.model.batch import Batch
 from tulu.model.policy import Policy
@@ -28,17 +27,12 @@ class WeightedBatch(Batch):
     """Share of one micro-batch of the original; a micro-batch's shares add up to 1."""
 
 
-@dataclass(frozen=True)
-class WeightedGroup:
+@dataclass(frozen=True, slots=True)
+class WeightedGroup(Group):
     """A conversation with its weight and share; see WeightedBatch."""
 
-    group: Group
-    weight: float
-    share: float
-
-    @property
-    def id(self) -> str:
-        return self.group.id
+    weight: float = 1.0
+    share: float = 1.0
 
 
 def run(job: Job) -> Path:
@@ -46,11 +40,10 @@ def run(job: Job) -> Path:
     opened = open_stage(job)
     stage: Sft = opened.section
     run = opened.run
-    if opened.finished:
-        return opened.model_folder
+    if run.finished:
+        return run.model_folder
 
-    groups = load_groups("sft", stage.data, opened.tokenizer, stage.max_length, run.cache, seed=stage.seed)
-    groups.report.show()
+    groups = opened.load_groups(opened.tokenizer)
     policy: Policy = opened.load(Policy)
     learner = opened.begin(policy, data=groups.digest, start=policy.digest())
     run.resume()
@@ -70,14 +63,11 @@ def run(job: Job) -> Path:
 
 def weighted_rows(groups: Sequence[Group], stage: Sft) -> TrainingRows[WeightedBatch]:
     """The conversations of a mix, weighted as the recipe's loss says."""
-
-    def read(places: Sequence[int]) -> list[WeightedGroup]:
-        return weight_groups([groups[place] for place in places], stage)
-
-    def pack(drawn: Sequence[WeightedGroup]) -> list[WeightedBatch]:
-        return pack_weighted(drawn, stage)
-
-    return TrainingRows(len(groups), read, pack)
+    return TrainingRows(
+        len(groups),
+        lambda places: weight_groups([groups[place] for place in places], stage),
+        lambda weighted: pack_weighted(weighted, stage),
+    )
 
 
 def weight_groups(groups: Sequence[Group], stage: Sft) -> list[WeightedGroup]:
@@ -91,16 +81,19 @@ def weight_groups(groups: Sequence[Group], stage: Sft) -> list[WeightedGroup]:
         micro_batch = groups[first : first + stage.loss_micro_batch]
         trained = sum(completion.n_trained for group in micro_batch for completion in group.completions)
         weight = 1.0 if stage.loss == "sum" else 1.0 / trained
-        weighted += [WeightedGroup(group, weight, 1.0 / len(micro_batch)) for group in micro_batch]
+        share = 1.0 / len(micro_batch)
+        weighted += [
+            WeightedGroup(group.prompt, group.completions, group.id, weight=weight, share=share) for group in micro_batch
+        ]
     return weighted
 
 
-def pack_weighted(drawn: Sequence[WeightedGroup], stage: Sft) -> list[WeightedBatch]:
+def pack_weighted(groups: Sequence[WeightedGroup], stage: Sft) -> list[WeightedBatch]:
     """Packed rows of weighted conversations."""
-    weights, shares = [one.weight for one in drawn], [one.share for one in drawn]
+    weights, shares = [group.weight for group in groups], [group.share for group in groups]
     return [
         WeightedBatch(**vars(batch), weight_C=batch.of_groups(weights), share_C=batch.of_groups(shares))
-        for batch in pack_whole([one.group for one in drawn], stage)
+        for batch in pack_whole(groups, stage)
     ]
 
 

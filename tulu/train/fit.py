@@ -19,13 +19,13 @@ B = TypeVar("B", bound=Batch)
 
 @dataclass(frozen=True)
 class TrainingRows(Generic[B]):
-    """The rows that a stage trains on. They are read when a step draws them, so memory does not grow with their number."""
+    """The groups that a stage trains on. They are read when a step draws them, so memory does not grow with their number."""
 
     count: int
-    read: Callable[[Sequence[int]], Sequence[Any]]
-    """The examples at these places of the data; every process reads those of a whole step."""
+    read: Callable[[Sequence[int]], Sequence[Group]]
+    """The groups at these places of the data; every process reads those of a whole step."""
     pack: Callable[[Sequence[Any]], list[B]]
-    """Examples to the stage's batches; every process packs its share of a step."""
+    """Groups as `read` gives them to the stage's batches; every process packs its share of a step."""
 
 
 def rows_of_groups(groups: Sequence[Group], stage: TrainStage) -> TrainingRows[Batch]:
@@ -58,15 +58,15 @@ def fit(
             began = time.monotonic()
             rate = learning_rate(stage, index, total)
             learner.set_learning_rate(rate)
-            examples = list(rows.read(draw(rows.count, stage, index)))
-            batches = rows.pack(parallel.share(examples))
-            metrics = step(learner, batches, objective, normaliser, spare=rows.pack(examples[:1])[0])
+            groups = rows.read(draw(rows.count, stage, index))
+            batches = rows.pack(parallel.share(groups))
+            metrics = step(learner, batches, objective, normaliser, spare=rows.pack(groups[:1])[0])
             tokens = parallel.total(sum(batch.n_tokens for batch in batches))
             seconds = time.monotonic() - began
             run.step = index + 1
-            timing = {"sequences": len(examples), "tokens": tokens, "seconds": seconds}
+            timing = {"sequences": len(groups), "tokens": tokens, "seconds": seconds}
             run.log(run.step, {**metrics, "learning_rate": rate, **timing})
-            run.journal("trained", step=run.step, rows=[example.id for example in examples])
+            run.journal("trained", step=run.step, rows=[group.id for group in groups])
             progress.update(run.step, metrics, tokens / seconds)
             if run.due(run.step, run.step == total):
                 run.save(run.step)

@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from tulu.config.job import Job, section_of
+from tulu.config.stages import STAGES
 from tulu.data.chat import template_hash
+from tulu.data.datasets import load_groups
+from tulu.data.token_cache import Groups
 from tulu.model.load import load_tokenizer
 from tulu.model.parallel import Parallel
 from tulu.train.optimizer import Learner, Trainable
@@ -25,20 +27,18 @@ class OpenStage:
     parallel: Parallel
     run: Run
 
-    @property
-    def finished(self) -> bool:
-        """Whether an earlier session brought the stage to its end."""
-        return self.run.finished
-
-    @property
-    def model_folder(self) -> Path:
-        """The folder of the trained model."""
-        return self.run.path / "model"
-
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer of the model that the stage starts from, with the recipe's template."""
         return load_tokenizer(self.run.start, self.job.recipe.template, self.job.revision)
+
+    def load_groups(self, tokenizer: PreTrainedTokenizerBase) -> Groups:
+        """The groups of the stage's data, tokenised as the stage table says; what became of the rows is logged."""
+        stage, section = STAGES[self.job.stage], self.section
+        sizes = {"seed": section.seed, "drop_long": stage.drops_long}
+        groups = load_groups(stage.rows, section.data, tokenizer, section.max_length, self.run.cache, **sizes)
+        groups.report.show()
+        return groups
 
     def load(self, model_class: Any, **options: Any) -> Any:
         """The model that the stage starts from, ready to train, as a Policy or a RewardModel."""

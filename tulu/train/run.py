@@ -20,7 +20,7 @@ import yaml
 
 from tulu.config.job import Job
 from tulu.errors import CheckpointError, RecipeError
-from tulu.files import JsonLines, remove_partials, sync_folder, write_atomic
+from tulu.files import JsonLines, differences, remove_partials, sync_folder, write_atomic
 from tulu.model.parallel import Parallel
 from tulu.train.checkpoints import STEP_NAME, Checkpoints
 from tulu.train.energy import Energy, EnergyMeter
@@ -81,14 +81,8 @@ class Run:
         resolved = job_recipe(self.job)
         file = self.path / "recipe.yaml"
         if file.exists() and self.manifest().get("pinned"):
-            before = yaml.safe_load(file.read_text())
-            changed = differences(before, resolved)
-            if changed:
-                raise CheckpointError(
-                    f"{self.path}: this run began with another recipe:\n  "
-                    + "\n  ".join(changed)
-                    + "\nUndo the change to resume, run with --fresh to start over, or give the recipe another name."
-                )
+            cure = "Undo the change to resume, run with --fresh to start over, or give the recipe another name."
+            self._refuse_changes("this run began with another recipe", yaml.safe_load(file.read_text()), resolved, cure)
         else:
             write_atomic(file, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
 
@@ -102,15 +96,16 @@ class Run:
         manifest = self.manifest()
         before = manifest.get("pinned", {})
         facts = json.loads(json.dumps({**facts, "processes": self.parallel.world}))
-        both = [name for name in facts if name in before]
-        changed = differences({name: before[name] for name in both}, {name: facts[name] for name in both})
-        if changed:
-            raise CheckpointError(
-                f"{self.path}: what this run began with has changed:\n  "
-                + "\n  ".join(changed)
-                + "\nRestore it to resume, or run with --fresh to start over."
-            )
+        # A fact that only one of the two versions of this program records is no change.
+        again = {name: facts.get(name, value) for name, value in before.items()}
+        cure = "Restore it to resume, or run with --fresh to start over."
+        self._refuse_changes("what this run began with has changed", before, again, cure)
         self._update_manifest(pinned={**before, **facts}, **environment())
+
+    def _refuse_changes(self, problem: str, before: Any, now: Any, cure: str) -> None:
+        if lines := differences(before, now):
+            listed = "\n  ".join(lines)
+            raise CheckpointError(f"{self.path}: {problem}:\n  {listed}\n{cure}")
 
     def manifest(self) -> dict[str, Any]:
         """The contents of manifest.json: versions, commit, digests, hardware and, at the end, totals."""
@@ -121,9 +116,14 @@ class Run:
         write_atomic(self.path / "manifest.json", json.dumps({**self.manifest(), **facts}, indent=2) + "\n")
 
     @property
+    def model_folder(self) -> Path:
+        """The folder of the trained model."""
+        return self.path / "model"
+
+    @property
     def finished(self) -> bool:
         """Whether an earlier session brought the stage to its end."""
-        return bool(self.manifest().get("finished")) and (self.path / "model").is_dir()
+        return bool(self.manifest().get("finished")) and self.model_folder.is_dir()
 
     # -- while it runs -----------------------------------------------------------------------------------------
 
@@ -194,7 +194,7 @@ class Run:
 
         Raises CheckpointError if the disk refuses.
         """
-        folder, partial = self.path / "model", self.path / ".partial-model"
+        folder, partial = self.model_folder, self.path / ".partial-model"
         try:
             save(partial, self.parallel.is_main)
             if self.parallel.is_main:
@@ -246,14 +246,3 @@ def job_recipe(job: Job) -> dict[str, Any]:
     """The part of a recipe that one stage reads, with every field, as plain values."""
     fields = {"name", "model", "revision", "template", job.stage}
     return {**job.recipe.model_dump(mode="json", include=fields), "start": job.start}
-
-
-def differences(before: Any, after: Any, path: str = "") -> list[str]:
-    """What changed between two trees of plain values, as lines `key.path: old -> new`."""
-    if isinstance(before, dict) and isinstance(after, dict):
-        return [
-            line
-            for key in dict.fromkeys([*before, *after])
-            for line in differences(before.get(key), after.get(key), f"{path}.{key}" if path else str(key))
-        ]
-    return [] if before == after else [f"{path}: {json.dumps(before)} -> {json.dumps(after)}"]
