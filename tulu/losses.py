@@ -82,23 +82,12 @@ def bradley_terry_loss(chosen_P: Tensor, rejected_P: Tensor, margin_P: Tensor | 
     }
 
 
-def _k1(d: Tensor, ratio: Tensor) -> Tensor:
-    return d
-
-
-def _k2(d: Tensor, ratio: Tensor) -> Tensor:
-    return d**2 / 2
-
-
-def _k3(d: Tensor, ratio: Tensor) -> Tensor:
-    return torch.expm1(-d) + d
-
-
-def _k4(d: Tensor, ratio: Tensor) -> Tensor:
-    return ratio * d
-
-
-KL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"k1": _k1, "k2": _k2, "k3": _k3, "k4": _k4}
+KL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "k1": lambda d, ratio: d,
+    "k2": lambda d, ratio: d**2 / 2,
+    "k3": lambda d, ratio: torch.expm1(-d) + d,
+    "k4": lambda d, ratio: ratio * d,
+}
 """Estimators of KL(policy || reference) per token from d = logp - ref, by name (Schulman 2020; k4 = ratio · d)."""
 
 

@@ -155,10 +155,11 @@ def _render_marked(tokenizer: "PreTrainedTokenizerBase", chat: Sequence[Message]
 
     options: Any = {"conversations": [list(chat)], "return_assistant_tokens_mask": True, **tokenizer.special_tokens_map}
     try:
-        texts, ranges = render_jinja_template(chat_template=tokenizer.get_chat_template(), **options)
+        rendered: Any = render_jinja_template(chat_template=tokenizer.get_chat_template(), **options)
     except (TemplateError, TypeError, ValueError) as error:
         return "", [], f"the template refuses it: {error}"
-    return str(texts[0]), [(int(start), int(end)) for start, end in ranges[0]], ""
+    texts, ranges = rendered
+    return texts[0], [(int(start), int(end)) for start, end in ranges[0]], ""
 
 
 def _render_and_locate(

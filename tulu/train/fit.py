@@ -68,6 +68,4 @@ def fit(
             run.log(run.step, {**metrics, "learning_rate": rate, **timing})
             run.journal("trained", step=run.step, rows=[group.id for group in groups])
             progress.update(run.step, metrics, tokens / seconds)
-            if run.due(run.step, run.step == total):
-                run.save(run.step)
-            run.stop_if_interrupted(run.step)
+            run.end_step(run.step == total)

@@ -93,8 +93,7 @@ class Run:
         """
         if not self.parallel.is_main:
             return
-        manifest = self.manifest()
-        before = manifest.get("pinned", {})
+        before = self.manifest().get("pinned", {})
         facts = json.loads(json.dumps({**facts, "processes": self.parallel.world}))
         # A fact that only one of the two versions of this program records is no change.
         again = {name: facts.get(name, value) for name, value in before.items()}
@@ -179,6 +178,14 @@ class Run:
         every = self._section.save_every
         return last or bool(every and step % every == 0)
 
+    def end_step(self, last: bool, **extra: Any) -> None:
+        """After a step: save where a checkpoint is due, and raise KeyboardInterrupt if any process was asked to stop."""
+        stopping = self.parallel.largest(int(self.interrupted))
+        if stopping or self.due(self.step, last):
+            self.save(self.step, **extra)
+        if stopping:
+            raise KeyboardInterrupt
+
     def _forget_after(self, step: int) -> None:
         """Cut from the logs what a dead session did after its last checkpoint, since it is done again."""
         for rows in (self._metrics, self._journal):
@@ -234,12 +241,6 @@ class Run:
                 self._meter = None
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-    def stop_if_interrupted(self, step: int, **extra: Any) -> None:
-        """After a step, if any process was asked to stop, save a checkpoint and raise KeyboardInterrupt."""
-        if self.parallel.largest(int(self.interrupted)):
-            self.save(step, **extra)
-            raise KeyboardInterrupt
 
 
 def job_recipe(job: Job) -> dict[str, Any]:
