@@ -34,16 +34,15 @@ class RankedBatch(Batch):
 
 def run(job: Job) -> Path:
     """Train, report the accuracy on held-out pairs, and return the folder of the model."""
-    opened = open_stage(job)
-    stage: Rm = opened.section
-    run = opened.run
+    run = open_stage(job)
+    stage: Rm = run.section
     if run.finished:
         return run.model_folder
 
-    groups = opened.load_groups(opened.tokenizer)
+    groups = run.load_groups(run.tokenizer)
     held_out, training = split(len(groups), stage)
-    reward_model: RewardModel = opened.load(RewardModel, new_head=stage.seed)
-    learner = opened.begin(reward_model, data=groups.digest, start=reward_model.digest())
+    reward_model: RewardModel = run.load(RewardModel, new_head=stage.seed)
+    learner = run.begin(reward_model, data=groups.digest, start=reward_model.digest())
     run.resume()
 
     rows = ranked_rows(groups, training, stage)
@@ -53,7 +52,7 @@ def run(job: Job) -> Path:
         pairs = sum(math.comb(len(groups[place].completions), 2) for place in held_out)
         facts = {"held_out_accuracy": accuracy(learner, groups, held_out, stage), "held_out_pairs": pairs}
     folder = run.finish(reward_model.save, rows=rows.count, **facts)
-    if held_out and opened.parallel.is_main:
+    if held_out and run.parallel.is_main:
         print(f"held-out: {100 * facts['held_out_accuracy']:.1f} % of {facts['held_out_pairs']:,} pairs ranked right")
     return folder
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 import os
 import re
 import shutil
@@ -18,14 +17,12 @@ from tulu.data.chat import template_hash
 from tulu.data.formats import Kind
 from tulu.data.mixing import check_sources, sample_rows
 from tulu.data.sources import Row, content_key
-from tulu.data.token_cache import Corrupt, Groups, Part, load_part
+from tulu.data.token_cache import Groups, Part, load_part
 from tulu.data.tokenise import TokeniseOptions, encode_part
 from tulu.progress import track
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-log = logging.getLogger("tulu")
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _CONFIG_IMPORT = re.compile(r"^\s*from tulu\.config\.(\w+) import ", re.MULTILINE)
@@ -54,27 +51,22 @@ def load_groups(
 
 def _part(source: Source, tokenizer: "PreTrainedTokenizerBase", options: TokeniseOptions, cache: Path | None, seed: int) -> Part:
     """The groups of one source, out of the cache where they are in it."""
-    if cache is None:
-        return _tokenise(source, tokenizer, options, seed)
-    # The rows of a hub name without commit are read twice, once for the key, because holding them all would take memory.
-    content = content_key(source, seed) or _row_digest(sample_rows(source, seed, options.kind))
-    settings = [source.model_dump(), seed, options.kind, options.max_length, options.drop_long]
-    key = [content, settings, tokenizer_digest(tokenizer), template_hash(tokenizer), code_digest()]
-    folder = cache / "tokens" / hashlib.blake2b(json.dumps(key).encode(), digest_size=16).hexdigest()
-    if folder.exists():
-        try:
-            return load_part(folder)
-        except Corrupt as error:
-            log.warning("damaged cache entry, tokenising again: %s", error)
+    folder = None
+    if cache is not None:
+        # The rows of a hub name without commit are read twice, once for the key, because holding them all would take memory.
+        content = content_key(source, seed) or _row_digest(sample_rows(source, seed, options.kind))
+        settings = [source.model_dump(), seed, options.kind, options.max_length, options.drop_long]
+        key = [content, settings, tokenizer_digest(tokenizer), template_hash(tokenizer), code_digest()]
+        folder = cache / "tokens" / hashlib.blake2b(json.dumps(key).encode(), digest_size=16).hexdigest()
+        if folder.exists():
+            if (part := load_part(folder)) is not None:
+                return part
             _discard(folder)
-    part = _tokenise(source, tokenizer, options, seed)
-    part.save(folder)
-    return part
-
-
-def _tokenise(source: Source, tokenizer: "PreTrainedTokenizerBase", options: TokeniseOptions, seed: int) -> Part:
     rows = track(sample_rows(source, seed, options.kind), f"tokenising {source.name}")
-    return encode_part(source.name, rows, tokenizer, options)
+    part = encode_part(source.name, rows, tokenizer, options)
+    if folder is not None:
+        part.save(folder)
+    return part
 
 
 def _discard(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from array import array
@@ -22,6 +23,8 @@ from tulu.data.row_report import MixReport, RowReport, total
 from tulu.errors import DataError
 from tulu.files import sync_folder
 from tulu.types import Completion, Group
+
+log = logging.getLogger("tulu")
 
 _DTYPES: dict[str, type[np.generic]] = {
     "tokens": np.int32,
@@ -121,20 +124,17 @@ class Part:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-class Corrupt(Exception):
-    """The content of a cache entry is not what was written."""
-
-
-def load_part(folder: Path) -> Part:
-    """A cached part, its arrays mapped from the disk; Corrupt unless every byte is as it was written."""
+def load_part(folder: Path) -> Part | None:
+    """A cached part, its arrays mapped from the disk; None, and a warning, unless every byte is as it was written."""
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         arrays = Arrays(**{name: np.memmap(folder / name, dtype, "r") for name, dtype in _DTYPES.items()})
         part = Part(arrays, meta["ids"], _REPORTS.validate_python(meta["report"]))
         if part.digest != meta["digest"]:
-            raise Corrupt(f"{folder}: its content is not what was written")
+            raise ValueError("its content is not what was written")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Corrupt(f"{folder}: {error}") from None
+        log.warning("damaged cache entry, tokenising again: %s: %s", folder, error)
+        return None
     return part
 
 

@@ -43,26 +43,13 @@ class Parallel:
             deepspeed_plugin=_deepspeed_plugin(stage) if self.deepspeed else None,
             cpu=on_cpu and not self.deepspeed,
         )
+        self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
+        self.is_main = self.accelerator.is_main_process
+        self.device = self.accelerator.device
         self.clip_norm = stage.clip_norm
         self.seed = stage.seed
         if self.world > 1 and not stage.zero:
             raise RecipeError(f"zero: 0: {self.world} processes train together through DeepSpeed; set zero to 1, 2 or 3")
-
-    @property
-    def rank(self) -> int:
-        return int(self.accelerator.process_index)
-
-    @property
-    def world(self) -> int:
-        return int(self.accelerator.num_processes)
-
-    @property
-    def is_main(self) -> bool:
-        return bool(self.accelerator.is_main_process)
-
-    @property
-    def device(self) -> torch.device:
-        return torch.device(self.accelerator.device)
 
     def prepare(self, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
         """Module and optimizer, wrapped for mixed precision and sharding; the random states of training begin here."""

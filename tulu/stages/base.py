@@ -19,15 +19,14 @@ from tulu.train.step import count_tokens
 
 def run(job: Job) -> Path:
     """Train, and return the folder of the model."""
-    opened = open_stage(job)
-    stage: Base = opened.section
-    run = opened.run
+    run = open_stage(job)
+    stage: Base = run.section
     if run.finished:
         return run.model_folder
 
     policy = new_policy(stage)
-    groups = opened.load_groups(policy.tokenizer)
-    learner = opened.begin(policy, data=groups.digest, start=policy.digest())
+    groups = run.load_groups(policy.tokenizer)
+    learner = run.begin(policy, data=groups.digest, start=policy.digest())
     run.resume()
 
     def objective(batch: Batch) -> Loss:

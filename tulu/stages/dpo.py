@@ -34,23 +34,22 @@ class ReferencedPair(Group):
 
 def run(job: Job) -> Path:
     """Train, and return the folder of the model."""
-    opened = open_stage(job)
-    stage: Dpo = opened.section
-    run = opened.run
+    run = open_stage(job)
+    stage: Dpo = run.section
     if run.finished:
         return run.model_folder
 
-    groups = opened.load_groups(opened.tokenizer)
-    policy: Policy = opened.load(Policy)
+    groups = run.load_groups(run.tokenizer)
+    policy: Policy = run.load(Policy)
     weights = policy.digest()
-    learner = opened.begin(policy, data=groups.digest, start=weights)
+    learner = run.begin(policy, data=groups.digest, start=weights)
     if stage.loss == "simpo":
         run.resume()
         fit(learner, rows_of_groups(groups, stage), lambda batch: simpo(policy, batch, stage), count_pairs, stage, run)
     else:
         # Before the checkpoint is loaded, the policy itself is the reference: no second model is ever needed.
         cache = run.cache / "reference" / f"{weights}-{stage.precision}"
-        reference = reference_logps(groups, policy, stage, opened.parallel, cache)
+        reference = reference_logps(groups, policy, stage, run.parallel, cache)
         run.resume()
         rows = referenced_rows(groups, reference, stage)
         fit(learner, rows, lambda batch: dpo(policy, batch, stage), count_pairs, stage, run)

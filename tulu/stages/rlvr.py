@@ -66,23 +66,22 @@ class Models:
 def run(job: Job) -> Path:
     """Train, and return the folder of the model."""
     refuse_sharded_sampling(section_of(job.recipe, "rlvr"))
-    opened = open_stage(job)
-    stage: Rlvr = opened.section
-    run = opened.run
+    run = open_stage(job)
+    stage: Rlvr = run.section
     if run.finished:
         return run.model_folder
 
     with_reward_model = stage.reward_model is not None
-    problems = load_problems(stage.data, opened.tokenizer, stage.max_prompt, stage.verifier, stage.seed, with_reward_model)
+    problems = load_problems(stage.data, run.tokenizer, stage.max_prompt, stage.verifier, stage.seed, with_reward_model)
     problems.report.show()
     runs = job.folder.parent
     reward_model = load_reward_model(stage, problems, runs)
-    policy: Policy = opened.load(Policy)
+    policy: Policy = run.load(Policy)
     critic = ActorCritic.load(policy, stage, job.recipe.template, runs / "rm" / "model", run.start, job.revision)
     facts = {"reward_model": reward_model.digest} if reward_model else {}
     facts |= {"value": critic.value.digest()} if critic else {}
     kl_reference = load_kl_reference(policy, run.start, stage, job.recipe.template, job.revision)
-    learner = opened.begin(critic or policy, data=problems.digest, start=policy.digest(), **facts)
+    learner = run.begin(critic or policy, data=problems.digest, start=policy.digest(), **facts)
     state = run.resume()
 
     spec = EngineSpec(run.start, stage.max_prompt + stage.max_tokens, stage.precision)
@@ -90,7 +89,7 @@ def run(job: Job) -> Path:
     try:
         engine.sync(policy.weights(), run.step)
         with Grader() as grader:
-            sampler = Sampler(engine, grader, policy.tokenizer, problems, stage, opened.parallel, reward_model)
+            sampler = Sampler(engine, grader, policy.tokenizer, problems, stage, run.parallel, reward_model)
             train(learner, Models(policy, critic, kl_reference), sampler, stage, run, state.get("drawn", 0))
     finally:
         engine.close()

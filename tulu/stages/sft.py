@@ -37,15 +37,14 @@ class WeightedGroup(Group):
 
 def run(job: Job) -> Path:
     """Train, and return the folder of the model."""
-    opened = open_stage(job)
-    stage: Sft = opened.section
-    run = opened.run
+    run = open_stage(job)
+    stage: Sft = run.section
     if run.finished:
         return run.model_folder
 
-    groups = opened.load_groups(opened.tokenizer)
-    policy: Policy = opened.load(Policy)
-    learner = opened.begin(policy, data=groups.digest, start=policy.digest())
+    groups = run.load_groups(run.tokenizer)
+    policy: Policy = run.load(Policy)
+    learner = run.begin(policy, data=groups.digest, start=policy.digest())
     run.resume()
 
     def token_mean(batch: Batch) -> Loss:

@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from tulu.config.job import Job
+from tulu.config.job import Job, section_of
 from tulu.errors import CheckpointError, RecipeError
 from tulu.files import JsonLines, differences, remove_partials, sync_folder, write_atomic
 from tulu.model.parallel import Parallel
@@ -45,7 +45,8 @@ class Run:
         """Energy that earlier sessions took, and at the end this one too."""
         self.interrupted = False
         """Whether this process was asked to stop after the present step."""
-        self._section = getattr(job.recipe, job.stage)
+        self.section: Any = section_of(job.recipe, job.stage)
+        """The recipe's section of the stage."""
         self._metrics, self._journal = JsonLines(self.path / "metrics.jsonl"), JsonLines(self.path / "journal")
         self._since = time.monotonic()
         self._meter: EnergyMeter | None = None
@@ -56,7 +57,7 @@ class Run:
             for folder in (self.path, self.path / "rollouts"):
                 remove_partials(folder)
             self._check_recipe()
-        self.checkpoints = Checkpoints(self.path / "checkpoints", self._section.keep_checkpoints, parallel)
+        self.checkpoints = Checkpoints(self.path / "checkpoints", self.section.keep_checkpoints, parallel)
         parallel.wait()
 
     @property
@@ -175,7 +176,7 @@ class Run:
 
     def due(self, step: int, last: bool) -> bool:
         """Whether a checkpoint follows this step, of which `last` says that it is the last."""
-        every = self._section.save_every
+        every = self.section.save_every
         return last or bool(every and step % every == 0)
 
     def end_step(self, last: bool, **extra: Any) -> None:
