@@ -19,7 +19,7 @@ from tulu.reward_models import training as rm
 from tulu.reward_models.model import RewardModel
 from tulu.rollout.sampler import Rollout, StepRollouts
 from tulu.stages import dpo, rlvr, sft
-from tulu.train.fit import fit, rows_of_groups
+from tulu.train.fit import fit, pack_whole
 from tulu.train.optimizer import Learner
 from tulu.train.reference import reference_logps
 from tulu.train.run import Run
@@ -75,7 +75,7 @@ def train_sft(task: Task, pace: Pace) -> None:
     learner = Learner(policy, stage, parallel)
     run = open_run(task, stage, parallel, pace)
     pace.ready(useful(groups, task.batch, stage.seed))
-    fit(learner, rows_of_groups(groups, stage), lambda batch: sft.sft_loss(policy.logps(batch)), count_tokens, stage, run)
+    fit(learner, run, groups, pack_whole, lambda batch: sft.sft_loss(policy.logps(batch)), count_tokens)
 
 
 def train_dpo(task: Task, pace: Pace) -> None:
@@ -85,10 +85,10 @@ def train_dpo(task: Task, pace: Pace) -> None:
     groups = load_groups("pairs", stage.data, policy.tokenizer, stage.max_length)
     learner = Learner(policy, stage, parallel)
     reference = reference_logps(groups, policy, stage, parallel, task.scratch / "reference")
-    rows = dpo.referenced_rows(groups, reference, stage)
+    pairs = dpo.referenced_pairs(groups, reference)
     run = open_run(task, stage, parallel, pace)
     pace.ready(useful(groups, task.batch, stage.seed))
-    fit(learner, rows, lambda batch: dpo.dpo(policy, batch, stage), dpo.count_pairs, stage, run)
+    fit(learner, run, pairs, dpo.pack_pairs, lambda batch: dpo.dpo(policy, batch, stage), dpo.count_pairs)
 
 
 def train_rm(task: Task, pace: Pace) -> None:
@@ -99,8 +99,7 @@ def train_rm(task: Task, pace: Pace) -> None:
     learner = Learner(model, stage, parallel)
     run = open_run(task, stage, parallel, pace)
     pace.ready(useful(groups, task.batch, stage.seed))
-    rows = rm.ranked_rows(groups, range(len(groups)), stage)
-    fit(learner, rows, lambda batch: rm.ranking_loss(model, batch, stage), rm.count_pairs, stage, run)
+    fit(learner, run, groups, rm.pack_ranked, lambda batch: rm.ranking_loss(model, batch, stage), rm.count_pairs)
 
 
 def train_grpo(task: Task, pace: Pace) -> None:

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from tulu.config.job import Job
 from tulu.config.schema import Rm
+from tulu.data.lazy import LazySequence
 from tulu.data.mixing import order
 from tulu.losses import Loss, bradley_terry_loss
 from tulu.model.batch import Batch
 from tulu.model.dropout import evaluating
 from tulu.reward_models.model import RewardModel
-from tulu.train.fit import TrainingRows, fit, pack_whole
+from tulu.train.fit import fit, pack_whole
 from tulu.train.open import open_stage
 from tulu.train.optimizer import Learner
 from tulu.types import Group
@@ -45,13 +46,13 @@ def run(job: Job) -> Path:
     learner = run.begin(reward_model, data=groups.digest, start=reward_model.digest())
     run.resume()
 
-    rows = ranked_rows(groups, training, stage)
-    fit(learner, rows, lambda batch: ranking_loss(reward_model, batch, stage), count_pairs, stage, run)
+    rows = LazySequence(len(training), lambda row: groups[training[row]])
+    fit(learner, run, rows, pack_ranked, lambda batch: ranking_loss(reward_model, batch, stage), count_pairs)
     facts: dict[str, float] = {}
     if held_out:
         pairs = sum(math.comb(len(groups[place].completions), 2) for place in held_out)
         facts = {"held_out_accuracy": accuracy(learner, groups, held_out, stage), "held_out_pairs": pairs}
-    folder = run.finish(reward_model.save, rows=rows.count, **facts)
+    folder = run.finish(reward_model.save, rows=len(rows), **facts)
     if held_out and run.parallel.is_main:
         print(f"held-out: {100 * facts['held_out_accuracy']:.1f} % of {facts['held_out_pairs']:,} pairs ranked right")
     return folder
@@ -61,15 +62,6 @@ def split(rows: int, stage: Rm) -> tuple[list[int], numpy.ndarray]:
     """(held-out, training) places of the mix, both ascending: the held-out ones are a seeded share."""
     held_out = numpy.sort(order(rows, stage.seed, 0)[: round(rows * stage.held_out)])
     return held_out.tolist(), numpy.setdiff1d(numpy.arange(rows), held_out, assume_unique=True)
-
-
-def ranked_rows(groups: Sequence[Group], places: Sequence[int] | numpy.ndarray, stage: Rm) -> TrainingRows[RankedBatch]:
-    """The prompts at these places of a mix."""
-    return TrainingRows(
-        len(places),
-        lambda drawn: [groups[int(places[row])] for row in drawn],
-        lambda drawn: pack_ranked(drawn, stage),
-    )
 
 
 def pack_ranked(groups: Sequence[Group], stage: Rm) -> list[RankedBatch]:

@@ -150,7 +150,7 @@ def test_a_damaged_entry_is_found_out_and_made_again(
     assert "damaged cache entry" in caplog.text
     assert list(again) == list(made)
     assert entries(tmp_path / "cache") == [entry]
-    assert groups.load_part(entry).digest
+    assert groups.load_part(entry) is not None
 
 
 def test_a_full_disk_leaves_nothing_half_written(

@@ -32,12 +32,10 @@ def mix(sources: Sequence[Source], seed: int = 1, kind: Kind = "sft") -> list[Ro
 
 def check_sources(sources: Sequence[Source]) -> Sequence[Source]:
     """The sources themselves; DataError where one is listed twice, which is almost always a slip (fraction says it better)."""
-    seen: set[tuple[str, str | None, str]] = set()
-    for source in sources:
-        key = (source.name, source.subset, source.split)
-        if key in seen:
-            raise DataError(f"{source.name}: listed twice in the mix; list it once, with fraction: 2.0 for two copies")
-        seen.add(key)
+    keys = [(source.name, source.subset, source.split) for source in sources]
+    for place, (name, *_) in enumerate(keys):
+        if keys[place] in keys[:place]:
+            raise DataError(f"{name}: listed twice in the mix; list it once, with fraction: 2.0 for two copies")
     return sources
 
 

@@ -12,7 +12,7 @@ from tulu.errors import RecipeError
 from tulu.losses import Loss, sft_loss
 from tulu.model.batch import Batch
 from tulu.model.policy import Policy
-from tulu.train.fit import fit, rows_of_groups
+from tulu.train.fit import fit, pack_whole
 from tulu.train.open import open_stage
 from tulu.train.step import count_tokens
 
@@ -32,7 +32,7 @@ def run(job: Job) -> Path:
     def objective(batch: Batch) -> Loss:
         return sft_loss(policy.logps(batch))
 
-    fit(learner, rows_of_groups(groups, stage), objective, count_tokens, stage, run)
+    fit(learner, run, groups, pack_whole, objective, count_tokens)
     return run.finish(policy.save, rows=len(groups))
 
 

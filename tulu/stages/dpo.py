@@ -8,10 +8,11 @@ from torch import Tensor
 
 from tulu.config.job import Job
 from tulu.config.schema import Dpo
+from tulu.data.lazy import LazySequence
 from tulu.losses import Loss, dpo_loss, simpo_loss
 from tulu.model.batch import Batch, mean_by_owner, sum_by_owner
 from tulu.model.policy import Policy
-from tulu.train.fit import TrainingRows, fit, pack_whole, rows_of_groups
+from tulu.train.fit import fit, pack_whole
 from tulu.train.open import open_stage
 from tulu.train.reference import reference_logps
 from tulu.types import Group
@@ -45,24 +46,20 @@ def run(job: Job) -> Path:
     learner = run.begin(policy, data=groups.digest, start=weights)
     if stage.loss == "simpo":
         run.resume()
-        fit(learner, rows_of_groups(groups, stage), lambda batch: simpo(policy, batch, stage), count_pairs, stage, run)
+        fit(learner, run, groups, pack_whole, lambda batch: simpo(policy, batch, stage), count_pairs)
     else:
         # Before the checkpoint is loaded, the policy itself is the reference: no second model is ever needed.
         cache = run.cache / "reference" / f"{weights}-{stage.precision}"
         reference = reference_logps(groups, policy, stage, run.parallel, cache)
         run.resume()
-        rows = referenced_rows(groups, reference, stage)
-        fit(learner, rows, lambda batch: dpo(policy, batch, stage), count_pairs, stage, run)
+        pairs = referenced_pairs(groups, reference)
+        fit(learner, run, pairs, pack_pairs, lambda batch: dpo(policy, batch, stage), count_pairs)
     return run.finish(policy.save, rows=len(groups))
 
 
-def referenced_rows(groups: Sequence[Group], reference: Sequence[Sequence[float]], stage: Dpo) -> TrainingRows[PairBatch]:
+def referenced_pairs(groups: Sequence[Group], reference: Sequence[Sequence[float]]) -> Sequence[ReferencedPair]:
     """The pairs of a mix with their reference log-probs, which are attached when a step draws them."""
-    return TrainingRows(
-        len(groups),
-        lambda places: [with_reference(groups[place], reference[place]) for place in places],
-        lambda pairs: pack_pairs(pairs, stage),
-    )
+    return LazySequence(len(groups), lambda place: with_reference(groups[place], reference[place]))
 
 
 def with_reference(pair: Group, logps: Sequence[float]) -> ReferencedPair:

@@ -12,7 +12,7 @@ engine. It leaves out what does not belong to the update: engines sample (rollou
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -85,14 +85,10 @@ def run(job: Job) -> Path:
     state = run.resume()
 
     spec = EngineSpec(run.start, stage.max_prompt + stage.max_tokens, stage.precision)
-    engine = make_engine(stage.engine, spec, policy)
-    try:
+    with closing(make_engine(stage.engine, spec, policy)) as engine, Grader() as grader:
         engine.sync(policy.weights(), run.step)
-        with Grader() as grader:
-            sampler = Sampler(engine, grader, policy.tokenizer, problems, stage, run.parallel, reward_model)
-            train(learner, Models(policy, critic, kl_reference), sampler, stage, run, state.get("drawn", 0))
-    finally:
-        engine.close()
+        sampler = Sampler(engine, grader, policy.tokenizer, problems, stage, run.parallel, reward_model)
+        train(learner, Models(policy, critic, kl_reference), sampler, stage, run, state.get("drawn", 0))
     return run.finish(policy.save, problems=len(problems))
 
 
@@ -250,11 +246,13 @@ def load_kl_reference(policy: Policy, start: str, stage: Rlvr, template: str, re
     """Log-probs under the starting model: of frozen weights, or of the policy without its adapters; None if β is 0."""
     if not stage.beta:
         return None
-    load = partial(Policy.load, start, template=template, precision=stage.precision, trainable=False, revision=revision)
-    frozen = policy if stage.lora else load()
-    # Under ZeRO-3 frozen weights are sharded as they load, with no engine around them to gather them.
     start_weights: Callable[[], AbstractContextManager[Any]]
-    start_weights = policy.without_adapter if stage.lora else partial(gathered, frozen.model)
+    if stage.lora:
+        frozen, start_weights = policy, policy.without_adapter
+    else:
+        frozen = Policy.load(start, template=template, precision=stage.precision, trainable=False, revision=revision)
+        # Under ZeRO-3 frozen weights are sharded as they load, with no engine around them to gather them.
+        start_weights = partial(gathered, frozen.model)
 
     @torch.no_grad()
     def logps(batch: Batch) -> Tensor:

@@ -11,7 +11,7 @@ from tulu.config.schema import Sft
 from tulu.losses import Loss, sft_loss
 from tulu.model.batch import Batch
 from tulu.model.policy import Policy
-from tulu.train.fit import TrainingRows, fit, pack_whole, rows_of_groups
+from tulu.train.fit import fit, pack_whole
 from tulu.train.open import open_stage
 from tulu.train.step import count_tokens
 from tulu.types import Group
@@ -54,19 +54,10 @@ def run(job: Job) -> Path:
         return sft_loss(policy.logps(batch), batch.weight_C[batch.owner_N])
 
     if stage.loss == "token":
-        fit(learner, rows_of_groups(groups, stage), token_mean, count_tokens, stage, run)
+        fit(learner, run, groups, pack_whole, token_mean, count_tokens)
     else:
-        fit(learner, weighted_rows(groups, stage), weighted, count_micro_batches, stage, run)
+        fit(learner, run, groups, pack_weighted, weighted, count_micro_batches, prepare=weight_groups)
     return run.finish(policy.save, rows=len(groups))
-
-
-def weighted_rows(groups: Sequence[Group], stage: Sft) -> TrainingRows[WeightedBatch]:
-    """The conversations of a mix, weighted as the recipe's loss says."""
-    return TrainingRows(
-        len(groups),
-        lambda places: weight_groups([groups[place] for place in places], stage),
-        lambda weighted: pack_weighted(weighted, stage),
-    )
 
 
 def weight_groups(groups: Sequence[Group], stage: Sft) -> list[WeightedGroup]:
