@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from tulu.config.schema import Source
 from tulu.data.chat import apply_template, make_byte_tokenizer
 from tulu.data.datasets import load_groups
-from tulu.data.mixing import mix
+from tulu.data.mixing import sample_rows
 from tulu.data.problems import load_problems
 
 LONG = 100_000
@@ -62,7 +62,7 @@ def test_gsm8k_as_conversation(shared_data: Path, tokenizer: Any) -> None:
 
 
 def test_t0_rows_lose_their_written_end(shared_data: Path) -> None:
-    rows = mix(source(shared_data, "sft_t0_flanlike/t0_sample.jsonl.gz"))
+    rows = list(sample_rows(source(shared_data, "sft_t0_flanlike/t0_sample.jsonl.gz")[0], 1, "sft"))
     assert rows[0].columns["completion"].endswith("<|endoftext|>")
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tulu.config.parts import Source
+from tulu.config.stages import RowKind
 from tulu.data.chat import template_hash
-from tulu.data.formats import Kind
 from tulu.data.mixing import check_sources, sample_rows
 from tulu.data.sources import Row, content_key
 from tulu.data.token_cache import Groups, Part, load_part
@@ -30,7 +30,7 @@ _CONFIG_IMPORT = re.compile(r"^\s*from tulu\.config\.(\w+) import ", re.MULTILIN
 
 
 def load_groups(
-    kind: Kind,
+    kind: RowKind,
     sources: Sequence[Source],
     tokenizer: "PreTrainedTokenizerBase",
     max_length: int,

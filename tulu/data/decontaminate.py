@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from tulu.config.parts import Source
-from tulu.data.formats import Kind, parse_conversation, parse_evaluation_prompt, parse_problem, parse_text
+from tulu.config.stages import RowKind
+from tulu.data.formats import parse_conversation, parse_evaluation_prompt, parse_problem, parse_text
 from tulu.data.messages import Unusable
 from tulu.data.mixing import sample_rows
 from tulu.data.preferences import pair_rows, parse_pair
@@ -99,12 +100,12 @@ def index_of(sources: Sequence[Source], seed: int = 1, n: int = N_GRAM, threshol
     return index
 
 
-def matches(index: Index, rows: Iterable[Row], kind: Kind) -> list[Match]:
+def matches(index: Index, rows: Iterable[Row], kind: RowKind) -> list[Match]:
     """The held-out problems that the training rows give away."""
     return [match for row in rows for match in index.search(row.id, searched_turns(row, kind))]
 
 
-def searched_turns(row: Row, kind: Kind) -> list[str]:
+def searched_turns(row: Row, kind: RowKind) -> list[str]:
     """The user's turns of a training row, as open-instruct indexes them; plain text whole; nothing of an unusable row."""
     try:
         if kind == "text":

@@ -4,14 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from tulu.data.formats import Kind
+from tulu.config.stages import RowKind
 from tulu.data.sources import Row
 from tulu.errors import DataError
 
 _ROLES = {"prompter": "user", "assistant": "assistant"}
 
 
-def unroll(rows: Sequence[Row], kind: Kind) -> Sequence[Row]:
+def unroll(rows: Sequence[Row], kind: RowKind) -> Sequence[Row]:
     """Every row as the plain rows it holds, with the ids FILE:LINE/1, FILE:LINE/2, ...
 
     The first row says whether the rows are nested. Plain rows are returned as they are, without reading any other.

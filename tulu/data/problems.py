@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -60,9 +60,13 @@ def load_problems(
     is the verifier reward_model, unless the caller has a reward model (`with_reward_model`).
     """
     if verifier is not None:
-        _check_verifier(verifier, with_reward_model)
+        _check_verifiers({verifier: Tally()}, with_reward_model)
     parsed = [_parse(source, verifier, seed) for source in check_sources(sources)]
-    _check_verifiers([entry for _, entries in parsed for entry in entries], with_reward_model)
+    rows_of: dict[str, Tally] = defaultdict(Tally)
+    for row, problem in (entry for _, entries in parsed for entry in entries):
+        for name in problem.verifiers:
+            rows_of[name] += Tally(1, (row.id,))
+    _check_verifiers(rows_of, with_reward_model)
     result: list[Problem] = []
     for report, entries in parsed:
         usable = _tokenise(_with_usable_truths(entries, report), report, tokenizer, max_prompt)
@@ -85,23 +89,15 @@ def _parse(source: Source, verifier: str | None, seed: int) -> tuple[RowReport, 
     return report, entries
 
 
-def _check_verifier(name: str, with_reward_model: bool) -> None:
-    """RecipeError where no verifier has this name; reward_model is one only for a caller that has a reward model."""
-    if not (with_reward_model and name.lower() == REWARD_MODEL):
-        check_name(name)
-
-
-def _check_verifiers(entries: Sequence[ParsedRow], with_reward_model: bool) -> None:
-    rows_of: dict[str, Tally] = defaultdict(Tally)
-    for row, problem in entries:
-        for name in problem.verifiers:
-            rows_of[name] += Tally(1, (row.id,))
+def _check_verifiers(rows_of: Mapping[str, Tally], with_reward_model: bool) -> None:
+    """RecipeError where no verifier has one of these names; reward_model is one only for a caller that has a reward model."""
     errors = []
-    for name, tally in rows_of.items():
+    for name, rows in rows_of.items():
         try:
-            _check_verifier(name, with_reward_model)
+            if not (with_reward_model and name.lower() == REWARD_MODEL):
+                check_name(name)
         except RecipeError as error:
-            errors.append(f"{error}; rows: {tally}")
+            errors.append(f"{error}; rows: {rows}" if rows.count else str(error))
     if errors:
         raise RecipeError("\n".join(errors))
 

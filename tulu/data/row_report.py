@@ -34,10 +34,6 @@ class Tally:
         return f"{self.count} ({', '.join(shown)}{', ...' if self.count > len(self.first) else ''})"
 
 
-def _tallies() -> dict[str, Tally]:
-    return defaultdict(Tally)
-
-
 @dataclass
 class RowReport:
     """What became of the rows of a source or of a mix, counted while they are read.
@@ -53,9 +49,9 @@ class RowReport:
     trained: int = 0
     """Tokens whose log-probs enter the loss."""
     truncated: Tally = Tally()
-    dropped: dict[str, Tally] = field(default_factory=_tallies)
+    dropped: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
     """Dropped rows by reason."""
-    noted: dict[str, Tally] = field(default_factory=_tallies)
+    noted: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
     """Rows that are odd and used all the same, by what is odd."""
 
     @property

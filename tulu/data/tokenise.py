@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from tulu.config.stages import RowKind
 from tulu.data.chat import encode_batch, tokenize
-from tulu.data.formats import Kind, parse_conversation, parse_text
+from tulu.data.formats import parse_conversation, parse_text
 from tulu.data.messages import Unusable
 from tulu.data.preferences import Pair, pair_rows, parse_pair
 from tulu.data.row_report import RowReport
@@ -27,7 +28,7 @@ _BATCH = 1000
 class TokeniseOptions:
     """How rows become groups."""
 
-    kind: Kind
+    kind: RowKind
     max_length: int
     """Most tokens of a conversation, of a side of a pair, or of a piece of text."""
     drop_long: bool = False
@@ -56,7 +57,7 @@ def encode_part(name: str, rows: Iterable[Row], tokenizer: "PreTrainedTokenizerB
     return Part(arrays, ids, report)
 
 
-def _parse(rows: Sequence[Row], kind: Kind, report: RowReport, tokenizer: "PreTrainedTokenizerBase") -> Iterator[ParsedRow]:
+def _parse(rows: Sequence[Row], kind: RowKind, report: RowReport, tokenizer: "PreTrainedTokenizerBase") -> Iterator[ParsedRow]:
     specials = re.compile("|".join(re.escape(token) for token in tokenizer.all_special_tokens) or r"(?!)")
     for row in rows:
         plain_rows = pair_rows(row) if kind == "pairs" else [row]
@@ -74,13 +75,12 @@ def _parse(rows: Sequence[Row], kind: Kind, report: RowReport, tokenizer: "PreTr
             yield plain.id, value
 
 
-def _contents(value: str | list[Message] | Pair) -> Iterator[str]:
+def _contents(value: str | list[Message] | Pair) -> list[str]:
     """The texts of a parsed row."""
     if isinstance(value, str):
-        yield value
-    else:
-        for messages in [value.chosen, value.rejected] if isinstance(value, Pair) else [value]:
-            yield from (message["content"] for message in messages)
+        return [value]
+    messages = [*value.chosen, *value.rejected] if isinstance(value, Pair) else value
+    return [message["content"] for message in messages]
 
 
 def _encode_conversations(
@@ -156,5 +156,5 @@ def _encode_texts(
             yield Group([tokens[start]], [Completion(piece, [True] * len(piece))], group_id)
 
 
-PARSERS: dict[Kind, Callable[[Row], Any]] = {"text": parse_text, "sft": parse_conversation, "pairs": parse_pair}
-ENCODERS: dict[Kind, Encode] = {"text": _encode_texts, "sft": _encode_conversations, "pairs": _encode_pairs}
+PARSERS: dict[RowKind, Callable[[Row], Any]] = {"text": parse_text, "sft": parse_conversation, "pairs": parse_pair}
+ENCODERS: dict[RowKind, Encode] = {"text": _encode_texts, "sft": _encode_conversations, "pairs": _encode_pairs}

@@ -173,10 +173,7 @@ def _row(groups: Sequence[Group], parts: Sequence[_Part]) -> Batch:
     positions: list[int] = []
     segments: list[Segment] = []
     index: list[tuple[int, int]] = []
-    read: list[int] = []
-    target: list[int] = []
-    owner: list[int] = []
-    places: list[int] = []
+    reads: list[tuple[int, int, int, int]] = []
     for group, numbers in parts:
         prompt = groups[group].prompt
         prompt_start, prompt_end = len(tokens), len(tokens) + len(prompt)
@@ -191,21 +188,19 @@ def _row(groups: Sequence[Group], parts: Sequence[_Part]) -> Batch:
                 # The prompt's last token predicts the first one; without a prompt nothing does.
                 predictor = start + place - 1 if place else prompt_end - 1
                 if trained and predictor >= prompt_start:
-                    read.append(predictor)
-                    target.append(completion.tokens[place])
-                    owner.append(len(segments))
-                    places.append(place)
+                    reads.append((predictor, completion.tokens[place], len(segments), place))
             segments.append(Segment(start, len(tokens), prompt_start, prompt_end))
             index.append((group, number))
+    read_N, target_N, owner_N, place_N = torch.tensor(reads, dtype=torch.long).reshape(len(reads), 4).T.contiguous()
     return Batch(
         tokens_T=torch.tensor(tokens, dtype=torch.long),
         positions_T=torch.tensor(positions, dtype=torch.long),
         completions=tuple(segments),
         index_C=tuple(index),
-        read_N=torch.tensor(read, dtype=torch.long),
-        target_N=torch.tensor(target, dtype=torch.long),
-        owner_N=torch.tensor(owner, dtype=torch.long),
-        place_N=torch.tensor(places, dtype=torch.long),
+        read_N=read_N,
+        target_N=target_N,
+        owner_N=owner_N,
+        place_N=place_N,
     )
 
 
