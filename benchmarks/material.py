@@ -18,7 +18,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from tulu.data.chat import apply_template, encode, encode_prompt
+from tulu.data.chat import apply_template, encode_batch, encode_prompt
 from tulu.errors import DataError
 from tulu.reward_models.model import RewardModel
 from tulu.types import Message
@@ -138,7 +138,8 @@ def transcript(text: str) -> list[Message]:
 def fits(tokenizer: PreTrainedTokenizerFast, pair: Pair) -> bool:
     """Whether a pair can be trained: two different answers that are not empty, neither longer than MAX_LENGTH."""
     answers = [say(pair[side]) for side in ("chosen", "rejected")]
-    lengths = [len(encode(tokenizer, [*pair["prompt"], *pair[side]], "last")[0]) for side in ("chosen", "rejected")]
+    sides = [[*pair["prompt"], *pair[side]] for side in ("chosen", "rejected")]
+    lengths = [len(encoded.tokens) for encoded in encode_batch(tokenizer, sides, "last")]
     return all(answers) and answers[0] != answers[1] and max(lengths) <= MAX_LENGTH
 
 

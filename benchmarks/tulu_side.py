@@ -10,7 +10,7 @@ from benchmarks.material import MAX_LENGTH, SAMPLES, VOCABULARY, Material
 from benchmarks.pace import Pace, Task
 from tulu.config.job import Job
 from tulu.config.schema import Dpo, Recipe, Rlvr, Rm, Sft, Source, TrainStage
-from tulu.data.datasets import pair_groups, sft_groups
+from tulu.data.datasets import load_groups
 from tulu.data.mixing import order
 from tulu.grading.reward import Grades
 from tulu.model.parallel import Parallel
@@ -19,7 +19,7 @@ from tulu.reward_models import training as rm
 from tulu.reward_models.model import RewardModel
 from tulu.rollout.sampler import Rollout, StepRollouts
 from tulu.stages import dpo, rlvr, sft
-from tulu.train.fit import fit, rows_of_groups
+from tulu.train.fit import fit, pack_whole
 from tulu.train.optimizer import Learner
 from tulu.train.reference import reference_logps
 from tulu.train.run import Run
@@ -71,36 +71,35 @@ def train_sft(task: Task, pace: Pace) -> None:
     stage = Sft(**settings(task, "sft"))
     parallel = Parallel(stage)
     policy = Policy.load(Material(task.material).model)
-    groups = sft_groups(stage.data, policy.tokenizer, stage.max_length)
+    groups = load_groups("sft", stage.data, policy.tokenizer, stage.max_length)
     learner = Learner(policy, stage, parallel)
     run = open_run(task, stage, parallel, pace)
     pace.ready(useful(groups, task.batch, stage.seed))
-    fit(learner, rows_of_groups(groups, stage), lambda batch: sft.sft_loss(policy.logps(batch)), count_tokens, stage, run)
+    fit(learner, run, groups, pack_whole, lambda batch: sft.sft_loss(policy.logps(batch)), count_tokens)
 
 
 def train_dpo(task: Task, pace: Pace) -> None:
     stage = Dpo(**settings(task, "pairs"), loss="dpo", beta=0.1)
     parallel = Parallel(stage)
     policy = Policy.load(Material(task.material).model)
-    groups = pair_groups(stage.data, policy.tokenizer, stage.max_length)
+    groups = load_groups("pairs", stage.data, policy.tokenizer, stage.max_length)
     learner = Learner(policy, stage, parallel)
     reference = reference_logps(groups, policy, stage, parallel, task.scratch / "reference")
-    rows = dpo.referenced_rows(groups, reference, stage)
+    pairs = dpo.referenced_pairs(groups, reference)
     run = open_run(task, stage, parallel, pace)
     pace.ready(useful(groups, task.batch, stage.seed))
-    fit(learner, rows, lambda batch: dpo.dpo(policy, batch, stage), dpo.count_pairs, stage, run)
+    fit(learner, run, pairs, dpo.pack_pairs, lambda batch: dpo.dpo(policy, batch, stage), dpo.count_pairs)
 
 
 def train_rm(task: Task, pace: Pace) -> None:
     stage = Rm(**settings(task, "pairs"))
     parallel = Parallel(stage)
     model = RewardModel.load(Material(task.material).reward, trainable=True)
-    groups = pair_groups(stage.data, model.tokenizer, stage.max_length)
+    groups = load_groups("pairs", stage.data, model.tokenizer, stage.max_length)
     learner = Learner(model, stage, parallel)
     run = open_run(task, stage, parallel, pace)
     pace.ready(useful(groups, task.batch, stage.seed))
-    rows = rm.ranked_rows(groups, range(len(groups)), stage)
-    fit(learner, rows, lambda batch: rm.ranking_loss(model, batch, stage), rm.count_pairs, stage, run)
+    fit(learner, run, groups, rm.pack_ranked, lambda batch: rm.ranking_loss(model, batch, stage), rm.count_pairs)
 
 
 def train_grpo(task: Task, pace: Pace) -> None:

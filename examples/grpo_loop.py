@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tulu.advantages import group_advantages
 from tulu.config.schema import Rlvr
-from tulu.data.problems import problems as load_problems
+from tulu.data.problems import load_problems
 from tulu.grading.grader import Grader
 from tulu.losses import Loss, grpo_loss
 from tulu.model.batch import Batch, pack

@@ -11,7 +11,7 @@ from pathlib import Path
 import typer
 
 from tulu.config.schema import Sft
-from tulu.data.datasets import sft_groups
+from tulu.data.datasets import load_groups
 from tulu.losses import Loss, sft_loss
 from tulu.model.batch import Batch, pack
 from tulu.model.parallel import Parallel
@@ -26,7 +26,7 @@ def main(model: str, rows: str, out: Path = Path("trained"), epochs: float = 1.0
     section = {"data": rows, "batch": 8, "max_length": 1024, "epochs": epochs, "learning_rate": rate, "warmup": 0.03}
     stage = Sft.model_validate({**section, "precision": "fp32"})
     policy = Policy.load(model)
-    groups = sft_groups(stage.data, policy.tokenizer, stage.max_length)
+    groups = load_groups("sft", stage.data, policy.tokenizer, stage.max_length)
     groups.report.show()
     learner = Learner(policy, stage, Parallel(stage))
 

@@ -4,21 +4,20 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import get_verbosity, set_verbosity, set_verbosity_error
 
-from tulu.config.schema import Lora
 from tulu.errors import RecipeError
 from tulu.model.batch import Batch
-from tulu.model.dropout import disable_dropout
-from tulu.model.load import align, default_device, load_model, load_tokenizer
+from tulu.model.load import LoadOptions, load_model, load_tokenizer
+from tulu.model.packed import PackedModel, PackedModule
 from tulu.model.parallel import whole
-from tulu.model.trunk import Read, Trunk
-from tulu.model.weights import published_weights, save_model, unwrap, weights_digest
+from tulu.model.trunk import Read
+from tulu.model.weights import unwrap
 from tulu.reward_models import families  # noqa: F401  (registers heads)
 
 PAD = "<|pad|>"
@@ -36,15 +35,12 @@ def without_load_report() -> Iterator[None]:
         set_verbosity(before)
 
 
-class RewardModule(nn.Module):
-    """Trunk and scalar head as one module, which is sharded, wrapped and checkpointed."""
+class RewardModule(PackedModule):
+    """Trunk and scalar head."""
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-        classifier = unwrap(model)
-        self.trunk = Trunk(classifier)
-        self.score: nn.Linear = classifier.score  # type: ignore[assignment]
+        super().__init__(model)
+        self.score: nn.Linear = unwrap(model).score  # type: ignore[assignment]
 
     def forward(self, batch: Batch, read: Read = "last") -> Tensor:
         """(C,) rewards of the completions, or with `read="trained"` (N,) values of the states before their trained tokens."""
@@ -56,18 +52,10 @@ class RewardModule(nn.Module):
         return rewards_C1[:, 0]
 
 
-class RewardModel:
+class RewardModel(PackedModel[RewardModule]):
     """A model that gives every completion of a batch a scalar reward."""
 
-    def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, device: torch.device | None = None) -> None:
-        self.model: PreTrainedModel = unwrap(model)
-        self.tokenizer = tokenizer
-        self.device = device or default_device()
-        disable_dropout(self.model)
-        align(model)
-        self.module = RewardModule(model.to(self.device))
-        self.runner: nn.Module = self.module
-        self.module.trunk.adopt_segments()
+    module_class = RewardModule
 
     @classmethod
     def load(
@@ -75,19 +63,16 @@ class RewardModel:
         path: str | Path,
         *,
         template: str = "tokenizer",
-        precision: str = "fp32",
-        lora: Lora | None = None,
-        gradient_checkpointing: bool = False,
         trainable: bool = False,
         new_head: int | None = None,
-        revision: str | None = None,
+        **options: Unpack[LoadOptions],
     ) -> "RewardModel":
         """A trained reward model, or with `new_head` (a seed) one whose head is N(0, 1/√(h+1)) on the given trunk.
 
         The initialisation is open-instruct's (reward_modeling.py @ e6c3044a). Raises RecipeError if the folder holds no
         trained head and none is asked for, or no model of that architecture takes a scalar head.
         """
-        tokenizer = load_tokenizer(path, template, revision)
+        tokenizer = load_tokenizer(path, template, options.get("revision"))
 
         def prepare(model: Any, missing: set[str]) -> None:
             if new_head is not None:
@@ -97,18 +82,9 @@ class RewardModel:
                 reason = "no trained reward head in this model (score.weight is missing)"
                 raise RecipeError(f"{path}: {reason}\nTrain one with: tulu rm RECIPE")
 
+        auto_class = AutoModelForSequenceClassification
         with without_load_report():
-            model = load_model(
-                AutoModelForSequenceClassification,
-                path,
-                precision=precision,
-                revision=revision,
-                trainable=trainable,
-                lora=lora,
-                gradient_checkpointing=gradient_checkpointing,
-                prepare=prepare,
-                num_labels=1,
-            )
+            model = load_model(auto_class, path, trainable=trainable, prepare=prepare, num_labels=1, **options)
         reward_model = cls(model, tokenizer)
         # The head is trained as a whole beside adapters.
         reward_model.module.score.weight.requires_grad_(trainable)
@@ -119,14 +95,6 @@ class RewardModel:
         """(C,) float32 rewards, one a completion, which do not depend on what else is in the batch."""
         rewards_C: Tensor = self.runner(batch.to(self.device))
         return rewards_C
-
-    def digest(self) -> str:
-        """A hash of all weights, by content."""
-        return weights_digest(published_weights(self.module.model))
-
-    def save(self, folder: Path, write: bool = True) -> None:
-        """Write a folder that AutoModelForSequenceClassification loads. All ranks call it, one writes."""
-        save_model(self.model, dict(published_weights(self.module.model)), self.tokenizer, folder, write)
 
 
 def initialise_head(head: nn.Linear, seed: int) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from tulu.config.schema import Source
 from tulu.data.sources import load_rows
 from tulu.errors import CheckpointError, DataError, RecipeError
-from tulu.files import JsonLines, changed_settings, finite, json_text, write_atomic
+from tulu.files import JsonLines, differences, finite, json_text, write_atomic
 from tulu.reward_models.sections import KNOWN, TIES, Data, Scored
 
 SCORES = "scores.jsonl"
@@ -159,7 +159,7 @@ class ScoreStore:
         if not self.log.has_rows():
             write_atomic(file, json_text(settings))
             return
-        if changed := changed_settings(json.loads(file.read_text(encoding="utf-8")), settings):
+        if changed := differences(json.loads(file.read_text(encoding="utf-8")), settings):
             listed = "\n".join(f"  {line}" for line in changed)
             raise RecipeError(
                 f"{self.folder} holds scores made with other settings:\n{listed}\nUse another --out, or --fresh to start over."

@@ -1,22 +1,22 @@
 """The reward-model stage: Bradley-Terry over the pairs of every prompt, from the SFT model."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy
-import torch
 from torch import Tensor
 
 from tulu.config.job import Job
 from tulu.config.schema import Rm
-from tulu.data.datasets import pair_groups
+from tulu.data.lazy import LazySequence
 from tulu.data.mixing import order
 from tulu.losses import Loss, bradley_terry_loss
 from tulu.model.batch import Batch
+from tulu.model.dropout import evaluating
 from tulu.reward_models.model import RewardModel
-from tulu.train.fit import TrainingRows, fit, pack_whole
+from tulu.train.fit import fit, pack_whole
 from tulu.train.open import open_stage
 from tulu.train.optimizer import Learner
 from tulu.types import Group
@@ -35,27 +35,25 @@ class RankedBatch(Batch):
 
 def run(job: Job) -> Path:
     """Train, report the accuracy on held-out pairs, and return the folder of the model."""
-    opened = open_stage(job)
-    stage: Rm = opened.section
-    run = opened.run
-    if opened.finished:
-        return opened.model_folder
+    run = open_stage(job)
+    stage: Rm = run.section
+    if run.finished:
+        return run.model_folder
 
-    groups = pair_groups(stage.data, opened.tokenizer, stage.max_length, run.cache, drop_long=True, seed=stage.seed)
-    groups.report.show()
+    groups = run.load_groups(run.tokenizer)
     held_out, training = split(len(groups), stage)
-    reward_model: RewardModel = opened.load(RewardModel, new_head=stage.seed)
-    learner = opened.begin(reward_model, data=groups.digest, start=reward_model.digest())
+    reward_model: RewardModel = run.load(RewardModel, new_head=stage.seed)
+    learner = run.begin(reward_model, data=groups.digest, start=reward_model.digest())
     run.resume()
 
-    rows = ranked_rows(groups, training, stage)
-    fit(learner, rows, lambda batch: ranking_loss(reward_model, batch, stage), count_pairs, stage, run)
+    rows = LazySequence(len(training), lambda row: groups[training[row]])
+    fit(learner, run, rows, pack_ranked, lambda batch: ranking_loss(reward_model, batch, stage), count_pairs)
     facts: dict[str, float] = {}
     if held_out:
         pairs = sum(math.comb(len(groups[place].completions), 2) for place in held_out)
         facts = {"held_out_accuracy": accuracy(learner, groups, held_out, stage), "held_out_pairs": pairs}
-    folder = run.finish(reward_model.save, rows=rows.count, **facts)
-    if held_out and opened.parallel.is_main:
+    folder = run.finish(reward_model.save, rows=len(rows), **facts)
+    if held_out and run.parallel.is_main:
         print(f"held-out: {100 * facts['held_out_accuracy']:.1f} % of {facts['held_out_pairs']:,} pairs ranked right")
     return folder
 
@@ -64,15 +62,6 @@ def split(rows: int, stage: Rm) -> tuple[list[int], numpy.ndarray]:
     """(held-out, training) places of the mix, both ascending: the held-out ones are a seeded share."""
     held_out = numpy.sort(order(rows, stage.seed, 0)[: round(rows * stage.held_out)])
     return held_out.tolist(), numpy.setdiff1d(numpy.arange(rows), held_out, assume_unique=True)
-
-
-def ranked_rows(groups: Sequence[Group], places: Sequence[int] | numpy.ndarray, stage: Rm) -> TrainingRows[RankedBatch]:
-    """The prompts at these places of a mix."""
-    return TrainingRows(
-        len(places),
-        lambda drawn: [groups[int(places[row])] for row in drawn],
-        lambda drawn: pack_ranked(drawn, stage),
-    )
 
 
 def pack_ranked(groups: Sequence[Group], stage: Rm) -> list[RankedBatch]:
@@ -105,28 +94,18 @@ def ranking_loss(reward_model: RewardModel, batch: RankedBatch, stage: Rm) -> Lo
     return bradley_terry_loss(rewards_C[better], rewards_C[worse], batch.margin_C[better], stage.centre)
 
 
-@torch.no_grad()
 def accuracy(learner: Learner, groups: Sequence[Group], places: Sequence[int], stage: Rm) -> float:
     """Share of the pairs at these places whose better completion is scored strictly higher, over all processes."""
-    reward_model = learner.model
+    parallel = learner.parallel
     right = total = 0.0
-    reward_model.module.eval()
-    for first in range(0, len(places), CHUNK):
-        chunk = [groups[place] for place in places[first : first + CHUNK]]
-        for rewards_C, batch in _rewards(learner, chunk, stage):
-            better, worse = ranked_pairs(batch)
-            right += float((rewards_C[better] > rewards_C[worse]).sum())
-            total += len(better)
-    reward_model.module.train()
-    return learner.parallel.total(right) / learner.parallel.total(total)
-
-
-def _rewards(learner: Learner, groups: Sequence[Group], stage: Rm) -> Iterator[tuple[Tensor, Batch]]:
-    """The (C,) rewards of this process's share of the groups, row by row; every process runs equally many forward passes."""
-    batches = pack_whole(learner.parallel.share(list(groups)), stage)
-    spare = pack_whole(groups[:1], stage)[0]
-    for index in range(learner.parallel.largest(len(batches))):
-        batch = batches[index] if index < len(batches) else spare
-        rewards_C: Tensor = learner.model.runner(batch.to(learner.parallel.device))
-        if index < len(batches):
-            yield rewards_C, batch
+    with evaluating(learner.model.module):
+        for first in range(0, len(places), CHUNK):
+            chunk = [groups[place] for place in places[first : first + CHUNK]]
+            batches = pack_whole(parallel.share(chunk), stage)
+            for batch, is_own in parallel.level(batches, pack_whole(chunk[:1], stage)[0]):
+                rewards_C = learner.model.runner(batch.to(parallel.device))
+                if is_own:
+                    better, worse = ranked_pairs(batch)
+                    right += float((rewards_C[better] > rewards_C[worse]).sum())
+                    total += len(better)
+    return parallel.total(right) / parallel.total(total)

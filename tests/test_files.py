@@ -9,7 +9,7 @@ import pytest
 
 from tulu import files
 from tulu.errors import CheckpointError
-from tulu.files import JsonLines, changed_settings, finite, remove_partials, write_atomic
+from tulu.files import JsonLines, differences, finite, remove_partials, write_atomic
 
 
 def whole_row(row: dict[str, Any], _where: str) -> dict[str, Any]:
@@ -92,8 +92,22 @@ def test_finite() -> None:
     assert finite({"a": [math.nan, 1.0, (2, -math.inf)], "b": "nan"}) == {"a": [None, 1.0, [2, None]], "b": "nan"}
 
 
-def test_changed_settings_are_named() -> None:
-    assert changed_settings({"a": 1, "b": 2}, {"b": 3, "c": None}) == ["a: 1 there, None now", "b: 2 there, 3 now"]
+@pytest.mark.parametrize(
+    ("before", "after", "lines"),
+    [
+        ({"a": 1}, {"a": 1}, []),
+        ({"a": 1}, {"a": 2}, ["a: 1 -> 2"]),
+        ({"sft": {"lr": 0.1, "n": 1}}, {"sft": {"lr": 0.2, "n": 1}}, ["sft.lr: 0.1 -> 0.2"]),
+        ({"a": 1}, {"b": 1}, ["a: 1 -> null", "b: null -> 1"]),
+        ({"data": [1, 2]}, {"data": [1, 3]}, ["data: [1, 2] -> [1, 3]"]),
+        ({"lora": None}, {"lora": {"rank": 4}}, ['lora: null -> {"rank": 4}']),
+        ({"a": 1}, {"a": 1.0}, []),
+        ({"a": "1"}, {"a": 1}, ['a: "1" -> 1']),
+        ({"a": 1, "b": 2}, {"b": 3, "c": None}, ["a: 1 -> null", "b: 2 -> 3"]),
+    ],
+)
+def test_differences_are_one_line_each(before: Any, after: Any, lines: list[str]) -> None:
+    assert differences(before, after) == lines
 
 
 def test_write_atomic_leaves_the_old_file_where_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,14 +12,14 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from tests.samples import make_stage
 from tulu.config.schema import Dpo, Rm, Sft, Source, TrainStage
-from tulu.data.datasets import pair_groups, sft_groups
+from tulu.data.datasets import load_groups
 from tulu.losses import Loss, sft_loss
 from tulu.model.parallel import Parallel
 from tulu.model.policy import Policy
 from tulu.reward_models.model import RewardModel
 from tulu.reward_models.training import count_pairs as count_ranked_pairs
 from tulu.reward_models.training import pack_ranked, ranking_loss
-from tulu.stages.dpo import ReferencedPair, count_pairs, dpo, pack_pairs
+from tulu.stages.dpo import count_pairs, dpo, pack_pairs, with_reference
 from tulu.train.fit import pack_whole
 from tulu.train.optimizer import Learner, Trainable
 from tulu.train.reference import reference_logps
@@ -114,7 +114,7 @@ def test_sft(tiny_model: Callable[..., Path], tmp_path: Path, source: Callable[.
     )
     start = weights(trainer.model)
     policy = Policy.load(folder)
-    groups = list(sft_groups(source(ANSWERED), policy.tokenizer, 512))
+    groups = list(load_groups("sft", source(ANSWERED), policy.tokenizer, 512))
     theirs = sorted(row["input_ids"] for row in trainer.train_dataset)
     assert sorted([*group.prompt, *group.completions[0].tokens] for group in groups) == theirs
 
@@ -143,7 +143,7 @@ def test_dpo(
     )
     start = weights(trainer.model)
     policy = Policy.load(folder)
-    groups = list(pair_groups(source(COMPARED), policy.tokenizer, 512))
+    groups = list(load_groups("pairs", source(COMPARED), policy.tokenizer, 512))
     for side in (0, 1):
         assert sorted([*group.prompt, *group.completions[side].tokens] for group in groups) == sorted(
             row["prompt_ids"] + row[("chosen_ids", "rejected_ids")[side]] for row in trainer.train_dataset
@@ -153,7 +153,7 @@ def test_dpo(
     stage = make_stage(Dpo, **ADAM, row_tokens=400, micro_batch=3, loss=loss, beta=beta)
     frozen = Policy.load(reference, trainable=False)
     reference_values = reference_logps(groups, frozen, stage, Parallel(stage), tmp_path / "reference")
-    batches = pack_pairs([ReferencedPair(*pair) for pair in zip(groups, reference_values, strict=True)], stage)
+    batches = pack_pairs([with_reference(*pair) for pair in zip(groups, reference_values, strict=True)], stage)
     found, after = ours_after_a_step(policy, batches, stage, lambda batch: dpo(policy, batch, stage), count_pairs)
     assert abs(found - 0.693147) > 0.01
     assert_same(start, found, after, trl_loss, weights(trainer.model))
@@ -175,7 +175,7 @@ def test_reward_model(
     )
     start = weights(trainer.model)
     reward_model = RewardModel.load(folder, trainable=True)
-    groups = list(pair_groups(source(COMPARED), reward_model.tokenizer, 512))
+    groups = list(load_groups("pairs", source(COMPARED), reward_model.tokenizer, 512))
     for side in (0, 1):
         assert sorted([*group.prompt, *group.completions[side].tokens] for group in groups) == sorted(
             row[("chosen_ids", "rejected_ids")[side]] for row in trainer.train_dataset

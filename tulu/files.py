@@ -60,10 +60,15 @@ def json_text(value: Any) -> str:
     return json.dumps(finite(value), indent=2, ensure_ascii=False)
 
 
-def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Every setting that differs, as one line such as `temperature: 1.0 there, 0.5 now`."""
-    differing = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
-    return [f"{key}: {before.get(key)!r} there, {now.get(key)!r} now" for key in differing]
+def differences(before: Any, after: Any, path: str = "") -> list[str]:
+    """What changed between two trees of plain values, as lines `key.path: old -> new`."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        return [
+            line
+            for key in dict.fromkeys([*before, *after])
+            for line in differences(before.get(key), after.get(key), f"{path}.{key}" if path else str(key))
+        ]
+    return [] if before == after else [f"{path}: {json.dumps(before)} -> {json.dumps(after)}"]
 
 
 class JsonLines:

@@ -44,27 +44,27 @@ def dpo_loss(
     """
     reward_chosen_P, reward_rejected_P = beta * (chosen_P - ref_chosen_P), beta * (rejected_P - ref_rejected_P)
     loss_P = _smoothed(reward_chosen_P - reward_rejected_P, label_smoothing)
-    return loss_P.sum(), _preference_metrics(reward_chosen_P, reward_rejected_P, chosen_P, rejected_P)
+    return loss_P.sum(), _preference_metrics(reward_chosen_P, reward_rejected_P, logp_chosen=chosen_P, logp_rejected=rejected_P)
 
 
 def simpo_loss(chosen_P: Tensor, rejected_P: Tensor, beta: float, gamma_beta_ratio: float, label_smoothing: float = 0.0) -> Loss:
     """SimPO (Meng et al. 2024, arXiv 2405.14734, eq. 6) on length-averaged log-probs, without a reference."""
     loss_P = _smoothed(beta * (chosen_P - rejected_P - gamma_beta_ratio), label_smoothing)
-    return loss_P.sum(), _preference_metrics(beta * chosen_P, beta * rejected_P, chosen_P, rejected_P)
+    metrics = _preference_metrics(beta * chosen_P, beta * rejected_P, logp_chosen=chosen_P, logp_rejected=rejected_P)
+    return loss_P.sum(), metrics
 
 
 def _smoothed(logit_P: Tensor, label_smoothing: float) -> Tensor:
     return -(1 - label_smoothing) * logsigmoid(logit_P) - label_smoothing * logsigmoid(-logit_P)
 
 
-def _preference_metrics(reward_chosen_P: Tensor, reward_rejected_P: Tensor, chosen_P: Tensor, rejected_P: Tensor) -> Metrics:
+def _preference_metrics(reward_chosen_P: Tensor, reward_rejected_P: Tensor, **others_P: Tensor) -> Metrics:
     return {
         "accuracy": mean_metric((reward_chosen_P > reward_rejected_P).float()),
         "margin": mean_metric(reward_chosen_P - reward_rejected_P),
         "reward_chosen": mean_metric(reward_chosen_P),
         "reward_rejected": mean_metric(reward_rejected_P),
-        "logp_chosen": mean_metric(chosen_P),
-        "logp_rejected": mean_metric(rejected_P),
+        **{name: mean_metric(values_P) for name, values_P in others_P.items()},
     }
 
 
@@ -73,32 +73,15 @@ def bradley_terry_loss(chosen_P: Tensor, rejected_P: Tensor, margin_P: Tensor | 
     loss_P = -logsigmoid(chosen_P - rejected_P - margin_P)
     if centre:
         loss_P = loss_P + centre * (chosen_P + rejected_P) ** 2
-    return loss_P.sum(), {
-        "accuracy": mean_metric((chosen_P > rejected_P).float()),
-        "margin": mean_metric(chosen_P - rejected_P),
-        "reward_chosen": mean_metric(chosen_P),
-        "reward_rejected": mean_metric(rejected_P),
-        "ties": mean_metric((chosen_P == rejected_P).float()),
-    }
+    return loss_P.sum(), _preference_metrics(chosen_P, rejected_P, ties=(chosen_P == rejected_P).float())
 
 
-def _k1(d: Tensor, ratio: Tensor) -> Tensor:
-    return d
-
-
-def _k2(d: Tensor, ratio: Tensor) -> Tensor:
-    return d**2 / 2
-
-
-def _k3(d: Tensor, ratio: Tensor) -> Tensor:
-    return torch.expm1(-d) + d
-
-
-def _k4(d: Tensor, ratio: Tensor) -> Tensor:
-    return ratio * d
-
-
-KL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"k1": _k1, "k2": _k2, "k3": _k3, "k4": _k4}
+KL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "k1": lambda d, ratio: d,
+    "k2": lambda d, ratio: d**2 / 2,
+    "k3": lambda d, ratio: torch.expm1(-d) + d,
+    "k4": lambda d, ratio: ratio * d,
+}
 """Estimators of KL(policy || reference) per token from d = logp - ref, by name (Schulman 2020; k4 = ratio · d)."""
 
 
@@ -137,10 +120,7 @@ def grpo_loss(
     loss_N = torch.maximum(unclipped_N, clipped_N)
     if correction_N is not None:
         loss_N = loss_N * correction_N
-    metrics: Metrics = {
-        "clipped": mean_metric((clipped_N > unclipped_N).float()),
-        "ratio": mean_metric(ratio_N),
-    }
+    metrics = {"clipped": mean_metric((clipped_N > unclipped_N).float()), "ratio": mean_metric(ratio_N)}
     if kl_N is not None:
         divergence_N = kl_N(ratio_N)
         loss_N = loss_N + beta * divergence_N
@@ -156,6 +136,5 @@ def value_loss(values_N: Tensor, old_N: Tensor, returns_N: Tensor, clip: float, 
     clipped_N = old_N + (values_N - old_N).clamp(-clip, clip)
     error_N, clipped_error_N = (values_N - returns_N).square(), (clipped_N - returns_N).square()
     loss_N = 0.5 * torch.maximum(error_N, clipped_error_N)
-    clipped = mean_metric((clipped_error_N > error_N).float())
-    metrics: Metrics = {"value_error": mean_metric(error_N), "value_clipped": clipped}
+    metrics = {"value_error": mean_metric(error_N), "value_clipped": mean_metric((clipped_error_N > error_N).float())}
     return (loss_N if weight_N is None else loss_N * weight_N).sum(), metrics

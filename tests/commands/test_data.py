@@ -10,7 +10,7 @@ from tulu.commands.data import held_out, load_recipe_tokenizer, masked_text, mix
 from tulu.config.schema import Recipe, Source
 from tulu.config.stages import STAGES
 from tulu.data.chat import apply_template, make_byte_tokenizer
-from tulu.data.datasets import pair_groups, sft_groups
+from tulu.data.datasets import load_groups
 from tulu.errors import RecipeError
 
 STAGE: dict[str, Any] = {"max_length": 128, "batch": 2, "learning_rate": 1e-3, "steps": 1}
@@ -63,11 +63,11 @@ def test_table_counts_by_hand(tmp_path: Path) -> None:
 def test_sample_colours_what_is_trained() -> None:
     tokenizer = make_byte_tokenizer()
     apply_template(tokenizer, "tulu")
-    group = sft_groups([Source(name="sums:sft", count=1)], tokenizer, 100)[0]
+    group = load_groups("sft", [Source(name="sums:sft", count=1)], tokenizer, 100)[0]
     shown = masked_text(group, tokenizer)
     green = [shown.plain[span.start : span.end] for span in shown.spans if span.style == "green"]
     assert green == [bytes(group.completions[0].tokens[:-1]).decode() + "<|endoftext|>"]
-    pair = masked_text(pair_groups([Source(name="sums:pairs", count=1)], tokenizer, 100)[0], tokenizer)
+    pair = masked_text(load_groups("pairs", [Source(name="sums:pairs", count=1)], tokenizer, 100)[0], tokenizer)
     assert "[chosen]" in pair.plain
     assert "[rejected]" in pair.plain
 

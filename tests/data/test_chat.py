@@ -11,7 +11,6 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from tulu.data.chat import (
     TEMPLATES,
     apply_template,
-    encode,
     encode_batch,
     encode_prompt,
     make_byte_tokenizer,
@@ -44,6 +43,12 @@ def tokenizer_with(template: str, *specials: str) -> PreTrainedTokenizerFast:
     tokenizer.add_special_tokens({"additional_special_tokens": list(specials)} if specials else {})
     tokenizer.chat_template = TEMPLATES.get(template, template)
     return tokenizer
+
+
+def encode(tokenizer: Any, messages: Sequence[Message], train: Any) -> tuple[list[int], list[bool]]:
+    """Tokens and trained flags of a single conversation."""
+    [encoded] = encode_batch(tokenizer, [messages], train)
+    return encoded.tokens, encoded.trained
 
 
 def trained_text(tokenizer: Any, messages: Sequence[Message], train: Any = "all") -> str:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tulu.config.schema import Source
+from tulu.config.stages import RowKind
 from tulu.data.decontaminate import Index, index_of, matches, searched_turns, tokens_of
-from tulu.data.formats import Kind
 from tulu.data.sources import Row
 from tulu.errors import DataError
 
@@ -72,7 +72,7 @@ def test_short_questions_must_occur_whole_and_very_short_ones_are_named() -> Non
         ("text", {"text": f"{QUESTION} and more"}),
     ],
 )
-def test_leaks_are_found_in_every_kind_of_row(kind: Kind, columns: dict[str, Any]) -> None:
+def test_leaks_are_found_in_every_kind_of_row(kind: RowKind, columns: dict[str, Any]) -> None:
     [match] = matches(Index([("held", [QUESTION])]), [Row("row", columns)], kind)
     assert (match.row, match.share) == ("row", 1.0)
 

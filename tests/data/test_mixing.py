@@ -8,7 +8,7 @@ from time import perf_counter
 import pytest
 
 from tulu.config.schema import Source
-from tulu.data.mixing import mix, order, sample_places
+from tulu.data.mixing import check_sources, order, sample_places, sample_rows
 from tulu.errors import DataError
 
 
@@ -55,7 +55,8 @@ def test_mix_concatenates_and_names_copies(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps({"text": f"{name}{n}"}) + "\n" for n in range(3)))
     a, b = (str(tmp_path / f"{name}.jsonl") for name in ("a", "b"))
-    rows = mix([Source(name=a, fraction=2.0), Source(name=b, count=2)], seed=1, kind="text")
+    sources = [Source(name=a, fraction=2.0), Source(name=b, count=2)]
+    rows = [row for source in check_sources(sources) for row in sample_rows(source, 1, "text")]
     assert [row.columns["text"] for row in rows[:6]] == ["a0", "a1", "a2", "a0", "a1", "a2"]
     assert [row.id for row in rows[2:5]] == [f"{a}:3", f"{a}:1#2", f"{a}:2#2"]
     assert len(rows) == 8
@@ -65,7 +66,7 @@ def test_mix_concatenates_and_names_copies(tmp_path: Path) -> None:
 def test_a_source_listed_twice_is_refused() -> None:
     sources = [Source(name="sums:sft", count=2), Source(name="sums:sft", count=3)]
     with pytest.raises(DataError, match=r"sums:sft: listed twice.*fraction: 2.0"):
-        mix(sources)
+        check_sources(sources)
 
 
 def test_the_sample_never_changes() -> None:

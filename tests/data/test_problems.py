@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tulu.config.schema import Source
 from tulu.data.chat import apply_template, encode_prompt, make_byte_tokenizer
-from tulu.data.problems import problems
+from tulu.data.problems import load_problems
 from tulu.errors import DataError, RecipeError
 
 
@@ -31,7 +31,7 @@ def row(content: str, truth: Any = "7", dataset: Any = "gsm8k") -> dict[str, Any
 
 
 def test_prompts_end_in_the_generation_prompt(tmp_path: Path, tokenizer: Any) -> None:
-    [problem] = problems(written(tmp_path, [row("3+4?")]), tokenizer, 100)
+    [problem] = load_problems(written(tmp_path, [row("3+4?")]), tokenizer, 100)
     assert bytes(problem.prompt).decode() == "<|user|>\n3+4?\n<|assistant|>\n"
     assert problem.prompt == encode_prompt(tokenizer, problem.messages)
     assert (problem.ground_truth, problem.verifiers, problem.id) == ("7", ("gsm8k",), f"{tmp_path}/rows.jsonl:1")
@@ -40,7 +40,7 @@ def test_prompts_end_in_the_generation_prompt(tmp_path: Path, tokenizer: Any) ->
 
 def test_long_prompts_and_unusable_ground_truths_are_counted(tmp_path: Path, tokenizer: Any) -> None:
     rows = [row("ok"), row("x" * 100), row("no number", "seven"), row(" "), row("two", ["7", "8"], ["gsm8k", "exact"])]
-    found = problems(written(tmp_path, rows), tokenizer, 60)
+    found = load_problems(written(tmp_path, rows), tokenizer, 60)
     assert [each.messages[0]["content"] for each in found] == ["ok", "two"]
     assert {reason: tally.first[0][-1] for reason, tally in found.report.dropped.items()} == {
         "prompt longer than 60 tokens": "2",
@@ -54,26 +54,26 @@ def test_long_prompts_and_unusable_ground_truths_are_counted(tmp_path: Path, tok
 def test_unknown_verifiers_are_one_error(tmp_path: Path, tokenizer: Any) -> None:
     rows = [row("a"), row("b", dataset="gsm9k"), row("c", dataset="nothing-like-it"), row("d", dataset="gsm9k")]
     with pytest.raises(RecipeError) as error:
-        problems(written(tmp_path, rows), tokenizer, 100)
+        load_problems(written(tmp_path, rows), tokenizer, 100)
     assert "'gsm9k' is unknown; did you mean gsm8k" in str(error.value)
     assert "'nothing-like-it' is unknown" in str(error.value)
     assert "rows.jsonl:2, :4" in str(error.value)
     with pytest.raises(RecipeError, match="'maths' is unknown; did you mean math"):
-        problems(written(tmp_path, rows), tokenizer, 100, "maths")
+        load_problems(written(tmp_path, rows), tokenizer, 100, "maths")
 
 
 def test_a_named_verifier_replaces_the_rows_own(tmp_path: Path, tokenizer: Any) -> None:
-    found = problems(written(tmp_path, [row("a", dataset="unknown to us")]), tokenizer, 100, "math")
+    found = load_problems(written(tmp_path, [row("a", dataset="unknown to us")]), tokenizer, 100, "math")
     assert found[0].verifiers == ("math",)
 
 
 def test_nothing_left_is_an_error(tmp_path: Path, tokenizer: Any) -> None:
     with pytest.raises(DataError, match="none of 1 rows can be used: prompt longer than 5 tokens"):
-        problems(written(tmp_path, [row("a")]), tokenizer, 5)
+        load_problems(written(tmp_path, [row("a")]), tokenizer, 5)
 
 
 def test_digest_follows_the_content(tmp_path: Path, tokenizer: Any) -> None:
-    first = problems(written(tmp_path, [row("a"), row("b")]), tokenizer, 100)
-    assert problems(written(tmp_path, [row("a"), row("b")]), tokenizer, 100).digest == first.digest
-    assert problems(written(tmp_path, [row("a"), row("b", "8")]), tokenizer, 100).digest != first.digest
+    first = load_problems(written(tmp_path, [row("a"), row("b")]), tokenizer, 100)
+    assert load_problems(written(tmp_path, [row("a"), row("b")]), tokenizer, 100).digest == first.digest
+    assert load_problems(written(tmp_path, [row("a"), row("b", "8")]), tokenizer, 100).digest != first.digest
     assert len(first[0:1]) == 1

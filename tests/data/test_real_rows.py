@@ -9,9 +9,9 @@ from transformers import PreTrainedTokenizerFast
 
 from tulu.config.schema import Source
 from tulu.data.chat import apply_template, make_byte_tokenizer
-from tulu.data.datasets import pair_groups, sft_groups
-from tulu.data.mixing import mix
-from tulu.data.problems import problems
+from tulu.data.datasets import load_groups
+from tulu.data.mixing import sample_rows
+from tulu.data.problems import load_problems
 
 LONG = 100_000
 
@@ -43,7 +43,7 @@ def reasons(report: Any) -> dict[str, int]:
     ],
 )
 def test_conversations(shared_data: Path, tokenizer: Any, name: str, rows: int, dropped: dict[str, int]) -> None:
-    groups = sft_groups(source(shared_data, name), tokenizer, LONG)
+    groups = load_groups("sft", source(shared_data, name), tokenizer, LONG)
     assert (groups.report.rows, reasons(groups.report)) == (rows, dropped)
     assert len(groups) == groups.report.used == rows - sum(dropped.values())
     assert len({group.id for group in groups}) == len(groups)
@@ -55,20 +55,20 @@ def test_conversations(shared_data: Path, tokenizer: Any, name: str, rows: int, 
 
 
 def test_gsm8k_as_conversation(shared_data: Path, tokenizer: Any) -> None:
-    group = sft_groups(source(shared_data, "gsm8k/test.jsonl"), tokenizer, LONG)[0]
+    group = load_groups("sft", source(shared_data, "gsm8k/test.jsonl"), tokenizer, LONG)[0]
     assert bytes(group.completions[0].tokens[:-1]).decode() == (
         "Janet sells 16 - 3 - 4 = 9 duck eggs a day.\nShe makes 9 * 2 = $18 every day at the farmer’s market.\n#### 18"
     )
 
 
 def test_t0_rows_lose_their_written_end(shared_data: Path) -> None:
-    rows = mix(source(shared_data, "sft_t0_flanlike/t0_sample.jsonl.gz"))
+    rows = list(sample_rows(source(shared_data, "sft_t0_flanlike/t0_sample.jsonl.gz")[0], 1, "sft"))
     assert rows[0].columns["completion"].endswith("<|endoftext|>")
 
 
 def test_hh_transcripts(shared_data: Path, tokenizer: Any) -> None:
     began = monotonic()
-    groups = pair_groups(source(shared_data, "hh_rlhf/harmless-base/test.jsonl.gz"), tokenizer, LONG)
+    groups = load_groups("pairs", source(shared_data, "hh_rlhf/harmless-base/test.jsonl.gz"), tokenizer, LONG)
     # 1.2 s on one idle core; the bound allows for a busy one.
     assert monotonic() - began < 15
     assert (groups.report.rows, reasons(groups.report)) == (2312, {"the chosen answer is empty": 4})
@@ -82,7 +82,7 @@ def test_hh_transcripts(shared_data: Path, tokenizer: Any) -> None:
 
 
 def test_oasst_pairs(shared_data: Path, tokenizer: Any) -> None:
-    groups = pair_groups(source(shared_data, "sft_oasst_trees/en_100_tree.jsonl"), tokenizer, LONG, drop_long=True)
+    groups = load_groups("pairs", source(shared_data, "sft_oasst_trees/en_100_tree.jsonl"), tokenizer, LONG, drop_long=True)
     assert (groups.report.rows, len(groups)) == (754, 754)
 
 
@@ -97,11 +97,11 @@ def test_oasst_pairs(shared_data: Path, tokenizer: Any) -> None:
     ],
 )
 def test_llmbar(shared_data: Path, tokenizer: Any, subset: str, rows: int) -> None:
-    assert len(pair_groups(source(shared_data, f"llmbar/LLMBar/{subset}/dataset.json"), tokenizer, LONG)) == rows
+    assert len(load_groups("pairs", source(shared_data, f"llmbar/LLMBar/{subset}/dataset.json"), tokenizer, LONG)) == rows
 
 
 def test_llmbar_chooses_the_labelled_output(shared_data: Path, tokenizer: Any) -> None:
-    groups = pair_groups(source(shared_data, "llmbar/LLMBar/Adversarial/Neighbor/dataset.json"), tokenizer, LONG)
+    groups = load_groups("pairs", source(shared_data, "llmbar/LLMBar/Adversarial/Neighbor/dataset.json"), tokenizer, LONG)
     assert bytes(groups[0].completions[0].tokens[:16]) == b"1. Get enough sl"
 
 
@@ -114,5 +114,5 @@ def test_llmbar_chooses_the_labelled_output(shared_data: Path, tokenizer: Any) -
     ],
 )
 def test_problems(shared_data: Path, tokenizer: Any, name: str, verifier: str | None, rows: int, truth: str) -> None:
-    found = problems(source(shared_data, name), tokenizer, LONG, verifier)
+    found = load_problems(source(shared_data, name), tokenizer, LONG, verifier)
     assert (len(found), found[0].ground_truth, found[0].verifiers) == (rows, truth, (verifier or "gsm8k",))

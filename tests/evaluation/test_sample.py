@@ -193,7 +193,7 @@ def test_what_is_kept_is_chosen_again_without_sampling(place: Place) -> None:
     assert len(place.rows("sft.jsonl")) <= 9
     other = place.call(*options, "--temperature", "0.5")
     assert other.exit_code == 2
-    assert "temperature: 1.0 there, 0.5 now" in other.stderr
+    assert "temperature: 1.0 -> 0.5" in other.stderr
     assert place.call(*options, "--temperature", "0.5", "--fresh", "--limit", "2").exit_code == 0
     assert len(place.rows("samples.jsonl")) == 2
 

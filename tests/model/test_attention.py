@@ -84,7 +84,7 @@ def test_a_window_counts_the_query_itself() -> None:
 
 
 def test_the_layout_of_variable_length_attention() -> None:
-    keys, queries, cumulative_keys, longest_query, longest_keys = layout(pack_row([make_group(0, 2, [1, 2])])).varlen()
+    keys, queries, cumulative_keys, longest_query, longest_keys = layout(pack_row([make_group(0, 2, [1, 2])])).varlen
     assert keys.tolist() == [0, 1, 2, 0, 1, 3, 4]
     assert queries.tolist() == [0, 3, 5]
     assert cumulative_keys.tolist() == [0, 3, 7]

@@ -195,7 +195,7 @@ def resumes_to_the_same_bits(folder: Path) -> None:
 
 
 def test_several_processes_need_zero(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Parallel, "world", property(lambda _: 2))
+    monkeypatch.setattr("accelerate.Accelerator.num_processes", property(lambda _: 2))
     with pytest.raises(RecipeError, match="zero to 1, 2 or 3"):
         Parallel(make_stage(zero=0))
 

@@ -54,7 +54,7 @@ def test_rows_are_a_scores_file(tmp_path: Path) -> None:
 
 def test_other_settings_are_named(tmp_path: Path) -> None:
     store(tmp_path).append(ROWS)
-    with pytest.raises(RecipeError, match=r"max_length: None there, 512 now\n.*--fresh"):
+    with pytest.raises(RecipeError, match=r"max_length: null -> 512\n.*--fresh"):
         store(tmp_path, max_length=512)
     assert store(tmp_path, fresh=True, max_length=512).rows == {}
 
@@ -66,7 +66,7 @@ def test_a_folder_without_any_score_takes_other_settings(left: str | None, tmp_p
         (tmp_path / "scores.jsonl").write_text(left)
     store(tmp_path, max_length=512).append(ROWS)
     assert len(store(tmp_path, max_length=512).rows) == 3
-    with pytest.raises(RecipeError, match="max_length: 512 there, None now"):
+    with pytest.raises(RecipeError, match="max_length: 512 -> null"):
         store(tmp_path)
 
 

@@ -19,14 +19,14 @@ from tulu.model.policy import Policy
 from tulu.stages import dpo
 from tulu.types import Group
 
-PAIRS = [dpo.ReferencedPair(make_group(seed, 5, [3 + seed, 9 - seed]), [-20.0 - seed, -21.0 + seed]) for seed in range(4)]
+PAIRS = [dpo.with_reference(make_group(seed, 5, [3 + seed, 9 - seed]), [-20.0 - seed, -21.0 + seed]) for seed in range(4)]
 
 
 def by_hand(loss: str, model: Any, pair: dpo.ReferencedPair, beta: float) -> float:
     """The recipe's loss of one pair, from the definition."""
     rewards = []
-    for completion, reference in zip(pair.group.completions, pair.reference_logps, strict=True):
-        total = plain_logps(model, [Group(pair.group.prompt, (completion,))]).sum().item()
+    for completion, reference in zip(pair.completions, pair.reference_logps, strict=True):
+        total = plain_logps(model, [Group(pair.prompt, (completion,))]).sum().item()
         length = 1 if loss == "dpo" else completion.n_trained
         rewards.append((total - (0.0 if loss == "simpo" else reference)) / length)
     margin = rewards[0] - rewards[1] - (0.3 if loss == "simpo" else 0.0)

@@ -26,8 +26,8 @@ def test_the_base_model_is_loaded_at_the_recipes_revision(
 ) -> None:
     sft = {**SFT, "gradient_checkpointing": True}
     recipe = Recipe.model_validate({"name": "tiny", "model": "owner/model", "revision": "abc", "template": "tulu", "sft": sft})
-    opened = open_stage(Job(recipe, "sft", tmp_path / "tiny" / "sft", start))
-    loaded = opened.load(Recorder, new_head=1)
+    run = open_stage(Job(recipe, "sft", tmp_path / "tiny" / "sft", start))
+    loaded = run.load(Recorder, new_head=1)
     assert loaded == {
         "path": start,
         "template": "tulu",
@@ -38,4 +38,4 @@ def test_the_base_model_is_loaded_at_the_recipes_revision(
         "new_head": 1,
     }
     monkeypatch.setattr("tulu.train.open.load_tokenizer", lambda *arguments: arguments)
-    assert tuple(opened.tokenizer) == (start, "tulu", revision)
+    assert tuple(run.tokenizer) == (start, "tulu", revision)

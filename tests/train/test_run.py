@@ -12,7 +12,7 @@ from tulu.config.job import Job
 from tulu.config.schema import Recipe
 from tulu.errors import CheckpointError, RecipeError
 from tulu.model.parallel import Parallel
-from tulu.train.run import Run, differences, job_recipe
+from tulu.train.run import Run, job_recipe
 
 SFT = {"data": "rows.jsonl", "max_length": 64, "batch": 4, "epochs": 1, "learning_rate": 1e-3, "precision": "fp32"}
 
@@ -31,23 +31,6 @@ def opened(folder: Path, **fields: Any) -> Run:
     model = torch.nn.Linear(2, 2)
     run.parallel.prepare(model, torch.optim.AdamW(model.parameters()))
     return run
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "lines"),
-    [
-        ({"a": 1}, {"a": 1}, []),
-        ({"a": 1}, {"a": 2}, ["a: 1 -> 2"]),
-        ({"sft": {"lr": 0.1, "n": 1}}, {"sft": {"lr": 0.2, "n": 1}}, ["sft.lr: 0.1 -> 0.2"]),
-        ({"a": 1}, {"b": 1}, ["a: 1 -> null", "b: null -> 1"]),
-        ({"data": [1, 2]}, {"data": [1, 3]}, ["data: [1, 2] -> [1, 3]"]),
-        ({"lora": None}, {"lora": {"rank": 4}}, ['lora: null -> {"rank": 4}']),
-        ({"a": 1}, {"a": 1.0}, []),
-        ({"a": "1"}, {"a": 1}, ['a: "1" -> 1']),
-    ],
-)
-def test_differences_are_one_line_each(before: Any, after: Any, lines: list[str]) -> None:
-    assert differences(before, after) == lines
 
 
 def test_the_recipe_is_written_and_compared(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from tulu.model.policy import Policy
 from tulu.reward_models.model import RewardModel
 from tulu.reward_models.training import count_pairs as count_ranked_pairs
 from tulu.reward_models.training import pack_ranked, ranking_loss
-from tulu.stages.dpo import ReferencedPair, count_pairs, dpo, pack_pairs, simpo
+from tulu.stages.dpo import count_pairs, dpo, pack_pairs, simpo, with_reference
 from tulu.stages.sft import WeightedBatch, WeightedGroup, count_micro_batches, pack_weighted, weight_groups
 from tulu.train.fit import pack_whole
 from tulu.train.optimizer import Learner
@@ -141,7 +141,7 @@ def dpo_case(loss: str, model: Path) -> Case:
     groups = [make_group(seed, 4 + seed % 5, [3 + 2 * seed % 13, 4 + seed % 3]) for seed in range(8)]
     if loss == "simpo":
         return Case(policy, groups, pack_whole, lambda batch: simpo(policy, batch, stage), count_pairs)
-    pairs = [ReferencedPair(group, [-5.0 - seed] * 2) for seed, group in enumerate(groups)]
+    pairs = [with_reference(group, [-5.0 - seed] * 2) for seed, group in enumerate(groups)]
     return Case(policy, pairs, pack_pairs, lambda batch: dpo(policy, batch, stage), count_pairs)
 
 

@@ -18,14 +18,13 @@ from tulu.config.schema import Recipe, Rlvr, Source, TrainStage
 from tulu.config.stages import Stage
 from tulu.config.tasks import TASKS
 from tulu.data.chat import apply_template, make_byte_tokenizer
-from tulu.data.datasets import pair_groups, sft_groups, text_groups
+from tulu.data.datasets import load_groups
 from tulu.data.decontaminate import Index, Match, index_of, matches
 from tulu.data.mixing import sample_rows
 from tulu.data.nested import origin
-from tulu.data.problems import Problems, problems
-from tulu.data.row_report import Report, SourceReport
+from tulu.data.problems import load_problems
+from tulu.data.row_report import MixReport, RowReport
 from tulu.data.sources import load_rows
-from tulu.data.token_cache import Groups
 from tulu.errors import RecipeError
 from tulu.files import json_lines
 from tulu.model.load import load_tokenizer
@@ -45,7 +44,7 @@ class Mix:
     """One stage's data sets, read and tokenised."""
 
     stage: str
-    report: Report
+    report: MixReport
     lengths: Sequence[Any]
     """Tokens of each group or prompt: one array for each source."""
     first: Group
@@ -107,16 +106,13 @@ def held_out(recipe: Recipe, against: Sequence[str]) -> tuple[Source, ...]:
 def read_mix(stage: Stage, section: TrainStage, tokenizer: Any, cache: Path) -> Mix:
     """A stage's mix, as the stage itself reads it."""
     if isinstance(section, Rlvr):
-        read: Problems = problems(section.data, tokenizer, section.max_prompt, section.verifier, section.seed)
+        read = load_problems(section.data, tokenizer, section.max_prompt, section.verifier, section.seed)
         ends = np.cumsum([source.used for source in read.report.sources])[:-1]
         lengths = np.split(np.array([len(problem.prompt) for problem in read]), ends)
         return Mix(stage.name, read.report, lengths, Group(read[0].prompt, (), read[0].id))
-    groups: Groups
-    if stage.rows == "pairs":
-        groups = pair_groups(section.data, tokenizer, section.max_length, cache, drop_long=stage.drops_long, seed=section.seed)
-    else:
-        make = sft_groups if stage.rows == "sft" else text_groups
-        groups = make(section.data, tokenizer, section.max_length, cache, section.seed)
+    groups = load_groups(
+        stage.rows, section.data, tokenizer, section.max_length, cache, seed=section.seed, drop_long=stage.drops_long
+    )
     return Mix(stage.name, groups.report, [part.lengths for part in groups.parts], groups[0])
 
 
@@ -133,13 +129,12 @@ def mix_table(mix: Mix) -> Table:
     return shown
 
 
-def _cells(source: SourceReport | Report, lengths: Any) -> list[str]:
+def _cells(source: RowReport, lengths: Any) -> list[str]:
     dropped = sum(tally.count for tally in source.dropped.values())
     counts = [source.rows, source.used, dropped, source.truncated.count, source.tokens]
     share = f"{source.trained / source.tokens:.0%}" if source.trained else "-"
     spread = [*np.percentile(lengths, (5, 50, 95)), lengths.max()]
-    name = source.name if isinstance(source, SourceReport) else "total"
-    return [name, *(f"{count:,}" for count in counts), share, *(f"{length:,.0f}" for length in spread)]
+    return [source.name, *(f"{count:,}" for count in counts), share, *(f"{length:,.0f}" for length in spread)]
 
 
 def masked_text(group: Group, tokenizer: Any) -> Text:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
 
+from jinja2 import TemplateError
+
 from tulu.config.templates import TEMPLATES
-from tulu.data.turns import Turn, header_length, turn_span
+from tulu.data.turns import header_length, turn_span
 from tulu.errors import DataError, RecipeError
 from tulu.types import Message
 
@@ -66,17 +68,6 @@ def template_hash(tokenizer: "PreTrainedTokenizerBase") -> str:
     return hashlib.sha256(tokenizer.get_chat_template().encode()).hexdigest()[:16]
 
 
-def encode(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message], train: Train) -> tuple[list[int], list[bool]]:
-    """Tokens and trained flags (one per token) of a conversation.
-
-    A token is trained if it overlaps one of the assistant's turns, from the end of the turn's header to the end of the turn, the
-    end-of-turn token included; `train` selects all turns or the last. No token is trained where the turns cannot be located.
-    This follows open-instruct's _tokenize_tulu_sft_with_assistant_labels (dataset_transformation.py @ e6c3044a).
-    """
-    encoded = encode_batch(tokenizer, [messages], train)[0]
-    return encoded.tokens, encoded.trained
-
-
 def encode_prompt(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message]) -> list[int]:
     """Tokens of the messages, followed by the template's generation prompt; DataError where the template refuses them."""
     encoded = encode_prompts(tokenizer, [messages])[0]
@@ -87,7 +78,7 @@ def encode_prompt(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Messa
 
 def encode_prompts(tokenizer: "PreTrainedTokenizerBase", chats: Sequence[Sequence[Message]]) -> list[Encoded]:
     """`encode_prompt` of many prompts, tokenised side by side; a refusal of the template stands in `problem`."""
-    texts = _render(tokenizer, chats, prompt=True)
+    texts = [_render(tokenizer, chat, prompt=True) for chat in chats]
     encodings = tokenize(tokenizer, [text if isinstance(text, str) else "" for text in texts])
     return [
         Encoded(encoding.ids, []) if isinstance(text, str) else Encoded([], [], str(text))
@@ -96,9 +87,17 @@ def encode_prompts(tokenizer: "PreTrainedTokenizerBase", chats: Sequence[Sequenc
 
 
 def encode_batch(tokenizer: "PreTrainedTokenizerBase", chats: Sequence[Sequence[Message]], train: Train) -> list[Encoded]:
-    """`encode` of many conversations, tokenised side by side."""
-    has_marks = _MARKS.search(tokenizer.get_chat_template())
-    rendered = _render_marked(tokenizer, chats) if has_marks else _render_and_locate(tokenizer, chats, train)
+    """Tokens and trained ranges of conversations, tokenised side by side.
+
+    A token is trained if it overlaps one of the assistant's turns, from the end of the turn's header to the end of the turn, the
+    end-of-turn token included; `train` selects all turns or the last. No token is trained where the turns cannot be located.
+    This follows open-instruct's _tokenize_tulu_sft_with_assistant_labels (dataset_transformation.py @ e6c3044a).
+    """
+    if _MARKS.search(tokenizer.get_chat_template()):
+        rendered = [_render_marked(tokenizer, chat) for chat in chats]
+    else:
+        stops = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+        rendered = [_render_and_locate(tokenizer, chat, train, stops) for chat in chats]
     encodings = tokenize(tokenizer, [text for text, _, _ in rendered])
     result = []
     for (text, spans, problem), encoding in zip(rendered, encodings, strict=True):
@@ -141,95 +140,61 @@ def _token_spans(encoding: Any, text: str, spans: Sequence[Span]) -> list[Span]:
     return result
 
 
-def _render(tokenizer: "PreTrainedTokenizerBase", chats: Sequence[Sequence[Message]], prompt: bool) -> list[str | Exception]:
-    """Each chat's text, or the error that the template raised."""
-    from jinja2 import TemplateError
-
-    if not chats:
-        return []
-    batch: Any = [list(chat) for chat in chats]
+def _render(tokenizer: "PreTrainedTokenizerBase", chat: Sequence[Message], prompt: bool = False) -> str | Exception:
+    """The chat's text, or the error that the template raised."""
+    chats: Any = [list(chat)]
     try:
-        return list(tokenizer.apply_chat_template(batch, tokenize=False, add_generation_prompt=prompt))
+        return str(tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=prompt)[0])
     except (TemplateError, TypeError, ValueError) as error:
-        if len(chats) == 1:
-            return [error]
-        return [text for chat in chats for text in _render(tokenizer, [chat], prompt)]
+        return error
 
 
-def _render_marked(tokenizer: "PreTrainedTokenizerBase", chats: Sequence[Sequence[Message]]) -> list[tuple[str, list[Span], str]]:
-    """(text, trained character ranges, problem) of each chat, by a template that marks what the assistant generates."""
-    from jinja2 import TemplateError
+def _render_marked(tokenizer: "PreTrainedTokenizerBase", chat: Sequence[Message]) -> tuple[str, list[Span], str]:
+    """(text, trained character ranges, problem) by a template that marks what the assistant generates."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    result: list[tuple[str, list[Span], str]] = []
-    for chat in chats:
-        conversations: Any = [list(chat)]
-        options: dict[str, Any] = {"return_assistant_tokens_mask": True, **tokenizer.special_tokens_map}
-        rendered: Any
-        try:
-            rendered = render_jinja_template(conversations, chat_template=tokenizer.get_chat_template(), **options)
-        except (TemplateError, TypeError, ValueError) as error:
-            result.append(("", [], f"the template refuses it: {error}"))
-            continue
-        result.append((rendered[0][0], [(int(start), int(end)) for start, end in rendered[1][0]], ""))
-    return result
+    options: Any = {"conversations": [list(chat)], "return_assistant_tokens_mask": True, **tokenizer.special_tokens_map}
+    try:
+        rendered: Any = render_jinja_template(chat_template=tokenizer.get_chat_template(), **options)
+    except (TemplateError, TypeError, ValueError) as error:
+        return "", [], f"the template refuses it: {error}"
+    texts, ranges = rendered
+    return texts[0], [(int(start), int(end)) for start, end in ranges[0]], ""
 
 
 def _render_and_locate(
-    tokenizer: "PreTrainedTokenizerBase", chats: Sequence[Sequence[Message]], train: Train
-) -> list[tuple[str, list[Span], str]]:
-    """(text, trained character ranges, problem) of each chat: its turns are located by rendering the chat's beginnings."""
-    turns: list[Turn] = []
-    for index, chat in enumerate(chats):
-        places = [place for place, message in enumerate(chat) if message["role"] == "assistant"]
-        turns += [Turn(index, place, chat[place]["content"]) for place in (places[-1:] if train == "last" else places)]
-    texts = _render(tokenizer, chats, prompt=False)
-    # Templates are not asked for an empty conversation: most cannot render one.
-    not_first = [turn for turn in turns if turn.place > 0]
-    heads = _render(tokenizer, [chats[turn.chat][: turn.place] for turn in not_first], prompt=True)
-    not_last = [turn for turn in turns if turn.place + 1 < len(chats[turn.chat])]
-    tails = _render(tokenizer, [chats[turn.chat][: turn.place + 1] for turn in not_last], prompt=False)
-    head_of = dict(zip([turn.key for turn in not_first], heads, strict=True))
-    tail_of = dict(zip([turn.key for turn in not_last], tails, strict=True))
-    stops = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
-
-    spans: list[list[Span]] = [[] for _ in chats]
-    problems = [f"the template refuses it: {text}" if isinstance(text, Exception) else "" for text in texts]
-    for turn in turns:
-        full = texts[turn.chat]
-        if isinstance(full, Exception):
-            continue
-        head, tail = head_of.get(turn.key), tail_of.get(turn.key, full)
-        if turn.place == 0:
-            head = full[: header_length(full, *_render_probe(tokenizer))]
-        span = None
-        if isinstance(tail, str):
-            before = _render_before(tokenizer, chats[turn.chat], turn.place, full, head)
-            span = turn_span(full, head if isinstance(head, str) else "", tail, turn.content, before, stops)
-        if span is None:
-            problems[turn.chat] = "the template does not show where the assistant's turn begins and ends"
+    tokenizer: "PreTrainedTokenizerBase", chat: Sequence[Message], train: Train, stops: Sequence[str]
+) -> tuple[str, list[Span], str]:
+    """(text, trained character ranges, problem): turns are located by rendering the beginnings of the chat."""
+    full = _render(tokenizer, chat)
+    if isinstance(full, Exception):
+        return "", [], f"the template refuses it: {full}"
+    places = [place for place, message in enumerate(chat) if message["role"] == "assistant"]
+    spans: list[Span] = []
+    for place in places[-1:] if train == "last" else places:
+        before: str | Exception | None = None
+        if place == 0:
+            # Templates are not asked for an empty conversation: most cannot render one.
+            head: str | Exception = full[: header_length(full, *_render_probe(tokenizer))]
         else:
-            spans[turn.chat].append(span)
-    return [
-        (text if isinstance(text, str) else "", [] if problem else trained, problem)
-        for text, trained, problem in zip(texts, spans, problems, strict=True)
-    ]
-
-
-def _render_before(
-    tokenizer: "PreTrainedTokenizerBase", chat: Sequence[Message], place: int, full: str, head: str | Exception | None
-) -> str | None:
-    """The text before a turn without the generation prompt; None where the rendering with it (`head`) already fits."""
-    if place == 0 or (isinstance(head, str) and full.startswith(head)):
-        return None
-    text = _render(tokenizer, [chat[:place]], prompt=False)[0]
-    return text if isinstance(text, str) else None
+            head = _render(tokenizer, chat[:place], prompt=True)
+            if isinstance(head, str) and not full.startswith(head):
+                before = _render(tokenizer, chat[:place])
+        tail = _render(tokenizer, chat[: place + 1]) if place + 1 < len(chat) else full
+        span = None
+        if isinstance(head, str) and isinstance(tail, str):
+            content = chat[place]["content"]
+            span = turn_span(full, head, tail, content, before if isinstance(before, str) else None, stops)
+        if span is None:
+            return full, [], "the template does not show where the assistant's turn begins and ends"
+        spans.append(span)
+    return full, spans, ""
 
 
 def _render_probe(tokenizer: "PreTrainedTokenizerBase") -> tuple[str, str]:
     """A lone user turn, without and with the generation prompt: their difference is the assistant's header."""
     chat: list[Message] = [{"role": "user", "content": "?"}]
-    plain, prompted = (_render(tokenizer, [chat], prompt)[0] for prompt in (False, True))
+    plain, prompted = (_render(tokenizer, chat, prompt) for prompt in (False, True))
     return (plain, prompted) if isinstance(plain, str) and isinstance(prompted, str) else ("", "")
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 import os
 import re
 import shutil
@@ -14,81 +13,60 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tulu.config.parts import Source
+from tulu.config.stages import RowKind
 from tulu.data.chat import template_hash
 from tulu.data.mixing import check_sources, sample_rows
 from tulu.data.sources import Row, content_key
-from tulu.data.token_cache import Corrupt, Groups, Part, load_part
+from tulu.data.token_cache import Groups, Part, load_part
 from tulu.data.tokenise import TokeniseOptions, encode_part
 from tulu.progress import track
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-log = logging.getLogger("tulu")
-
 _PACKAGE = Path(__file__).resolve().parents[1]
 _CONFIG_IMPORT = re.compile(r"^\s*from tulu\.config\.(\w+) import ", re.MULTILINE)
 """A line such as `from tulu.config.templates import TEMPLATES`."""
 
 
-def sft_groups(
-    sources: Sequence[Source], tokenizer: "PreTrainedTokenizerBase", max_length: int, cache: Path | None = None, seed: int = 1
-) -> Groups:
-    """Conversations: one completion each, every assistant turn trained, cut off at max_length tokens."""
-    return _groups(sources, tokenizer, TokeniseOptions("sft", max_length), cache, seed)
-
-
-def pair_groups(
+def load_groups(
+    kind: RowKind,
     sources: Sequence[Source],
     tokenizer: "PreTrainedTokenizerBase",
     max_length: int,
     cache: Path | None = None,
-    drop_long: bool = False,
+    *,
     seed: int = 1,
+    drop_long: bool = False,
 ) -> Groups:
-    """Pairs: completions (chosen, rejected) behind their longest common prefix, the last assistant turn trained.
+    """The groups of a mix, of at most max_length tokens each side; DataError where a source has no usable row.
 
-    A side over max_length tokens is cut off (DPO), or with drop_long the pair is left out (reward models).
+    `sft`: conversations, one completion each, every assistant turn trained, cut off at max_length. `pairs`: completions
+    (chosen, rejected) behind their longest common prefix, the last assistant turn trained; a side over max_length is cut off
+    (DPO), or with drop_long the pair is left out (reward models). `text`: plain text in pieces, every token trained.
     """
-    return _groups(sources, tokenizer, TokeniseOptions("pairs", max_length, drop_long), cache, seed)
-
-
-def text_groups(
-    sources: Sequence[Source], tokenizer: "PreTrainedTokenizerBase", max_length: int, cache: Path | None = None, seed: int = 1
-) -> Groups:
-    """Plain text, every token trained, as groups of at most max_length tokens."""
-    return _groups(sources, tokenizer, TokeniseOptions("text", max_length), cache, seed)
-
-
-def _groups(
-    sources: Sequence[Source], tokenizer: "PreTrainedTokenizerBase", options: TokeniseOptions, cache: Path | None, seed: int
-) -> Groups:
+    options = TokeniseOptions(kind, max_length, drop_long)
     return Groups([_part(source, tokenizer, options, cache, seed) for source in check_sources(sources)])
 
 
 def _part(source: Source, tokenizer: "PreTrainedTokenizerBase", options: TokeniseOptions, cache: Path | None, seed: int) -> Part:
     """The groups of one source, out of the cache where they are in it."""
-    if cache is None:
-        return _tokenise(source, tokenizer, options, seed)
-    # The rows of a hub name without commit are read twice, once for the key, because holding them all would take memory.
-    content = content_key(source, seed) or _row_digest(sample_rows(source, seed, options.kind))
-    settings = [source.model_dump(), seed, options.kind, options.max_length, options.drop_long]
-    key = [content, settings, tokenizer_digest(tokenizer), template_hash(tokenizer), code_digest()]
-    folder = cache / "tokens" / hashlib.blake2b(json.dumps(key).encode(), digest_size=16).hexdigest()
-    if folder.exists():
-        try:
-            return load_part(folder)
-        except Corrupt as error:
-            log.warning("damaged cache entry, tokenising again: %s", error)
+    folder = None
+    if cache is not None:
+        # The rows of a hub name without commit are read twice, once for the key, because holding them all would take memory.
+        content = content_key(source, seed) or _row_digest(sample_rows(source, seed, options.kind))
+        settings = [source.model_dump(), seed, options.kind, options.max_length, options.drop_long]
+        key = [content, settings, tokenizer_digest(tokenizer), template_hash(tokenizer), code_digest()]
+        folder = cache / "tokens" / hashlib.blake2b(json.dumps(key).encode(), digest_size=16).hexdigest()
+        if folder.exists():
+            if (part := load_part(folder)) is not None:
+                return part
             _discard(folder)
-    part = _tokenise(source, tokenizer, options, seed)
-    part.save(folder)
-    return part
-
-
-def _tokenise(source: Source, tokenizer: "PreTrainedTokenizerBase", options: TokeniseOptions, seed: int) -> Part:
     rows = track(sample_rows(source, seed, options.kind), f"tokenising {source.name}")
-    return encode_part(source.name, rows, tokenizer, options)
+    part = encode_part(source.name, rows, tokenizer, options)
+    if folder is not None:
+        part.save(folder)
+    return part
 
 
 def _discard(folder: Path) -> None:

@@ -9,9 +9,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import groupby
 
 from tulu.config.parts import Source
-from tulu.data.formats import Kind, parse_conversation, parse_evaluation_prompt, parse_problem, parse_text
+from tulu.config.stages import RowKind
+from tulu.data.formats import parse_conversation, parse_evaluation_prompt, parse_problem, parse_text
 from tulu.data.messages import Unusable
 from tulu.data.mixing import sample_rows
 from tulu.data.preferences import pair_rows, parse_pair
@@ -79,16 +81,9 @@ class Index:
     def _runs_of_indexed_words(self, turns: Sequence[str]) -> Iterator[tuple[int, ...]]:
         """Stretches of words that occur in problems, as numbers: no n-gram can reach over any other word."""
         for turn in turns:
-            run: list[int] = []
-            for token in tokens_of(turn):
-                number = self._words.get(token)
-                if number is not None:
-                    run.append(number)
-                elif run:
-                    yield tuple(run)
-                    run = []
-            if run:
-                yield tuple(run)
+            for is_indexed, run in groupby(tokens_of(turn), key=self._words.__contains__):
+                if is_indexed:
+                    yield tuple(self._words[token] for token in run)
 
 
 def tokens_of(text: str) -> list[str]:
@@ -105,12 +100,12 @@ def index_of(sources: Sequence[Source], seed: int = 1, n: int = N_GRAM, threshol
     return index
 
 
-def matches(index: Index, rows: Iterable[Row], kind: Kind) -> list[Match]:
+def matches(index: Index, rows: Iterable[Row], kind: RowKind) -> list[Match]:
     """The held-out problems that the training rows give away."""
     return [match for row in rows for match in index.search(row.id, searched_turns(row, kind))]
 
 
-def searched_turns(row: Row, kind: Kind) -> list[str]:
+def searched_turns(row: Row, kind: RowKind) -> list[str]:
     """The user's turns of a training row, as open-instruct indexes them; plain text whole; nothing of an unusable row."""
     try:
         if kind == "text":

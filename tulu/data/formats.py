@@ -15,9 +15,6 @@ from tulu.errors import DataError
 from tulu.types import Message
 from tulu.verifiers.reward_model import NAME as REWARD_MODEL
 
-Kind = RowKind
-"""What a row is read as; the stage table names it for each stage."""
-
 _CALCULATOR = re.compile(r"<<[^<>\n]*>>")
 """GSM8K's calculator annotations, as in `48/2 = <<48/2=24>>24`: they serve a model with a calculator only."""
 _GSM8K_ANSWER = re.compile(r"####\s*(\S[^\n]*?)\s*$")
@@ -34,7 +31,7 @@ _SINGLE_TURNS = (
 _PROBLEM_PROMPTS = ("messages", "prompt", "question", "problem")
 """Columns that hold the prompt of a problem, the first that is there."""
 
-ACCEPTED: dict[Kind, str] = {
+ACCEPTED: dict[RowKind, str] = {
     "text": "text",
     "sft": "messages; conversations (from, value); prompt + completion; question + answer; instruction (+ input) + output; "
     "instruction + instances; message trees (prompt with replies)",
@@ -55,7 +52,7 @@ class ProblemText:
     verifiers: tuple[str, ...]
 
 
-def misfit(row: Row, kind: Kind) -> DataError:
+def misfit(row: Row, kind: RowKind) -> DataError:
     """The error for a row whose columns fit no form of this kind."""
     columns = present(row)
     one_side = kind == "pairs" and ("chosen" in columns or "rejected" in columns)

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tulu.config.parts import Source
-from tulu.data.formats import ACCEPTED, Kind
+from tulu.config.stages import RowKind
+from tulu.data.formats import ACCEPTED
 from tulu.data.nested import unroll
 from tulu.data.sources import Row, load_rows
 from tulu.errors import DataError
@@ -25,23 +26,16 @@ def order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return permutation
 
 
-def mix(sources: Sequence[Source], seed: int = 1, kind: Kind = "sft") -> list[Row]:
-    """The rows of a mix, source after source, sampled and unrolled."""
-    return [row for source in check_sources(sources) for row in sample_rows(source, seed, kind)]
-
-
 def check_sources(sources: Sequence[Source]) -> Sequence[Source]:
     """The sources themselves; DataError where one is listed twice, which is almost always a slip (fraction says it better)."""
-    seen: set[tuple[str, str | None, str]] = set()
-    for source in sources:
-        key = (source.name, source.subset, source.split)
-        if key in seen:
-            raise DataError(f"{source.name}: listed twice in the mix; list it once, with fraction: 2.0 for two copies")
-        seen.add(key)
+    keys = [(source.name, source.subset, source.split) for source in sources]
+    for place, (name, *_) in enumerate(keys):
+        if keys[place] in keys[:place]:
+            raise DataError(f"{name}: listed twice in the mix; list it once, with fraction: 2.0 for two copies")
     return sources
 
 
-def sample_rows(source: Source, seed: int, kind: Kind) -> Iterator[Row]:
+def sample_rows(source: Source, seed: int, kind: RowKind) -> Iterator[Row]:
     """The sampled rows of one source, read one by one; the ids of further copies of a row end in #2, #3, ..."""
     rows = unroll(load_rows(source, seed), kind)
     if not len(rows):

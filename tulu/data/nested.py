@@ -4,14 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from tulu.data.formats import Kind
+from tulu.config.stages import RowKind
 from tulu.data.sources import Row
 from tulu.errors import DataError
 
 _ROLES = {"prompter": "user", "assistant": "assistant"}
 
 
-def unroll(rows: Sequence[Row], kind: Kind) -> Sequence[Row]:
+def unroll(rows: Sequence[Row], kind: RowKind) -> Sequence[Row]:
     """Every row as the plain rows it holds, with the ids FILE:LINE/1, FILE:LINE/2, ...
 
     The first row says whether the rows are nested. Plain rows are returned as they are, without reading any other.
@@ -43,40 +43,29 @@ def _instances(row: Row) -> Iterator[dict[str, Any]]:
 
 def _threads(row: Row) -> Iterator[dict[str, Any]]:
     """One conversation per leaf (LAION-AI/Open-Assistant @ f1e6ed9, message tree export)."""
-    for path in _paths(row, _root(row), []):
-        yield {"messages": path}
-
-
-def _paths(row: Row, node: Mapping[str, Any], above: list[dict[str, str]]) -> Iterator[list[dict[str, str]]]:
-    path = [*above, _message(row, node)]
-    replies = node.get("replies") or []
-    if not replies:
-        yield path
-    for reply in replies:
-        yield from _paths(row, reply, path)
+    return ({"messages": path} for path, replies in _messages(row) if not replies)
 
 
 def _ranked_pairs(row: Row) -> Iterator[dict[str, Any]]:
     """One pair per two replies of the assistant to the same message whose ranks differ; rank 0 is the best."""
-    yield from _pairs_below(row, _root(row), [])
+    for path, replies in _messages(row):
+        ranked = [reply for reply in replies if reply.get("rank") is not None and reply.get("role") == "assistant"]
+        for better, worse in combinations(sorted(ranked, key=lambda reply: int(reply["rank"])), 2):
+            if better["rank"] != worse["rank"]:
+                yield {"chosen": [*path, _message(row, better)], "rejected": [*path, _message(row, worse)]}
 
 
-def _pairs_below(row: Row, node: Mapping[str, Any], above: list[dict[str, str]]) -> Iterator[dict[str, Any]]:
-    path = [*above, _message(row, node)]
-    replies = node.get("replies") or []
-    ranked = [reply for reply in replies if reply.get("rank") is not None and reply.get("role") == "assistant"]
-    for better, worse in combinations(sorted(ranked, key=lambda reply: int(reply["rank"])), 2):
-        if better["rank"] != worse["rank"]:
-            yield {"chosen": [*path, _message(row, better)], "rejected": [*path, _message(row, worse)]}
-    for reply in replies:
-        yield from _pairs_below(row, reply, path)
-
-
-def _root(row: Row) -> Mapping[str, Any]:
+def _messages(row: Row) -> Iterator[tuple[list[dict[str, str]], Sequence[Any]]]:
+    """Every message of a tree, depth first, as the path that leads to it, itself included, and the replies to it."""
     root = row.columns.get("prompt")
     if not isinstance(root, Mapping):
         raise DataError(f"{row.id}: no message tree, though the first row is one; give trees and plain rows files of their own")
-    return root
+    waiting: list[tuple[Mapping[str, Any], list[dict[str, str]]]] = [(root, [])]
+    while waiting:
+        node, above = waiting.pop()
+        path, replies = [*above, _message(row, node)], node.get("replies") or []
+        yield path, replies
+        waiting += [(reply, path) for reply in reversed(replies)]
 
 
 def _message(row: Row, node: Mapping[str, Any]) -> dict[str, str]:

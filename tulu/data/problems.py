@@ -4,16 +4,17 @@ import hashlib
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING
 
 from tulu.config.parts import Source
 from tulu.data.chat import encode_prompts
 from tulu.data.formats import ProblemText, parse_problem
+from tulu.data.lazy import LazySequence
 from tulu.data.messages import Unusable
 from tulu.data.mixing import check_sources, sample_rows
-from tulu.data.row_report import Counter, Report, Tally
+from tulu.data.row_report import MixReport, RowReport, Tally, total
 from tulu.data.sources import Row
 from tulu.errors import DataError, RecipeError
 from tulu.types import Problem
@@ -28,98 +29,82 @@ log = logging.getLogger("tulu")
 ParsedRow = tuple[Row, ProblemText]
 
 
-class Problems(Sequence[Problem]):
+class Problems(LazySequence[Problem]):
     """The problems of a mix, what became of its rows, and a hash of it all."""
 
-    def __init__(self, problems: Sequence[Problem], report: Report) -> None:
-        self._problems = tuple(problems)
+    def __init__(self, problems: Sequence[Problem], report: MixReport) -> None:
+        super().__init__(len(problems), problems.__getitem__)
         self.report = report
 
     @cached_property
     def digest(self) -> str:
         """32 hex digits over ids, prompts, ground truths and verifiers, in order."""
         digest = hashlib.blake2b(digest_size=16)
-        for problem in self._problems:
+        for problem in self:
             content = [problem.id, list(problem.prompt), problem.ground_truth, list(problem.verifiers)]
             digest.update(json.dumps(content, default=str).encode())
         return digest.hexdigest()
 
-    def __len__(self) -> int:
-        return len(self._problems)
 
-    @overload
-    def __getitem__(self, index: int) -> Problem: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Problem, ...]: ...
-    def __getitem__(self, index: int | slice) -> Problem | tuple[Problem, ...]:
-        return self._problems[index]
-
-
-def problems(
+def load_problems(
     sources: Sequence[Source],
     tokenizer: "PreTrainedTokenizerBase",
     max_prompt: int,
     verifier: str | None = None,
     seed: int = 1,
-    judged: bool = False,
+    with_reward_model: bool = False,
 ) -> Problems:
     """Prompts of at most max_prompt tokens, each with a ground truth that its verifiers can use.
 
     `verifier` scores every row; None takes each row's own. Unknown verifiers are one RecipeError that names them all, and so
-    is the verifier reward_model, unless the caller has a reward model (`judged`).
+    is the verifier reward_model, unless the caller has a reward model (`with_reward_model`).
     """
     if verifier is not None:
-        _check_verifier(verifier, judged)
+        _check_verifiers({verifier: Tally()}, with_reward_model)
     parsed = [_parse(source, verifier, seed) for source in check_sources(sources)]
-    _check_verifiers([entry for _, entries in parsed for entry in entries], judged)
+    rows_of: dict[str, Tally] = defaultdict(Tally)
+    for row, problem in (entry for _, entries in parsed for entry in entries):
+        for name in problem.verifiers:
+            rows_of[name] += Tally(1, (row.id,))
+    _check_verifiers(rows_of, with_reward_model)
     result: list[Problem] = []
-    reports = []
-    for counter, entries in parsed:
-        usable = _tokenise(_with_usable_truths(entries, counter), counter, tokenizer, max_prompt)
+    for report, entries in parsed:
+        usable = _tokenise(_with_usable_truths(entries, report), report, tokenizer, max_prompt)
         if not usable:
-            raise DataError(counter.nothing_left())
+            raise DataError(report.nothing_left())
+        report.tokens = sum(len(problem.prompt) for problem in usable)
         result += usable
-        reports.append(counter.report(sum(len(problem.prompt) for problem in usable), 0))
-    return Problems(result, Report(tuple(reports)))
+    return Problems(result, total(report for report, _ in parsed))
 
 
-def _parse(source: Source, verifier: str | None, seed: int) -> tuple[Counter, list[ParsedRow]]:
-    counter = Counter(source.name)
+def _parse(source: Source, verifier: str | None, seed: int) -> tuple[RowReport, list[ParsedRow]]:
+    report = RowReport(source.name)
     entries: list[ParsedRow] = []
     for row in sample_rows(source, seed, "rlvr"):
-        counter.rows += 1
+        report.rows += 1
         try:
             entries.append((row, parse_problem(row, verifier)))
         except Unusable as error:
-            counter.drop(str(error), row.id)
-    return counter, entries
+            report.drop(str(error), row.id)
+    return report, entries
 
 
-def _check_verifier(name: str, judged: bool) -> None:
-    """RecipeError where no verifier has this name; reward_model is one only for a caller that has a reward model."""
-    if not (judged and name.lower() == REWARD_MODEL):
-        check_name(name)
-
-
-def _check_verifiers(entries: Sequence[ParsedRow], judged: bool) -> None:
-    rows_of: dict[str, Tally] = defaultdict(Tally)
-    for row, problem in entries:
-        for name in problem.verifiers:
-            rows_of[name] += Tally(1, (row.id,))
+def _check_verifiers(rows_of: Mapping[str, Tally], with_reward_model: bool) -> None:
+    """RecipeError where no verifier has one of these names; reward_model is one only for a caller that has a reward model."""
     errors = []
-    for name, tally in rows_of.items():
+    for name, rows in rows_of.items():
         try:
-            _check_verifier(name, judged)
+            if not (with_reward_model and name.lower() == REWARD_MODEL):
+                check_name(name)
         except RecipeError as error:
-            errors.append(f"{error}; rows: {tally}")
+            errors.append(f"{error}; rows: {rows}" if rows.count else str(error))
     if errors:
         raise RecipeError("\n".join(errors))
 
 
-def _with_usable_truths(entries: Sequence[ParsedRow], counter: Counter) -> list[ParsedRow]:
+def _with_usable_truths(entries: Sequence[ParsedRow], report: RowReport) -> list[ParsedRow]:
     """The rows whose ground truths their verifiers can use; grading the others would fail. The first of each kind is logged."""
     usable = []
-    logged: set[str] = set()
     for row, problem in entries:
         truths = problem.ground_truth if len(problem.verifiers) > 1 else [problem.ground_truth]
         try:
@@ -127,26 +112,25 @@ def _with_usable_truths(entries: Sequence[ParsedRow], counter: Counter) -> list[
                 check_gold(name, truth)
         except DataError as error:
             reason = f"{' and '.join(problem.verifiers)} cannot use the ground truth"
-            if reason not in logged:
+            if reason not in report.dropped:
                 log.warning("%s: %s", row.id, error)
-                logged.add(reason)
-            counter.drop(reason, row.id)
+            report.drop(reason, row.id)
         else:
             usable.append((row, problem))
     return usable
 
 
 def _tokenise(
-    entries: Sequence[ParsedRow], counter: Counter, tokenizer: "PreTrainedTokenizerBase", max_prompt: int
+    entries: Sequence[ParsedRow], report: RowReport, tokenizer: "PreTrainedTokenizerBase", max_prompt: int
 ) -> list[Problem]:
     """The problems whose prompts the template takes, in at most max_prompt tokens."""
     result = []
     prompts = encode_prompts(tokenizer, [problem.messages for _, problem in entries])
     for (row, problem), prompt in zip(entries, prompts, strict=True):
         if prompt.problem:
-            counter.drop(f"the template refuses it: {prompt.problem}", row.id)
+            report.drop(f"the template refuses it: {prompt.problem}", row.id)
         elif len(prompt.tokens) > max_prompt:
-            counter.drop(f"prompt longer than {max_prompt} tokens", row.id)
+            report.drop(f"prompt longer than {max_prompt} tokens", row.id)
         else:
             result.append(Problem(row.id, problem.messages, prompt.tokens, problem.ground_truth, problem.verifiers, row.columns))
     return result

@@ -2,9 +2,8 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 log = logging.getLogger("tulu")
 
@@ -35,60 +34,43 @@ class Tally:
         return f"{self.count} ({', '.join(shown)}{', ...' if self.count > len(self.first) else ''})"
 
 
-@dataclass(frozen=True, slots=True)
-class SourceReport:
-    """What became of one source's rows: rows = used + dropped; truncated and noted rows are among the used.
+@dataclass
+class RowReport:
+    """What became of the rows of a source or of a mix, counted while they are read.
 
-    A nested row counts as the plain rows it holds: conversations of a message tree, pairs of a row with several answers.
+    Every row is used or dropped; truncated and noted rows are among the used. A nested row counts as the plain rows it holds:
+    conversations of a message tree, pairs of a row with several answers.
     """
 
     name: str
-    rows: int
-    used: int
-    truncated: Tally = Tally()
-    dropped: Mapping[str, Tally] = field(default_factory=dict)
-    """Dropped rows by reason."""
-    noted: Mapping[str, Tally] = field(default_factory=dict)
-    """Rows that are odd and used all the same, by what is odd."""
+    rows: int = 0
     tokens: int = 0
     """Tokens that the used rows take in a batch, where a shared prompt stands once."""
     trained: int = 0
     """Tokens whose log-probs enter the loss."""
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What became of the rows of a mix, source by source; the totals are sums over the sources."""
-
-    sources: tuple[SourceReport, ...]
-
-    @property
-    def rows(self) -> int:
-        return sum(source.rows for source in self.sources)
+    truncated: Tally = Tally()
+    dropped: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
+    """Dropped rows by reason."""
+    noted: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
+    """Rows that are odd and used all the same, by what is odd."""
 
     @property
     def used(self) -> int:
-        return sum(source.used for source in self.sources)
+        return self.rows - sum(tally.count for tally in self.dropped.values())
 
-    @property
-    def tokens(self) -> int:
-        return sum(source.tokens for source in self.sources)
+    def drop(self, reason: str, row_id: str) -> None:
+        self.dropped[reason] += Tally(1, (row_id,))
 
-    @property
-    def trained(self) -> int:
-        return sum(source.trained for source in self.sources)
+    def note(self, reason: str, row_id: str) -> None:
+        self.noted[reason] += Tally(1, (row_id,))
 
-    @property
-    def truncated(self) -> Tally:
-        return sum((source.truncated for source in self.sources), Tally())
+    def truncate(self, row_id: str) -> None:
+        self.truncated += Tally(1, (row_id,))
 
-    @property
-    def dropped(self) -> dict[str, Tally]:
-        return _merge(source.dropped for source in self.sources)
-
-    @property
-    def noted(self) -> dict[str, Tally]:
-        return _merge(source.noted for source in self.sources)
+    def nothing_left(self) -> str:
+        """The text of the error that no row can be used, with the reasons."""
+        reasons = "; ".join(f"{reason}: {tally}" for reason, tally in self.dropped.items())
+        return f"{self.name}: none of {self.rows} rows can be used: {reasons}"
 
     def lines(self) -> list[str]:
         """Lines for a log: the totals, then one line for each thing that a person should know."""
@@ -104,63 +86,23 @@ class Report:
         for line in rest:
             log.warning(line)
 
-    def as_dict(self) -> dict[str, Any]:
-        """The counts, for manifest.json."""
-        return {
-            "rows": self.rows,
-            "used": self.used,
-            "tokens": self.tokens,
-            "trained": self.trained,
-            "truncated": self.truncated.count,
-            "dropped": {reason: tally.count for reason, tally in self.dropped.items()},
-            "noted": {reason: tally.count for reason, tally in self.noted.items()},
-        }
-
-
-def _merge(mappings: Iterable[Mapping[str, Tally]]) -> dict[str, Tally]:
-    total: dict[str, Tally] = defaultdict(Tally)
-    for mapping in mappings:
-        for reason, tally in mapping.items():
-            total[reason] += tally
-    return dict(total)
-
 
 @dataclass
-class Counter:
-    """Counts what becomes of a source's rows while they are read."""
+class MixReport(RowReport):
+    """The sum of the reports of a mix's sources."""
 
-    name: str
-    rows: int = 0
-    truncated: Tally = Tally()
-    dropped: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
-    noted: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
-
-    def drop(self, reason: str, row_id: str) -> None:
-        self.dropped[reason] += Tally(1, (row_id,))
-
-    def note(self, reason: str, row_id: str) -> None:
-        self.noted[reason] += Tally(1, (row_id,))
-
-    def truncate(self, row_id: str) -> None:
-        self.truncated += Tally(1, (row_id,))
-
-    def report(self, tokens: int, trained: int) -> SourceReport:
-        used = self.rows - sum(tally.count for tally in self.dropped.values())
-        return SourceReport(self.name, self.rows, used, self.truncated, dict(self.dropped), dict(self.noted), tokens, trained)
-
-    def nothing_left(self) -> str:
-        """The text of the error that no row can be used, with the reasons."""
-        reasons = "; ".join(f"{reason}: {tally}" for reason, tally in self.dropped.items())
-        return f"{self.name}: none of {self.rows} rows can be used: {reasons}"
+    sources: tuple[RowReport, ...] = ()
 
 
-def source_report(raw: Mapping[str, Any]) -> SourceReport:
-    """A report out of the JSON of `dataclasses.asdict`."""
-    tallies = {key: {reason: _tally(entry) for reason, entry in raw[key].items()} for key in ("dropped", "noted")}
-    return SourceReport(
-        raw["name"], raw["rows"], raw["used"], _tally(raw["truncated"]), **tallies, tokens=raw["tokens"], trained=raw["trained"]
-    )
-
-
-def _tally(raw: Mapping[str, Any]) -> Tally:
-    return Tally(raw["count"], tuple(raw["first"]))
+def total(sources: Iterable[RowReport]) -> MixReport:
+    """The report of a mix from those of its sources."""
+    mix = MixReport("total", sources=tuple(sources))
+    for source in mix.sources:
+        mix.rows += source.rows
+        mix.tokens += source.tokens
+        mix.trained += source.trained
+        mix.truncated += source.truncated
+        for sums, tallies in ((mix.dropped, source.dropped), (mix.noted, source.noted)):
+            for reason, tally in tallies.items():
+                sums[reason] += tally
+    return mix

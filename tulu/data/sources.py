@@ -7,16 +7,16 @@ import io
 import json
 import zlib
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import count
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 from tulu.config.locate import DATA_SUFFIXES, data_suffix, is_local_data
 from tulu.config.parts import Source
 from tulu.data import sums
+from tulu.data.lazy import LazySequence
 from tulu.errors import DataError
 
 _GZIP = b"\x1f\x8b"
@@ -36,29 +36,8 @@ class Row:
     columns: Mapping[str, Any]
 
 
-class Rows(Sequence[Row]):
-    """The rows of a data set, each parsed when it is read."""
-
-    def __init__(self, length: int, read: Callable[[int], Row]) -> None:
-        self._length = length
-        self._read = read
-
-    def __len__(self) -> int:
-        return self._length
-
-    @overload
-    def __getitem__(self, index: int) -> Row: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Row]: ...
-    def __getitem__(self, index: int | slice) -> Row | list[Row]:
-        if isinstance(index, slice):
-            return [self._read(place) for place in range(*index.indices(self._length))]
-        if not -self._length <= index < self._length:
-            raise IndexError(index)
-        return self._read(index % self._length)
-
-    def __iter__(self) -> Iterator[Row]:
-        return map(self._read, range(self._length))
+Rows = LazySequence[Row]
+"""The rows of a data set, each parsed when it is read."""
 
 
 def load_rows(source: Source, seed: int = 1) -> Rows:
@@ -142,19 +121,17 @@ def _text(content: bytes, name: str) -> str:
 def _json_lines(content: bytes, name: str) -> Rows:
     # Where the lines begin: a large file is held once, as bytes, and never as one object a line.
     starts, numbers = array("q"), array("q")
-    start = len(_BOM) if content.startswith(_BOM) else 0
-    for number in count(1):
-        end = content.find(b"\n", start)
-        if content[start : None if end < 0 else end].strip():
+    stream = io.BytesIO(content)
+    start = stream.seek(len(_BOM) if content.startswith(_BOM) else 0)
+    for number, line in enumerate(stream, 1):
+        if line.strip():
             starts.append(start)
             numbers.append(number)
-        if end < 0:
-            break
-        start = end + 1
+        start += len(line)
 
     def read(index: int) -> Row:
-        end = content.find(b"\n", starts[index])
-        line = content[starts[index] : None if end < 0 else end]
+        stream.seek(starts[index])
+        line = stream.readline().removesuffix(b"\n")
         place = f"{name}:{numbers[index]}"
         try:
             value = json.loads(line)
@@ -208,35 +185,27 @@ def _separated(content: bytes, name: str, delimiter: str) -> Rows:
     return Rows(len(rows), rows.__getitem__)
 
 
-def _csv(content: bytes, name: str) -> Rows:
-    return _separated(content, name, ",")
-
-
-def _tsv(content: bytes, name: str) -> Rows:
-    return _separated(content, name, "\t")
-
-
 def _parquet(content: bytes, name: str) -> Rows:
-    import pyarrow
     import pyarrow.parquet
 
-    try:
-        table = pyarrow.parquet.read_table(pyarrow.BufferReader(content))
-    except pyarrow.ArrowException as error:
-        raise DataError(f"{name}: broken Parquet file ({error}); fetch it again") from None
-    return _chunked(table.num_rows, name, lambda start, end: table.slice(start, end - start).to_pylist())
+    return _table_rows(lambda: pyarrow.parquet.read_table(pyarrow.BufferReader(content)), name, "Parquet")
 
 
 def _arrow(content: bytes, name: str) -> Rows:
     import pyarrow
 
-    buffer = pyarrow.BufferReader(content)
+    # A file begins with its magic bytes; datasets writes streams, which have none.
+    open_arrow = pyarrow.ipc.open_file if content.startswith(b"ARROW1") else pyarrow.ipc.open_stream
+    return _table_rows(lambda: open_arrow(pyarrow.BufferReader(content)).read_all(), name, "Arrow")
+
+
+def _table_rows(read: Callable[[], Any], name: str, kind: str) -> Rows:
+    import pyarrow
+
     try:
-        # A file begins with its magic bytes; datasets writes streams, which have none.
-        reader = pyarrow.ipc.open_file(buffer) if content.startswith(b"ARROW1") else pyarrow.ipc.open_stream(buffer)
-        table = reader.read_all()
+        table = read()
     except pyarrow.ArrowException as error:
-        raise DataError(f"{name}: broken Arrow file ({error}); fetch it again") from None
+        raise DataError(f"{name}: broken {kind} file ({error}); fetch it again") from None
     return _chunked(table.num_rows, name, lambda start, end: table.slice(start, end - start).to_pylist())
 
 
@@ -292,8 +261,8 @@ _READERS: dict[str, Callable[[bytes, str], Rows]] = {
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,
     ".json": _json,
-    ".csv": _csv,
-    ".tsv": _tsv,
+    ".csv": partial(_separated, delimiter=","),
+    ".tsv": partial(_separated, delimiter="\t"),
     ".parquet": _parquet,
     ".arrow": _arrow,
 }

@@ -60,7 +60,8 @@ class Sum:
     def columns(self) -> list[tuple[int, int]]:
         """Pairs of digits, from the right; the shorter number is filled up with zeros."""
         width = max(len(str(self.a)), len(str(self.b)))
-        return list(zip(_digits(self.a, width), _digits(self.b, width), strict=True))
+        digits = [[int(digit) for digit in reversed(str(number).zfill(width))] for number in (self.a, self.b)]
+        return list(zip(*digits, strict=True))
 
     @property
     def carries(self) -> bool:
@@ -68,22 +69,18 @@ class Sum:
         return answer(work_out(self, carry=False)) != self.total
 
 
-def _digits(number: int, width: int) -> list[int]:
-    return [int(digit) for digit in reversed(str(number).zfill(width))]
-
-
 def work_out(problem: Sum, carry: bool = True, slip: tuple[int, int] | None = None) -> str:
     """The written solution; without `carry` it forgets every carry, and `slip` = (column, error) is added to one column's sum."""
     lines: list[str] = []
-    sums: list[int] = []
-    carried = 0
+    total = carried = 0
     for place, (x, y) in enumerate(problem.columns):
         result = x + y + carried + (slip[1] if slip is not None and slip[0] == place else 0)
         lines.append(f"{x}+{y}+{carried}={result:02d}")
-        sums.append(result)
+        # The leftmost column is written whole.
+        is_last = place == len(problem.columns) - 1
+        total += 10**place * (result if is_last else result % 10)
         carried = int(carry and result >= 10)
-    units = [str(result % 10) for result in sums[:-1]]
-    return "\n".join([*lines, f"#### {int(''.join([str(sums[-1]), *reversed(units)]))}"])
+    return "\n".join([*lines, f"#### {total}"])
 
 
 def answer(solution: str) -> int:
@@ -129,21 +126,11 @@ def _distinct(stream: random.Random, difficulty: Difficulty, held_out: bool, cou
 def _base(stream: random.Random, difficulty: Difficulty, count: int) -> Iterator[dict[str, Any]]:
     """Plain text, as a base model meets arithmetic: sums of digits and worked additions, never a question in chat form."""
     for _ in range(count):
-        # Each part draws from the stream, so that their order matters.
-        parts = (_column(stream), _worked_text(stream, difficulty), _worked_text(stream, difficulty))
+        x, y, carried = stream.randint(0, 9), stream.randint(0, 9), stream.randint(0, 1)
+        parts = [f"{x}+{y}+{carried}={x + y + carried:02d}"]
+        for problem in (_draw(stream, difficulty, held_out=False) for _ in range(2)):
+            parts.append(f"{problem.prompt}\n{work_out(problem)}")
         yield {"text": "\n".join(parts)}
-
-
-def _column(stream: random.Random) -> str:
-    """The sum of two digits and a carry, as in 4+8+1=13."""
-    x, y, carried = stream.randint(0, 9), stream.randint(0, 9), stream.randint(0, 1)
-    return f"{x}+{y}+{carried}={x + y + carried:02d}"
-
-
-def _worked_text(stream: random.Random, difficulty: Difficulty) -> str:
-    """A problem that is not held out, and its right solution."""
-    problem = _draw(stream, difficulty, held_out=False)
-    return f"{problem.prompt}\n{work_out(problem)}"
 
 
 def _chat(prompt: str, reply: str) -> list[dict[str, str]]:

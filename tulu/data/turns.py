@@ -1,23 +1,6 @@
 """Locates an assistant's turn in a rendered conversation: where it begins, and where it ends."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One assistant message of a batch of conversations."""
-
-    chat: int
-    """Which conversation of the batch."""
-    place: int
-    """Which message of the conversation."""
-    content: str
-
-    @property
-    def key(self) -> tuple[int, int]:
-        """(chat, place), which is unique in a batch."""
-        return self.chat, self.place
 
 
 def turn_span(full: str, head: str, tail: str, content: str, before: str | None, stops: Sequence[str]) -> tuple[int, int] | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tulu.config.options import EngineName
 from tulu.config.schema import RewardModelSettings
 from tulu.errors import RecipeError
-from tulu.files import JsonLines, changed_settings, write_atomic
+from tulu.files import JsonLines, differences, write_atomic
 from tulu.grading.grader import Grader, pair_with_problem, split_off_reward_model
 from tulu.model.load import hub_commit
 from tulu.progress import Progress
@@ -96,7 +96,7 @@ class SampleFile:
         now = json.loads(json.dumps(self.settings))
         if self._settings_path.exists() and not fresh:
             before = json.loads(self._settings_path.read_text(encoding="utf-8"))
-            if changed := changed_settings(before, now):
+            if changed := differences(before, now):
                 return changed
             self.rows = {row.id: row for row in self._log.read(_parse_row)}
             return []

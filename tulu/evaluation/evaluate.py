@@ -13,7 +13,7 @@ from tulu.config.locate import model_label, policy_problem, reward_model_problem
 from tulu.config.schema import Evaluate
 from tulu.config.tasks import TASKS
 from tulu.data.chat import template_hash
-from tulu.data.problems import problems
+from tulu.data.problems import load_problems
 from tulu.errors import RecipeError
 from tulu.evaluation.best_of import BestOf, best_of_figures, pick, rewards_of, show_best_of
 from tulu.evaluation.candidates import SampleFile, SampleRequest, ScoredProblem, collect, model_identity
@@ -141,7 +141,7 @@ def task_problems(settings: Evaluate, tokenizer: "PreTrainedTokenizerBase") -> t
     task = TASKS.get(settings.task)
     sources = settings.data or ((task.source,) if task else ())
     verifier = settings.verifier or (task.verifier if task else None)
-    dataset = problems(sources, tokenizer, max_prompt=1 << 20, verifier=verifier, seed=settings.seed)
+    dataset = load_problems(sources, tokenizer, max_prompt=1 << 20, verifier=verifier, seed=settings.seed)
     for line in dataset.report.lines()[1:]:
         log.warning(line)
     return (dataset[: settings.limit] if settings.limit else dataset), dataset.digest

@@ -18,7 +18,7 @@ from tulu.config.locate import model_label, policy_problem, reward_model_problem
 from tulu.config.processes import world_size
 from tulu.config.schema import RewardModelSettings, Source
 from tulu.data.chat import template_hash
-from tulu.data.problems import problems
+from tulu.data.problems import load_problems
 from tulu.errors import RecipeError, TuluError
 from tulu.evaluation.candidates import Candidate, SampleFile, SampleRequest, ScoredProblem, collect, model_identity
 from tulu.evaluation.options import SampleOptions
@@ -54,7 +54,8 @@ def sample(model: str, options: SampleOptions) -> Path:
     tokenizer = load_tokenizer(model, options.template)
     sources = [Source(name=name, fraction=1.0) for name in options.data]
     verifier = REWARD_MODEL if options.verifier is None else None if options.verifier == OWN else options.verifier
-    dataset = problems(sources, tokenizer, _room(model, options), verifier, options.seed, judged=options.reward_model is not None)
+    with_reward_model = options.reward_model is not None
+    dataset = load_problems(sources, tokenizer, _room(model, options), verifier, options.seed, with_reward_model)
     dataset.report.show()
     params = SamplingParams(options.max_tokens, options.temperature, options.top_p, seed=options.seed)
     reward_model = RewardModelSettings(path=options.reward_model) if options.reward_model else None

@@ -9,6 +9,7 @@ Shape letters: T tokens of a row, S tokens of a segment, R positions that are re
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
@@ -32,7 +33,6 @@ class Layout:
         self.read_R = read_R
         """The positions whose last hidden state is read, without repetition; None where all may be read."""
         self._masks: dict[tuple[int, int, int, torch.dtype], Tensor] = {}
-        self._varlen: tuple[Tensor, Tensor, Tensor, int, int] | None = None
 
     def mask(self, segment: Segment, window: int | None, dtype: torch.dtype) -> Tensor | None:
         """(queries, keys) additive mask of a segment, the prefix's keys first; None where plain causal attention is the same."""
@@ -50,26 +50,25 @@ class Layout:
             self._masks[key] = torch.zeros(visible.shape, dtype=dtype, device=self.device).masked_fill(~visible, -torch.inf)
         return self._masks[key]
 
+    @cached_property
     def varlen(self) -> tuple[Tensor, Tensor, Tensor, int, int]:
         """What variable-length attention takes for the row, its segments one after the other.
 
         It is (key positions of all segments, cumulative numbers of queries, cumulative numbers of keys, most queries of a
         segment, most keys of a segment). The keys of a prompt are repeated for each of its completions.
         """
-        if self._varlen is None:
-            keys = [
-                torch.cat([torch.arange(segment.prefix_start, segment.prefix_end), torch.arange(segment.start, segment.end)])
-                for segment in self.segments
-            ]
-            queries = [segment.length for segment in self.segments]
-            self._varlen = (
-                torch.cat(keys).to(self.device),
-                torch.tensor([0, *accumulate(queries)], dtype=torch.int32, device=self.device),
-                torch.tensor([0, *accumulate(map(len, keys))], dtype=torch.int32, device=self.device),
-                max(queries),
-                max(map(len, keys)),
-            )
-        return self._varlen
+        keys = [
+            torch.cat([torch.arange(segment.prefix_start, segment.prefix_end), torch.arange(segment.start, segment.end)])
+            for segment in self.segments
+        ]
+        queries = [segment.length for segment in self.segments]
+        return (
+            torch.cat(keys).to(self.device),
+            torch.tensor([0, *accumulate(queries)], dtype=torch.int32, device=self.device),
+            torch.tensor([0, *accumulate(map(len, keys))], dtype=torch.int32, device=self.device),
+            max(queries),
+            max(map(len, keys)),
+        )
 
 
 def layout(batch: Batch, read: Tensor | None = None) -> Layout:
@@ -147,7 +146,7 @@ def _varlen_attention(
 
     if dropout:
         raise NotImplementedError("variable-length attention has no dropout; set attention_dropout to 0 in the model's config")
-    keys, cumulative_queries, cumulative_keys, longest_queries, longest_keys = layout.varlen()
+    keys, cumulative_queries, cumulative_keys, longest_queries, longest_keys = layout.varlen
     output: Any = varlen_attn(
         query[0].transpose(0, 1).contiguous(),
         key[0].transpose(0, 1)[keys],

@@ -6,12 +6,14 @@ G groups that are packed together.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from typing import Any, Self
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from tulu.types import Completion, Group
+from tulu.types import Group
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,16 +121,8 @@ def mean_by_owner(values_N: Tensor, owner_N: Tensor, n_completions: int) -> Tens
     return sum_by_owner(values_N, owner_N, n_completions) / count_C.clamp(min=1)
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Neighbouring completions of a group that share a row."""
-
-    group: Group
-    """The prompt, and these completions alone."""
-    place: int
-    """The place of the whole group among the groups that are packed."""
-    first: int
-    """The place of the first of these completions in the whole group."""
+_Part = tuple[int, range]
+"""Neighbouring completions of a group that share a row: the place of the group among those that are packed, and theirs in it."""
 
 
 def pack(groups: Sequence[Group], row_tokens: int, max_completions: int | None = None, split: bool = True) -> list[Batch]:
@@ -139,61 +133,54 @@ def pack(groups: Sequence[Group], row_tokens: int, max_completions: int | None =
     row of its own. Packing changes no gradient.
     """
     limit = max_completions or len(groups) * max((len(group.completions) for group in groups), default=1)
-    parts = [
-        part
-        for place, group in enumerate(groups)
-        for part in (_split(group, place, row_tokens, limit) if split else [_Part(group, place, 0)])
-    ]
+    sized: list[tuple[int, _Part]] = []
+    for place, group in enumerate(groups):
+        for part in _split(group, row_tokens, limit) if split else [range(len(group.completions))]:
+            tokens = len(group.prompt) + sum(len(group.completions[number].tokens) for number in part)
+            sized.append((tokens, (place, part)))
     rows: list[tuple[list[_Part], int, int]] = []
-    for part in sorted(parts, key=lambda part: part.group.n_tokens, reverse=True):
-        size, count = part.group.n_tokens, len(part.group.completions)
-        fits = [row for row in range(len(rows)) if rows[row][1] + size <= row_tokens and rows[row][2] + count <= limit]
+    for size, (place, part) in sorted(sized, key=lambda item: item[0], reverse=True):
+        fits = [row for row in range(len(rows)) if rows[row][1] + size <= row_tokens and rows[row][2] + len(part) <= limit]
         if fits:
             fullest = max(fits, key=lambda row: rows[row][1])
             members, tokens, completions = rows[fullest]
-            rows[fullest] = ([*members, part], tokens + size, completions + count)
+            rows[fullest] = ([*members, (place, part)], tokens + size, completions + len(part))
         else:
-            rows.append(([part], size, count))
-    return [_row(members) for members, _, _ in rows]
+            rows.append(([(place, part)], size, len(part)))
+    return [_row(groups, members) for members, _, _ in rows]
 
 
 def pack_row(groups: Sequence[Group]) -> Batch:
     """One row that holds the groups one after the other, whatever its size."""
-    return _row([_Part(group, place, 0) for place, group in enumerate(groups)])
+    return _row(groups, [(place, range(len(group.completions))) for place, group in enumerate(groups)])
 
 
-def _split(group: Group, place: int, row_tokens: int, limit: int) -> list[_Part]:
-    """The group in parts that each fit a row, in the order of its completions."""
-    parts: list[list[Completion]] = []
-    room = 0
-    for completion in group.completions:
-        if not parts or len(completion.tokens) > room or len(parts[-1]) == limit:
-            parts.append([])
+def _split(group: Group, row_tokens: int, limit: int) -> list[range]:
+    """The places of the group's completions in parts that each fit a row."""
+    starts = [0]
+    room = row_tokens - len(group.prompt)
+    for place, completion in enumerate(group.completions):
+        if place and (len(completion.tokens) > room or place - starts[-1] == limit):
+            starts.append(place)
             room = row_tokens - len(group.prompt)
-        parts[-1].append(completion)
         room -= len(completion.tokens)
-    if len(parts) <= 1:
-        return [_Part(group, place, 0)]
-    firsts = [sum(len(part) for part in parts[:number]) for number in range(len(parts))]
-    return [_Part(replace(group, completions=tuple(part)), place, first) for part, first in zip(parts, firsts, strict=True)]
+    return [range(start, end) for start, end in pairwise([*starts, len(group.completions)])]
 
 
-def _row(parts: Sequence[_Part]) -> Batch:
+def _row(groups: Sequence[Group], parts: Sequence[_Part]) -> Batch:
     """One row that holds the parts one after the other."""
     tokens: list[int] = []
     positions: list[int] = []
     segments: list[Segment] = []
     index: list[tuple[int, int]] = []
-    read: list[int] = []
-    target: list[int] = []
-    owner: list[int] = []
-    places: list[int] = []
-    for part in parts:
-        prompt = part.group.prompt
+    reads: list[tuple[int, int, int, int]] = []
+    for group, numbers in parts:
+        prompt = groups[group].prompt
         prompt_start, prompt_end = len(tokens), len(tokens) + len(prompt)
         tokens.extend(prompt)
         positions.extend(range(len(prompt)))
-        for number, completion in enumerate(part.group.completions, part.first):
+        for number in numbers:
+            completion = groups[group].completions[number]
             start = len(tokens)
             tokens.extend(completion.tokens)
             positions.extend(range(len(prompt), len(prompt) + len(completion.tokens)))
@@ -201,21 +188,19 @@ def _row(parts: Sequence[_Part]) -> Batch:
                 # The prompt's last token predicts the first one; without a prompt nothing does.
                 predictor = start + place - 1 if place else prompt_end - 1
                 if trained and predictor >= prompt_start:
-                    read.append(predictor)
-                    target.append(completion.tokens[place])
-                    owner.append(len(segments))
-                    places.append(place)
+                    reads.append((predictor, completion.tokens[place], len(segments), place))
             segments.append(Segment(start, len(tokens), prompt_start, prompt_end))
-            index.append((part.place, number))
+            index.append((group, number))
+    read_N, target_N, owner_N, place_N = torch.tensor(reads, dtype=torch.long).reshape(len(reads), 4).T.contiguous()
     return Batch(
         tokens_T=torch.tensor(tokens, dtype=torch.long),
         positions_T=torch.tensor(positions, dtype=torch.long),
         completions=tuple(segments),
         index_C=tuple(index),
-        read_N=torch.tensor(read, dtype=torch.long),
-        target_N=torch.tensor(target, dtype=torch.long),
-        owner_N=torch.tensor(owner, dtype=torch.long),
-        place_N=torch.tensor(places, dtype=torch.long),
+        read_N=read_N,
+        target_N=target_N,
+        owner_N=owner_N,
+        place_N=place_N,
     )
 
 
@@ -235,21 +220,23 @@ class PaddedRows:
 def padded_rows(batch: Batch) -> PaddedRows:
     """Unfold a batch into one padded row per completion."""
     device = batch.tokens_T.device
-    length = max(segment.prefix_length + segment.length for segment in batch.completions)
-    tokens_CL = torch.zeros(batch.n_completions, length, dtype=torch.long, device=device)
-    mask_CL = torch.zeros_like(tokens_CL)
-    origin, last = [], []
-    for row, segment in enumerate(batch.completions):
-        prompt_T = batch.tokens_T[segment.prefix_start : segment.prefix_end]
-        completion_T = batch.tokens_T[segment.start : segment.end]
-        size = len(prompt_T) + len(completion_T)
-        tokens_CL[row, :size] = torch.cat([prompt_T, completion_T])
-        mask_CL[row, :size] = 1
-        # Where a position of the packed row moves to, from the prompt and from the completion.
-        origin.append((row * length - segment.prefix_start, row * length + segment.prefix_length - segment.start))
-        last.append(row * length + size - 1)
-    shift_C2 = torch.tensor(origin, device=device)
+    rows = [
+        torch.cat([batch.tokens_T[segment.prefix_start : segment.prefix_end], batch.tokens_T[segment.start : segment.end]])
+        for segment in batch.completions
+    ]
+    tokens_CL = pad_sequence(rows, batch_first=True)
+    mask_CL = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+    firsts = range(0, tokens_CL.numel(), tokens_CL.shape[1])
+    # Where a position of the packed row moves to, from the prompt and from the completion.
+    shift_C2 = torch.tensor(
+        [
+            (first - segment.prefix_start, first + segment.prefix_length - segment.start)
+            for first, segment in zip(firsts, batch.completions, strict=True)
+        ],
+        device=device,
+    )
     starts_C = torch.tensor([segment.start for segment in batch.completions], device=device)
     in_completion_N = (batch.read_N >= starts_C[batch.owner_N]).long()
     read_N = batch.read_N + shift_C2[batch.owner_N, in_completion_N]
-    return PaddedRows(tokens_CL, mask_CL, read_N, torch.tensor(last, device=device))
+    last_C = torch.tensor([first + len(row) - 1 for first, row in zip(firsts, rows, strict=True)], device=device)
+    return PaddedRows(tokens_CL, mask_CL, read_N, last_C)

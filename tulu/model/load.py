@@ -4,7 +4,7 @@ import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from huggingface_hub import hf_hub_download
@@ -54,6 +54,15 @@ def hub_commit(name: str, revision: str | None = None) -> str:
     from_pretrained(AutoConfig, name, revision=revision)
     # The cache of the hub keeps every file at snapshots/COMMIT/FILE.
     return Path(hf_hub_download(name, "config.json", revision=revision)).parent.name
+
+
+class LoadOptions(TypedDict, total=False):
+    """The settings of `load_model` that policies and reward models pass on."""
+
+    precision: str
+    revision: str | None
+    lora: Lora | None
+    gradient_checkpointing: bool
 
 
 def load_model(

@@ -5,10 +5,10 @@ they are loaded. What a sharded weight needs to be read or computed with is at t
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,8 @@ from tulu.config.schema import TrainStage
 from tulu.errors import RecipeError
 from tulu.losses import Metrics
 from tulu.model.private_state import deepspeed_engine, is_sharded, reset_accelerate, swap_zero3_settings
+
+T = TypeVar("T")
 
 
 class Parallel:
@@ -40,26 +42,13 @@ class Parallel:
             deepspeed_plugin=_deepspeed_plugin(stage) if self.deepspeed else None,
             cpu=on_cpu and not self.deepspeed,
         )
+        self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
+        self.is_main = self.accelerator.is_main_process
+        self.device = self.accelerator.device
         self.clip_norm = stage.clip_norm
         self.seed = stage.seed
         if self.world > 1 and not stage.zero:
             raise RecipeError(f"zero: 0: {self.world} processes train together through DeepSpeed; set zero to 1, 2 or 3")
-
-    @property
-    def rank(self) -> int:
-        return int(self.accelerator.process_index)
-
-    @property
-    def world(self) -> int:
-        return int(self.accelerator.num_processes)
-
-    @property
-    def is_main(self) -> bool:
-        return bool(self.accelerator.is_main_process)
-
-    @property
-    def device(self) -> torch.device:
-        return torch.device(self.accelerator.device)
 
     def prepare(self, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
         """Module and optimizer, wrapped for mixed precision and sharding; the random states of training begin here."""
@@ -109,9 +98,21 @@ class Parallel:
         pairs = self.accelerator.reduce(pairs, "sum") if self.world > 1 else pairs
         return {name: float(total / count) if count else float("nan") for name, (total, count) in zip(names, pairs, strict=True)}
 
-    def share(self, items: list[Any]) -> list[Any]:
+    def share(self, items: Sequence[T]) -> Sequence[T]:
         """This rank's share of items that all ranks have: every world-th one, from its own rank on."""
         return items[self.rank :: self.world]
+
+    def level(self, rows: Sequence[T], spare: T | None) -> Iterator[tuple[T, bool]]:
+        """Every row of this process with True, then `spare` with False until all processes have yielded equally many.
+
+        Processes that share weights must run equally many forward passes. ValueError where a spare is needed and there is none.
+        """
+        for index in range(self.largest(len(rows))):
+            is_own = index < len(rows)
+            row = rows[index] if is_own else spare
+            if row is None:
+                raise ValueError("a process without a row of its own needs a spare one")
+            yield row, is_own
 
     def exchange(self, item: Any) -> list[Any]:
         """Every rank's item, in the order of ranks."""

@@ -1,22 +1,18 @@
 """The policy: a model, its tokenizer and its chat template; every stage asks it for the log-probs of a batch."""
 
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
-import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from tulu.config.schema import Lora
 from tulu.errors import RecipeError
 from tulu.model.batch import Batch
-from tulu.model.dropout import disable_dropout
-from tulu.model.load import align, default_device, load_model, load_tokenizer
+from tulu.model.load import LoadOptions, load_model, load_tokenizer
 from tulu.model.logprobs import token_logps
-from tulu.model.trunk import Trunk
-from tulu.model.weights import published_weights, save_model, unwrap, weights_digest
+from tulu.model.packed import PackedModel, PackedModule
+from tulu.model.weights import unwrap
 
 
 class TokenLogps(nn.Module):
@@ -34,14 +30,13 @@ class TokenLogps(nn.Module):
         return token_logps(hidden_NH, self.weight, target_N, bias_V=self.bias, temperature=temperature, entropy=entropy)
 
 
-class PolicyModule(nn.Module):
-    """Trunk and head as the one module that is sharded, wrapped and checkpointed."""
+class PolicyModule(PackedModule):
+    """Trunk and output head."""
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
+        super().__init__(model)
         causal = unwrap(model)
-        self.trunk = Trunk(causal)
+        _refuse_scaled_logits(causal)
         self.head = TokenLogps(causal.get_output_embeddings())
 
     def forward(self, batch: Batch, temperature: float = 1.0, entropy: bool = False) -> tuple[Tensor, Tensor]:
@@ -50,48 +45,29 @@ class PolicyModule(nn.Module):
         return logps_N, entropy_N
 
 
-class Policy:
+def _refuse_scaled_logits(model: PreTrainedModel) -> None:
+    """Raise RecipeError if the model caps or scales its logits, which `token_logps` would leave out silently."""
+    config = model.config.get_text_config()
+    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
+        if getattr(config, name, None) not in (None, 1, 1.0):
+            raise RecipeError(f"{type(model).__name__} scales its logits ({name}), which this version does not train")
+
+
+class Policy(PackedModel[PolicyModule]):
     """A causal language model that every stage can ask for log-probs, train, freeze and save."""
 
-    def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, device: torch.device | None = None) -> None:
-        self.model = unwrap(model)
-        self.tokenizer = tokenizer
-        self.device = device or default_device()
-        disable_dropout(self.model)
-        align(model)
-        self.module = PolicyModule(model.to(self.device))
-        self.runner: nn.Module = self.module
-        """What forward passes go through: the module, or what Accelerate made of it."""
-        self.module.trunk.adopt_segments()
-        self._refuse_scaled_logits()
+    module_class = PolicyModule
 
     @classmethod
     def load(
-        cls,
-        path: str | Path,
-        *,
-        template: str = "tokenizer",
-        precision: str = "fp32",
-        lora: Lora | None = None,
-        gradient_checkpointing: bool = False,
-        trainable: bool = True,
-        revision: str | None = None,
+        cls, path: str | Path, *, template: str = "tokenizer", trainable: bool = True, **options: Unpack[LoadOptions]
     ) -> "Policy":
         """A policy from a folder or a hub name: float32 weights that train, or frozen ones in the given precision.
 
         Raises RecipeError if there is no such model, or if its tokenizer has no template and none is named.
         """
-        tokenizer = load_tokenizer(path, template, revision)
-        model = load_model(
-            AutoModelForCausalLM,
-            path,
-            precision=precision,
-            revision=revision,
-            trainable=trainable,
-            lora=lora,
-            gradient_checkpointing=gradient_checkpointing,
-        )
-        policy = cls(model, tokenizer)
+        tokenizer = load_tokenizer(path, template, options.get("revision"))
+        policy = cls(load_model(AutoModelForCausalLM, path, trainable=trainable, **options), tokenizer)
         policy.module.train(trainable)
         return policy
 
@@ -109,22 +85,3 @@ class Policy:
         """While the context lasts, a policy that trains adapters answers as the model it started from."""
         model: Any = self.module.model
         return model.disable_adapter() if hasattr(model, "peft_config") else nullcontext()
-
-    def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """(name, tensor) of every weight as published, adapters merged; every rank must iterate, and gets the same."""
-        yield from published_weights(self.module.model)
-
-    def digest(self) -> str:
-        """Hash of all weights, by content."""
-        return weights_digest(self.weights())
-
-    def save(self, folder: Path, write: bool = True) -> None:
-        """Write a plain Hugging Face folder. All ranks call it and one writes. Raises CheckpointError if the disk refuses."""
-        save_model(self.model, dict(self.weights()), self.tokenizer, folder, write)
-
-    def _refuse_scaled_logits(self) -> None:
-        """Raise RecipeError if the model caps or scales its logits, which `token_logps` would leave out silently."""
-        config = self.model.config.get_text_config()
-        for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
-            if getattr(config, name, None) not in (None, 1, 1.0):
-                raise RecipeError(f"{type(self.model).__name__} scales its logits ({name}), which this version does not train")

@@ -32,18 +32,16 @@ Where a neighbour leaks into a document, its hidden states move by about their o
 class Trunk(nn.Module):
     """A transformer without its head, reading packed batches."""
 
+    owner: PreTrainedModel
+    """The model with its head, whose attention is switched."""
+
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model.base_model
-        # In a list, because a module as an attribute would be registered, and its parameters counted, a second time.
-        self._owner = [model]
+        # nn.Module's own way of setting it would register the model, and count its parameters, a second time.
+        object.__setattr__(self, "owner", model)
         self.shares_prefix = False
         """Whether the completions of a prompt share it in one row."""
-
-    @property
-    def owner(self) -> PreTrainedModel:
-        """The model with its head, whose attention is switched."""
-        return self._owner[0]
 
     def forward(self, batch: Batch, read: Read = "trained") -> Tensor:
         """(N, H) hidden states at `batch.read_N`, or (C, H) at each completion's last token."""

@@ -30,19 +30,17 @@ def published_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 def _merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """(name, tensor) of every parameter of the transformers model, its adapter's product added and its shards gathered."""
     inner = unwrap(model)
-    if inner is model:
-        for name, parameter in inner.named_parameters():
-            yield name, _gather(parameter)
-        return
-    from peft.tuners.lora import LoraLayer
+    layers: dict[str, Any] = {}
+    if inner is not model:
+        from peft.tuners.lora import LoraLayer
 
-    layers: dict[str, Any] = {name: module for name, module in inner.named_modules() if isinstance(module, LoraLayer)}
+        layers = {f"{name}.base_layer.weight": module for name, module in inner.named_modules() if isinstance(module, LoraLayer)}
     for name, parameter in inner.named_parameters():
         if ".lora_" in name:
             continue
-        layer = layers.get(name.removesuffix(".base_layer.weight"))
         tensor = _gather(parameter)
-        if layer is not None and name.endswith(".base_layer.weight"):
+        if name in layers:
+            layer = layers[name]
             tensor = tensor + sum(layer.get_delta_weight(adapter).to(tensor.dtype) for adapter in layer.active_adapters)
         yield name.replace(".base_layer.", "."), tensor
 

@@ -8,34 +8,31 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from tulu.config.job import Job
 from tulu.config.schema import Base
 from tulu.data.chat import make_byte_tokenizer
-from tulu.data.datasets import text_groups
 from tulu.errors import RecipeError
 from tulu.losses import Loss, sft_loss
 from tulu.model.batch import Batch
 from tulu.model.policy import Policy
-from tulu.train.fit import fit, rows_of_groups
+from tulu.train.fit import fit, pack_whole
 from tulu.train.open import open_stage
 from tulu.train.step import count_tokens
 
 
 def run(job: Job) -> Path:
     """Train, and return the folder of the model."""
-    opened = open_stage(job)
-    stage: Base = opened.section
-    run = opened.run
-    if opened.finished:
-        return opened.model_folder
+    run = open_stage(job)
+    stage: Base = run.section
+    if run.finished:
+        return run.model_folder
 
     policy = new_policy(stage)
-    groups = text_groups(stage.data, policy.tokenizer, stage.max_length, run.cache, stage.seed)
-    groups.report.show()
-    learner = opened.begin(policy, data=groups.digest, start=policy.digest())
+    groups = run.load_groups(policy.tokenizer)
+    learner = run.begin(policy, data=groups.digest, start=policy.digest())
     run.resume()
 
     def objective(batch: Batch) -> Loss:
         return sft_loss(policy.logps(batch))
 
-    fit(learner, rows_of_groups(groups, stage), objective, count_tokens, stage, run)
+    fit(learner, run, groups, pack_whole, objective, count_tokens)
     return run.finish(policy.save, rows=len(groups))
 
 

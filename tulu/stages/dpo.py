@@ -8,13 +8,13 @@ from torch import Tensor
 
 from tulu.config.job import Job
 from tulu.config.schema import Dpo
-from tulu.data.datasets import pair_groups
+from tulu.data.lazy import LazySequence
 from tulu.losses import Loss, dpo_loss, simpo_loss
 from tulu.model.batch import Batch, mean_by_owner, sum_by_owner
 from tulu.model.policy import Policy
-from tulu.train.fit import TrainingRows, fit, pack_whole, rows_of_groups
+from tulu.train.fit import fit, pack_whole
 from tulu.train.open import open_stage
-from tulu.train.reference import ReferenceLogps, reference_logps
+from tulu.train.reference import reference_logps
 from tulu.types import Group
 
 
@@ -26,63 +26,51 @@ class PairBatch(Batch):
     """Summed log-prob of the completion under the model that the stage starts from."""
 
 
-@dataclass(frozen=True)
-class ReferencedPair:
-    """A pair and the summed log-probs of its completions under the reference."""
+@dataclass(frozen=True, slots=True)
+class ReferencedPair(Group):
+    """A pair with the summed log-probs of its completions under the reference."""
 
-    group: Group
-    reference_logps: Sequence[float]
-
-    @property
-    def id(self) -> str:
-        return self.group.id
+    reference_logps: Sequence[float] = ()
 
 
 def run(job: Job) -> Path:
     """Train, and return the folder of the model."""
-    opened = open_stage(job)
-    stage: Dpo = opened.section
-    run = opened.run
-    if opened.finished:
-        return opened.model_folder
+    run = open_stage(job)
+    stage: Dpo = run.section
+    if run.finished:
+        return run.model_folder
 
-    groups = pair_groups(stage.data, opened.tokenizer, stage.max_length, run.cache, drop_long=False, seed=stage.seed)
-    groups.report.show()
-    policy: Policy = opened.load(Policy)
+    groups = run.load_groups(run.tokenizer)
+    policy: Policy = run.load(Policy)
     weights = policy.digest()
-    learner = opened.begin(policy, data=groups.digest, start=weights)
+    learner = run.begin(policy, data=groups.digest, start=weights)
     if stage.loss == "simpo":
         run.resume()
-        fit(learner, rows_of_groups(groups, stage), lambda batch: simpo(policy, batch, stage), count_pairs, stage, run)
+        fit(learner, run, groups, pack_whole, lambda batch: simpo(policy, batch, stage), count_pairs)
     else:
         # Before the checkpoint is loaded, the policy itself is the reference: no second model is ever needed.
         cache = run.cache / "reference" / f"{weights}-{stage.precision}"
-        reference = reference_logps(groups, policy, stage, opened.parallel, cache)
+        reference = reference_logps(groups, policy, stage, run.parallel, cache)
         run.resume()
-        rows = referenced_rows(groups, reference, stage)
-        fit(learner, rows, lambda batch: dpo(policy, batch, stage), count_pairs, stage, run)
+        pairs = referenced_pairs(groups, reference)
+        fit(learner, run, pairs, pack_pairs, lambda batch: dpo(policy, batch, stage), count_pairs)
     return run.finish(policy.save, rows=len(groups))
 
 
-def referenced_rows(groups: Sequence[Group], reference: ReferenceLogps, stage: Dpo) -> TrainingRows[PairBatch]:
+def referenced_pairs(groups: Sequence[Group], reference: Sequence[Sequence[float]]) -> Sequence[ReferencedPair]:
     """The pairs of a mix with their reference log-probs, which are attached when a step draws them."""
-
-    def read(places: Sequence[int]) -> list[ReferencedPair]:
-        return [ReferencedPair(groups[place], reference[place]) for place in places]
-
-    def pack(drawn: Sequence[ReferencedPair]) -> list[PairBatch]:
-        return pack_pairs(drawn, stage)
-
-    return TrainingRows(len(groups), read, pack)
+    return LazySequence(len(groups), lambda place: with_reference(groups[place], reference[place]))
 
 
-def pack_pairs(drawn: Sequence[ReferencedPair], stage: Dpo) -> list[PairBatch]:
+def with_reference(pair: Group, logps: Sequence[float]) -> ReferencedPair:
+    """A pair with the reference log-probs of its completions."""
+    return ReferencedPair(pair.prompt, pair.completions, pair.id, pair.margin, logps)
+
+
+def pack_pairs(pairs: Sequence[ReferencedPair], stage: Dpo) -> list[PairBatch]:
     """Packed rows of pairs with their reference log-probs."""
-    logps = [pair.reference_logps for pair in drawn]
-    return [
-        PairBatch(**vars(batch), reference_logp_C=batch.of_completions(logps))
-        for batch in pack_whole([pair.group for pair in drawn], stage)
-    ]
+    logps = [pair.reference_logps for pair in pairs]
+    return [PairBatch(**vars(batch), reference_logp_C=batch.of_completions(logps)) for batch in pack_whole(pairs, stage)]
 
 
 def count_pairs(batch: Batch) -> float:

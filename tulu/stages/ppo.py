@@ -94,7 +94,7 @@ class PpoBatch(RolloutBatch):
 
 def token_advantages(
     minibatches: Sequence[Sequence[RolloutBatch]], stage: Rlvr, value: ValueModelSettings, parallel: Parallel
-) -> list[list[PpoBatch]]:
+) -> Sequence[Sequence[PpoBatch]]:
     """The rows with every token's advantage and return.
 
     Token t earns -β · KL(old, reference)_t, the last one the completion's reward on top; then come generalised advantages,

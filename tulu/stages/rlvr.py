@@ -11,8 +11,8 @@ engine. It leaves out what does not belong to the update: engines sample (rollou
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,8 +23,8 @@ from torch import Tensor
 
 from tulu.config.job import Job, section_of
 from tulu.config.processes import world_size
-from tulu.config.schema import Rlvr
-from tulu.data.problems import problems as load_problems
+from tulu.config.schema import Rlvr, ValueModelSettings
+from tulu.data.problems import load_problems
 from tulu.errors import EngineError, RecipeError
 from tulu.grading.grader import Grader, split_off_reward_model
 from tulu.losses import Loss, grpo_loss, kl_estimate, mean_metric, truncated_ratio
@@ -43,7 +43,7 @@ from tulu.stages.ppo import ActorCritic, PpoBatch, ppo_loss, spare_ppo_batch, to
 from tulu.train.open import open_stage
 from tulu.train.optimizer import Learner, learning_rate
 from tulu.train.run import Run
-from tulu.train.step import Normaliser, count_completions, count_tokens, step
+from tulu.train.step import Normaliser, Objective, count_completions, count_tokens, step
 from tulu.types import Problem
 
 KlReference = Callable[[Batch], Tensor]
@@ -67,34 +67,29 @@ class Models:
 def run(job: Job) -> Path:
     """Train, and return the folder of the model."""
     refuse_sharded_sampling(section_of(job.recipe, "rlvr"))
-    opened = open_stage(job)
-    stage: Rlvr = opened.section
-    run = opened.run
-    if opened.finished:
-        return opened.model_folder
+    run = open_stage(job)
+    stage: Rlvr = run.section
+    if run.finished:
+        return run.model_folder
 
     with_reward_model = stage.reward_model is not None
-    problems = load_problems(stage.data, opened.tokenizer, stage.max_prompt, stage.verifier, stage.seed, with_reward_model)
+    problems = load_problems(stage.data, run.tokenizer, stage.max_prompt, stage.verifier, stage.seed, with_reward_model)
     problems.report.show()
     runs = job.folder.parent
     reward_model = load_reward_model(stage, problems, runs)
-    policy: Policy = opened.load(Policy)
+    policy: Policy = run.load(Policy)
     critic = ActorCritic.load(policy, stage, job.recipe.template, runs / "rm" / "model", run.start, job.revision)
     facts = {"reward_model": reward_model.digest} if reward_model else {}
     facts |= {"value": critic.value.digest()} if critic else {}
     kl_reference = load_kl_reference(policy, run.start, stage, job.recipe.template, job.revision)
-    learner = opened.begin(critic or policy, data=problems.digest, start=policy.digest(), **facts)
+    learner = run.begin(critic or policy, data=problems.digest, start=policy.digest(), **facts)
     state = run.resume()
 
     spec = EngineSpec(run.start, stage.max_prompt + stage.max_tokens, stage.precision, revision=job.revision)
-    engine = make_engine(stage.engine, spec, policy)
-    try:
+    with closing(make_engine(stage.engine, spec, policy)) as engine, Grader() as grader:
         engine.sync(policy.weights(), run.step)
-        with Grader() as grader:
-            sampler = Sampler(engine, grader, policy.tokenizer, problems, stage, opened.parallel, reward_model)
-            train(learner, Models(policy, critic, kl_reference), sampler, stage, run, state.get("drawn", 0))
-    finally:
-        engine.close()
+        sampler = Sampler(engine, grader, policy.tokenizer, problems, stage, run.parallel, reward_model)
+        train(learner, Models(policy, critic, kl_reference), sampler, stage, run, state.get("drawn", 0))
     return run.finish(policy.save, problems=len(problems))
 
 
@@ -122,9 +117,7 @@ def train(learner: Learner, models: Models, sampler: Sampler, stage: Rlvr, run: 
             run.rollouts(run.step, [row for part in parallel.exchange(record(rollouts, policy.tokenizer)) for row in part])
             run.journal("trained", step=run.step, rows=[rollout.problem.id for rollout in rollouts.trained])
             progress.update(run.step, metrics, tokens / seconds)
-            if run.due(run.step, run.step == total):
-                run.save(run.step, drawn=drawn)
-            run.stop_if_interrupted(run.step, drawn=drawn)
+            run.end_step(run.step == total, drawn=drawn)
 
 
 def update(learner: Learner, models: Models, rollouts: StepRollouts, stage: Rlvr, index: int) -> dict[str, float]:
@@ -133,40 +126,26 @@ def update(learner: Learner, models: Models, rollouts: StepRollouts, stage: Rlvr
     trained = [rollout.to_train(stage.mask_truncated) for rollout in rollouts.trained]
     spare = spare_batch(rollouts, stage)
     with evaluating(learner.model.module):
-        minibatches = [
-            fix(models, pack_rollouts(trained[part :: stage.minibatches], stage), spare, stage, parallel)
-            for part in range(stage.minibatches)
-        ]
-    metrics: dict[str, float] = {}
+        parts = [pack_rollouts(trained[part :: stage.minibatches], stage) for part in range(stage.minibatches)]
+        minibatches: Sequence[Sequence[RolloutBatch]] = [fix(models, part, spare, stage, parallel) for part in parts]
+
+    objective: Objective[Any] = partial(grpo, models.policy, stage)
     if models.critic is not None and stage.value is not None:
-        critic, value = models.critic, stage.value
+        objective = partial(ppo, models.critic, stage, stage.value, index)
+        minibatches = token_advantages(minibatches, stage, stage.value, parallel)
+        spare = spare and spare_ppo_batch(spare)
 
-        def ppo(batch: PpoBatch) -> Loss:
-            logps_N, entropy_N, values_N = critic(batch, stage.temperature)
-            policy = policy_loss(logps_N, entropy_N, batch, batch.advantage_N, stage)
-            return ppo_loss(policy, values_N, batch, value, token_weights(batch, stage), value_alone=index < value.warmup)
-
-        valued = token_advantages(minibatches, stage, value, parallel)
-        for part in passes(valued, stage, parallel):
-            metrics = step(learner, part, ppo, normaliser(stage), spare and spare_ppo_batch(spare))
-    else:
-
-        def grpo(batch: RolloutBatch) -> Loss:
-            logps_N, entropy_N = models.policy.logps_and_entropy(batch, stage.temperature)
-            return policy_loss(logps_N, entropy_N, batch, batch.advantage_C[batch.owner_N], stage)
-
-        for rows in passes(minibatches, stage, parallel):
-            metrics = step(learner, rows, grpo, normaliser(stage), spare)
-    check_mismatch(metrics)
+    metrics: dict[str, float] = {}
+    for minibatch in [*minibatches] * stage.updates:
+        # A mini-batch is passed over where no process has a row of it.
+        if parallel.largest(len(minibatch)):
+            metrics = step(learner, minibatch, objective, normaliser(stage), spare)
+    if metrics.get("mismatch", 0.0) > MISMATCH_LIMIT:
+        raise EngineError(
+            f"learner and engine disagree by {metrics['mismatch']:.2f} nats a token: they do not hold the same weights\n"
+            "The checkpoint before is intact. Run the same command again; if it recurs, compare precision and template."
+        )
     return metrics
-
-
-def passes(minibatches: Sequence[list[Any]], stage: Rlvr, parallel: Parallel) -> Iterator[list[Any]]:
-    """The rows of every optimizer step: each mini-batch in turn, as often as the recipe says, unless no process has a row."""
-    for _ in range(stage.updates):
-        for rows in minibatches:
-            if parallel.largest(len(rows)):
-                yield rows
 
 
 def spare_batch(rollouts: StepRollouts, stage: Rlvr) -> RolloutBatch | None:
@@ -179,44 +158,47 @@ def spare_batch(rollouts: StepRollouts, stage: Rlvr) -> RolloutBatch | None:
 
 def fix(
     models: Models, rows: Sequence[SampledBatch], spare: SampledBatch | None, stage: Rlvr, parallel: Parallel
-) -> list[RolloutBatch]:
-    """The rows with what must not move while they are trained on: the policy's log-probs before several updates, those of
-    the KL reference, and the values of the value model, all without dropout. In a single update the ratio is 1 by definition,
-    unless adapters drop out."""
-    dropout = stage.lora is not None and stage.lora.dropout > 0
-    several = stage.minibatches * stage.updates > 1
-    if not several and not dropout and models.kl_reference is None and models.critic is None:
-        return [RolloutBatch(**vars(row)) for row in rows]
+) -> Sequence[RolloutBatch]:
+    """The rows with what must not move while they are trained on, all without dropout.
+
+    That is the policy's log-probs before the updates, those of the KL reference, and the values of the value model. In a
+    single update the ratio to the log-probs before is 1 by definition, unless adapters drop out.
+    """
+    ratio_moves = stage.minibatches * stage.updates > 1 or (stage.lora is not None and stage.lora.dropout > 0)
     fixed = []
-    for index in range(parallel.largest(len(rows))):
-        row = rows[index] if index < len(rows) else spare
-        if row is None:
-            raise ValueError("a process without a row of its own needs a spare one")
+    for row, is_own in parallel.level(rows, spare):
         row = row.to(models.policy.device)
         old_logps_N = old_values_N = kl_reference_N = None
         if models.critic is not None:
             old_logps_N, _, old_values_N = models.critic(row, stage.temperature)
-        elif several or dropout:
+        elif ratio_moves:
             old_logps_N = models.policy.logps(row, stage.temperature)
         if models.kl_reference is not None:
             kl_reference_N = models.kl_reference(row)
-        if index < len(rows):
+        if is_own:
             fixed.append(
                 RolloutBatch(**vars(row), old_logps_N=old_logps_N, kl_reference_N=kl_reference_N, old_values_N=old_values_N)
             )
     return fixed
 
 
+def grpo(policy: Policy, stage: Rlvr, batch: RolloutBatch) -> Loss:
+    """The policy's loss, every token with the advantage of its completion."""
+    logps_N, entropy_N = policy.logps_and_entropy(batch, stage.temperature)
+    return policy_loss(logps_N, entropy_N, batch, batch.advantage_C[batch.owner_N], stage)
+
+
+def ppo(critic: ActorCritic, stage: Rlvr, value: ValueModelSettings, index: int, batch: PpoBatch) -> Loss:
+    """The policy's loss, every token with its own advantage, and the value model's, which learns alone in its warm-up."""
+    logps_N, entropy_N, values_N = critic(batch, stage.temperature)
+    policy = policy_loss(logps_N, entropy_N, batch, batch.advantage_N, stage)
+    return ppo_loss(policy, values_N, batch, value, token_weights(batch, stage), value_alone=index < value.warmup)
+
+
 def policy_loss(logps_N: Tensor, entropy_N: Tensor, batch: RolloutBatch, advantage_N: Tensor, stage: Rlvr) -> Loss:
     """The recipe's policy loss over a batch."""
     old_N = logps_N.detach() if batch.old_logps_N is None else batch.old_logps_N
-    correction_N = truncated_ratio(old_N, batch.sampler_logps_N, stage.ratio_cap) if stage.ratio_cap else None
     reference_N = batch.kl_reference_N
-
-    def kl(ratio_N: Tensor) -> Tensor:
-        assert reference_N is not None
-        return kl_estimate(logps_N, reference_N, stage.kl, ratio_N)
-
     loss, metrics = grpo_loss(
         logps_N,
         old_N,
@@ -224,8 +206,8 @@ def policy_loss(logps_N: Tensor, entropy_N: Tensor, batch: RolloutBatch, advanta
         clip_low=stage.clip_low,
         clip_high=stage.clip_high,
         weight_N=token_weights(batch, stage),
-        correction_N=correction_N,
-        kl_N=None if reference_N is None else kl,
+        correction_N=truncated_ratio(old_N, batch.sampler_logps_N, stage.ratio_cap) if stage.ratio_cap else None,
+        kl_N=None if reference_N is None else partial(kl_estimate, logps_N, reference_N, stage.kl),
         beta=stage.beta,
     )
     mismatch_N = (old_N - batch.sampler_logps_N).abs()
@@ -242,15 +224,6 @@ def normaliser(stage: Rlvr) -> Normaliser[Batch]:
     if stage.denominator == "constant":
         return lambda batch: float(batch.n_completions * stage.max_tokens)
     return count_tokens if stage.denominator == "token" else count_completions
-
-
-def check_mismatch(metrics: dict[str, float]) -> None:
-    """Raises EngineError where learner and engine cannot hold the same weights."""
-    if metrics.get("mismatch", 0.0) > MISMATCH_LIMIT:
-        raise EngineError(
-            f"learner and engine disagree by {metrics['mismatch']:.2f} nats a token: they do not hold the same weights\n"
-            "The checkpoint before is intact. Run the same command again; if it recurs, compare precision and template."
-        )
 
 
 def refuse_sharded_sampling(stage: Rlvr) -> None:
@@ -274,11 +247,13 @@ def load_kl_reference(policy: Policy, start: str, stage: Rlvr, template: str, re
     """Log-probs under the starting model: of frozen weights, or of the policy without its adapters; None if β is 0."""
     if not stage.beta:
         return None
-    load = partial(Policy.load, start, template=template, precision=stage.precision, trainable=False, revision=revision)
-    frozen = policy if stage.lora else load()
-    # Under ZeRO-3 frozen weights are sharded as they load, with no engine around them to gather them.
     start_weights: Callable[[], AbstractContextManager[Any]]
-    start_weights = policy.without_adapter if stage.lora else partial(gathered, frozen.model)
+    if stage.lora:
+        frozen, start_weights = policy, policy.without_adapter
+    else:
+        frozen = Policy.load(start, template=template, precision=stage.precision, trainable=False, revision=revision)
+        # Under ZeRO-3 frozen weights are sharded as they load, with no engine around them to gather them.
+        start_weights = partial(gathered, frozen.model)
 
     @torch.no_grad()
     def logps(batch: Batch) -> Tensor:

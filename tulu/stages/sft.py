@@ -8,11 +8,10 @@ from torch import Tensor
 
 from tulu.config.job import Job
 from tulu.config.schema import Sft
-from tulu.data.datasets import sft_groups
 from tulu.losses import Loss, sft_loss
 from tulu.model.batch import Batch
 from tulu.model.policy import Policy
-from tulu.train.fit import TrainingRows, fit, pack_whole, rows_of_groups
+from tulu.train.fit import fit, pack_whole
 from tulu.train.open import open_stage
 from tulu.train.step import count_tokens
 from tulu.types import Group
@@ -28,31 +27,24 @@ class WeightedBatch(Batch):
     """Share of one micro-batch of the original; a micro-batch's shares add up to 1."""
 
 
-@dataclass(frozen=True)
-class WeightedGroup:
+@dataclass(frozen=True, slots=True)
+class WeightedGroup(Group):
     """A conversation with its weight and share; see WeightedBatch."""
 
-    group: Group
-    weight: float
-    share: float
-
-    @property
-    def id(self) -> str:
-        return self.group.id
+    weight: float = 1.0
+    share: float = 1.0
 
 
 def run(job: Job) -> Path:
     """Train, and return the folder of the model."""
-    opened = open_stage(job)
-    stage: Sft = opened.section
-    run = opened.run
-    if opened.finished:
-        return opened.model_folder
+    run = open_stage(job)
+    stage: Sft = run.section
+    if run.finished:
+        return run.model_folder
 
-    groups = sft_groups(stage.data, opened.tokenizer, stage.max_length, run.cache, stage.seed)
-    groups.report.show()
-    policy: Policy = opened.load(Policy)
-    learner = opened.begin(policy, data=groups.digest, start=policy.digest())
+    groups = run.load_groups(run.tokenizer)
+    policy: Policy = run.load(Policy)
+    learner = run.begin(policy, data=groups.digest, start=policy.digest())
     run.resume()
 
     def token_mean(batch: Batch) -> Loss:
@@ -62,22 +54,10 @@ def run(job: Job) -> Path:
         return sft_loss(policy.logps(batch), batch.weight_C[batch.owner_N])
 
     if stage.loss == "token":
-        fit(learner, rows_of_groups(groups, stage), token_mean, count_tokens, stage, run)
+        fit(learner, run, groups, pack_whole, token_mean, count_tokens)
     else:
-        fit(learner, weighted_rows(groups, stage), weighted, count_micro_batches, stage, run)
+        fit(learner, run, groups, pack_weighted, weighted, count_micro_batches, prepare=weight_groups)
     return run.finish(policy.save, rows=len(groups))
-
-
-def weighted_rows(groups: Sequence[Group], stage: Sft) -> TrainingRows[WeightedBatch]:
-    """The conversations of a mix, weighted as the recipe's loss says."""
-
-    def read(places: Sequence[int]) -> list[WeightedGroup]:
-        return weight_groups([groups[place] for place in places], stage)
-
-    def pack(drawn: Sequence[WeightedGroup]) -> list[WeightedBatch]:
-        return pack_weighted(drawn, stage)
-
-    return TrainingRows(len(groups), read, pack)
 
 
 def weight_groups(groups: Sequence[Group], stage: Sft) -> list[WeightedGroup]:
@@ -91,16 +71,19 @@ def weight_groups(groups: Sequence[Group], stage: Sft) -> list[WeightedGroup]:
         micro_batch = groups[first : first + stage.loss_micro_batch]
         trained = sum(completion.n_trained for group in micro_batch for completion in group.completions)
         weight = 1.0 if stage.loss == "sum" else 1.0 / trained
-        weighted += [WeightedGroup(group, weight, 1.0 / len(micro_batch)) for group in micro_batch]
+        share = 1.0 / len(micro_batch)
+        weighted += [
+            WeightedGroup(group.prompt, group.completions, group.id, weight=weight, share=share) for group in micro_batch
+        ]
     return weighted
 
 
-def pack_weighted(drawn: Sequence[WeightedGroup], stage: Sft) -> list[WeightedBatch]:
+def pack_weighted(groups: Sequence[WeightedGroup], stage: Sft) -> list[WeightedBatch]:
     """Packed rows of weighted conversations."""
-    weights, shares = [one.weight for one in drawn], [one.share for one in drawn]
+    weights, shares = [group.weight for group in groups], [group.share for group in groups]
     return [
         WeightedBatch(**vars(batch), weight_C=batch.of_groups(weights), share_C=batch.of_groups(shares))
-        for batch in pack_whole([one.group for one in drawn], stage)
+        for batch in pack_whole(groups, stage)
     ]
 
 

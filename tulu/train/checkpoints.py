@@ -41,7 +41,10 @@ class Checkpoints:
         newest = paths[-1]
         try:
             state: dict[str, Any] = json.loads((newest / "state.json").read_text())
-            _check_sizes(newest, state["files"])
+            sizes = _sizes(newest)
+            for name, size in state["files"].items():
+                if sizes.get(name) != size:
+                    raise ValueError(f"{name} has {sizes.get(name, 'no')} bytes of {size}")
             self.parallel.load(newest)
         except (OSError, RuntimeError, ValueError, KeyError, EOFError, UnpicklingError) as error:
             cure = "Remove this folder to resume from the one before."
@@ -82,11 +85,3 @@ class Checkpoints:
 def _sizes(folder: Path) -> dict[str, int]:
     """The bytes of every file below a folder, by its path within."""
     return {str(file.relative_to(folder)): file.stat().st_size for file in sorted(folder.rglob("*")) if file.is_file()}
-
-
-def _check_sizes(folder: Path, expected: Mapping[str, int]) -> None:
-    """Raise ValueError for a file that was cut or lost."""
-    sizes = _sizes(folder)
-    for name, size in expected.items():
-        if sizes.get(name) != size:
-            raise ValueError(f"{name} has {sizes.get(name, 'no')} bytes of {size}")

@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from tulu.config.schema import TrainStage
 from tulu.data.mixing import order
-from tulu.model.batch import Batch, pack
+from tulu.model.batch import Batch
+from tulu.model.batch import pack as pack_batches
 from tulu.progress import Progress
 from tulu.train.optimizer import Learner, learning_rate, total_steps
 from tulu.train.run import Run
@@ -17,26 +17,10 @@ from tulu.types import Group
 B = TypeVar("B", bound=Batch)
 
 
-@dataclass(frozen=True)
-class TrainingRows(Generic[B]):
-    """The rows that a stage trains on. They are read when a step draws them, so memory does not grow with their number."""
-
-    count: int
-    read: Callable[[Sequence[int]], Sequence[Any]]
-    """The examples at these places of the data; every process reads those of a whole step."""
-    pack: Callable[[Sequence[Any]], list[B]]
-    """Examples to the stage's batches; every process packs its share of a step."""
-
-
-def rows_of_groups(groups: Sequence[Group], stage: TrainStage) -> TrainingRows[Batch]:
-    """Groups that are trained on as they are."""
-    return TrainingRows(len(groups), lambda places: [groups[place] for place in places], lambda drawn: pack_whole(drawn, stage))
-
-
 def pack_whole(groups: Sequence[Group], stage: TrainStage) -> list[Batch]:
     """Packed rows; the completions of a group stay together, as pairwise losses need."""
     most = max((len(group.completions) for group in groups), default=1)
-    return pack(groups, stage.row_tokens, stage.micro_batch * most, split=False)
+    return pack_batches(groups, stage.row_tokens, stage.micro_batch * most, split=False)
 
 
 def draw(rows: int, stage: TrainStage, step: int) -> list[int]:
@@ -48,26 +32,35 @@ def draw(rows: int, stage: TrainStage, step: int) -> list[int]:
 
 
 def fit(
-    learner: Learner, rows: TrainingRows[B], objective: Objective[B], normaliser: Normaliser[B], stage: TrainStage, run: Run
+    learner: Learner,
+    run: Run,
+    groups: Sequence[Group],
+    pack: Callable[[Sequence[Any], Any], list[B]],
+    objective: Objective[B],
+    normaliser: Normaliser[B],
+    prepare: Callable[[Sequence[Group], Any], Sequence[Group]] | None = None,
 ) -> None:
-    """Train from where the run stands to its last step."""
-    total = total_steps(stage, rows.count)
-    parallel = learner.parallel
+    """Train from where the run stands to its last step.
+
+    `groups` are read when a step draws them, so memory need not grow with their number. `prepare(groups, stage)` is called
+    with those of a whole step, in every process alike; `pack(groups, stage)` makes the batches of a process's share.
+    """
+    stage, parallel = run.section, learner.parallel
+    total = total_steps(stage, len(groups))
     with run.interruptible(), Progress(run.job.stage, total, run.step, parallel.is_main) as progress:
         for index in range(run.step, total):
             began = time.monotonic()
             rate = learning_rate(stage, index, total)
             learner.set_learning_rate(rate)
-            examples = list(rows.read(draw(rows.count, stage, index)))
-            batches = rows.pack(parallel.share(examples))
-            metrics = step(learner, batches, objective, normaliser, spare=rows.pack(examples[:1])[0])
+            drawn: Sequence[Group] = [groups[place] for place in draw(len(groups), stage, index)]
+            drawn = prepare(drawn, stage) if prepare else drawn
+            batches = pack(parallel.share(drawn), stage)
+            metrics = step(learner, batches, objective, normaliser, spare=pack(drawn[:1], stage)[0])
             tokens = parallel.total(sum(batch.n_tokens for batch in batches))
             seconds = time.monotonic() - began
             run.step = index + 1
-            timing = {"sequences": len(examples), "tokens": tokens, "seconds": seconds}
+            timing = {"sequences": len(drawn), "tokens": tokens, "seconds": seconds}
             run.log(run.step, {**metrics, "learning_rate": rate, **timing})
-            run.journal("trained", step=run.step, rows=[example.id for example in examples])
+            run.journal("trained", step=run.step, rows=[group.id for group in drawn])
             progress.update(run.step, metrics, tokens / seconds)
-            if run.due(run.step, run.step == total):
-                run.save(run.step)
-            run.stop_if_interrupted(run.step)
+            run.end_step(run.step == total)

@@ -1,49 +1,41 @@
-"""How every training stage begins: its section, its processes, its run directory, its tokenizer and its model."""
+"""How every training stage begins: its section, its processes, its run directory, its tokenizer, its data and its model."""
 
-from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from tulu.config.job import Job, section_of
+from tulu.config.stages import STAGES
 from tulu.data.chat import template_hash
+from tulu.data.datasets import load_groups
+from tulu.data.token_cache import Groups
 from tulu.model.load import load_tokenizer
 from tulu.model.parallel import Parallel
 from tulu.train.optimizer import Learner, Trainable
 from tulu.train.run import Run
 
 
-@dataclass(frozen=True)
-class OpenStage:
-    """A stage whose run directory is open and whose model is not loaded yet."""
-
-    job: Job
-    section: Any
-    """The recipe's section of the stage."""
-    parallel: Parallel
-    run: Run
-
-    @property
-    def finished(self) -> bool:
-        """Whether an earlier session brought the stage to its end."""
-        return self.run.finished
-
-    @property
-    def model_folder(self) -> Path:
-        """The folder of the trained model."""
-        return self.run.path / "model"
+class StageRun(Run):
+    """The run of a stage that trains a model, with what the stage reads: a tokenizer, data and a model to start from."""
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer of the model that the stage starts from, with the recipe's template."""
-        return load_tokenizer(self.run.start, self.job.recipe.template, self.job.revision)
+        return load_tokenizer(self.start, self.job.recipe.template, self.job.revision)
+
+    def load_groups(self, tokenizer: PreTrainedTokenizerBase) -> Groups:
+        """The groups of the stage's data, tokenised as the stage table says; what became of the rows is logged."""
+        stage, section = STAGES[self.job.stage], self.section
+        sizes = {"seed": section.seed, "drop_long": stage.drops_long}
+        groups = load_groups(stage.rows, section.data, tokenizer, section.max_length, self.cache, **sizes)
+        groups.report.show()
+        return groups
 
     def load(self, model_class: Any, **options: Any) -> Any:
         """The model that the stage starts from, ready to train, as a Policy or a RewardModel."""
         return model_class.load(
-            self.run.start,
+            self.start,
             template=self.job.recipe.template,
             lora=self.section.lora,
             gradient_checkpointing=self.section.gradient_checkpointing,
@@ -59,12 +51,10 @@ class OpenStage:
         """
         if self.job.start is not None:
             facts["template"] = template_hash(self.tokenizer)
-        self.run.pin(**facts)
+        self.pin(**facts)
         return Learner(trained, self.section, self.parallel)
 
 
-def open_stage(job: Job) -> OpenStage:
+def open_stage(job: Job) -> StageRun:
     """Connect the processes and open the run directory. Raises CheckpointError if it holds a run of another recipe."""
-    section = section_of(job.recipe, job.stage)
-    parallel = Parallel(section)
-    return OpenStage(job, section, parallel, Run(job, parallel))
+    return StageRun(job, Parallel(section_of(job.recipe, job.stage)))

@@ -12,11 +12,12 @@ import numpy
 import pyarrow
 import pyarrow.compute
 import pyarrow.parquet
-import torch
 import xxhash
 
 from tulu.config.schema import TrainStage
-from tulu.model.batch import Batch, sum_by_owner
+from tulu.data.lazy import LazySequence
+from tulu.model.batch import sum_by_owner
+from tulu.model.dropout import evaluating
 from tulu.model.parallel import Parallel
 from tulu.model.policy import Policy
 from tulu.progress import Progress
@@ -30,27 +31,13 @@ CHUNK = 512
 _COLUMNS = pyarrow.schema({"key": pyarrow.string(), "logp": pyarrow.float64()})
 
 
-class ReferenceLogps(Sequence[Sequence[float]]):
-    """The summed log-prob of every completion of every group, four bytes each."""
-
-    def __init__(self, logps: numpy.ndarray, starts: numpy.ndarray) -> None:
-        """`logps` holds all completions, group after group; `starts` the place of each group's first, and one past the last."""
-        self._logps = logps
-        self._starts = starts
-
-    def __len__(self) -> int:
-        return len(self._starts) - 1
-
-    def __getitem__(self, group: int) -> list[float]:  # type: ignore[override]  # a slice of groups is never asked for
-        """One number per completion of a group."""
-        values: list[float] = self._logps[self._starts[group] : self._starts[group + 1]].tolist()
-        return values
-
-
 def reference_logps(
     groups: Sequence[Group], policy: Policy, stage: TrainStage, parallel: Parallel, folder: Path
-) -> ReferenceLogps:
-    """Each completion's summed log-prob under the policy's present weights; `folder` caches those of these weights."""
+) -> Sequence[list[float]]:
+    """The summed log-probs of each group's completions under the policy's present weights, in four bytes a completion.
+
+    `folder` caches those of these weights.
+    """
     starts = numpy.cumsum([0, *(len(group.completions) for group in groups)])
     keys = pyarrow.array([completion_key(group, completion) for group in groups for completion in group.completions], "string")
     cache = read_cache(folder)
@@ -61,50 +48,30 @@ def reference_logps(
     missing = numpy.unique(numpy.searchsorted(starts, unknown, side="right") - 1).tolist()
     if missing:
         log.info("reference log-probs: %d of %d rows to compute", len(missing), len(groups))
-    training = policy.module.training
-    policy.module.eval()
-    with Progress("reference", len(missing), 0, parallel.is_main) as progress:
+    with Progress("reference", len(missing), 0, parallel.is_main) as progress, evaluating(policy.module):
         for first in range(0, len(missing), CHUNK):
             chunk = missing[first : first + CHUNK]
             computed = _compute([groups[group] for group in chunk], policy, stage, parallel)
-            for group, values in zip(chunk, computed, strict=True):
-                logps[starts[group] : starts[group + 1]] = values
+            new = [int(starts[chunk[group]]) + completion for group, completion in computed]
+            logps[new] = list(computed.values())
             if parallel.is_main:
-                write_part(folder, _by_key(keys, starts, chunk, computed))
+                write_part(folder, dict(zip(keys.take(new).to_pylist(), computed.values(), strict=True)))
             progress.update(first + len(chunk), {})
-    policy.module.train(training)
-    return ReferenceLogps(logps, starts)
+    return LazySequence(len(groups), lambda group: logps[starts[group] : starts[group + 1]].tolist())
 
 
-def _by_key(keys: pyarrow.Array, starts: numpy.ndarray, chunk: list[int], computed: list[list[float]]) -> dict[str, float]:
-    """The computed log-probs of a chunk of groups by the keys of their completions."""
-    return {
-        keys[starts[group] + place].as_py(): value
-        for group, values in zip(chunk, computed, strict=True)
-        for place, value in enumerate(values)
-    }
-
-
-@torch.no_grad()
-def _compute(groups: list[Group], policy: Policy, stage: TrainStage, parallel: Parallel) -> list[list[float]]:
-    """The summed log-prob of every completion of every group; the processes share the work."""
-    places = parallel.share(list(range(len(groups))))
+def _compute(groups: list[Group], policy: Policy, stage: TrainStage, parallel: Parallel) -> dict[tuple[int, int], float]:
+    """The summed log-prob of every (group, completion), in order; the processes share the work."""
+    places = parallel.share(range(len(groups)))
     batches = pack_whole([groups[place] for place in places], stage)
-    spare = pack_whole(groups[:1], stage)[0]
     computed: dict[tuple[int, int], float] = {}
-    for index in range(parallel.largest(len(batches))):
-        has_row = index < len(batches)
-        sums_C = _sequence_logps(policy, batches[index] if has_row else spare)
-        if has_row:
-            for (group, completion), value in zip(batches[index].index_C, sums_C.tolist(), strict=True):
+    for batch, is_own in parallel.level(batches, pack_whole(groups[:1], stage)[0]):
+        batch = batch.to(policy.device)
+        sums_C = sum_by_owner(policy.logps(batch), batch.owner_N, batch.n_completions)
+        if is_own:
+            for (group, completion), value in zip(batch.index_C, sums_C.tolist(), strict=True):
                 computed[places[group], completion] = value
-    everywhere = {key: value for part in parallel.exchange(computed) for key, value in part.items()}
-    return [[everywhere[place, c] for c in range(len(group.completions))] for place, group in enumerate(groups)]
-
-
-def _sequence_logps(policy: Policy, batch: Batch) -> torch.Tensor:
-    batch = batch.to(policy.device)
-    return sum_by_owner(policy.logps(batch), batch.owner_N, batch.n_completions)
+    return dict(sorted(item for part in parallel.exchange(computed) for item in part.items()))
 
 
 def completion_key(group: Group, completion: Completion) -> str:

@@ -18,9 +18,9 @@ from typing import Any
 
 import yaml
 
-from tulu.config.job import Job
+from tulu.config.job import Job, section_of
 from tulu.errors import CheckpointError, RecipeError
-from tulu.files import JsonLines, remove_partials, sync_folder, write_atomic
+from tulu.files import JsonLines, differences, remove_partials, sync_folder, write_atomic
 from tulu.model.parallel import Parallel
 from tulu.train.checkpoints import STEP_NAME, Checkpoints
 from tulu.train.energy import Energy, EnergyMeter
@@ -45,7 +45,8 @@ class Run:
         """Energy that earlier sessions took, and at the end this one too."""
         self.interrupted = False
         """Whether this process was asked to stop after the present step."""
-        self._section = getattr(job.recipe, job.stage)
+        self.section: Any = section_of(job.recipe, job.stage)
+        """The recipe's section of the stage."""
         self._metrics, self._journal = JsonLines(self.path / "metrics.jsonl"), JsonLines(self.path / "journal")
         self._since = time.monotonic()
         self._meter: EnergyMeter | None = None
@@ -56,7 +57,7 @@ class Run:
             for folder in (self.path, self.path / "rollouts"):
                 remove_partials(folder)
             self._check_recipe()
-        self.checkpoints = Checkpoints(self.path / "checkpoints", self._section.keep_checkpoints, parallel)
+        self.checkpoints = Checkpoints(self.path / "checkpoints", self.section.keep_checkpoints, parallel)
         parallel.wait()
 
     @property
@@ -81,14 +82,8 @@ class Run:
         resolved = job_recipe(self.job)
         file = self.path / "recipe.yaml"
         if file.exists() and self.manifest().get("pinned"):
-            before = yaml.safe_load(file.read_text())
-            changed = differences(before, resolved)
-            if changed:
-                raise CheckpointError(
-                    f"{self.path}: this run began with another recipe:\n  "
-                    + "\n  ".join(changed)
-                    + "\nUndo the change to resume, run with --fresh to start over, or give the recipe another name."
-                )
+            cure = "Undo the change to resume, run with --fresh to start over, or give the recipe another name."
+            self._refuse_changes("this run began with another recipe", yaml.safe_load(file.read_text()), resolved, cure)
         else:
             write_atomic(file, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
 
@@ -99,18 +94,18 @@ class Run:
         """
         if not self.parallel.is_main:
             return
-        manifest = self.manifest()
-        before = manifest.get("pinned", {})
+        before = self.manifest().get("pinned", {})
         facts = json.loads(json.dumps({**facts, "processes": self.parallel.world}))
-        both = [name for name in facts if name in before]
-        changed = differences({name: before[name] for name in both}, {name: facts[name] for name in both})
-        if changed:
-            raise CheckpointError(
-                f"{self.path}: what this run began with has changed:\n  "
-                + "\n  ".join(changed)
-                + "\nRestore it to resume, or run with --fresh to start over."
-            )
+        # A fact that only one of the two versions of this program records is no change.
+        again = {name: facts.get(name, value) for name, value in before.items()}
+        cure = "Restore it to resume, or run with --fresh to start over."
+        self._refuse_changes("what this run began with has changed", before, again, cure)
         self._update_manifest(pinned={**before, **facts}, **environment())
+
+    def _refuse_changes(self, problem: str, before: Any, now: Any, cure: str) -> None:
+        if lines := differences(before, now):
+            listed = "\n  ".join(lines)
+            raise CheckpointError(f"{self.path}: {problem}:\n  {listed}\n{cure}")
 
     def manifest(self) -> dict[str, Any]:
         """The contents of manifest.json: versions, commit, digests, hardware and, at the end, totals."""
@@ -121,9 +116,14 @@ class Run:
         write_atomic(self.path / "manifest.json", json.dumps({**self.manifest(), **facts}, indent=2) + "\n")
 
     @property
+    def model_folder(self) -> Path:
+        """The folder of the trained model."""
+        return self.path / "model"
+
+    @property
     def finished(self) -> bool:
         """Whether an earlier session brought the stage to its end."""
-        return bool(self.manifest().get("finished")) and (self.path / "model").is_dir()
+        return bool(self.manifest().get("finished")) and self.model_folder.is_dir()
 
     # -- while it runs -----------------------------------------------------------------------------------------
 
@@ -176,8 +176,16 @@ class Run:
 
     def due(self, step: int, last: bool) -> bool:
         """Whether a checkpoint follows this step, of which `last` says that it is the last."""
-        every = self._section.save_every
+        every = self.section.save_every
         return last or bool(every and step % every == 0)
+
+    def end_step(self, last: bool, **extra: Any) -> None:
+        """After a step: save where a checkpoint is due, and raise KeyboardInterrupt if any process was asked to stop."""
+        stopping = self.parallel.largest(int(self.interrupted))
+        if stopping or self.due(self.step, last):
+            self.save(self.step, **extra)
+        if stopping:
+            raise KeyboardInterrupt
 
     def _forget_after(self, step: int) -> None:
         """Cut from the logs what a dead session did after its last checkpoint, since it is done again."""
@@ -194,7 +202,7 @@ class Run:
 
         Raises CheckpointError if the disk refuses.
         """
-        folder, partial = self.path / "model", self.path / ".partial-model"
+        folder, partial = self.model_folder, self.path / ".partial-model"
         try:
             save(partial, self.parallel.is_main)
             if self.parallel.is_main:
@@ -235,25 +243,8 @@ class Run:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def stop_if_interrupted(self, step: int, **extra: Any) -> None:
-        """After a step, if any process was asked to stop, save a checkpoint and raise KeyboardInterrupt."""
-        if self.parallel.largest(int(self.interrupted)):
-            self.save(step, **extra)
-            raise KeyboardInterrupt
-
 
 def job_recipe(job: Job) -> dict[str, Any]:
     """The part of a recipe that one stage reads, with every field, as plain values."""
     fields = {"name", "model", "revision", "template", job.stage}
     return {**job.recipe.model_dump(mode="json", include=fields), "start": job.start}
-
-
-def differences(before: Any, after: Any, path: str = "") -> list[str]:
-    """What changed between two trees of plain values, as lines `key.path: old -> new`."""
-    if isinstance(before, dict) and isinstance(after, dict):
-        return [
-            line
-            for key in dict.fromkeys([*before, *after])
-            for line in differences(before.get(key), after.get(key), f"{path}.{key}" if path else str(key))
-        ]
-    return [] if before == after else [f"{path}: {json.dumps(before)} -> {json.dumps(after)}"]

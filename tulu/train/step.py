@@ -36,17 +36,13 @@ def step(
     """
     parallel = learner.parallel
     total = parallel.total(sum(normaliser(batch) for batch in batches))
-    rows = parallel.largest(len(batches))
+    rows = list(parallel.level(batches, spare))
     sums: Metrics = {}
     loss_sum = 0.0
-    for index in range(rows):
-        has_row = index < len(batches)
-        batch = batches[index] if has_row else spare
-        if batch is None:
-            raise ValueError("a process without a row of its own needs a spare one")
+    for index, (batch, is_own) in enumerate(rows, 1):
         loss, metrics = objective(batch.to(parallel.device))
-        parallel.backward(loss * ((1.0 if has_row else 0.0) / total), last=index == rows - 1)
-        if has_row:
+        parallel.backward(loss * ((1.0 if is_own else 0.0) / total), last=index == len(rows))
+        if is_own:
             loss_sum += float(loss.detach())
             for name, (value, count) in metrics.items():
                 before = sums.get(name, (0.0, 0.0))
