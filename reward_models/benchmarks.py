@@ -14,7 +14,7 @@ from tulu.data.nested import unroll
 from tulu.data.preferences import parse_preference
 from tulu.data.sources import Row, load_rows
 from tulu.errors import DataError
-from tulu.reward_models.items import Item
+from tulu.reward_models.items import Item, parse_rows
 from tulu.reward_models.sections import KNOWN, PRIOR_SCORED, PRIOR_UNSCORED, Data, check
 from tulu.types import Message
 
@@ -83,18 +83,7 @@ def _from_path(name: str) -> list[Item]:
 
 
 def _from_source(source: Source, subset: str) -> list[Item]:
-    """Rows as items; up to ten broken rows are named at once."""
-    rows = unroll(load_rows(source), "pairs")
-    items, errors = [], []
-    for index in range(len(rows)):
-        try:
-            items.append(read_item(rows[index], subset))
-        except DataError as error:
-            errors.append(str(error))
-    if errors:
-        more = [f"and {len(errors) - 10} more"] if len(errors) > 10 else []
-        raise DataError("\n".join([*errors[:10], *more]))
-    return items
+    return parse_rows(unroll(load_rows(source), "pairs"), lambda row: read_item(row, subset))
 
 
 def read_item(row: Row, subset: str) -> Item:

@@ -7,6 +7,7 @@ model is scored.
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,9 @@ from tulu.errors import CheckpointError, DataError, RecipeError
 from tulu.files import json_text, write_atomic
 from tulu.progress import Progress
 from tulu.reward_models.benchmarks import Loaded, load
-from tulu.reward_models.bias import biases
+from tulu.reward_models.bias import baselines, biases
 from tulu.reward_models.bootstrap import bootstrap
 from tulu.reward_models.ensemble import combine
-from tulu.reward_models.items import baselines
 from tulu.reward_models.options import RewardBenchOptions
 from tulu.reward_models.report import Report, draw_chart, make_console, print_ensemble, print_report
 from tulu.reward_models.score_file import ItemScore, ScoreStore, check_folder, read_scores
@@ -75,7 +75,7 @@ def evaluate(model: str, data: str, options: RewardBenchOptions) -> Path:
             f"{folder}: the result cannot be written ({error.strerror or error}); all scores are kept: make room and run it again"
         ) from error
     if options.json_output:
-        print(json_text(report.summary.as_json()))
+        print(json_text(asdict(report.summary)))
     else:
         console = make_console()
         print_report(report, console, options.compare)
@@ -169,14 +169,14 @@ def aggregate(path: Path, data: str, options: RewardBenchOptions) -> None:
             raise DataError(f"--ensemble: a file is named twice: {', '.join(names)}")
         ensemble = combine({name: read_scores(Path(name), kind) for name in names}, kind, options.seed)
         if options.json_output:
-            print(json_text(ensemble.as_json()))
+            print(json_text(asdict(ensemble)))
         else:
             print_ensemble(ensemble, make_console())
         return
     items = read_scores(path, kind)
     summary = summarize(items, kind)
     if options.json_output:
-        print(json_text(summary.as_json()))
+        print(json_text(asdict(summary)))
         return
     report = Report(str(path), summary, bootstrap(items, kind, options.seed))
     print_report(report, make_console(), options.compare)

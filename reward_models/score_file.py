@@ -7,18 +7,16 @@ the items that it was scoring.
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tulu.config.schema import Source
-from tulu.data.sources import load_rows
+from tulu.data.sources import Row, load_rows
 from tulu.errors import CheckpointError, DataError, RecipeError
-from tulu.files import JsonLines, changed_settings, finite, json_text, write_atomic
-from tulu.reward_models.sections import KNOWN, TIES, Data, Scored
-
-SCORES = "scores.jsonl"
-SETTINGS = "settings.json"
+from tulu.files import PinnedLog, finite
+from tulu.reward_models.items import Scored, parse_rows
+from tulu.reward_models.sections import KNOWN, Data, is_of_ties
 
 _KEYS = "id, subset, chosen and rejected"
 _COLUMNS = ("index", "id", "subset", "chosen", "rejected", "credit")
@@ -31,43 +29,25 @@ def read_scores(path: Path, data: Data) -> list[Scored]:
         raise DataError(f"{path}: is a folder; --scores takes one JSONL file")
     if not path.exists():
         raise DataError(f"{path}: no such file; --scores takes a JSONL file of rows with {_KEYS}")
-    rows = load_rows(Source(name=str(path), fraction=1.0))
-    items: list[Scored] = []
-    problems: list[str] = []
-    seen: dict[tuple[str, str, str], str] = {}
-    for index in range(len(rows)):
-        try:
-            row = rows[index]
-            item = parse_row(row.columns, data, row.id)
-            if twin := _twin(row.columns, item, seen):
-                raise DataError(f"{row.id}: id {item.id!r} of {item.subset!r} stands in {twin} too; give every row its own id")
-            items.append(item)
-        except DataError as error:
-            problems.append(str(error))
-    if problems:
-        more = [f"and {len(problems) - 10} more"] if len(problems) > 10 else []
-        raise DataError("\n".join([*problems[:10], *more]))
-    return items
+    places: dict[tuple[str, str, str], str] = {}
+
+    def parse(row: Row) -> Scored:
+        """The scores of a row. The rows of an evaluation have an index that tells them apart, whatever ids its data had."""
+        item = parse_row(row.columns, data, row.id)
+        if row.columns.get("id") is not None:
+            first = places.setdefault((item.subset, item.id, str(row.columns.get("index"))), row.id)
+            if first != row.id:
+                raise DataError(f"{row.id}: id {item.id!r} of {item.subset!r} stands in {first} too; give every row its own id")
+        return item
+
+    return parse_rows(load_rows(Source(name=str(path), fraction=1.0)), parse)
 
 
-def _twin(row: object, item: Scored, seen: dict[tuple[str, str, str], str]) -> str | None:
-    """Where an earlier row of the same subset and id stands.
-
-    The rows of an evaluation have an index that tells them apart, whatever ids its data had.
-    """
-    if not isinstance(row, Mapping) or row.get("id") is None:
-        return None
-    key = (item.subset, item.id, str(row.get("index")))
-    return None if seen.setdefault(key, item.where) == item.where else seen[key]
-
-
-def parse_row(row: object, data: Data, where: str) -> Scored:
+def parse_row(row: Mapping[str, Any], data: Data, where: str) -> Scored:
     """One row of a scores file, in which a score that is not finite counts as missing.
 
     Raises DataError, which names the key that is wrong.
     """
-    if not isinstance(row, Mapping):
-        raise DataError(f"{where}: not an object; a row has {_KEYS}")
     for key in ("chosen", "rejected"):
         if key not in row:
             raise DataError(f"{where}: no {key!r}; a row has {_KEYS}, a missing score being null")
@@ -75,10 +55,10 @@ def parse_row(row: object, data: Data, where: str) -> Scored:
     if not isinstance(subset, str):
         raise DataError(f"{where}: subset: {subset!r} is not a name; a row has {_KEYS}")
     item_id = row.get("id")
-    if subset == TIES and data == "v2" and not isinstance(item_id, str):
+    if is_of_ties(subset, data) and not isinstance(item_id, str):
         raise DataError(f"{where}: id: {item_id!r}; a Ties id is ref:K or tied:K")
     name = where if item_id is None else str(item_id)
-    chosen, rejected = _scores(row["chosen"], "chosen", where), _scores(row["rejected"], "rejected", where)
+    chosen, rejected = (_scores(row[key], key, where) for key in ("chosen", "rejected"))
     return Scored(name, subset, chosen, rejected, _credit(row.get("credit"), where), where)
 
 
@@ -137,34 +117,17 @@ class ScoreStore:
     def __init__(self, folder: Path, data: Data, settings: Mapping[str, Any], fresh: bool) -> None:
         """Open or make the folder and read its rows. Raises RecipeError if it holds scores made with other settings."""
         self.folder = folder
-        self.log = JsonLines(folder / SCORES)
-        self.rows: dict[int, ItemScore] = {}
-        """The items scored so far, by their index."""
+        self.log = PinnedLog(folder / "scores.jsonl", folder / "settings.json", settings)
         check_folder(folder)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             if fresh:
-                for name in (SCORES, SETTINGS, "scores.parquet", "results.json", "chart.png"):
+                for name in ("scores.parquet", "results.json", "chart.png"):
                     (folder / name).unlink(missing_ok=True)
-            self._open(data, json.loads(json_text(settings)))
+            self.log.open(fresh)
         except OSError as error:
             raise CheckpointError(f"{folder}: cannot be written ({error.strerror}); give another folder with --out") from error
-
-    def _open(self, data: Data, settings: Mapping[str, Any]) -> None:
-        """Read the rows of an earlier session, or write the settings of this one."""
-        path, file = self.log.path, self.folder / SETTINGS
-        if path.exists() and path.stat().st_size > 0 and not file.exists():
-            raise RecipeError(f"{path}: scores without a {SETTINGS} that says how they were made; use another --out, or --fresh")
-        # A run that died before its first whole line has scored nothing that other settings could contradict.
-        if not self.log.has_rows():
-            write_atomic(file, json_text(settings))
-            return
-        if changed := changed_settings(json.loads(file.read_text(encoding="utf-8")), settings):
-            listed = "\n".join(f"  {line}" for line in changed)
-            raise RecipeError(
-                f"{self.folder} holds scores made with other settings:\n{listed}\nUse another --out, or --fresh to start over."
-            )
         self.rows = {row.index: row for row in self.log.read(lambda row, where: _parse_item(row, data, where))}
+        """The items scored so far, by their index."""
 
     def append(self, rows: Sequence[ItemScore]) -> None:
         """Add scored items; they are on the disk when this returns."""
@@ -202,16 +165,10 @@ def _parse_item(row: Mapping[str, Any], data: Data, where: str) -> ItemScore:
 
 def _as_row(item: ItemScore) -> dict[str, Any]:
     """One row of scores.jsonl, in plain values of JSON."""
-    scored = item.scored
-    columns: dict[str, Any] = {
-        "index": item.index,
-        "id": scored.id,
-        "subset": scored.subset,
-        "chosen": list(scored.chosen),
-        "rejected": list(scored.rejected),
-    }
-    if scored.credit is not None:
-        columns["credit"] = scored.credit
+    columns = {"index": item.index, **asdict(item.scored)}
+    del columns["where"]
+    if columns["credit"] is None:
+        del columns["credit"]
     return dict(finite({**columns, **item.details}))
 
 

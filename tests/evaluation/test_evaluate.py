@@ -1,4 +1,4 @@
-"""Accuracy with its interval: Wilson's numbers, answers that nobody could judge, and the command from rows to results."""
+"""Accuracy with its interval: Wilson's numbers, answers that nobody could grade, and the command from rows to results."""
 
 import json
 import math
@@ -12,6 +12,7 @@ from tulu.config.load import load_recipe
 from tulu.config.tasks import TASKS
 from tulu.errors import RecipeError
 from tulu.evaluation.evaluate import Answer, evaluate_model, run, summarise
+from tulu.evaluation.options import EvaluateOptions
 from tulu.intervals import wilson
 from tulu.verifiers.registry import check_name
 
@@ -20,7 +21,7 @@ def answer(score: float | None, status: str = "ok", finish: str = "stop") -> Ans
     return Answer("row:1", "1 + 1 =", "2", "2", score, status, "", finish)
 
 
-def test_answers_that_could_not_be_judged_are_counted_and_not_scored() -> None:
+def test_answers_that_could_not_be_graded_are_counted_and_not_scored() -> None:
     answers = [answer(1.0), answer(0.0), answer(0.0, finish="length"), answer(1.0), answer(None, "timeout", "length")]
     result = summarise(answers, "gsm8k", "model")
     assert (result.accuracy, result.problems, result.judged, result.truncated) == (0.5, 5, 4, 2)
@@ -28,7 +29,7 @@ def test_answers_that_could_not_be_judged_are_counted_and_not_scored() -> None:
     assert result.ci95 == wilson(0.5, 4), "of four, not of five"
 
 
-def test_nothing_judged_is_no_accuracy() -> None:
+def test_nothing_graded_is_no_accuracy() -> None:
     result = summarise([answer(None, "error")] * 3, "gsm8k", "model")
     assert math.isnan(result.accuracy)
     assert (result.ci95, result.judged, result.problems) == ((0.0, 1.0), 0, 3)
@@ -46,7 +47,7 @@ def test_every_task_has_a_verifier_that_exists() -> None:
 
 def test_unknown_task_needs_data() -> None:
     with pytest.raises(RecipeError, match=r"--task gsm9k: has no data of its own; known are gsm8k, math, sums, or give --data"):
-        evaluate_model("model", "gsm9k")
+        evaluate_model("model", EvaluateOptions(task="gsm9k"))
 
 
 def test_a_recipe_without_a_model_has_nothing_to_evaluate(tmp_path: Path) -> None:
@@ -59,7 +60,8 @@ def test_rows_of_ones_own_to_results(tmp_path: Path, tiny_model: Callable[..., P
     file, out = tmp_path / "rows.jsonl", tmp_path / "out"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     model = str(tiny_model("olmo2"))
-    result = evaluate_model(model, "mine", str(file), verifier="exact", limit=4, max_tokens=5, out=out)
+    options = EvaluateOptions(task="mine", data=str(file), verifier="exact", limit=4, max_tokens=5, out=out)
+    result = evaluate_model(model, options)
     assert (result.problems, result.judged, result.accuracy, result.task) == (4, 4, 0.0, "mine")
     written = [json.loads(line) for line in (out / "answers.jsonl").read_text().splitlines()]
     assert [line["ground_truth"] for line in written] == ["1", "2", "3", "4"]
@@ -67,6 +69,6 @@ def test_rows_of_ones_own_to_results(tmp_path: Path, tiny_model: Callable[..., P
     content = json.loads((out / "results.json").read_text())
     assert (content["accuracy"], tuple(content["ci95"])) == (0.0, result.ci95)
     assert (content["settings"]["max_tokens"], content["settings"]["verifier"]) == (5, "exact")
-    again = evaluate_model(model, "mine", str(file), verifier="exact", limit=4, max_tokens=5, out=out)
+    again = evaluate_model(model, options)
     assert again == result, "greedy answers are the same every time"
     assert sorted(file.name for file in out.iterdir()) == ["answers.jsonl", "results.json"]

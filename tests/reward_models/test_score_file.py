@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tulu.errors import DataError, RecipeError
+from tulu.reward_models.items import Scored
 from tulu.reward_models.score_file import ItemScore, ScoreStore, read_scores
-from tulu.reward_models.sections import Scored
 
 SETTINGS = {"model": "m", "max_length": None}
 ROWS = [

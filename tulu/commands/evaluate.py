@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tulu.errors import RecipeError
 from tulu.evaluation.options import EvaluateOptions
@@ -17,8 +16,8 @@ def as_overrides(options: EvaluateOptions) -> list[str]:
     """The options as overrides of a recipe. Raises RecipeError for one that a recipe has no field for."""
     if options.out is not None:
         raise RecipeError("--out belongs to a model's evaluation; a recipe's result lies under --runs")
-    fields = {f"evaluate.{name}": value for name, value in _settings(options).items()}
-    return [f"{key}={value}" for key, value in {**fields, "template": options.template}.items() if value is not None]
+    fields = [f"evaluate.{name}={value}" for name, value in options.recipe_fields().items()]
+    return fields if options.template is None else [*fields, f"template={options.template}"]
 
 
 def evaluate_model(
@@ -32,19 +31,4 @@ def evaluate_model(
         raise RecipeError("tulu evaluate MODEL needs --task NAME (gsm8k, math, sums, or any name together with --data FILE)")
     from tulu.evaluation.evaluate import evaluate_model as run
 
-    template = options.template or "tokenizer"
-    run(model, **_settings(options), template=template, out=options.out, fresh=fresh, runs=runs)
-
-
-def _settings(options: EvaluateOptions) -> dict[str, Any]:
-    """The options that are fields of a recipe's evaluate section, by their names there."""
-    return {
-        "task": options.task,
-        "data": options.data,
-        "verifier": options.verifier,
-        "limit": options.limit,
-        "max_tokens": options.max_tokens,
-        "temperature": options.temperature,
-        "best_of": options.best_of,
-        "reward_model": options.reward_model,
-    }
+    run(model, options, fresh=fresh, runs=runs)

@@ -122,7 +122,7 @@ def show_best_of(figures: BestOf) -> None:
     low, high = (f"{100 * bound:+.1f}" for bound in figures.gain.ci95)
     notes = [f"gain over one answer {100 * figures.gain.value:+.1f} [{low}, {high}]"]
     if figures.left_out:
-        notes.append(f"{figures.left_out} problems left out: an answer that could not be judged, or none with a reward")
+        notes.append(f"{figures.left_out} problems left out: an answer that could not be graded, or none with a reward")
     if figures.unrewarded:
         notes.append(f"{figures.unrewarded} answers without a reward, never picked; samples.jsonl says why")
     for note in notes:

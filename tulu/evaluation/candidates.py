@@ -1,16 +1,15 @@
 """Several answers to each problem, with their scores by a verifier and a reward model, written to disk as they come."""
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tulu.config.schema import RewardModelSettings
 from tulu.errors import RecipeError
-from tulu.files import JsonLines, changed_settings, write_atomic
+from tulu.files import PinnedLog
 from tulu.grading.grader import Grader, pair_with_problem, split_off_reward_model
 from tulu.model.load import hub_commit
 from tulu.progress import Progress
@@ -66,50 +65,24 @@ class SampleRequest:
     reward_model: RewardModelSettings | None = None
 
 
-@dataclass
 class SampleFile:
     """samples.jsonl, which grows by whole problems, and beside it the settings that it was made with."""
 
-    path: Path
-    settings: Mapping[str, Any]
-    rows: dict[str, ScoredProblem] = field(default_factory=dict)
-    """The problems in the file, by their id."""
-
-    @property
-    def _settings_path(self) -> Path:
-        return self.path.with_suffix(".settings.json")
-
-    @property
-    def _log(self) -> JsonLines:
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         # A ground truth of a data set's row may be a date or a number that JSON has no type for.
-        return JsonLines(self.path, default=str)
+        self.log = PinnedLog(folder / "samples.jsonl", folder / "samples.settings.json", settings, default=str)
+        self.rows: dict[str, ScoredProblem] = {}
+        """The problems in the file, by their id."""
 
-    def open(self, fresh: bool = False) -> list[str]:
-        """Read the rows of an earlier session, or begin a new file; returns the settings that differ from those of the file.
-
-        Where settings differ nothing is read or written.
-        """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        now = json.loads(json.dumps(self.settings))
-        if self._settings_path.exists() and not fresh:
-            before = json.loads(self._settings_path.read_text(encoding="utf-8"))
-            if changed := changed_settings(before, now):
-                return changed
-            self.rows = {row.id: row for row in self._log.read(_parse_row)}
-            return []
-        self.remove()
-        write_atomic(self._settings_path, json.dumps(now, indent=2) + "\n")
-        return []
+    def open(self, fresh: bool = False) -> None:
+        """Read the rows of an earlier session, or begin a new file. Raises RecipeError if rows have other settings."""
+        self.log.open(fresh)
+        self.rows = {row.id: row for row in self.log.read(_parse_row)}
 
     def append(self, problems: Sequence[ScoredProblem]) -> None:
         """Add problems; they are on the disk when this returns."""
-        self._log.append(map(asdict, problems))
+        self.log.append(map(asdict, problems))
         self.rows.update((problem.id, problem) for problem in problems)
-
-    def remove(self) -> None:
-        """Delete the file and its settings."""
-        self.path.unlink(missing_ok=True)
-        self._settings_path.unlink(missing_ok=True)
 
 
 def _parse_row(row: dict[str, Any], _where: str) -> ScoredProblem:

@@ -4,9 +4,9 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tulu.config.job import Job, section_of
 from tulu.config.locate import model_label, policy_problem, reward_model_problem
@@ -17,6 +17,7 @@ from tulu.data.problems import problems
 from tulu.errors import RecipeError
 from tulu.evaluation.best_of import BestOf, best_of_figures, pick, rewards_of, show_best_of
 from tulu.evaluation.candidates import SampleFile, SampleRequest, ScoredProblem, collect, model_identity
+from tulu.evaluation.options import EvaluateOptions
 from tulu.files import finite, json_lines, write_atomic
 from tulu.intervals import wilson
 from tulu.model.load import load_tokenizer
@@ -53,15 +54,15 @@ class Result:
     ci95: tuple[float, float]
     problems: int
     judged: int
-    """Problems whose answer the verifier could score."""
+    """Problems whose answer the verifier could grade; results.json has it under this name."""
     statuses: dict[str, int]
     """How many answers have each status of a verdict."""
     truncated: int
     """Answers that did not stop before max_tokens."""
 
 
-UNPICKED: dict[str, Any] = {"score": None, "status": "error", "detail": "the reward model could score none of the answers"}
-"""The verdict of a problem that has no pick."""
+UNPICKED = (None, "error", "the reward model could score none of the answers")
+"""Score, status and detail of a problem that has no pick."""
 
 
 def run(job: Job) -> Path:
@@ -73,42 +74,27 @@ def run(job: Job) -> Path:
     return job.folder
 
 
-def evaluate_model(
-    model: str,
-    task: str,
-    data: str | None = None,
-    *,
-    template: str = "tokenizer",
-    verifier: str | None = None,
-    limit: int | None = None,
-    max_tokens: int | None = None,
-    temperature: float | None = None,
-    best_of: int | None = None,
-    reward_model: str | None = None,
-    out: Path | None = None,
-    fresh: bool = False,
-    runs: Path = Path("runs"),
-) -> Result:
-    """Run `tulu evaluate MODEL --task NAME`: print the result and write it to `out` (default RUNS/evaluate/MODEL/TASK)."""
-    if data is None and task not in TASKS:
-        raise RecipeError(f"--task {task}: has no data of its own; known are {', '.join(TASKS)}, or give --data FILE")
+def evaluate_model(model: str, options: EvaluateOptions, *, fresh: bool = False, runs: Path = Path("runs")) -> Result:
+    """Run `tulu evaluate MODEL --task NAME`: print the result and write it to `out` (default RUNS/evaluate/MODEL/TASK).
+
+    Raises RecipeError where options contradict each other or name something that is not there.
+    """
+    best_of, reward_model = options.best_of, options.reward_model
+    if options.data is None and options.task not in TASKS:
+        raise RecipeError(f"--task {options.task}: has no data of its own; known are {', '.join(TASKS)}, or give --data FILE")
     if (best_of is None) != (reward_model is None):
         lacking, given = ("--reward-model RM", "--best-of") if reward_model is None else ("--best-of N", "--reward-model")
         raise RecipeError(f"{given} needs {lacking}: the reward model picks one of N answers")
-    if best_of is not None and temperature == 0:
+    if best_of is not None and options.temperature == 0:
         raise RecipeError(f"--temperature 0: all {best_of} answers would be the same; leave it out (1.0), or raise it")
-    if verifier is not None and verifier.lower() == REWARD_MODEL:
+    if options.verifier is not None and options.verifier.lower() == REWARD_MODEL:
         raise RecipeError("--verifier reward_model: it cannot say which answers are right; use --best-of N --reward-model RM")
     if reward_model is not None and (problem := reward_model_problem(reward_model)):
         raise RecipeError(f"--reward-model {reward_model}: {problem}")
-    if temperature is None:
-        temperature = 0.0 if best_of is None else 1.0
-    fields = {"data": data, "verifier": verifier, "limit": limit, "max_tokens": max_tokens, "temperature": temperature}
-    given_fields = {**fields, "best_of": best_of, "reward_model": reward_model}
-    settings = Evaluate.model_validate({"task": task, **{key: value for key, value in given_fields.items() if value is not None}})
-    name = task if best_of is None else f"{task}-best-of-{best_of}"
-    folder = out or runs / "evaluate" / model_label(model) / name
-    return answer_all(model, settings, template, folder, fresh)
+    settings = Evaluate.model_validate({"temperature": 0.0 if best_of is None else 1.0, **options.recipe_fields()})
+    name = settings.task if best_of is None else f"{settings.task}-best-of-{best_of}"
+    folder = options.out or runs / "evaluate" / model_label(model) / name
+    return answer_all(model, settings, options.template or "tokenizer", folder, fresh)
 
 
 def answer_all(model: str, settings: Evaluate, template: str, folder: Path, fresh: bool = False) -> Result:
@@ -127,11 +113,12 @@ def answer_all(model: str, settings: Evaluate, template: str, folder: Path, fres
     pinned = {"data": digest, "template": template_hash(tokenizer), "weights": model_identity(model)}
     if settings.reward_model is not None and settings.reward_model.path is not None:
         pinned["reward_model"] = model_identity(settings.reward_model.path, settings.reward_model.revision)
-    samples = SampleFile(folder / "samples.jsonl", {**pinned, **settings.model_dump(mode="json")})
-    if samples.open(fresh) or (len(samples.rows) == len(dataset) and (folder / "results.json").exists()):
+    samples = SampleFile(folder, {**pinned, **settings.model_dump(mode="json")})
+    samples.open(fresh or bool(samples.log.changes()))
+    if len(samples.rows) == len(dataset) and (folder / "results.json").exists():
         samples.open(fresh=True)
     if samples.rows:
-        log.info("%s holds the answers to %d of %d problems already", samples.path, len(samples.rows), len(dataset))
+        log.info("%s holds the answers to %d of %d problems already", samples.log.path, len(samples.rows), len(dataset))
     scored = collect(request, dataset, tokenizer, samples)
     result, answers, best_of = summarise_all(scored, settings, model)
     write_atomic(folder / "answers.jsonl", json_lines(map(asdict, answers)))
@@ -141,7 +128,7 @@ def answer_all(model: str, settings: Evaluate, template: str, folder: Path, fres
     write_atomic(folder / "results.json", json.dumps(content, indent=2) + "\n")
     if best_of is None:
         # answers.jsonl holds the same.
-        samples.remove()
+        samples.log.remove()
     show(result, folder, settings.best_of)
     if best_of is not None:
         show_best_of(best_of)
@@ -166,20 +153,15 @@ def summarise_all(
     if settings.best_of is None:
         answers = [_answer(problem, 0) for problem in problems]
         return summarise(answers, settings.task, model), answers, None
-    picks = [pick(rewards_of(problem.answers)) for problem in problems]
-    # Where no answer has a reward there is no pick: the problem counts as one without a score, and its first answer is shown.
-    answers = [
-        replace(_answer(problem, index or 0), **({} if index is not None else UNPICKED))
-        for problem, index in zip(problems, picks, strict=True)
-    ]
+    answers = [_answer(problem, pick(rewards_of(problem.answers))) for problem in problems]
     return summarise(answers, settings.task, model), answers, best_of_figures(problems, settings.best_of, settings.seed)
 
 
-def _answer(problem: ScoredProblem, index: int) -> Answer:
-    """One of a problem's answers as a row of answers.jsonl."""
-    answer, prompt = problem.answers[index], problem.messages[-1]["content"]
-    verdict = (answer.score, answer.status, answer.detail)
-    return Answer(problem.id, prompt, answer.text, str(problem.ground_truth), *verdict, answer.finish)
+def _answer(problem: ScoredProblem, index: int | None) -> Answer:
+    """One of a problem's answers as a row of answers.jsonl; without a pick (None) the first one, as one without a score."""
+    answer = problem.answers[index or 0]
+    verdict = UNPICKED if index is None else (answer.score, answer.status, answer.detail)
+    return Answer(problem.id, problem.messages[-1]["content"], answer.text, str(problem.ground_truth), *verdict, answer.finish)
 
 
 def summarise(answers: Sequence[Answer], task: str, model: str) -> Result:
@@ -202,8 +184,8 @@ def show(result: Result, folder: Path, best_of: int | None = None) -> None:
     """Print the accuracy in one line, and where the rest is."""
     low, high = result.ci95
     name = result.task if best_of is None else f"{result.task}, best of {best_of}"
-    text = f"{name}: {100 * result.accuracy:.1f} % right [{100 * low:.1f}, {100 * high:.1f}] of {result.judged} judged"
+    text = f"{name}: {100 * result.accuracy:.1f} % right [{100 * low:.1f}, {100 * high:.1f}] of {result.judged} graded"
     failed = result.problems - result.judged
-    extra = [f"{failed} not judged"] if failed else []
+    extra = [f"{failed} not graded"] if failed else []
     extra += [f"{result.truncated} did not stop"] if result.truncated else []
     print("; ".join([text, *extra]) + f"\n  {folder}/results.json, answers.jsonl")

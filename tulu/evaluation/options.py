@@ -1,8 +1,8 @@
 """The options of `tulu sample` and `tulu evaluate`, each declared once."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tulu.config.options import Option
 
@@ -45,3 +45,7 @@ class EvaluateOptions:
     reward_model: Annotated[str | None, Option("Picks the best of --best-of answers.")] = None
     template: Annotated[str | None, Option("Chat template; default: the recipe's, or the tokenizer's own.")] = None
     out: Annotated[Path | None, Option("Folder of a model's result; default: runs/evaluate/MODEL/TASK.")] = None
+
+    def recipe_fields(self) -> dict[str, Any]:
+        """The options that were given and that a recipe's evaluate section has fields for, by the names there."""
+        return {name: value for name, value in asdict(self).items() if name not in ("template", "out") and value is not None}

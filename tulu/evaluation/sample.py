@@ -69,15 +69,11 @@ def sample(model: str, options: SampleOptions) -> Path:
     }
     rows = Path(options.data[0]).name.split(".")[0].replace(":", "-")
     folder = options.out or Path("runs", "sample", model_label(model), rows)
-    samples = SampleFile(folder / "samples.jsonl", settings)
-    if changed := samples.open(options.fresh):
-        listed = "\n  ".join(changed)
-        raise RecipeError(
-            f"{folder} holds samples made with other settings:\n  {listed}\nUse another --out, or --fresh to start over."
-        )
+    samples = SampleFile(folder, settings)
+    samples.open(options.fresh)
     limited = dataset[: options.limit] if options.limit else dataset
     if samples.rows:
-        log.info("%s holds the answers to %d prompts already", samples.path, len(samples.rows))
+        log.info("%s holds the answers to %d prompts already", samples.log.path, len(samples.rows))
     request = SampleRequest("sample", model, options.n, params, options.engine, options.batch, reward_model)
     scored = collect(request, limited, tokenizer, samples)
     return finish(folder, scored, options, {"model": model, "settings": settings})
