@@ -2,9 +2,10 @@
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import count, takewhile
 from pathlib import Path
 
 from tulu.config.locate import DATA_SUFFIXES, data_suffix
@@ -61,14 +62,16 @@ def load(data: str, limit: int | None = None) -> Loaded:
         if "v2" in data.split("+") and data != "v2":
             raise DataError(f"--data {data}: v2 has rules of its own; evaluate it alone")
         kind = "v2" if data == "v2" else "v1"
-        items = [item for part in data.split("+") for source in HUB[part] for item in _from_source(source, _prior_subset(source))]
+        sources = [source for part in data.split("+") for source in HUB[part]]
+        items = [item for source in sources for item in _from_source(source, source.split if source in HUB["prior"] else "all")]
         name = data
     else:
         items = _from_path(data)
         kind, name = _rules(items), _label(Path(data))
     _check_subsets(items, kind)
     if limit is not None:
-        items = _first(items, limit)
+        places: dict[str, Iterator[int]] = defaultdict(count)
+        items = [item for item in items if next(places[item.subset]) < limit]
     return Loaded(name, kind, items, _digest(items))
 
 
@@ -110,16 +113,8 @@ def read_item(row: Row, subset: str) -> Item:
 
 def _shared_beginning(conversations: Sequence[Sequence[Message]]) -> tuple[Message, ...]:
     """The messages with which all conversations begin; each keeps its last message."""
-    shared: list[Message] = []
-    for messages in zip(*(conversation[:-1] for conversation in conversations), strict=False):
-        if any(message != messages[0] for message in messages):
-            break
-        shared.append(messages[0])
-    return tuple(shared)
-
-
-def _prior_subset(source: Source) -> str:
-    return source.split if source in HUB["prior"] else "all"
+    turns = zip(*(conversation[:-1] for conversation in conversations), strict=False)
+    return tuple(messages[0] for messages in takewhile(lambda messages: messages.count(messages[0]) == len(messages), turns))
 
 
 def _subset_of(path: Path) -> str:
@@ -165,17 +160,6 @@ def _check_subsets(items: Sequence[Item], data: Data) -> None:
         raise DataError(f"{lines}\nknown subsets: {', '.join(subsets)}; give the path alone for data of your own")
     # Whatever could not be aggregated afterwards, such as a Ties id, is found before anything is scored.
     check([item.scored([0.0] * len(item.answers)) for item in items], data)
-
-
-def _first(items: Sequence[Item], limit: int) -> list[Item]:
-    """The first `limit` items of every subset."""
-    counts: Counter[str] = Counter()
-    first = []
-    for item in items:
-        counts[item.subset] += 1
-        if counts[item.subset] <= limit:
-            first.append(item)
-    return first
 
 
 def _digest(items: Iterable[Item]) -> str:

@@ -1,7 +1,7 @@
 """A reward model in a verifier's place: completions of problems to verdicts, for RLVR, best-of-N, sampling and `tulu verify`."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -72,8 +72,7 @@ def make_item(prompt: Sequence[Message], completions: Sequence[str]) -> Item:
 def _verdicts(item: Item, result: ScoredAnswers | str) -> list[Verdict]:
     if isinstance(result, str):
         return [Verdict(None, "error", result)] * len(item.answers)
-    details: Mapping[str, Any] = result.details or {}
-    return [_verdict(*row) for row in zip(result.scores, details["tokens"], details["cut"], strict=True)]
+    return [_verdict(*row) for row in zip(result.scores, result.details["tokens"], result.details["cut"], strict=True)]
 
 
 def _verdict(score: float, tokens: int, cut: int) -> Verdict:

@@ -9,7 +9,7 @@ from tulu.data.chat import encode_prompts, template_hash
 from tulu.errors import RecipeError
 from tulu.model.load import from_pretrained, load_tokenizer
 from tulu.reward_models.options import RewardBenchOptions
-from tulu.rollout.engine import EngineSpec
+from tulu.rollout.engine import EngineSpec, positions
 from tulu.rollout.engines import make_engine
 from tulu.types import Message, Problem, SamplingParams
 
@@ -20,10 +20,10 @@ class LocalJudge:
     def __init__(self, model: str, options: RewardBenchOptions) -> None:
         """Raises RecipeError where nothing says how many tokens the model can read."""
         self.tokenizer = load_tokenizer(model, options.template or "tokenizer")
-        limit = from_pretrained(AutoConfig, model).get_text_config().to_dict().get("max_position_embeddings")
-        self.max_length = options.max_length or limit
-        if self.max_length is None:
+        most = options.max_length or positions(from_pretrained(AutoConfig, model))
+        if most is None:
             raise RecipeError(f"{model}: its configuration states no longest length; give one with --max-length")
+        self.max_length = most
         spec = EngineSpec(model, self.max_length, options.precision, version=0)
         self.engine = make_engine(options.engine, spec)
         self.settings: dict[str, Any] = {

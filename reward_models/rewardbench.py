@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from tulu.config.locate import model_label
 from tulu.errors import CheckpointError, DataError, RecipeError
@@ -96,7 +96,7 @@ def score_pending(scorer: "Scorer", loaded: Loaded, store: ScoreStore) -> float:
             results = scorer.score(items)
             store.append(
                 [
-                    ItemScore(index, item.scored(result.scores, result.credit), dict(result.details or {}))
+                    ItemScore(index, item.scored(result.scores, result.credit), result.details)
                     for index, item, result in zip(chunk, items, results, strict=True)
                 ]
             )
@@ -155,7 +155,9 @@ def write_notes(rows: Sequence[ItemScore], counts: dict[str, Any]) -> list[str]:
 
 def aggregate(path: Path, data: str, options: RewardBenchOptions) -> None:
     """Print the figures of a scores file, or of the ensemble of several."""
-    kind = data_kind(data)
+    if data not in get_args(Data):
+        raise RecipeError(f"--data {data}: with --scores it is v1, v2 or free (one's own subsets)")
+    kind = cast(Data, data)
     given = {"--out": options.out is not None, "--limit": options.limit is not None, "--fresh": options.fresh}
     if idle := [name for name, is_given in given.items() if is_given]:
         raise RecipeError(
@@ -180,11 +182,3 @@ def aggregate(path: Path, data: str, options: RewardBenchOptions) -> None:
         return
     report = Report(str(path), summary, bootstrap(items, kind, options.seed))
     print_report(report, make_console(), options.compare)
-
-
-def data_kind(data: str) -> Data:
-    """The rules that --data names beside --scores: v1, v2 or free. Raises RecipeError for any other word."""
-    kinds: dict[str, Data] = {"v1": "v1", "v2": "v2", "free": "free"}
-    if data not in kinds:
-        raise RecipeError(f"--data {data}: with --scores it is v1, v2 or free (one's own subsets)")
-    return kinds[data]

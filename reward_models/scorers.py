@@ -5,7 +5,7 @@ Classifiers that packed rows cannot serve (encoders, heads of another shape, att
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,25 +32,25 @@ class ScoredAnswers:
     scores: tuple[float, ...]
     credit: float | None = None
     """What a judge's verdict on the item is worth, between 0 and 1; None where the scores decide."""
-    details: Mapping[str, Any] | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
     """Further columns of the item's row in scores.jsonl."""
 
 
 class Scorer(Protocol):
     """Anything that scores the answers of items."""
 
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """What the scores depend on."""
+    settings: Mapping[str, Any]
+    """What the scores depend on."""
 
     def score(self, items: Sequence[Item]) -> list[ScoredAnswers]:
         """The scores of every item, in order."""
 
     def close(self) -> None:
-        """Free what the scorer holds."""
+        """Free what the scorer holds besides its models, which go with it."""
+        return
 
 
-class ClassifierScorer:
+class ClassifierScorer(Scorer):
     """A reward model: its scalar at each answer's last token."""
 
     def __init__(self, model: RewardModel, limits: Limits, row_tokens: int, pad: int | None) -> None:
@@ -61,9 +61,6 @@ class ClassifierScorer:
         self.pad = pad
         self.settings = {"kind": "classifier", "weights": model.digest(), **text_settings(model.tokenizer, limits)}
 
-    def close(self) -> None:
-        """Do nothing: the model goes with the scorer."""
-
     def score(self, items: Sequence[Item]) -> list[ScoredAnswers]:
         """Scores in float32, which depend neither on the packing nor on the order."""
         encoded = [
@@ -73,7 +70,7 @@ class ClassifierScorer:
         return group_by_item(encoded, score_packed(encoded, self.model.score, self.row_tokens, trained=False))
 
 
-class DpoScorer:
+class DpoScorer(Scorer):
     """A DPO policy: the sum of log pi minus log ref over the answer; without a reference a reduction of log pi.
 
     There is no β and no length norm (allenai/reward-bench, rewardbench/dpo.py @ 05a9005).
@@ -100,9 +97,6 @@ class DpoScorer:
             **text_settings(policy.tokenizer, limits),
         }
 
-    def close(self) -> None:
-        """Do nothing: the models go with the scorer."""
-
     def score(self, items: Sequence[Item]) -> list[ScoredAnswers]:
         """Implicit rewards in float32."""
         encoded = encode_items(self.policy.tokenizer, items, self.limits)
@@ -120,7 +114,7 @@ class DpoScorer:
         return total_C if self.reduction == "sum" else total_C / batch.lengths_C.to(total_C.device).clamp(min=1)
 
 
-class PlainClassifierScorer:
+class PlainClassifierScorer(Scorer):
     """AutoModelForSequenceClassification as it is, with eager attention, on right-padded batches of similar length."""
 
     def __init__(
@@ -148,12 +142,9 @@ class PlainClassifierScorer:
         self.pad = self.model.config.get_text_config().pad_token_id
         self.settings = {
             "kind": "classifier",
-            "weights": weights_digest(iter(dict(self.model.named_parameters()).items())),
+            "weights": weights_digest(self.model.named_parameters()),
             **text_settings(self.tokenizer, limits),
         }
-
-    def close(self) -> None:
-        """Do nothing: the model goes with the scorer."""
 
     def score(self, items: Sequence[Item]) -> list[ScoredAnswers]:
         """Scores in float32."""

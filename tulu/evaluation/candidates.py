@@ -4,19 +4,20 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tulu.config.schema import RewardModelSettings
 from tulu.errors import RecipeError
 from tulu.files import PinnedLog
-from tulu.grading.grader import Grader, pair_with_problem, split_off_reward_model
+from tulu.grading.grader import Grader, grade_by_verifiers, pair_with_problems
 from tulu.model.load import hub_commit
 from tulu.progress import Progress
 from tulu.reward_models.grader import RewardGrader
 from tulu.rollout.engine import EngineName, EngineSpec
 from tulu.rollout.engines import make_engine
-from tulu.types import Group, Message, Problem, SamplingParams, Verdict
+from tulu.types import Completion, Group, Message, Problem, SamplingParams, Verdict
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -125,34 +126,24 @@ def _score(
     reward_grader: RewardGrader | None,
 ) -> list[ScoredProblem]:
     """The chunk's problems with their scored completions; the reward model reads all of them in one pass."""
-    texts = [
-        [str(tokenizer.decode(list(completion.tokens), skip_special_tokens=True)) for completion in group.completions]
-        for group in groups
-    ]
-    completions = [row for triple in zip(chunk, texts, groups, strict=True) for row in pair_with_problem(*triple)]
-    verifiable = [split_off_reward_model(problem)[0] for _, problem in completions]
-    verdicts = iter(grader.grade([(text, part) for (text, _), part in zip(completions, verifiable, strict=True) if part]))
-    by_verifiers = iter([next(verdicts) if part else None for part in verifiable])
-    by_reward_model = iter(reward_grader.grade(completions) if reward_grader else [None] * len(completions))
+    items = pair_with_problems(chunk, groups, tokenizer)
+    verdicts = grade_by_verifiers(grader, items)
+    rewards: Sequence[Verdict | None] = reward_grader.grade(items) if reward_grader else [None] * len(items)
+    completions = [completion for group in groups for completion in group.completions]
+    candidates = map(_make_candidate, completions, items, verdicts, rewards)
     return [
-        ScoredProblem(
-            problem.id,
-            list(problem.messages),
-            problem.ground_truth,
-            tuple(
-                _make_candidate(text, completion.finish, len(completion.tokens), next(by_verifiers), next(by_reward_model))
-                for text, completion in zip(row, group.completions, strict=True)
-            ),
-        )
-        for problem, group, row in zip(chunk, groups, texts, strict=True)
+        ScoredProblem(problem.id, list(problem.messages), problem.ground_truth, tuple(islice(candidates, len(group.completions))))
+        for problem, group in zip(chunk, groups, strict=True)
     ]
 
 
-def _make_candidate(text: str, finish: str, tokens: int, verdict: Verdict | None, reward: Verdict | None) -> Candidate:
+def _make_candidate(
+    completion: Completion, item: tuple[str, Problem], verdict: Verdict | None, reward: Verdict | None
+) -> Candidate:
     """An answer with its verdicts, each None where nobody gave one."""
     scores: dict[str, Any] = {"score": verdict.score, "status": verdict.status, "detail": verdict.detail} if verdict else {}
     rewards: dict[str, Any] = {"reward": reward.score, "reward_detail": reward.detail} if reward else {}
-    return Candidate(text, finish, tokens, **scores, **rewards)
+    return Candidate(item[0], completion.finish, len(completion.tokens), **scores, **rewards)
 
 
 class _RunningFigures:

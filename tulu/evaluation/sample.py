@@ -24,6 +24,7 @@ from tulu.evaluation.candidates import Candidate, SampleFile, SampleRequest, Sco
 from tulu.evaluation.options import SampleOptions
 from tulu.files import json_lines, write_atomic
 from tulu.model.load import from_pretrained, load_tokenizer
+from tulu.rollout.engine import positions
 from tulu.train.manifest import environment
 from tulu.types import Message, SamplingParams
 from tulu.verifiers.reward_model import NAME as REWARD_MODEL
@@ -102,12 +103,10 @@ def check(model: str, options: SampleOptions) -> None:
 
 def _room(model: str, options: SampleOptions) -> int:
     """Most tokens of a prompt, such that an answer fits the model's positions. Raises RecipeError where no prompt would fit."""
-    positions = from_pretrained(AutoConfig, model).get_text_config().to_dict().get("max_position_embeddings") or 1 << 20
-    if options.max_tokens >= positions:
-        raise RecipeError(
-            f"--max-tokens {options.max_tokens}: the model has {positions} positions, for prompt and answer; lower it"
-        )
-    return int(positions - options.max_tokens)
+    most = positions(from_pretrained(AutoConfig, model)) or 1 << 20
+    if options.max_tokens >= most:
+        raise RecipeError(f"--max-tokens {options.max_tokens}: the model has {most} positions, for prompt and answer; lower it")
+    return most - options.max_tokens
 
 
 def _verifier_identity(verifier: str | None) -> str | None:
