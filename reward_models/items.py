@@ -1,9 +1,9 @@
 """The items of a benchmark of reward models: a prompt, its right answers and its wrong ones, and what they score."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from tulu.data.sources import Row
 from tulu.errors import DataError
@@ -27,11 +27,18 @@ class Scored:
     """What a judge's verdict is worth, between 0 and 1; None where the scores are compared."""
     where: str = ""
     """Where the item stands, as FILE:LINE, for messages."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """Further columns of its row in scores.jsonl: token counts, tokens cut, a judge's replies."""
+
+    @property
+    def scores(self) -> tuple[float, ...]:
+        """The scores of all answers: first the right ones, then the wrong ones."""
+        return self.chosen + self.rejected
 
     @property
     def missing(self) -> bool:
         """Whether a score is absent or NaN; such an item gets no credit, and is counted."""
-        return self.credit is None and any(math.isnan(score) for score in (*self.chosen, *self.rejected))
+        return self.credit is None and any(math.isnan(score) for score in self.scores)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +58,11 @@ class Item:
         """All chosen answers, then all rejected ones."""
         return self.chosen + self.rejected
 
-    def scored(self, scores: Sequence[float], credit: float | None = None) -> Scored:
+    def scored(self, scores: Sequence[float], credit: float | None = None, details: Mapping[str, Any] | None = None) -> Scored:
         """The item with the scores of its answers, in their order."""
         split = len(self.chosen)
-        return Scored(self.id, self.subset, tuple(scores[:split]), tuple(scores[split:]), credit, self.where)
+        right, wrong = tuple(scores[:split]), tuple(scores[split:])
+        return Scored(self.id, self.subset, right, wrong, credit, self.where, details or {})
 
 
 def text(answer: Answer) -> str:

@@ -1,12 +1,13 @@
 """Judges: language models that say which answer is best, or rate every answer."""
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tulu.errors import RecipeError
-from tulu.reward_models.items import Answer, Item
+from tulu.reward_models.items import Answer, Item, Scored
 from tulu.reward_models.judge_prompts import (
     MAX_ANSWERS,
     PROMPTS_HASH,
@@ -18,7 +19,7 @@ from tulu.reward_models.judge_prompts import (
     rating_messages,
 )
 from tulu.reward_models.options import JudgeMode, RewardBenchOptions
-from tulu.reward_models.scorers import ScoredAnswers, Scorer
+from tulu.reward_models.scorers import Scorer
 from tulu.reward_models.sections import Data, is_of_ties
 from tulu.types import Message
 
@@ -69,7 +70,7 @@ class JudgeScorer(Scorer):
         """Free the judge."""
         self.responder.close()
 
-    def score(self, items: Sequence[Item]) -> list[ScoredAnswers]:
+    def score(self, items: Sequence[Item]) -> list[Scored]:
         """Credits and scores of items. Raises EngineError if the judge cannot be reached."""
         questions = [self.questions(item) for item in items]
         replies: list[list[str | None]] = [[] for _ in items]
@@ -81,8 +82,8 @@ class JudgeScorer(Scorer):
             for index in indices:
                 replies[index] = [next(remaining) for _ in questions[index]]
         return [
-            self._read_ratings(item, texts) if self.mode_of(item) == "ratings" else self._read_choices(item, asked, texts)
-            for item, asked, texts in zip(items, questions, replies, strict=True)
+            self._read_ratings(item, texts) if self.mode_of(item) == "ratings" else self._read_choices(item, calls, texts)
+            for item, calls, texts in zip(items, questions, replies, strict=True)
         ]
 
     def mode_of(self, item: Item) -> JudgeMode:
@@ -110,12 +111,12 @@ class JudgeScorer(Scorer):
         slots = range(len(answers)) if self.options.both_orders else [drawn]
         return [_make_question(item.prompt, answers, slot) for slot in slots]
 
-    def _read_choices(self, item: Item, questions: Sequence[Question], replies: Sequence[str | None]) -> ScoredAnswers:
+    def _read_choices(self, item: Item, questions: Sequence[Question], replies: Sequence[str | None]) -> Scored:
         """The share of the verdicts that each answer won; the first answer is the right one, and its share is the credit."""
         count = len(item.answers)
         details = _details(replies)
         if any(reply is None for reply in replies):
-            return ScoredAnswers((float("nan"),) * count, None, details)
+            return item.scored([math.nan] * count, None, details)
         shares = [0.0] * count
         for question, reply in zip(questions, replies, strict=True):
             named = parse_choices(reply or "", count)
@@ -124,16 +125,16 @@ class JudgeScorer(Scorer):
             for place, answer in enumerate(question.places):
                 shares[answer] += (float(place == named[0]) if named else 1 / count) / len(questions)
         details["places"] = [list(question.places) for question in questions]
-        return ScoredAnswers(tuple(shares), shares[0], details)
+        return item.scored(shares, shares[0], details)
 
-    def _read_ratings(self, item: Item, replies: Sequence[str | None]) -> ScoredAnswers:
+    def _read_ratings(self, item: Item, replies: Sequence[str | None]) -> Scored:
         """The rating of each answer, and where one answer is right the credit that the ratings give it."""
         details = _details(replies)
-        ratings = tuple(float("nan") if reply is None else parse_rating(reply) for reply in replies)
+        ratings = [math.nan if reply is None else parse_rating(reply) for reply in replies]
         details["unparsable"] = sum(rating == UNPARSABLE for rating in ratings)
         if len(item.chosen) > 1 or self._is_of_ties(item) or any(reply is None for reply in replies):
-            return ScoredAnswers(ratings, None, details)
-        return ScoredAnswers(ratings, rating_credit(ratings), details)
+            return item.scored(ratings, None, details)
+        return item.scored(ratings, rating_credit(ratings), details)
 
 
 def _make_question(prompt: Sequence[Message], answers: Sequence[Answer], slot: int) -> Question:

@@ -6,8 +6,8 @@ the items that it was scoring.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,17 +93,6 @@ def _credit(value: object, where: str) -> float | None:
     return float(value)
 
 
-@dataclass(frozen=True, slots=True)
-class ItemScore:
-    """The scores of one item, and what else its row says."""
-
-    index: int
-    """Place of the item in its data."""
-    scored: Scored
-    details: Mapping[str, Any] = field(default_factory=dict)
-    """Further columns: token counts, tokens cut, a judge's replies."""
-
-
 def check_folder(folder: Path) -> None:
     """Raise RecipeError where a file stands in the folder's place, or on the way to it."""
     for place in (folder, *folder.parents):
@@ -126,20 +115,20 @@ class ScoreStore:
             self.log.open(fresh)
         except OSError as error:
             raise CheckpointError(f"{folder}: cannot be written ({error.strerror}); give another folder with --out") from error
-        self.rows = {row.index: row for row in self.log.read(lambda row, where: _parse_item(row, data, where))}
-        """The items scored so far, by their index."""
+        self.rows: dict[int, Scored] = dict(self.log.read(lambda row, where: _parse_item(row, data, where)))
+        """The items scored so far, by their place in the data."""
 
-    def append(self, rows: Sequence[ItemScore]) -> None:
-        """Add scored items; they are on the disk when this returns."""
+    def append(self, rows: Mapping[int, Scored]) -> None:
+        """Add scored items by their place in the data; they are on the disk when this returns."""
         try:
-            self.log.append(map(_as_row, rows))
+            self.log.append(_as_row(index, scored) for index, scored in rows.items())
         except OSError as error:
             raise CheckpointError(
                 f"{self.log.path}: cannot be written ({error.strerror}); make room and run the same command again: it resumes"
             ) from error
-        self.rows.update((row.index, row) for row in rows)
+        self.rows.update(rows)
 
-    def in_order(self) -> list[ItemScore]:
+    def in_order(self) -> list[Scored]:
         """All items scored so far, in the order of the data."""
         return [self.rows[index] for index in sorted(self.rows)]
 
@@ -149,27 +138,28 @@ class ScoreStore:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        rows = [_as_row(row) for row in self.in_order()]
+        rows = [_as_row(index, self.rows[index]) for index in sorted(self.rows)]
         partial = self.folder / ".partial-scores.parquet"
         pq.write_table(pa.Table.from_pylist([{**row, **_nested_as_text(row)} for row in rows]), partial)
         partial.rename(self.folder / "scores.parquet")
 
 
-def _parse_item(row: Mapping[str, Any], data: Data, where: str) -> ItemScore:
-    """One row of scores.jsonl. Raises DataError, which names the key that is wrong."""
+def _parse_item(row: Mapping[str, Any], data: Data, where: str) -> tuple[int, Scored]:
+    """The index and the scores of a row of scores.jsonl. Raises DataError, which names the key that is wrong."""
     if "index" not in row:
         raise DataError(f"{where}: not a row of an evaluation (no 'index'); use --fresh to start over")
     details = {key: value for key, value in row.items() if key not in _COLUMNS}
-    return ItemScore(row["index"], parse_row(row, data, where), details)
+    return row["index"], replace(parse_row(row, data, where), details=details)
 
 
-def _as_row(item: ItemScore) -> dict[str, Any]:
+def _as_row(index: int, scored: Scored) -> dict[str, Any]:
     """One row of scores.jsonl, in plain values of JSON."""
-    columns = {"index": item.index, **asdict(item.scored)}
+    columns = {"index": index, **asdict(scored)}
+    details = columns.pop("details")
     del columns["where"]
-    if columns["credit"] is None:
+    if scored.credit is None:
         del columns["credit"]
-    return dict(finite({**columns, **item.details}))
+    return dict(finite({**columns, **details}))
 
 
 def _nested_as_text(row: Mapping[str, Any]) -> dict[str, str]:

@@ -97,7 +97,6 @@ def test_long_rows_keep_their_end_and_are_counted(tiny_reward_model: Callable[..
     assert [answer.answer for answer in cut] == [24, 0]
     assert [answer.answer_cut for answer in cut] == [0, len("An answer that is longer than the limit itself, by far") + 1 - 30]
     details = ClassifierScorer(RewardModel.load(folder), Limits(30), 8192, None).score([one])[0].details
-    assert details is not None
     assert details["answer_cut"] == [0, 25]
 
 
