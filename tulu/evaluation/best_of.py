@@ -97,14 +97,18 @@ def best_of_figures(problems: Sequence[ScoredProblem], n: int, seed: int) -> Bes
     return BestOf(
         n=n,
         problems=len(usable),
-        picked=Figure(_mean(picked), wilson(_mean(picked), len(usable))),
-        single=Figure(_mean(single), wilson(_mean(single), len(usable))),
-        oracle=Figure(_mean(oracle), wilson(_mean(oracle), len(usable))),
+        picked=_accuracy(picked),
+        single=_accuracy(single),
+        oracle=_accuracy(oracle),
         gain=Figure(_mean(gains), bootstrap_mean(gains, seed)),
         curve=curve,
         left_out=len(problems) - len(usable),
         unrewarded=sum(answer.reward is None for problem in problems for answer in problem.answers),
     )
+
+
+def _accuracy(scores: Sequence[float]) -> Figure:
+    return Figure(_mean(scores), wilson(_mean(scores), len(scores)))
 
 
 def show_best_of(figures: BestOf) -> None:

@@ -15,7 +15,7 @@ from tulu.config.tasks import TASKS
 from tulu.data.chat import template_hash
 from tulu.data.problems import problems
 from tulu.errors import RecipeError
-from tulu.evaluation.best_of import BestOf, best_of_figures, pick, rewards_of, show_best_of
+from tulu.evaluation.best_of import best_of_figures, pick, rewards_of, show_best_of
 from tulu.evaluation.candidates import SampleFile, SampleRequest, ScoredProblem, collect, model_identity
 from tulu.evaluation.options import EvaluateOptions
 from tulu.files import finite, json_lines, write_atomic
@@ -120,7 +120,10 @@ def answer_all(model: str, settings: Evaluate, template: str, folder: Path, fres
     if samples.rows:
         log.info("%s holds the answers to %d of %d problems already", samples.log.path, len(samples.rows), len(dataset))
     scored = collect(request, dataset, tokenizer, samples)
-    result, answers, best_of = summarise_all(scored, settings, model)
+    picks = [0 if settings.best_of is None else pick(rewards_of(problem.answers)) for problem in scored]
+    answers = [_answer(problem, index) for problem, index in zip(scored, picks, strict=True)]
+    result = summarise(answers, settings.task, model)
+    best_of = None if settings.best_of is None else best_of_figures(scored, settings.best_of, settings.seed)
     write_atomic(folder / "answers.jsonl", json_lines(map(asdict, answers)))
     content = {**asdict(result), "settings": settings.model_dump(mode="json")}
     if best_of is not None:
@@ -144,17 +147,6 @@ def task_problems(settings: Evaluate, tokenizer: "PreTrainedTokenizerBase") -> t
     for line in dataset.report.lines()[1:]:
         log.warning(line)
     return (dataset[: settings.limit] if settings.limit else dataset), dataset.digest
-
-
-def summarise_all(
-    problems: Sequence[ScoredProblem], settings: Evaluate, model: str
-) -> tuple[Result, list[Answer], BestOf | None]:
-    """The result, each problem's answer (of several the one that the reward model picks), and the figures of best-of-N."""
-    if settings.best_of is None:
-        answers = [_answer(problem, 0) for problem in problems]
-        return summarise(answers, settings.task, model), answers, None
-    answers = [_answer(problem, pick(rewards_of(problem.answers))) for problem in problems]
-    return summarise(answers, settings.task, model), answers, best_of_figures(problems, settings.best_of, settings.seed)
 
 
 def _answer(problem: ScoredProblem, index: int | None) -> Answer:

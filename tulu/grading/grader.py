@@ -12,7 +12,8 @@ from dataclasses import replace
 from typing import Any, Protocol, Self
 
 from tulu.errors import DataError
-from tulu.grading.pool import Task, Workers
+from tulu.grading.pool import Workers
+from tulu.grading.process import Task
 from tulu.types import Group, Problem, Verdict
 from tulu.verifiers.contract import UNDECIDED, Case, Mode, grade_safely
 from tulu.verifiers.registry import find
@@ -67,7 +68,10 @@ class Grader:
         verifier never raises; its verdict has a status other than ok.
         """
         cases = [_split_by_verifier(completion, problem) for completion, problem in items]
-        started = self._start([case for group in cases for case in group])
+        tasks: list[Task] = []
+        started = [self._start(name, case, tasks) for group in cases for name, case in group]
+        if tasks:
+            self._workers.submit(tasks)
         verdicts = iter([entry if isinstance(entry, Verdict) else entry.result() for entry in started])
         return [_combine([next(verdicts) for _ in group], problem) for group, (_, problem) in zip(cases, items, strict=True)]
 
@@ -75,14 +79,7 @@ class Grader:
         """Grade as `grade` does, without blocking the event loop."""
         return await asyncio.to_thread(self.grade, items)
 
-    def _start(self, cases: Sequence[tuple[str, Case]]) -> list["Future[Verdict] | Verdict"]:
-        tasks: list[Task] = []
-        started = [self._start_one(name, case, tasks) for name, case in cases]
-        if tasks:
-            self._workers.submit(tasks)
-        return started
-
-    def _start_one(self, name: str, case: Case, tasks: list[Task]) -> "Future[Verdict] | Verdict":
+    def _start(self, name: str, case: Case, tasks: list[Task]) -> "Future[Verdict] | Verdict":
         """The verdict if it is cheap, else a future of it. What a process must do is added to `tasks`."""
         verifier = find(name)
         cheap = verifier.grade(self.mode) if verifier.place == "here" else verifier.quick if self.mode == "strict" else None
