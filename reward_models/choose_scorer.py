@@ -11,11 +11,10 @@ from tulu.errors import RecipeError
 from tulu.model.load import from_pretrained
 from tulu.model.policy import Policy
 from tulu.reward_models.encoding import Limits
-from tulu.reward_models.endpoint import EndpointJudge
 from tulu.reward_models.judging import JudgeScorer
-from tulu.reward_models.local_judge import LocalJudge
 from tulu.reward_models.model import RewardModel
 from tulu.reward_models.options import Kind, RewardBenchOptions
+from tulu.reward_models.responders import EndpointJudge, LocalJudge
 from tulu.reward_models.scorers import ClassifierScorer, DpoScorer, PlainClassifierScorer, Scorer
 from tulu.reward_models.sections import Data
 from tulu.rollout.engine import positions
@@ -37,10 +36,10 @@ def load_scorer(model: str, data: Data, options: RewardBenchOptions) -> Scorer:
     most = positions(config)
     if most is not None and (options.max_length or 0) > most:
         raise RecipeError(f"--max-length {options.max_length}: the model has {most} positions")
-    limits = Limits(options.max_length or most, options.add_bos)
+    limits = Limits(options.max_length or most, options.add_bos, options.row_tokens)
     template = options.template or "tokenizer"
     if kind == "classifier":
-        return _load_classifier(model, config, template, options.precision, limits, options.row_tokens)
+        return _load_classifier(model, config, template, options.precision, limits)
     policy = Policy.load(model, template=template, precision=options.precision, trainable=False)
     reference = None
     if options.reference is not None:
@@ -50,7 +49,7 @@ def load_scorer(model: str, data: Data, options: RewardBenchOptions) -> Scorer:
             raise RecipeError(
                 f"--reference {options.reference}: its tokenizer is not the policy's; give the model DPO started from"
             )
-    return DpoScorer(policy, reference, options.reference_free or "sum", limits, options.row_tokens)
+    return DpoScorer(policy, reference, options.reference_free or "sum", limits)
 
 
 def load_reward_model(
@@ -71,27 +70,22 @@ def load_reward_model(
     if not _is_classifier(config):
         raise RecipeError(f"{path}: no reward model: its config.json says {_architecture(config)}; train one with tulu rm RECIPE")
     lengths = [length for length in (max_length, positions(config)) if length is not None]
-    return _load_classifier(path, config, template, precision, Limits(min(lengths, default=None)), row_tokens, revision)
+    limits = Limits(min(lengths, default=None), row_tokens=row_tokens)
+    return _load_classifier(path, config, template, precision, limits, revision)
 
 
 def _load_classifier(
-    path: str | Path,
-    config: Any,
-    template: str,
-    precision: str,
-    limits: Limits,
-    row_tokens: int,
-    revision: str | None = None,
+    path: str | Path, config: Any, template: str, precision: str, limits: Limits, revision: str | None = None
 ) -> Scorer:
     """A scorer on packed rows where they are exact for the architecture, else on padded batches, which the log says."""
     if _is_classifier(config) and config.num_labels != 1:
         raise RecipeError(f"{path}: a classifier with {config.num_labels} labels; a reward model has one")
     if reason := why_not_packed(config):
         log.warning("%s is scored in padded batches: %s", path, reason)
-        return PlainClassifierScorer(path, template, precision, limits, row_tokens, revision)
+        return PlainClassifierScorer(path, template, precision, limits, revision)
     model = RewardModel.load(path, template=template, precision=precision, revision=revision)
     # The configuration as it was saved says where AutoModelForSequenceClassification reads.
-    return ClassifierScorer(model, limits, row_tokens, config.get_text_config().pad_token_id)
+    return ClassifierScorer(model, limits, config.get_text_config().pad_token_id)
 
 
 def why_not_packed(config: Any) -> str:

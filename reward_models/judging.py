@@ -4,7 +4,7 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from tulu.errors import RecipeError
 from tulu.reward_models.items import Answer, Item, Scored
@@ -19,25 +19,13 @@ from tulu.reward_models.judge_prompts import (
     rating_messages,
 )
 from tulu.reward_models.options import JudgeMode, RewardBenchOptions
+from tulu.reward_models.responders import Responder
 from tulu.reward_models.scorers import Scorer
 from tulu.reward_models.sections import Data, is_of_ties
 from tulu.types import Message
 
 REPLY_TOKENS: Mapping[JudgeMode, int] = {"pairwise": 2048, "ranking": 2048, "ratings": 1024}
 """Most tokens of a reply where --judge-tokens does not say."""
-
-
-class Responder(Protocol):
-    """A chat model that replies to conversations."""
-
-    settings: dict[str, Any]
-    """What the replies depend on."""
-
-    def replies(self, chats: Sequence[Sequence[Message]], max_tokens: int) -> list[str | None]:
-        """Greedy replies, in order; None for a conversation that is too long for the model."""
-
-    def close(self) -> None:
-        """Free the model."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,8 +139,12 @@ class ScoreStore:
         import pyarrow.parquet as pq
 
         rows = [_as_row(index, self.rows[index]) for index in sorted(self.rows)]
+        for row in rows:
+            # The shapes of nested columns differ from row to row, so they are JSON text.
+            nested = [key for key, value in row.items() if isinstance(value, dict | list) and key not in ("chosen", "rejected")]
+            row.update({key: json.dumps(row[key]) for key in nested})
         partial = self.folder / ".partial-scores.parquet"
-        pq.write_table(pa.Table.from_pylist([{**row, **_nested_as_text(row)} for row in rows]), partial)
+        pq.write_table(pa.Table.from_pylist(rows), partial)
         partial.rename(self.folder / "scores.parquet")
 
 
@@ -160,9 +164,3 @@ def _as_row(index: int, scored: Scored) -> dict[str, Any]:
     if scored.credit is None:
         del columns["credit"]
     return dict(finite({**columns, **details}))
-
-
-def _nested_as_text(row: Mapping[str, Any]) -> dict[str, str]:
-    """Nested columns as JSON text, because their shapes differ from row to row."""
-    flat = ("chosen", "rejected")
-    return {key: json.dumps(value) for key, value in row.items() if key not in flat and isinstance(value, dict | list)}

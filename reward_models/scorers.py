@@ -42,12 +42,9 @@ class Scorer(Protocol):
 class ClassifierScorer(Scorer):
     """A reward model: its scalar at each answer's last token."""
 
-    def __init__(self, model: RewardModel, limits: Limits, row_tokens: int, pad: int | None) -> None:
+    def __init__(self, model: RewardModel, limits: Limits, pad: int | None) -> None:
         """`pad` is the pad token of the model's own configuration: scores are read before trailing ones."""
-        self.model = model
-        self.limits = limits
-        self.row_tokens = row_tokens
-        self.pad = pad
+        self.model, self.limits, self.pad = model, limits, pad
         self.settings = {"kind": "classifier", "weights": model.digest(), **text_settings(model.tokenizer, limits)}
 
     def score(self, items: Sequence[Item]) -> list[Scored]:
@@ -56,7 +53,7 @@ class ClassifierScorer(Scorer):
             [trimmed(answer, self.pad) for answer in answers]
             for answers in encode_whole(self.model.tokenizer, items, self.limits)
         ]
-        return group_by_item(items, encoded, score_packed(encoded, self.model.score, self.row_tokens, trained=False))
+        return group_by_item(items, encoded, score_packed(encoded, self.model.score, self.limits.row_tokens, trained=False))
 
 
 class DpoScorer(Scorer):
@@ -65,13 +62,9 @@ class DpoScorer(Scorer):
     There is no β and no length norm (allenai/reward-bench, rewardbench/dpo.py @ 05a9005).
     """
 
-    def __init__(self, policy: Policy, reference: Policy | None, reduction: Reduction, limits: Limits, row_tokens: int) -> None:
+    def __init__(self, policy: Policy, reference: Policy | None, reduction: Reduction, limits: Limits) -> None:
         """Raises RecipeError where policy and reference have the same weights."""
-        self.policy = policy
-        self.reference = reference
-        self.reduction: Reduction = reduction
-        self.limits = limits
-        self.row_tokens = row_tokens
+        self.policy, self.reference, self.reduction, self.limits = policy, reference, reduction, limits
         policy_digest = policy.digest()
         reference_digest = None if reference is None else reference.digest()
         if policy_digest == reference_digest:
@@ -89,7 +82,7 @@ class DpoScorer(Scorer):
     def score(self, items: Sequence[Item]) -> list[Scored]:
         """Implicit rewards in float32."""
         encoded = encode_items(self.policy.tokenizer, items, self.limits)
-        return group_by_item(items, encoded, score_packed(encoded, self._rewards, self.row_tokens, trained=True))
+        return group_by_item(items, encoded, score_packed(encoded, self._rewards, self.limits.row_tokens, trained=True))
 
     def _rewards(self, batch: Batch) -> Tensor:
         """(C,) implicit rewards of a batch's completions."""
@@ -106,13 +99,10 @@ class DpoScorer(Scorer):
 class PlainClassifierScorer(Scorer):
     """AutoModelForSequenceClassification as it is, with eager attention, on right-padded batches of similar length."""
 
-    def __init__(
-        self, path: str | Path, template: str, precision: str, limits: Limits, row_tokens: int, revision: str | None = None
-    ) -> None:
+    def __init__(self, path: str | Path, template: str, precision: str, limits: Limits, revision: str | None = None) -> None:
         """Raises RecipeError where the folder holds no trained head."""
         self.tokenizer = load_tokenizer(path, template, revision)
         self.limits = limits
-        self.row_tokens = row_tokens
 
         def refuse_new_head(model: PreTrainedModel, missing: set[str]) -> None:
             if missing:
@@ -149,7 +139,7 @@ class PlainClassifierScorer(Scorer):
         """Indices of texts of similar length, padded to at most `row_tokens`; one text a batch where there is no pad token."""
         batches: list[list[int]] = []
         for row in sorted(range(len(texts)), key=lambda row: len(texts[row])):
-            if self.pad is not None and batches and (len(batches[-1]) + 1) * len(texts[row]) <= self.row_tokens:
+            if self.pad is not None and batches and (len(batches[-1]) + 1) * len(texts[row]) <= self.limits.row_tokens:
                 batches[-1].append(row)
             else:
                 batches.append([row])
