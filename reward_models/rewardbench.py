@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from tulu.config.locate import model_label
-from tulu.errors import CheckpointError, DataError, RecipeError
+from tulu.errors import DataError, RecipeError
 from tulu.files import json_text, write_atomic
 from tulu.progress import Progress
 from tulu.reward_models.benchmarks import Loaded, load
@@ -22,7 +22,7 @@ from tulu.reward_models.ensemble import combine
 from tulu.reward_models.items import Scored
 from tulu.reward_models.options import RewardBenchOptions
 from tulu.reward_models.report import Report, draw_chart, make_console, print_ensemble, print_report
-from tulu.reward_models.score_file import ScoreStore, check_folder, read_scores
+from tulu.reward_models.score_file import ScoreStore, check_folder, read_scores, writing
 from tulu.reward_models.sections import Data, summarize
 from tulu.train.manifest import environment
 
@@ -67,14 +67,10 @@ def evaluate(model: str, data: str, options: RewardBenchOptions) -> Path:
     finally:
         scorer.close()
     report = make_report(model, loaded, store, settings, seconds, options)
-    try:
+    with writing(f"{folder}: the result", "all scores are kept: make room and run it again"):
         store.write_parquet()
         write_atomic(folder / "results.json", json_text({**report.as_json(), "environment": environment()}))
         draw_chart(report, folder / "chart.png")
-    except OSError as error:
-        raise CheckpointError(
-            f"{folder}: the result cannot be written ({error.strerror or error}); all scores are kept: make room and run it again"
-        ) from error
     if options.json_output:
         print(json_text(asdict(report.summary)))
     else:

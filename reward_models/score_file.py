@@ -6,7 +6,8 @@ the items that it was scoring.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,15 @@ def _credit(value: object, where: str) -> float | None:
     return float(value)
 
 
+@contextmanager
+def writing(what: str, cure: str) -> Iterator[None]:
+    """Turn an error of the disk into a CheckpointError that says what cannot be written, and the cure."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{what} cannot be written ({error.strerror or error}); {cure}") from error
+
+
 def check_folder(folder: Path) -> None:
     """Raise RecipeError where a file stands in the folder's place, or on the way to it."""
     for place in (folder, *folder.parents):
@@ -108,24 +118,18 @@ class ScoreStore:
         self.folder = folder
         self.log = PinnedLog(folder / "scores.jsonl", folder / "settings.json", settings)
         check_folder(folder)
-        try:
+        with writing(f"{folder}:", "give another folder with --out"):
             if fresh:
                 for name in ("scores.parquet", "results.json", "chart.png"):
                     (folder / name).unlink(missing_ok=True)
             self.log.open(fresh)
-        except OSError as error:
-            raise CheckpointError(f"{folder}: cannot be written ({error.strerror}); give another folder with --out") from error
         self.rows: dict[int, Scored] = dict(self.log.read(lambda row, where: _parse_item(row, data, where)))
         """The items scored so far, by their place in the data."""
 
     def append(self, rows: Mapping[int, Scored]) -> None:
         """Add scored items by their place in the data; they are on the disk when this returns."""
-        try:
+        with writing(f"{self.log.path}:", "make room and run the same command again: it resumes"):
             self.log.append(_as_row(index, scored) for index, scored in rows.items())
-        except OSError as error:
-            raise CheckpointError(
-                f"{self.log.path}: cannot be written ({error.strerror}); make room and run the same command again: it resumes"
-            ) from error
         self.rows.update(rows)
 
     def in_order(self) -> list[Scored]:

@@ -188,7 +188,7 @@ def check(items: Sequence[Scored], data: Data) -> None:
             problems.append(f"{name}: v1 compares one chosen with one rejected score; use --data v2 or free for lists")
     if problems:
         unknown = any("unknown subset" in problem for problem in problems)
-        known = [f"{data} known subsets: {', '.join(subsets or ())}; --data free takes any"] if unknown else []
-        raise DataError("\n".join([first_ten(problems), *known]))
+        cure = f"\n{data} known subsets: {', '.join(subsets or ())}; --data free takes any" if unknown else ""
+        raise DataError(first_ten(problems) + cure)
     if data == "v2":
         ties_terms([item for item in items if item.subset == TIES])

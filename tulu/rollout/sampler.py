@@ -131,7 +131,7 @@ class Sampler:
         return Rollout(problem, group, tuple(texts), tuple(grades), tuple(rewards), tuple(advantages))
 
     def grade(self, items: Sequence[tuple[str, Problem]]) -> list[Grades]:
-        """Grades of every (completion, problem); the reward model reads all that it is asked about in one pass."""
+        """Grades of every (completion, problem); the reward model scores all that it has to in one pass."""
         grades = [Grades(verdict) for verdict in grade_by_verifiers(self.grader, items)]
         signal = self.stage.reward_model
         if signal is None or self.reward_model is None:
