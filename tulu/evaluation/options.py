@@ -1,6 +1,6 @@
 """The options of `tulu sample` and `tulu evaluate`, each declared once."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -48,4 +48,14 @@ class EvaluateOptions:
 
     def recipe_fields(self) -> dict[str, Any]:
         """The options that were given and that a recipe's evaluate section has fields for, by the names there."""
-        return {name: value for name, value in asdict(self).items() if name not in ("template", "out") and value is not None}
+        fields = {
+            "task": self.task,
+            "data": self.data,
+            "verifier": self.verifier,
+            "limit": self.limit,
+            "max_tokens": self.max_tokens,
+            "temperature": self.temperature,
+            "best_of": self.best_of,
+            "reward_model": self.reward_model,
+        }
+        return {name: value for name, value in fields.items() if value is not None}
