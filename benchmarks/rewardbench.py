@@ -69,7 +69,7 @@ def make_model(folder: Path) -> None:
 
 def compare(folder: Path, items: Sequence[Item], options: argparse.Namespace) -> dict[str, Any]:
     """Both sides in turn, `repeats` times, after one round to warm up."""
-    scorer = ClassifierScorer(RewardModel.load(folder), Limits(None), options.row_tokens, None)
+    scorer = ClassifierScorer(RewardModel.load(folder), Limits(None, row_tokens=options.row_tokens), None)
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     sides: dict[str, Callable[[], list[float]]] = {

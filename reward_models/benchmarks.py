@@ -2,9 +2,10 @@
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import count, takewhile
 from pathlib import Path
 
 from tulu.config.locate import DATA_SUFFIXES, data_suffix
@@ -14,7 +15,7 @@ from tulu.data.nested import unroll
 from tulu.data.preferences import parse_preference
 from tulu.data.sources import Row, load_rows
 from tulu.errors import DataError
-from tulu.reward_models.items import Item
+from tulu.reward_models.items import Item, parse_rows
 from tulu.reward_models.sections import KNOWN, PRIOR_SCORED, PRIOR_UNSCORED, Data, check
 from tulu.types import Message
 
@@ -61,14 +62,16 @@ def load(data: str, limit: int | None = None) -> Loaded:
         if "v2" in data.split("+") and data != "v2":
             raise DataError(f"--data {data}: v2 has rules of its own; evaluate it alone")
         kind = "v2" if data == "v2" else "v1"
-        items = [item for part in data.split("+") for source in HUB[part] for item in _from_source(source, _prior_subset(source))]
+        sources = [source for part in data.split("+") for source in HUB[part]]
+        items = [item for source in sources for item in _from_source(source, source.split if source in HUB["prior"] else "all")]
         name = data
     else:
         items = _from_path(data)
         kind, name = _rules(items), _label(Path(data))
     _check_subsets(items, kind)
     if limit is not None:
-        items = _first(items, limit)
+        places: dict[str, Iterator[int]] = defaultdict(count)
+        items = [item for item in items if next(places[item.subset]) < limit]
     return Loaded(name, kind, items, _digest(items))
 
 
@@ -83,18 +86,7 @@ def _from_path(name: str) -> list[Item]:
 
 
 def _from_source(source: Source, subset: str) -> list[Item]:
-    """Rows as items; up to ten broken rows are named at once."""
-    rows = unroll(load_rows(source), "pairs")
-    items, errors = [], []
-    for index in range(len(rows)):
-        try:
-            items.append(read_item(rows[index], subset))
-        except DataError as error:
-            errors.append(str(error))
-    if errors:
-        more = [f"and {len(errors) - 10} more"] if len(errors) > 10 else []
-        raise DataError("\n".join([*errors[:10], *more]))
-    return items
+    return parse_rows(unroll(load_rows(source), "pairs"), lambda row: read_item(row, subset))
 
 
 def read_item(row: Row, subset: str) -> Item:
@@ -121,16 +113,8 @@ def read_item(row: Row, subset: str) -> Item:
 
 def _shared_beginning(conversations: Sequence[Sequence[Message]]) -> tuple[Message, ...]:
     """The messages with which all conversations begin; each keeps its last message."""
-    shared: list[Message] = []
-    for messages in zip(*(conversation[:-1] for conversation in conversations), strict=False):
-        if any(message != messages[0] for message in messages):
-            break
-        shared.append(messages[0])
-    return tuple(shared)
-
-
-def _prior_subset(source: Source) -> str:
-    return source.split if source in HUB["prior"] else "all"
+    turns = zip(*(conversation[:-1] for conversation in conversations), strict=False)
+    return tuple(messages[0] for messages in takewhile(lambda messages: messages.count(messages[0]) == len(messages), turns))
 
 
 def _subset_of(path: Path) -> str:
@@ -176,17 +160,6 @@ def _check_subsets(items: Sequence[Item], data: Data) -> None:
         raise DataError(f"{lines}\nknown subsets: {', '.join(subsets)}; give the path alone for data of your own")
     # Whatever could not be aggregated afterwards, such as a Ties id, is found before anything is scored.
     check([item.scored([0.0] * len(item.answers)) for item in items], data)
-
-
-def _first(items: Sequence[Item], limit: int) -> list[Item]:
-    """The first `limit` items of every subset."""
-    counts: Counter[str] = Counter()
-    first = []
-    for item in items:
-        counts[item.subset] += 1
-        if counts[item.subset] <= limit:
-            first.append(item)
-    return first
 
 
 def _digest(items: Iterable[Item]) -> str:

@@ -1,13 +1,30 @@
 """Whether a reward model follows form: how often it prefers what is longer or more formatted, and how often that is right."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tulu.reward_models.items import Answer, Item, length, markup
-from tulu.reward_models.sections import Scored
+from tulu.reward_models.items import Answer, Item, Scored, text
+from tulu.reward_models.sections import Data, Summary, summarize
+
+_MARKUP = re.compile(r"^\s*(?:[-*+]|\d+[.)]|#{1,6})\s|\*\*[^*\n]+\*\*|^```", re.MULTILINE)
+"""Markdown that a person sees as formatting: list items, headings, bold, code fences."""
+
+
+def length(answer: Answer) -> int:
+    """Characters of an answer."""
+    return sum(len(message["content"]) for message in answer)
+
+
+def markup(answer: Answer) -> int:
+    """Marks of Markdown formatting in an answer."""
+    return len(_MARKUP.findall(text(answer)))
+
 
 FORMS: Mapping[str, Callable[[Answer], int]] = {"longer": length, "markup": markup}
 """What an answer can have more of: characters, and marks of Markdown."""
+BASELINES: Mapping[str, int] = {"longer wins": 1, "shorter wins": -1}
+"""Models that see only length, with the sign of their score: a subset that one of them solves says little about quality."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +62,11 @@ def _bias(differences: Sequence[tuple[int, float]]) -> Bias:
     preferred = sum(more * higher > 0 for more, higher in differences)
     right = sum(more > 0 for more, _ in differences)
     return Bias(preferred / count, right / count, count)
+
+
+def baselines(items: Sequence[Item], data: Data) -> dict[str, Summary]:
+    """RewardBench's figures for each baseline, by the same rules (level answers get no credit as pairs)."""
+    return {
+        name: summarize([item.scored([float(sign * length(answer)) for answer in item.answers]) for item in items], data)
+        for name, sign in BASELINES.items()
+    }

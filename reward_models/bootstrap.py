@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tulu.intervals import Floats, Interval, percentiles, resampled_means
-from tulu.reward_models.sections import TIES, Data, Scored, as_ties, credit, final_score, group, section_scores
+from tulu.reward_models.items import Scored
+from tulu.reward_models.sections import Data, credit, final_score, group, is_of_ties, section_scores
 from tulu.reward_models.ties import WEIGHTS, ties_terms
 
 
@@ -43,16 +44,14 @@ def bootstrap(items: Sequence[Scored], data: Data, seed: int, resamples: int = 1
 
 def _draws(items: Sequence[Scored], data: Data, resamples: int, rng: np.random.Generator) -> Floats:
     """(resamples,) accuracies of one subset; NaN where the accuracy is undefined."""
-    if data == "v2" and items[0].subset == TIES:
+    if is_of_ties(items[0].subset, data):
         return _ties_draws(items, resamples, rng)
     return resampled_means(np.array([credit(item, data) for item in items]), resamples, rng)
 
 
 def _ties_draws(items: Sequence[Scored], resamples: int, rng: np.random.Generator) -> Floats:
     """(resamples,) scores of the Ties formula."""
-    terms = np.array(
-        [[np.nan if term is None else term for term in row] for row in ties_terms([as_ties(item) for item in items])]
-    )
+    terms = np.array(ties_terms(items))
     drawn = terms[rng.integers(len(terms), size=(resamples, len(terms)))]
     count = (~np.isnan(drawn)).sum(axis=1)
     means = np.nansum(drawn, axis=1) / np.maximum(count, 1)

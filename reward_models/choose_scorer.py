@@ -11,10 +11,13 @@ from tulu.errors import RecipeError
 from tulu.model.load import from_pretrained
 from tulu.model.policy import Policy
 from tulu.reward_models.encoding import Limits
+from tulu.reward_models.judging import JudgeScorer
 from tulu.reward_models.model import RewardModel
 from tulu.reward_models.options import Kind, RewardBenchOptions
+from tulu.reward_models.responders import EndpointJudge, LocalJudge
 from tulu.reward_models.scorers import ClassifierScorer, DpoScorer, PlainClassifierScorer, Scorer
 from tulu.reward_models.sections import Data
+from tulu.rollout.engine import positions
 
 log = logging.getLogger("tulu")
 
@@ -26,14 +29,17 @@ def load_scorer(model: str, data: Data, options: RewardBenchOptions) -> Scorer:
     """
     kind = detect_kind(model, options)
     if kind == "judge":
-        from tulu.reward_models.judging import load_judge
-
-        return load_judge(model, data, options)
+        url = options.endpoint
+        responder = LocalJudge(model, options) if url is None else EndpointJudge(url, model, options.api_key_env)
+        return JudgeScorer(responder, data, options)
     config = from_pretrained(AutoConfig, model)
-    limits = Limits(_max_length(config, options), options.add_bos)
+    most = positions(config)
+    if most is not None and (options.max_length or 0) > most:
+        raise RecipeError(f"--max-length {options.max_length}: the model has {most} positions")
+    limits = Limits(options.max_length or most, options.add_bos, options.row_tokens)
     template = options.template or "tokenizer"
     if kind == "classifier":
-        return _load_classifier(model, config, template, options.precision, limits, options.row_tokens)
+        return _load_classifier(model, config, template, options.precision, limits)
     policy = Policy.load(model, template=template, precision=options.precision, trainable=False)
     reference = None
     if options.reference is not None:
@@ -43,7 +49,7 @@ def load_scorer(model: str, data: Data, options: RewardBenchOptions) -> Scorer:
             raise RecipeError(
                 f"--reference {options.reference}: its tokenizer is not the policy's; give the model DPO started from"
             )
-    return DpoScorer(policy, reference, options.reference_free or "sum", limits, options.row_tokens)
+    return DpoScorer(policy, reference, options.reference_free or "sum", limits)
 
 
 def load_reward_model(
@@ -63,28 +69,23 @@ def load_reward_model(
     config = from_pretrained(AutoConfig, path, revision=revision)
     if not _is_classifier(config):
         raise RecipeError(f"{path}: no reward model: its config.json says {_architecture(config)}; train one with tulu rm RECIPE")
-    lengths = [length for length in (max_length, _positions(config)) if length is not None]
-    return _load_classifier(path, config, template, precision, Limits(min(lengths, default=None)), row_tokens, revision)
+    lengths = [length for length in (max_length, positions(config)) if length is not None]
+    limits = Limits(min(lengths, default=None), row_tokens=row_tokens)
+    return _load_classifier(path, config, template, precision, limits, revision)
 
 
 def _load_classifier(
-    path: str | Path,
-    config: Any,
-    template: str,
-    precision: str,
-    limits: Limits,
-    row_tokens: int,
-    revision: str | None = None,
+    path: str | Path, config: Any, template: str, precision: str, limits: Limits, revision: str | None = None
 ) -> Scorer:
     """A scorer on packed rows where they are exact for the architecture, else on padded batches, which the log says."""
     if _is_classifier(config) and config.num_labels != 1:
         raise RecipeError(f"{path}: a classifier with {config.num_labels} labels; a reward model has one")
     if reason := why_not_packed(config):
         log.warning("%s is scored in padded batches: %s", path, reason)
-        return PlainClassifierScorer(path, template, precision, limits, row_tokens, revision)
+        return PlainClassifierScorer(path, template, precision, limits, revision)
     model = RewardModel.load(path, template=template, precision=precision, revision=revision)
     # The configuration as it was saved says where AutoModelForSequenceClassification reads.
-    return ClassifierScorer(model, limits, row_tokens, config.get_text_config().pad_token_id)
+    return ClassifierScorer(model, limits, config.get_text_config().pad_token_id)
 
 
 def why_not_packed(config: Any) -> str:
@@ -104,20 +105,17 @@ def why_not_packed(config: Any) -> str:
 
 def detect_kind(model: str, options: RewardBenchOptions) -> Kind:
     """The kind of a model: classifier, dpo or judge. Raises RecipeError with the cure where nothing says which."""
+    for_dpo = options.reference is not None or options.reference_free is not None
     if options.reference is not None and options.reference_free is not None:
         raise RecipeError("--reference and --reference-free exclude each other; leave one out")
     kind = options.kind
-    if kind == "auto" and options.endpoint is not None:
-        kind = "judge"
-    if kind == "auto" and (options.reference is not None or options.reference_free is not None):
-        kind = "dpo"
     if kind == "auto":
-        kind = _kind_of_architecture(model)
-    if kind == "dpo" and options.reference is None and options.reference_free is None:
+        kind = "judge" if options.endpoint is not None else "dpo" if for_dpo else _kind_of_architecture(model)
+    if kind == "dpo" and not for_dpo:
         raise RecipeError(
             f"{model}: a DPO policy needs --reference MODEL (what it started from), or --reference-free sum, avg or norm"
         )
-    if kind != "dpo" and (options.reference is not None or options.reference_free is not None):
+    if kind != "dpo" and for_dpo:
         raise RecipeError(f"--reference and --reference-free belong to --kind dpo, not {kind}")
     if kind != "judge" and options.endpoint is not None:
         raise RecipeError(f"--endpoint belongs to --kind judge, not {kind}")
@@ -144,19 +142,3 @@ def _is_classifier(config: Any) -> bool:
 def _architecture(config: Any) -> str:
     """The first architecture that a configuration names."""
     return str((config.architectures or ["nothing"])[0])
-
-
-def _positions(config: Any) -> int | None:
-    """The positions that a model has; None where its configuration does not say."""
-    positions: int | None = config.get_text_config().to_dict().get("max_position_embeddings")
-    return positions
-
-
-def _max_length(config: Any, options: RewardBenchOptions) -> int | None:
-    """Most tokens of a text: --max-length, else the model's positions. Raises RecipeError if the model has fewer positions."""
-    positions = _positions(config)
-    if options.max_length is None:
-        return positions
-    if positions is not None and options.max_length > positions:
-        raise RecipeError(f"--max-length {options.max_length}: the model has {positions} positions")
-    return options.max_length

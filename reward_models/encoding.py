@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a model can read of a text."""
+    """What a model can read of a text, and at once."""
 
     max_length: int | None
     """Most tokens; longer texts lose their start. None is no limit."""
     add_bos: bool = False
     """Whether BOS is put before texts whose template writes none."""
+    row_tokens: int = 8192
+    """Most tokens of a packed row or a padded batch."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,14 @@ The idea is that of Billboards (Kasai et al., arXiv 2112.04139): an ensemble of 
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tulu.errors import DataError
 from tulu.intervals import Floats, Interval, bootstrap_mean
-from tulu.reward_models.sections import TIES, Data, Scored, Summary, credit, summarize
+from tulu.reward_models.items import Scored
+from tulu.reward_models.sections import Data, Summary, credit, is_of_ties, summarize
 
 STEPS = 2000
 """Steps of gradient descent, after which the weights no longer move."""
@@ -24,13 +24,6 @@ RIDGE = 1e-3
 class Ensemble:
     """What combining models brings, on the half of the items that no weight was learned on."""
 
-    names: tuple[str, ...]
-    weights: tuple[float, ...]
-    """The weights of the models' standardised scores; they add up to 1."""
-    combined: dict[str, Summary]
-    """Figures of the learned combination, and of the mean, the lowest and mean minus spread of standardised scores."""
-    singles: dict[str, Summary]
-    """Figures of the single models."""
     best: str
     """The single model with the highest score on the learning half."""
     gain: float
@@ -41,16 +34,12 @@ class Ensemble:
     """Items of the learning half."""
     reported_on: int
     """Items of the reporting half."""
-
-    def as_json(self) -> dict[str, Any]:
-        """The object that `--json` prints."""
-        plain = asdict(self)
-        return {
-            **{key: plain[key] for key in ("best", "gain", "gain_interval", "learned_on", "reported_on")},
-            "weights": dict(zip(self.names, self.weights, strict=True)),
-            "combined": {name: summary.as_json() for name, summary in self.combined.items()},
-            "singles": {name: summary.as_json() for name, summary in self.singles.items()},
-        }
+    weights: dict[str, float]
+    """The weight of each model's standardised scores; they add up to 1."""
+    combined: dict[str, Summary]
+    """Figures of the learned combination, and of the mean, the lowest and mean minus spread of standardised scores."""
+    singles: dict[str, Summary]
+    """Figures of the single models."""
 
 
 def combine(models: Mapping[str, Sequence[Scored]], data: Data, seed: int) -> Ensemble:
@@ -61,34 +50,33 @@ def combine(models: Mapping[str, Sequence[Scored]], data: Data, seed: int) -> En
     """
     names = tuple(models)
     rows = _aligned(models)
-    learning = [index for index, row in enumerate(rows) if _is_learned_from(row[0], data, seed)]
-    reporting = [index for index in range(len(rows)) if index not in set(learning)]
+    learning = [row for row in rows if _is_learned_from(row[0], data, seed)]
+    reporting = [row for row in rows if not _is_learned_from(row[0], data, seed)]
     if len(names) < 2 or len(learning) < 2 or len(reporting) < 2:
         raise DataError(f"an ensemble needs two models or more and four items or more; there are {len(names)} and {len(rows)}")
-    scale = [_scale([rows[index][model] for index in learning]) for model in range(len(names))]
-    standard = [[_standardised(scored, *scale[model]) for model, scored in enumerate(row)] for row in rows]
-    weights = learn([standard[index] for index in learning])
+    scales = [_scale(items) for items in zip(*learning, strict=True)]
+    weights = learn([_standardised(row, scales) for row in learning])
     rules: dict[str, Callable[[Floats], Floats]] = {
         "learned": lambda scores_MA: weights @ scores_MA,
         "mean": lambda scores_MA: scores_MA.mean(axis=0),
         "worst": lambda scores_MA: scores_MA.min(axis=0),
         "mean minus spread": lambda scores_MA: scores_MA.mean(axis=0) - scores_MA.std(axis=0),
     }
-    held_out = {name: [_combined(standard[index], rule) for index in reporting] for name, rule in rules.items()}
-    singles = {name: [rows[index][model] for index in reporting] for model, name in enumerate(names)}
-    accuracy = [_mean_credit([rows[index][model] for index in learning]) for model in range(len(names))]
+    standard = [_standardised(row, scales) for row in reporting]
+    held_out = {name: [_combined(row, rule) for row in standard] for name, rule in rules.items()}
+    singles = {name: list(items) for name, items in zip(names, zip(*reporting, strict=True), strict=True)}
+    accuracy = [_credits(items).mean() for items in zip(*learning, strict=True)]
     best = names[int(np.argmax(accuracy))]
     gains = _credits(held_out["learned"]) - _credits(singles[best])
     return Ensemble(
-        names=names,
-        weights=tuple(float(weight) for weight in weights),
-        combined={name: summarize(items, data) for name, items in held_out.items()},
-        singles={name: summarize(items, data) for name, items in singles.items()},
         best=best,
         gain=float(gains.mean()),
         gain_interval=bootstrap_mean(gains, seed, resamples=1000),
         learned_on=len(learning),
         reported_on=len(reporting),
+        weights=dict(zip(names, weights.tolist(), strict=True)),
+        combined={name: summarize(items, data) for name, items in held_out.items()},
+        singles={name: summarize(items, data) for name, items in singles.items()},
     )
 
 
@@ -137,7 +125,7 @@ def _aligned(models: Mapping[str, Sequence[Scored]]) -> list[list[Scored]]:
 
 def _is_learned_from(item: Scored, data: Data, seed: int) -> bool:
     """Whether an item belongs to the learning half; both rows of a Ties prompt fall into the same half."""
-    key = item.id.split(":", 1)[-1] if data == "v2" and item.subset == TIES else item.id
+    key = item.id.split(":", 1)[-1] if is_of_ties(item.subset, data) else item.id
     return hashlib.blake2b(f"{seed}|{item.subset}|{key}".encode(), digest_size=1).digest()[0] % 2 == 0
 
 
@@ -149,9 +137,17 @@ def _scale(items: Sequence[Scored]) -> tuple[float, float]:
     return (float(scores.mean()) if len(scores) else 0.0), deviation or 1.0
 
 
-def _standardised(item: Scored, mean: float, deviation: float) -> Scored:
-    chosen, rejected = (tuple((score - mean) / deviation for score in side) for side in (item.chosen, item.rejected))
-    return replace(item, chosen=chosen, rejected=rejected, credit=None)
+def _standardised(row: Sequence[Scored], scales: Sequence[tuple[float, float]]) -> list[Scored]:
+    """One item's scores by every model, on the scale of each model's mean and deviation."""
+    return [
+        replace(
+            item,
+            chosen=tuple((score - mean) / deviation for score in item.chosen),
+            rejected=tuple((score - mean) / deviation for score in item.rejected),
+            credit=None,
+        )
+        for item, (mean, deviation) in zip(row, scales, strict=True)
+    ]
 
 
 def _combined(row: Sequence[Scored], rule: Callable[[Floats], Floats]) -> Scored:
@@ -163,7 +159,3 @@ def _combined(row: Sequence[Scored], rule: Callable[[Floats], Floats]) -> Scored
 
 def _credits(items: Sequence[Scored]) -> Floats:
     return np.array([credit(item, "free") for item in items])
-
-
-def _mean_credit(items: Sequence[Scored]) -> float:
-    return float(_credits(items).mean())

@@ -1,7 +1,7 @@
 """A reward model in a verifier's place: completions of problems to verdicts, for RLVR, best-of-N, sampling and `tulu verify`."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,8 @@ from tulu.config.schema import RewardModelSettings
 from tulu.errors import DataError, RecipeError
 from tulu.grading.grader import expose_thinking
 from tulu.reward_models.choose_scorer import load_reward_model
-from tulu.reward_models.items import Item
-from tulu.reward_models.scorers import ScoredAnswers, Scorer
+from tulu.reward_models.items import Item, Scored
+from tulu.reward_models.scorers import Scorer
 from tulu.types import Message, Problem, Verdict
 from tulu.verifiers.text import after_thinking
 
@@ -53,7 +53,7 @@ class RewardGrader:
         results = zip(items, self._score(items), strict=True)
         return [verdict for item, result in results for verdict in _verdicts(item, result)]
 
-    def _score(self, items: Sequence[Item]) -> list[ScoredAnswers | str]:
+    def _score(self, items: Sequence[Item]) -> list[Scored | str]:
         """The scores of every item, or the reason why the template refuses it."""
         try:
             return list(self.scorer.score(items))
@@ -69,11 +69,10 @@ def make_item(prompt: Sequence[Message], completions: Sequence[str]) -> Item:
     return Item("", "", tuple(prompt), answers, ())
 
 
-def _verdicts(item: Item, result: ScoredAnswers | str) -> list[Verdict]:
+def _verdicts(item: Item, result: Scored | str) -> list[Verdict]:
     if isinstance(result, str):
         return [Verdict(None, "error", result)] * len(item.answers)
-    details: Mapping[str, Any] = result.details or {}
-    return [_verdict(*row) for row in zip(result.scores, details["tokens"], details["cut"], strict=True)]
+    return [_verdict(*row) for row in zip(result.scores, result.details["tokens"], result.details["cut"], strict=True)]
 
 
 def _verdict(score: float, tokens: int, cut: int) -> Verdict:

@@ -1,17 +1,44 @@
-"""The items of a benchmark of reward models: a prompt, its right answers and its wrong ones."""
+"""The items of a benchmark of reward models: a prompt, its right answers and its wrong ones, and what they score."""
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
-from tulu.reward_models.sections import Data, Scored, Summary, summarize
+from tulu.data.sources import Row
+from tulu.errors import DataError
 from tulu.types import Message
 
-_MARKUP = re.compile(r"^\s*(?:[-*+]|\d+[.)]|#{1,6})\s|\*\*[^*\n]+\*\*|^```", re.MULTILINE)
-"""Markdown that a person sees as formatting: list items, headings, bold, code fences."""
+T = TypeVar("T")
 
 Answer = tuple[Message, ...]
 """The messages that follow the prompt: one of the assistant, or more where an agent also reads what its tools return."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """The scores of one item's right (chosen) and wrong (rejected) answers; NaN where a score is missing."""
+
+    id: str
+    subset: str
+    chosen: tuple[float, ...]
+    rejected: tuple[float, ...]
+    credit: float | None = None
+    """What a judge's verdict is worth, between 0 and 1; None where the scores are compared."""
+    where: str = ""
+    """Where the item stands, as FILE:LINE, for messages."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """Further columns of its row in scores.jsonl: token counts, tokens cut, a judge's replies."""
+
+    @property
+    def scores(self) -> tuple[float, ...]:
+        """The scores of all answers: first the right ones, then the wrong ones."""
+        return self.chosen + self.rejected
+
+    @property
+    def missing(self) -> bool:
+        """Whether a score is absent or NaN; such an item gets no credit, and is counted."""
+        return self.credit is None and any(math.isnan(score) for score in self.scores)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +58,11 @@ class Item:
         """All chosen answers, then all rejected ones."""
         return self.chosen + self.rejected
 
-    def scored(self, scores: Sequence[float], credit: float | None = None) -> Scored:
+    def scored(self, scores: Sequence[float], credit: float | None = None, details: Mapping[str, Any] | None = None) -> Scored:
         """The item with the scores of its answers, in their order."""
         split = len(self.chosen)
-        return Scored(self.id, self.subset, tuple(scores[:split]), tuple(scores[split:]), credit, self.where)
+        right, wrong = tuple(scores[:split]), tuple(scores[split:])
+        return Scored(self.id, self.subset, right, wrong, credit, self.where, details or {})
 
 
 def text(answer: Answer) -> str:
@@ -42,26 +70,21 @@ def text(answer: Answer) -> str:
     return "\n\n".join(message["content"] for message in answer)
 
 
-def length(answer: Answer) -> int:
-    """Characters of an answer."""
-    return sum(len(message["content"]) for message in answer)
+def parse_rows(rows: Sequence[Row], parse: Callable[[Row], T]) -> list[T]:
+    """The result of `parse` for every row. Raises DataError, which names the first ten rows that cannot be read or parsed."""
+    results, problems = [], []
+    # A row is read when it is taken by its index, so that a broken line does not end the loop.
+    for index in range(len(rows)):
+        try:
+            results.append(parse(rows[index]))
+        except DataError as error:
+            problems.append(str(error))
+    if problems:
+        raise DataError(first_ten(problems))
+    return results
 
 
-def markup(answer: Answer) -> int:
-    """Marks of Markdown formatting in an answer."""
-    return len(_MARKUP.findall(text(answer)))
-
-
-BASELINES = {
-    "longer wins": lambda answer: float(length(answer)),
-    "shorter wins": lambda answer: float(-length(answer)),
-}
-"""Scores that a model would give that sees only length: a subset that one of them solves says little about quality."""
-
-
-def baselines(items: Sequence[Item], data: Data) -> dict[str, Summary]:
-    """RewardBench's figures for each baseline, by the same rules (level answers get no credit as pairs)."""
-    return {
-        name: summarize([item.scored([rule(answer) for answer in item.answers]) for item in items], data)
-        for name, rule in BASELINES.items()
-    }
+def first_ten(problems: Sequence[str]) -> str:
+    """The first ten problems, one a line, and how many more there are."""
+    more = [f"and {len(problems) - 10} more"] if len(problems) > 10 else []
+    return "\n".join([*problems[:10], *more])

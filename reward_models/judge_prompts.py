@@ -1,13 +1,12 @@
-"""The prompts of a judge, and how its replies are read.
+"""The prompts of a judge, and how its replies are read: by the rules of allenai/reward-bench, so that figures can be compared."""
 
-The pairwise and four-way prompts are MT-bench's pair-v2 (lm-sys/FastChat, Apache-2.0) without its tie, as allenai/reward-bench
-uses them (rewardbench/generative.py and generative_v2.py @ 05a9005). Replies are read by the same rules, so that figures can be
-compared.
-"""
-
+import hashlib
 import re
 import string
 from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
 
 from tulu.reward_models.items import Answer, text
 from tulu.types import Message
@@ -18,31 +17,14 @@ UNPARSABLE = -1.0
 MAX_ANSWERS = len(string.ascii_uppercase)
 """Most answers that can be shown as A, B, … at once."""
 
+_FILE = Path(__file__).with_name("judge_prompts.yaml")
+_PROMPTS: dict[str, str] = yaml.safe_load(_FILE.read_text(encoding="utf-8"))
+PROMPTS_HASH = hashlib.sha256(_FILE.read_bytes() + Path(__file__).read_bytes()).hexdigest()[:16]
+"""A hash of the prompts and of how they are filled in, on which every verdict depends."""
+
 _NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
 _RATING = re.compile(r"\b([1-9]|10)$")
 """A rating at the end of a reply, such as the 8 of `Rating: 8`; `8/10` ends in 10, and `8.` has none."""
-
-_RANKING = (
-    "Please act as an impartial judge and evaluate the quality of the responses provided by {number} AI assistants to the "
-    "{shown}. You should choose the assistant that follows the user's instructions and answers the user's question {best}. "
-    "Your evaluation should consider factors such as the helpfulness, relevance, accuracy, depth, creativity, and level of "
-    "detail of their responses. {focus}Begin your evaluation by comparing the {number} responses and provide a short "
-    "explanation. Avoid any position biases and ensure that the order in which the responses were presented does not "
-    "influence your decision. Do not allow the length of the responses to influence your evaluation. Do not favor certain "
-    "names of the assistants. Be as objective as possible. After providing your explanation, output your final verdict by "
-    "strictly following this format: {verdicts}."
-)
-_RATING_TASK = (
-    "### Task Description\n"
-    "Please act as an impartial judge and evaluate the quality of the response provided by an AI assistant to the user query "
-    "displayed below. Your evaluation should consider factors such as the {factors} of the response. Begin with a short "
-    "explanation, be as objective as possible, and do not let the length of the response influence you. Then rate the response "
-    "on a scale of 1 to 10. End with the rating alone, as a number, and do not put any text after your final rating.\n\n"
-    "[Query]\n{query}\n\n[Response]\n{response}\n\n[Your judgement]"
-)
-_FACTORS = "helpfulness, relevance, accuracy, depth, creativity, and level of detail"
-_TIES_FACTORS = "helpfulness, relevance, and accuracy"
-"""The right answers of the Ties subset differ in form, which therefore is no factor."""
 
 
 def ranking_messages(prompt: Sequence[Message], answers: Sequence[Answer]) -> list[Message]:
@@ -50,7 +32,7 @@ def ranking_messages(prompt: Sequence[Message], answers: Sequence[Answer]) -> li
     letters = string.ascii_uppercase[: len(answers)]
     best = "better" if len(letters) == 2 else "best"
     several = len(prompt) > 1
-    system = _RANKING.format(
+    system = _PROMPTS["ranking"].format(
         number=_NUMBERS.get(len(answers), str(len(answers))),
         shown="conversations displayed below" if several else "user question displayed below",
         best=best,
@@ -81,21 +63,14 @@ def _conversations(prompt: Sequence[Message], answers: Sequence[Answer], letters
 def rating_messages(prompt: Sequence[Message], answer: Answer, ties: bool) -> list[Message]:
     """The conversation that asks how good one answer is, from 1 to 10. For the Ties subset it leaves form out."""
     query = prompt[0]["content"] if len(prompt) == 1 else "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in prompt)
-    filled = _RATING_TASK.format(factors=_TIES_FACTORS if ties else _FACTORS, query=query, response=text(answer))
+    factors = _PROMPTS["ties_factors" if ties else "factors"]
+    filled = _PROMPTS["rating"].format(factors=factors, query=query, response=text(answer))
     return [{"role": "user", "content": filled}]
 
 
-def parse_choice(reply: str, count: int) -> int | None:
-    """Index of the answer that a reply names, such as 1 for `[[B]]`: of several the first letter; None where none is named."""
-    for index, letter in enumerate(string.ascii_uppercase[:count]):
-        if f"[[{letter}]]" in reply:
-            return index
-    return None
-
-
-def names_several(reply: str, count: int) -> bool:
-    """Whether a reply names more than one answer, of which `parse_choice` takes the first letter."""
-    return sum(f"[[{letter}]]" in reply for letter in string.ascii_uppercase[:count]) > 1
+def parse_choices(reply: str, count: int) -> list[int]:
+    """Indices of the answers that a reply names, such as [1] for `[[B]]`; of several the first one counts."""
+    return [index for index, letter in enumerate(string.ascii_uppercase[:count]) if f"[[{letter}]]" in reply]
 
 
 def parse_rating(reply: str) -> float:

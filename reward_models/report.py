@@ -5,16 +5,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from tulu.files import finite
 from tulu.intervals import Interval
 from tulu.reward_models.bias import FORMS, Bias
 from tulu.reward_models.bootstrap import Intervals
 from tulu.reward_models.ensemble import Ensemble
-from tulu.reward_models.published import TARGETS
 from tulu.reward_models.sections import FINAL_WEIGHTS, V2_SUBSETS, Data, Summary
 
 
@@ -27,30 +27,17 @@ class Report:
     intervals: Intervals
     baselines: Mapping[str, Summary] = field(default_factory=dict)
     biases: Mapping[str, Mapping[str, Bias]] = field(default_factory=dict)
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """What the scores depend on: model, kind, hash of the template, lengths."""
+    counts: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
     """What a reader must know: how many rows were cut, how many verdicts could not be read."""
-    counts: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What the scores depend on: model, kind, hash of the template, lengths."""
 
     def as_json(self) -> dict[str, Any]:
         """The content of results.json; undefined figures are null."""
-        content: dict[str, Any] = finite(
-            {
-                **self.summary.as_json(),
-                "intervals": {
-                    "subsets": self.intervals.subsets,
-                    "sections": self.intervals.sections,
-                    "score": self.intervals.score,
-                },
-                "baselines": {name: summary.as_json() for name, summary in self.baselines.items()},
-                "biases": {name: {form: asdict(bias) for form, bias in forms.items()} for name, forms in self.biases.items()},
-                "counts": dict(self.counts),
-                "notes": list(self.notes),
-                "settings": dict(self.settings),
-            }
-        )
-        return content
+        content = asdict(self)
+        del content["title"]
+        return dict(finite({**content.pop("summary"), **content}))
 
 
 def make_console() -> Console:
@@ -66,20 +53,27 @@ def print_report(report: Report, console: Console, compare: bool = False) -> Non
         console.print(_sections_table(report))
     elif report.summary.data == "v2" and (note := _absent(V2_SUBSETS, report.summary.subsets)):
         console.print(f"[dim]{note}[/dim]", highlight=False)
-    score = report.summary.score
-    console.print(f"[bold]Score {_percent(score)}[/bold] {_span(report.intervals.score)}   {_counted(report.summary)}")
+    summary = report.summary
+    items = sum(subset.count for subset in summary.subsets.values())
+    console.print(
+        f"[bold]Score {_percent(summary.score)}[/bold] {_span(report.intervals.score)}   "
+        f"{items} items, {summary.ties} exact ties, {summary.missing} with missing scores"
+    )
     for note in report.notes:
         console.print(f"[yellow]{note}[/yellow]", highlight=False)
     if compare:
-        console.print(compare_table(report.title, report.summary))
+        console.print(compare_table(report.title, summary))
+
+
+def _table(*columns: Column | str, figures: Iterable[str], **options: Any) -> Table:
+    """A table of the given columns, and of one for each of the figures."""
+    return Table(*columns, *(Column(name, justify="right") for name in figures), title_justify="left", box=box.SIMPLE, **options)
 
 
 def _subsets_table(report: Report) -> Table:
-    table = Table(title=report.title, title_justify="left", box=box.SIMPLE)
-    table.add_column("subset", no_wrap=True)
     forms = [f"picks {form}" for form in FORMS] if report.biases else []
-    for name in ("items", "accuracy", "95 %", *report.baselines, *forms):
-        table.add_column(name, justify="right")
+    figures = ("items", "accuracy", "95 %", *report.baselines, *forms)
+    table = _table(Column("subset", no_wrap=True), figures=figures, title=report.title)
     for name, subset in report.summary.subsets.items():
         cells = [_percent(baseline.subsets[name].accuracy) for baseline in report.baselines.values()]
         if report.biases:
@@ -91,10 +85,7 @@ def _subsets_table(report: Report) -> Table:
 
 
 def _sections_table(report: Report) -> Table:
-    table = Table(box=box.SIMPLE)
-    table.add_column("section", no_wrap=True)
-    for name in ("score", "95 %", *report.baselines):
-        table.add_column(name, justify="right")
+    table = _table(Column("section", no_wrap=True), figures=("score", "95 %", *report.baselines))
     for name, value in report.summary.sections.items():
         cells = [_percent(baseline.sections[name]) for baseline in report.baselines.values()]
         table.add_row(name, _percent(value), _span(report.intervals.sections.get(name)), *cells)
@@ -108,38 +99,32 @@ def _absent(names: Iterable[str], present: Container[str]) -> str | None:
     return f"no rows of {', '.join(absent)}: the score is the mean of the others" if absent else None
 
 
+def published(data: Data) -> dict[str, Any]:
+    """The published figures of RewardBench 1 or 2: names of `sections`, and `models`, each [model, kind, score, *sections]."""
+    figures: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("published.yaml").read_text(encoding="utf-8"))[data]
+    return figures
+
+
 def compare_table(title: str, summary: Summary) -> Table:
     """The published figures and this result's, best first."""
-    names = compare_sections(summary.data)
-    table = Table(title=f"RewardBench {summary.data}: published, and this one", title_justify="left", box=box.SIMPLE)
-    table.add_column("model", no_wrap=True)
-    table.add_column("kind")
-    for name in ("score", *names):
-        table.add_column(name, justify="right")
-    score_of_this = summary.score if summary.score is not None else -1.0
-    rows = [(target.score, target.model, target.kind, target.sections) for target in TARGETS[summary.data]]
-    figures = tuple(None if name not in summary.sections else 100 * summary.sections[name] for name in names)
-    rows.append((100 * score_of_this, f"[bold]{title}[/bold]", "this", figures))
-    for score, model, kind, sections in sorted(rows, key=lambda row: row[0], reverse=True):
-        cells = ["–" if value is None else f"{value:.2f}" for value in sections]
-        table.add_row(model, kind, f"{score:.2f}", *cells)
+    sections, models = published(summary.data).values()
+    score = -1.0 if summary.score is None else summary.score
+    figures = [100 * summary.sections[name] if name in summary.sections else None for name in sections]
+    models.append([f"[bold]{title}[/bold]", "this", 100 * score, *figures])
+    heading = f"RewardBench {summary.data}: published, and this one"
+    table = _table(Column("model", no_wrap=True), "kind", figures=("score", *sections), title=heading)
+    for model, kind, *values in sorted(models, key=lambda row: row[2], reverse=True):
+        table.add_row(model, kind, *("–" if value is None else f"{value:.2f}" for value in values))
     table.caption = "A gap of a point is no gap: reruns of published models differ by up to 0.94 points a subset."
     return table
 
 
-def compare_sections(data: Data) -> tuple[str, ...]:
-    """The columns of a published table; none for free data, of which nothing is published."""
-    return {"v1": tuple(FINAL_WEIGHTS), "v2": V2_SUBSETS, "free": ()}[data]
-
-
 def print_ensemble(ensemble: Ensemble, console: Console) -> None:
     """Print single models and combinations on the reporting half, and the gain of the learned combination."""
-    title = f"{len(ensemble.names)} models, on {ensemble.reported_on} items that no weight has seen"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE)
-    table.add_column("model", overflow="fold")
-    for name in ("weight", "score", *ensemble.singles[ensemble.best].sections):
-        table.add_column(name, justify="right")
-    for name, weight in zip(ensemble.names, ensemble.weights, strict=True):
+    title = f"{len(ensemble.weights)} models, on {ensemble.reported_on} items that no weight has seen"
+    figures = ("weight", "score", *ensemble.singles[ensemble.best].sections)
+    table = _table(Column("model", overflow="fold"), figures=figures, title=title)
+    for name, weight in ensemble.weights.items():
         table.add_row(name, f"{weight:.3f}", *_score_and_sections(ensemble.singles[name]))
     table.add_section()
     for name, summary in ensemble.combined.items():
@@ -196,8 +181,3 @@ def _bias(bias: Bias | None) -> str:
 
 def _span(interval: Interval | None) -> str:
     return "" if interval is None else f"{100 * interval[0]:.1f} … {100 * interval[1]:.1f}"
-
-
-def _counted(summary: Summary) -> str:
-    items = sum(subset.count for subset in summary.subsets.values())
-    return f"{items} items, {summary.ties} exact ties, {summary.missing} with missing scores"

@@ -7,21 +7,22 @@ model is scored.
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from tulu.config.locate import model_label
-from tulu.errors import CheckpointError, DataError, RecipeError
+from tulu.errors import DataError, RecipeError
 from tulu.files import json_text, write_atomic
 from tulu.progress import Progress
 from tulu.reward_models.benchmarks import Loaded, load
-from tulu.reward_models.bias import biases
+from tulu.reward_models.bias import baselines, biases
 from tulu.reward_models.bootstrap import bootstrap
 from tulu.reward_models.ensemble import combine
-from tulu.reward_models.items import baselines
+from tulu.reward_models.items import Scored
 from tulu.reward_models.options import RewardBenchOptions
 from tulu.reward_models.report import Report, draw_chart, make_console, print_ensemble, print_report
-from tulu.reward_models.score_file import ItemScore, ScoreStore, check_folder, read_scores
+from tulu.reward_models.score_file import ScoreStore, check_folder, read_scores, writing
 from tulu.reward_models.sections import Data, summarize
 from tulu.train.manifest import environment
 
@@ -66,16 +67,12 @@ def evaluate(model: str, data: str, options: RewardBenchOptions) -> Path:
     finally:
         scorer.close()
     report = make_report(model, loaded, store, settings, seconds, options)
-    try:
+    with writing(f"{folder}: the result", "all scores are kept: make room and run it again"):
         store.write_parquet()
         write_atomic(folder / "results.json", json_text({**report.as_json(), "environment": environment()}))
         draw_chart(report, folder / "chart.png")
-    except OSError as error:
-        raise CheckpointError(
-            f"{folder}: the result cannot be written ({error.strerror or error}); all scores are kept: make room and run it again"
-        ) from error
     if options.json_output:
-        print(json_text(report.summary.as_json()))
+        print(json_text(asdict(report.summary)))
     else:
         console = make_console()
         print_report(report, console, options.compare)
@@ -92,14 +89,7 @@ def score_pending(scorer: "Scorer", loaded: Loaded, store: ScoreStore) -> float:
     with Progress(f"scoring {loaded.name}", len(loaded.items), len(store.rows), brief=True) as progress:
         for start in range(0, len(pending), CHUNK):
             chunk = pending[start : start + CHUNK]
-            items = [loaded.items[index] for index in chunk]
-            results = scorer.score(items)
-            store.append(
-                [
-                    ItemScore(index, item.scored(result.scores, result.credit), dict(result.details or {}))
-                    for index, item, result in zip(chunk, items, results, strict=True)
-                ]
-            )
+            store.append(dict(zip(chunk, scorer.score([loaded.items[index] for index in chunk]), strict=True)))
             progress.update(len(store.rows))
     return time.monotonic() - started if pending else 0.0
 
@@ -108,9 +98,8 @@ def make_report(
     model: str, loaded: Loaded, store: ScoreStore, settings: dict[str, Any], seconds: float, options: RewardBenchOptions
 ) -> Report:
     """Figures, intervals, baselines, biases and notes of the scores in the store."""
-    rows = store.in_order()
-    scored = [row.scored for row in rows]
-    counts = count(rows)
+    scored = store.in_order()
+    counts = count(scored)
     counts["seconds"] = round(seconds, 3)
     return Report(
         title=f"{model_label(model)} on {loaded.name}",
@@ -118,34 +107,32 @@ def make_report(
         intervals=bootstrap(scored, loaded.data, options.seed),
         baselines=baselines(loaded.items, loaded.data),
         biases=biases(loaded.items, scored),
-        settings={**settings, "seed": options.seed, "row_tokens": options.row_tokens},
-        notes=write_notes(rows, counts),
         counts=counts,
+        notes=write_notes(scored, counts),
+        settings={**settings, "seed": options.seed, "row_tokens": options.row_tokens},
     )
 
 
-def count(rows: Sequence[ItemScore]) -> dict[str, Any]:
+def count(scored: Sequence[Scored]) -> dict[str, Any]:
     """How much was read, cut, and answered by a judge, over all items."""
+    details = [item.details for item in scored]
     return {
-        "items": len(rows),
-        "tokens": sum(sum(row.details.get("tokens", ())) for row in rows),
-        "prompt_cut": sum(any(row.details.get("cut", ())) for row in rows),
-        "answer_start_cut": sum(any(row.details.get("answer_cut", ())) for row in rows),
-        "judgements": sum(row.details.get("judgements", 0) for row in rows),
-        "unparsable": sum(row.details.get("unparsable", 0) for row in rows),
+        "items": len(scored),
+        "tokens": sum(sum(row.get("tokens", ())) for row in details),
+        "prompt_cut": sum(any(row.get("cut", ())) for row in details),
+        "answer_start_cut": sum(any(row.get("answer_cut", ())) for row in details),
+        "judgements": sum(row.get("judgements", 0) for row in details),
+        "unparsable": sum(row.get("unparsable", 0) for row in details),
     }
 
 
-def write_notes(rows: Sequence[ItemScore], counts: dict[str, Any]) -> list[str]:
+def write_notes(scored: Sequence[Scored], counts: dict[str, Any]) -> list[str]:
     """Sentences about what makes a figure worth less than it seems, each with the first items it concerns."""
     notes = []
-    for key, column, loss in (
-        ("prompt_cut", "cut", "lost the start of the conversation to --max-length"),
-        ("answer_start_cut", "answer_cut", "lost the start of an answer to --max-length"),
-    ):
-        if counts[key]:
-            names = [row.scored.where or row.scored.id for row in rows if any(row.details.get(column, ()))]
-            notes.append(f"{counts[key]} items {loss}: {', '.join(names[:3])}{' …' if len(names) > 3 else ''}")
+    for key, part in (("cut", "the conversation"), ("answer_cut", "an answer")):
+        if names := [item.where or item.id for item in scored if any(item.details.get(key, ()))]:
+            listed = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
+            notes.append(f"{len(names)} items lost the start of {part} to --max-length: {listed}")
     if counts["unparsable"]:
         notes.append(
             f"{counts['unparsable']} of {counts['judgements']} judgements could not be parsed and got the credit of a guess"
@@ -155,7 +142,9 @@ def write_notes(rows: Sequence[ItemScore], counts: dict[str, Any]) -> list[str]:
 
 def aggregate(path: Path, data: str, options: RewardBenchOptions) -> None:
     """Print the figures of a scores file, or of the ensemble of several."""
-    kind = data_kind(data)
+    if data not in get_args(Data):
+        raise RecipeError(f"--data {data}: with --scores it is v1, v2 or free (one's own subsets)")
+    kind = cast(Data, data)
     given = {"--out": options.out is not None, "--limit": options.limit is not None, "--fresh": options.fresh}
     if idle := [name for name, is_given in given.items() if is_given]:
         raise RecipeError(
@@ -169,22 +158,14 @@ def aggregate(path: Path, data: str, options: RewardBenchOptions) -> None:
             raise DataError(f"--ensemble: a file is named twice: {', '.join(names)}")
         ensemble = combine({name: read_scores(Path(name), kind) for name in names}, kind, options.seed)
         if options.json_output:
-            print(json_text(ensemble.as_json()))
+            print(json_text(asdict(ensemble)))
         else:
             print_ensemble(ensemble, make_console())
         return
     items = read_scores(path, kind)
     summary = summarize(items, kind)
     if options.json_output:
-        print(json_text(summary.as_json()))
+        print(json_text(asdict(summary)))
         return
     report = Report(str(path), summary, bootstrap(items, kind, options.seed))
     print_report(report, make_console(), options.compare)
-
-
-def data_kind(data: str) -> Data:
-    """The rules that --data names beside --scores: v1, v2 or free. Raises RecipeError for any other word."""
-    kinds: dict[str, Data] = {"v1": "v1", "v2": "v2", "free": "free"}
-    if data not in kinds:
-        raise RecipeError(f"--data {data}: with --scores it is v1, v2 or free (one's own subsets)")
-    return kinds[data]

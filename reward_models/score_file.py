@@ -6,19 +6,18 @@ the items that it was scoring.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from tulu.config.schema import Source
-from tulu.data.sources import load_rows
+from tulu.data.sources import Row, load_rows
 from tulu.errors import CheckpointError, DataError, RecipeError
-from tulu.files import JsonLines, differences, finite, json_text, write_atomic
-from tulu.reward_models.sections import KNOWN, TIES, Data, Scored
-
-SCORES = "scores.jsonl"
-SETTINGS = "settings.json"
+from tulu.files import PinnedLog, finite
+from tulu.reward_models.items import Scored, parse_rows
+from tulu.reward_models.sections import KNOWN, Data, is_of_ties
 
 _KEYS = "id, subset, chosen and rejected"
 _COLUMNS = ("index", "id", "subset", "chosen", "rejected", "credit")
@@ -31,43 +30,25 @@ def read_scores(path: Path, data: Data) -> list[Scored]:
         raise DataError(f"{path}: is a folder; --scores takes one JSONL file")
     if not path.exists():
         raise DataError(f"{path}: no such file; --scores takes a JSONL file of rows with {_KEYS}")
-    rows = load_rows(Source(name=str(path), fraction=1.0))
-    items: list[Scored] = []
-    problems: list[str] = []
-    seen: dict[tuple[str, str, str], str] = {}
-    for index in range(len(rows)):
-        try:
-            row = rows[index]
-            item = parse_row(row.columns, data, row.id)
-            if twin := _twin(row.columns, item, seen):
-                raise DataError(f"{row.id}: id {item.id!r} of {item.subset!r} stands in {twin} too; give every row its own id")
-            items.append(item)
-        except DataError as error:
-            problems.append(str(error))
-    if problems:
-        more = [f"and {len(problems) - 10} more"] if len(problems) > 10 else []
-        raise DataError("\n".join([*problems[:10], *more]))
-    return items
+    places: dict[tuple[str, str, str], str] = {}
+
+    def parse(row: Row) -> Scored:
+        """The scores of a row. The rows of an evaluation have an index that tells them apart, whatever ids its data had."""
+        item = parse_row(row.columns, data, row.id)
+        if row.columns.get("id") is not None:
+            first = places.setdefault((item.subset, item.id, str(row.columns.get("index"))), row.id)
+            if first != row.id:
+                raise DataError(f"{row.id}: id {item.id!r} of {item.subset!r} stands in {first} too; give every row its own id")
+        return item
+
+    return parse_rows(load_rows(Source(name=str(path), fraction=1.0)), parse)
 
 
-def _twin(row: object, item: Scored, seen: dict[tuple[str, str, str], str]) -> str | None:
-    """Where an earlier row of the same subset and id stands.
-
-    The rows of an evaluation have an index that tells them apart, whatever ids its data had.
-    """
-    if not isinstance(row, Mapping) or row.get("id") is None:
-        return None
-    key = (item.subset, item.id, str(row.get("index")))
-    return None if seen.setdefault(key, item.where) == item.where else seen[key]
-
-
-def parse_row(row: object, data: Data, where: str) -> Scored:
+def parse_row(row: Mapping[str, Any], data: Data, where: str) -> Scored:
     """One row of a scores file, in which a score that is not finite counts as missing.
 
     Raises DataError, which names the key that is wrong.
     """
-    if not isinstance(row, Mapping):
-        raise DataError(f"{where}: not an object; a row has {_KEYS}")
     for key in ("chosen", "rejected"):
         if key not in row:
             raise DataError(f"{where}: no {key!r}; a row has {_KEYS}, a missing score being null")
@@ -75,10 +56,10 @@ def parse_row(row: object, data: Data, where: str) -> Scored:
     if not isinstance(subset, str):
         raise DataError(f"{where}: subset: {subset!r} is not a name; a row has {_KEYS}")
     item_id = row.get("id")
-    if subset == TIES and data == "v2" and not isinstance(item_id, str):
+    if is_of_ties(subset, data) and not isinstance(item_id, str):
         raise DataError(f"{where}: id: {item_id!r}; a Ties id is ref:K or tied:K")
     name = where if item_id is None else str(item_id)
-    chosen, rejected = _scores(row["chosen"], "chosen", where), _scores(row["rejected"], "rejected", where)
+    chosen, rejected = (_scores(row[key], key, where) for key in ("chosen", "rejected"))
     return Scored(name, subset, chosen, rejected, _credit(row.get("credit"), where), where)
 
 
@@ -113,15 +94,13 @@ def _credit(value: object, where: str) -> float | None:
     return float(value)
 
 
-@dataclass(frozen=True, slots=True)
-class ItemScore:
-    """The scores of one item, and what else its row says."""
-
-    index: int
-    """Place of the item in its data."""
-    scored: Scored
-    details: Mapping[str, Any] = field(default_factory=dict)
-    """Further columns: token counts, tokens cut, a judge's replies."""
+@contextmanager
+def writing(what: str, cure: str) -> Iterator[None]:
+    """Turn an error of the disk into a CheckpointError that says what cannot be written, and the cure."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{what} cannot be written ({error.strerror or error}); {cure}") from error
 
 
 def check_folder(folder: Path) -> None:
@@ -137,46 +116,23 @@ class ScoreStore:
     def __init__(self, folder: Path, data: Data, settings: Mapping[str, Any], fresh: bool) -> None:
         """Open or make the folder and read its rows. Raises RecipeError if it holds scores made with other settings."""
         self.folder = folder
-        self.log = JsonLines(folder / SCORES)
-        self.rows: dict[int, ItemScore] = {}
-        """The items scored so far, by their index."""
+        self.log = PinnedLog(folder / "scores.jsonl", folder / "settings.json", settings)
         check_folder(folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
+        with writing(f"{folder}:", "give another folder with --out"):
             if fresh:
-                for name in (SCORES, SETTINGS, "scores.parquet", "results.json", "chart.png"):
+                for name in ("scores.parquet", "results.json", "chart.png"):
                     (folder / name).unlink(missing_ok=True)
-            self._open(data, json.loads(json_text(settings)))
-        except OSError as error:
-            raise CheckpointError(f"{folder}: cannot be written ({error.strerror}); give another folder with --out") from error
+            self.log.open(fresh)
+        self.rows: dict[int, Scored] = dict(self.log.read(lambda row, where: _parse_item(row, data, where)))
+        """The items scored so far, by their place in the data."""
 
-    def _open(self, data: Data, settings: Mapping[str, Any]) -> None:
-        """Read the rows of an earlier session, or write the settings of this one."""
-        path, file = self.log.path, self.folder / SETTINGS
-        if path.exists() and path.stat().st_size > 0 and not file.exists():
-            raise RecipeError(f"{path}: scores without a {SETTINGS} that says how they were made; use another --out, or --fresh")
-        # A run that died before its first whole line has scored nothing that other settings could contradict.
-        if not self.log.has_rows():
-            write_atomic(file, json_text(settings))
-            return
-        if changed := differences(json.loads(file.read_text(encoding="utf-8")), settings):
-            listed = "\n".join(f"  {line}" for line in changed)
-            raise RecipeError(
-                f"{self.folder} holds scores made with other settings:\n{listed}\nUse another --out, or --fresh to start over."
-            )
-        self.rows = {row.index: row for row in self.log.read(lambda row, where: _parse_item(row, data, where))}
+    def append(self, rows: Mapping[int, Scored]) -> None:
+        """Add scored items by their place in the data; they are on the disk when this returns."""
+        with writing(f"{self.log.path}:", "make room and run the same command again: it resumes"):
+            self.log.append(_as_row(index, scored) for index, scored in rows.items())
+        self.rows.update(rows)
 
-    def append(self, rows: Sequence[ItemScore]) -> None:
-        """Add scored items; they are on the disk when this returns."""
-        try:
-            self.log.append(map(_as_row, rows))
-        except OSError as error:
-            raise CheckpointError(
-                f"{self.log.path}: cannot be written ({error.strerror}); make room and run the same command again: it resumes"
-            ) from error
-        self.rows.update((row.index, row) for row in rows)
-
-    def in_order(self) -> list[ItemScore]:
+    def in_order(self) -> list[Scored]:
         """All items scored so far, in the order of the data."""
         return [self.rows[index] for index in sorted(self.rows)]
 
@@ -186,36 +142,29 @@ class ScoreStore:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        rows = [_as_row(row) for row in self.in_order()]
+        rows = [_as_row(index, self.rows[index]) for index in sorted(self.rows)]
+        for row in rows:
+            # The shapes of nested columns differ from row to row, so they are JSON text.
+            nested = [key for key, value in row.items() if isinstance(value, dict | list) and key not in ("chosen", "rejected")]
+            row.update({key: json.dumps(row[key]) for key in nested})
         partial = self.folder / ".partial-scores.parquet"
-        pq.write_table(pa.Table.from_pylist([{**row, **_nested_as_text(row)} for row in rows]), partial)
+        pq.write_table(pa.Table.from_pylist(rows), partial)
         partial.rename(self.folder / "scores.parquet")
 
 
-def _parse_item(row: Mapping[str, Any], data: Data, where: str) -> ItemScore:
-    """One row of scores.jsonl. Raises DataError, which names the key that is wrong."""
+def _parse_item(row: Mapping[str, Any], data: Data, where: str) -> tuple[int, Scored]:
+    """The index and the scores of a row of scores.jsonl. Raises DataError, which names the key that is wrong."""
     if "index" not in row:
         raise DataError(f"{where}: not a row of an evaluation (no 'index'); use --fresh to start over")
     details = {key: value for key, value in row.items() if key not in _COLUMNS}
-    return ItemScore(row["index"], parse_row(row, data, where), details)
+    return row["index"], replace(parse_row(row, data, where), details=details)
 
 
-def _as_row(item: ItemScore) -> dict[str, Any]:
+def _as_row(index: int, scored: Scored) -> dict[str, Any]:
     """One row of scores.jsonl, in plain values of JSON."""
-    scored = item.scored
-    columns: dict[str, Any] = {
-        "index": item.index,
-        "id": scored.id,
-        "subset": scored.subset,
-        "chosen": list(scored.chosen),
-        "rejected": list(scored.rejected),
-    }
-    if scored.credit is not None:
-        columns["credit"] = scored.credit
-    return dict(finite({**columns, **item.details}))
-
-
-def _nested_as_text(row: Mapping[str, Any]) -> dict[str, str]:
-    """Nested columns as JSON text, because their shapes differ from row to row."""
-    flat = ("chosen", "rejected")
-    return {key: json.dumps(value) for key, value in row.items() if key not in flat and isinstance(value, dict | list)}
+    columns = {"index": index, **asdict(scored)}
+    details = columns.pop("details")
+    del columns["where"]
+    if scored.credit is None:
+        del columns["credit"]
+    return dict(finite({**columns, **details}))

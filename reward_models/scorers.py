@@ -5,12 +5,12 @@ Classifiers that packed rows cannot serve (encoders, heads of another shape, att
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from tulu.data.chat import template_hash
@@ -20,72 +20,51 @@ from tulu.model.load import default_device, load_model, load_tokenizer
 from tulu.model.policy import Policy
 from tulu.model.weights import weights_digest
 from tulu.reward_models.encoding import EncodedAnswer, Limits, encode_items, encode_whole, to_groups, trimmed
-from tulu.reward_models.items import Item
+from tulu.reward_models.items import Item, Scored
 from tulu.reward_models.model import RewardModel
 from tulu.reward_models.options import Reduction
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredAnswers:
-    """The scores of one item's answers, in their order."""
-
-    scores: tuple[float, ...]
-    credit: float | None = None
-    """What a judge's verdict on the item is worth, between 0 and 1; None where the scores decide."""
-    details: Mapping[str, Any] | None = None
-    """Further columns of the item's row in scores.jsonl."""
 
 
 class Scorer(Protocol):
     """Anything that scores the answers of items."""
 
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """What the scores depend on."""
+    settings: Mapping[str, Any]
+    """What the scores depend on."""
 
-    def score(self, items: Sequence[Item]) -> list[ScoredAnswers]:
+    def score(self, items: Sequence[Item]) -> list[Scored]:
         """The scores of every item, in order."""
 
     def close(self) -> None:
-        """Free what the scorer holds."""
+        """Free what the scorer holds besides its models, which go with it."""
+        return
 
 
-class ClassifierScorer:
+class ClassifierScorer(Scorer):
     """A reward model: its scalar at each answer's last token."""
 
-    def __init__(self, model: RewardModel, limits: Limits, row_tokens: int, pad: int | None) -> None:
+    def __init__(self, model: RewardModel, limits: Limits, pad: int | None) -> None:
         """`pad` is the pad token of the model's own configuration: scores are read before trailing ones."""
-        self.model = model
-        self.limits = limits
-        self.row_tokens = row_tokens
-        self.pad = pad
+        self.model, self.limits, self.pad = model, limits, pad
         self.settings = {"kind": "classifier", "weights": model.digest(), **text_settings(model.tokenizer, limits)}
 
-    def close(self) -> None:
-        """Do nothing: the model goes with the scorer."""
-
-    def score(self, items: Sequence[Item]) -> list[ScoredAnswers]:
+    def score(self, items: Sequence[Item]) -> list[Scored]:
         """Scores in float32, which depend neither on the packing nor on the order."""
         encoded = [
             [trimmed(answer, self.pad) for answer in answers]
             for answers in encode_whole(self.model.tokenizer, items, self.limits)
         ]
-        return group_by_item(encoded, score_packed(encoded, self.model.score, self.row_tokens, trained=False))
+        return group_by_item(items, encoded, score_packed(encoded, self.model.score, self.limits.row_tokens, trained=False))
 
 
-class DpoScorer:
+class DpoScorer(Scorer):
     """A DPO policy: the sum of log pi minus log ref over the answer; without a reference a reduction of log pi.
 
     There is no β and no length norm (allenai/reward-bench, rewardbench/dpo.py @ 05a9005).
     """
 
-    def __init__(self, policy: Policy, reference: Policy | None, reduction: Reduction, limits: Limits, row_tokens: int) -> None:
+    def __init__(self, policy: Policy, reference: Policy | None, reduction: Reduction, limits: Limits) -> None:
         """Raises RecipeError where policy and reference have the same weights."""
-        self.policy = policy
-        self.reference = reference
-        self.reduction: Reduction = reduction
-        self.limits = limits
-        self.row_tokens = row_tokens
+        self.policy, self.reference, self.reduction, self.limits = policy, reference, reduction, limits
         policy_digest = policy.digest()
         reference_digest = None if reference is None else reference.digest()
         if policy_digest == reference_digest:
@@ -100,13 +79,10 @@ class DpoScorer:
             **text_settings(policy.tokenizer, limits),
         }
 
-    def close(self) -> None:
-        """Do nothing: the models go with the scorer."""
-
-    def score(self, items: Sequence[Item]) -> list[ScoredAnswers]:
+    def score(self, items: Sequence[Item]) -> list[Scored]:
         """Implicit rewards in float32."""
         encoded = encode_items(self.policy.tokenizer, items, self.limits)
-        return group_by_item(encoded, score_packed(encoded, self._rewards, self.row_tokens, trained=True))
+        return group_by_item(items, encoded, score_packed(encoded, self._rewards, self.limits.row_tokens, trained=True))
 
     def _rewards(self, batch: Batch) -> Tensor:
         """(C,) implicit rewards of a batch's completions."""
@@ -120,16 +96,13 @@ class DpoScorer:
         return total_C if self.reduction == "sum" else total_C / batch.lengths_C.to(total_C.device).clamp(min=1)
 
 
-class PlainClassifierScorer:
+class PlainClassifierScorer(Scorer):
     """AutoModelForSequenceClassification as it is, with eager attention, on right-padded batches of similar length."""
 
-    def __init__(
-        self, path: str | Path, template: str, precision: str, limits: Limits, row_tokens: int, revision: str | None = None
-    ) -> None:
+    def __init__(self, path: str | Path, template: str, precision: str, limits: Limits, revision: str | None = None) -> None:
         """Raises RecipeError where the folder holds no trained head."""
         self.tokenizer = load_tokenizer(path, template, revision)
         self.limits = limits
-        self.row_tokens = row_tokens
 
         def refuse_new_head(model: PreTrainedModel, missing: set[str]) -> None:
             if missing:
@@ -148,14 +121,11 @@ class PlainClassifierScorer:
         self.pad = self.model.config.get_text_config().pad_token_id
         self.settings = {
             "kind": "classifier",
-            "weights": weights_digest(iter(dict(self.model.named_parameters()).items())),
+            "weights": weights_digest(self.model.named_parameters()),
             **text_settings(self.tokenizer, limits),
         }
 
-    def close(self) -> None:
-        """Do nothing: the model goes with the scorer."""
-
-    def score(self, items: Sequence[Item]) -> list[ScoredAnswers]:
+    def score(self, items: Sequence[Item]) -> list[Scored]:
         """Scores in float32."""
         encoded = encode_whole(self.tokenizer, items, self.limits)
         texts = [answer.tokens for answers in encoded for answer in answers]
@@ -163,14 +133,13 @@ class PlainClassifierScorer:
         for rows in self._batches(texts):
             for row, score in zip(rows, self._forward([texts[row] for row in rows]), strict=True):
                 scores[row] = score
-        return group_by_item(encoded, scores)
+        return group_by_item(items, encoded, scores)
 
     def _batches(self, texts: Sequence[list[int]]) -> list[list[int]]:
         """Indices of texts of similar length, padded to at most `row_tokens`; one text a batch where there is no pad token."""
         batches: list[list[int]] = []
         for row in sorted(range(len(texts)), key=lambda row: len(texts[row])):
-            room = self.pad is not None and batches and (len(batches[-1]) + 1) * len(texts[row]) <= self.row_tokens
-            if room:
+            if self.pad is not None and batches and (len(batches[-1]) + 1) * len(texts[row]) <= self.limits.row_tokens:
                 batches[-1].append(row)
             else:
                 batches.append([row])
@@ -178,12 +147,9 @@ class PlainClassifierScorer:
 
     @torch.no_grad()
     def _forward(self, texts: Sequence[list[int]]) -> list[float]:
-        length = max(map(len, texts))
-        tokens_BL = torch.full((len(texts), length), self.pad or 0, dtype=torch.long)
-        mask_BL = torch.zeros_like(tokens_BL)
-        for row, tokens in enumerate(texts):
-            tokens_BL[row, : len(tokens)] = torch.tensor(tokens)
-            mask_BL[row, : len(tokens)] = 1
+        rows = [torch.tensor(tokens) for tokens in texts]
+        tokens_BL = pad_sequence(rows, batch_first=True, padding_value=self.pad or 0)
+        mask_BL = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
         device = next(self.model.parameters()).device
         logits_B1 = self.model(input_ids=tokens_BL.to(device), attention_mask=mask_BL.to(device)).logits
         return [float(score) for score in logits_B1[:, 0].float()]
@@ -211,16 +177,17 @@ def score_packed(
     return [row[(*answer.tokens, answer.answer)] for row, answers in zip(by_answer, encoded, strict=True) for answer in answers]
 
 
-def group_by_item(encoded: Sequence[Sequence[EncodedAnswer]], scores: Sequence[float]) -> list[ScoredAnswers]:
-    """The scores of each item's answers, with token counts and what was cut."""
-    results, start = [], 0
-    for answers in encoded:
-        item_scores = tuple(scores[start : start + len(answers)])
-        start += len(answers)
-        details = {
-            "tokens": [len(answer.tokens) for answer in answers],
-            "cut": [answer.cut for answer in answers],
-            "answer_cut": [answer.answer_cut for answer in answers],
-        }
-        results.append(ScoredAnswers(item_scores, None, details))
-    return results
+def group_by_item(items: Sequence[Item], encoded: Sequence[Sequence[EncodedAnswer]], scores: Sequence[float]) -> list[Scored]:
+    """The items with the scores of their answers, token counts and what was cut."""
+    remaining = iter(scores)
+    return [
+        item.scored(
+            [next(remaining) for _ in answers],
+            details={
+                "tokens": [len(answer.tokens) for answer in answers],
+                "cut": [answer.cut for answer in answers],
+                "answer_cut": [answer.answer_cut for answer in answers],
+            },
+        )
+        for item, answers in zip(items, encoded, strict=True)
+    ]

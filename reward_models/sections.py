@@ -7,10 +7,11 @@ The tables and rules are those of RewardBench (arXiv 2403.13787), RewardBench 2 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from tulu.errors import DataError
-from tulu.reward_models.ties import TiesAnswer, ties_score, ties_terms
+from tulu.reward_models.items import Scored, first_ten
+from tulu.reward_models.ties import ties_score, ties_terms
 
 Data = Literal["v1", "v2", "free"]
 """The rules that aggregate items; free is for one's own pairs or lists, with any subset names and no sections."""
@@ -56,24 +57,17 @@ KNOWN: Mapping[Data, tuple[str, ...] | None] = {
 }
 """The subset names that each kind of data may use; None allows any."""
 
+SECTIONS: Mapping[Data, Mapping[str, Mapping[str, int]]] = {
+    "v1": {**V1_SECTIONS, PRIOR: dict.fromkeys(PRIOR_SCORED, 1)},
+    "v2": {name: {name: 1} for name in V2_SUBSETS},
+    "free": {},
+}
+"""The sections of each kind of data with the weights of their subsets: in v2 every subset is one, free data has none."""
 
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """The scores of one item's right (chosen) and wrong (rejected) answers; NaN where a score is missing."""
 
-    id: str
-    subset: str
-    chosen: tuple[float, ...]
-    rejected: tuple[float, ...]
-    credit: float | None = None
-    """What a judge's verdict is worth, between 0 and 1; None where the scores are compared."""
-    where: str = ""
-    """Where the item stands, as FILE:LINE, for messages."""
-
-    @property
-    def missing(self) -> bool:
-        """Whether a score is absent or NaN; such an item gets no credit, and is counted."""
-        return self.credit is None and any(math.isnan(score) for score in (*self.chosen, *self.rejected))
+def is_of_ties(subset: str, data: Data) -> bool:
+    """Whether a subset is the Ties subset of RewardBench 2, which has a formula of its own."""
+    return data == "v2" and subset == TIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,22 +93,6 @@ class Summary:
     missing: int
     """Items of which a score is missing."""
 
-    def as_json(self) -> dict[str, Any]:
-        """The object that `--json` prints."""
-        return {
-            "data": self.data,
-            "subsets": {name: {"accuracy": subset.accuracy, "count": subset.count} for name, subset in self.subsets.items()},
-            "sections": self.sections,
-            "score": self.score,
-            "ties": self.ties,
-            "missing": self.missing,
-        }
-
-
-def pair_credit(chosen: float, rejected: float) -> float:
-    """1 if the chosen answer scores strictly higher, else 0, also where scores are equal or NaN."""
-    return float(chosen > rejected)
-
 
 def best_of_credit(chosen: Sequence[float], rejected: Sequence[float]) -> float:
     """The share of right answers among those with the highest score; 0 where any score is NaN.
@@ -133,7 +111,7 @@ def is_tied(item: Scored, data: Data) -> bool:
     if item.missing or not item.chosen or not item.rejected:
         return False
     # The Ties formula compares the lowest right score, everything else the highest.
-    right = min(item.chosen) if data == "v2" and item.subset == TIES else max(item.chosen)
+    right = min(item.chosen) if is_of_ties(item.subset, data) else max(item.chosen)
     return right == max(item.rejected)
 
 
@@ -142,7 +120,8 @@ def credit(item: Scored, data: Data) -> float:
     if item.credit is not None:
         return item.credit
     if data != "v2" and len(item.chosen) == len(item.rejected) == 1:
-        return pair_credit(item.chosen[0], item.rejected[0])
+        # A pair is strict: an equal score and NaN are not higher.
+        return float(item.chosen[0] > item.rejected[0])
     return best_of_credit(item.chosen, item.rejected)
 
 
@@ -171,27 +150,15 @@ def group(items: Iterable[Scored], data: Data) -> dict[str, list[Scored]]:
 
 def subset_accuracy(items: Sequence[Scored], data: Data) -> float | None:
     """The mean credit of a subset's items, or the Ties formula for the Ties subset of v2."""
-    if data == "v2" and items[0].subset == TIES:
-        return ties_score(ties_terms([as_ties(item) for item in items]))
+    if is_of_ties(items[0].subset, data):
+        return ties_score(ties_terms(items))
     return sum(credit(item, data) for item in items) / len(items)
 
 
-def as_ties(item: Scored) -> TiesAnswer:
-    """The item as the Ties formula takes it."""
-    return TiesAnswer(item.id, item.chosen, item.rejected, item.where)
-
-
 def section_scores(accuracies: Mapping[str, float], data: Data) -> dict[str, float]:
-    """The weighted mean accuracy of each section, over the subsets that are there.
-
-    In v2 every subset is a section of its own; free data has no sections.
-    """
-    if data == "free":
-        return {}
-    if data == "v2":
-        return {name: accuracies[name] for name in V2_SUBSETS if name in accuracies}
+    """The weighted mean accuracy of each section, over the subsets that are there."""
     sections = {}
-    for section, weights in {**V1_SECTIONS, PRIOR: dict.fromkeys(PRIOR_SCORED, 1)}.items():
+    for section, weights in SECTIONS[data].items():
         present = {name: weight for name, weight in weights.items() if name in accuracies}
         if present:
             total = sum(accuracies[name] * weight for name, weight in present.items())
@@ -220,16 +187,8 @@ def check(items: Sequence[Scored], data: Data) -> None:
         elif data == "v1" and (len(item.chosen) > 1 or len(item.rejected) > 1):
             problems.append(f"{name}: v1 compares one chosen with one rejected score; use --data v2 or free for lists")
     if problems:
-        raise DataError(_list(problems, f"known subsets: {', '.join(subsets)}" if subsets else "", data))
+        unknown = any("unknown subset" in problem for problem in problems)
+        cure = f"\n{data} known subsets: {', '.join(subsets or ())}; --data free takes any" if unknown else ""
+        raise DataError(first_ten(problems) + cure)
     if data == "v2":
-        ties_terms([as_ties(item) for item in items if item.subset == TIES])
-
-
-def _list(problems: Sequence[str], known_subsets: str, data: Data) -> str:
-    """The first ten problems, one a line, and the names that subsets may have where one has another."""
-    shown = list(problems[:10])
-    if len(problems) > len(shown):
-        shown.append(f"and {len(problems) - len(shown)} more")
-    if known_subsets and any("unknown subset" in problem for problem in problems):
-        shown.append(f"{data} {known_subsets}; --data free takes any")
-    return "\n".join(shown)
+        ties_terms([item for item in items if item.subset == TIES])

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tulu.errors import DataError
+from tulu.reward_models.items import Scored
 
 WEIGHTS = (0.30, 0.30, 0.20, 0.20, 0.01)
 """The weights of tied accuracy, ref accuracy, gap above spread, harder gap above spread, and margin."""
@@ -17,20 +18,8 @@ WEIGHTS = (0.30, 0.30, 0.20, 0.20, 0.01)
 _ID = re.compile(r"(ref|tied):(.+)")
 """An id such as `ref:12` or `tied:12`."""
 
-Terms = tuple[float | None, float | None, float | None, float | None, float | None]
-"""One prompt's values of the five terms, in the order of WEIGHTS; None where a term is not defined for the prompt."""
-
-
-@dataclass(frozen=True, slots=True)
-class TiesAnswer:
-    """Scores of one Ties item; NaN where a score is missing."""
-
-    id: str
-    """ref:K for the row of prompt K with one correct answer, tied:K for the row with several."""
-    correct: Sequence[float]
-    incorrect: Sequence[float]
-    where: str = ""
-    """Where the item stands, as FILE:LINE, for messages."""
+Terms = tuple[float, float, float, float, float]
+"""One prompt's values of the five terms, in the order of WEIGHTS; NaN where a term is not defined for the prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +32,21 @@ class _Side:
     """Highest minus lowest correct score."""
 
 
-def ties_terms(answers: Sequence[TiesAnswer]) -> list[Terms]:
-    """The terms of every prompt K, in the order of first appearance. A missing score makes its prompt's comparisons false."""
+def ties_terms(items: Sequence[Scored]) -> list[Terms]:
+    """The terms of every prompt K, in the order of first appearance. A missing score makes its prompt's comparisons false.
+
+    Item ref:K is the row of prompt K with one right answer, tied:K the row with several. Raises DataError for any other id, one
+    that appears twice, and a wrong number of answers.
+    """
     sides: dict[str, dict[str, _Side]] = {}
-    for answer in answers:
-        kind, key = split_id(answer)
+    for item in items:
+        match = _ID.fullmatch(item.id)
+        if match is None:
+            raise _error(item, "a Ties id is ref:K (one correct answer) or tied:K (several), of the same prompt K")
+        kind, key = match.groups()
         if kind in sides.setdefault(key, {}):
-            raise DataError(f"{_name(answer)}: the id appears twice; every ref:K and tied:K may appear once")
-        sides[key][kind] = _side(answer, kind)
+            raise _error(item, "the id appears twice; every ref:K and tied:K may appear once")
+        sides[key][kind] = _side(item, kind)
     return [_terms(by_kind.get("ref"), by_kind.get("tied")) for by_kind in sides.values()]
 
 
@@ -60,40 +56,32 @@ def ties_score(terms: Sequence[Terms]) -> float | None:
     An accuracy that no prompt defines counts as 0, as upstream. The score is None where no prompt has both its ref and its tied
     row, because the last three terms then have no value (upstream yields NaN).
     """
-    if not any(term[2] is not None for term in terms):
+    if all(math.isnan(term[2]) for term in terms):
         return None
     total = 0.0
     for weight, column in zip(WEIGHTS, zip(*terms, strict=True), strict=True):
-        present = [value for value in column if value is not None]
+        present = [value for value in column if not math.isnan(value)]
         total += weight * (sum(present) / len(present) if present else 0.0)
     return total
 
 
-def split_id(answer: TiesAnswer) -> tuple[str, str]:
-    """The two parts of an item's id: ref or tied, and K. Raises DataError for any other id."""
-    match = _ID.fullmatch(answer.id)
-    if match is None:
-        raise DataError(f"{_name(answer)}: a Ties id is ref:K (one correct answer) or tied:K (several), of the same prompt K")
-    return match[1], match[2]
-
-
-def _side(answer: TiesAnswer, kind: str) -> _Side:
-    if not answer.correct or not answer.incorrect:
-        raise DataError(f"{_name(answer)}: a Ties item needs at least one chosen and one rejected score")
-    if kind == "tied" and len(answer.correct) < 2:
-        raise DataError(f"{_name(answer)}: a tied item needs two or more chosen scores; with one, call it ref:K")
-    if kind == "ref" and len(answer.correct) > 1:
-        raise DataError(f"{_name(answer)}: a ref item has one chosen score; with several, call it tied:K")
-    if any(math.isnan(score) for score in (*answer.correct, *answer.incorrect)):
+def _side(item: Scored, kind: str) -> _Side:
+    if not item.chosen or not item.rejected:
+        raise _error(item, "a Ties item needs at least one chosen and one rejected score")
+    if kind == "tied" and len(item.chosen) < 2:
+        raise _error(item, "a tied item needs two or more chosen scores; with one, call it ref:K")
+    if kind == "ref" and len(item.chosen) > 1:
+        raise _error(item, "a ref item has one chosen score; with several, call it tied:K")
+    if any(math.isnan(score) for score in (*item.chosen, *item.rejected)):
         return _Side(math.nan, math.nan)
-    return _Side(min(answer.correct) - max(answer.incorrect), max(answer.correct) - min(answer.correct))
+    return _Side(min(item.chosen) - max(item.rejected), max(item.chosen) - min(item.chosen))
 
 
 def _terms(ref: _Side | None, tied: _Side | None) -> Terms:
-    ref_right = None if ref is None else float(ref.gap > 0)
-    tied_right = None if tied is None else float(tied.gap > 0)
+    ref_right = math.nan if ref is None else float(ref.gap > 0)
+    tied_right = math.nan if tied is None else float(tied.gap > 0)
     if ref is None or tied is None:
-        return tied_right, ref_right, None, None, None
+        return tied_right, ref_right, math.nan, math.nan, math.nan
     harder = math.nan if math.isnan(ref.gap) or math.isnan(tied.gap) else min(ref.gap, tied.gap)
     return tied_right, ref_right, float(tied.gap > tied.spread), float(harder > tied.spread), _margin(harder, tied.spread)
 
@@ -106,5 +94,5 @@ def _margin(gap: float, spread: float) -> float:
     return 0.0 if math.isnan(ratio) else math.tanh(ratio - 1)
 
 
-def _name(answer: TiesAnswer) -> str:
-    return f"{answer.where}: id {answer.id!r}" if answer.where else f"id {answer.id!r}"
+def _error(item: Scored, reason: str) -> DataError:
+    return DataError(f"{item.where}: id {item.id!r}: {reason}" if item.where else f"id {item.id!r}: {reason}")

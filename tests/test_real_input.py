@@ -137,7 +137,7 @@ def test_evaluate_on_gsm8k(shared_data: Path, tmp_path: Path, model: Path, monke
     data = str(shared_data / "gsm8k" / "test.jsonl")
     output = call("evaluate", str(model), "--task", "gsm8k", "--data", data, "--limit", "8", "--max-tokens", "8")
     assert "gsm8k: " in output
-    assert "of 8 judged" in output
+    assert "of 8 graded" in output
     results = next((tmp_path / "runs" / "evaluate").rglob("results.json"))
     answers = [json.loads(line) for line in results.with_name("answers.jsonl").read_text().splitlines()]
     assert [answer["id"] for answer in answers] == [f"{data}:{line}" for line in range(1, 9)]

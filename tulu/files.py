@@ -5,10 +5,11 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tulu.errors import CheckpointError
+from tulu.errors import CheckpointError, RecipeError
 
 T = TypeVar("T")
 
@@ -120,8 +121,12 @@ class JsonLines:
         if not self.path.exists():
             return
         self._remove_cut_line()
+        kept = []
         with self.path.open("rb") as stream:
-            kept = [line.decode() for line in stream if _is_object(line) and predicate(_object(line))]
+            for line in stream:
+                with suppress(ValueError):
+                    if predicate(_object(line)):
+                        kept.append(line.decode())
         write_atomic(self.path, "".join(kept))
 
     def _remove_cut_line(self) -> None:
@@ -138,6 +143,43 @@ class JsonLines:
         os.truncate(self.path, whole)
 
 
+class PinnedLog(JsonLines):
+    """A log whose rows were all made with the same settings, which stand in a file beside it."""
+
+    def __init__(
+        self, path: Path, settings_path: Path, settings: Mapping[str, Any], default: Callable[[Any], Any] | None = None
+    ) -> None:
+        super().__init__(path, default)
+        self.settings_path = settings_path
+        # They are compared with what a file gives back, in which a tuple is a list.
+        self.settings = json.loads(json_text(settings))
+
+    def changes(self) -> list[str]:
+        """The settings that the rows were not made with, none where there are no rows. Raises RecipeError if no file says it."""
+        if not self.has_rows():
+            return []
+        if not self.settings_path.exists():
+            missing = f"{self.path.stem} without a {self.settings_path.name} that says how they were made"
+            raise RecipeError(f"{self.path}: {missing}; use another --out, or --fresh")
+        return differences(json.loads(self.settings_path.read_text(encoding="utf-8")), self.settings)
+
+    def open(self, fresh: bool) -> None:
+        """Make the log ready for more rows; a fresh one loses those it has. Raises RecipeError if other settings made them."""
+        if fresh:
+            self.remove()
+        if changes := self.changes():
+            listed = "".join(f"\n  {line}" for line in changes)
+            made = f"{self.path.parent} holds {self.path.stem} made with other settings"
+            raise RecipeError(f"{made}:{listed}\nUse another --out, or --fresh to start over.")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(self.settings_path, json_text(self.settings))
+
+    def remove(self) -> None:
+        """Delete the log and its settings."""
+        self.path.unlink(missing_ok=True)
+        self.settings_path.unlink(missing_ok=True)
+
+
 def json_lines(rows: Iterable[Mapping[str, Any]], default: Callable[[Any], Any] | None = None) -> str:
     """The rows as JSON, one a line."""
     text = "".join(json.dumps(row, ensure_ascii=False, default=default) + "\n" for row in rows)
@@ -151,11 +193,3 @@ def _object(line: bytes) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise ValueError(f"{type(row).__name__} where an object belongs")
     return row
-
-
-def _is_object(line: bytes) -> bool:
-    try:
-        _object(line)
-    except ValueError:
-        return False
-    return True

@@ -86,10 +86,9 @@ class Progress:
         self._bar.stop()
 
 
-def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+def track(items: Iterable[T], description: str) -> Iterator[T]:
     """Yield the items, and show how many were used once they have taken a second."""
-    if total is None and isinstance(items, Sized):
-        total = len(items)
+    total = len(items) if isinstance(items, Sized) else None
     updated = time.monotonic()
     with Progress(description, total, brief=True) as progress:
         for done, item in enumerate(items, 1):

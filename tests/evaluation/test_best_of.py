@@ -88,7 +88,7 @@ def test_the_curve_is_the_mean_over_every_draw() -> None:
         assert values["oracle"] == pytest.approx(sum(max(score for score, _ in draw) for draw in draws) / len(draws))
 
 
-def test_what_cannot_be_judged_or_picked_is_left_out_and_counted() -> None:
+def test_what_cannot_be_graded_or_picked_is_left_out_and_counted() -> None:
     problems = [candidates((1, 0.2), (0, 0.1)), candidates((None, 0.2), (1, 0.1)), candidates((1, None), (0, None))]
     result = best_of_figures(problems, 2, seed=1)
     assert (result.problems, result.left_out, result.unrewarded) == (1, 2, 2)

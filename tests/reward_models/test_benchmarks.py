@@ -10,7 +10,7 @@ import pytest
 
 from tulu.errors import DataError
 from tulu.reward_models.benchmarks import load
-from tulu.reward_models.items import baselines
+from tulu.reward_models.bias import baselines
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> str:

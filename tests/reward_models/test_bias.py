@@ -1,7 +1,9 @@
 """Form bias by hand, and length baselines by the benchmark's own rules."""
 
-from tulu.reward_models.bias import Bias, biases
-from tulu.reward_models.items import Item, baselines
+import pytest
+
+from tulu.reward_models.bias import Bias, baselines, biases, markup
+from tulu.reward_models.items import Item
 from tulu.types import Message
 
 
@@ -34,3 +36,15 @@ def test_missing_scores_have_no_bias() -> None:
 def test_baselines_by_hand() -> None:
     found = {name: summary.score for name, summary in baselines(ITEMS[:4], "free").items()}
     assert found == {"longer wins": 0.5, "shorter wins": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("text", "marks"),
+    [
+        ("plain - text * with 1. marks inside", 0),
+        ("- a\n* b\n1. c\n2) d", 4),
+        ("# Title\n**bold** and **more**\n```py\nx\n```", 5),
+    ],
+)
+def test_markup(text: str, marks: int) -> None:
+    assert markup(({"role": "assistant", "content": text},)) == marks

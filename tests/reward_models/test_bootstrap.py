@@ -5,7 +5,7 @@ import math
 import pytest
 
 from tulu.reward_models.bootstrap import bootstrap
-from tulu.reward_models.sections import Scored
+from tulu.reward_models.items import Scored
 
 
 def pairs(subset: str, right: int, count: int) -> list[Scored]:

@@ -62,7 +62,7 @@ def test_rewards_equal_trl_log_ratios(tiny_model: Callable[..., Path], tmp_path:
     logged = [entry for entry in trainer.state.log_history if "eval_rewards/chosen" in entry]
 
     policy, reference = Policy.load(folder, trainable=False), Policy.load(start, trainable=False)
-    found = DpoScorer(policy, reference, "sum", Limits(None), 4096).score(items)
+    found = DpoScorer(policy, reference, "sum", Limits(None, row_tokens=4096)).score(items)
     for one, entry in zip(found, logged, strict=True):
         expected = (entry["eval_rewards/chosen"], entry["eval_rewards/rejected"])
         assert one.scores == pytest.approx(expected, rel=1e-5, abs=1e-4)
@@ -72,4 +72,4 @@ def test_a_policy_is_no_reference_of_itself(tiny_model: Callable[..., Path]) -> 
     folder = tiny_model("olmo2", 0)
     policy, same = (Policy.load(folder, trainable=False) for _ in range(2))
     with pytest.raises(RecipeError, match="same weights"):
-        DpoScorer(policy, same, "sum", Limits(None), 4096)
+        DpoScorer(policy, same, "sum", Limits(None, row_tokens=4096))

@@ -11,9 +11,9 @@ import pytest
 
 from tulu.errors import DataError, RecipeError
 from tulu.reward_models.ensemble import combine, learn
+from tulu.reward_models.items import Scored
 from tulu.reward_models.options import RewardBenchOptions
 from tulu.reward_models.rewardbench import run
-from tulu.reward_models.sections import Scored
 
 
 def model(noise: float, seed: int, count: int = 400, scale: float = 1.0) -> list[Scored]:
@@ -25,11 +25,10 @@ def model(noise: float, seed: int, count: int = 400, scale: float = 1.0) -> list
 def test_independent_models_are_better_together() -> None:
     models = {"good": model(1.0, 1), "other": model(1.0, 2, scale=1000.0), "noise": model(50.0, 3)}
     found = combine(models, "free", seed=0)
-    assert sum(found.weights) == pytest.approx(1)
-    assert min(found.weights) >= 0
-    weight = dict(zip(found.names, found.weights, strict=True))
-    assert weight["noise"] < 0.1
-    assert weight["good"] == pytest.approx(weight["other"], abs=0.15)
+    assert sum(found.weights.values()) == pytest.approx(1)
+    assert min(found.weights.values()) >= 0
+    assert found.weights["noise"] < 0.1
+    assert found.weights["good"] == pytest.approx(found.weights["other"], abs=0.15)
     scores = {name: summary.score or 0.0 for name, summary in {**found.combined, **found.singles}.items()}
     assert scores["learned"] > max(scores["good"], scores["other"])
     assert found.best in ("good", "other")
@@ -42,7 +41,7 @@ def test_independent_models_are_better_together() -> None:
 def test_a_model_that_is_always_wrong_gets_nothing() -> None:
     upside_down = [replace(item, chosen=item.rejected, rejected=item.chosen) for item in model(0.5, 1)]
     found = combine({"right": model(0.5, 2), "wrong": upside_down}, "free", seed=0)
-    assert found.weights == pytest.approx((1.0, 0.0))
+    assert found.weights == pytest.approx({"right": 1.0, "wrong": 0.0})
     assert found.gain == 0
 
 

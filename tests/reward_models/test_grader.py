@@ -14,8 +14,7 @@ from tulu.errors import DataError, RecipeError
 from tulu.evaluation.best_of import pick
 from tulu.reward_models.choose_scorer import load_reward_model
 from tulu.reward_models.grader import RewardGrader, make_item
-from tulu.reward_models.items import Item, text
-from tulu.reward_models.scorers import ScoredAnswers
+from tulu.reward_models.items import Item, Scored, text
 from tulu.types import Message, Problem, Verdict
 
 
@@ -80,18 +79,17 @@ class Lengths:
     def __init__(self) -> None:
         self.calls: list[int] = []
 
-    def score(self, items: Sequence[Item]) -> list[ScoredAnswers]:
+    def score(self, items: Sequence[Item]) -> list[Scored]:
         self.calls.append(len(items))
         texts = [[text(answer) for answer in item.answers] for item in items]
         if any("bad" in row for row in texts):
             raise DataError("the template refuses it")
         return [
-            ScoredAnswers(
-                tuple(math.nan if answer == "nan" else float(len(answer)) for answer in row),
-                None,
-                {"tokens": [1] * len(row), "cut": [0] * len(row)},
+            item.scored(
+                [math.nan if answer == "nan" else float(len(answer)) for answer in row],
+                details={"tokens": [1] * len(row), "cut": [0] * len(row)},
             )
-            for row in texts
+            for item, row in zip(items, texts, strict=True)
         ]
 
     def close(self) -> None:
@@ -121,11 +119,11 @@ def test_a_reward_model_scores_the_answers_to_several_prompts(tiny_reward_model:
     assert [len(row.scores) for row in scored] == [3, 1]
     assert pick(scored[0].scores) == max(range(3), key=lambda index: scored[0].scores[index])
     assert pick(scored[1].scores) == 0
-    assert not any((row.details or {})["cut"][0] for row in scored)
+    assert not any(row.details["cut"][0] for row in scored)
     alone = [scorer.score([make_item(problem("Q").messages, [text])])[0].scores[0] for text in ("one", "two", "three")]
     assert scored[0].scores == pytest.approx(alone, abs=1e-5)
     shorter = load_reward_model(tiny_reward_model("olmo2"), max_length=12).score(items)[0]
-    assert all((shorter.details or {})["cut"])
+    assert all(shorter.details["cut"])
 
 
 def test_what_is_no_reward_model_is_named(tiny_model: Callable[..., Path], tmp_path: Path) -> None:

@@ -1,5 +1,4 @@
-"""Items: what a row of preferences becomes for a benchmark, and what is counted in its answers (tests/data/test_preferences.py
-holds every shape of a row)."""
+"""Items: what a row of preferences becomes for a benchmark (tests/data/test_preferences.py holds every shape of a row)."""
 
 from typing import Any
 
@@ -8,7 +7,7 @@ import pytest
 from tulu.data.sources import Row
 from tulu.errors import DataError
 from tulu.reward_models.benchmarks import read_item
-from tulu.reward_models.items import Item, markup
+from tulu.reward_models.items import Item
 
 USER = {"role": "user", "content": "Q"}
 
@@ -59,15 +58,3 @@ def test_answers_that_are_equal_or_empty_are_items_all_the_same() -> None:
 def test_what_training_would_drop_and_count_is_an_error_here(columns: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         item_of(columns)
-
-
-@pytest.mark.parametrize(
-    ("text", "marks"),
-    [
-        ("plain - text * with 1. marks inside", 0),
-        ("- a\n* b\n1. c\n2) d", 4),
-        ("# Title\n**bold** and **more**\n```py\nx\n```", 5),
-    ],
-)
-def test_markup(text: str, marks: int) -> None:
-    assert markup(({"role": "assistant", "content": text},)) == marks

@@ -3,8 +3,7 @@
 import pytest
 
 from tulu.reward_models.judge_prompts import (
-    names_several,
-    parse_choice,
+    parse_choices,
     parse_rating,
     ranking_messages,
     rating_credit,
@@ -33,8 +32,9 @@ def say(text: str) -> tuple[Message, ...]:
     ],
 )
 def test_choices(reply: str, count: int, choice: int | None, several: bool) -> None:
-    assert parse_choice(reply, count) == choice
-    assert names_several(reply, count) is several
+    named = parse_choices(reply, count)
+    assert (named[0] if named else None) == choice
+    assert (len(named) > 1) is several
 
 
 @pytest.mark.parametrize(

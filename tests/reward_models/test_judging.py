@@ -74,7 +74,6 @@ def test_every_slot_is_tried_once() -> None:
     judge = ScriptedJudge(longest)
     scorer = JudgeScorer(judge, "free", RewardBenchOptions(both_orders=True))
     found = scorer.score(FOURS[:1])[0]
-    assert found.details is not None
     assert [places.index(0) for places in found.details["places"]] == [0, 1, 2, 3]
     assert len(set(judge.shown)) == 4
 
@@ -84,7 +83,6 @@ def test_unreadable_verdicts_get_a_guess() -> None:
     assert credits(lambda _: "no idea", FOURS[:1]) == [0.25]
     assert credits(lambda _: "no idea", PAIRS[:1], judge_mode="ratings") == [0.5]
     found = JudgeScorer(ScriptedJudge(lambda _: "?"), "free", RewardBenchOptions(both_orders=True)).score(PAIRS[:1])[0]
-    assert found.details is not None
     assert (found.details["judgements"], found.details["unparsable"]) == (2, 2)
 
 

@@ -9,10 +9,9 @@ import pytest
 
 from tulu.errors import RecipeError
 from tulu.reward_models import choose_scorer, rewardbench
-from tulu.reward_models.items import Item
+from tulu.reward_models.items import Item, Scored
 from tulu.reward_models.options import RewardBenchOptions
 from tulu.reward_models.rewardbench import run
-from tulu.reward_models.scorers import ScoredAnswers
 
 PAIRS = [
     {
@@ -44,12 +43,12 @@ class LengthScorer:
     def close(self) -> None:
         self.closed += 1
 
-    def score(self, items: Sequence[Item]) -> list[ScoredAnswers]:
+    def score(self, items: Sequence[Item]) -> list[Scored]:
         if self.chunks == 0:
             raise KeyboardInterrupt
         self.chunks = None if self.chunks is None else self.chunks - 1
         self.seen += [item.id for item in items]
-        return [ScoredAnswers(tuple(float(len(answer[0]["content"])) for answer in item.answers)) for item in items]
+        return [item.scored([float(len(answer[0]["content"])) for answer in item.answers]) for item in items]
 
 
 def results(folder: Path) -> dict[str, Any]:

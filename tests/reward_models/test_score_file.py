@@ -8,15 +8,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from tulu.errors import DataError, RecipeError
-from tulu.reward_models.score_file import ItemScore, ScoreStore, read_scores
-from tulu.reward_models.sections import Scored
+from tulu.reward_models.items import Scored
+from tulu.reward_models.score_file import ScoreStore, read_scores
 
 SETTINGS = {"model": "m", "max_length": None}
-ROWS = [
-    ItemScore(0, Scored("a", "shp", (1.5,), (0.5,)), {"tokens": [3, 4]}),
-    ItemScore(1, Scored("b", "shp", (math.nan,), (0.5,))),
-    ItemScore(2, Scored("c", "hep-go", (1.0,), (0.0,), 0.5), {"text": "x\ny"}),
-]
+ROWS = {
+    0: Scored("a", "shp", (1.5,), (0.5,), details={"tokens": [3, 4]}),
+    1: Scored("b", "shp", (math.nan,), (0.5,)),
+    2: Scored("c", "hep-go", (1.0,), (0.0,), 0.5, details={"text": "x\ny"}),
+}
 
 
 def store(folder: Path, fresh: bool = False, **settings: object) -> ScoreStore:
@@ -24,17 +24,17 @@ def store(folder: Path, fresh: bool = False, **settings: object) -> ScoreStore:
 
 
 def test_resumes_where_a_line_was_cut(tmp_path: Path) -> None:
-    store(tmp_path).append(ROWS[:2])
+    store(tmp_path).append({place: ROWS[place] for place in (0, 1)})
     with (tmp_path / "scores.jsonl").open("a") as stream:
         stream.write('{"index": 2, "id": "c", "sub')
     again = store(tmp_path)
     assert sorted(again.rows) == [0, 1]
-    again.append(ROWS[2:])
+    again.append({2: ROWS[2]})
     third = store(tmp_path)
-    assert [row.scored.id for row in third.in_order()] == ["a", "b", "c"]
+    assert [row.id for row in third.in_order()] == ["a", "b", "c"]
     assert third.in_order()[0].details == {"tokens": [3, 4]}
-    assert math.isnan(third.in_order()[1].scored.chosen[0])
-    assert third.in_order()[2].scored.credit == 0.5
+    assert math.isnan(third.in_order()[1].chosen[0])
+    assert third.in_order()[2].credit == 0.5
 
 
 def test_rows_are_a_scores_file(tmp_path: Path) -> None:

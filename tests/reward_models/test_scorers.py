@@ -57,7 +57,7 @@ def test_classifier_equals_transformers_one_at_a_time(family: str, tiny_reward_m
     expected = [plain_score(folder, tokenizer, one) for one in ITEMS]
     model = RewardModel.load(folder)
     for row_tokens in (64, 300, 8192):
-        scorer = ClassifierScorer(model, NO_LIMIT, row_tokens, tokenizer.pad_token_id)
+        scorer = ClassifierScorer(model, Limits(None, row_tokens=row_tokens), tokenizer.pad_token_id)
         for order in (ITEMS, ITEMS[::-1]):
             for one, found in zip(order, scorer.score(order), strict=True):
                 assert found.scores == pytest.approx(expected[ITEMS.index(one)], abs=1e-5)
@@ -73,15 +73,15 @@ def test_pad_that_is_eos_is_read_as_transformers_reads_it(tiny_reward_model: Cal
     tokenizer.pad_token = tokenizer.eos_token
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    scorer = ClassifierScorer(RewardModel.load(tmp_path), NO_LIMIT, 8192, tokenizer.eos_token_id)
+    scorer = ClassifierScorer(RewardModel.load(tmp_path), NO_LIMIT, tokenizer.eos_token_id)
     expected = [plain_score(tmp_path, tokenizer, one) for one in ITEMS]
     assert [found.scores for found in scorer.score(ITEMS)] == [pytest.approx(row, abs=1e-5) for row in expected]
-    at_eos = ClassifierScorer(RewardModel.load(tmp_path), NO_LIMIT, 8192, None)
+    at_eos = ClassifierScorer(RewardModel.load(tmp_path), NO_LIMIT, None)
     assert at_eos.score(ITEMS[:1])[0].scores != pytest.approx(expected[0], abs=1e-5)
 
 
 def test_equal_answers_tie_exactly(tiny_reward_model: Callable[..., Path]) -> None:
-    found = ClassifierScorer(RewardModel.load(tiny_reward_model("olmo2")), NO_LIMIT, 8192, None).score(ITEMS)[3]
+    found = ClassifierScorer(RewardModel.load(tiny_reward_model("olmo2")), NO_LIMIT, None).score(ITEMS)[3]
     assert is_tied(ITEMS[3].scored(found.scores), "free")
 
 
@@ -96,8 +96,7 @@ def test_long_rows_keep_their_end_and_are_counted(tiny_reward_model: Callable[..
     # "short" and EOS are 6 tokens; the other's 55 and EOS lose their first 26.
     assert [answer.answer for answer in cut] == [24, 0]
     assert [answer.answer_cut for answer in cut] == [0, len("An answer that is longer than the limit itself, by far") + 1 - 30]
-    details = ClassifierScorer(RewardModel.load(folder), Limits(30), 8192, None).score([one])[0].details
-    assert details is not None
+    details = ClassifierScorer(RewardModel.load(folder), Limits(30), None).score([one])[0].details
     assert details["answer_cut"] == [0, 25]
 
 
@@ -155,7 +154,7 @@ def test_reference_free_rewards(reduction: Reduction, tiny_model: Callable[..., 
         "norm": lambda logps: -logps.square().sum().sqrt(),
     }
     for row_tokens in (100, 8192):
-        found = DpoScorer(policy, None, reduction, NO_LIMIT, row_tokens).score(ITEMS)
+        found = DpoScorer(policy, None, reduction, Limits(None, row_tokens=row_tokens)).score(ITEMS)
         for answers, one in zip(encode_items(policy.tokenizer, ITEMS, NO_LIMIT), found, strict=True):
             expected = [reduce[reduction](plain_logps(folder, answer.tokens, answer.answer)).item() for answer in answers]
             assert one.scores == pytest.approx(expected, abs=2e-4, rel=1e-5)

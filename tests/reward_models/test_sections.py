@@ -1,21 +1,21 @@
 """Credits, sections and final scores, against worked values and the published tables."""
 
 import math
+from typing import Any
 
 import pytest
 
 from tulu.errors import DataError
-from tulu.reward_models.published import TARGETS, Target
+from tulu.reward_models.items import Scored
+from tulu.reward_models.report import published
 from tulu.reward_models.sections import (
     FINAL_WEIGHTS,
     V1_SECTIONS,
     V2_SUBSETS,
-    Scored,
     best_of_credit,
     credit,
     final_score,
     is_tied,
-    pair_credit,
     section_scores,
     summarize,
 )
@@ -45,7 +45,7 @@ def test_best_of_four(scores: list[float], expected: float) -> None:
     ("chosen", "rejected", "expected"), [(1, 0, 1), (0, 1, 0), (1, 1, 0), (NAN, 0, 0), (0, NAN, 0), (NAN, NAN, 0)]
 )
 def test_pairs_are_strict(chosen: float, rejected: float, expected: float) -> None:
-    assert pair_credit(chosen, rejected) == expected
+    assert credit(Scored("a", "x", (chosen,), (rejected,)), "free") == expected
 
 
 def test_free_lists_are_best_of_n_and_free_pairs_strict() -> None:
@@ -115,16 +115,20 @@ def test_absent_sections_leave_the_final_score() -> None:
     assert final_score({}) is None
 
 
-@pytest.mark.parametrize("target", TARGETS["v1"], ids=lambda target: target.model)
-def test_published_v1_scores(target: Target) -> None:
-    sections = {name: value for name, value in zip(FINAL_WEIGHTS, target.sections, strict=True) if value is not None}
-    assert final_score(sections) == pytest.approx(target.score, abs=0.0101)
+@pytest.mark.parametrize("row", published("v1")["models"], ids=lambda row: row[0])
+def test_published_v1_scores(row: list[Any]) -> None:
+    sections = {name: value for name, value in zip(FINAL_WEIGHTS, row[3:], strict=True) if value is not None}
+    assert final_score(sections) == pytest.approx(row[2], abs=0.0101)
 
 
-@pytest.mark.parametrize("target", TARGETS["v2"], ids=lambda target: target.model)
-def test_published_v2_scores(target: Target) -> None:
-    sections = {name: value for name, value in zip(V2_SUBSETS, target.sections, strict=True) if value is not None}
-    assert final_score(section_scores(sections, "v2")) == pytest.approx(target.score, abs=0.0101)
+@pytest.mark.parametrize("row", published("v2")["models"], ids=lambda row: row[0])
+def test_published_v2_scores(row: list[Any]) -> None:
+    sections = {name: value for name, value in zip(V2_SUBSETS, row[3:], strict=True) if value is not None}
+    assert final_score(section_scores(sections, "v2")) == pytest.approx(row[2], abs=0.0101)
+
+
+def test_published_sections_are_those_of_the_rules() -> None:
+    assert (published("v1")["sections"], published("v2")["sections"]) == (list(FINAL_WEIGHTS), list(V2_SUBSETS))
 
 
 def test_v2_is_the_mean_of_its_subsets() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tulu.errors import EngineError
-from tulu.reward_models import endpoint
+from tulu.reward_models import responders
 from tulu.reward_models.options import RewardBenchOptions
 from tulu.reward_models.rewardbench import run
 
@@ -76,7 +76,7 @@ def wait_for(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
 
 def test_judge_behind_vllm(vllm_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url, stop = vllm_server
-    monkeypatch.setattr(endpoint, "PAUSES", ())
+    monkeypatch.setattr(responders, "PAUSES", ())
     pairs = tmp_path / "pairs.jsonl"
     rows = [{"id": str(k), "prompt": f"Q{k}", "chosen": "yes", "rejected": "no"} for k in range(6)]
     # Longer than the model's positions: the server refuses it, and it is counted.

@@ -156,11 +156,11 @@ def test_refilling_ends_when_nothing_can_be_learned(caplog: pytest.LogCaptureFix
     assert "no group teaches anything" in caplog.text
 
 
-def test_what_could_not_be_judged_is_masked_and_counts_for_nothing() -> None:
+def test_what_could_not_be_graded_is_masked_and_counts_for_nothing() -> None:
     made, _ = sampler(lambda problem, _: "r?w!", stage(samples=4, batch=16, advantage="centred"))
     rollout = made.collect(0).trained[0]
     assert rollout.rewards == pytest.approx((1.0, math.nan, 0.0, math.nan), nan_ok=True)
-    # The mean is taken over the two that were judged.
+    # The mean is taken over the two that were graded.
     assert rollout.advantages == pytest.approx((0.5, math.nan, -0.5, math.nan), nan_ok=True)
     part = rollout.to_train(mask_truncated=False)
     assert [completion.tokens[0] for completion in part.group.completions] == [ord("r"), ord("w")]

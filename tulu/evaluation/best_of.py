@@ -97,14 +97,18 @@ def best_of_figures(problems: Sequence[ScoredProblem], n: int, seed: int) -> Bes
     return BestOf(
         n=n,
         problems=len(usable),
-        picked=Figure(_mean(picked), wilson(_mean(picked), len(usable))),
-        single=Figure(_mean(single), wilson(_mean(single), len(usable))),
-        oracle=Figure(_mean(oracle), wilson(_mean(oracle), len(usable))),
+        picked=_accuracy(picked),
+        single=_accuracy(single),
+        oracle=_accuracy(oracle),
         gain=Figure(_mean(gains), bootstrap_mean(gains, seed)),
         curve=curve,
         left_out=len(problems) - len(usable),
         unrewarded=sum(answer.reward is None for problem in problems for answer in problem.answers),
     )
+
+
+def _accuracy(scores: Sequence[float]) -> Figure:
+    return Figure(_mean(scores), wilson(_mean(scores), len(scores)))
 
 
 def show_best_of(figures: BestOf) -> None:
@@ -122,7 +126,7 @@ def show_best_of(figures: BestOf) -> None:
     low, high = (f"{100 * bound:+.1f}" for bound in figures.gain.ci95)
     notes = [f"gain over one answer {100 * figures.gain.value:+.1f} [{low}, {high}]"]
     if figures.left_out:
-        notes.append(f"{figures.left_out} problems left out: an answer that could not be judged, or none with a reward")
+        notes.append(f"{figures.left_out} problems left out: an answer that could not be graded, or none with a reward")
     if figures.unrewarded:
         notes.append(f"{figures.unrewarded} answers without a reward, never picked; samples.jsonl says why")
     for note in notes:

@@ -1,24 +1,24 @@
 """Several answers to each problem, with their scores by a verifier and a reward model, written to disk as they come."""
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tulu.config.options import EngineName
 from tulu.config.schema import RewardModelSettings
 from tulu.errors import RecipeError
-from tulu.files import JsonLines, differences, write_atomic
-from tulu.grading.grader import Grader, pair_with_problem, split_off_reward_model
+from tulu.files import PinnedLog
+from tulu.grading.grader import Grader, grade_by_verifiers, pair_with_problems
 from tulu.model.load import hub_commit
 from tulu.progress import Progress
 from tulu.reward_models.grader import RewardGrader
 from tulu.rollout.engine import EngineSpec
 from tulu.rollout.engines import make_engine
-from tulu.types import Group, Message, Problem, SamplingParams, Verdict
+from tulu.types import Completion, Group, Message, Problem, SamplingParams, Verdict
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -69,50 +69,24 @@ class SampleRequest:
     """Commit or tag of a model on the hub."""
 
 
-@dataclass
 class SampleFile:
     """samples.jsonl, which grows by whole problems, and beside it the settings that it was made with."""
 
-    path: Path
-    settings: Mapping[str, Any]
-    rows: dict[str, ScoredProblem] = field(default_factory=dict)
-    """The problems in the file, by their id."""
-
-    @property
-    def _settings_path(self) -> Path:
-        return self.path.with_suffix(".settings.json")
-
-    @property
-    def _log(self) -> JsonLines:
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         # A ground truth of a data set's row may be a date or a number that JSON has no type for.
-        return JsonLines(self.path, default=str)
+        self.log = PinnedLog(folder / "samples.jsonl", folder / "samples.settings.json", settings, default=str)
+        self.rows: dict[str, ScoredProblem] = {}
+        """The problems in the file, by their id."""
 
-    def open(self, fresh: bool = False) -> list[str]:
-        """Read the rows of an earlier session, or begin a new file; returns the settings that differ from those of the file.
-
-        Where settings differ nothing is read or written.
-        """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        now = json.loads(json.dumps(self.settings))
-        if self._settings_path.exists() and not fresh:
-            before = json.loads(self._settings_path.read_text(encoding="utf-8"))
-            if changed := differences(before, now):
-                return changed
-            self.rows = {row.id: row for row in self._log.read(_parse_row)}
-            return []
-        self.remove()
-        write_atomic(self._settings_path, json.dumps(now, indent=2) + "\n")
-        return []
+    def open(self, fresh: bool = False) -> None:
+        """Read the rows of an earlier session, or begin a new file. Raises RecipeError if rows have other settings."""
+        self.log.open(fresh)
+        self.rows = {row.id: row for row in self.log.read(_parse_row)}
 
     def append(self, problems: Sequence[ScoredProblem]) -> None:
         """Add problems; they are on the disk when this returns."""
-        self._log.append(map(asdict, problems))
+        self.log.append(map(asdict, problems))
         self.rows.update((problem.id, problem) for problem in problems)
-
-    def remove(self) -> None:
-        """Delete the file and its settings."""
-        self.path.unlink(missing_ok=True)
-        self._settings_path.unlink(missing_ok=True)
 
 
 def _parse_row(row: dict[str, Any], _where: str) -> ScoredProblem:
@@ -155,34 +129,24 @@ def _score(
     reward_grader: RewardGrader | None,
 ) -> list[ScoredProblem]:
     """The chunk's problems with their scored completions; the reward model reads all of them in one pass."""
-    texts = [
-        [str(tokenizer.decode(list(completion.tokens), skip_special_tokens=True)) for completion in group.completions]
-        for group in groups
-    ]
-    completions = [row for triple in zip(chunk, texts, groups, strict=True) for row in pair_with_problem(*triple)]
-    verifiable = [split_off_reward_model(problem)[0] for _, problem in completions]
-    verdicts = iter(grader.grade([(text, part) for (text, _), part in zip(completions, verifiable, strict=True) if part]))
-    by_verifiers = iter([next(verdicts) if part else None for part in verifiable])
-    by_reward_model = iter(reward_grader.grade(completions) if reward_grader else [None] * len(completions))
+    items = pair_with_problems(chunk, groups, tokenizer)
+    verdicts = grade_by_verifiers(grader, items)
+    rewards: Sequence[Verdict | None] = reward_grader.grade(items) if reward_grader else [None] * len(items)
+    completions = [completion for group in groups for completion in group.completions]
+    candidates = map(_make_candidate, completions, items, verdicts, rewards)
     return [
-        ScoredProblem(
-            problem.id,
-            list(problem.messages),
-            problem.ground_truth,
-            tuple(
-                _make_candidate(text, completion.finish, len(completion.tokens), next(by_verifiers), next(by_reward_model))
-                for text, completion in zip(row, group.completions, strict=True)
-            ),
-        )
-        for problem, group, row in zip(chunk, groups, texts, strict=True)
+        ScoredProblem(problem.id, list(problem.messages), problem.ground_truth, tuple(islice(candidates, len(group.completions))))
+        for problem, group in zip(chunk, groups, strict=True)
     ]
 
 
-def _make_candidate(text: str, finish: str, tokens: int, verdict: Verdict | None, reward: Verdict | None) -> Candidate:
+def _make_candidate(
+    completion: Completion, item: tuple[str, Problem], verdict: Verdict | None, reward: Verdict | None
+) -> Candidate:
     """An answer with its verdicts, each None where nobody gave one."""
     scores: dict[str, Any] = {"score": verdict.score, "status": verdict.status, "detail": verdict.detail} if verdict else {}
     rewards: dict[str, Any] = {"reward": reward.score, "reward_detail": reward.detail} if reward else {}
-    return Candidate(text, finish, tokens, **scores, **rewards)
+    return Candidate(item[0], completion.finish, len(completion.tokens), **scores, **rewards)
 
 
 class _RunningFigures:

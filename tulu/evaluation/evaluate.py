@@ -4,9 +4,9 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tulu.config.job import Job, section_of
 from tulu.config.locate import model_label, policy_problem, reward_model_problem
@@ -15,7 +15,7 @@ from tulu.config.tasks import TASKS
 from tulu.data.chat import template_hash
 from tulu.data.problems import load_problems
 from tulu.errors import RecipeError
-from tulu.evaluation.best_of import BestOf, best_of_figures, pick, rewards_of, show_best_of
+from tulu.evaluation.best_of import best_of_figures, pick, rewards_of, show_best_of
 from tulu.evaluation.candidates import SampleFile, SampleRequest, ScoredProblem, collect, model_identity
 from tulu.evaluation.options import EvaluateOptions
 from tulu.files import finite, json_lines, write_atomic
@@ -54,15 +54,15 @@ class Result:
     ci95: tuple[float, float]
     problems: int
     judged: int
-    """Problems whose answer the verifier could score."""
+    """Problems whose answer the verifier could grade; results.json has it under this name."""
     statuses: dict[str, int]
     """How many answers have each status of a verdict."""
     truncated: int
     """Answers that did not stop before max_tokens."""
 
 
-UNPICKED: dict[str, Any] = {"score": None, "status": "error", "detail": "the reward model could score none of the answers"}
-"""The verdict of a problem that has no pick."""
+UNPICKED = (None, "error", "the reward model could score none of the answers")
+"""Score, status and detail of a problem that has no pick."""
 
 
 def run(job: Job) -> Path:
@@ -115,13 +115,17 @@ def answer_all(
     pinned = {"data": digest, "template": template_hash(tokenizer), "weights": model_identity(model, revision)}
     if settings.reward_model is not None and settings.reward_model.path is not None:
         pinned["reward_model"] = model_identity(settings.reward_model.path, settings.reward_model.revision)
-    samples = SampleFile(folder / "samples.jsonl", {**pinned, **settings.model_dump(mode="json")})
-    if samples.open(fresh) or (len(samples.rows) == len(dataset) and (folder / "results.json").exists()):
+    samples = SampleFile(folder, {**pinned, **settings.model_dump(mode="json")})
+    samples.open(fresh or bool(samples.log.changes()))
+    if len(samples.rows) == len(dataset) and (folder / "results.json").exists():
         samples.open(fresh=True)
     if samples.rows:
-        log.info("%s holds the answers to %d of %d problems already", samples.path, len(samples.rows), len(dataset))
+        log.info("%s holds the answers to %d of %d problems already", samples.log.path, len(samples.rows), len(dataset))
     scored = collect(request, dataset, tokenizer, samples)
-    result, answers, best_of = summarise_all(scored, settings, model)
+    picks = [0 if settings.best_of is None else pick(rewards_of(problem.answers)) for problem in scored]
+    answers = [_answer(problem, index) for problem, index in zip(scored, picks, strict=True)]
+    result = summarise(answers, settings.task, model)
+    best_of = None if settings.best_of is None else best_of_figures(scored, settings.best_of, settings.seed)
     write_atomic(folder / "answers.jsonl", json_lines(map(asdict, answers)))
     content = {**asdict(result), "settings": settings.model_dump(mode="json")}
     if best_of is not None:
@@ -129,7 +133,7 @@ def answer_all(
     write_atomic(folder / "results.json", json.dumps(content, indent=2) + "\n")
     if best_of is None:
         # answers.jsonl holds the same.
-        samples.remove()
+        samples.log.remove()
     show(result, folder, settings.best_of)
     if best_of is not None:
         show_best_of(best_of)
@@ -147,27 +151,11 @@ def task_problems(settings: Evaluate, tokenizer: "PreTrainedTokenizerBase") -> t
     return (dataset[: settings.limit] if settings.limit else dataset), dataset.digest
 
 
-def summarise_all(
-    problems: Sequence[ScoredProblem], settings: Evaluate, model: str
-) -> tuple[Result, list[Answer], BestOf | None]:
-    """The result, each problem's answer (of several the one that the reward model picks), and the figures of best-of-N."""
-    if settings.best_of is None:
-        answers = [_answer(problem, 0) for problem in problems]
-        return summarise(answers, settings.task, model), answers, None
-    picks = [pick(rewards_of(problem.answers)) for problem in problems]
-    # Where no answer has a reward there is no pick: the problem counts as one without a score, and its first answer is shown.
-    answers = [
-        replace(_answer(problem, index or 0), **({} if index is not None else UNPICKED))
-        for problem, index in zip(problems, picks, strict=True)
-    ]
-    return summarise(answers, settings.task, model), answers, best_of_figures(problems, settings.best_of, settings.seed)
-
-
-def _answer(problem: ScoredProblem, index: int) -> Answer:
-    """One of a problem's answers as a row of answers.jsonl."""
-    answer, prompt = problem.answers[index], problem.messages[-1]["content"]
-    verdict = (answer.score, answer.status, answer.detail)
-    return Answer(problem.id, prompt, answer.text, str(problem.ground_truth), *verdict, answer.finish)
+def _answer(problem: ScoredProblem, index: int | None) -> Answer:
+    """One of a problem's answers as a row of answers.jsonl; without a pick (None) the first one, as one without a score."""
+    answer = problem.answers[index or 0]
+    verdict = UNPICKED if index is None else (answer.score, answer.status, answer.detail)
+    return Answer(problem.id, problem.messages[-1]["content"], answer.text, str(problem.ground_truth), *verdict, answer.finish)
 
 
 def summarise(answers: Sequence[Answer], task: str, model: str) -> Result:
@@ -190,8 +178,8 @@ def show(result: Result, folder: Path, best_of: int | None = None) -> None:
     """Print the accuracy in one line, and where the rest is."""
     low, high = result.ci95
     name = result.task if best_of is None else f"{result.task}, best of {best_of}"
-    text = f"{name}: {100 * result.accuracy:.1f} % right [{100 * low:.1f}, {100 * high:.1f}] of {result.judged} judged"
+    text = f"{name}: {100 * result.accuracy:.1f} % right [{100 * low:.1f}, {100 * high:.1f}] of {result.judged} graded"
     failed = result.problems - result.judged
-    extra = [f"{failed} not judged"] if failed else []
+    extra = [f"{failed} not graded"] if failed else []
     extra += [f"{result.truncated} did not stop"] if result.truncated else []
     print("; ".join([text, *extra]) + f"\n  {folder}/results.json, answers.jsonl")

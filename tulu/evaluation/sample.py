@@ -24,6 +24,7 @@ from tulu.evaluation.candidates import Candidate, SampleFile, SampleRequest, Sco
 from tulu.evaluation.options import SampleOptions
 from tulu.files import json_lines, write_atomic
 from tulu.model.load import from_pretrained, load_tokenizer
+from tulu.rollout.engine import positions
 from tulu.train.manifest import environment
 from tulu.types import Message, SamplingParams
 from tulu.verifiers.reward_model import NAME as REWARD_MODEL
@@ -70,15 +71,11 @@ def sample(model: str, options: SampleOptions) -> Path:
     }
     rows = Path(options.data[0]).name.split(".")[0].replace(":", "-")
     folder = options.out or Path("runs", "sample", model_label(model), rows)
-    samples = SampleFile(folder / "samples.jsonl", settings)
-    if changed := samples.open(options.fresh):
-        listed = "\n  ".join(changed)
-        raise RecipeError(
-            f"{folder} holds samples made with other settings:\n  {listed}\nUse another --out, or --fresh to start over."
-        )
+    samples = SampleFile(folder, settings)
+    samples.open(options.fresh)
     limited = dataset[: options.limit] if options.limit else dataset
     if samples.rows:
-        log.info("%s holds the answers to %d prompts already", samples.path, len(samples.rows))
+        log.info("%s holds the answers to %d prompts already", samples.log.path, len(samples.rows))
     request = SampleRequest("sample", model, options.n, params, options.engine, options.batch, reward_model)
     scored = collect(request, limited, tokenizer, samples)
     return finish(folder, scored, options, {"model": model, "settings": settings})
@@ -107,12 +104,10 @@ def check(model: str, options: SampleOptions) -> None:
 
 def _room(model: str, options: SampleOptions) -> int:
     """Most tokens of a prompt, such that an answer fits the model's positions. Raises RecipeError where no prompt would fit."""
-    positions = from_pretrained(AutoConfig, model).get_text_config().to_dict().get("max_position_embeddings") or 1 << 20
-    if options.max_tokens >= positions:
-        raise RecipeError(
-            f"--max-tokens {options.max_tokens}: the model has {positions} positions, for prompt and answer; lower it"
-        )
-    return int(positions - options.max_tokens)
+    most = positions(from_pretrained(AutoConfig, model)) or 1 << 20
+    if options.max_tokens >= most:
+        raise RecipeError(f"--max-tokens {options.max_tokens}: the model has {most} positions, for prompt and answer; lower it")
+    return most - options.max_tokens
 
 
 def _verifier_identity(verifier: str | None) -> str | None:

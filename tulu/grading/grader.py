@@ -9,10 +9,11 @@ from collections import OrderedDict, deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from tulu.errors import DataError
-from tulu.grading.pool import Task, Workers
+from tulu.grading.pool import Workers
+from tulu.grading.process import Task
 from tulu.types import Group, Problem, Verdict
 from tulu.verifiers.contract import UNDECIDED, Case, Mode, grade_safely
 from tulu.verifiers.registry import find
@@ -67,7 +68,10 @@ class Grader:
         verifier never raises; its verdict has a status other than ok.
         """
         cases = [_split_by_verifier(completion, problem) for completion, problem in items]
-        started = self._start([case for group in cases for case in group])
+        tasks: list[Task] = []
+        started = [self._start(name, case, tasks) for group in cases for name, case in group]
+        if tasks:
+            self._workers.submit(tasks)
         verdicts = iter([entry if isinstance(entry, Verdict) else entry.result() for entry in started])
         return [_combine([next(verdicts) for _ in group], problem) for group, (_, problem) in zip(cases, items, strict=True)]
 
@@ -75,14 +79,7 @@ class Grader:
         """Grade as `grade` does, without blocking the event loop."""
         return await asyncio.to_thread(self.grade, items)
 
-    def _start(self, cases: Sequence[tuple[str, Case]]) -> list["Future[Verdict] | Verdict"]:
-        tasks: list[Task] = []
-        started = [self._start_one(name, case, tasks) for name, case in cases]
-        if tasks:
-            self._workers.submit(tasks)
-        return started
-
-    def _start_one(self, name: str, case: Case, tasks: list[Task]) -> "Future[Verdict] | Verdict":
+    def _start(self, name: str, case: Case, tasks: list[Task]) -> "Future[Verdict] | Verdict":
         """The verdict if it is cheap, else a future of it. What a process must do is added to `tasks`."""
         verifier = find(name)
         cheap = verifier.grade(self.mode) if verifier.place == "here" else verifier.quick if self.mode == "strict" else None
@@ -157,11 +154,27 @@ def expose_thinking(completion: str, problem: Problem) -> str:
     return completion.replace("<think>", "").replace("</think>", "") if problem.row.get("grade_thinking") else completion
 
 
-def pair_with_problem(problem: Problem, texts: Sequence[str], group: Group) -> list[tuple[str, Problem]]:
-    """Pair each text of a group with its problem as `Grader.grade` takes them, the length in tokens added to the row."""
+class Scores(Protocol):
+    """What scores completions, such as a Grader or a reward model."""
+
+    def grade(self, items: Sequence[tuple[str, Problem]]) -> list[Verdict]:
+        """One verdict per (completion, problem), in order."""
+
+
+def pair_with_problems(problems: Sequence[Problem], groups: Sequence[Group], tokenizer: Any) -> list[tuple[str, Problem]]:
+    """Every completion as `grade` takes it: its text without special tokens, and its problem with its length in tokens."""
     return [
-        (text, problem.with_tokens(len(completion.tokens))) for text, completion in zip(texts, group.completions, strict=True)
+        (str(tokenizer.decode(list(completion.tokens), skip_special_tokens=True)), problem.with_tokens(len(completion.tokens)))
+        for problem, group in zip(problems, groups, strict=True)
+        for completion in group.completions
     ]
+
+
+def grade_by_verifiers(grader: Scores, items: Sequence[tuple[str, Problem]]) -> list[Verdict | None]:
+    """Grade each (completion, problem) by its verifiers except reward_model; None where the problem names no other."""
+    parts = [(text, split_off_reward_model(problem)[0]) for text, problem in items]
+    verdicts = iter(grader.grade([(text, part) for text, part in parts if part is not None]))
+    return [None if part is None else next(verdicts) for _, part in parts]
 
 
 def _split_by_verifier(completion: str, problem: Problem) -> list[tuple[str, Case]]:

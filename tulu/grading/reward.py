@@ -15,7 +15,7 @@ MAX_FAULTS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Grades:
-    """What verifiers and reward model make of one completion; None where one of them is not asked."""
+    """What verifiers and reward model make of one completion; None where one of them does not grade it."""
 
     verdict: Verdict | None
     """The verifiers' verdict, over all of them."""
@@ -58,7 +58,7 @@ def reward(grades: Grades, completion: Completion, stage: Rlvr) -> float:
 
 def check_faults(grades: Sequence[Grades]) -> None:
     """Stop where the verifier fails rather than the policy. Raises TuluError."""
-    faults = Counter(f"{each.fault.status}: {each.fault.detail}" for each in grades if each.fault is not None)
+    faults = Counter(f"{fault.status}: {fault.detail}" for fault in (entry.fault for entry in grades) if fault is not None)
     if faults.total() > MAX_FAULTS * len(grades):
         commonest, count = faults.most_common(1)[0]
         raise TuluError(

@@ -1,6 +1,6 @@
 """The program of a grading process: it reads cases from a socket and answers each with a verdict.
 
-tulu/grading/pool.py starts it as a new interpreter. It is never forked, and not started by multiprocessing, which would run
+tulu/grading/process.py starts it as a new interpreter. It is never forked, and not started by multiprocessing, which would run
 the caller's main module again. It imports only verifiers and no torch.
 """
 

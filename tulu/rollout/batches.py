@@ -30,7 +30,7 @@ class RolloutBatch(SampledBatch):
     kl_reference_N: Tensor | None = None
     """Log-probs under the model that the stage starts from; None where the recipe has no KL term."""
     old_values_N: Tensor | None = None
-    """What the value model said before the updates of the states in which the tokens were sampled; None without one."""
+    """The value model's values, before the updates, of the states in which the tokens were sampled; None without one."""
 
 
 def pack_rollouts(rollouts: Sequence[Rollout], stage: Rlvr) -> list[SampledBatch]:

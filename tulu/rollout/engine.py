@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -70,6 +70,12 @@ class EngineSpec:
     def dtype(self) -> torch.dtype:
         """The torch dtype of `precision`."""
         return torch.float32 if self.precision == "fp32" else torch.bfloat16
+
+
+def positions(config: Any) -> int | None:
+    """Most tokens of a prompt and its completion that a model can read; None where its configuration does not say."""
+    most: int | None = config.get_text_config().to_dict().get("max_position_embeddings")
+    return most
 
 
 def check_request(version: int, problems: Sequence[Problem], n: int, params: SamplingParams, max_length: int) -> None:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from tulu.model.parallel import Parallel
-from tulu.rollout.sampler import Rollout, StepRollouts
+from tulu.rollout.sampler import StepRollouts
 from tulu.types import Verdict
 
 if TYPE_CHECKING:
@@ -13,50 +13,41 @@ if TYPE_CHECKING:
 def record(rollouts: StepRollouts, tokenizer: "PreTrainedTokenizerBase") -> list[dict[str, Any]]:
     """Rows {id, prompt, completion, reward, score, status, detail, advantage, finish, tokens, versions, trained}.
 
-    Where a reward model was asked they also hold {reward_model}, its score as it gave it. Status and detail are those of
+    Where a reward model scored they also hold {reward_model}, its score as it gave it. Status and detail are those of
     whatever failed.
     """
     trained = {id(rollout) for rollout in rollouts.trained}
     with_preference = any(grades.preference is not None for rollout in rollouts.sampled for grades in rollout.grades)
-    return [
-        row
-        for rollout in rollouts.sampled
-        for row in _completion_rows(rollout, tokenizer, id(rollout) in trained, with_preference)
-    ]
-
-
-def _completion_rows(
-    rollout: Rollout, tokenizer: "PreTrainedTokenizerBase", trained: bool, with_preference: bool
-) -> list[dict[str, Any]]:
-    prompt = tokenizer.decode(list(rollout.problem.prompt))
     rows = []
-    for place, (completion, grades) in enumerate(zip(rollout.group.completions, rollout.grades, strict=True)):
-        shown = grades.fault or grades.verdict or grades.preference
-        row = {
-            "id": rollout.problem.id,
-            "prompt": prompt,
-            "completion": rollout.texts[place],
-            "score": grades.verdict.score if grades.verdict else None,
-            "status": shown.status if shown else "ok",
-            "detail": shown.detail if shown else "",
-            "reward": rollout.rewards[place],
-            "advantage": rollout.advantages[place],
-            "finish": completion.finish,
-            "tokens": len(completion.tokens),
-            "versions": [list(version) for version in completion.versions],
-            "trained": trained,
-        }
-        if with_preference:
-            row["reward_model"] = grades.preference.score if grades.preference else None
-        rows.append(row)
+    for rollout in rollouts.sampled:
+        prompt = tokenizer.decode(list(rollout.problem.prompt))
+        for place, (completion, grades) in enumerate(zip(rollout.group.completions, rollout.grades, strict=True)):
+            shown = grades.fault or grades.verdict or grades.preference
+            row: dict[str, Any] = {
+                "id": rollout.problem.id,
+                "prompt": prompt,
+                "completion": rollout.texts[place],
+                "score": grades.verdict.score if grades.verdict else None,
+                "status": shown.status if shown else "ok",
+                "detail": shown.detail if shown else "",
+                "reward": rollout.rewards[place],
+                "advantage": rollout.advantages[place],
+                "finish": completion.finish,
+                "tokens": len(completion.tokens),
+                "versions": [list(version) for version in completion.versions],
+                "trained": id(rollout) in trained,
+            }
+            if with_preference:
+                row["reward_model"] = grades.preference.score if grades.preference else None
+            rows.append(row)
     return rows
 
 
 def summary(rollouts: StepRollouts, parallel: Parallel) -> dict[str, float]:
     """Figures over everything that all processes sampled in the step: reward, solved, truncated, masked, lengths.
 
-    `solved` is the mean score of the verifiers and `reward_model` that of the reward model; either is absent where it was
-    not asked.
+    `solved` is the mean score of the verifiers and `reward_model` that of the reward model; either is absent where it
+    scored nothing.
     """
     grades = [one for rollout in rollouts.sampled for one in rollout.grades]
     rewards = [reward for rollout in rollouts.sampled for reward in rollout.rewards if reward == reward]

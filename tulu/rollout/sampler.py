@@ -4,33 +4,29 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from itertools import compress
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
 from tulu.advantages import group_advantages, has_signal
 from tulu.config.schema import Rlvr
 from tulu.data.mixing import order
-from tulu.grading.grader import pair_with_problem, split_off_reward_model
+from tulu.grading.grader import Scores, grade_by_verifiers, pair_with_problems, split_off_reward_model
 from tulu.grading.reward import Grades, check_faults, needs_preference, reward
 from tulu.model.parallel import Parallel
 from tulu.rollout.engine import RolloutEngine
-from tulu.types import Completion, Group, Problem, SamplingParams, Verdict
+from tulu.types import Group, Problem, SamplingParams
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger("tulu")
 
+T = TypeVar("T")
+
 MAX_ROUNDS = 8
 """Rounds of refilling before a step makes do with the groups it has."""
-
-
-class Scores(Protocol):
-    """What scores completions, such as a Grader or a reward model."""
-
-    def grade(self, items: Sequence[tuple[str, Problem]]) -> list[Verdict]:
-        """One verdict per (completion, problem), in order."""
 
 
 @dataclass(frozen=True)
@@ -48,19 +44,17 @@ class Rollout:
 
     def to_train(self, mask_truncated: bool) -> "Rollout":
         """The completions that enter the loss: those with an advantage, and with `mask_truncated` only those that stopped."""
-        places = [
-            place
-            for place, (completion, advantage) in enumerate(zip(self.group.completions, self.advantages, strict=True))
-            if not math.isnan(advantage) and not (mask_truncated and completion.finish == "length")
+        enter = [
+            not math.isnan(advantage) and not (mask_truncated and completion.finish == "length")
+            for completion, advantage in zip(self.group.completions, self.advantages, strict=True)
         ]
-        return replace(
-            self,
-            group=replace(self.group, completions=tuple(self.group.completions[place] for place in places)),
-            texts=tuple(self.texts[place] for place in places),
-            grades=tuple(self.grades[place] for place in places),
-            rewards=tuple(self.rewards[place] for place in places),
-            advantages=tuple(self.advantages[place] for place in places),
-        )
+
+        def select(values: Sequence[T]) -> tuple[T, ...]:
+            return tuple(compress(values, enter))
+
+        group = replace(self.group, completions=select(self.group.completions))
+        texts, grades = select(self.texts), select(self.grades)
+        return Rollout(self.problem, group, texts, grades, select(self.rewards), select(self.advantages))
 
 
 @dataclass
@@ -121,33 +115,31 @@ class Sampler:
             return []
         params = SamplingParams(self.stage.max_tokens, self.stage.temperature, stop=self.stage.stop, seed=seed)
         groups = self.engine.generate(problems, self.stage.samples, params)
-        texts = [tuple(self._text(completion) for completion in group.completions) for group in groups]
-        items = [item for one in zip(problems, texts, groups, strict=True) for item in pair_with_problem(*one)]
+        items = pair_with_problems(problems, groups, self.tokenizer)
         grades = self.grade(items)
         check_faults(grades)
-        per_problem = [tuple(grades[first : first + self.stage.samples]) for first in range(0, len(grades), self.stage.samples)]
-        return [self._rollout(*one) for one in zip(problems, groups, texts, per_problem, strict=True)]
+        texts, n = [text for text, _ in items], self.stage.samples
+        return [
+            self._rollout(problem, group, texts[first : first + n], grades[first : first + n])
+            for problem, group, first in zip(problems, groups, range(0, len(items), n), strict=True)
+        ]
 
-    def _rollout(self, problem: Problem, group: Group, texts: tuple[str, ...], grades: tuple[Grades, ...]) -> Rollout:
+    def _rollout(self, problem: Problem, group: Group, texts: Sequence[str], grades: Sequence[Grades]) -> Rollout:
         """The completions of a problem with their rewards and advantages."""
         rewards = [reward(one, completion, self.stage) for one, completion in zip(grades, group.completions, strict=True)]
         advantages = group_advantages(torch.tensor(rewards, dtype=torch.float64), self.stage.advantage, self.stage.ddof).tolist()
-        return Rollout(problem, group, texts, grades, tuple(rewards), tuple(advantages))
+        return Rollout(problem, group, tuple(texts), tuple(grades), tuple(rewards), tuple(advantages))
 
     def grade(self, items: Sequence[tuple[str, Problem]]) -> list[Grades]:
-        """Grades of every (completion, problem); the reward model reads all that it is asked about in one pass."""
-        parts = [split_off_reward_model(problem) for _, problem in items]
-        verdicts = iter(self.grader.grade([(text, part) for (text, _), (part, _) in zip(items, parts, strict=True) if part]))
-        grades = [Grades(next(verdicts) if part else None) for part, _ in parts]
+        """Grades of every (completion, problem); the reward model scores all that it has to in one pass."""
+        grades = [Grades(verdict) for verdict in grade_by_verifiers(self.grader, items)]
         signal = self.stage.reward_model
         if signal is None or self.reward_model is None:
             return grades
-        weights = [float(signal.rows == "all") if weight is None else weight for _, weight in parts]
+        unnamed = float(signal.rows == "all")
+        weights = [unnamed if weight is None else weight for weight in (split_off_reward_model(row)[1] for _, row in items)]
         places = [place for place, weight in enumerate(weights) if weight and needs_preference(grades[place].verdict, signal)]
         preferences = self.reward_model.grade([items[place] for place in places])
         for place, preference in zip(places, preferences, strict=True):
             grades[place] = replace(grades[place], preference=preference, weight=weights[place])
         return grades
-
-    def _text(self, completion: Completion) -> str:
-        return str(self.tokenizer.decode(list(completion.tokens), skip_special_tokens=True))

@@ -84,15 +84,10 @@ def verify_weights(
             raise EngineError(f"weight sync refused: {name} was announced and did not arrive")
         if data[name].dtype != np.uint8 or digest(data[name]) != info.digest:
             raise EngineError(f"weight sync refused: {name} is corrupted: its digest is not the learner's")
-        tensors.append((name, unpack_tensor(data[name], info)))
+        # The memory of Ray's object store is read-only, which torch does not know. One copy per tensor is the safe way.
+        writable = data[name] if data[name].flags.writeable else data[name].copy()
+        tensors.append((name, torch.from_numpy(writable).view(info.dtype).reshape(info.shape)))
     return tensors
-
-
-def unpack_tensor(data: NDArray[np.uint8], info: TensorInfo) -> Tensor:
-    """Make a tensor of its bytes. It shares their memory unless that is read-only."""
-    # The memory of the object store is read-only, which torch does not know. One copy per tensor is the safe way.
-    writable = data if data.flags.writeable else data.copy()
-    return torch.from_numpy(writable).view(info.dtype).reshape(info.shape)
 
 
 def read_shapes(folder: Path, tied: bool) -> dict[str, tuple[int, ...]]:

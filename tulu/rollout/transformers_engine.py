@@ -1,15 +1,15 @@
 """Rollouts in the process of the learner, with the learner's own model object."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from tulu.errors import EngineError
+from tulu.errors import EngineError, RecipeError
 from tulu.model.dropout import evaluating
+from tulu.model.load import default_device, from_pretrained, load_model
 from tulu.model.private_state import attention_of
 from tulu.rollout.cache import bytes_per_token
 from tulu.rollout.decode import EndCondition, decode
@@ -58,11 +58,11 @@ class TransformersEngine:
     def load(cls, spec: EngineSpec, progress: ProgressCallback | None = None) -> "TransformersEngine":
         """Make an engine that loads its own model. Raises EngineError if the folder does not load."""
         try:
-            model: Any = AutoModelForCausalLM.from_pretrained(spec.folder, revision=spec.revision, dtype=spec.dtype)
-            tokenizer = AutoTokenizer.from_pretrained(spec.folder, revision=spec.revision)
-        except (OSError, ValueError) as error:
-            raise EngineError(f"{spec.folder}: the model does not load ({error})") from error
-        return cls(model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer, spec, progress, loaded_here=True)
+            model = load_model(AutoModelForCausalLM, spec.folder, precision=spec.precision, revision=spec.revision)
+            tokenizer = from_pretrained(AutoTokenizer, spec.folder, revision=spec.revision)
+        except RecipeError as error:
+            raise EngineError(str(error)) from error
+        return cls(model.to(default_device()), tokenizer, spec, progress, loaded_here=True)
 
     def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Record the version. Nothing is copied, because the weights are the learner's own.
@@ -99,10 +99,8 @@ class TransformersEngine:
             if self.progress is not None:
                 self.progress(len(groups) * n + finished, total)
 
-        with ExitStack() as stack:
-            stack.enter_context(ordinary_attention(self.model))
-            stack.enter_context(evaluating(self.model))
-            stack.enter_context(torch.autocast(device.type, torch.bfloat16, enabled=self.spec.precision == "bf16"))
+        autocast = torch.autocast(device.type, torch.bfloat16, enabled=self.spec.precision == "bf16")
+        with ordinary_attention(self.model), evaluating(self.model), autocast:
             for indices in self._batches(problems, n, params.max_tokens):
                 chosen = [problems[index] for index in indices]
                 completions = decode(self.model, chosen, n, params, end, report_finished).completions(self.version)

@@ -8,9 +8,9 @@ import pytest
 
 from tests.endpoint_server import reply, serve
 from tulu.errors import EngineError
-from tulu.reward_models import endpoint as endpoint_module
-from tulu.reward_models.endpoint import EndpointJudge
+from tulu.reward_models import responders
 from tulu.reward_models.options import RewardBenchOptions
+from tulu.reward_models.responders import EndpointJudge
 from tulu.reward_models.rewardbench import run
 from tulu.types import Message
 
@@ -77,7 +77,7 @@ def test_not_an_address() -> None:
 
 
 def test_dead_endpoint_is_an_error_and_the_evaluation_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint_module, "PAUSES", ())
+    monkeypatch.setattr(responders, "PAUSES", ())
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_text("".join(json.dumps({"prompt": f"Q{k}", "chosen": "yes", "rejected": "no"}) + "\n" for k in range(100)))
     judged: list[str] = []

@@ -1,0 +1,137 @@
+"""One grading process: its start, the tasks that it was sent, its clock, and its end."""
+
+import contextlib
+import json
+import mmap
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tulu.grading.worker import send
+from tulu.types import Verdict
+from tulu.verifiers.contract import Case, Mode
+from tulu.verifiers.registry import find
+
+_BOOT = (
+    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from tulu.grading.worker import main; "
+    "main(int(sys.argv[2]), int(sys.argv[3]), {}, {})"
+)
+_LOADING_SECONDS = 120.0
+"""Most seconds that a new process may take to start, or to import a family of verifiers."""
+_TRANSFER_SECONDS = 5.0
+"""Most seconds that a process may take to accept or deliver a message."""
+_TICK = 1.0 / os.sysconf("SC_CLK_TCK")
+"""Seconds of the unit in which /proc counts CPU time."""
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """A case that waits for its verdict."""
+
+    name: str
+    mode: Mode
+    case: Case
+    future: "Future[Verdict]" = field(default_factory=Future)
+    deaths: int = 0
+    """Processes that ended by themselves while they graded it."""
+    seconds: float = 0.0
+    """Time from the start of grading to the verdict."""
+
+    def resolve(self, verdict: Verdict, seconds: float) -> None:
+        """Give the verdict to whoever waits for it."""
+        self.seconds = seconds
+        # A future that was cancelled takes no verdict.
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_result(verdict)
+
+
+class Process:
+    """A grading process with its tasks and its deadline."""
+
+    def __init__(self, memory_mb: int, deadline: float) -> None:
+        """Start the process; its first message says that it is ready."""
+        self.deadline = deadline
+        self.connection, worker_end = socket.socketpair()
+        shared = os.memfd_create("waiting")
+        os.ftruncate(shared, 1)
+        self._waiting = mmap.mmap(shared, 1)
+        """Shared memory of one byte: how many verdicts wait in the process to be sent. It is grading the task after those."""
+        with worker_end:
+            # With several numerical threads each, the workers would only compete for the same cores.
+            environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+            boot = _BOOT.format(memory_mb, deadline)
+            self.popen = subprocess.Popen(
+                [sys.executable, "-c", boot, json.dumps(sys.path), str(worker_end.fileno()), str(shared)],
+                pass_fds=[worker_end.fileno(), shared],
+                stdin=subprocess.DEVNULL,
+                env=environment,
+            )
+        os.close(shared)
+        # A stopped process must not stop the dispatcher, and with it the verdicts of all callers.
+        self.connection.settimeout(_TRANSFER_SECONDS)
+        self.tasks: deque[Task] = deque()
+        """The tasks that it was sent and that have no verdict yet."""
+        self.loaded: set[str] = set()
+        """The verifiers that it has imported."""
+        self.ready = False
+        """Whether it has started."""
+        self.started = 0.0
+        """When it began the first of its tasks, a few milliseconds earlier or later, since it sends verdicts that often."""
+        self.age = 0.0
+        self.expires = time.monotonic() + _LOADING_SECONDS
+        """When it is killed unless it has sent a verdict."""
+        self._cpu_before = 0.0
+        """CPU seconds that it had used at `started`."""
+
+    def send(self, tasks: Sequence[Task]) -> None:
+        """Give it tasks. Raises OSError if it does not take them."""
+        self.tasks.extend(tasks)
+        self.restart_clock()
+        send(self.connection, [(task.name, task.mode, task.case) for task in tasks])
+
+    def under_way(self) -> Task:
+        """The task that the process is grading."""
+        return self.tasks[min(self._waiting[0], len(self.tasks) - 1)]
+
+    def restart_clock(self) -> None:
+        """Count the deadline of the first task from now on."""
+        if self.tasks:
+            task = self.tasks[0]
+            self.started = time.monotonic()
+            verifier = find(task.name)
+            deadline = verifier.deadline or self.deadline
+            self.expires = self.started + (deadline if task.name in self.loaded else _LOADING_SECONDS)
+            # Reading /proc takes as long as a cheap verdict, so it is read only where a CPU limit needs it.
+            self._cpu_before = self._cpu() if verifier.cpu_seconds else 0.0
+
+    def overdue_verdict(self, task: Task) -> Verdict:
+        """The verdict on a task that is still being graded at its deadline."""
+        verifier = find(task.name)
+        granted = verifier.cpu_seconds
+        if granted is not None and self._cpu() - self._cpu_before >= granted and task.name in self.loaded:
+            # It computes in code that no signal interrupts, so its own CPU limit could not end it.
+            return Verdict(0.0, detail="costs more CPU than an answer is granted")
+        return Verdict(None, "timeout", f"no verdict within {verifier.deadline or self.deadline:g} s")
+
+    def _cpu(self) -> float:
+        """The CPU seconds used so far, or 0 if the process is gone."""
+        try:
+            fields = Path(f"/proc/{self.popen.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) * _TICK
+
+    def kill(self) -> None:
+        """End the process, and wait until it is gone."""
+        self.connection.close()
+        self._waiting.close()
+        with contextlib.suppress(ProcessLookupError):
+            self.popen.kill()
+        self.popen.wait()
