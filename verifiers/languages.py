@@ -75,12 +75,12 @@ def by_statistics(sample: str) -> str | None:
         return None
 
 
-def is_language(text: str, code: str) -> bool:
+def is_language(text: str, language: str) -> bool:
     """Whether a text is in a language; `zh` stands for either Chinese, and English is also recognised by its common words."""
-    if code == "en":
+    if language == "en":
         return is_english(text)
     detected = detect(text)
-    return detected is not None and (detected == code or (code == "zh" and detected.startswith("zh")))
+    return detected is not None and (detected == language or (language == "zh" and detected.startswith("zh")))
 
 
 def is_english(text: str) -> bool:
