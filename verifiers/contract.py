@@ -1,6 +1,6 @@
 """What a verifier is: a check of the ground truth when data is loaded, and a function from one completion to one verdict.
 
-Every verifier file has the same functions: `check` refuses ground truths that it cannot use, `strict` grades by the meaning that
+Every verifier has the same functions: `check` refuses ground truths that it cannot use, `strict` grades by the meaning that
 is the default, and `tulu3`, where there is one, grades as open-instruct does.
 """
 
@@ -50,8 +50,9 @@ Grade = Callable[[Case], Verdict]
 class Verifier:
     """One verifier: how it checks a ground truth, how it grades in each mode, and where it may run."""
 
-    check: Callable[[Any], None]
-    """Takes a ground truth as the data gives it; raises GoldError with the cure where it cannot be used."""
+    check: Callable[[Any], object]
+    """Takes a ground truth as the data gives it; raises GoldError with the cure where it cannot be used. What it returns is not
+    read, so that the function by which a verifier reads its ground truths may stand here."""
     strict: Grade
     """Grades in mode strict, the default."""
     tulu3: Grade | None = None
@@ -124,6 +125,19 @@ def gold_texts(gold: Any) -> list[str]:
             raise GoldError("ground_truth is an empty list; give at least one accepted answer")
         return [gold_text(entry) for entry in gold]
     return [gold_text(gold)]
+
+
+def parse_json(gold: Any, complaint: str = "ground_truth is no JSON") -> Any:
+    """A ground truth that may be written as JSON; GoldError, which begins with the complaint, for a text that is no JSON."""
+    try:
+        return json.loads(gold) if isinstance(gold, str) else gold
+    except (ValueError, RecursionError) as fault:
+        raise GoldError(f"{complaint}: {fault}") from fault
+
+
+def as_text(gold: Any) -> str:
+    """A ground truth as text, by which its parsed form is cached."""
+    return gold if isinstance(gold, str) else json.dumps(gold)
 
 
 def is_finite(value: Any) -> bool:

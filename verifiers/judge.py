@@ -163,20 +163,15 @@ def _mask_faults(grade: Callable[[Case], Verdict], case: Case) -> Verdict:
         return Verdict(None, "error", shorten(str(fault), 200))
 
 
-def _fields(gold: Any) -> dict[str, str]:
+def judge_fields(gold: Any) -> dict[str, str]:
     fields = gold if isinstance(gold, dict) else {"reference": gold} if gold is not None else {}
     if set(fields) - {"reference", "criteria"} or not all(isinstance(text, str) and text.strip() for text in fields.values()):
         raise GoldError("ground_truth must be null, a reference answer, or {reference, criteria}, non-empty strings")
     return fields
 
 
-def check_judge(gold: Any) -> None:
-    """GoldError unless the ground truth is null, a reference, or a reference and criteria."""
-    _fields(gold)
-
-
 def _grade_by_judge(case: Case) -> Verdict:
-    fields = _fields(case.gold)
+    fields = judge_fields(case.gold)
     task = "SCORE from 1 (useless or wrong) to 10 (excellent) how well the answer answers the question."
     if "criteria" in fields:
         task += f"\nCriteria: {fields['criteria']}"
@@ -191,7 +186,7 @@ def llm_judge(case: Case) -> Verdict:
     return _mask_faults(_grade_by_judge, case)
 
 
-def _criteria(gold: Any) -> list[tuple[str, float]]:
+def rubric_criteria(gold: Any) -> list[tuple[str, float]]:
     entries = gold.get("criteria") if isinstance(gold, dict) else gold
     if not isinstance(entries, list) or not entries:
         raise GoldError("ground_truth must be a non-empty list of criteria")
@@ -207,13 +202,8 @@ def _criteria(gold: Any) -> list[tuple[str, float]]:
     return criteria
 
 
-def check_rubric(gold: Any) -> None:
-    """GoldError unless the ground truth is a list of criteria, at least one of them with a weight."""
-    _criteria(gold)
-
-
 def _grade_by_rubric(case: Case) -> Verdict:
-    criteria, total, spent, scores = _criteria(case.gold), 0.0, 0.0, []
+    criteria, total, spent, scores = rubric_criteria(case.gold), 0.0, 0.0, []
     for text, weight in criteria:
         task = f"SCORE 0 (not met), 1 (partly met) or 2 (met): does the answer meet this criterion?\nCriterion: {text}"
         score, cost = ask_for_score(task, case.prompt, _answer(case), 2)
@@ -240,5 +230,5 @@ def key(case: Case) -> str:
     return f"{case.prompt}\0{_answer(case)}"
 
 
-LLM_JUDGE = Verifier(check=check_judge, strict=llm_judge, tulu3=llm_judge, key=key, place="thread", ready=ready)
-RUBRIC = replace(LLM_JUDGE, check=check_rubric, strict=rubric, tulu3=rubric_tulu3)
+LLM_JUDGE = Verifier(check=judge_fields, strict=llm_judge, tulu3=llm_judge, key=key, place="thread", ready=ready)
+RUBRIC = replace(LLM_JUDGE, check=rubric_criteria, strict=rubric, tulu3=rubric_tulu3)

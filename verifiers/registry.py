@@ -9,7 +9,6 @@ from tulu.errors import RecipeError
 from tulu.verifiers.code.verifier import CODE, CODE_STDIO
 from tulu.verifiers.contract import Verifier
 from tulu.verifiers.custom import is_custom, load_custom
-from tulu.verifiers.exact import EXACT
 from tulu.verifiers.gsm8k import GSM8K
 from tulu.verifiers.instructions.ifeval_old import IFEVAL_OLD
 from tulu.verifiers.instructions.verifier import IFEVAL, IFEVAL_LOOSE
@@ -20,7 +19,7 @@ from tulu.verifiers.reasoning_gym import REASONING_GYM
 from tulu.verifiers.reward_model import REWARD_MODEL
 from tulu.verifiers.sciriff import SCIRIFF
 from tulu.verifiers.sql import SQL
-from tulu.verifiers.strings import FLAN, PUZZLE, RE_SEARCH, RE_SEARCH_F1, STRING_F1, STRING_MATCH
+from tulu.verifiers.strings import EXACT, FLAN, PUZZLE, RE_SEARCH, RE_SEARCH_F1, STRING_F1, STRING_MATCH
 from tulu.verifiers.structured import JSON_SCHEMA, TOOL_CALL, ZEBRA_LOGIC
 from tulu.verifiers.style import CALMSCORE, FORMAT, LANGUAGE, LENGTH, MAX_LENGTH, REPETITION, UP_TO_MAX_LENGTH
 

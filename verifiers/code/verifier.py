@@ -7,7 +7,6 @@ tulu3 takes the same text for the program as open-instruct (ground_truth_utils.p
 words; it still runs the program in the sandbox, and compares outside of it.
 """
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from tulu.verifiers.code.sandbox import Limits, require
 from tulu.verifiers.code.script import Output, run_script
 from tulu.verifiers.code.spare import keep_spare
 from tulu.verifiers.code.testing import Result, run_tests, take_apart
-from tulu.verifiers.contract import Case, GoldError, Verifier, is_finite, parse_literal, shorten
+from tulu.verifiers.contract import Case, GoldError, Verifier, as_text, is_finite, parse_literal, shorten
 from tulu.verifiers.text import after_thinking
 
 _SECONDS = 6.0
@@ -103,23 +102,8 @@ def _parse_exchange(test: Any) -> tuple[str, str]:
 
 
 @lru_cache(maxsize=1024)
-def _cached_assertions(text: str) -> Gold:
-    return _parse(text, _parse_assertion)
-
-
-@lru_cache(maxsize=1024)
-def _cached_exchanges(text: str) -> Gold:
-    return _parse(text, _parse_exchange)
-
-
-def check_code(gold: Any) -> None:
-    """GoldError unless there are tests, all of them Python."""
-    _parse(gold, _parse_assertion)
-
-
-def check_stdio(gold: Any) -> None:
-    """GoldError unless there are tests, each with input and output."""
-    _parse(gold, _parse_exchange)
+def _cached_parse(text: str, parse_test: Callable[[Any], Any]) -> Gold:
+    return _parse(text, parse_test)
 
 
 def program_in(completion: str) -> str:
@@ -157,11 +141,6 @@ def _share_passed(results: list[Result], threshold: float) -> Verdict:
     return Verdict(share if share >= threshold else 0.0, detail=shorten(detail, 200))
 
 
-def _as_text(gold: Any) -> str:
-    """A ground truth as text, by which its parsed form is cached."""
-    return gold if isinstance(gold, str) else json.dumps(gold)
-
-
 def _run_code(source: str, gold: Gold) -> list[Result]:
     if remote_url():
         return remote_results("code", source, list(gold.tests), gold.seconds)
@@ -170,7 +149,7 @@ def _run_code(source: str, gold: Gold) -> list[Result]:
 
 
 def _grade_code(case: Case, find_program: Callable[[str], str], denied: tuple[str, ...]) -> Verdict:
-    gold, source = _cached_assertions(_as_text(case.gold)), find_program(case.completion)
+    gold, source = _cached_parse(as_text(case.gold), _parse_assertion), find_program(case.completion)
     if not source.strip():
         return Verdict(0.0, detail="no program")
     if any(word in source for word in denied):
@@ -227,7 +206,7 @@ def _compare_output(output: Output, expected: str, tolerance: Decimal | None) ->
 
 def code_stdio(case: Case) -> Verdict:
     """The share of the inputs for which the program prints the expected output; each runs in a sandbox of its own."""
-    gold, source = _cached_exchanges(_as_text(case.gold)), program_in(case.completion)
+    gold, source = _cached_parse(as_text(case.gold), _parse_exchange), program_in(case.completion)
     if not source.strip():
         return Verdict(0.0, detail="no program")
     source = source.encode("utf-8", "replace").decode()
@@ -281,7 +260,7 @@ def warm() -> None:
 
 
 CODE = Verifier(
-    check=check_code,
+    check=lambda gold: _parse(gold, _parse_assertion),
     strict=code,
     tulu3=code_tulu3,
     key=lambda case: program_in(case.completion),
@@ -289,4 +268,4 @@ CODE = Verifier(
     ready=require,
     warm=warm,
 )
-CODE_STDIO = replace(CODE, check=check_stdio, strict=code_stdio, tulu3=code_stdio, warm=None)
+CODE_STDIO = replace(CODE, check=lambda gold: _parse(gold, _parse_exchange), strict=code_stdio, tulu3=code_stdio, warm=None)

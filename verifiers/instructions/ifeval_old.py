@@ -5,13 +5,12 @@ Its 25 functions (open-instruct if_functions.py @ e6c3044) differ from IFEval's:
 grades the thinking there.
 """
 
-import json
 import re
 from functools import lru_cache
 from typing import Any
 
 from tulu.types import Verdict
-from tulu.verifiers.contract import Case, GoldError, Verifier, parse_literal, pass_or_fail
+from tulu.verifiers.contract import Case, GoldError, Verifier, as_text, parse_literal, pass_or_fail
 from tulu.verifiers.instructions.ifeval import Instruction, count_spans, is_json
 from tulu.verifiers.instructions.registry import KINDS, check_arguments
 from tulu.verifiers.languages import detect, warm
@@ -109,25 +108,20 @@ def _cached_parse(text: str) -> tuple[Instruction, dict[str, Any]]:
     return parse(text)
 
 
-def check(gold: Any) -> None:
-    """GoldError unless the constraint is known and has its arguments."""
-    parse(gold)
-
-
 def strict(case: Case) -> Verdict:
     """1 where the text after the thinking follows the constraint; an empty text follows none."""
-    function, values = _cached_parse(case.gold if isinstance(case.gold, str) else json.dumps(case.gold))
+    function, values = _cached_parse(as_text(case.gold))
     text = remove_thinking_section(after_thinking(case.completion))
     return pass_or_fail(bool(text) and function(text, **values))
 
 
 def tulu3(case: Case) -> Verdict:
     """As open-instruct's IFEvalVerifierOld."""
-    function, values = _cached_parse(case.gold if isinstance(case.gold, str) else json.dumps(case.gold))
+    function, values = _cached_parse(as_text(case.gold))
     fields = parse_literal(case.gold) if isinstance(case.gold, str) else case.gold
     # Open-instruct removes the thinking where there are fields beside func_name, also where they are null.
     text = remove_thinking_section(case.completion) if len(fields) > 1 else case.completion
     return pass_or_fail(function(text, **values))
 
 
-IFEVAL_OLD = Verifier(check=check, strict=strict, tulu3=tulu3, needs=("langdetect",), warm=warm)
+IFEVAL_OLD = Verifier(check=parse, strict=strict, tulu3=tulu3, needs=("langdetect",), warm=warm)

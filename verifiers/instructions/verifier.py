@@ -77,7 +77,7 @@ def _is_old(gold: Any) -> bool:
 def check(gold: Any) -> None:
     """GoldError unless every id is known and has its arguments."""
     if _is_old(gold):
-        ifeval_old.check(gold)
+        ifeval_old.parse(gold)
     else:
         parse(gold)
 
