@@ -7,7 +7,8 @@ is the default, and `tulu3`, where there is one, grades as open-instruct does.
 import ast
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import wraps
 from typing import Any, Literal
 
 from tulu.errors import DataError, RecipeError
@@ -106,6 +107,17 @@ def grade_safely(grade: Grade, case: Case) -> Verdict:
 def pass_or_fail(passed: bool, detail: str = "") -> Verdict:
     """Score 1 or 0."""
     return Verdict(1.0 if passed else 0.0, detail=detail)
+
+
+def not_negative(grade: Grade) -> Grade:
+    """A grading function whose scores are those of another one, but never below 0."""
+
+    @wraps(grade)
+    def graded(case: Case) -> Verdict:
+        verdict = grade(case)
+        return verdict if verdict.score is None else replace(verdict, score=max(0.0, verdict.score))
+
+    return graded
 
 
 def gold_text(gold: Any) -> str:

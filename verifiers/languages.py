@@ -1,7 +1,6 @@
 """Which language a text is in: by scripts that one language alone uses, else by langdetect's statistics with a fixed seed."""
 
 from functools import lru_cache
-from typing import Any
 
 from tulu.verifiers.prose import STOP_WORDS, regexp_words
 
@@ -41,13 +40,6 @@ def _by_script(text: str) -> str | None:
     return code if 2 * counts[code] > len(letters) else None
 
 
-def _library() -> Any:
-    import langdetect
-
-    langdetect.DetectorFactory.seed = 0
-    return langdetect
-
-
 def warm() -> None:
     """Loads the language profiles."""
     detect("Loads the language profiles.")
@@ -68,10 +60,12 @@ def detect(text: str) -> str | None:
 @lru_cache(maxsize=4096)
 def by_statistics(sample: str) -> str | None:
     """The language that langdetect names; None where it finds nothing to count."""
-    library = _library()
+    import langdetect
+
+    langdetect.DetectorFactory.seed = 0
     try:
-        return str(library.detect(sample))
-    except library.LangDetectException:
+        return str(langdetect.detect(sample))
+    except langdetect.LangDetectException:
         return None
 
 

@@ -64,6 +64,9 @@ VERIFIERS: dict[str, Verifier] = {
 }
 
 
+_spec = lru_cache(maxsize=64)(find_spec)
+
+
 def find(name: str) -> Verifier:
     """The verifier of a name. RecipeError where the name is unknown (with the nearest ones), its file cannot be used, or a
     package is missing.
@@ -75,15 +78,10 @@ def find(name: str) -> Verifier:
         similar = get_close_matches(name.lower(), VERIFIERS, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(similar)}?" if similar else f"known are {', '.join(sorted(VERIFIERS))}"
         raise RecipeError(f"verifier {name!r} is unknown; {hint}, or a file of your own as path/to/mine.py:score")
-    missing = [module for module in verifier.needs if not _is_installed(module)]
+    missing = [module for module in verifier.needs if _spec(module) is None]
     if missing:
         raise RecipeError(f"verifier {name!r} needs {', '.join(missing)}: pip install 'tulu[verifiers]'")
     return verifier
-
-
-@lru_cache(maxsize=64)
-def _is_installed(module: str) -> bool:
-    return find_spec(module) is not None
 
 
 def check_name(name: str) -> None:

@@ -6,7 +6,6 @@ import re
 from collections import Counter
 from functools import lru_cache
 from typing import Any
-from urllib.parse import unquote
 
 from tulu.types import Verdict
 from tulu.verifiers.contract import Case, GoldError, Verifier, as_text, parse_json, pass_or_fail, shorten
@@ -25,6 +24,9 @@ _LONGEST_CALLS = 20_000
 def _validator(schema: str) -> Any:
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import DRAFT202012
 
     parsed = parse_json(schema, "ground_truth must be a JSON schema, as an object or as JSON")
     if not isinstance(parsed, dict | bool):
@@ -33,14 +35,16 @@ def _validator(schema: str) -> Any:
         Draft202012Validator.check_schema(parsed)
     except SchemaError as fault:
         raise GoldError(f"ground_truth is no JSON schema: {fault.message}") from fault
-    for reference in _texts_under(parsed, "$ref"):
+    resolver = Registry().resolver_with_root(DRAFT202012.create_resource(parsed))
+    for reference in _references(parsed):
         if not reference.startswith("#"):
             # Nothing that a reward depends on may be fetched while training.
             raise GoldError(f"$ref {reference!r} leaves the schema; write the definition into $defs")
-        # "#name" refers to an anchor, "#/a/b" to a place.
-        is_anchor = reference[1:2] not in ("", "/")
-        if not (reference[1:] in _texts_under(parsed, "$anchor") if is_anchor else _leads_somewhere(parsed, reference[2:])):
-            raise GoldError(f"$ref {reference!r} points to nothing in the schema")
+        try:
+            resolver.lookup(reference)
+        # A pointer into a text or a number fails as an index of it does.
+        except (Unresolvable, ValueError, TypeError) as fault:
+            raise GoldError(f"$ref {reference!r} points to nothing in the schema") from fault
     validator = Draft202012Validator(parsed)
     try:
         # A schema that refers to itself before it looks at any value never ends.
@@ -50,25 +54,12 @@ def _validator(schema: str) -> Any:
     return validator
 
 
-def _leads_somewhere(schema: Any, path: str) -> bool:
-    """Whether a JSON pointer, without its first slash, names a place in the schema: `$defs/x`, `oneOf/0`."""
-    for part in path.split("/") if path else ():
-        key = unquote(part).replace("~1", "/").replace("~0", "~")
-        if isinstance(schema, dict) and key in schema:
-            schema = schema[key]
-        elif isinstance(schema, list) and key.isdecimal() and int(key) < len(schema):
-            schema = schema[int(key)]
-        else:
-            return False
-    return True
-
-
-def _texts_under(schema: Any, key: str) -> list[str]:
-    """The texts that stand under a key, anywhere in a schema."""
+def _references(schema: Any) -> list[str]:
+    """Every `$ref` that stands anywhere in a schema."""
     if isinstance(schema, dict):
-        here = [schema[key]] if isinstance(schema.get(key), str) else []
-        return here + [text for value in schema.values() for text in _texts_under(value, key)]
-    return [text for value in schema for text in _texts_under(value, key)] if isinstance(schema, list) else []
+        here = [schema["$ref"]] if isinstance(schema.get("$ref"), str) else []
+        return here + [text for value in schema.values() for text in _references(value)]
+    return [text for value in schema for text in _references(value)] if isinstance(schema, list) else []
 
 
 def check_schema(gold: Any) -> None:

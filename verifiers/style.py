@@ -2,11 +2,12 @@
 
 import re
 from collections import Counter
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Literal, get_args
 
 from tulu.types import Verdict
-from tulu.verifiers.contract import Case, GoldError, Verifier, is_finite, pass_or_fail, shorten
+from tulu.verifiers.contract import Case, GoldError, Verifier, is_finite, not_negative, pass_or_fail, shorten
 from tulu.verifiers.languages import CODES, detect, is_language, warm
 from tulu.verifiers.prose import regexp_words, sentences
 from tulu.verifiers.text import after_thinking
@@ -31,19 +32,15 @@ def _compile(source: str) -> re.Pattern[str]:
         raise GoldError(f"ground_truth is no regular expression: {fault}") from fault
 
 
-def _pattern_of(gold: Any) -> str | None:
-    """The regular expression of a ground truth; None where it asks for the tags of thinking and answer."""
+def format_pattern(gold: Any) -> re.Pattern[str] | None:
+    """The regular expression of a ground truth; None where it is null, which asks for the tags of thinking and answer.
+
+    GoldError where it is something else, or no regular expression.
+    """
     source = gold.get("pattern") if isinstance(gold, dict) else gold
     if source is not None and not isinstance(source, str):
         raise GoldError("ground_truth must be null (think and answer tags) or {pattern: regular expression}")
-    return source or None
-
-
-def check_format(gold: Any) -> None:
-    """GoldError unless the ground truth is null or holds a regular expression that compiles."""
-    source = _pattern_of(gold)
-    if source is not None:
-        _compile(source)
+    return _compile(source) if source else None
 
 
 def has_think_and_answer(completion: str) -> bool:
@@ -63,10 +60,10 @@ def has_think_and_answer(completion: str) -> bool:
 
 def format_strict(case: Case) -> Verdict:
     """1 where the whole completion matches the pattern, or consists of the tags of thinking and answer."""
-    source = _pattern_of(case.gold)
-    if source is None:
+    pattern = format_pattern(case.gold)
+    if pattern is None:
         return pass_or_fail(has_think_and_answer(case.completion))
-    return pass_or_fail(_compile(source).fullmatch(case.completion.strip()) is not None)
+    return pass_or_fail(pattern.fullmatch(case.completion.strip()) is not None)
 
 
 def format_tulu3(case: Case) -> Verdict:
@@ -119,17 +116,10 @@ def length(case: Case) -> Verdict:
 
 def check_number(gold: Any) -> None:
     """GoldError unless the ground truth is a number of tokens, or its digits."""
-    try:
-        usable = is_finite(float(gold) if isinstance(gold, str) else gold)
-    except ValueError:
-        usable = False
-    if not usable:
-        raise GoldError(f"ground_truth must be a number of tokens, got {shorten(repr(gold))}")
-
-
-def max_length(case: Case) -> Verdict:
-    """As in mode tulu3, but never below 0."""
-    return Verdict(max(0.0, max_length_tulu3(case).score or 0.0))
+    with suppress(ValueError):
+        if is_finite(float(gold) if isinstance(gold, str) else gold):
+            return
+    raise GoldError(f"ground_truth must be a number of tokens, got {shorten(repr(gold))}")
 
 
 def max_length_tulu3(case: Case) -> Verdict:
@@ -137,13 +127,8 @@ def max_length_tulu3(case: Case) -> Verdict:
     return Verdict(1 - abs(_tokens(case) - float(case.gold)) / _UPSTREAM_SPAN)
 
 
-def up_to_max_length(case: Case) -> Verdict:
-    """As max_length, but every shorter completion scores 1."""
-    return Verdict(max(0.0, up_to_max_length_tulu3(case).score or 0.0))
-
-
 def up_to_max_length_tulu3(case: Case) -> Verdict:
-    """open-instruct's UpToMaxLenVerifier: 1, less the tokens above the ground truth / 32768."""
+    """open-instruct's UpToMaxLenVerifier: 1 where there are fewer tokens than the ground truth, else as MaxLenVerifier."""
     excess = _tokens(case) - float(case.gold)
     return Verdict(1.0 if excess < 0 else 1 - excess / _UPSTREAM_SPAN)
 
@@ -201,10 +186,12 @@ def calmscore(case: Case) -> Verdict:
 
 
 # A regular expression may backtrack without end on a text made for it, so a completion that costs too much scores 0.
-FORMAT = Verifier(check=check_format, strict=format_strict, tulu3=format_tulu3, cpu_seconds=_CPU_SECONDS)
+FORMAT = Verifier(check=format_pattern, strict=format_strict, tulu3=format_tulu3, cpu_seconds=_CPU_SECONDS)
 LENGTH = Verifier(check=length_bounds, strict=length)
-MAX_LENGTH = Verifier(check=check_number, strict=max_length, tulu3=max_length_tulu3, place="here")
-UP_TO_MAX_LENGTH = Verifier(check=check_number, strict=up_to_max_length, tulu3=up_to_max_length_tulu3, place="here")
+MAX_LENGTH = Verifier(check=check_number, strict=not_negative(max_length_tulu3), tulu3=max_length_tulu3, place="here")
+UP_TO_MAX_LENGTH = Verifier(
+    check=check_number, strict=not_negative(up_to_max_length_tulu3), tulu3=up_to_max_length_tulu3, place="here"
+)
 REPETITION = Verifier(check=gram_rule, strict=repetition)
 LANGUAGE = Verifier(check=language_code, strict=language, needs=("langdetect",), warm=warm)
 CALMSCORE = Verifier(check=check_calmscore, strict=calmscore, needs=("langdetect",), warm=warm)
