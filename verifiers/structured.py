@@ -41,10 +41,12 @@ def _validator(schema: str) -> Any:
             # Nothing that a reward depends on may be fetched while training.
             raise GoldError(f"$ref {reference!r} leaves the schema; write the definition into $defs")
         try:
-            resolver.lookup(reference)
+            target = resolver.lookup(reference).contents
         # A pointer into a text or a number fails as an index of it does.
-        except (Unresolvable, ValueError, TypeError) as fault:
-            raise GoldError(f"$ref {reference!r} points to nothing in the schema") from fault
+        except (Unresolvable, ValueError, TypeError):
+            target = None
+        if not isinstance(target, dict | bool):
+            raise GoldError(f"$ref {reference!r} points to nothing in the schema")
     validator = Draft202012Validator(parsed)
     try:
         # A schema that refers to itself before it looks at any value never ends.
@@ -188,8 +190,6 @@ def check_houses(gold: Any) -> None:
     """GoldError unless the ground truth is a solved grid."""
     try:
         _gold_cells(gold)
-    except GoldError:
-        raise
     except (TypeError, LookupError, ValueError) as fault:
         raise GoldError(f"ground_truth is no solved grid: {fault}") from fault
 
