@@ -1,13 +1,14 @@
 """What a verifier is: a check of the ground truth when data is loaded, and a function from one completion to one verdict.
 
-Every verifier file has the same functions: `check` refuses ground truths that it cannot use, `strict` grades by the meaning that
+Every verifier has the same functions: `check` refuses ground truths that it cannot use, `strict` grades by the meaning that
 is the default, and `tulu3`, where there is one, grades as open-instruct does.
 """
 
 import ast
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import wraps
 from typing import Any, Literal
 
 from tulu.errors import DataError, RecipeError
@@ -50,8 +51,9 @@ Grade = Callable[[Case], Verdict]
 class Verifier:
     """One verifier: how it checks a ground truth, how it grades in each mode, and where it may run."""
 
-    check: Callable[[Any], None]
-    """Takes a ground truth as the data gives it; raises GoldError with the cure where it cannot be used."""
+    check: Callable[[Any], object]
+    """Takes a ground truth as the data gives it; raises GoldError with the cure where it cannot be used. What it returns is not
+    read, so that the function by which a verifier reads its ground truths may stand here."""
     strict: Grade
     """Grades in mode strict, the default."""
     tulu3: Grade | None = None
@@ -107,6 +109,17 @@ def pass_or_fail(passed: bool, detail: str = "") -> Verdict:
     return Verdict(1.0 if passed else 0.0, detail=detail)
 
 
+def not_negative(grade: Grade) -> Grade:
+    """A grading function whose scores are those of another one, but never below 0."""
+
+    @wraps(grade)
+    def graded(case: Case) -> Verdict:
+        verdict = grade(case)
+        return verdict if verdict.score is None else replace(verdict, score=max(0.0, verdict.score))
+
+    return graded
+
+
 def gold_text(gold: Any) -> str:
     """The ground truth as one text; GoldError unless it is a string that is not empty, or a number."""
     if isinstance(gold, bool) or not isinstance(gold, str | int | float):
@@ -124,6 +137,19 @@ def gold_texts(gold: Any) -> list[str]:
             raise GoldError("ground_truth is an empty list; give at least one accepted answer")
         return [gold_text(entry) for entry in gold]
     return [gold_text(gold)]
+
+
+def parse_json(gold: Any, complaint: str = "ground_truth is no JSON") -> Any:
+    """A ground truth that may be written as JSON; GoldError, which begins with the complaint, for a text that is no JSON."""
+    try:
+        return json.loads(gold) if isinstance(gold, str) else gold
+    except (ValueError, RecursionError) as fault:
+        raise GoldError(f"{complaint}: {fault}") from fault
+
+
+def as_text(gold: Any) -> str:
+    """A ground truth as text, by which its parsed form is cached."""
+    return gold if isinstance(gold, str) else json.dumps(gold)
 
 
 def is_finite(value: Any) -> bool:

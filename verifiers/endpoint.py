@@ -73,16 +73,13 @@ def post_json(url: str, body: Any, *, timeout: float, headers: Mapping[str, str]
     except (httpx2.InvalidURL, UnicodeError) as fault:
         raise Unusable(str(fault)) from fault
     if not response.is_success:
-        raise _error_of(response.status_code, response.reason_phrase, bytes(raw))
+        status = response.status_code
+        kind = Busy if status in _BUSY else Refused if status in _REFUSED else Unusable
+        raise kind(f"{status} {response.reason_phrase}: {_error_message(bytes(raw))}", status)
     try:
         return json.loads(raw)
     except (ValueError, RecursionError) as fault:
         raise Unusable(f"no JSON ({bytes(raw[:120])!r})") from fault
-
-
-def _error_of(status: int, phrase: str, raw: bytes) -> EndpointError:
-    kind = Busy if status in _BUSY else Refused if status in _REFUSED else Unusable
-    return kind(f"{status} {phrase}: {_error_message(raw)}", status)
 
 
 def _error_message(raw: bytes) -> str:

@@ -1,6 +1,8 @@
 """Reading JSON that a model wrote: a whole text as strict JSON, or every value inside a longer text; always within limits."""
 
 import json
+import re
+from itertools import accumulate
 from typing import Any
 
 LIMIT = 200_000
@@ -10,6 +12,8 @@ _DEPTH = 100
 _STARTS = 2_000
 """Brackets of a text at which reading a value is tried."""
 _FENCE = "```"
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+"""A string of JSON, such as `"a \\"b\\" c"`, or what there is of one that never ends."""
 
 
 class BadJson(ValueError):
@@ -44,25 +48,8 @@ def strict_json(text: str) -> Any:
 
 def _too_deep(text: str) -> bool:
     """Whether more brackets are open at once than are read; brackets inside strings do not count."""
-    depth = 0
-    in_string = escaped = False
-    for character in text:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif character == "\\":
-                escaped = True
-            elif character == '"':
-                in_string = False
-        elif character == '"':
-            in_string = True
-        elif character in "[{":
-            depth += 1
-            if depth > _DEPTH:
-                return True
-        elif character in "]}":
-            depth -= 1
-    return False
+    steps = ((character in "[{") - (character in "]}") for character in _STRING.sub("", text))
+    return max(accumulate(steps), default=0) > _DEPTH
 
 
 def unfenced(text: str) -> str:

@@ -10,13 +10,13 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import wraps
 from typing import Any
 
 from tulu.errors import RecipeError
 from tulu.types import Verdict
-from tulu.verifiers.contract import Case, GoldError, Verifier, is_finite, shorten
+from tulu.verifiers.contract import Case, GoldError, Grade, Verifier, is_finite, not_negative, shorten
 from tulu.verifiers.endpoint import Endpoint, EndpointError, TimedOut
 from tulu.verifiers.json_text import BadJson, strict_json, unfenced
 from tulu.verifiers.text import after_thinking, final_answer
@@ -38,12 +38,8 @@ _SYSTEM = (
 )
 
 
-class JudgeFault(Exception):
-    """The judge gave no usable score."""
-
-
-class JudgeTimeout(Exception):
-    """The judge gave no score in time."""
+class JudgeFault(EndpointError):
+    """The judge replied with no usable score."""
 
 
 @dataclass(slots=True)
@@ -84,16 +80,11 @@ def _price(model: str) -> tuple[float, float]:
 
 
 def _reply(messages: list[dict[str, str]], seconds: float) -> tuple[str, float]:
-    """Text and cost of one request; JudgeFault or JudgeTimeout otherwise."""
+    """Text and cost of one request; EndpointError otherwise."""
     model = _setting("TULU_JUDGE_MODEL")
     endpoint = Endpoint(_setting("TULU_JUDGE_URL", "OPENAI_BASE_URL"), model, _setting("TULU_JUDGE_KEY", "OPENAI_API_KEY"))
-    try:
-        # Greedy and with a fixed seed, so that the same answer has the same score.
-        reply = endpoint.complete(messages, _REPLY_TOKENS, timeout=seconds, seed=0)
-    except TimedOut as fault:
-        raise JudgeTimeout(str(fault)) from fault
-    except EndpointError as fault:
-        raise JudgeFault(str(fault)) from fault
+    # Greedy and with a fixed seed, so that the same answer has the same score.
+    reply = endpoint.complete(messages, _REPLY_TOKENS, timeout=seconds, seed=0)
     price = _price(model)
     cost = (reply.tokens_in * price[0] + reply.tokens_out * price[1]) / 1e6
     with _spent_lock:
@@ -119,7 +110,7 @@ def _score(text: str, most: float) -> float:
 
 
 def ask_for_score(task: str, question: str, answer: str, most: float) -> tuple[float, float]:
-    """Score from 0 to `most`, and its cost in dollars; JudgeFault or JudgeTimeout after the last attempt."""
+    """Score from 0 to `most`, and its cost in dollars; EndpointError after the last attempt, or at once where time runs out."""
     # No answer can contain the hash of itself, so none can close the tag around it.
     code = hashlib.sha256(f"{task}\0{question}\0{answer}".encode("utf-8", "replace")).hexdigest()[:16]
     parts = (("question", question), ("answer", answer))
@@ -130,53 +121,53 @@ def ask_for_score(task: str, question: str, answer: str, most: float) -> tuple[f
     for attempt in range(_ATTEMPTS):
         left = ends - time.monotonic()
         if left <= 0:
-            raise JudgeTimeout(f"no score within {SECONDS:.0f} s")
+            raise TimedOut(f"no score within {SECONDS:.0f} s")
         try:
             text, price = _reply(messages, left)
             cost += price
             return _score(text, most), cost
-        except JudgeFault:
-            if attempt == _ATTEMPTS - 1:
+        except EndpointError as fault:
+            if isinstance(fault, TimedOut) or attempt == _ATTEMPTS - 1:
                 raise
-            time.sleep(min(2**attempt * _first_pause(), max(0.0, ends - time.monotonic())))
+            # Each pause is twice as long as the one before it.
+            first_pause = float(_setting("TULU_JUDGE_WAIT") or 1.0)
+            time.sleep(min(2**attempt * first_pause, max(0.0, ends - time.monotonic())))
     raise AssertionError("the last attempt returns or raises")
-
-
-def _first_pause() -> float:
-    """Seconds between the first two attempts; each later pause is twice as long."""
-    return float(_setting("TULU_JUDGE_WAIT") or 1.0)
 
 
 def _answer(case: Case) -> str:
     return final_answer(case.completion)[:_LONGEST_ANSWER]
 
 
-def _mask_faults(grade: Callable[[Case], Verdict], case: Case) -> Verdict:
-    """The verdict of a grading function, masked where the judge failed; an empty answer needs no judge."""
-    if not _answer(case):
-        return Verdict(0.0, detail="no answer")
-    try:
-        return grade(case)
-    except JudgeTimeout as fault:
-        return Verdict(None, "timeout", str(fault))
-    except JudgeFault as fault:
-        return Verdict(None, "error", shorten(str(fault), 200))
+def _mask_faults(grade: Grade) -> Grade:
+    """A grading function whose verdict is masked where the judge fails; an empty answer needs no judge."""
+
+    @wraps(grade)
+    def masked(case: Case) -> Verdict:
+        if not _answer(case):
+            return Verdict(0.0, detail="no answer")
+        try:
+            return grade(case)
+        except TimedOut as fault:
+            return Verdict(None, "timeout", str(fault))
+        except EndpointError as fault:
+            return Verdict(None, "error", shorten(str(fault), 200))
+
+    return masked
 
 
-def _fields(gold: Any) -> dict[str, str]:
+def judge_fields(gold: Any) -> dict[str, str]:
+    """Reference and criteria; GoldError unless the ground truth is null, a reference, or holds the two."""
     fields = gold if isinstance(gold, dict) else {"reference": gold} if gold is not None else {}
     if set(fields) - {"reference", "criteria"} or not all(isinstance(text, str) and text.strip() for text in fields.values()):
         raise GoldError("ground_truth must be null, a reference answer, or {reference, criteria}, non-empty strings")
     return fields
 
 
-def check_judge(gold: Any) -> None:
-    """GoldError unless the ground truth is null, a reference, or a reference and criteria."""
-    _fields(gold)
-
-
-def _grade_by_judge(case: Case) -> Verdict:
-    fields = _fields(case.gold)
+@_mask_faults
+def llm_judge(case: Case) -> Verdict:
+    """A tenth of the judge's score from 0 to 10."""
+    fields = judge_fields(case.gold)
     task = "SCORE from 1 (useless or wrong) to 10 (excellent) how well the answer answers the question."
     if "criteria" in fields:
         task += f"\nCriteria: {fields['criteria']}"
@@ -186,12 +177,8 @@ def _grade_by_judge(case: Case) -> Verdict:
     return Verdict(score / 10, detail=f"{score:g}/10, ${cost:.2g}")
 
 
-def llm_judge(case: Case) -> Verdict:
-    """A tenth of the judge's score from 0 to 10."""
-    return _mask_faults(_grade_by_judge, case)
-
-
-def _criteria(gold: Any) -> list[tuple[str, float]]:
+def rubric_criteria(gold: Any) -> list[tuple[str, float]]:
+    """Each criterion and its weight; GoldError unless the ground truth is a list of them, at least one with a weight."""
     entries = gold.get("criteria") if isinstance(gold, dict) else gold
     if not isinstance(entries, list) or not entries:
         raise GoldError("ground_truth must be a non-empty list of criteria")
@@ -207,13 +194,10 @@ def _criteria(gold: Any) -> list[tuple[str, float]]:
     return criteria
 
 
-def check_rubric(gold: Any) -> None:
-    """GoldError unless the ground truth is a list of criteria, at least one of them with a weight."""
-    _criteria(gold)
-
-
-def _grade_by_rubric(case: Case) -> Verdict:
-    criteria, total, spent, scores = _criteria(case.gold), 0.0, 0.0, []
+@_mask_faults
+def rubric_tulu3(case: Case) -> Verdict:
+    """open-instruct's RubricVerifier: sum of weight times score / 2, over the sum of absolute weights; may be negative."""
+    criteria, total, spent, scores = rubric_criteria(case.gold), 0.0, 0.0, []
     for text, weight in criteria:
         task = f"SCORE 0 (not met), 1 (partly met) or 2 (met): does the answer meet this criterion?\nCriterion: {text}"
         score, cost = ask_for_score(task, case.prompt, _answer(case), 2)
@@ -224,21 +208,10 @@ def _grade_by_rubric(case: Case) -> Verdict:
     return Verdict(share, detail=f"{' '.join(scores)}, ${spent:.2g}")
 
 
-def rubric_tulu3(case: Case) -> Verdict:
-    """open-instruct's RubricVerifier: sum of weight times score / 2, over the sum of absolute weights; may be negative."""
-    return _mask_faults(_grade_by_rubric, case)
-
-
-def rubric(case: Case) -> Verdict:
-    """As in mode tulu3, but never below 0."""
-    verdict = rubric_tulu3(case)
-    return verdict if verdict.score is None else replace(verdict, score=max(0.0, verdict.score))
-
-
 def key(case: Case) -> str:
     """Question and answer: the judge grades the same pair once."""
     return f"{case.prompt}\0{_answer(case)}"
 
 
-LLM_JUDGE = Verifier(check=check_judge, strict=llm_judge, tulu3=llm_judge, key=key, place="thread", ready=ready)
-RUBRIC = replace(LLM_JUDGE, check=check_rubric, strict=rubric, tulu3=rubric_tulu3)
+LLM_JUDGE = Verifier(check=judge_fields, strict=llm_judge, tulu3=llm_judge, key=key, place="thread", ready=ready)
+RUBRIC = replace(LLM_JUDGE, check=rubric_criteria, strict=not_negative(rubric_tulu3), tulu3=rubric_tulu3)

@@ -1,7 +1,6 @@
 """Which language a text is in: by scripts that one language alone uses, else by langdetect's statistics with a fixed seed."""
 
 from functools import lru_cache
-from typing import Any
 
 from tulu.verifiers.prose import STOP_WORDS, regexp_words
 
@@ -41,13 +40,6 @@ def _by_script(text: str) -> str | None:
     return code if 2 * counts[code] > len(letters) else None
 
 
-def _library() -> Any:
-    import langdetect
-
-    langdetect.DetectorFactory.seed = 0
-    return langdetect
-
-
 def warm() -> None:
     """Loads the language profiles."""
     detect("Loads the language profiles.")
@@ -68,19 +60,21 @@ def detect(text: str) -> str | None:
 @lru_cache(maxsize=4096)
 def by_statistics(sample: str) -> str | None:
     """The language that langdetect names; None where it finds nothing to count."""
-    library = _library()
+    import langdetect
+
+    langdetect.DetectorFactory.seed = 0
     try:
-        return str(library.detect(sample))
-    except library.LangDetectException:
+        return str(langdetect.detect(sample))
+    except langdetect.LangDetectException:
         return None
 
 
-def is_language(text: str, code: str) -> bool:
+def is_language(text: str, language: str) -> bool:
     """Whether a text is in a language; `zh` stands for either Chinese, and English is also recognised by its common words."""
-    if code == "en":
+    if language == "en":
         return is_english(text)
     detected = detect(text)
-    return detected is not None and (detected == code or (code == "zh" and detected.startswith("zh")))
+    return detected is not None and (detected == language or (language == "zh" and detected.startswith("zh")))
 
 
 def is_english(text: str) -> bool:

@@ -37,7 +37,7 @@ _LISTED = re.compile(r"[A-J][):.]\s+\S")
 """An option with its text: "B) Paris"."""
 
 
-def _parse(gold: Any) -> tuple[str, list[str]]:
+def parse(gold: Any) -> tuple[str, list[str]]:
     """The letter of the right option, and the texts of all options where they are given; GoldError for anything else."""
     letter, choices = (gold.get("answer"), gold.get("choices") or []) if isinstance(gold, dict) else (gold, [])
     if not isinstance(letter, str) or not _LETTER.fullmatch(letter.strip("() .").upper()):
@@ -48,11 +48,6 @@ def _parse(gold: Any) -> tuple[str, list[str]]:
     if choices and ord(letter) - ord("A") >= len(choices):
         raise GoldError(f"answer {letter} is none of {len(choices)} choices")
     return letter, choices
-
-
-def check(gold: Any) -> None:
-    """GoldError unless the ground truth names an option."""
-    _parse(gold)
 
 
 def _letter(text: str, choices: list[str]) -> str | None:
@@ -88,9 +83,9 @@ def extract(completion: str, choices: list[str]) -> str | None:
 
 def strict(case: Case) -> Verdict:
     """1 where the last marked answer is the right option."""
-    letter, choices = _parse(case.gold)
+    letter, choices = parse(case.gold)
     answer = extract(case.completion, choices)
     return pass_or_fail(answer == letter, f"answer {answer or 'none'}")
 
 
-MULTIPLE_CHOICE = Verifier(check=check, strict=strict, place="here")
+MULTIPLE_CHOICE = Verifier(check=parse, strict=strict, place="here")

@@ -4,11 +4,10 @@ The ground truth is {"dataset": name, "entry": the generated entry}, or that as 
 answer at all, so scores up to 0.1 count as 0.
 """
 
-import json
 from typing import Any
 
 from tulu.types import Verdict
-from tulu.verifiers.contract import Case, GoldError, Verifier, shorten
+from tulu.verifiers.contract import Case, GoldError, Verifier, parse_json, shorten
 from tulu.verifiers.text import final_answer
 
 _FLOOR = 0.1
@@ -16,11 +15,7 @@ _FLOOR = 0.1
 
 def _parse(gold: Any) -> tuple[str, dict[str, Any]]:
     """Name of the data set, and the entry; GoldError where the ground truth is something else."""
-    if isinstance(gold, str):
-        try:
-            gold = json.loads(gold)
-        except (ValueError, RecursionError) as fault:
-            raise GoldError(f"ground_truth is no JSON: {fault}") from fault
+    gold = parse_json(gold)
     if not isinstance(gold, dict) or not isinstance(gold.get("dataset"), str) or not isinstance(gold.get("entry"), dict):
         raise GoldError("ground_truth must be {dataset, entry}")
     return gold["dataset"], gold["entry"]

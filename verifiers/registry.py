@@ -9,7 +9,6 @@ from tulu.errors import RecipeError
 from tulu.verifiers.code.verifier import CODE, CODE_STDIO
 from tulu.verifiers.contract import Verifier
 from tulu.verifiers.custom import is_custom, load_custom
-from tulu.verifiers.exact import EXACT
 from tulu.verifiers.gsm8k import GSM8K
 from tulu.verifiers.instructions.ifeval_old import IFEVAL_OLD
 from tulu.verifiers.instructions.verifier import IFEVAL, IFEVAL_LOOSE
@@ -20,7 +19,7 @@ from tulu.verifiers.reasoning_gym import REASONING_GYM
 from tulu.verifiers.reward_model import REWARD_MODEL
 from tulu.verifiers.sciriff import SCIRIFF
 from tulu.verifiers.sql import SQL
-from tulu.verifiers.strings import FLAN, PUZZLE, RE_SEARCH, RE_SEARCH_F1, STRING_F1, STRING_MATCH
+from tulu.verifiers.strings import EXACT, FLAN, PUZZLE, RE_SEARCH, RE_SEARCH_F1, STRING_F1, STRING_MATCH
 from tulu.verifiers.structured import JSON_SCHEMA, TOOL_CALL, ZEBRA_LOGIC
 from tulu.verifiers.style import CALMSCORE, FORMAT, LANGUAGE, LENGTH, MAX_LENGTH, REPETITION, UP_TO_MAX_LENGTH
 
@@ -65,6 +64,9 @@ VERIFIERS: dict[str, Verifier] = {
 }
 
 
+_spec = lru_cache(maxsize=64)(find_spec)
+
+
 def find(name: str) -> Verifier:
     """The verifier of a name. RecipeError where the name is unknown (with the nearest ones), its file cannot be used, or a
     package is missing.
@@ -76,15 +78,10 @@ def find(name: str) -> Verifier:
         similar = get_close_matches(name.lower(), VERIFIERS, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(similar)}?" if similar else f"known are {', '.join(sorted(VERIFIERS))}"
         raise RecipeError(f"verifier {name!r} is unknown; {hint}, or a file of your own as path/to/mine.py:score")
-    missing = [module for module in verifier.needs if not _is_installed(module)]
+    missing = [module for module in verifier.needs if _spec(module) is None]
     if missing:
         raise RecipeError(f"verifier {name!r} needs {', '.join(missing)}: pip install 'tulu[verifiers]'")
     return verifier
-
-
-@lru_cache(maxsize=64)
-def _is_installed(module: str) -> bool:
-    return find_spec(module) is not None
 
 
 def check_name(name: str) -> None:

@@ -4,12 +4,11 @@ The ground truth is {"kind": "entities" | "relations" | "list" | "label", "refer
 a corpus; a reward needs one score per answer, so that two empty answers score 1 here.
 """
 
-import json
 from collections import Counter
 from typing import Any
 
 from tulu.types import Verdict
-from tulu.verifiers.contract import Case, GoldError, Verifier
+from tulu.verifiers.contract import Case, GoldError, Verifier, parse_json
 from tulu.verifiers.json_text import BadJson, strict_json, values_in
 from tulu.verifiers.text import final_answer
 
@@ -20,13 +19,9 @@ _OVERLAP = 0.3
 """F1 of words from which two mentions of a relation count as the same."""
 
 
-def _parse(gold: Any) -> tuple[str, Any]:
+def parse(gold: Any) -> tuple[str, Any]:
     """Kind and reference of a ground truth; GoldError where they do not fit."""
-    if isinstance(gold, str):
-        try:
-            gold = json.loads(gold)
-        except (ValueError, RecursionError) as fault:
-            raise GoldError(f"ground_truth is no JSON: {fault}") from fault
+    gold = parse_json(gold)
     if not isinstance(gold, dict) or gold.get("kind") not in _KINDS or "reference" not in gold:
         raise GoldError(f"ground_truth must be {{kind, reference}} with a kind of {', '.join(_KINDS)}")
     kind, reference = gold["kind"], gold["reference"]
@@ -39,11 +34,6 @@ def _parse(gold: Any) -> tuple[str, Any]:
     if not usable:
         raise GoldError(f"reference does not fit kind {kind}")
     return kind, reference
-
-
-def check(gold: Any) -> None:
-    """GoldError unless the ground truth is a reference of a known kind."""
-    _parse(gold)
 
 
 def f1(correct: float, answered: int, expected: int) -> float:
@@ -120,7 +110,7 @@ def _parse_answer(completion: str) -> Any:
 
 def strict(case: Case) -> Verdict:
     """F1 in [0, 1] of the answer's JSON against the reference."""
-    kind, reference = _parse(case.gold)
+    kind, reference = parse(case.gold)
     answer = _parse_answer(case.completion)
     if answer is None:
         return Verdict(0.0, detail="no JSON")
@@ -132,4 +122,4 @@ def strict(case: Case) -> Verdict:
     return Verdict(_relations_f1(entries, reference) if kind == "relations" else _bag_f1(entries, reference))
 
 
-SCIRIFF = Verifier(check=check, strict=strict)
+SCIRIFF = Verifier(check=parse, strict=strict)

@@ -93,8 +93,6 @@ def check(gold: Any) -> None:
             raise GoldError(f"there is no database {shorten(source)}")
         with _database(gold) as connection:
             _run_query(connection, gold["sql"])
-    except GoldError:
-        raise
     except (sqlite3.Error, sqlite3.Warning, _Refused, OSError, ValueError, OverflowError) as fault:
         raise GoldError(f"the gold query fails: {fault}") from fault
 

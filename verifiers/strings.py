@@ -1,28 +1,35 @@
-"""Verifiers of answers that are words: string_match, puzzle, flan, string_f1, re_search and re_search_f1.
+"""Verifiers of answers that are words: string_match, puzzle, exact, flan, string_f1, re_search and re_search_f1.
 
-strict compares what carries meaning (signs, points, C++) and ignores case, spacing, a leading article and a final stop.
-tulu3 is open-instruct (ground_truth_utils.py @ e6c3044) with SQuAD's normalisation, which deletes all punctuation.
+strict compares what carries meaning (signs, points, C++) and ignores case, spacing, a leading article and a final stop; `exact`
+ignores spacing alone. tulu3 is open-instruct (ground_truth_utils.py @ e6c3044) with SQuAD's normalisation, which deletes all
+punctuation and articles, so that -5 is 5 and C++ is C.
 """
 
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
 from tulu.types import Verdict
-from tulu.verifiers.contract import Case, Verifier, gold_texts, pass_or_fail, shorten
+from tulu.verifiers.contract import Case, Grade, Verifier, gold_texts, pass_or_fail, shorten
 from tulu.verifiers.numbers import parse_number, same_number
 from tulu.verifiers.text import (
     after_thinking,
     final_answer,
     last_tag,
+    normalise_characters,
     normalise_squad,
     normalise_words,
     remove_thinking_section,
 )
 
+_Find = Callable[[str], str | None]
+"""Takes a completion; returns its answer, or None where it gives none."""
+_Accepted = Callable[[Any], list[str]]
+"""Takes a ground truth; returns the accepted answers."""
 _ARTICLE = re.compile(r"(?:a|an|the) (?=\S)")
 _WORD = re.compile(r"[-+]?\d+(?:[.,]\d+)*|\w+(?:['’.\-]\w+)*[+#]*")  # `-3`, `1,234.5`; `don't`, `U.S`, `C++`, `C#`
 _FLAN = re.compile(r"the answer is:?\s", re.IGNORECASE)
@@ -46,59 +53,74 @@ def same_phrase(answer: str, gold: str) -> bool:
     return number is not None and other is not None and same_number(number, other)
 
 
-def check(gold: Any) -> None:
-    """GoldError unless the ground truth is a non-empty string or number, or a list of accepted ones."""
-    gold_texts(gold)
+def search_labels(gold: Any) -> list[str]:
+    """The accepted answers of a ground truth, which may be a list written as JSON; GoldError where any cannot be used."""
+    if isinstance(gold, str):
+        try:
+            labels = json.loads(gold)
+        except (ValueError, RecursionError):
+            labels = None
+        gold = [str(label) for label in labels] if isinstance(labels, list) else gold.strip()
+    return gold_texts(gold)
 
 
-def check_json(gold: Any) -> None:
-    """As check, but a list may also be written as JSON."""
-    gold_texts(_parse_labels(gold))
+def _phrase_grade(find: _Find, accepted: _Accepted = gold_texts) -> Grade:
+    """A grade that is 1 where the answer that is found equals an accepted one, as words or as numbers."""
+
+    def strict(case: Case) -> Verdict:
+        answer = find(case.completion)
+        if answer is None:
+            return Verdict(0.0, detail="no <answer>")
+        return pass_or_fail(any(same_phrase(answer, text) for text in accepted(case.gold)), shorten(f"answer {answer.strip()}"))
+
+    return strict
 
 
-def _match_any(answer: str | None, gold: Any) -> Verdict:
-    """1 where an answer equals an accepted one; None is an answer that is missing."""
-    if answer is None:
-        return Verdict(0.0, detail="no <answer>")
-    return pass_or_fail(any(same_phrase(answer, text) for text in gold_texts(gold)), shorten(f"answer {answer.strip()}"))
+def _squad_grade(find: _Find, accepted: _Accepted = gold_texts) -> Grade:
+    """A grade that is 1 where the answer that is found equals an accepted one in SQuAD's normalisation."""
+
+    def tulu3(case: Case) -> Verdict:
+        answer = find(case.completion)
+        return pass_or_fail(
+            answer is not None and normalise_squad(answer) in {normalise_squad(text) for text in accepted(case.gold)}
+        )
+
+    return tulu3
 
 
-def strict_match(case: Case) -> Verdict:
-    """1 where the last `<answer>` tag holds an accepted answer; without a tag there is no answer."""
-    return _match_any(last_tag(after_thinking(case.completion), "answer"), case.gold)
+def _last_answer(completion: str) -> str | None:
+    return last_tag(after_thinking(completion), "answer")
 
 
-def tulu3_match(case: Case) -> Verdict:
-    """open-instruct's StringMatcherVerifier."""
-    if "<answer>" not in case.completion or "</answer>" not in case.completion:
-        return Verdict(0.0)
-    answer = case.completion.split("<answer>")[-1].split("</answer>")[0]
-    return _match_any_squad(answer, case.gold)
+def _upstream_last_answer(completion: str) -> str | None:
+    tagged = "<answer>" in completion and "</answer>" in completion
+    return completion.split("<answer>")[-1].split("</answer>")[0] if tagged else None
 
 
-def _match_any_squad(answer: str, gold: Any) -> Verdict:
-    return pass_or_fail(normalise_squad(answer) in {normalise_squad(text) for text in gold_texts(gold)})
+def _flan_answer(completion: str) -> str:
+    """The rest of the line after the last "The answer is:", else the whole answer."""
+    text = final_answer(completion)
+    return _FLAN.split(text)[-1].split("\n")[0] if _FLAN.search(text) else text
 
 
-def strict_puzzle(case: Case) -> Verdict:
-    """1 where the answer, in a tag or not, is an accepted one."""
-    return _match_any(final_answer(case.completion), case.gold)
+def _last_finish(completion: str) -> str | None:
+    """The content of the last closed `<finish>` tag; None where there is none, or an empty one."""
+    return (last_tag(after_thinking(completion), "finish") or "").strip() or None
 
 
-def tulu3_puzzle(case: Case) -> Verdict:
-    """open-instruct's PuzzleMatcherVerifier."""
-    return _match_any_squad(remove_thinking_section(case.completion), case.gold)
+def _upstream_first_finish(completion: str) -> str | None:
+    match = _FINISH.search(completion)
+    return (match[1].strip() or None) if match else None
 
 
-def strict_flan(case: Case) -> Verdict:
-    """1 where the text after the last "The answer is:", else the whole answer, is an accepted one."""
-    text = final_answer(case.completion)
-    return _match_any(_FLAN.split(text)[-1].split("\n")[0] if _FLAN.search(text) else text, case.gold)
+def _normalise_exactly(text: str) -> str:
+    return " ".join(normalise_characters(unicodedata.normalize("NFC", text)).split())
 
 
-def tulu3_flan(case: Case) -> Verdict:
-    """open-instruct's FlanVerifier, which grades the thinking too."""
-    return _match_any_squad(case.completion.split("The answer is: ")[-1].strip(), case.gold)
+def strict_exact(case: Case) -> Verdict:
+    """1 where the answer is an accepted one letter for letter; spaces are collapsed, and full-width characters read as ASCII."""
+    answer = _normalise_exactly(final_answer(case.completion))
+    return pass_or_fail(answer in map(_normalise_exactly, gold_texts(case.gold)), shorten(f"answer {answer}"))
 
 
 def f1(answer: list[str], gold: list[str]) -> float:
@@ -132,40 +154,12 @@ def tulu3_f1(case: Case) -> Verdict:
     return Verdict(_best_f1(text, gold_texts(case.gold), _squad_words))
 
 
-def _parse_labels(gold: Any) -> Any:
-    """The accepted answers of a ground truth, which may be a list written as JSON."""
-    if not isinstance(gold, str):
-        return gold
-    try:
-        labels = json.loads(gold)
-    except (ValueError, RecursionError):
-        return gold.strip()
-    return [str(label) for label in labels] if isinstance(labels, list) else gold.strip()
-
-
-def _last_finish(text: str) -> str | None:
-    """The content of the last closed `<finish>` tag; None where there is none, or an empty one."""
-    return (last_tag(text, "finish") or "").strip() or None
-
-
-def strict_search(case: Case) -> Verdict:
-    """1 where the last `<finish>` tag holds an accepted answer."""
-    return _match_any(_last_finish(after_thinking(case.completion)), _parse_labels(case.gold))
-
-
-def tulu3_search(case: Case) -> Verdict:
-    """open-instruct's R1SearchVerifier: the first `<finish>` tag."""
-    match = _FINISH.search(case.completion)
-    answer = match[1].strip() if match else ""
-    return _match_any_squad(answer, _parse_labels(case.gold)) if answer else Verdict(0.0)
-
-
 def strict_search_f1(case: Case) -> Verdict:
     """Word F1 of the last closed `<finish>` tag; 0.1 where no word is right."""
-    answer = _last_finish(after_thinking(case.completion))
+    answer = _last_finish(case.completion)
     if answer is None:
         return Verdict(0.0, detail="no <finish>")
-    score = _best_f1(answer, gold_texts(_parse_labels(case.gold)), _words)
+    score = _best_f1(answer, search_labels(case.gold), _words)
     return Verdict(score or _FORMAT_SHARE, detail=shorten(f"answer {answer}"))
 
 
@@ -176,12 +170,31 @@ def tulu3_search_f1(case: Case) -> Verdict:
     answer = case.completion.split("<finish>")[-1].split("</finish>")[0]
     if not answer:
         return Verdict(0.0)
-    return Verdict(_best_f1(answer, gold_texts(_parse_labels(case.gold)), _squad_words) or _FORMAT_SHARE)
+    return Verdict(_best_f1(answer, search_labels(case.gold), _squad_words) or _FORMAT_SHARE)
 
 
-STRING_MATCH = Verifier(check=check, strict=strict_match, tulu3=tulu3_match, place="here")
-PUZZLE = replace(STRING_MATCH, strict=strict_puzzle, tulu3=tulu3_puzzle)
-FLAN = replace(STRING_MATCH, strict=strict_flan, tulu3=tulu3_flan)
+STRING_MATCH = Verifier(
+    check=gold_texts,
+    strict=_phrase_grade(_last_answer),
+    # open-instruct's StringMatcherVerifier.
+    tulu3=_squad_grade(_upstream_last_answer),
+    place="here",
+)
+# open-instruct's PuzzleMatcherVerifier.
+PUZZLE = replace(STRING_MATCH, strict=_phrase_grade(final_answer), tulu3=_squad_grade(remove_thinking_section))
+EXACT = replace(PUZZLE, strict=strict_exact)
+FLAN = replace(
+    STRING_MATCH,
+    strict=_phrase_grade(_flan_answer),
+    # open-instruct's FlanVerifier, which grades the thinking too.
+    tulu3=_squad_grade(lambda completion: completion.split("The answer is: ")[-1].strip()),
+)
 STRING_F1 = replace(STRING_MATCH, strict=strict_f1, tulu3=tulu3_f1)
-RE_SEARCH = replace(STRING_MATCH, check=check_json, strict=strict_search, tulu3=tulu3_search)
-RE_SEARCH_F1 = replace(STRING_MATCH, check=check_json, strict=strict_search_f1, tulu3=tulu3_search_f1)
+RE_SEARCH = replace(
+    STRING_MATCH,
+    check=search_labels,
+    strict=_phrase_grade(_last_finish, search_labels),
+    # open-instruct's R1SearchVerifier: the first `<finish>` tag.
+    tulu3=_squad_grade(_upstream_first_finish, search_labels),
+)
+RE_SEARCH_F1 = replace(RE_SEARCH, strict=strict_search_f1, tulu3=tulu3_search_f1)

@@ -6,26 +6,15 @@ import re
 from collections import Counter
 from functools import lru_cache
 from typing import Any
-from urllib.parse import unquote
 
 from tulu.types import Verdict
-from tulu.verifiers.contract import Case, GoldError, Verifier, pass_or_fail, shorten
+from tulu.verifiers.contract import Case, GoldError, Verifier, as_text, parse_json, pass_or_fail, shorten
 from tulu.verifiers.json_text import BadJson, strict_json, unfenced, values_in
 from tulu.verifiers.text import after_thinking, final_answer
 
 _TOOL_CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
 _LONGEST_CALLS = 20_000
 """Characters of calls in Python's syntax that are read."""
-
-
-def _parse_object(gold: Any, expected: str) -> Any:
-    """A ground truth that may be written as JSON."""
-    if not isinstance(gold, str):
-        return gold
-    try:
-        return json.loads(gold)
-    except (ValueError, RecursionError) as fault:
-        raise GoldError(f"ground_truth must be {expected}, as an object or as JSON: {fault}") from fault
 
 
 # json_schema
@@ -35,21 +24,28 @@ def _parse_object(gold: Any, expected: str) -> Any:
 def _validator(schema: str) -> Any:
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import DRAFT202012
 
-    parsed = _parse_object(schema, "a JSON schema")
+    parsed = parse_json(schema, "ground_truth must be a JSON schema, as an object or as JSON")
     if not isinstance(parsed, dict | bool):
         raise GoldError("ground_truth must be a JSON schema")
     try:
         Draft202012Validator.check_schema(parsed)
     except SchemaError as fault:
         raise GoldError(f"ground_truth is no JSON schema: {fault.message}") from fault
-    for reference in _texts_under(parsed, "$ref"):
+    resolver = Registry().resolver_with_root(DRAFT202012.create_resource(parsed))
+    for reference in _references(parsed):
         if not reference.startswith("#"):
             # Nothing that a reward depends on may be fetched while training.
             raise GoldError(f"$ref {reference!r} leaves the schema; write the definition into $defs")
-        # "#name" refers to an anchor, "#/a/b" to a place.
-        is_anchor = reference[1:2] not in ("", "/")
-        if not (reference[1:] in _texts_under(parsed, "$anchor") if is_anchor else _leads_somewhere(parsed, reference[2:])):
+        try:
+            target = resolver.lookup(reference).contents
+        # A pointer into a text or a number fails as an index of it does.
+        except (Unresolvable, ValueError, TypeError):
+            target = None
+        if not isinstance(target, dict | bool):
             raise GoldError(f"$ref {reference!r} points to nothing in the schema")
     validator = Draft202012Validator(parsed)
     try:
@@ -60,39 +56,22 @@ def _validator(schema: str) -> Any:
     return validator
 
 
-def _leads_somewhere(schema: Any, path: str) -> bool:
-    """Whether a JSON pointer, without its first slash, names a place in the schema: `$defs/x`, `oneOf/0`."""
-    for part in path.split("/") if path else ():
-        key = unquote(part).replace("~1", "/").replace("~0", "~")
-        if isinstance(schema, dict) and key in schema:
-            schema = schema[key]
-        elif isinstance(schema, list) and key.isdecimal() and int(key) < len(schema):
-            schema = schema[int(key)]
-        else:
-            return False
-    return True
-
-
-def _texts_under(schema: Any, key: str) -> list[str]:
-    """The texts that stand under a key, anywhere in a schema."""
+def _references(schema: Any) -> list[str]:
+    """Every `$ref` that stands anywhere in a schema."""
     if isinstance(schema, dict):
-        here = [schema[key]] if isinstance(schema.get(key), str) else []
-        return here + [text for value in schema.values() for text in _texts_under(value, key)]
-    return [text for value in schema for text in _texts_under(value, key)] if isinstance(schema, list) else []
-
-
-def _schema_text(gold: Any) -> str:
-    return gold if isinstance(gold, str) else json.dumps(gold)
+        here = [schema["$ref"]] if isinstance(schema.get("$ref"), str) else []
+        return here + [text for value in schema.values() for text in _references(value)]
+    return [text for value in schema for text in _references(value)] if isinstance(schema, list) else []
 
 
 def check_schema(gold: Any) -> None:
     """GoldError unless the ground truth is a JSON schema (2020-12) that refers to nothing outside itself."""
-    _validator(_schema_text(gold))
+    _validator(as_text(gold))
 
 
 def json_schema(case: Case) -> Verdict:
     """1 where the answer, fenced or not, is strict JSON that the schema accepts."""
-    validator = _validator(_schema_text(case.gold))
+    validator = _validator(as_text(case.gold))
     try:
         value = strict_json(unfenced(final_answer(case.completion)))
     except BadJson as fault:
@@ -156,22 +135,18 @@ def calls_in(text: str) -> list[tuple[str, str]]:
     return [_parse_call(entry) for entry in (value if isinstance(value, list) else [value])]
 
 
-def _gold_calls(gold: Any) -> list[tuple[str, str]]:
-    entries = _parse_object(gold, "a list of calls")
+def gold_calls(gold: Any) -> list[tuple[str, str]]:
+    """The calls of a ground truth, a list of {name, arguments}; an empty one asks for no call. GoldError for anything else."""
+    entries = parse_json(gold, "ground_truth must be a list of calls, as an object or as JSON")
     try:
         return [_parse_call(entry) for entry in (entries if isinstance(entries, list) else [entries])]
     except (ValueError, RecursionError) as fault:
         raise GoldError(f"ground_truth must be calls {{name, arguments}}: {fault}") from fault
 
 
-def check_calls(gold: Any) -> None:
-    """GoldError unless the ground truth is a list of {name, arguments}; an empty one asks for no call."""
-    _gold_calls(gold)
-
-
 def tool_call(case: Case) -> Verdict:
     """1 where the answer makes exactly the calls of the ground truth, in any order."""
-    expected, text = _gold_calls(case.gold), after_thinking(case.completion)
+    expected, text = gold_calls(case.gold), after_thinking(case.completion)
     try:
         calls = calls_in(text)
     except (ValueError, RecursionError, TypeError) as fault:
@@ -188,7 +163,7 @@ Cells = dict[tuple[str, str], str]
 
 def _gold_cells(gold: Any) -> Cells:
     """The cells of {house: {attribute: value}}, or of ZeroEval's header and rows; GoldError for anything else."""
-    houses = _parse_object(gold, "a solution")
+    houses = parse_json(gold, "ground_truth must be a solution, as an object or as JSON")
     houses = houses.get("solution", houses) if isinstance(houses, dict) else houses
     if isinstance(houses, dict) and "header" in houses and "rows" in houses:
         header = houses["header"]
@@ -215,8 +190,6 @@ def check_houses(gold: Any) -> None:
     """GoldError unless the ground truth is a solved grid."""
     try:
         _gold_cells(gold)
-    except GoldError:
-        raise
     except (TypeError, LookupError, ValueError) as fault:
         raise GoldError(f"ground_truth is no solved grid: {fault}") from fault
 
@@ -239,5 +212,5 @@ def zebra_logic(case: Case) -> Verdict:
 
 # A regular expression of the schema may backtrack without end, so a completion that costs too much scores 0.
 JSON_SCHEMA = Verifier(check=check_schema, strict=json_schema, needs=("jsonschema",), cpu_seconds=2.0)
-TOOL_CALL = Verifier(check=check_calls, strict=tool_call)
+TOOL_CALL = Verifier(check=gold_calls, strict=tool_call)
 ZEBRA_LOGIC = Verifier(check=check_houses, strict=zebra_logic)

@@ -2,11 +2,12 @@
 
 import re
 from collections import Counter
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Literal, get_args
 
 from tulu.types import Verdict
-from tulu.verifiers.contract import Case, GoldError, Verifier, is_finite, pass_or_fail, shorten
+from tulu.verifiers.contract import Case, GoldError, Verifier, is_finite, not_negative, pass_or_fail, shorten
 from tulu.verifiers.languages import CODES, detect, is_language, warm
 from tulu.verifiers.prose import regexp_words, sentences
 from tulu.verifiers.text import after_thinking
@@ -31,19 +32,15 @@ def _compile(source: str) -> re.Pattern[str]:
         raise GoldError(f"ground_truth is no regular expression: {fault}") from fault
 
 
-def _pattern_of(gold: Any) -> str | None:
-    """The regular expression of a ground truth; None where it asks for the tags of thinking and answer."""
+def format_pattern(gold: Any) -> re.Pattern[str] | None:
+    """The regular expression of a ground truth; None where it is null, which asks for the tags of thinking and answer.
+
+    GoldError where it is something else, or no regular expression.
+    """
     source = gold.get("pattern") if isinstance(gold, dict) else gold
     if source is not None and not isinstance(source, str):
         raise GoldError("ground_truth must be null (think and answer tags) or {pattern: regular expression}")
-    return source or None
-
-
-def check_format(gold: Any) -> None:
-    """GoldError unless the ground truth is null or holds a regular expression that compiles."""
-    source = _pattern_of(gold)
-    if source is not None:
-        _compile(source)
+    return _compile(source) if source else None
 
 
 def has_think_and_answer(completion: str) -> bool:
@@ -63,10 +60,10 @@ def has_think_and_answer(completion: str) -> bool:
 
 def format_strict(case: Case) -> Verdict:
     """1 where the whole completion matches the pattern, or consists of the tags of thinking and answer."""
-    source = _pattern_of(case.gold)
-    if source is None:
+    pattern = format_pattern(case.gold)
+    if pattern is None:
         return pass_or_fail(has_think_and_answer(case.completion))
-    return pass_or_fail(_compile(source).fullmatch(case.completion.strip()) is not None)
+    return pass_or_fail(pattern.fullmatch(case.completion.strip()) is not None)
 
 
 def format_tulu3(case: Case) -> Verdict:
@@ -74,8 +71,8 @@ def format_tulu3(case: Case) -> Verdict:
     return pass_or_fail(_UPSTREAM_FORMAT.match(case.completion) is not None)
 
 
-def _bounds(gold: Any) -> tuple[float, float, Unit]:
-    """Shortest and longest length, and their unit."""
+def length_bounds(gold: Any) -> tuple[float, float, Unit]:
+    """Shortest and longest length, and their unit; GoldError unless the ground truth is a longest length, or {min, max, unit}."""
     fields = gold if isinstance(gold, dict) else {"max": gold}
     unit = fields.get("unit", "words")
     try:
@@ -90,11 +87,6 @@ def _bounds(gold: Any) -> tuple[float, float, Unit]:
     ):
         raise GoldError(f"ground_truth needs min <= max and a unit of {', '.join(get_args(Unit))}; got {gold!r}")
     return least, most, unit
-
-
-def check_length(gold: Any) -> None:
-    """GoldError unless the ground truth gives a longest length, or bounds and their unit."""
-    _bounds(gold)
 
 
 def _tokens(case: Case) -> int:
@@ -116,7 +108,7 @@ def _measure(case: Case, unit: Unit) -> int:
 
 def length(case: Case) -> Verdict:
     """1 within the bounds; outside, the score falls to 0 at length 0, or at twice the longest length."""
-    least, most, unit = _bounds(case.gold)
+    least, most, unit = length_bounds(case.gold)
     count = _measure(case, unit)
     score = count / least if count < least else max(0.0, 2 - count / most) if most and count > most else float(count <= most)
     return Verdict(score, detail=f"{count} {unit}")
@@ -124,17 +116,10 @@ def length(case: Case) -> Verdict:
 
 def check_number(gold: Any) -> None:
     """GoldError unless the ground truth is a number of tokens, or its digits."""
-    try:
-        usable = is_finite(float(gold) if isinstance(gold, str) else gold)
-    except ValueError:
-        usable = False
-    if not usable:
-        raise GoldError(f"ground_truth must be a number of tokens, got {shorten(repr(gold))}")
-
-
-def max_length(case: Case) -> Verdict:
-    """As in mode tulu3, but never below 0."""
-    return Verdict(max(0.0, max_length_tulu3(case).score or 0.0))
+    with suppress(ValueError):
+        if is_finite(float(gold) if isinstance(gold, str) else gold):
+            return
+    raise GoldError(f"ground_truth must be a number of tokens, got {shorten(repr(gold))}")
 
 
 def max_length_tulu3(case: Case) -> Verdict:
@@ -142,19 +127,14 @@ def max_length_tulu3(case: Case) -> Verdict:
     return Verdict(1 - abs(_tokens(case) - float(case.gold)) / _UPSTREAM_SPAN)
 
 
-def up_to_max_length(case: Case) -> Verdict:
-    """As max_length, but every shorter completion scores 1."""
-    return Verdict(max(0.0, up_to_max_length_tulu3(case).score or 0.0))
-
-
 def up_to_max_length_tulu3(case: Case) -> Verdict:
-    """open-instruct's UpToMaxLenVerifier: 1, less the tokens above the ground truth / 32768."""
+    """open-instruct's UpToMaxLenVerifier: 1 where there are fewer tokens than the ground truth, else as MaxLenVerifier."""
     excess = _tokens(case) - float(case.gold)
     return Verdict(1.0 if excess < 0 else 1 - excess / _UPSTREAM_SPAN)
 
 
-def _gram_rule(gold: Any) -> tuple[int, int]:
-    """Words in a row, and how often they must occur to be repetition."""
+def gram_rule(gold: Any) -> tuple[int, int]:
+    """Words in a row, and how often they must occur to be repetition; GoldError unless it is null or {size, times}."""
     fields = gold if isinstance(gold, dict) else {}
     size, times = fields.get("size", _GRAM), fields.get("times", _TIMES)
     if (gold is not None and not isinstance(gold, dict | str)) or set(fields) - {"size", "times", "language"}:
@@ -162,11 +142,6 @@ def _gram_rule(gold: Any) -> tuple[int, int]:
     if type(size) is not int or type(times) is not int or size < 1 or times < 2:
         raise GoldError("size must be at least 1 and times at least 2")
     return size, times
-
-
-def check_repetition(gold: Any) -> None:
-    """GoldError unless the ground truth is null or {size, times}."""
-    _gram_rule(gold)
 
 
 def repeats(text: str, size: int, times: int) -> bool:
@@ -180,45 +155,43 @@ def repeats(text: str, size: int, times: int) -> bool:
 def repetition(case: Case) -> Verdict:
     """1 where the answer does not repeat itself; 0 where it does, or is empty."""
     text = after_thinking(case.completion)
-    return pass_or_fail(bool(text.strip()) and not repeats(text, *_gram_rule(case.gold)))
+    return pass_or_fail(bool(text.strip()) and not repeats(text, *gram_rule(case.gold)))
 
 
-def _language_code(gold: Any) -> str:
+def language_code(gold: Any) -> str:
+    """The code in lower case; GoldError unless the ground truth is a known one."""
     code = gold.get("language") if isinstance(gold, dict) else gold
     if not isinstance(code, str) or code.lower() not in CODES | {"zh"}:
         raise GoldError(f"ground_truth must be a language code of {', '.join(sorted(CODES))}; got {gold!r}")
     return code.lower()
 
 
-def check_language(gold: Any) -> None:
-    """GoldError unless the ground truth is a known language code."""
-    _language_code(gold)
-
-
 def language(case: Case) -> Verdict:
     """1 where the text after the thinking is in the language; a text without letters is in no language."""
     text = after_thinking(case.completion)
-    return pass_or_fail(is_language(text, _language_code(case.gold)), f"detected {detect(text)}")
+    return pass_or_fail(is_language(text, language_code(case.gold)), f"detected {detect(text)}")
 
 
 def check_calmscore(gold: Any) -> None:
     """GoldError unless the ground truth is a language code, or {language, size, times}."""
-    _language_code(gold)
-    _gram_rule(gold)
+    language_code(gold)
+    gram_rule(gold)
 
 
 def calmscore(case: Case) -> Verdict:
     """1 where the answer is in its question's language and does not repeat itself (CaLMQA, Arora et al. 2025)."""
     verdict, text = language(case), after_thinking(case.completion)
-    repeated = repeats(text, *_gram_rule(case.gold))
+    repeated = repeats(text, *gram_rule(case.gold))
     return pass_or_fail(verdict.score == 1 and not repeated, verdict.detail + (", repetitive" if repeated else ""))
 
 
 # A regular expression may backtrack without end on a text made for it, so a completion that costs too much scores 0.
-FORMAT = Verifier(check=check_format, strict=format_strict, tulu3=format_tulu3, cpu_seconds=_CPU_SECONDS)
-LENGTH = Verifier(check=check_length, strict=length)
-MAX_LENGTH = Verifier(check=check_number, strict=max_length, tulu3=max_length_tulu3, place="here")
-UP_TO_MAX_LENGTH = Verifier(check=check_number, strict=up_to_max_length, tulu3=up_to_max_length_tulu3, place="here")
-REPETITION = Verifier(check=check_repetition, strict=repetition)
-LANGUAGE = Verifier(check=check_language, strict=language, needs=("langdetect",), warm=warm)
+FORMAT = Verifier(check=format_pattern, strict=format_strict, tulu3=format_tulu3, cpu_seconds=_CPU_SECONDS)
+LENGTH = Verifier(check=length_bounds, strict=length)
+MAX_LENGTH = Verifier(check=check_number, strict=not_negative(max_length_tulu3), tulu3=max_length_tulu3, place="here")
+UP_TO_MAX_LENGTH = Verifier(
+    check=check_number, strict=not_negative(up_to_max_length_tulu3), tulu3=up_to_max_length_tulu3, place="here"
+)
+REPETITION = Verifier(check=gram_rule, strict=repetition)
+LANGUAGE = Verifier(check=language_code, strict=language, needs=("langdetect",), warm=warm)
 CALMSCORE = Verifier(check=check_calmscore, strict=calmscore, needs=("langdetect",), warm=warm)

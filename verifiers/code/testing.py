@@ -62,11 +62,9 @@ def take_apart(source: str) -> Test:
         raise GoldError(f"test {shorten(source)!r} is no Python: {fault}") from fault
     if not tree.body:
         raise GoldError("a test is empty")
-    return _value_test(tree.body[0]) if len(tree.body) == 1 and _is_value(tree.body[0]) else _tester(tree, source)
-
-
-def _is_value(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Assert) and _sides(node.test) is not None
+    only = tree.body[0] if len(tree.body) == 1 else None
+    sides = _sides(only.test) if isinstance(only, ast.Assert) else None
+    return _tester(tree, source) if sides is None else _value_test(*sides)
 
 
 def _sides(test: ast.expr) -> tuple[ast.expr, Any, bool | None] | None:
@@ -89,12 +87,9 @@ def _sides(test: ast.expr) -> tuple[ast.expr, Any, bool | None] | None:
     return None
 
 
-def _value_test(node: ast.stmt) -> Test:
-    assert isinstance(node, ast.Assert)
-    sides = _sides(node.test)
-    assert sides is not None
-    modules = sorted({part.id for part in ast.walk(sides[0]) if isinstance(part, ast.Name)} & sys.stdlib_module_names)
-    return Test("value", ast.unparse(sides[0]), sides[1], sides[2], modules=tuple(modules))
+def _value_test(expression: ast.expr, expected: Any, truth: bool | None) -> Test:
+    modules = sorted({part.id for part in ast.walk(expression) if isinstance(part, ast.Name)} & sys.stdlib_module_names)
+    return Test("value", ast.unparse(expression), expected, truth, modules=tuple(modules))
 
 
 def _tester(tree: ast.Module, source: str) -> Test:

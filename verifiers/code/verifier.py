@@ -7,11 +7,10 @@ tulu3 takes the same text for the program as open-instruct (ground_truth_utils.p
 words; it still runs the program in the sandbox, and compares outside of it.
 """
 
-import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from decimal import Decimal, InvalidOperation
+from dataclasses import asdict, dataclass, replace
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
@@ -21,7 +20,7 @@ from tulu.verifiers.code.sandbox import Limits, require
 from tulu.verifiers.code.script import Output, run_script
 from tulu.verifiers.code.spare import keep_spare
 from tulu.verifiers.code.testing import Result, run_tests, take_apart
-from tulu.verifiers.contract import Case, GoldError, Verifier, is_finite, parse_literal, shorten
+from tulu.verifiers.contract import Case, GoldError, Verifier, as_text, is_finite, parse_literal, shorten
 from tulu.verifiers.text import after_thinking
 
 _SECONDS = 6.0
@@ -42,7 +41,7 @@ class Gold:
     """The tests of one row, and how they are run."""
 
     tests: tuple[Any, ...]
-    """Test code for `code`; (input, output) for `code_stdio`."""
+    """Test code for `code`; {input, output} for `code_stdio`."""
     seconds: float
     """CPU seconds of a test."""
     threshold: float
@@ -96,30 +95,15 @@ def _parse_assertion(test: Any) -> str:
     return test
 
 
-def _parse_exchange(test: Any) -> tuple[str, str]:
+def _parse_exchange(test: Any) -> dict[str, str]:
     if not isinstance(test, dict) or not all(isinstance(test.get(key), str) for key in ("input", "output")):
         raise GoldError("a test must be {input, output}, both strings")
-    return test["input"], test["output"]
+    return {key: test[key] for key in ("input", "output")}
 
 
 @lru_cache(maxsize=1024)
-def _cached_assertions(text: str) -> Gold:
-    return _parse(text, _parse_assertion)
-
-
-@lru_cache(maxsize=1024)
-def _cached_exchanges(text: str) -> Gold:
-    return _parse(text, _parse_exchange)
-
-
-def check_code(gold: Any) -> None:
-    """GoldError unless there are tests, all of them Python."""
-    _parse(gold, _parse_assertion)
-
-
-def check_stdio(gold: Any) -> None:
-    """GoldError unless there are tests, each with input and output."""
-    _parse(gold, _parse_exchange)
+def _cached_parse(text: str, parse_test: Callable[[Any], Any]) -> Gold:
+    return _parse(text, parse_test)
 
 
 def program_in(completion: str) -> str:
@@ -157,36 +141,33 @@ def _share_passed(results: list[Result], threshold: float) -> Verdict:
     return Verdict(share if share >= threshold else 0.0, detail=shorten(detail, 200))
 
 
-def _as_text(gold: Any) -> str:
-    """A ground truth as text, by which its parsed form is cached."""
-    return gold if isinstance(gold, str) else json.dumps(gold)
-
-
-def _run_code(source: str, gold: Gold) -> list[Result]:
-    if remote_url():
-        return remote_results("code", source, list(gold.tests), gold.seconds)
-    require()
-    return run_tests(source, [take_apart(test) for test in gold.tests], gold.seconds, Limits(), _BUDGET)
-
-
-def _grade_code(case: Case, find_program: Callable[[str], str], denied: tuple[str, ...]) -> Verdict:
-    gold, source = _cached_assertions(_as_text(case.gold)), find_program(case.completion)
+def _grade(case: Case, kind: str, find_program: Callable[[str], str] = program_in, denied: tuple[str, ...] = ()) -> Verdict:
+    """The verdict on the program that is found, run here or on the machine that TULU_SANDBOX_URL names."""
+    parse_test, run_here = _KINDS[kind]
+    gold, source = _cached_parse(as_text(case.gold), parse_test), find_program(case.completion)
     if not source.strip():
         return Verdict(0.0, detail="no program")
     if any(word in source for word in denied):
         return Verdict(0.0, detail="denied word")
     source = source.encode("utf-8", "replace").decode()
-    return _share_passed(_run_code(f"{gold.imports}\n{source}" if gold.imports else source, gold), gold.threshold)
+    if kind == "code" and gold.imports:
+        source = f"{gold.imports}\n{source}"
+    if remote_url():
+        results = remote_results(kind, source, list(gold.tests), gold.seconds)
+    else:
+        require()
+        results = run_here(source, gold)
+    return _share_passed(results, gold.threshold)
 
 
 def code(case: Case) -> Verdict:
     """The share of the tests that pass; 0 below the threshold."""
-    return _grade_code(case, program_in, ())
+    return _grade(case, "code")
 
 
 def code_tulu3(case: Case) -> Verdict:
     """As code, but with open-instruct's way of finding the program, and the words that it denies."""
-    return _grade_code(case, upstream_program_in, _DENIED_WORDS)
+    return _grade(case, "code", upstream_program_in, _DENIED_WORDS)
 
 
 def same_output(printed: str, expected: str, tolerance: Decimal | None) -> bool:
@@ -213,7 +194,7 @@ def _same_word(word: str, expected: str, tolerance: Decimal | None) -> bool:
         return False
     try:
         return abs(Decimal(word) - Decimal(expected)) <= tolerance * max(Decimal(1), abs(Decimal(expected)))
-    except (InvalidOperation, ArithmeticError):
+    except ArithmeticError:
         return False
 
 
@@ -227,50 +208,44 @@ def _compare_output(output: Output, expected: str, tolerance: Decimal | None) ->
 
 def code_stdio(case: Case) -> Verdict:
     """The share of the inputs for which the program prints the expected output; each runs in a sandbox of its own."""
-    gold, source = _cached_exchanges(_as_text(case.gold)), program_in(case.completion)
-    if not source.strip():
-        return Verdict(0.0, detail="no program")
-    source = source.encode("utf-8", "replace").decode()
-    if remote_url():
-        tests = [{"input": stdin, "output": expected} for stdin, expected in gold.tests]
-        return _share_passed(remote_results("code_stdio", source, tests, gold.seconds), gold.threshold)
-    require()
-    return _share_passed(run_exchanges(source, gold), gold.threshold)
+    return _grade(case, "code_stdio")
 
 
-def run_exchanges(source: str, gold: Gold) -> list[Result]:
+def _run_assertions(source: str, gold: Gold) -> list[Result]:
+    return run_tests(source, [take_apart(test) for test in gold.tests], gold.seconds, Limits(), _BUDGET)
+
+
+def _run_exchanges(source: str, gold: Gold) -> list[Result]:
     """One result for each input; once the budget of all tests is used up, the rest fail."""
     left, results = _BUDGET, list[Result]()
-    for stdin, expected in gold.tests:
+    for test in gold.tests:
         if left <= 0:
             results.append(Result(False, "total time limit"))
             continue
-        output = run_script(source, stdin.encode("utf-8", "replace"), gold.seconds, Limits())
+        output = run_script(source, test["input"].encode("utf-8", "replace"), gold.seconds, Limits())
         left -= output.seconds
-        results.append(_compare_output(output, expected, gold.tolerance))
+        results.append(_compare_output(output, test["output"], gold.tolerance))
     return results
+
+
+_KINDS: dict[str, tuple[Callable[[Any], Any], Callable[[str, Gold], list[Result]]]] = {
+    "code": (_parse_assertion, _run_assertions),
+    "code_stdio": (_parse_exchange, _run_exchanges),
+}
+"""How a verifier reads one test, and how it runs all tests of a program."""
 
 
 def run_job(job: dict[str, Any]) -> list[dict[str, Any]]:
     """Runs the job of another machine's grader and returns its results; ValueError where its tests cannot be used."""
     kind, program, fields = job["verifier"], str(job["program"]), {"tests": job["tests"], "time_limit": job["time_limit"]}
     require()
+    if kind not in _KINDS:
+        raise ValueError(f"verifier {kind!r} is not run here")
+    parse_test, run_here = _KINDS[kind]
     try:
-        if kind == "code":
-            results = run_tests(
-                program,
-                [take_apart(test) for test in _parse(fields, _parse_assertion).tests],
-                job["time_limit"],
-                Limits(),
-                _BUDGET,
-            )
-        elif kind == "code_stdio":
-            results = run_exchanges(program, _parse(fields, _parse_exchange))
-        else:
-            raise ValueError(f"verifier {kind!r} is not run here")
+        return [asdict(result) for result in run_here(program, _parse(fields, parse_test))]
     except GoldError as fault:
         raise ValueError(str(fault)) from fault
-    return [{"passed": result.passed, "detail": result.detail} for result in results]
 
 
 def warm() -> None:
@@ -281,7 +256,7 @@ def warm() -> None:
 
 
 CODE = Verifier(
-    check=check_code,
+    check=lambda gold: _parse(gold, _parse_assertion),
     strict=code,
     tulu3=code_tulu3,
     key=lambda case: program_in(case.completion),
@@ -289,4 +264,4 @@ CODE = Verifier(
     ready=require,
     warm=warm,
 )
-CODE_STDIO = replace(CODE, check=check_stdio, strict=code_stdio, tulu3=code_stdio, warm=None)
+CODE_STDIO = replace(CODE, check=lambda gold: _parse(gold, _parse_exchange), strict=code_stdio, tulu3=code_stdio, warm=None)

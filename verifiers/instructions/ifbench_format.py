@@ -5,7 +5,9 @@ import io
 import re
 import string
 import unicodedata
+from operator import lt
 
+from tulu.verifiers.instructions.ifeval import Instruction, every, every_two
 from tulu.verifiers.prose import sentences, tokens, without_punctuation
 
 _OPENING = {")": "(", "]": "[", "}": "{"}
@@ -59,7 +61,7 @@ def quotes(text: str) -> bool:
     return False
 
 
-def options(text: str, *, options: str) -> bool:
+def options(text: str, options: str) -> bool:
     """Whether the text is one of the options: `yes/no/maybe`, `A, B or C`."""
     separator = "/" if "/" in options else "or" if "or" in options else ","
     allowed = [option.strip() for option in options.split(separator)]
@@ -74,25 +76,14 @@ def newline(text: str) -> bool:
     return bool(text) and len([line for line in text.split("\n") if line]) == len(text.split())
 
 
-def _is_emoji(text: str) -> bool:
-    return bool(text) and _EMOJI.match(text) is not None
-
-
 def emoji(text: str) -> bool:
     """Whether every sentence ends with an emoji."""
     parts = [without_punctuation(sentence).strip().rstrip(_SELECTORS) for sentence in sentences(text)]
     if not parts or not all(parts):
         return False
     # An emoji after a full stop is split off as the start, or all, of the next sentence.
-    ends = [_is_emoji(sentence[-1]) for sentence in parts]
-    starts = [_is_emoji(sentence[0]) for sentence in parts]
-    return all(end or (index + 1 < len(parts) and starts[index + 1]) for index, end in enumerate(ends))
-
-
-def line_indent(text: str) -> bool:
-    """Whether every line is indented further than the line before it."""
-    indents = [len(line) - len(line.lstrip(" ")) for line in text.split("\n") if line.strip()]
-    return bool(indents) and all(a < b for a, b in zip(indents, indents[1:], strict=False))
+    following = [*(sentence[0] for sentence in parts[1:]), ""]
+    return all(_EMOJI.match(part[-1]) or _EMOJI.match(after) for part, after in zip(parts, following, strict=True))
 
 
 def quote_unquote(text: str) -> bool:
@@ -106,11 +97,6 @@ def quote_unquote(text: str) -> bool:
     )
 
 
-def bullet_list(text: str, *, sep: str) -> bool:
-    """Whether the mark of a list occurs at least twice."""
-    return text.count(sep) >= 2
-
-
 def thesis(text: str) -> bool:
     """Whether a part in HTML italics is followed by more text."""
     start = re.search(r"<(i|em)>", text)
@@ -118,12 +104,6 @@ def thesis(text: str) -> bool:
         return False
     end = re.compile(r"</(i|em)>").search(text, start.end())
     return end is not None and bool(text[start.end() : end.start()].strip()) and bool(text[end.end() :].strip())
-
-
-def sub_bullets(text: str) -> bool:
-    """Whether every `*` bullet has a `-` bullet under it."""
-    bullets = text.split("*")[1:]
-    return bool(bullets) and all("-" in bullet for bullet in bullets)
 
 
 def no_bullets_bullets(text: str) -> bool:
@@ -142,19 +122,6 @@ def title_case(text: str) -> bool:
     )
 
 
-def output_template(text: str) -> bool:
-    return all(part in text for part in ("My Answer:", "My Conclusion:", "Future Outlook:"))
-
-
-def no_whitespace(text: str) -> bool:
-    return bool(text) and not any(character.isspace() for character in text)
-
-
-def multiples(text: str) -> bool:
-    """Whether the numbers in the text are the multiples of 7 from 14 to 49."""
-    return re.findall(r"\d+", text) == [str(number) for number in range(14, 51, 7)]
-
-
 def mcq_count_length(text: str) -> bool:
     """Whether there are four questions of growing length with five options each."""
     if not text.startswith("Question"):
@@ -166,7 +133,7 @@ def mcq_count_length(text: str) -> bool:
         if sum(choices) != 5:
             return False
         lengths.append(len(" ".join(lines[: choices.index(True)]).strip()))
-    return len(lengths) == 4 and all(a < b for a, b in zip(lengths, lengths[1:], strict=False))
+    return len(lengths) == 4 and every_two(lengths, lt)
 
 
 def _ascii(text: str) -> str:
@@ -179,17 +146,6 @@ def reverse_newline(text: str) -> bool:
     first = next((index for index, line in enumerate(lines) if "Zimbabwe" in line), len(lines))
     countries = [_ascii(line) for line in lines[first:]]
     return len(countries) >= 52 and countries == sorted(countries, reverse=True)
-
-
-def word_reverse(text: str) -> bool:
-    """Whether the text has "bald eagle" when its words are read backwards."""
-    words = without_punctuation(text.lower()).split()[::-1]
-    return "bald eagle" in " ".join(words)
-
-
-def character_reverse(text: str) -> bool:
-    """Whether the text has "bald eagle" spelled backwards."""
-    return "elgae dlab" in text.lower()
 
 
 def sentence_alphabet(text: str) -> bool:
@@ -248,16 +204,48 @@ def date_format_list(text: str) -> bool:
     return True
 
 
-def repeat_change(text: str, *, prompt_to_repeat: str) -> bool:
+def repeat_change(text: str, prompt_to_repeat: str) -> bool:
     """Whether the text is the prompt with another first word."""
     before, after = prompt_to_repeat.split(), text.split()
     return bool(after) and before[:1] != after[:1] and before[1:] == after[1:]
 
 
-def repeat_simple(text: str) -> bool:
-    return text.strip().lower() == _SENTENCE_TO_REPEAT.lower()
-
-
-def repeat_span(text: str, *, prompt_to_repeat: str, n_start: int, n_end: int) -> bool:
-    """Whether the text is the prompt from one word to another."""
-    return text.strip().lower() == " ".join(prompt_to_repeat.split()[n_start : n_end + 1]).lower()
+INSTRUCTIONS: dict[str, Instruction] = {
+    "format:parentheses": parentheses,
+    "format:quotes": quotes,
+    "format:options": options,
+    "format:newline": newline,
+    "format:emoji": emoji,
+    # Every line is indented further than the line before it.
+    "format:line_indent": lambda text: every_two(
+        [len(line) - len(line.lstrip(" ")) for line in text.split("\n") if line.strip()], lt
+    ),
+    "format:quote_unquote": quote_unquote,
+    "format:list": lambda text, sep: text.count(sep) >= 2,
+    "format:thesis": thesis,
+    # A `-` bullet under every `*` bullet.
+    "format:sub-bullets": lambda text: every(text.split("*")[1:], lambda bullet: "-" in bullet),
+    "format:no_bullets_bullets": no_bullets_bullets,
+    "format:title_case": title_case,
+    "format:output_template": lambda text: all(part in text for part in ("My Answer:", "My Conclusion:", "Future Outlook:")),
+    "format:no_whitespace": lambda text: every(text, lambda character: not character.isspace()),
+    # The numbers in the text are the multiples of 7 from 14 to 49.
+    "custom:multiples": lambda text: re.findall(r"\d+", text) == [str(number) for number in range(14, 51, 7)],
+    "custom:mcq_count_length": mcq_count_length,
+    "custom:reverse_newline": reverse_newline,
+    # The text has "bald eagle" when its words, or its characters, are read backwards.
+    "custom:word_reverse": lambda text: "bald eagle" in " ".join(without_punctuation(text.lower()).split()[::-1]),
+    "custom:character_reverse": lambda text: "elgae dlab" in text.lower(),
+    "custom:sentence_alphabet": sentence_alphabet,
+    "custom:european_capitals_sort": european_capitals_sort,
+    "custom:csv_city": csv_city,
+    "custom:csv_special_character": csv_special_character,
+    "custom:csv_quotes": csv_quotes,
+    "custom:date_format_list": date_format_list,
+    "repeat:repeat_change": repeat_change,
+    "repeat:repeat_simple": lambda text: text.strip().lower() == _SENTENCE_TO_REPEAT.lower(),
+    # The prompt from one word to another.
+    "repeat:repeat_span": lambda text, prompt_to_repeat, n_start, n_end: (
+        text.strip().lower() == " ".join(prompt_to_repeat.split()[n_start : n_end + 1]).lower()
+    ),
+}

@@ -1,25 +1,26 @@
 """The 25 instructions of IFEval (Zhou et al. 2023; google-research instruction_following_eval @ 1963839).
 
-Each function returns whether a text follows one instruction; its keyword arguments are those of the data. Mode strict takes
-keywords as literal text; the functions at the end are what mode tulu3 computes otherwise.
+Mode strict takes keywords as literal text. Mode tulu3 takes them for regular expressions, as the table UPSTREAM says.
 """
 
 import json
 import re
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 from tulu.verifiers.languages import by_statistics, is_english, is_language
 from tulu.verifiers.prose import regexp_words, sentences, tokens
 
-Relation = Literal["less than", "at least"]
+Instruction = Callable[..., bool]
+"""Takes a text, and the arguments of an instruction by the names of the data; returns whether the text follows it."""
 _DIVIDER = re.compile(r"\s?\*\*\*\s?")  # What parts paragraphs: `***`
-_HIGHLIGHT = re.compile(r"\*[^\n*]*\*")
-_DOUBLE_HIGHLIGHT = re.compile(r"\*\*[^\n*]*\*\*")
+_HIGHLIGHTS = (re.compile(r"\*[^\n*]*\*"), re.compile(r"\*\*[^\n*]*\*\*"))  # `*important*`, `**important**`
 _CONSTRAINED = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
 _FENCES = ("```json", "```Json", "```JSON", "```")
+_POSTSCRIPTS = {"P.P.S": r"p\.\s?p\.\s?s", "P.S.": r"p\.\s?s\."}
 
 
-def holds(count: int, relation: Relation, bound: int) -> bool:
+def holds(count: int, relation: str, bound: int) -> bool:
     """Whether a count is `less than` or `at least` a bound."""
     return count < bound if relation == "less than" else count >= bound
 
@@ -29,56 +30,41 @@ def count_whole_words(text: str, word: str) -> int:
     return len(re.findall(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE))
 
 
-def existence(text: str, *, keywords: list[str]) -> bool:
-    return all(keyword.lower() in text.lower() for keyword in keywords)
+def count_matches(text: str, pattern: str) -> int:
+    """How often a regular expression matches, inside words too; case does not count."""
+    return len(re.findall(pattern, text, re.IGNORECASE))
 
 
-def frequency(text: str, *, keyword: str, frequency: int, relation: Relation) -> bool:
-    return holds(text.lower().count(keyword.lower()), relation, frequency)
+def every(items: Sequence[Any], fits: Callable[[Any], object]) -> bool:
+    """Whether there are items, and all of them fit."""
+    return bool(items) and all(map(fits, items))
 
 
-def forbidden_words(text: str, *, forbidden_words: list[str]) -> bool:
-    return not any(count_whole_words(text, word) for word in forbidden_words)
+def every_two(items: Sequence[Any], fit: Callable[[Any, Any], object]) -> bool:
+    """Whether there are items, and each fits together with the one after it."""
+    return bool(items) and all(map(fit, items, items[1:]))
 
 
-def letter_frequency(text: str, *, letter: str, let_frequency: int, let_relation: Relation) -> bool:
+def letter_frequency(text: str, letter: str, let_frequency: int, let_relation: str) -> bool:
     return holds(text.lower().count(letter.lower()), let_relation, let_frequency)
 
 
-def response_language(text: str, *, language: str) -> bool:
-    return is_language(text, language)
-
-
-def number_sentences(text: str, *, num_sentences: int, relation: Relation) -> bool:
-    return holds(len(sentences(text)), relation, num_sentences)
-
-
-def starred_paragraphs(text: str) -> list[str] | None:
-    """The paragraphs between `***` dividers, without an empty first or last one; None where another one is empty."""
+def starred_paragraphs(text: str, count: int) -> list[str] | None:
+    """So many paragraphs between `***` dividers, without an empty first or last one; None where there are more or fewer, or
+    another one is empty.
+    """
     parts = [part.strip() for part in _DIVIDER.split(text)]
-    if any(not part for part in parts[1:-1]):
-        return None
-    return [part for part in parts if part]
+    paragraphs = [part for part in parts if part]
+    return paragraphs if all(parts[1:-1]) and len(paragraphs) == count else None
 
 
-def number_paragraphs(text: str, *, num_paragraphs: int) -> bool:
-    parts = starred_paragraphs(text)
-    return parts is not None and len(parts) == num_paragraphs
-
-
-def number_words(text: str, *, num_words: int, relation: Relation) -> bool:
-    return holds(len(regexp_words(text)), relation, num_words)
-
-
-def nth_paragraph_first_word(text: str, *, num_paragraphs: int, nth_paragraph: int, first_word: str) -> bool:
+def nth_paragraph_first_word(text: str, num_paragraphs: int, nth_paragraph: int, first_word: str) -> bool:
     """Whether there are so many paragraphs, with a blank line between them, and the n-th begins with a word."""
     parts = text.split("\n\n")
     if len([part for part in parts if part.strip()]) != num_paragraphs or not 1 <= nth_paragraph <= num_paragraphs:
         return False
-    words = parts[nth_paragraph - 1].split() if nth_paragraph <= len(parts) else []
-    if not words:
-        return False
-    return re.split(r"[.,?!'\"]", words[0].lstrip("'\"").lower(), maxsplit=1)[0] == first_word.lower()
+    words = parts[nth_paragraph - 1].split()
+    return bool(words) and re.split(r"[.,?!'\"]", words[0].lstrip("'\"").lower(), maxsplit=1)[0] == first_word.lower()
 
 
 def count_spans(text: str, opening: str, closing: str) -> int:
@@ -95,36 +81,18 @@ def count_spans(text: str, opening: str, closing: str) -> int:
     return count
 
 
-def number_placeholders(text: str, *, num_placeholders: int) -> bool:
-    return count_spans(text, "[", "]") >= num_placeholders
-
-
-def postscript(text: str, *, postscript_marker: str) -> bool:
-    patterns = {"P.P.S": r"p\.\s?p\.\s?s", "P.S.": r"p\.\s?s\."}
-    return re.search(patterns.get(postscript_marker, re.escape(postscript_marker.lower())), text.lower()) is not None
+def postscript(text: str, postscript_marker: str) -> bool:
+    pattern = _POSTSCRIPTS.get(postscript_marker, re.escape(postscript_marker.lower()))
+    return re.search(pattern, text.lower()) is not None
 
 
 def _is_bullet(line: str) -> bool:
     return line.startswith("-") or (line.startswith("*") and len(line) > 1 and line[1] != "*")
 
 
-def number_bullet_lists(text: str, *, num_bullets: int) -> bool:
-    return sum(_is_bullet(line.lstrip()) for line in text.split("\n")) == num_bullets
-
-
-def constrained_response(text: str) -> bool:
-    return any(option in text for option in _CONSTRAINED)
-
-
-def number_highlighted_sections(text: str, *, num_highlights: int) -> bool:
-    single = sum(bool(span.strip("*").strip()) for span in _HIGHLIGHT.findall(text))
-    double = sum(bool(span.strip("*").strip()) for span in _DOUBLE_HIGHLIGHT.findall(text))
-    return single + double >= num_highlights
-
-
-def multiple_sections(text: str, *, section_spliter: str, num_sections: int) -> bool:
-    """Counts headings such as `Section 1`."""
-    return len(re.findall(rf"{re.escape(section_spliter.strip())}\s?\d+", text)) >= num_sections
+def number_highlighted_sections(text: str, num_highlights: int) -> bool:
+    spans = [span for pattern in _HIGHLIGHTS for span in pattern.findall(text)]
+    return sum(bool(span.strip("*").strip()) for span in spans) >= num_highlights
 
 
 def without_fence(text: str) -> str:
@@ -135,14 +103,15 @@ def without_fence(text: str) -> str:
     return text.removesuffix("```").strip()
 
 
-def _refuse_constant(constant: str) -> None:
+def _refuse_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no JSON")
 
 
-def json_format(text: str) -> bool:
+def is_json(text: str, *, constants: bool, faults: tuple[type[Exception], ...] = (ValueError, RecursionError)) -> bool:
+    """Whether all of a text is JSON; with `constants`, NaN and the infinities are JSON too, as they are for Python."""
     try:
-        json.loads(without_fence(text), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
+        json.loads(text, parse_constant=None if constants else _refuse_constant)
+    except faults:
         return False
     return True
 
@@ -163,66 +132,60 @@ def two_responses(text: str) -> bool:
     return all(parts[1:-1]) and len(responses) == 2 and responses[0] != responses[1]
 
 
-def repeat_prompt(text: str, *, prompt_to_repeat: str) -> bool:
-    return text.strip().lower().startswith(prompt_to_repeat.strip().lower())
-
-
-def end_checker(text: str, *, end_phrase: str) -> bool:
-    return text.strip().strip('"').lower().endswith(end_phrase.strip().lower())
-
-
-def capital_word_frequency(text: str, *, capital_frequency: int, capital_relation: Relation) -> bool:
-    return holds(sum(token.isupper() for token in tokens(text)), capital_relation, capital_frequency)
-
-
-def english_capital(text: str) -> bool:
-    return text.isupper() and is_english(text)
-
-
-def english_lowercase(text: str) -> bool:
-    return text.islower() and is_english(text)
-
-
-def no_comma(text: str) -> bool:
-    return "," not in text
-
-
 def quotation(text: str) -> bool:
     text = text.strip()
     return len(text) > 1 and text.startswith('"') and text.endswith('"')
 
 
-# What mode tulu3 computes otherwise: keywords are regular expressions, and a text without letters is in every language.
+INSTRUCTIONS: dict[str, Instruction] = {
+    "keywords:existence": lambda text, keywords: all(keyword.lower() in text.lower() for keyword in keywords),
+    "keywords:frequency": lambda text, keyword, frequency, relation: holds(
+        text.lower().count(keyword.lower()), relation, frequency
+    ),
+    "keywords:forbidden_words": lambda text, forbidden_words: not any(count_whole_words(text, word) for word in forbidden_words),
+    "keywords:letter_frequency": letter_frequency,
+    "language:response_language": is_language,
+    "length_constraints:number_sentences": lambda text, num_sentences, relation: holds(
+        len(sentences(text)), relation, num_sentences
+    ),
+    "length_constraints:number_paragraphs": lambda text, num_paragraphs: starred_paragraphs(text, num_paragraphs) is not None,
+    "length_constraints:number_words": lambda text, num_words, relation: holds(len(regexp_words(text)), relation, num_words),
+    "length_constraints:nth_paragraph_first_word": nth_paragraph_first_word,
+    "detectable_content:number_placeholders": lambda text, num_placeholders: count_spans(text, "[", "]") >= num_placeholders,
+    "detectable_content:postscript": postscript,
+    "detectable_format:number_bullet_lists": lambda text, num_bullets: (
+        sum(_is_bullet(line.lstrip()) for line in text.split("\n")) == num_bullets
+    ),
+    "detectable_format:constrained_response": lambda text: any(option in text for option in _CONSTRAINED),
+    "detectable_format:number_highlighted_sections": number_highlighted_sections,
+    # Headings such as `Section 1`.
+    "detectable_format:multiple_sections": lambda text, section_spliter, num_sections: (
+        len(re.findall(rf"{re.escape(section_spliter.strip())}\s?\d+", text)) >= num_sections
+    ),
+    "detectable_format:json_format": lambda text: is_json(without_fence(text), constants=False),
+    "detectable_format:title": title,
+    "combination:two_responses": two_responses,
+    "combination:repeat_prompt": lambda text, prompt_to_repeat: text.strip().lower().startswith(prompt_to_repeat.strip().lower()),
+    "startend:end_checker": lambda text, end_phrase: text.strip().strip('"').lower().endswith(end_phrase.strip().lower()),
+    "change_case:capital_word_frequency": lambda text, capital_frequency, capital_relation: holds(
+        sum(token.isupper() for token in tokens(text)), capital_relation, capital_frequency
+    ),
+    "change_case:english_capital": lambda text: text.isupper() and is_english(text),
+    "change_case:english_lowercase": lambda text: text.islower() and is_english(text),
+    "punctuation:no_comma": lambda text: "," not in text,
+    "startend:quotation": quotation,
+}
 
-
-def upstream_existence(text: str, *, keywords: list[str]) -> bool:
-    return all(re.search(keyword, text, re.IGNORECASE) for keyword in keywords)
-
-
-def upstream_frequency(text: str, *, keyword: str, frequency: int, relation: Relation) -> bool:
-    return holds(len(re.findall(keyword, text, re.IGNORECASE)), relation, frequency)
-
-
-def upstream_forbidden_words(text: str, *, forbidden_words: list[str]) -> bool:
-    return not any(re.search(rf"\b{word}\b", text, re.IGNORECASE) for word in forbidden_words)
-
-
-def upstream_response_language(text: str, *, language: str) -> bool:
-    detected = by_statistics(text)
-    return detected is None or detected == language
-
-
-def upstream_english_capital(text: str) -> bool:
-    return text.isupper() and by_statistics(text) in ("en", None)
-
-
-def upstream_english_lowercase(text: str) -> bool:
-    return text.islower() and by_statistics(text) in ("en", None)
-
-
-def upstream_json_format(text: str) -> bool:
-    try:
-        json.loads(without_fence(text))
-    except ValueError:
-        return False
-    return True
+UPSTREAM: dict[str, Instruction] = {
+    "keywords:existence": lambda text, keywords: all(re.search(keyword, text, re.IGNORECASE) for keyword in keywords),
+    "keywords:frequency": lambda text, keyword, frequency, relation: holds(count_matches(text, keyword), relation, frequency),
+    "keywords:forbidden_words": lambda text, forbidden_words: (
+        not any(re.search(rf"\b{word}\b", text, re.IGNORECASE) for word in forbidden_words)
+    ),
+    # A text without letters is in every language.
+    "language:response_language": lambda text, language: by_statistics(text) in (language, None),
+    "change_case:english_capital": lambda text: text.isupper() and by_statistics(text) in ("en", None),
+    "change_case:english_lowercase": lambda text: text.islower() and by_statistics(text) in ("en", None),
+    "detectable_format:json_format": lambda text: is_json(without_fence(text), constants=True, faults=(ValueError,)),
+}
+"""The instructions that mode tulu3 computes otherwise."""

@@ -6,14 +6,13 @@ follows the thinking. tulu3 does as open-instruct's IFEvalVerifier (ground_truth
 only, and takes keywords for regular expressions.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 from tulu.types import Verdict
-from tulu.verifiers.contract import Case, GoldError, Mode, Verifier, parse_literal, shorten
+from tulu.verifiers.contract import Case, GoldError, Mode, Verifier, as_text, parse_literal, shorten
 from tulu.verifiers.instructions import ifeval_old
 from tulu.verifiers.instructions.registry import check_arguments, instruction
 from tulu.verifiers.languages import warm
@@ -23,10 +22,13 @@ Constraint = tuple[str, dict[str, Any]]
 """The id of an instruction, and its keyword arguments."""
 
 
-def parse(gold: Any) -> list[list[Constraint]]:
-    """The constraints of every entry of a ground truth; GoldError where one cannot be used."""
+def parse(gold: Any) -> list[list[Constraint]] | None:
+    """The constraints of every entry of a ground truth; None for one that ifeval_old grades; GoldError for any other."""
     if isinstance(gold, str):
         gold = parse_literal(gold)
+    if isinstance(gold, dict) and "func_name" in gold:
+        ifeval_old.parse(gold)
+        return None
     entries = gold if isinstance(gold, list) else [gold]
     if not entries:
         raise GoldError("ground_truth holds no instructions")
@@ -52,34 +54,8 @@ def _constraints(entry: Any) -> list[Constraint]:
 
 
 @lru_cache(maxsize=8192)
-def _cached_entries(text: str) -> list[list[Constraint]]:
+def _cached_parse(text: str) -> list[list[Constraint]] | None:
     return parse(text)
-
-
-def _entries(gold: Any) -> list[list[Constraint]]:
-    # The text of an object is its key in the cache.
-    return _cached_entries(gold if isinstance(gold, str) else json.dumps(gold))
-
-
-@lru_cache(maxsize=8192)
-def _names_function(text: str) -> bool:
-    if "func_name" not in text:
-        return False
-    gold = parse_literal(text)
-    return isinstance(gold, dict) and "func_name" in gold
-
-
-def _is_old(gold: Any) -> bool:
-    """Whether a ground truth has the form of ifeval_old."""
-    return _names_function(gold) if isinstance(gold, str) else isinstance(gold, dict) and "func_name" in gold
-
-
-def check(gold: Any) -> None:
-    """GoldError unless every id is known and has its arguments."""
-    if _is_old(gold):
-        ifeval_old.check(gold)
-    else:
-        parse(gold)
 
 
 def follows(text: str, constraints: Sequence[Constraint], mode: Mode) -> list[bool]:
@@ -108,17 +84,19 @@ def _share(results: Sequence[bool], constraints: Sequence[Constraint]) -> Verdic
 
 def strict(case: Case) -> Verdict:
     """The share of all instructions that the text after the thinking follows."""
-    if _is_old(case.gold):
+    entries = _cached_parse(as_text(case.gold))
+    if entries is None:
         return ifeval_old.strict(case)
-    constraints = [constraint for entry in _entries(case.gold) for constraint in entry]
+    constraints = [constraint for entry in entries for constraint in entry]
     return _share(follows(_text_to_grade(case.completion), constraints, "strict"), constraints)
 
 
 def loose(case: Case) -> Verdict:
     """As strict, but an instruction counts as followed where any of the eight loose variants follows it."""
-    if _is_old(case.gold):
+    entries = _cached_parse(as_text(case.gold))
+    if entries is None:
         return ifeval_old.strict(case)
-    constraints = [constraint for entry in _entries(case.gold) for constraint in entry]
+    constraints = [constraint for entry in entries for constraint in entry]
     variants = loose_variants(_text_to_grade(case.completion))
     results = [any(follows(variant, [constraint], "strict")[0] for variant in variants) for constraint in constraints]
     return _share(results, constraints)
@@ -126,12 +104,11 @@ def loose(case: Case) -> Verdict:
 
 def tulu3(case: Case) -> Verdict:
     """The share of the first entry's instructions that are followed; a keyword that is no regular expression is status error."""
-    if _is_old(case.gold):
+    entries = _cached_parse(as_text(case.gold))
+    if entries is None:
         return ifeval_old.tulu3(case)
-    constraints = _entries(case.gold)[0]
-    answer = remove_thinking_section(case.completion)
-    return _share(follows(answer, constraints, "tulu3"), constraints)
+    return _share(follows(remove_thinking_section(case.completion), entries[0], "tulu3"), entries[0])
 
 
-IFEVAL = Verifier(check=check, strict=strict, tulu3=tulu3, needs=("langdetect", "syllapy"), warm=warm)
+IFEVAL = Verifier(check=parse, strict=strict, tulu3=tulu3, needs=("langdetect", "syllapy"), warm=warm)
 IFEVAL_LOOSE = replace(IFEVAL, strict=loose, tulu3=None)
