@@ -202,12 +202,10 @@ def make_byte_tokenizer() -> "PreTrainedTokenizerFast":
     """A tokenizer of bytes, without chat template: ids 0-255, <|endoftext|> (256, ends and begins texts) and <|pad|> (257)."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
 
     # ByteLevel shows bytes that are not printable as the characters from 256 on (openai/gpt-2, src/encoder.py).
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printable]
-    shown = {byte: chr(byte) for byte in printable} | {byte: chr(256 + place) for place, byte in enumerate(others)}
-    backend = Tokenizer(models.BPE(vocab={shown[byte]: byte for byte in range(256)}, merges=[]))
+    backend = Tokenizer(models.BPE(vocab={shown: byte for byte, shown in bytes_to_unicode().items()}, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens([AddedToken("<|endoftext|>", special=True), AddedToken("<|pad|>", special=True)])

@@ -76,7 +76,6 @@ def _parse(rows: Sequence[Row], kind: RowKind, report: RowReport, tokenizer: "Pr
 
 
 def _contents(value: str | list[Message] | Pair) -> list[str]:
-    """The texts of a parsed row."""
     if isinstance(value, str):
         return [value]
     messages = [*value.chosen, *value.rejected] if isinstance(value, Pair) else value

@@ -168,7 +168,6 @@ def _split(group: Group, row_tokens: int, limit: int) -> list[range]:
 
 
 def _row(groups: Sequence[Group], parts: Sequence[_Part]) -> Batch:
-    """One row that holds the parts one after the other."""
     tokens: list[int] = []
     positions: list[int] = []
     segments: list[Segment] = []

@@ -78,7 +78,6 @@ class Checkpoints:
         self.parallel.wait()
 
     def _paths(self) -> list[Path]:
-        """The folders of all checkpoints, oldest first."""
         return sorted(self.folder.glob("step-*"))
 
 

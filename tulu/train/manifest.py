@@ -38,7 +38,6 @@ def hardware() -> dict[str, Any]:
 
 
 def _version(name: str) -> str | None:
-    """The version of an installed package; None where it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:
