@@ -7,8 +7,7 @@ import gzip
 import json
 import os
 import random
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,9 +15,10 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from tulu.data.chat import apply_template, encode_batch, encode_prompt
+from tulu.data.messages import read_transcript
 from tulu.errors import DataError
 from tulu.reward_models.model import RewardModel
 from tulu.types import Message
@@ -75,69 +75,55 @@ def shared_folder() -> Path:
 def make(folder: Path, shared: Path, counts: Mapping[str, int], shape: Mapping[str, int] = SHAPE) -> Material:
     """Write so many rows for each stage, the tokenizer made from them and the models."""
     material = Material(folder)
-    problems = [json.loads(line) for line in read_lines(shared / GSM8K)]
-    pairs = [to_pair(json.loads(line)) for line in read_lines(shared / HH)]
-    tokenizer = train_tokenizer(
-        [text for row in problems[:2000] for text in row.values()] + [say(pair["chosen"]) for pair in pairs]
-    )
-    made: dict[str, Sequence[Row]] = {
-        "sft": [
-            {"prompt": user(row["question"]), "completion": assistant(row["answer"])} for row in problems[: counts.get("sft", 0)]
-        ],
-        "pairs": list(islice((pair for pair in pairs if fits(tokenizer, pair)), max(counts.get("dpo", 0), counts.get("rm", 0)))),
-        "rollouts": list(rollouts(tokenizer, problems, counts.get("grpo", 0))),
+    problems = read_rows(shared / GSM8K)
+    pairs = [to_pair(row) for row in read_rows(shared / HH)]
+    texts = [text for row in problems[:2000] for text in row.values()]
+    tokenizer = train_tokenizer([*texts, *(text_of(pair["chosen"]) for pair in pairs)])
+    answered = problems[: counts.get("sft", 0)]
+    fitting = (pair for pair in pairs if fits(tokenizer, pair))
+    files: dict[str, Iterable[Row]] = {
+        "sft": ({"prompt": turn("user", row["question"]), "completion": turn("assistant", row["answer"])} for row in answered),
+        "pairs": islice(fitting, max(counts.get("dpo", 0), counts.get("rm", 0))),
+        "rollouts": rollouts(tokenizer, problems, counts.get("grpo", 0)),
     }
-    for name, rows in made.items():
+    for name, rows in files.items():
         material.file(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(
-        "olmo2",
-        vocab_size=len(tokenizer),
-        max_position_embeddings=2 * MAX_LENGTH,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        **shape,
-    )
-    AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(material.model)
-    tokenizer.save_pretrained(material.model)
+    save_random_model(material.model, tokenizer, {**shape, "max_position_embeddings": 2 * MAX_LENGTH})
     RewardModel.load(material.model, new_head=0).save(material.reward)
     return material
 
 
-def read_lines(file: Path) -> Iterator[str]:
+def save_random_model(folder: Path, tokenizer: PreTrainedTokenizerBase, shape: Mapping[str, int]) -> None:
+    """Write an OLMo-2 of random weights, and its tokenizer."""
+    torch.manual_seed(0)
+    special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    config = AutoConfig.for_model("olmo2", vocab_size=len(tokenizer), **special, **shape)
+    AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
     with gzip.open(file, "rt") as lines:
-        yield from lines
+        return [json.loads(line) for line in lines]
 
 
-def user(text: str) -> list[Message]:
-    return [{"role": "user", "content": text.strip()}]
+def turn(role: str, text: str) -> list[Message]:
+    return [{"role": role, "content": text.strip()}]
 
 
-def assistant(text: str) -> list[Message]:
-    return [{"role": "assistant", "content": text.strip()}]
-
-
-def say(messages: Sequence[Message]) -> str:
+def text_of(messages: Sequence[Message]) -> str:
     return "\n".join(message["content"] for message in messages)
 
 
 def to_pair(row: Row) -> Pair:
     """An HH-RLHF row, two transcripts that differ in the last turn, as prompt, chosen and rejected messages."""
-    sides = [transcript(row[name]) for name in ("chosen", "rejected")]
-    return {"prompt": sides[0][:-1], "chosen": sides[0][-1:], "rejected": sides[1][-1:]}
-
-
-def transcript(text: str) -> list[Message]:
-    """Messages of a text whose turns begin with Human: and Assistant:."""
-    turns = re.split(r"\n\n(Human|Assistant):", "\n\n" + text.strip())[1:]
-    roles = {"Human": "user", "Assistant": "assistant"}
-    return [{"role": roles[name], "content": said.strip()} for name, said in zip(turns[::2], turns[1::2], strict=True)]
+    chosen, rejected = (read_transcript(row[name]) for name in ("chosen", "rejected"))
+    return {"prompt": chosen[:-1], "chosen": chosen[-1:], "rejected": rejected[-1:]}
 
 
 def fits(tokenizer: PreTrainedTokenizerFast, pair: Pair) -> bool:
     """Whether a pair can be trained: two different answers that are not empty, neither longer than MAX_LENGTH."""
-    answers = [say(pair[side]) for side in ("chosen", "rejected")]
+    answers = [text_of(pair[side]) for side in ("chosen", "rejected")]
     sides = [[*pair["prompt"], *pair[side]] for side in ("chosen", "rejected")]
     lengths = [len(encoded.tokens) for encoded in encode_batch(tokenizer, sides, "last")]
     return all(answers) and answers[0] != answers[1] and max(lengths) <= MAX_LENGTH
@@ -150,8 +136,8 @@ def rollouts(tokenizer: PreTrainedTokenizerFast, problems: Sequence[Row], count:
     """
     draw = random.Random(0)
     for row in problems[:count]:
-        prompt = encode_prompt(tokenizer, user(row["question"]))
-        answers = [row["answer"], *(each["answer"] for each in draw.sample(problems, SAMPLES - 1))]
+        prompt = encode_prompt(tokenizer, turn("user", row["question"]))
+        answers = [row["answer"], *(other["answer"] for other in draw.sample(problems, SAMPLES - 1))]
         rewards = [float(draw.random() < 0.5) for _ in answers]
         mean = sum(rewards) / len(rewards)
         yield {

@@ -7,18 +7,18 @@ included, and whatever else the machine does meets both alike.
 
 import os
 import resource
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import TracebackType
+from typing import TypeVar
 
 from tulu.errors import TuluError
 
+Answer = TypeVar("Answer")
 PATIENCE = 600.0
 """Seconds within which a worker must answer."""
 
@@ -94,13 +94,11 @@ class Pace:
         self._wait()
 
     def _wait(self) -> None:
-        try:
-            wanted = self.line.recv()
-        except EOFError:
-            wanted = False
-        if not wanted:
-            raise Stop
-        self.began = (time.perf_counter(), time.process_time())
+        with suppress(EOFError):
+            if self.line.recv():
+                self.began = (time.perf_counter(), time.process_time())
+                return
+        raise Stop
 
 
 Trainer = Callable[[Task, Pace], None]
@@ -112,28 +110,26 @@ class Worker:
     def __init__(self, trainer: Trainer, task: Task, steps: int) -> None:
         self.side = task.side
         context = get_context("spawn")
-        self.line, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(trainer, task, theirs, steps), daemon=True)
+        self.line, other_end = context.Pipe()
+        self.process = context.Process(target=_serve, args=(trainer, task, other_end, steps), daemon=True)
         self.process.start()
-        theirs.close()
+        other_end.close()
 
     def ready(self) -> Ready:
         """Wait until the worker is set up."""
-        answer = self._answer()
-        assert isinstance(answer, Ready)
-        return answer
+        return self._answer(Ready)
 
     def turn(self) -> Turn:
         """Let it train for one turn."""
         self.line.send(True)
-        answer = self._answer()
-        assert isinstance(answer, Turn)
-        return answer
+        return self._answer(Turn)
 
-    def _answer(self) -> object:
+    def _answer(self, kind: type[Answer]) -> Answer:
         try:
             if self.line.poll(PATIENCE):
-                return self.line.recv()
+                answer = self.line.recv()
+                assert isinstance(answer, kind)
+                return answer
         except EOFError as error:
             self.process.join(PATIENCE)  # until it has printed why
             raise TuluError(f"{self.side}: the worker died; its own message stands above") from error
@@ -142,7 +138,7 @@ class Worker:
     def __enter__(self) -> "Worker":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if error is None:
             self.line.send(False)
             self.process.join(PATIENCE)
@@ -150,17 +146,6 @@ class Worker:
 
 
 def _serve(trainer: Trainer, task: Task, line: Connection, steps: int) -> None:
-    with _quiet(), line:
-        try:
-            trainer(task, Pace(line, steps))
-        except Stop:
-            return
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """What both sides print as they train goes nowhere; errors still show."""
-    with open(os.devnull, "w") as nowhere:
-        sys.stdout = nowhere
-        yield
-        sys.stdout = sys.__stdout__
+    # What both sides print as they train goes nowhere; errors still show.
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), line, suppress(Stop):
+        trainer(task, Pace(line, steps))

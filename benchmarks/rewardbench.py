@@ -1,6 +1,6 @@
 """Pairs per second of `tulu rewardbench` beside transformers on padded batches: same model, same HH-RLHF pairs, same threads.
 
-    python benchmarks/rewardbench.py --pairs ../shared/data/hh_rlhf/harmless-base/test.jsonl.gz
+    python -m benchmarks.rewardbench --pairs ../shared/data/hh_rlhf/harmless-base/test.jsonl.gz
 
 The sides alternate within one run. `padded` is what allenai/reward-bench does: templated texts, batches in the order of the
 data, padded to the longest; `sorted` orders them by length first.
@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from benchmarks.material import save_random_model
 from tulu.data.chat import apply_template, make_byte_tokenizer
 from tulu.files import write_atomic
 from tulu.reward_models.benchmarks import load
@@ -58,12 +59,7 @@ def make_model(folder: Path) -> None:
     """A random OLMo-2 classifier with a byte tokenizer."""
     tokenizer = make_byte_tokenizer()
     apply_template(tokenizer, "tulu")
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(
-        "olmo2", vocab_size=len(tokenizer), max_position_embeddings=16384, pad_token_id=tokenizer.pad_token_id, **SHAPE
-    )
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    save_random_model(folder, tokenizer, {**SHAPE, "max_position_embeddings": 16384})
     RewardModel.load(folder, new_head=0).save(folder)
 
 
@@ -73,7 +69,7 @@ def compare(folder: Path, items: Sequence[Item], options: argparse.Namespace) ->
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     sides: dict[str, Callable[[], list[float]]] = {
-        "packed": lambda: [score for found in scorer.score(items) for score in found.scores],
+        "packed": lambda: [score for verdict in scorer.score(items) for score in verdict.scores],
         "padded": lambda: padded(model, tokenizer, items, options.batch, by_length=False),
         "sorted": lambda: padded(model, tokenizer, items, options.batch, by_length=True),
     }

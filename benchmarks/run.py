@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +66,15 @@ TOLERANCE = 1e-4
 
 @dataclass
 class Side:
-    """What one side said, turn by turn."""
+    """What one side reported, turn by turn."""
 
     task: Task
     ready: Ready
     turns: list[Turn]
+
+    def training_mib(self) -> float:
+        """Memory that training took beyond what was there before the first step."""
+        return self.turns[-1].peak_mib - self.ready.rss_mib
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -129,10 +133,9 @@ def compare(stage: str, plan: Plan, material: Material, turns: int) -> dict[str,
     """One stage: all sides set up, a turn each to warm up, then `turns` turns each, in turn."""
     with ExitStack() as stack:
         planned = tasks(stage, plan, material)
-        workers = []
-        for task in planned:
-            trainer = tulu_side.train if task.side == "tulu" else trl_side.train
-            workers.append(stack.enter_context(Worker(trainer, task, plan.steps)))
+        trainers = [(tulu_side if task.side == "tulu" else trl_side).STAGES[stage] for task in planned]
+        pairs = zip(trainers, planned, strict=True)
+        workers = [stack.enter_context(Worker(trainer, task, plan.steps)) for trainer, task in pairs]
         sides = [Side(task, worker.ready(), []) for task, worker in zip(planned, workers, strict=True)]
         for _ in range(turns + 1):
             for side, worker in zip(sides, workers, strict=True):
@@ -157,13 +160,12 @@ def check_same_work(sides: Sequence[Side], steps: int) -> None:
     """All sides trained as many tokens in every step and began with the same loss. Raises TuluError."""
     first = sides[0]
     for side in sides[1:]:
+        names = f"{first.task.side} and {side.task.side}"
         if list(side.ready.tokens[:steps]) != list(first.ready.tokens[:steps]):
-            raise TuluError(f"{first.task.side} and {side.task.side} trained rows of different lengths")
+            raise TuluError(f"{names} trained rows of different lengths")
         losses = first.turns[0].losses[0], side.turns[0].losses[0]
         if abs(losses[0] - losses[1]) > TOLERANCE:
-            raise TuluError(
-                f"{first.task.side} and {side.task.side} computed different losses from the same weights and rows: {losses}"
-            )
+            raise TuluError(f"{names} computed different losses from the same weights and rows: {losses}")
 
 
 def figures(side: Side, tokens: Sequence[int]) -> dict[str, Any]:
@@ -173,22 +175,18 @@ def figures(side: Side, tokens: Sequence[int]) -> dict[str, Any]:
         "tokens_per_second": spread([count / turn.seconds for count, turn in zip(tokens, timed, strict=True)]),
         "tokens_per_cpu_second": spread([count / turn.cpu_seconds for count, turn in zip(tokens, timed, strict=True)]),
         "peak_mib": round(side.turns[-1].peak_mib, 1),
-        "training_mib": round(side.turns[-1].peak_mib - side.ready.rss_mib, 1),
-        "settings": {
-            name: value for name, value in asdict(side.task).items() if name in ("micro_batch", "row_tokens", "padding_free")
-        },
+        "training_mib": round(side.training_mib(), 1),
+        "settings": {name: getattr(side.task, name) for name in ("micro_batch", "row_tokens", "padding_free")},
     }
 
 
-def ratios(ours: Side, theirs: Side) -> dict[str, Any]:
-    """How many times faster we were, turn by turn on the same rows; how much of their memory we took."""
-    turns = list(zip(ours.turns[1:], theirs.turns[1:], strict=True))
+def ratios(first: Side, second: Side) -> dict[str, Any]:
+    """How many times faster the first side was, turn by turn on the same rows; how much of the second's memory it took."""
+    turns = list(zip(first.turns[1:], second.turns[1:], strict=True))
     return {
-        "speed": spread([other.seconds / own.seconds for own, other in turns]),
-        "cpu_speed": spread([other.cpu_seconds / own.cpu_seconds for own, other in turns]),
-        "training_memory": round(
-            (ours.turns[-1].peak_mib - ours.ready.rss_mib) / (theirs.turns[-1].peak_mib - theirs.ready.rss_mib), 2
-        ),
+        "speed": spread([other.seconds / turn.seconds for turn, other in turns]),
+        "cpu_speed": spread([other.cpu_seconds / turn.cpu_seconds for turn, other in turns]),
+        "training_memory": round(first.training_mib() / second.training_mib(), 2),
     }
 
 

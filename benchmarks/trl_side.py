@@ -1,6 +1,6 @@
 """TRL's side: its own trainers, the same rows in the same order, gradient checkpointing off (its default is on)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,11 +10,11 @@ from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, RewardConfig, Re
 from trl.trainer.utils import pad
 
 from benchmarks.material import MAX_LENGTH, SAMPLES, Material
-from benchmarks.pace import Pace, Task
+from benchmarks.pace import Pace, Task, Trainer
 from tulu.data.mixing import order
 
 SEED = 1
-"""Of the order of rows: the default of our stages."""
+"""The seed of the order of rows, the default of our stages."""
 
 
 class Paced(TrainerCallback):
@@ -52,8 +52,8 @@ def settings(task: Task, sequences: int) -> dict[str, Any]:
 
 def rows(task: Task, name: str) -> Dataset:
     """The rows in the order in which our side draws them."""
-    found = Material(task.material).rows(name)
-    return Dataset.from_list([found[index] for index in order(len(found), SEED, 0)])
+    written = Material(task.material).rows(name)
+    return Dataset.from_list([written[index] for index in order(len(written), SEED, 0)])
 
 
 def tokens_of(trainer: Any, columns: Sequence[Sequence[str]], batch: int) -> list[int]:
@@ -90,27 +90,20 @@ def train_rm(task: Task, pace: Pace) -> None:
 class FixedRollouts(GRPOTrainer):
     """GRPOTrainer whose generation hands over completions that are there already, padded as it pads its own."""
 
-    found: Sequence[Mapping[str, Any]]
+    groups: Sequence[Mapping[str, Any]]
     next = 0
 
     def _generate_and_score_completions(self, inputs: Sequence[Any]) -> dict[str, Any]:
-        chosen = self.found[self.next : self.next + len(inputs) // SAMPLES]
+        chosen = self.groups[self.next : self.next + len(inputs) // SAMPLES]
         self.next += len(chosen)
         prompts = [torch.tensor(row["prompt"]) for row in chosen for _ in row["completions"]]
         completions = [torch.tensor(tokens) for row in chosen for tokens in row["completions"]]
-
-        def padded(sequences: list[torch.Tensor], side: str) -> tuple[torch.Tensor, torch.Tensor]:
-            ones = [torch.ones_like(tokens) for tokens in sequences]
-            return pad(sequences, padding_value=self._tokenizer.pad_token_id, padding_side=side), pad(
-                ones, padding_value=0, padding_side=side
-            )
-
-        prompt_ids, prompt_mask = padded(prompts, "left")
-        completion_ids, completion_mask = padded(completions, "right")
+        padding = self._tokenizer.pad_token_id
+        completion_mask = pad([torch.ones_like(tokens) for tokens in completions], padding_value=0, padding_side="right")
         return {
-            "prompt_ids": prompt_ids,
-            "prompt_mask": prompt_mask,
-            "completion_ids": completion_ids,
+            "prompt_ids": pad(prompts, padding_value=padding, padding_side="left"),
+            "prompt_mask": pad([torch.ones_like(tokens) for tokens in prompts], padding_value=0, padding_side="left"),
+            "completion_ids": pad(completions, padding_value=padding, padding_side="right"),
             "completion_mask": completion_mask,
             "advantages": torch.tensor([advantage for row in chosen for advantage in row["advantages"]]),
             "num_items_in_batch": completion_mask.sum(),
@@ -124,7 +117,7 @@ def no_reward(**columns: Any) -> list[float | None]:
 
 def train_grpo(task: Task, pace: Pace) -> None:
     """The learner alone: rollouts come from the file."""
-    found = Material(task.material).rows("rollouts")
+    groups = Material(task.material).rows("rollouts")
     config = GRPOConfig(
         **settings(task, task.batch * SAMPLES), num_generations=SAMPLES, max_completion_length=MAX_LENGTH, shuffle_dataset=False
     )
@@ -132,16 +125,12 @@ def train_grpo(task: Task, pace: Pace) -> None:
         str(Material(task.material).model),
         reward_funcs=no_reward,
         args=config,
-        train_dataset=Dataset.from_list([{"prompt": str(index)} for index in range(len(found))]),
+        train_dataset=Dataset.from_list([{"prompt": str(index)} for index in range(len(groups))]),
     )
-    trainer.found = [found[index] for index in order(len(found), SEED, 0)]
-    lengths = [sum(len(row["prompt"]) + len(tokens) for tokens in row["completions"]) for row in trainer.found]
+    trainer.groups = [groups[index] for index in order(len(groups), SEED, 0)]
+    lengths = [sum(len(row["prompt"]) + len(tokens) for tokens in row["completions"]) for row in trainer.groups]
     start(trainer, [sum(lengths[first : first + task.batch]) for first in range(0, len(lengths), task.batch)], pace)
 
 
-STAGES: dict[str, Callable[[Task, Pace], None]] = {"sft": train_sft, "dpo": train_dpo, "rm": train_rm, "grpo": train_grpo}
-
-
-def train(task: Task, pace: Pace) -> None:
-    """Train one stage, a turn at a time."""
-    STAGES[task.stage](task, pace)
+STAGES: dict[str, Trainer] = {"sft": train_sft, "dpo": train_dpo, "rm": train_rm, "grpo": train_grpo}
+"""Each trains one stage, a turn at a time."""

@@ -1,13 +1,12 @@
 """Our side: the stages' own loop, over rows packed into groups."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from benchmarks.material import MAX_LENGTH, SAMPLES, VOCABULARY, Material
-from benchmarks.pace import Pace, Task
+from benchmarks.pace import Pace, Task, Trainer
 from tulu.config.job import Job
 from tulu.config.schema import Dpo, Recipe, Rlvr, Rm, Sft, Source, TrainStage
 from tulu.data.datasets import load_groups
@@ -48,16 +47,19 @@ class PacedRun(Run):
         self.pace.step(metrics["loss"])
 
 
-def settings(task: Task, file: str) -> dict[str, Any]:
-    """The fields that every stage shares."""
+def settings(task: Task, file: str, batch: int) -> dict[str, Any]:
+    """The fields that every stage shares; `batch` counts what the stage counts, sequences, pairs or completions."""
     source = Source(name=str(Material(task.material).file(file)), fraction=1.0)
-    return {**TRAINING, "data": (source,), "batch": task.batch, "micro_batch": task.micro_batch, "row_tokens": task.row_tokens}
+    return {**TRAINING, "data": (source,), "batch": batch, "micro_batch": task.micro_batch, "row_tokens": task.row_tokens}
 
 
-def open_run(task: Task, stage: TrainStage, parallel: Parallel, pace: Pace) -> PacedRun:
+def open_run(task: Task, stage: TrainStage, parallel: Parallel, groups: Sequence[Group], pace: Pace) -> PacedRun:
+    """A run, once the first turn has come."""
     recipe = Recipe.model_validate({"name": "bench", task.stage: stage})
     job = Job(recipe, task.stage, task.scratch / task.stage, str(task.material))
-    return PacedRun(job, parallel, pace)
+    run = PacedRun(job, parallel, pace)
+    pace.ready(useful(groups, task.batch, stage.seed))
+    return run
 
 
 def useful(groups: Sequence[Group], batch: int, seed: int) -> list[int]:
@@ -68,45 +70,41 @@ def useful(groups: Sequence[Group], batch: int, seed: int) -> list[int]:
 
 
 def train_sft(task: Task, pace: Pace) -> None:
-    stage = Sft(**settings(task, "sft"))
+    stage = Sft(**settings(task, "sft", task.batch))
     parallel = Parallel(stage)
     policy = Policy.load(Material(task.material).model)
     groups = load_groups("sft", stage.data, policy.tokenizer, stage.max_length)
     learner = Learner(policy, stage, parallel)
-    run = open_run(task, stage, parallel, pace)
-    pace.ready(useful(groups, task.batch, stage.seed))
+    run = open_run(task, stage, parallel, groups, pace)
     fit(learner, run, groups, pack_whole, lambda batch: sft.sft_loss(policy.logps(batch)), count_tokens)
 
 
 def train_dpo(task: Task, pace: Pace) -> None:
-    stage = Dpo(**settings(task, "pairs"), loss="dpo", beta=0.1)
+    stage = Dpo(**settings(task, "pairs", task.batch), loss="dpo", beta=0.1)
     parallel = Parallel(stage)
     policy = Policy.load(Material(task.material).model)
     groups = load_groups("pairs", stage.data, policy.tokenizer, stage.max_length)
     learner = Learner(policy, stage, parallel)
     reference = reference_logps(groups, policy, stage, parallel, task.scratch / "reference")
     pairs = dpo.referenced_pairs(groups, reference)
-    run = open_run(task, stage, parallel, pace)
-    pace.ready(useful(groups, task.batch, stage.seed))
+    run = open_run(task, stage, parallel, groups, pace)
     fit(learner, run, pairs, dpo.pack_pairs, lambda batch: dpo.dpo(policy, batch, stage), dpo.count_pairs)
 
 
 def train_rm(task: Task, pace: Pace) -> None:
-    stage = Rm(**settings(task, "pairs"))
+    stage = Rm(**settings(task, "pairs", task.batch))
     parallel = Parallel(stage)
     model = RewardModel.load(Material(task.material).reward, trainable=True)
     groups = load_groups("pairs", stage.data, model.tokenizer, stage.max_length)
     learner = Learner(model, stage, parallel)
-    run = open_run(task, stage, parallel, pace)
-    pace.ready(useful(groups, task.batch, stage.seed))
+    run = open_run(task, stage, parallel, groups, pace)
     fit(learner, run, groups, rm.pack_ranked, lambda batch: rm.ranking_loss(model, batch, stage), rm.count_pairs)
 
 
 def train_grpo(task: Task, pace: Pace) -> None:
     """The learner alone: rollouts come from the file."""
-    fields = settings(task, "rollouts")
     stage = Rlvr(
-        **{**fields, "batch": task.batch * SAMPLES},
+        **settings(task, "rollouts", task.batch * SAMPLES),
         prompts=task.batch,
         samples=SAMPLES,
         max_prompt=MAX_LENGTH,
@@ -135,9 +133,5 @@ def to_rollout(row: Mapping[str, Any]) -> Rollout:
     return Rollout(problem, Group(row["prompt"], tuple(completions)), ("",) * len(completions), grades, advantages, advantages)
 
 
-STAGES: dict[str, Callable[[Task, Pace], None]] = {"sft": train_sft, "dpo": train_dpo, "rm": train_rm, "grpo": train_grpo}
-
-
-def train(task: Task, pace: Pace) -> None:
-    """Train one stage, a turn at a time."""
-    STAGES[task.stage](replace(task, stage="rlvr" if task.stage == "grpo" else task.stage), pace)
+STAGES: dict[str, Trainer] = {"sft": train_sft, "dpo": train_dpo, "rm": train_rm, "grpo": train_grpo}
+"""Each trains one stage, a turn at a time."""

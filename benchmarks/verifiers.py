@@ -13,21 +13,19 @@ import os
 import platform
 import random
 import statistics
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from tulu.errors import RecipeError
+from tulu.files import write_atomic
 from tulu.grading.grader import Grader
 from tulu.types import Problem
 from tulu.verifiers.code import sandbox
 from tulu.verifiers.math import numeric, verifier
 
-RESULTS = Path(__file__).parent / "results" / "verifiers.json"
 GROUP = 8
 ROUNDS = 3
 Item = tuple[str, Problem]
@@ -51,10 +49,11 @@ def _math_answers(draw: random.Random) -> tuple[str, list[str]]:
     if kind < 0.6:
         return str(a * b), [str(a * b), f"{a * b}.0", str(a * b + c), f"x = {a * b}"]
     if kind < 0.75:
-        return rf"\frac{{{a}}}{{{a + c}}}", [
-            rf"\dfrac{{{a}}}{{{a + c}}}",
-            f"{2 * a}/{2 * (a + c)}",
-            rf"\frac{{{a + 1}}}{{{a + c}}}",
+        whole = a + c
+        return rf"\frac{{{a}}}{{{whole}}}", [
+            rf"\dfrac{{{a}}}{{{whole}}}",
+            f"{2 * a}/{2 * whole}",
+            rf"\frac{{{a + 1}}}{{{whole}}}",
         ]
     if kind < 0.85:
         return rf"{a}\sqrt{{{b}}}", [rf"\sqrt{{{a * a * b}}}", rf"{a}\sqrt{{{b}}}", rf"{a + 1}\sqrt{{{b}}}"]
@@ -73,8 +72,8 @@ def math_items(groups: int) -> list[Item]:
     draw, items = random.Random(7), list[Item]()
     for number in range(groups):
         gold, answers = _math_answers(draw)
-        for _ in range(GROUP):
-            items.append((rf"{THINKING}So the answer is \boxed{{{draw.choice(answers)}}}.", problem("math", number, gold)))
+        row = problem("math", number, gold)
+        items += [(rf"{THINKING}So the answer is \boxed{{{draw.choice(answers)}}}.", row) for _ in range(GROUP)]
     return items
 
 
@@ -110,22 +109,6 @@ def code_items(count: int) -> list[Item]:
     return [(f"```python\n{source.format(number)}\n```", problem("code", number, tests)) for number in range(count)]
 
 
-def rates(items: Sequence[Item], workers: int) -> tuple[list[float], list[float]]:
-    """Verdicts per second of each round, every round with cold caches, and latencies in seconds."""
-    per_second, latencies = list[float](), list[float]()
-    for _ in range(ROUNDS):
-        for cached in (verifier._cached_comparison, verifier._tidy_gold, numeric._values):
-            cached.cache_clear()
-        with Grader(workers) as grader:
-            # The workers start before the measurement does.
-            grader.grade([items[0], *((rf"\boxed{{{n}-2i}}", problem("math", 0, f"{n}+2i")) for n in range(2 * workers))])
-            began = time.perf_counter()
-            grader.grade(items)
-            per_second.append(len(items) / (time.perf_counter() - began))
-            latencies += grader.seconds
-    return per_second, sorted(latencies)
-
-
 def direct(items: Sequence[Item]) -> float:
     """Verdicts per second of math-verify on the same answers, one after the other in this thread."""
     from math_verify import parse, verify
@@ -137,9 +120,20 @@ def direct(items: Sequence[Item]) -> float:
     return len(items) / (time.perf_counter() - began)
 
 
-def _measure(name: str, make: Callable[[], list[Item]], workers: int) -> dict[str, Any]:
-    items = make()
-    per_second, latencies = rates(items, workers)
+def measure(name: str, items: Sequence[Item], workers: int) -> dict[str, Any]:
+    """Verdicts per second, every round with cold caches, and how long one verdict takes."""
+    per_second, latencies = list[float](), list[float]()
+    for _ in range(ROUNDS):
+        for cached in (verifier._cached_comparison, verifier._tidy_gold, numeric._values):
+            cached.cache_clear()
+        with Grader(workers) as grader:
+            # The workers start before the measurement does.
+            grader.grade([items[0], *((rf"\boxed{{{n}-2i}}", problem("math", 0, f"{n}+2i")) for n in range(2 * workers))])
+            began = time.perf_counter()
+            grader.grade(items)
+            per_second.append(len(items) / (time.perf_counter() - began))
+            latencies += grader.seconds
+    latencies.sort()
     return {
         "name": name,
         "verdicts": len(items),
@@ -154,17 +148,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Verdicts per second.")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--groups", type=int, default=512)
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "verifiers.json")
     options = parser.parse_args()
     results = [
-        _measure("math", lambda: math_items(options.groups), options.workers),
-        _measure("ifeval", lambda: ifeval_items(options.groups), options.workers),
+        measure("math", math_items(options.groups), options.workers),
+        measure("ifeval", ifeval_items(options.groups), options.workers),
     ]
     try:
         sandbox.require()
-        results.append(_measure("code", lambda: code_items(options.groups // 4), options.workers))
+        results.append(measure("code", code_items(options.groups // 4), options.workers))
     except RecipeError as fault:
-        Console(stderr=True).print(f"code left out: {fault}")
+        print(f"code left out: {fault}", file=sys.stderr)
     alone = direct(math_items(options.groups)[: 40 * GROUP])
     report = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
@@ -174,14 +168,10 @@ def main() -> None:
         "math_over_direct": round(results[0]["per_second"] / alone, 1),
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    partial = options.out.with_suffix(".partial")
-    partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    partial.replace(options.out)
-    table = Table("verifier", "verdicts", "per second", "p50 ms", "p99 ms", title=report["machine"])
+    write_atomic(options.out, json.dumps(report, indent=2) + "\n")
     for row in results:
-        table.add_row(row["name"], *(str(row[key]) for key in ("verdicts", "per_second", "p50_ms", "p99_ms")))
-    table.add_row("math-verify alone", str(40 * GROUP), str(report["math_verify_direct_per_second"]), "", "")
-    Console().print(table)
+        print(f"{row['name']:8s} {row['per_second']:8.1f} verdicts/s   p50 {row['p50_ms']} ms, p99 {row['p99_ms']} ms")
+    print(f"math-verify alone {alone:.1f} verdicts/s")
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import run
-from benchmarks.material import to_pair, transcript
+from benchmarks.material import to_pair
 from benchmarks.pace import Ready, Task, Turn
+from tulu.data.messages import read_transcript
 from tulu.errors import TuluError
 
 TINY = {
@@ -88,7 +89,7 @@ def test_an_unknown_stage_is_refused(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_transcripts() -> None:
     text = "\n\nHuman: hi\n\nAssistant: Hello.\n\nHow: are you?\n\nHuman: fine\n\nAssistant: "
-    assert transcript(text) == [
+    assert read_transcript(text) == [
         {"role": "user", "content": "hi"},
         {"role": "assistant", "content": "Hello.\n\nHow: are you?"},
         {"role": "user", "content": "fine"},
