@@ -163,7 +163,7 @@ def test_a_target_that_cannot_be_written_is_refused_first(
         ),
         ("in.jsonl", b'\n{"completion": "\xff"}\n', r"in\.jsonl:2: not UTF-8 \(byte 17 of the line\); convert"),
         ("in.jsonl.gz", b'{"completion": "x"}', "named .gz, but not gzip; rename"),
-        ("in.jsonl.gz", gzip.compress(b"{}" * 99)[:-9], "broken gzip file .* fetch it again"),
+        ("in.jsonl.gz", gzip.compress(b"{}" * 99, mtime=0)[:-9], "broken gzip file .* fetch it again"),
     ],
 )
 def test_what_cannot_be_read_is_named_with_a_cure(tmp_path: Path, name: str, content: bytes, message: str) -> None:
