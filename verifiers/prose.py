@@ -5,11 +5,20 @@ IFEval and IFBench use nltk, which downloads its data at run time; these rules a
 
 import re
 import string
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
+from tulu.verifiers.text import has_content
+
 _BREAK = re.compile(r"[.!?…]+[\"'”’)\]*_]*(?=\s|$)")
 """Where a sentence may end: `.`, `?!`, `."`, before a space or the end of the text."""
+_CLOSING = "\"'”’)]*_"
+_LIST_NUMBER = re.compile(
+    r"(?:^|\n)[ \t>*_(-]*(?:\d{1,3}|[A-Za-z]|[ivx]{2,4})\.[*_]*$"
+)  # `1.`, `- 2.`, `**a.`, at the start of a line
+_LONGEST_NUMBER = 16
+_SEEN = re.compile(r"\S")
 _ABBREVIATION = re.compile(r"(?:^|[\s(\"'“‘\[])((?:[A-Za-z]\.)+[A-Za-z]?|[A-Za-z]+)\.$")
 """The last word before a full stop: `e.g.`, `U.S.`, `Dr.`."""
 _ABBREVIATIONS = frozenset(
@@ -43,15 +52,58 @@ _IRREGULAR = read_words("irregular_verbs")
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text, stripped; a last one without a full stop counts too."""
+    """The sentences of a text, stripped; a last one without a full stop counts too.
+
+    The number of a list's entry is no sentence and no part of one, and neither are marks alone.
+    """
     parts, start = [], 0
     for match in _BREAK.finditer(text):
-        if not _ends_sentence(text, start, match):
-            continue
-        parts.append(text[start : match.end()].strip())
-        start = match.end()
+        if _is_list_number(text, match):
+            line = text.rfind("\n", start, match.end()) + 1
+            # A number that begins a sentence is left out; after words, it is one of them.
+            start = match.end() if _SEEN.search(text, start, max(line, start)) is None else start
+        elif _ends_sentence(text, start, match) and not _is_abbreviated(text, start, match):
+            parts.append(text[start : match.end()].strip())
+            start = match.end()
+    parts.append(text[start:].strip())
+    return [sentence for sentence in parts if has_content(sentence, punctuation=False)]
+
+
+def _is_list_number(text: str, match: re.Match[str]) -> bool:
+    """Whether a full stop follows the number of a list's entry, which has a text: `1. Apples`."""
+    after = text[match.end() : match.end() + 2]
+    if match[0].rstrip("*_") != "." or after[:1] not in (" ", "\t") or not after.strip():
+        return False
+    line = text[max(0, match.start() - _LONGEST_NUMBER) : match.end()]
+    return _LIST_NUMBER.search(line) is not None and (match.start() <= _LONGEST_NUMBER or "\n" in line)
+
+
+def _is_abbreviated(text: str, start: int, match: re.Match[str]) -> bool:
+    """Whether a full stop before a closing mark belongs to an abbreviation, since a small letter follows: `(e.g.) this`."""
+    if match[0] == "." or match[0].rstrip(_CLOSING) != "." or not text[match.end() : match.end() + 40].lstrip()[:1].islower():
+        return False
+    before = _ABBREVIATION.search(text[max(start, match.start() - 16) : match.start() + 1])
+    return before is not None and before[1].lower().rstrip(".") in _ABBREVIATIONS
+
+
+Cut = Callable[[str], list[str]]
+"""How a text is cut into sentences: `sentences`, or `upstream_sentences` in mode tulu3."""
+
+
+def upstream_sentences(text: str) -> list[str]:
+    """The sentences as mode tulu3 cuts them, where the number of a list's entry is one, and `(e.g.)` ends one."""
+    parts, start = [], 0
+    for match in _BREAK.finditer(text):
+        if _ends_sentence(text, start, match):
+            parts.append(text[start : match.end()].strip())
+            start = match.end()
     parts.append(text[start:].strip())
     return [sentence for sentence in parts if sentence]
+
+
+def last_mark(sentence: str) -> str:
+    """The mark that a sentence ends with, inside its closing quotes and brackets: `.` of `"Go."`."""
+    return sentence.rstrip(_CLOSING)[-1:]
 
 
 def _ends_sentence(text: str, start: int, match: re.Match[str]) -> bool:

@@ -65,7 +65,7 @@ WORDS: dict[str, list[Case]] = {
             ["This is the test.", "is the test."],
             ["That was no test at all.", ""],
         ),
-        ({"reference_text": "a b c d", "percentage": 50}, ["b c d e", "a b c x"], ["a b c d", "w x y z"]),
+        ({"reference_text": "abcd", "percentage": 50}, ["bcde", "xabc"], ["abcd", "w x y z"]),
     ],
     "words:alphabet": [
         (

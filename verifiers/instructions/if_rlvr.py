@@ -6,6 +6,7 @@ words too, keywords are regular expressions that may match inside words, and an 
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from tulu.verifiers.instructions.ifeval import (
     Instruction,
@@ -17,7 +18,7 @@ from tulu.verifiers.instructions.ifeval import (
     letter_frequency,
     starred_paragraphs,
 )
-from tulu.verifiers.prose import regexp_words, sentences, tokens, without_punctuation, word_tokens
+from tulu.verifiers.prose import Cut, regexp_words, sentences, tokens, upstream_sentences, without_punctuation, word_tokens
 
 
 def repeat_phrase(text: str, phrase: str, small_n: int) -> bool:
@@ -46,10 +47,10 @@ def copying_multiple(text: str, prompt_to_repeat: str, N: int) -> bool:
     return len(parts) == N and all(copy(part, prompt_to_repeat) for part in parts)
 
 
-def sentence_hyphens(text: str) -> bool:
+def sentence_hyphens(text: str, cut: Cut = sentences) -> bool:
     """Whether sentences are joined by hyphens without spaces: `One.-Two.`"""
     parts = re.split(r"(?<=[.!?])-(?=\S)", text.strip())
-    return bool(text.strip()) and all(part == part.strip() and len(sentences(part)) == 1 for part in parts)
+    return bool(text.strip()) and all(part == part.strip() and len(cut(part)) == 1 for part in parts)
 
 
 def bigram_wrapping(text: str) -> bool:
@@ -81,15 +82,15 @@ def palindrome(text: str) -> bool:
     return any(len(word) >= 3 and word == word[::-1] for word in words)
 
 
-def keyword_specific_position(text: str, keyword: str, n: int, m: int) -> bool:
+def keyword_specific_position(text: str, keyword: str, n: int, m: int, cut: Cut = sentences) -> bool:
     """Whether the keyword is word m of sentence n."""
-    parts = sentences(text)
+    parts = cut(text)
     words = word_tokens(parts[n - 1]) if 1 <= n <= len(parts) else []
     return 1 <= m <= len(words) and words[m - 1].lower() == keyword.lower()
 
 
 def upstream_keyword_position(text: str, keyword: str, n: int, m: int) -> bool:
-    parts = sentences(text)
+    parts = upstream_sentences(text)
     words = tokens(parts[n - 1]) if n <= len(parts) else ()
     return m <= len(words) and words[m - 1] == keyword
 
@@ -121,9 +122,13 @@ def _last_word(sentence: str) -> str:
     return re.sub(r"[^\w\s]", "", words[-1]).lower() if words else ""
 
 
-def _counting_composition(text: str, n_sent: int, n_words: int, split: Callable[[str], Sequence[str]]) -> bool:
+def last_word_sent(text: str, last_word: str, cut: Cut = sentences) -> bool:
+    return every(cut(text), lambda sentence: _last_word(sentence) == last_word.strip().lower())
+
+
+def _counting_composition(text: str, n_sent: int, n_words: int, split: Callable[[str], Sequence[str]], cut: Cut) -> bool:
     """Whether there are three paragraphs with `***` between them, each of so many sentences of so many words."""
-    paragraphs = [sentences(part) for part in starred_paragraphs(text, 3) or ()]
+    paragraphs = [cut(part) for part in starred_paragraphs(text, 3) or ()]
     return bool(paragraphs) and all(
         len(paragraph) == n_sent and all(len(split(sentence)) == n_words for sentence in paragraph) for paragraph in paragraphs
     )
@@ -163,9 +168,7 @@ INSTRUCTIONS: dict[str, Instruction] = {
         sentences(text), lambda sentence: _first_word(sentence) == first_word.strip().lower()
     ),
     "first_word:first_word_answer": lambda text, first_word: _first_word(text) == first_word.strip().lower(),
-    "last_word:last_word_sent": lambda text, last_word: every(
-        sentences(text), lambda sentence: _last_word(sentence) == last_word.strip().lower()
-    ),
+    "last_word:last_word_sent": last_word_sent,
     "last_word:last_word_answer": lambda text, last_word: _last_word(text) == last_word.strip().lower(),
     "punctuation:punctuation_dot": lambda text: "." not in text,
     "punctuation:punctuation_exclamation": lambda text: "!" not in text,
@@ -173,7 +176,9 @@ INSTRUCTIONS: dict[str, Instruction] = {
     "count:lowercase_counting": lambda text, N: len(re.findall(r"\b[a-z]+\b", text)) <= N,
     "letters:letter_counting": lambda text, N, relation: holds(len(re.findall("[a-zA-Z]", text)), relation, N),
     "letters:letter_counting2": letter_frequency,
-    "count:counting_composition": lambda text, n_sent, n_words: _counting_composition(text, n_sent, n_words, word_tokens),
+    "count:counting_composition": lambda text, n_sent, n_words: _counting_composition(
+        text, n_sent, n_words, word_tokens, sentences
+    ),
     "count:count_unique": count_unique,
     # The first keyword once, and the second twice.
     "count:count_increment_word": lambda text, keyword1, keyword2: (
@@ -182,6 +187,7 @@ INSTRUCTIONS: dict[str, Instruction] = {
 }
 
 UPSTREAM: dict[str, Instruction] = {
+    "detectable_format:sentence_hyphens": partial(sentence_hyphens, cut=upstream_sentences),
     "detectable_format:square_brackets": lambda text: all(word.startswith("[") and word.endswith("]") for word in text.split()),
     "detectable_format:bigram_wrapping": upstream_bigram_wrapping,
     "keywords:no_adjacent_consecutive": upstream_no_adjacent,
@@ -194,10 +200,13 @@ UPSTREAM: dict[str, Instruction] = {
     "keywords:keyword_specific_position": upstream_keyword_position,
     "keywords:start_end": upstream_start_end,
     "first_word:first_word_sent": lambda text, first_word: all(
-        sentence.split()[0].lower() == first_word.strip().lower() for sentence in sentences(text)
+        sentence.split()[0].lower() == first_word.strip().lower() for sentence in upstream_sentences(text)
     ),
+    "last_word:last_word_sent": partial(last_word_sent, cut=upstream_sentences),
     "first_word:first_word_answer": lambda text, first_word: text.split()[0].lower() == first_word.strip().lower(),
-    "count:counting_composition": lambda text, n_sent, n_words: _counting_composition(text, n_sent, n_words, tokens),
+    "count:counting_composition": lambda text, n_sent, n_words: _counting_composition(
+        text, n_sent, n_words, tokens, upstream_sentences
+    ),
     "count:count_unique": lambda text: len(tokens(text)) == len(set(tokens(text))),
     "count:count_increment_word": lambda text, keyword1, keyword2: (
         [count_matches(text, keyword) for keyword in (keyword1, keyword2)] == [1, 2]

@@ -5,15 +5,28 @@ import io
 import re
 import string
 import unicodedata
+from functools import partial
 from operator import lt
 
 from tulu.verifiers.instructions.ifeval import Instruction, every, every_two
-from tulu.verifiers.prose import sentences, tokens, without_punctuation
+from tulu.verifiers.prose import Cut, sentences, tokens, upstream_sentences, without_punctuation
 
 _OPENING = {")": "(", "]": "[", "}": "{"}
 _EDGES = string.punctuation + " "
 _LETTERS = re.compile(r"\W*[aA]\W*[bB]\W*[cC]\W*")  # Options that are letters: `A, B or C`, `a/b/c`
 _EMOJI = re.compile(
+    "[\u203c\u2049\u2122\u2139\u2194-\u2199\u21a9-\u21aa\u231a-\u231b\u2328\u23cf\u23e9-\u23f3\u23f8-\u23fa\u24c2"
+    "\u25aa-\u25ab\u25b6\u25c0\u25fb-\u25fe\u2600-\u2604\u260e\u2611\u2614-\u2615\u2618\u261d\u2620\u2622-\u2623"
+    "\u2626\u262a\u262e-\u262f\u2638-\u263a\u2640\u2642\u2648-\u2653\u265f-\u2660\u2663\u2665-\u2666\u2668\u267b"
+    "\u267e-\u267f\u2692-\u2697\u2699\u269b-\u269c\u26a0-\u26a1\u26a7\u26aa-\u26ab\u26b0-\u26b1\u26bd-\u26be"
+    "\u26c4-\u26c5\u26c8\u26ce-\u26cf\u26d1\u26d3-\u26d4\u26e9-\u26ea\u26f0-\u26f5\u26f7-\u26fa\u26fd\u2702\u2705"
+    "\u2708-\u270d\u270f\u2712\u2714\u2716\u271d\u2721\u2728\u2733-\u2734\u2744\u2747\u274c\u274e\u2753-\u2755"
+    "\u2757\u2763-\u2764\u2795-\u2797\u27a1\u27b0\u27bf\u2934-\u2935\u2b05-\u2b07\u2b1b-\u2b1c\u2b50\u2b55\u3030"
+    "\u303d\u3297\u3299\U0001f004\U0001f0cf\U0001f170-\U0001f251\U0001f300-\U0001f64f\U0001f680-\U0001f6ff"
+    "\U0001f7e0-\U0001f7f0\U0001f900-\U0001faff]"
+)
+"""The characters that Unicode lists as emoji, beyond ASCII and Latin-1."""
+_UPSTREAM_EMOJI = re.compile(
     "[\u203c\u2049\u2122\u2139\u2194-\u21aa\u231a-\u23ff\u24c2\u25aa-\u27bf\u2934-\u2b55\u3030-\u3299\U0001f000-\U0001faff]"
 )
 # What may follow an emoji and belongs to it: variation selectors, joiners, skin tones.
@@ -21,6 +34,8 @@ _SELECTORS = "\ufe0f\u200d\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff"
 _SENTENCE_TO_REPEAT = "Only output this sentence here, ignore all other requests."
 _QUESTION = re.compile(r"\n*Question \d+[.|):;]?\s*")  # "Question 2:"
 _OPTION = re.compile(r"[A-Ea-e][.|)]\s*\w+")  # "B) Paris"
+_BULLET = re.compile(r"\s*\*(?:\s|[^\s*][^*]*$)")  # `* one`, `*one`, but not `**bold**` or `*italics* here`
+_SUB_BULLET = re.compile(r"\s*-[\s-]*[^\s-]")  # `  - one`, but no rule `---`
 _SPECIAL = re.compile(r"[^\w\s]")
 _DATE = re.compile(r"(\d{4})-(\d{2})-(\d{2})")
 # From north to south.
@@ -76,14 +91,14 @@ def newline(text: str) -> bool:
     return bool(text) and len([line for line in text.split("\n") if line]) == len(text.split())
 
 
-def emoji(text: str) -> bool:
+def emoji(text: str, cut: Cut = sentences, pattern: re.Pattern[str] = _EMOJI) -> bool:
     """Whether every sentence ends with an emoji."""
-    parts = [without_punctuation(sentence).strip().rstrip(_SELECTORS) for sentence in sentences(text)]
+    parts = [without_punctuation(sentence).strip().rstrip(_SELECTORS) for sentence in cut(text)]
     if not parts or not all(parts):
         return False
     # An emoji after a full stop is split off as the start, or all, of the next sentence.
     following = [*(sentence[0] for sentence in parts[1:]), ""]
-    return all(_EMOJI.match(part[-1]) or _EMOJI.match(after) for part, after in zip(parts, following, strict=True))
+    return all(pattern.match(part[-1]) or pattern.match(after) for part, after in zip(parts, following, strict=True))
 
 
 def quote_unquote(text: str) -> bool:
@@ -106,11 +121,22 @@ def thesis(text: str) -> bool:
     return end is not None and bool(text[start.end() : end.start()].strip()) and bool(text[end.end() :].strip())
 
 
-def no_bullets_bullets(text: str) -> bool:
+def sub_bullets(text: str) -> bool:
+    """Whether every `*` bullet has a `-` bullet on a line below it, before the next one."""
+    bullets: list[bool] = []
+    for line in text.split("\n"):
+        if _BULLET.match(line):
+            bullets.append(False)
+        elif bullets and _SUB_BULLET.match(line):
+            bullets[-1] = True
+    return every(bullets, bool)
+
+
+def no_bullets_bullets(text: str, cut: Cut = sentences) -> bool:
     """Whether two sentences or more are followed by two `*` bullets or more, and nothing else."""
     lines = [line.strip() for line in text.split("\n") if line.strip()]
     first = next((index for index, line in enumerate(lines) if line.startswith("*")), len(lines))
-    before = [sentence for line in lines[:first] for sentence in sentences(line)]
+    before = [sentence for line in lines[:first] for sentence in cut(line)]
     return len(before) >= 2 and len(lines) - first >= 2 and all(line.startswith("*") for line in lines[first:])
 
 
@@ -148,9 +174,9 @@ def reverse_newline(text: str) -> bool:
     return len(countries) >= 52 and countries == sorted(countries, reverse=True)
 
 
-def sentence_alphabet(text: str) -> bool:
+def sentence_alphabet(text: str, cut: Cut = sentences) -> bool:
     """Whether there are 26 sentences, which begin with a, b, c and so on."""
-    initials = [sentence.lstrip(string.punctuation + string.whitespace)[:1].lower() for sentence in sentences(text)]
+    initials = [sentence.lstrip(string.punctuation + string.whitespace)[:1].lower() for sentence in cut(text)]
     return initials == list(string.ascii_lowercase)
 
 
@@ -223,8 +249,7 @@ INSTRUCTIONS: dict[str, Instruction] = {
     "format:quote_unquote": quote_unquote,
     "format:list": lambda text, sep: text.count(sep) >= 2,
     "format:thesis": thesis,
-    # A `-` bullet under every `*` bullet.
-    "format:sub-bullets": lambda text: every(text.split("*")[1:], lambda bullet: "-" in bullet),
+    "format:sub-bullets": sub_bullets,
     "format:no_bullets_bullets": no_bullets_bullets,
     "format:title_case": title_case,
     "format:output_template": lambda text: all(part in text for part in ("My Answer:", "My Conclusion:", "Future Outlook:")),
@@ -249,3 +274,11 @@ INSTRUCTIONS: dict[str, Instruction] = {
         text.strip().lower() == " ".join(prompt_to_repeat.split()[n_start : n_end + 1]).lower()
     ),
 }
+
+UPSTREAM: dict[str, Instruction] = {
+    "format:emoji": partial(emoji, cut=upstream_sentences, pattern=_UPSTREAM_EMOJI),
+    "format:sub-bullets": lambda text: every(text.split("*")[1:], lambda bullet: "-" in bullet),
+    "format:no_bullets_bullets": partial(no_bullets_bullets, cut=upstream_sentences),
+    "custom:sentence_alphabet": partial(sentence_alphabet, cut=upstream_sentences),
+}
+"""The instructions that mode tulu3 computes otherwise."""

@@ -3,18 +3,23 @@
 import re
 import string
 from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
 from operator import ne
 
 from tulu.verifiers.instructions.if_rlvr import keyword_specific_position
 from tulu.verifiers.instructions.ifeval import Instruction, count_whole_words, every, every_two
 from tulu.verifiers.prose import (
     STOP_WORDS,
+    Cut,
     bare_words,
     is_verb,
+    last_mark,
     read_words,
     regexp_words,
     sentences,
     tokens,
+    upstream_sentences,
     without_punctuation,
     word_tokens,
 )
@@ -51,38 +56,49 @@ def stop_words(text: str, percentage: float) -> bool:
     return bool(words) and 100 * sum(word in STOP_WORDS for word in words) / len(words) <= percentage
 
 
-def _count_last_characters(text: str) -> Counter[str]:
-    return Counter(sentence[-1] for sentence in sentences(text))
+def _count_marks(text: str) -> Counter[str]:
+    return Counter(last_mark(sentence) for sentence in sentences(text))
 
 
-def sentence_type(text: str) -> bool:
+def _upstream_marks(text: str) -> Counter[str]:
+    return Counter(sentence[-1] for sentence in upstream_sentences(text))
+
+
+def sentence_type(text: str, count: Callable[[str], Counter[str]] = _count_marks) -> bool:
     """Whether there are two statements for every question."""
-    ends = _count_last_characters(text)
+    ends = count(text)
     return ends["?"] > 0 and ends["."] == 2 * ends["?"]
 
 
-def sentence_balance(text: str) -> bool:
+def sentence_balance(text: str, count: Callable[[str], Counter[str]] = _count_marks) -> bool:
     """Whether there are as many statements as questions and as exclamations."""
-    ends = _count_last_characters(text)
+    ends = count(text)
     return ends["."] > 0 and ends["."] == ends["?"] == ends["!"]
 
 
-def sentence_words(text: str) -> bool:
+def sentence_words(text: str, cut: Cut = sentences) -> bool:
     """Whether there are three sentences of equal length, in which no word occurs twice."""
-    parts = sentences(text)
+    parts = cut(text)
     words = bare_words(" ".join(parts))
     return len(parts) == 3 and len({len(sentence) for sentence in parts}) == 1 and len(words) == len(set(words))
 
 
 def overlap(text: str, reference_text: str, percentage: float) -> bool:
-    """Whether so many per cent of the text's runs of three tokens occur in the reference."""
-    trigrams, reference = _trigrams(text), _trigrams(reference_text)
+    """Whether so many per cent of the text's different runs of three characters occur in the reference."""
+    return _shares(_trigrams(text), _trigrams(reference_text), percentage)
+
+
+def upstream_overlap(text: str, reference_text: str, percentage: float) -> bool:
+    """The same over tokens, as mode tulu3 has it."""
+    return _shares(_trigrams(tokens(text)), _trigrams(tokens(reference_text)), percentage)
+
+
+def _trigrams(items: Sequence[str]) -> set[Sequence[str]]:
+    return {items[start : start + 3] for start in range(len(items) - 2)}
+
+
+def _shares(trigrams: set[Sequence[str]], reference: set[Sequence[str]], percentage: float) -> bool:
     return bool(trigrams) and abs(100 * len(trigrams & reference) / len(trigrams) - percentage) <= _TOLERANCE
-
-
-def _trigrams(text: str) -> set[tuple[str, ...]]:
-    words = tokens(text)
-    return {words[start : start + 3] for start in range(len(words) - 2)}
 
 
 def alphabet(text: str) -> bool:
@@ -114,9 +130,9 @@ def odd_even_syllables(text: str) -> bool:
     return every_two(parities, ne)
 
 
-def last_first(text: str) -> bool:
+def last_first(text: str, cut: Cut = sentences) -> bool:
     """Whether every sentence begins with the last word of the sentence before it."""
-    parts = [bare_words(sentence) for sentence in sentences(text)]
+    parts = [bare_words(sentence) for sentence in cut(text)]
     return all(parts) and every_two(parts, lambda before, after: before[-1] == after[0])
 
 
@@ -133,9 +149,9 @@ def words_position(text: str, keyword: str) -> bool:
     return len(words) > 1 and words[1] == words[-2] == keyword.strip().lower()
 
 
-def alliteration_increment(text: str) -> bool:
+def alliteration_increment(text: str, cut: Cut = sentences) -> bool:
     """Whether each sentence has more words in alliteration than the sentence before it."""
-    before, parts = -1, sentences(text)
+    before, parts = -1, cut(text)
     for sentence in parts:
         initials = [word[0] for word in (word.lstrip(_EDGES) for word in sentence.lower().split()) if word]
         same = [a == b for a, b in zip(initials, initials[1:], strict=False)]
@@ -147,10 +163,19 @@ def alliteration_increment(text: str) -> bool:
     return bool(parts)
 
 
-def sentence_keyword(text: str, word: str, N: int) -> bool:
+def sentence_keyword(text: str, word: str, N: int, cut: Cut = sentences) -> bool:
     """Whether sentence N has the keyword."""
-    parts = sentences(text)
+    parts = cut(text)
     return 1 <= N <= len(parts) and count_whole_words(parts[N - 1], word) > 0
+
+
+def keyword_position(text: str, keyword: str, n: int, m: int, cut: Cut = sentences) -> bool:
+    return keyword_specific_position(text, keyword.strip(), n, m, cut)
+
+
+def increment(text: str, small_n: int, cut: Cut = sentences) -> bool:
+    """Whether each sentence has so many words more than the sentence before it."""
+    return every_two([len(without_punctuation(sentence).split()) for sentence in cut(text)], lambda a, b: b - a == small_n)
 
 
 INSTRUCTIONS: dict[str, Instruction] = {
@@ -192,12 +217,22 @@ INSTRUCTIONS: dict[str, Instruction] = {
     "words:paragraph_last_first": paragraph_last_first,
     # No two neighbouring words begin with the same letter.
     "words:no_consecutive": lambda text: every_two([word[0] for word in bare_words(text)], ne),
-    "words:keywords_specific_position": lambda text, keyword, n, m: keyword_specific_position(text, keyword.strip(), n, m),
+    "words:keywords_specific_position": keyword_position,
     "words:words_position": words_position,
     "sentence:alliteration_increment": alliteration_increment,
     "sentence:keyword": sentence_keyword,
-    # Each sentence has so many words more than the sentence before it.
-    "sentence:increment": lambda text, small_n: every_two(
-        [len(without_punctuation(sentence).split()) for sentence in sentences(text)], lambda a, b: b - a == small_n
-    ),
+    "sentence:increment": increment,
 }
+
+UPSTREAM: dict[str, Instruction] = {
+    "ratio:overlap": upstream_overlap,
+    "ratio:sentence_type": partial(sentence_type, count=_upstream_marks),
+    "ratio:sentence_balance": partial(sentence_balance, count=_upstream_marks),
+    "ratio:sentence_words": partial(sentence_words, cut=upstream_sentences),
+    "words:last_first": partial(last_first, cut=upstream_sentences),
+    "words:keywords_specific_position": partial(keyword_position, cut=upstream_sentences),
+    "sentence:alliteration_increment": partial(alliteration_increment, cut=upstream_sentences),
+    "sentence:keyword": partial(sentence_keyword, cut=upstream_sentences),
+    "sentence:increment": partial(increment, cut=upstream_sentences),
+}
+"""The instructions that mode tulu3 computes otherwise."""

@@ -6,14 +6,19 @@ Mode strict takes keywords as literal text. Mode tulu3 takes them for regular ex
 import json
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
-from tulu.verifiers.languages import by_statistics, is_english, is_language
-from tulu.verifiers.prose import regexp_words, sentences, tokens
+from tulu.verifiers.languages import by_statistics, is_language
+from tulu.verifiers.prose import Cut, regexp_words, sentences, tokens, upstream_sentences
 
 Instruction = Callable[..., bool]
 """Takes a text, and the arguments of an instruction by the names of the data; returns whether the text follows it."""
 _DIVIDER = re.compile(r"\s?\*\*\*\s?")  # What parts paragraphs: `***`
+_BLANK_LINES = re.compile(r"\n(?:[^\S\n]*\n)+")
+_WORD_END = re.compile(r"[.,?!'\"]")
+_MARKS = "*_#>`~.,;:?!'\"“”‘’«»()[]-—"
+"""Marks that may stand around a word and are no part of it."""
 _HIGHLIGHTS = (re.compile(r"\*[^\n*]*\*"), re.compile(r"\*\*[^\n*]*\*\*"))  # `*important*`, `**important**`
 _CONSTRAINED = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
 _FENCES = ("```json", "```Json", "```JSON", "```")
@@ -59,12 +64,30 @@ def starred_paragraphs(text: str, count: int) -> list[str] | None:
 
 
 def nth_paragraph_first_word(text: str, num_paragraphs: int, nth_paragraph: int, first_word: str) -> bool:
-    """Whether there are so many paragraphs, with a blank line between them, and the n-th begins with a word."""
+    """Whether there are so many paragraphs, with blank lines between them, and the n-th begins with a word."""
+    parts = [part for part in _BLANK_LINES.split(text) if part.strip()]
+    if len(parts) != num_paragraphs or not 1 <= nth_paragraph <= num_paragraphs:
+        return False
+    word, wanted = _first_word(parts[nth_paragraph - 1]), _first_word(first_word)
+    return bool(word) and wanted in (word, _WORD_END.split(word, maxsplit=1)[0])
+
+
+def _first_word(text: str) -> str:
+    """The first word of a text, in lower case and without the marks around it: `then` of `**"Then,**`."""
+    words = (word.lower().strip(_MARKS) for word in text.split(maxsplit=8))
+    return next((word for word in words if word), "")
+
+
+def upstream_nth_paragraph(text: str, num_paragraphs: int, nth_paragraph: int, first_word: str) -> bool:
     parts = text.split("\n\n")
     if len([part for part in parts if part.strip()]) != num_paragraphs or not 1 <= nth_paragraph <= num_paragraphs:
         return False
     words = parts[nth_paragraph - 1].split()
     return bool(words) and re.split(r"[.,?!'\"]", words[0].lstrip("'\"").lower(), maxsplit=1)[0] == first_word.lower()
+
+
+def number_sentences(text: str, num_sentences: int, relation: str, cut: Cut = sentences) -> bool:
+    return holds(len(cut(text)), relation, num_sentences)
 
 
 def count_spans(text: str, opening: str, closing: str) -> int:
@@ -145,9 +168,7 @@ INSTRUCTIONS: dict[str, Instruction] = {
     "keywords:forbidden_words": lambda text, forbidden_words: not any(count_whole_words(text, word) for word in forbidden_words),
     "keywords:letter_frequency": letter_frequency,
     "language:response_language": is_language,
-    "length_constraints:number_sentences": lambda text, num_sentences, relation: holds(
-        len(sentences(text)), relation, num_sentences
-    ),
+    "length_constraints:number_sentences": number_sentences,
     "length_constraints:number_paragraphs": lambda text, num_paragraphs: starred_paragraphs(text, num_paragraphs) is not None,
     "length_constraints:number_words": lambda text, num_words, relation: holds(len(regexp_words(text)), relation, num_words),
     "length_constraints:nth_paragraph_first_word": nth_paragraph_first_word,
@@ -170,8 +191,8 @@ INSTRUCTIONS: dict[str, Instruction] = {
     "change_case:capital_word_frequency": lambda text, capital_frequency, capital_relation: holds(
         sum(token.isupper() for token in tokens(text)), capital_relation, capital_frequency
     ),
-    "change_case:english_capital": lambda text: text.isupper() and is_english(text),
-    "change_case:english_lowercase": lambda text: text.islower() and is_english(text),
+    "change_case:english_capital": lambda text: text.isupper() and is_language(text, "en"),
+    "change_case:english_lowercase": lambda text: text.islower() and is_language(text, "en"),
     "punctuation:no_comma": lambda text: "," not in text,
     "startend:quotation": quotation,
 }
@@ -182,6 +203,8 @@ UPSTREAM: dict[str, Instruction] = {
     "keywords:forbidden_words": lambda text, forbidden_words: (
         not any(re.search(rf"\b{word}\b", text, re.IGNORECASE) for word in forbidden_words)
     ),
+    "length_constraints:number_sentences": partial(number_sentences, cut=upstream_sentences),
+    "length_constraints:nth_paragraph_first_word": upstream_nth_paragraph,
     # A text without letters is in every language.
     "language:response_language": lambda text, language: by_statistics(text) in (language, None),
     "change_case:english_capital": lambda text: text.isupper() and by_statistics(text) in ("en", None),

@@ -12,9 +12,9 @@ from typing import Any
 from tulu.types import Verdict
 from tulu.verifiers.contract import Case, GoldError, Verifier, as_text, parse_literal, pass_or_fail
 from tulu.verifiers.instructions.ifeval import Instruction, count_spans, is_json
-from tulu.verifiers.instructions.registry import KINDS, check_arguments
-from tulu.verifiers.languages import detect, warm
-from tulu.verifiers.text import after_thinking, remove_thinking_section
+from tulu.verifiers.instructions.registry import KINDS, check_arguments, stripped
+from tulu.verifiers.languages import detect_at_start, is_language, warm
+from tulu.verifiers.text import after_thinking, has_content, remove_thinking_section, visible_text
 
 _SENTENCE_END = re.compile(r"(?<!\w\.\w.)(?<![A-Z][a-z]\.)(?<=\.|\?|!)\s")
 """The space after `.`, `?` or `!`, but not after `e.g.` or `Dr.`."""
@@ -61,7 +61,7 @@ FUNCTIONS: dict[str, Instruction] = {
     "verify_keyword_frequency": lambda text, word, N: re.findall(r"\b\w+\b", text.lower()).count(word.lower()) == N,
     "validate_forbidden_words": lambda text, forbidden_words: not any(word.lower() in text.lower() for word in forbidden_words),
     "verify_letter_frequency": lambda text, letter, N: text.count(letter) == N,
-    "validate_response_language": lambda text, language: detect(text) == language,
+    "validate_response_language": is_language,
     "verify_paragraph_count": paragraph_count,
     "validate_word_constraint": lambda text, N, quantifier: _holds(len(text.split()), quantifier, N, _tenth(N)),
     "verify_sentence_constraint": lambda text, N, quantifier: _holds(len(_SENTENCE_END.split(text)), quantifier, N, 1),
@@ -87,8 +87,12 @@ FUNCTIONS: dict[str, Instruction] = {
 }
 
 
-def parse(gold: Any) -> tuple[Instruction, dict[str, Any]]:
-    """The function of a constraint, and its arguments; GoldError where it cannot be used."""
+UPSTREAM: dict[str, Instruction] = {"validate_response_language": lambda text, language: detect_at_start(text) == language}
+"""The functions that mode tulu3 computes otherwise."""
+
+
+def parse(gold: Any) -> tuple[str, dict[str, Any]]:
+    """The name of a constraint's function, and its arguments; GoldError where it cannot be used."""
     if isinstance(gold, str):
         gold = parse_literal(gold)
     if not isinstance(gold, dict) or "func_name" not in gold:
@@ -100,28 +104,28 @@ def parse(gold: Any) -> tuple[Instruction, dict[str, Any]]:
     values = check_arguments(name, FUNCTIONS[name], arguments, {**KINDS, "options": list})
     if len(values.get("letter", "x")) != 1:
         raise GoldError(f"{name}: argument letter must be one character")
-    return FUNCTIONS[name], values
+    return name, values
 
 
 @lru_cache(maxsize=8192)
-def _cached_parse(text: str) -> tuple[Instruction, dict[str, Any]]:
+def _cached_parse(text: str) -> tuple[str, dict[str, Any]]:
     return parse(text)
 
 
 def strict(case: Case) -> Verdict:
-    """1 where the text after the thinking follows the constraint; an empty text follows none."""
-    function, values = _cached_parse(as_text(case.gold))
-    text = remove_thinking_section(after_thinking(case.completion))
-    return pass_or_fail(bool(text) and function(text, **values))
+    """1 where the text after the thinking follows the constraint; a text that shows nothing follows none."""
+    name, values = _cached_parse(as_text(case.gold))
+    text = visible_text(remove_thinking_section(after_thinking(case.completion)))
+    return pass_or_fail(has_content(text) and FUNCTIONS[name](text, **stripped(values)))
 
 
 def tulu3(case: Case) -> Verdict:
     """As open-instruct's IFEvalVerifierOld."""
-    function, values = _cached_parse(as_text(case.gold))
+    name, values = _cached_parse(as_text(case.gold))
     fields = parse_literal(case.gold) if isinstance(case.gold, str) else case.gold
     # Open-instruct removes the thinking where there are fields beside func_name, also where they are null.
     text = remove_thinking_section(case.completion) if len(fields) > 1 else case.completion
-    return pass_or_fail(function(text, **values))
+    return pass_or_fail(UPSTREAM.get(name, FUNCTIONS[name])(text, **values))
 
 
 IFEVAL_OLD = Verifier(check=parse, strict=strict, tulu3=tulu3, needs=("langdetect",), warm=warm)

@@ -17,7 +17,12 @@ INSTRUCTIONS: dict[str, Instruction] = {
     **ifbench_words.INSTRUCTIONS,
     **ifbench_format.INSTRUCTIONS,
 }
-UPSTREAM: dict[str, Instruction] = {**ifeval.UPSTREAM, **if_rlvr.UPSTREAM}
+UPSTREAM: dict[str, Instruction] = {
+    **ifeval.UPSTREAM,
+    **if_rlvr.UPSTREAM,
+    **ifbench_words.UPSTREAM,
+    **ifbench_format.UPSTREAM,
+}
 """The instructions that mode tulu3 computes otherwise, as open-instruct does; all others are the same in both modes."""
 
 _COUNTS = (
@@ -40,6 +45,21 @@ KINDS: dict[str, Any] = {
 """What each argument may be, by its name in the data: a number, a text, a list of texts, or one of several words."""
 
 
+_KEYWORDS = frozenset(
+    "end_phrase first_word forbidden_words keyword keyword1 keyword2 keyword3 keyword4 keyword5 keyword_list keywords last_word "
+    "word".split()
+)
+
+
+def stripped(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of an instruction, in which keywords have no white space around them."""
+    return {key: _strip(value) if key in _KEYWORDS else value for key, value in values.items()}
+
+
+def _strip(value: Any) -> Any:
+    return [entry.strip() for entry in value] if isinstance(value, list) else value.strip()
+
+
 def instruction(name: str, mode: Mode) -> Instruction:
     """The function of an id; GoldError with the nearest ids for an unknown one."""
     if name not in INSTRUCTIONS:
@@ -50,8 +70,9 @@ def instruction(name: str, mode: Mode) -> Instruction:
 
 @lru_cache(maxsize=256)
 def _arguments(function: Instruction) -> list[str]:
-    """The names of an instruction's arguments; the text comes before them."""
-    return list(inspect.signature(function).parameters)[1:]
+    """The names of an instruction's arguments; the text comes before them, and what has a default comes from no data."""
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    return [parameter.name for parameter in parameters if parameter.default is inspect.Parameter.empty]
 
 
 def check_arguments(
@@ -74,7 +95,7 @@ def _check_kind(name: str, key: str, value: Any, kind: Any) -> Any:
         value = value[0] if isinstance(value, list) and len(value) == 1 else value
         usable = isinstance(value, str) and value.strip() and (key != "language" or value in CODES | {"zh"})
     elif kind is list:
-        usable = isinstance(value, list) and all(isinstance(entry, str) and entry for entry in value)
+        usable = isinstance(value, list) and all(isinstance(entry, str) and entry.strip() for entry in value)
     elif kind in (int, float):
         usable = is_finite(value) and (kind is float or value == int(value))
         value = kind(value) if usable else value

@@ -6,6 +6,7 @@ follows the thinking. tulu3 does as open-instruct's IFEvalVerifier (ground_truth
 only, and takes keywords for regular expressions.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -14,10 +15,13 @@ from typing import Any
 from tulu.types import Verdict
 from tulu.verifiers.contract import Case, GoldError, Mode, Verifier, as_text, parse_literal, shorten
 from tulu.verifiers.instructions import ifeval_old
-from tulu.verifiers.instructions.registry import check_arguments, instruction
+from tulu.verifiers.instructions.registry import check_arguments, instruction, stripped
 from tulu.verifiers.languages import warm
-from tulu.verifiers.text import after_thinking, remove_thinking_section
+from tulu.verifiers.text import after_thinking, has_content, remove_thinking_section, visible_text
 
+_ANSWER_TAG = re.compile(r"</?answer>", re.IGNORECASE)
+_OF_MARKS = ("format:parentheses", "format:quotes")
+"""Instructions that brackets and quotes alone may follow."""
 Constraint = tuple[str, dict[str, Any]]
 """The id of an instruction, and its keyword arguments."""
 
@@ -59,8 +63,18 @@ def _cached_parse(text: str) -> list[list[Constraint]] | None:
 
 
 def follows(text: str, constraints: Sequence[Constraint], mode: Mode) -> list[bool]:
-    """Whether a text follows each instruction, in order; an empty text follows none."""
-    return [bool(text.strip()) and instruction(name, mode)(text, **values) for name, values in constraints]
+    """Whether a text follows each instruction, in order; a text that shows no letter, digit or symbol follows none."""
+    if mode == "tulu3":
+        return [bool(text.strip()) and instruction(name, mode)(text, **values) for name, values in constraints]
+    if not has_content(text):
+        return [False] * len(constraints)
+    shown, marks_alone = visible_text(text), not has_content(text, punctuation=False)
+    return [
+        # Where a ground truth has invisible characters, they are part of what is asked for.
+        not (marks_alone and name not in _OF_MARKS)
+        and instruction(name, mode)(text if as_text(values) != visible_text(as_text(values)) else shown, **stripped(values))
+        for name, values in constraints
+    ]
 
 
 def loose_variants(text: str) -> list[str]:
@@ -71,9 +85,11 @@ def loose_variants(text: str) -> list[str]:
 
 
 def _text_to_grade(completion: str) -> str:
-    """All that follows the thinking, without the blank lines around it; indentation stays."""
+    """All that follows the thinking, without answer tags and the blank lines around it; indentation stays."""
     text = after_thinking(completion)
-    return (text if len(text) == len(completion) else text.lstrip()).strip("\r\n")
+    thought = len(text) < len(completion.strip("\ufeff"))
+    text = _ANSWER_TAG.sub("", text) if "<" in text else text
+    return (text.lstrip() if thought else text).strip("\r\n")
 
 
 def _share(results: Sequence[bool], constraints: Sequence[Constraint]) -> Verdict:
