@@ -100,7 +100,9 @@ def _has_three_words(text: str, letters: Mapping[str, int]) -> bool:
     """Whether a text has three different words: between spaces, or letters enough in scripts that put no spaces."""
     written = sum(words * letters.get(script, 0) for script, words in _UNSPACED.items())
     if written >= _FEWEST_WORDS and 2 * sum(letters.get(script, 0) for script in _UNSPACED) > sum(letters.values()):
-        return len({character for character in text if character.isalpha() and _script(character) in _UNSPACED}) >= _FEWEST_LETTERS
+        return (
+            len({character for character in text if character.isalpha() and _script(character) in _UNSPACED}) >= _FEWEST_LETTERS
+        )
     words = set()
     for word in text.lower().split():
         if any(character.isalpha() for character in word):
