@@ -173,7 +173,7 @@ def gram_rule(gold: Any) -> tuple[int, int]:
 def repeats(text: str, size: int, times: int) -> bool:
     """Whether any `size` words in a row (characters, in scripts without spaces) occur `times` times or more.
 
-    So do loops without spaces or words, such as `!!!!` or `abcabc`: five characters stand for a word there, and at least 40 count.
+    So do loops without spaces or words, such as `!!!!` or `abcabc`: five characters stand for a word there, and 40 or more count.
     """
     text = visible_text(text).lower()
     words, characters = _WORD.findall(text), "".join(text.split())

@@ -36,6 +36,7 @@ _BLANK = "\u115f\u1160\u2061-\u2064\u2800\u3164\uffa0\U0001d159"
 _UNSEEN = re.compile(f"[{_ZERO_WIDTH}{_BLANK}]")
 _NO_WIDTH = re.compile(f"[{_ZERO_WIDTH}]")
 _NO_INK = re.compile(f"[{_BLANK}]")
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")
 _EDGE = re.compile(f"[\\s{_ZERO_WIDTH}{_BLANK}]*+")
 _VISIBLE_ASCII = re.compile(r"[!-~]")
 _LETTER_DIGIT_OR_SIGN = re.compile(r"[A-Za-z0-9$+<=>^`|~]")
@@ -75,7 +76,8 @@ def trim_invisible(text: str) -> str:
 
 
 def visible_text(text: str) -> str:
-    """A text without characters of zero width, in which blank letters are spaces."""
+    """A text without control characters and those of zero width, in which blank letters are spaces."""
+    text = _CONTROL.sub("", text)
     return text if text.isascii() else _NO_INK.sub(" ", _NO_WIDTH.sub("", text))
 
 
