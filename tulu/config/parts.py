@@ -8,8 +8,6 @@ Fraction = Annotated[float, Field(gt=0)]
 Texts = Annotated[tuple[str, ...], Field(strict=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
-BadGolds = Literal["stop", "skip"]
-"""What is done with a source of which over 1 % of the ground truths cannot be used."""
 
 
 class Section(BaseModel):

@@ -8,9 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from tulu.config.options import EngineName
+from tulu.config.options import BadGolds, EngineName
 from tulu.config.parts import (
-    BadGolds,
     Lora,
     NonNegative,
     OneRewardModel,

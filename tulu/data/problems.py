@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from tulu.config.parts import BadGolds, Source
+from tulu.config.options import BadGolds
+from tulu.config.parts import Source
 from tulu.data.chat import encode_prompts
 from tulu.data.formats import ProblemText, parse_problem
 from tulu.data.golds import faults, is_provable, stop_over_limit

@@ -29,7 +29,28 @@ _HOLLOW = (
     "<finish>\u200b</finish>", "<solution></solution>", "\\boxed{}", "\\boxed{\\ }", "\\boxed{\\,}", "\\boxed{\\text{}}", "\\boxed{\u200b}", "$$", "$ $",
     "\\(\\)", "\\[ \\]", "```\n```", "```python\n```", "```json\n\n```", "```sql\n```", "####", "#### ", "The answer is", "The answer is:", "Answer:", "****",
 )  # fmt: skip
-_NUMBERS = ("0", "1", "2", "-1", "10", "100", "0.5", "1/2", "3", "5", "7", "12", "42", "1e6", "1e999", "-1e999", "1e-999", "0.0", "-0", "9" * 400)
+_NUMBERS = (
+    "0",
+    "1",
+    "2",
+    "-1",
+    "10",
+    "100",
+    "0.5",
+    "1/2",
+    "3",
+    "5",
+    "7",
+    "12",
+    "42",
+    "1e6",
+    "1e999",
+    "-1e999",
+    "1e-999",
+    "0.0",
+    "-0",
+    "9" * 400,
+)
 _UNDEFINED = (
     "nan", "NaN", "inf", "-inf", "Infinity", "infinity", "None", "null", "undefined", "\\infty", "-\\infty", "\\pm\\infty", "0^{-1}", "0^{-2}", "-0^{-1}",
     "\\frac{1}{0}", "\\frac{0}{0}", "1/0", "0/0", "0^0", "\\infty-\\infty", "\\infty^{2}\\pi", "\\infty\\cdot 0", "0\\cdot\\infty", "\\frac{\\infty}{\\infty}",
@@ -97,7 +118,15 @@ CORES: dict[str, tuple[str, ...]] = {
     "an empty program": _CODE,
     "the form alone": _ESSAYS,
 }
-_MATHS = ("\\boxed{{}}", "$\\boxed{{}}$", "{}", "The answer is ${}$.", "$${}$$", "#### {}", "Final Answer: The final answer is ${}$. I hope it is correct.")
+_MATHS = (
+    "\\boxed{{}}",
+    "$\\boxed{{}}$",
+    "{}",
+    "The answer is ${}$.",
+    "$${}$$",
+    "#### {}",
+    "Final Answer: The final answer is ${}$. I hope it is correct.",
+)
 _TEXTS = ("{}", "<answer>{}</answer>", "<think>hm</think><answer>{}</answer>", "The answer is: {}", "<finish>{}</finish>")
 _BLOCKS = ("{}", "```python\n{}\n```", "```\n{}\n```")
 FORMS: dict[str, tuple[str, ...]] = {
@@ -153,5 +182,12 @@ def _random(name: str, forms: tuple[str, ...], seed: int) -> Iterator[Answer]:
 def echoes(prompt: str) -> list[Answer]:
     """The question in place of an answer; each row has its own."""
     quoted = json.dumps(prompt, ensure_ascii=False)
-    forms = (prompt, f"\\boxed{{{prompt}}}", f"<answer>{prompt}</answer>", f"The answer is: {prompt}", f"<finish>{prompt}</finish>", quoted)
+    forms = (
+        prompt,
+        f"\\boxed{{{prompt}}}",
+        f"<answer>{prompt}</answer>",
+        f"The answer is: {prompt}",
+        f"<finish>{prompt}</finish>",
+        quoted,
+    )
     return [Answer("an echo of the prompt", text) for text in forms]

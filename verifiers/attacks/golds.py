@@ -9,26 +9,70 @@ from tulu.errors import DataError
 from tulu.verifiers.instructions.registry import INSTRUCTIONS
 from tulu.verifiers.registry import check_gold
 
-_NUMBERS = ("18", "-3", "0", "7.25", "1,234", "3/4", "$42", "25%", "-0.5", "100000", "5,000,000", "0.125", "17", "2.5", "96", "64", "540", "-12", "1e3", "99.99")
+_NUMBERS = (
+    "18",
+    "-3",
+    "0",
+    "7.25",
+    "1,234",
+    "3/4",
+    "$42",
+    "25%",
+    "-0.5",
+    "100000",
+    "5,000,000",
+    "0.125",
+    "17",
+    "2.5",
+    "96",
+    "64",
+    "540",
+    "-12",
+    "1e3",
+    "99.99",
+)
 _MATH = (
     "18", "-3", "0", "7.25", "\\frac{3}{4}", "-\\frac{2}{7}", "\\pi", "2\\pi", "36\\pi", "\\sqrt{2}", "3\\sqrt{5}", "\\sqrt[3]{2}", "1+\\sqrt{2}", "\\frac{1+\\sqrt{5}}{2}", "e", "e^{2}", "\\ln 2",
     "\\log_2 3", "2^{100}", "10!", "3+4i", "2i", "5-i", "e^{i\\pi/3}", "x^2+1", "x+1", "2x", "\\frac{1}{x}", "(x-1)(x+2)", "\\sin x", "\\cos^2 x", "\\sin 20^\\circ", "60^\\circ", "45^\\circ",
-    "x=5", "y=2x+1", "x^2+y^2=4", "x^2+121=0", "x^2-5x+6=0", "x^2+y^2=-1", "z^2+z+1=0", "3x+4y=12", "A=\\pi r^2", "\\log(0.01)=-2", "\\cos(0)=1, \\sin(0)=0", "1+1=2", "f(x)=x^2", "f(2)", "I(0)e^{-t/RC}",
+    "x=11", "y=2x+1", "x^2+y^2=4", "x^2+121=0", "x^2-5x+6=0", "x^2+y^2=-1", "z^2+z+1=0", "3x+4y=12", "A=\\pi r^2", "\\log(0.01)=-2", "\\cos(0)=1, \\sin(0)=0", "1+1=2", "f(x)=x^2", "f(2)", "I(0)e^{-t/RC}",
     "(1,2)", "(2, 500)", "(1,2,3)", "(0,0)", "(-\\infty, 3)", "[1, 4]", "(2, 5]", "(-\\infty,-1)\\cup(1,\\infty)", "[0,\\infty)", "x>3", "x \\le -2", "1<x<4", "-1\\le x\\le 6", "x\\ne 9",
     "\\{1,2\\}", "\\{1,2,3\\}", "\\{-1, 7\\}", "\\{\\pi\\}", "1,-2", "2,3,5", "x=1,y=3", "x=6,y=2", "a=1, b=2, c=3", "\\pm 8", "\\pm\\sqrt{7}", "8 \\pm \\sqrt{3}", "3:1", "5:2", "4:30", "\\text{4:35 p.m.}",
     "\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}", "\\begin{pmatrix}1\\\\5\\end{pmatrix}", "\\begin{bmatrix}0&1\\\\1&0\\end{bmatrix}", "\\begin{vmatrix}1&2\\\\3&5\\end{vmatrix}", "\\text{yes}", "\\text{no}", "\\text{even}",
-    "\\text{Friday}", "\\text{(B)}", "\\text{(C)}", "5\\text{ cm}", "5\\text{ m}", "36\\pi\\text{ cm}^3", "81\\mathrm{~km}/\\mathrm{hr}", "12\\text{ dozen}", "\\$9.50", "35\\%", "3 \\text{ cats}", "\\frac{1}{2}\\text{ hour}",
+    "\\text{Friday}", "\\text{(B)}", "\\text{(C)}", "15\\text{ cm}", "6\\text{ m}", "36\\pi\\text{ cm}^3", "81\\mathrm{~km}/\\mathrm{hr}", "12\\text{ dozen}", "\\$9.50", "35\\%", "14 \\text{ cats}", "\\frac{1}{2}\\text{ hour}",
     "\\infty", "-\\infty", "\\text{undefined}", "\\text{DNE}", "\\emptyset", "\\mathbb{R}", "\\mathbb{Z}", "\\text{no solution}", "0.\\overline{6}", "2.4\\times 10^5", "6.02\\times 10^{23}", "1.2345678", "10_2", "2A_{16}",
     "n^2+n+41", "\\frac{n(n+1)}{2}", "a_n=2n+3", "\\sum_{k=1}^{n} k^2", "\\int_0^1 x^2\\,dx", "x^2+C", "\\frac{x^3}{3}+C", "2\\cos t+3\\sin t", "\\binom{9}{4}", "|x-2|<5", "y''+y=0", "p \\land q", "ABC", "\\angle A",
     "\\begin{cases} x^2, & x>0 \\\\ 0, & x\\le 0\\end{cases}", "\\vec{i}+2\\vec{j}", "\\langle 1,2,2\\rangle", "7\\equiv 1 \\pmod 3", "2^{-2010}", "\\frac{\\sqrt{3}}{3}", "1\\frac{1}{3}", "x\\in\\{4,9\\}",
 )  # fmt: skip
-_TEXTS = ("Paris", "7 apples", "-5", "1.5", "C++", "New York City", "the Beatles", "x = 3", "No", "yes", "Mount Everest", "1984", "The Cat in the Hat", "H2O", "München", "3.14", "Ann, Bob", "not known", ".5", "東京", "A")
+_TEXTS = (
+    "Paris",
+    "7 apples",
+    "-5",
+    "1.5",
+    "C++",
+    "New York City",
+    "the Beatles",
+    "x = 3",
+    "No",
+    "yes",
+    "Mount Everest",
+    "1984",
+    "The Cat in the Hat",
+    "H2O",
+    "München",
+    "3.14",
+    "Ann, Bob",
+    "not known",
+    ".5",
+    "東京",
+    "A",
+)
 _LANGUAGES = ("de", "en", "fr", "es", "ja", "ru", "zh", "it", "pt", "ar", "hi", "ko")
 _TABLES = "create table emp(id int, name text, pay real); insert into emp values (1,'Ann',10.5),(2,'Bob',20.25),(3,'Cy',30); create table t(a); insert into t values (4),(5);"
-_SCHEMAS = tuple(
+_SCHEMAS = (
+    *(
     {"type": "object", "properties": {key: {"type": kind}}, "required": [key], "additionalProperties": False}
     for key, kind in (("city", "string"), ("count", "integer"), ("ok", "boolean"), ("tags", "array"), ("price", "number"), ("nested", "object"))
-) + (
+    ),
     {"type": "array", "items": {"type": "integer"}, "minItems": 3},
     {"type": "object", "required": ["day"], "properties": {"day": {"enum": ["Monday", "Tuesday"]}}},
     {"type": "string", "pattern": "^[A-Z]{3}-[0-9]{4}$"},
@@ -50,7 +94,7 @@ _ROWS: dict[str, tuple[Any, ...]] = {
     ),
     "json_schema": _SCHEMAS,
     "language": _LANGUAGES,
-    "length": tuple({"min": least, "max": most, "unit": unit} for unit in ("words", "characters", "sentences") for least, most in ((20, 40), (60, 90), (150, 200))) + (300, {"min": 5000, "unit": "characters"}),
+    "length": (*tuple({"min": least, "max": most, "unit": unit} for unit in ("words", "characters", "sentences") for least, most in ((20, 40), (60, 90), (150, 200))), 300, {"min": 5000, "unit": "characters"}),
     "math": _MATH,
     "multiple_choice": ("A", "B", "C", "D", {"answer": "A", "choices": ["Paris", "Rome", "Berlin", "Oslo"]}, {"answer": "B", "choices": ["3", "5", "7", "9"]}, {"answer": "C", "choices": ["true", "false", "both", "neither"]}, {"answer": "D", "choices": ["x", "y", "z", "none of the above"]}),
     "puzzle": _TEXTS,
@@ -94,7 +138,8 @@ HONEST: dict[str, tuple[str, ...]] = {
     "code": ("def f(n):\n    return n", "def f(n):\n    return 0", "def f(n):\n    return None", "def f(n):\n    return True"),
     "code_stdio": ("print(input())", "print(0)", "print('YES')"),
     "format": ("<think>I have to count them.</think><answer>There are four.</answer>", f"# River\n\n{_ESSAY}"),
-    "ifeval": (_ESSAY, _ESSAY.replace(". ", ".\n\n"), f"{_ESSAY} Is it not so? It is!\n\nP.S. {_ESSAY}", f"<<The River>>\n\n* {_ESSAY}\n* It is *long* and *old*.\n* It flows.\n\nP.S. It floods."),
+    # Short honest texts follow every instruction that only forbids something, so that they are what an attack has to beat.
+    "ifeval": ("unknown", "Yes.", "I am not sure that I can help with this.", _ESSAY, _ESSAY.replace(". ", ".\n\n"), f"{_ESSAY} Is it not so? It is!\n\nP.S. {_ESSAY}", f"<<The River>>\n\n* {_ESSAY}\n* It is *long* and *old*.\n* It flows.\n\nP.S. It floods."),
     "language": (_ESSAY,),
     "length": (_ESSAY, _ESSAY * 2, _ESSAY * 4, " ".join(_ESSAY.split()[:30])),
     "repetition": (_ESSAY,),

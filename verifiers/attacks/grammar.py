@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (many short forms on a line)
 """Random answers by small grammars: mathematics, data, queries, options and text."""
 
 import json
@@ -6,7 +7,29 @@ from collections.abc import Callable
 from typing import Any
 
 Grammar = Callable[[random.Random], str]
-_LEAVES = ("0", "1", "2", "3", "-1", "x", "y", "n", "\\pi", "e", "i", "\\infty", "0.5", "10", "C", "\\theta", "a_1", "12", "100", "90^\\circ", "5\\%")
+_LEAVES = (
+    "0",
+    "1",
+    "2",
+    "3",
+    "-1",
+    "x",
+    "y",
+    "n",
+    "\\pi",
+    "e",
+    "i",
+    "\\infty",
+    "0.5",
+    "10",
+    "C",
+    "\\theta",
+    "a_1",
+    "12",
+    "100",
+    "90^\\circ",
+    "5\\%",
+)
 _UNARY = (
     "-{0}", "\\sqrt{{{0}}}", "\\frac{{1}}{{{0}}}", "{0}!", "|{0}|", "\\ln {0}", "\\log {0}", "\\sin {0}", "\\cos {0}", "\\tan {0}", "({0})",
     "{0}^{{-1}}", "0^{{{0}}}", "{0}^{{2}}", "\\pm {0}", "\\overline{{{0}}}", "\\lfloor {0} \\rfloor", "\\{{{0}\\}}", "\\text{{{0}}}", "{0}\\%",
@@ -22,7 +45,30 @@ _WORDS = (
     "the a of and to in is it you that he was for on are with as I his they be at one have this from or had by hot word but what some we can out "
     "other were all there when up use your how said an each she yes no true false none maybe red blue London Paris 1 2 3 10 x A B C D"
 ).split()
-_MARKS = ("", "", "", ".", "!", "?", ",", ";", "-", "\n", "\n\n", "*", '"', "\u200b", "[", "]", "<<", ">>", "***", "P.S.", "(", ")")
+_MARKS = (
+    "",
+    "",
+    "",
+    ".",
+    "!",
+    "?",
+    ",",
+    ";",
+    "-",
+    "\n",
+    "\n\n",
+    "*",
+    '"',
+    "\u200b",
+    "[",
+    "]",
+    "<<",
+    ">>",
+    "***",
+    "P.S.",
+    "(",
+    ")",
+)
 
 
 def mathematics(draw: random.Random, depth: int = 3) -> str:
@@ -63,10 +109,47 @@ def data(draw: random.Random) -> str:
 
 def query(draw: random.Random) -> str:
     """A query that reads no table whose name it would have to know."""
-    columns = ("1", "0", "null", "''", "count(*)", "changes()", "sqlite_version()", "max(1)", "1.0", "'x'", "total(1)", "rowid", "name", "*")
-    tables = ("", "", " from sqlite_master", " from (select 1)", " from (select 1 union select 2)", " from pragma_database_list", " from t", " from pragma_table_list")
-    ends = ("", "", " where 0", " where 1", " limit 0", " limit 1", " order by 1", " group by 1", " union select 1", " union all select null")
-    return "select " + ", ".join(draw.choice(columns) for _ in range(draw.randrange(1, 4))) + draw.choice(tables) + draw.choice(ends)
+    columns = (
+        "1",
+        "0",
+        "null",
+        "''",
+        "count(*)",
+        "changes()",
+        "sqlite_version()",
+        "max(1)",
+        "1.0",
+        "'x'",
+        "total(1)",
+        "rowid",
+        "name",
+        "*",
+    )
+    tables = (
+        "",
+        "",
+        " from sqlite_master",
+        " from (select 1)",
+        " from (select 1 union select 2)",
+        " from pragma_database_list",
+        " from t",
+        " from pragma_table_list",
+    )
+    ends = (
+        "",
+        "",
+        " where 0",
+        " where 1",
+        " limit 0",
+        " limit 1",
+        " order by 1",
+        " group by 1",
+        " union select 1",
+        " union all select null",
+    )
+    return (
+        "select " + ", ".join(draw.choice(columns) for _ in range(draw.randrange(1, 4))) + draw.choice(tables) + draw.choice(ends)
+    )
 
 
 GRAMMARS: dict[str, Grammar] = {

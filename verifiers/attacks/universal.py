@@ -9,14 +9,14 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 from tulu.types import Problem, Verdict
 from tulu.verifiers.attacks.answers import NOTHING, Answer, answers, echoes
 from tulu.verifiers.attacks.golds import HONEST
 from tulu.verifiers.attacks.values import value_key, values_differ
-from tulu.verifiers.proof import STATED
+from tulu.verifiers.contract import shorten
+from tulu.verifiers.proof import STATED, fault_of, proof_of
 
 GradeAll = Callable[[Sequence[tuple[str, Problem]]], list[Verdict]]
 _BATCH = 4096
@@ -35,6 +35,8 @@ class Outcome:
 
     name: str
     golds: int
+    unproven: list[tuple[Any, str]] = field(default_factory=list)
+    """Golds that do not grade themselves right, and why; loading leaves them out, and so does the attack."""
     verdicts: int = 0
     best: Answer = Answer("", "")
     best_mean: float = 0.0
@@ -52,12 +54,21 @@ class Outcome:
     @property
     def holds(self) -> bool:
         """Whether nothing earned more than chance, nothing without content earned anything, and nothing was masked."""
-        return not (self.crossed or self.paid or self.nothing_paid or self.masked)
+        return bool(self.golds) and not (self.crossed or self.paid or self.nothing_paid or self.masked)
 
 
-def attack(name: str, golds: Sequence[Any], grade: GradeAll, count: int = 2000, seed: int = 1, prompts: Sequence[str] = ()) -> Outcome:
-    """Grade about `count` answers that know nothing of their golds. `prompts` are the questions of the golds, where there are any."""
-    run = _Attack(name, list(golds), grade, random.Random(seed), list(prompts) or ["What is the answer?"] * len(golds))
+def attack(
+    name: str, golds: Sequence[Any], grade: GradeAll, count: int = 2000, seed: int = 1, prompts: Sequence[str] = ()
+) -> Outcome:
+    """Grade about `count` answers that know nothing of their golds. `prompts` are the golds' questions, where there are any."""
+    asked = list(prompts) or ["What is the answer?"] * len(golds)
+    unproven = _unproven(name, golds, grade)
+    usable = [at for at in range(len(golds)) if at not in unproven]
+    run = _Attack(name, [golds[at] for at in usable], grade, random.Random(seed), [asked[at] for at in usable])
+    run.outcome.unproven = [(golds[at], reason) for at, reason in unproven.items()]
+    golds = run.golds
+    if not golds:
+        return run.outcome
     sample = run.draw.sample(range(len(golds)), min(_SAMPLE, len(golds)))
     run.outcome.chance = run.chance()
     tried = list(answers(name, max(len(NOTHING), count // max(1, len(sample))), seed))
@@ -70,6 +81,20 @@ def attack(name: str, golds: Sequence[Any], grade: GradeAll, count: int = 2000, 
     run.echo(sample)
     run.cross(count)
     return run.outcome
+
+
+def _unproven(name: str, golds: Sequence[Any], grade: GradeAll) -> dict[int, str]:
+    """The places of the golds that do not grade themselves right, with the reason."""
+    proofs = [proof_of(name, gold) for gold in golds]
+    items = [
+        (completion, Problem(name, (), (), gold, (name,)))
+        for gold, proof in zip(golds, proofs, strict=True)
+        if proof is not None
+        for completion in proof.completions
+    ]
+    verdicts = iter(grade(items))
+    faults = [fault_of(proof, [next(verdicts) for _ in proof.completions]) if proof is not None else None for proof in proofs]
+    return {at: fault for at, fault in enumerate(faults) if fault is not None}
 
 
 class _Attack:
@@ -160,7 +185,9 @@ class _Attack:
         self.outcome.pairs = len(pairs)
         for (a, b), verdict in zip(pairs, self.verdicts([(stated[a], b) for a, b in pairs]), strict=True):
             if verdict.score is None:
-                self.outcome.masked.append((Answer("another gold", stated[a]), self.golds[b], f"{verdict.status}: {verdict.detail}"))
+                self.outcome.masked.append(
+                    (Answer("another gold", stated[a]), self.golds[b], f"{verdict.status}: {verdict.detail}")
+                )
             elif verdict.score >= 1 and values_differ(self.name, self.golds[a], self.golds[b]):
                 self.outcome.crossed.append((stated[a], json.dumps(self.golds[b], ensure_ascii=False, default=str)))
 
@@ -170,8 +197,24 @@ def _mean(verdicts: Sequence[Verdict]) -> float:
 
 
 def worst(outcome: Outcome, most: int = 5) -> list[str]:
-    """Lines that name the first holes of each kind."""
-    lines = [f"earns {mean:.3f} ({answer.kind}): {answer.text[:100]!r}, as for gold {str(gold)[:100]!r}" for answer, gold, mean in islice(outcome.paid, most)]
-    lines += [f"nothing scores {score:g}: {answer.text[:40]!r} for gold {str(gold)[:100]!r}" for answer, gold, score in islice(outcome.nothing_paid, most)]
-    lines += [f"another gold scores 1: {answer[:100]!r} for {gold[:100]!r}" for answer, gold in islice(outcome.crossed, most)]
-    return lines + [f"no verdict ({why[:80]}): {answer.text[:60]!r} for gold {str(gold)[:80]!r}" for answer, gold, why in islice(outcome.masked, most)]
+    """Lines that name the first holes of each kind, and the first golds that are not proven."""
+    paid = [
+        f"earns {mean:.3f} ({answer.kind}): {_quote(answer.text)}, as for gold {_quote(gold)}"
+        for answer, gold, mean in outcome.paid[:most]
+    ]
+    nothing = [
+        f"nothing scores {score:g}: {_quote(answer.text)} for gold {_quote(gold)}"
+        for answer, gold, score in outcome.nothing_paid[:most]
+    ]
+    crossed = [f"another gold scores 1: {_quote(answer)} for {_quote(gold)}" for answer, gold in outcome.crossed[:most]]
+    masked = [
+        f"no verdict ({shorten(why)}): {_quote(answer.text)} for gold {_quote(gold)}"
+        for answer, gold, why in outcome.masked[:most]
+    ]
+    unproven = [f"not proven, left out: gold {_quote(gold)}: {why}" for gold, why in outcome.unproven[:most]]
+    return paid + nothing + crossed + masked + unproven
+
+
+def _quote(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return ascii(shorten(text))
