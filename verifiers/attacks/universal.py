@@ -6,6 +6,7 @@ row as little. Where golds have partial credit, the best of the golds themselves
 
 import json
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ _SAMPLE = 64
 _FINALISTS = 32
 _GRADED = frozenset({"string_f1", "re_search_f1", "sciriff", "length", "max_length", "up_to_max_length"})
 """Verifiers with partial credit for an answer."""
+_NUMERIC = frozenset({"gsm8k", "math", "strict_math"})
+_NUMBER = re.compile(r"-?\d+(?:[.,]\d+)*", re.ASCII)  # `7`, `-3.5`, `1,000`
 _ANY_LENGTH = frozenset({"max_length", "up_to_max_length"})
 """Verifiers that count tokens alone."""
 
@@ -38,7 +41,7 @@ class Outcome:
     unproven: list[tuple[Any, str]] = field(default_factory=list)
     """Golds that do not grade themselves right, and why; loading leaves them out, and so does the attack."""
     verdicts: int = 0
-    best: Answer = Answer("", "")
+    best: Answer = field(default_factory=lambda: Answer("", ""))
     best_mean: float = 0.0
     chance: float = 0.0
     pairs: int = 0
@@ -123,6 +126,10 @@ class _Attack:
         """What the commonest gold, or an honest answer that does not know the row, earns."""
         commonest = Counter(self.keys).most_common(1)[0][1] / len(self.golds)
         honest = list(HONEST.get(self.name, ()))
+        if self.name in _NUMERIC and any(map(_last_number, self.prompts)):
+            # Whoever sees the question can guess a number that stands in it.
+            guesses = [(STATED[self.name](_last_number(prompt))[0], at) for at, prompt in enumerate(self.prompts)]
+            commonest = max(commonest, _mean(self.verdicts(guesses)))
         if self.name in _ANY_LENGTH:
             honest += ["word " * length for length in (100, 2000, 30000)]
         if self.name in _GRADED and self.name in STATED:
@@ -190,6 +197,12 @@ class _Attack:
                 )
             elif verdict.score >= 1 and values_differ(self.name, self.golds[a], self.golds[b]):
                 self.outcome.crossed.append((stated[a], json.dumps(self.golds[b], ensure_ascii=False, default=str)))
+
+
+def _last_number(prompt: str) -> str:
+    """The number that a question ends with, or an empty text."""
+    numbers = _NUMBER.findall(prompt)
+    return numbers[-1] if numbers else ""
 
 
 def _mean(verdicts: Sequence[Verdict]) -> float:
