@@ -10,7 +10,7 @@ import pytest
 
 from tulu.errors import DataError, RecipeError
 from tulu.grading.grader import Grader
-from tulu.types import Problem
+from tulu.types import Message, Problem
 from tulu.verifiers.registry import check_gold, check_name
 
 FOLDER = Path(os.environ.get("TULU_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "field"
@@ -45,7 +45,7 @@ def test_the_score_is_right(row: dict[str, Any], grader: Grader) -> None:
         # A gold that is refused at load pays for nothing; an answer that is right needs one that is not.
         assert row["expected"] == 0, f"{kind}: the gold is refused"
         return
-    prompt = [{"role": "user", "content": row.get("prompt", "")}]
+    prompt: list[Message] = [{"role": "user", "content": row.get("prompt", "")}]
     problem = Problem(
         kind, prompt, (), row["ground_truth"], (name,), {"completion_tokens": len(row["completion"].split()), **row}
     )  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from tulu.cli import app
 from tulu.errors import RecipeError
 from tulu.grading.grader import Grader
+from tulu.verifiers import proof
 from tulu.verifiers.attacks.answers import NOTHING, answers
 from tulu.verifiers.attacks.golds import builtin_golds
 from tulu.verifiers.attacks.universal import attack, worst
@@ -99,7 +100,8 @@ def test_wrong_options_are_told(arguments: list[str]) -> None:
     assert CliRunner().invoke(app, ["verify", *arguments]).exit_code == 2
 
 
-def test_golds_that_do_not_prove_themselves_are_left_out_of_the_attack(grader: Grader) -> None:
-    outcome = attack("string_match", ["Paris", "</answer>x"], grader.grade, 300)
-    assert [gold for gold, _ in outcome.unproven] == ["</answer>x"]
-    assert outcome.golds == 1
+def test_golds_that_do_not_prove_themselves_are_left_out_of_the_attack(grader: Grader, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(proof.STATED, "exact", lambda gold: ["Paris"])
+    outcome = attack("exact", ["Paris", "Rome"], grader.grade, 300)
+    assert [gold for gold, _ in outcome.unproven] == ["Rome"]
+    assert (outcome.golds, outcome.holds) == (1, True)
