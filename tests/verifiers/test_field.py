@@ -48,6 +48,6 @@ def test_the_score_is_right(row: dict[str, Any], grader: Grader) -> None:
     prompt: list[Message] = [{"role": "user", "content": row.get("prompt", "")}]
     problem = Problem(
         kind, prompt, (), row["ground_truth"], (name,), {"completion_tokens": len(row["completion"].split()), **row}
-    )  # type: ignore[arg-type]
+    )
     [verdict] = grader.grade([(row["completion"], problem)])
     assert verdict.score == row["expected"], f"{kind}: {verdict}"
