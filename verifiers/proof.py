@@ -131,8 +131,8 @@ WRONG: dict[str, tuple[str, ...]] = {
     "sql": (f"```sql\nselect '{OTHER_WORDS}', {OTHER_ANSWER}\n```",),
     "tool_call": (f'<tool_call>\n{{"name": "{OTHER_WORDS}", "arguments": {{}}}}\n</tool_call>',),
     "zebra_logic": (json.dumps({"solution": {OTHER_WORDS: {OTHER_WORDS: OTHER_WORDS}}}),),
-    "math": (f"\\boxed{{{OTHER_ANSWER}}}", f"\\boxed{{\\text{{{OTHER_WORDS}}}}}"),
-    "strict_math": (f"\\boxed{{{OTHER_ANSWER}}}", f"\\boxed{{\\text{{{OTHER_WORDS}}}}}"),
+    "math": (f"\\boxed{{{OTHER_ANSWER}}}",),
+    "strict_math": (f"\\boxed{{{OTHER_ANSWER}}}",),
 }
 """Answers that are no gold's, in the form that each verifier reads."""
 _WRONG_ANYWHERE = (f"<answer>{OTHER_WORDS}</answer>", f"<answer>{OTHER_ANSWER}</answer>")
@@ -148,7 +148,11 @@ def proof_of(name: str, gold: Any) -> Proof | None:
     # A list of accepted answers may hold both neighbours of a number, and another query may well return the same rows.
     if len(right) == 1 and name.lower() != "sql":
         changed = tuple(dict.fromkeys(_with_changed_digit(right[0], which) for which in (0, -1)))
-    return Proof(right, WRONG.get(name.lower(), _WRONG_ANYWHERE), tuple(answer for answer in changed if answer not in right))
+    wrong = WRONG.get(name.lower(), _WRONG_ANYWHERE)
+    if name.lower() in ("math", "strict_math") and not any(map(_DIGIT.search, right)):
+        # Where no digit can be changed, other words stand for another answer.
+        wrong += (f"\\boxed{{\\text{{{OTHER_WORDS}}}}}",)
+    return Proof(right, wrong, tuple(answer for answer in changed if answer not in right))
 
 
 def _with_changed_digit(stated: str, which: int) -> str:

@@ -3,10 +3,10 @@
 
 import inspect
 from collections.abc import Iterator
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 from tulu.errors import DataError
-from tulu.verifiers.instructions.registry import INSTRUCTIONS
+from tulu.verifiers.instructions.registry import INSTRUCTIONS, KINDS
 from tulu.verifiers.registry import check_gold
 
 _NUMBERS = (
@@ -173,18 +173,19 @@ def _is_usable(name: str, gold: Any) -> bool:
 def _instructions() -> Iterator[dict[str, Any]]:
     """One row for each instruction, with arguments that fit."""
     for name, function in INSTRUCTIONS.items():
-        kinds = {key: value.annotation for key, value in inspect.signature(function).parameters.items() if key != "text"}
-        gold = {"instruction_id": [name], "kwargs": [{key: _argument(key, kind) for key, kind in kinds.items()}]}
+        keys = list(inspect.signature(function).parameters)[1:]
+        gold = {"instruction_id": [name], "kwargs": [{key: _argument(key, KINDS[key]) for key in keys}]}
         if _is_usable("ifeval", gold):
             yield gold
 
 
 def _argument(key: str, kind: Any) -> Any:
-    if get_origin(kind) is Literal:
-        return get_args(kind)[-1]
-    if kind is str and key.startswith("keyword") and key not in _ARGUMENTS:
+    """A value for an argument of an instruction: a number, a text, a list of texts, or the last of several words."""
+    if isinstance(kind, tuple):
+        return kind[-1]
+    if key in ("keyword1", "keyword2", "keyword3", "keyword4", "keyword5"):
         return f"river{key[-1]}"
-    return _ARGUMENTS.get(key, 3 if kind in (int, float) else ["river", "stone"] if kind == list[str] else "river")
+    return _ARGUMENTS.get(key, 3 if kind in (int, float) else ["river", "stone"] if kind is list else "river")
 
 
 def _generated() -> Iterator[dict[str, Any]]:
