@@ -19,7 +19,7 @@ from tulu.verifiers.registry import VERIFIERS, check_name
 COUNT = int(os.environ.get("TULU_ATTACK", "1500"))
 """Verdicts of an attack on one verifier; the full measure is 100,000 for math and 20,000 for the others."""
 SANDBOXED = {"code", "code_stdio"}
-"""Verifiers of which every verdict starts a sandbox; they get a fortieth of the verdicts."""
+"""Verifiers of which every verdict starts a sandbox; they get an eighth of the verdicts."""
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def test_nothing_earns_more_than_chance(name: str, grader: Grader) -> None:
     golds = builtin_golds(name)
     if not golds:
         pytest.skip(f"{name} takes its golds from a service or a model; its own tests attack it")
-    outcome = attack(name, golds, grader.grade, COUNT // 40 if name in SANDBOXED else COUNT)
+    outcome = attack(name, golds, grader.grade, COUNT // 8 if name in SANDBOXED else COUNT)
     assert outcome.verdicts > 0
     assert outcome.holds, "\n".join(worst(outcome))
 

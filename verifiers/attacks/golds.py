@@ -81,8 +81,8 @@ _SCHEMAS = (
 )  # fmt: skip
 _ROWS: dict[str, tuple[Any, ...]] = {
     "calmscore": _LANGUAGES,
-    "code": tuple([f"assert f({n}) == {value!r}" for n in (2, 3, 5)] for value in (7, -1, "a", [1, 2], (1,), {"a": 1}, 2.5, True, None)),
-    "code_stdio": tuple([{"input": "3\n1 2 3\n", "output": out}, {"input": "2\n4 5\n", "output": out}] for out in ("6", "no", "1 2\n3", "0.5", "YES")),
+    "code": tuple([f"assert f({n}) == {value!r}" for n in (2, 3, 5)] for value in (7, [1, 2], "a", None)),
+    "code_stdio": tuple([{"input": "3\n1 2 3\n", "output": out}, {"input": "2\n4 5\n", "output": out}] for out in ("6", "no", "1 2\n3", "YES")),
     "exact": _TEXTS,
     "flan": _TEXTS,
     "format": (None, {"pattern": "[A-Z][a-z]+ is [0-9]+"}, {"pattern": "<answer>[a-z]{5}</answer>"}, {"pattern": "(?s)# .+\n\n.{40,}"}),
@@ -139,7 +139,7 @@ HONEST: dict[str, tuple[str, ...]] = {
     "code_stdio": ("print(input())", "print(0)", "print('YES')"),
     "format": ("<think>I have to count them.</think><answer>There are four.</answer>", f"# River\n\n{_ESSAY}"),
     # Short honest texts follow every instruction that only forbids something, so that they are what an attack has to beat.
-    "ifeval": ("unknown", "Yes.", "I am not sure that I can help with this.", _ESSAY, _ESSAY.replace(". ", ".\n\n"), f"{_ESSAY} Is it not so? It is!\n\nP.S. {_ESSAY}", f"<<The River>>\n\n* {_ESSAY}\n* It is *long* and *old*.\n* It flows.\n\nP.S. It floods."),
+    "ifeval": ("unknown", "undefined", "river", "Yes.", "quite unknown", "the text is undefined", "I am not sure that I can help with this.", _ESSAY, _ESSAY.replace(". ", ".\n\n"), f"{_ESSAY} Is it not so? It is!\n\nP.S. {_ESSAY}", f"<<The River>>\n\n* {_ESSAY}\n* It is *long* and *old*.\n* It flows.\n\nP.S. It floods."),
     "language": (_ESSAY,),
     "length": (_ESSAY, _ESSAY * 2, _ESSAY * 4, " ".join(_ESSAY.split()[:30])),
     "repetition": (_ESSAY,),

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tulu.types import Problem, Verdict
-from tulu.verifiers.attacks.answers import NOTHING, Answer, answers, echoes
+from tulu.verifiers.attacks.answers import Answer, answers, echoes, nothing_for
 from tulu.verifiers.attacks.golds import HONEST
 from tulu.verifiers.attacks.values import value_key, values_differ
 from tulu.verifiers.contract import shorten
@@ -28,6 +28,9 @@ _GRADED = frozenset({"string_f1", "re_search_f1", "sciriff", "length", "max_leng
 """Verifiers with partial credit for an answer."""
 _NUMERIC = frozenset({"gsm8k", "math", "strict_math"})
 _NUMBER = re.compile(r"-?\d+(?:[.,]\d+)*", re.ASCII)  # `7`, `-3.5`, `1,000`
+_SHARED_WORDS = frozenset({"string_f1", "re_search_f1"})
+_HEDGED = 24
+"""Golds of which each two are also tried together, where shared words are paid."""
 _ANY_LENGTH = frozenset({"max_length", "up_to_max_length"})
 """Verifiers that count tokens alone."""
 
@@ -74,7 +77,7 @@ def attack(
         return run.outcome
     sample = run.draw.sample(range(len(golds)), min(_SAMPLE, len(golds)))
     run.outcome.chance = run.chance()
-    tried = list(answers(name, max(len(NOTHING), count // max(1, len(sample))), seed))
+    tried = list(answers(name, max(len(nothing_for(name)), count // max(1, len(sample))), seed))
     means = run.means(tried, sample)
     if len(sample) < len(golds):
         ranked = sorted(range(len(tried)), key=lambda at: -means[at])[:_FINALISTS]
@@ -133,7 +136,10 @@ class _Attack:
         if self.name in _ANY_LENGTH:
             honest += ["word " * length for length in (100, 2000, 30000)]
         if self.name in _GRADED and self.name in STATED:
-            honest += [STATED[self.name](gold)[0] for gold in self.golds[:_SAMPLE]]
+            few = self.golds[:_HEDGED]
+            hedges = [f"{a} {b}" for a in few for b in few if a is not b] if self.name in _SHARED_WORDS else []
+            # Shared words are paid in part, so that two golds at once may earn more than either.
+            honest += [STATED[self.name](gold)[0] for gold in [*self.golds[:_SAMPLE], *hedges]]
         places = range(min(len(self.golds), 4 * _SAMPLE)) if honest else range(0)
         scores = self.verdicts([(text, at) for text in honest for at in places])
         size = len(places)
