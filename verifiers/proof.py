@@ -145,8 +145,9 @@ def proof_of(name: str, gold: Any) -> Proof | None:
         return None
     right = tuple(state(gold))
     changed: tuple[str, ...] = ()
-    # A list of accepted answers may hold both neighbours of a number, and another query may well return the same rows.
-    if len(right) == 1 and name.lower() != "sql":
+    # A list of accepted answers may hold both neighbours of a number, another query may well return the same rows, and
+    # mentions of sciriff's relations are compared loosely.
+    if len(right) == 1 and name.lower() not in ("sql", "sciriff"):
         changed = tuple(dict.fromkeys(_with_changed_digit(right[0], which) for which in (0, -1)))
     wrong = WRONG.get(name.lower(), _WRONG_ANYWHERE)
     if name.lower() in ("math", "strict_math") and not any(map(_DIGIT.search, right)):

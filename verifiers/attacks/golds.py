@@ -139,7 +139,7 @@ HONEST: dict[str, tuple[str, ...]] = {
     "code_stdio": ("print(input())", "print(0)", "print('YES')"),
     "format": ("<think>I have to count them.</think><answer>There are four.</answer>", f"# River\n\n{_ESSAY}"),
     # Short honest texts follow every instruction that only forbids something, so that they are what an attack has to beat.
-    "ifeval": ("unknown", "undefined", "river", "Yes.", "quite unknown", "the text is undefined", "I am not sure that I can help with this.", _ESSAY, _ESSAY.replace(". ", ".\n\n"), f"{_ESSAY} Is it not so? It is!\n\nP.S. {_ESSAY}", f"<<The River>>\n\n* {_ESSAY}\n* It is *long* and *old*.\n* It flows.\n\nP.S. It floods."),
+    "ifeval": ("unknown", "release", "river", "Yes.", "quite unknown", "the text is undefined", "I am not sure that I can help with this.", _ESSAY, _ESSAY.replace(". ", ".\n\n"), f"{_ESSAY} Is it not so? It is!\n\nP.S. {_ESSAY}", f"<<The River>>\n\n* {_ESSAY}\n* It is *long* and *old*.\n* It flows.\n\nP.S. It floods."),
     "language": (_ESSAY,),
     "length": (_ESSAY, _ESSAY * 2, _ESSAY * 4, " ".join(_ESSAY.split()[:30])),
     "repetition": (_ESSAY,),
