@@ -132,15 +132,31 @@ def rewardbench(
 
 
 def verify(
-    name: Annotated[str, typer.Argument(metavar="VERIFIER", help="Name of a verifier, or path/to/mine.py:score.")],
-    source: Annotated[str, typer.Option("--in", help="Rows {completion, ground_truth, ...} as JSONL; - is stdin.")],
-    target: Annotated[str, typer.Option("--out", help="Where the scored rows go, in order; - is stdout.")],
+    name: Annotated[str | None, typer.Argument(metavar="VERIFIER", help="Name of a verifier, or path/to/mine.py:score.")] = None,
+    source: Annotated[str | None, typer.Option("--in", help="Rows {completion, ground_truth, ...} as JSONL; - is stdin.")] = None,
+    target: Annotated[str | None, typer.Option("--out", help="Where the scored rows go, in order; - is stdout.")] = None,
     mode: Annotated[Mode, typer.Option(help="tulu3 agrees with open-instruct.")] = "strict",
     workers: Annotated[int, typer.Option(min=1, help="Processes that grade.")] = 2,
     unsafe_local: Annotated[bool, typer.Option("--unsafe-local", help="Run programs here without a sandbox.")] = False,
     reward_model: Annotated[str | None, typer.Option(help="Folder or hub name, for the verifier reward_model.")] = None,
+    attack: Annotated[
+        str | None, typer.Option(help="Verifier to attack in place of scoring rows; all attacks every one.")
+    ] = None,
+    golds: Annotated[str | None, typer.Option(help="Rows {ground_truth, prompt?} to attack; default: built-in ones.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Verdicts of an attack on one verifier, about.")] = 2000,
 ) -> None:
-    """Score completions with a verifier."""
+    """Score completions with a verifier; with --attack, measure what answers earn that know nothing of their row."""
+    if attack is not None:
+        if name or source or target or reward_model:
+            raise RecipeError("--attack NAME takes no verifier, --in, --out or --reward-model beside it; leave them out")
+        from tulu.commands.attack import attack_verifiers
+
+        attack_verifiers(attack, golds, count, mode, workers, unsafe_local=unsafe_local)
+        return
+    if golds is not None:
+        raise RecipeError("--golds belongs to --attack NAME; add it")
+    if name is None or source is None or target is None:
+        raise RecipeError("tulu verify needs VERIFIER --in FILE --out FILE, or --attack VERIFIER")
     from tulu.commands.verify import verify_file
 
     verify_file(name, source, target, mode, workers, unsafe_local=unsafe_local, reward_model=reward_model)

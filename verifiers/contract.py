@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import wraps
 from typing import Any, Literal
 
-from tulu.errors import DataError, RecipeError
+from tulu.errors import DataError, RecipeError, TuluError
 from tulu.types import Verdict
 
 Mode = Literal["strict", "tulu3"]
@@ -66,7 +66,8 @@ class Verifier:
     """here: in the caller's process, for what takes linear time; worker: in a process that can be killed; thread: in a thread,
     for what waits on a network."""
     cpu_seconds: float | None = None
-    """CPU seconds that grading one completion may take in a worker; beyond them its score is 0. None: only the deadline holds."""
+    """CPU seconds that grading one completion may take in a worker; beyond them its score is 0. None: the grader's own limit
+    holds, and an answer that passes it scores 0 unless a neutral answer does too."""
     deadline: float | None = None
     """Seconds that a verdict may take in a worker, where the grader's own deadline is too short for it."""
     ready: Callable[[], None] | None = None
@@ -85,23 +86,60 @@ class Verifier:
         return self.tulu3
 
     def __call__(self, completion: str, ground_truth: Any, mode: Mode = "strict", prompt: str = "") -> Verdict:
-        """Grades one completion in this thread, without deadline or memory limit; exceptions become status error."""
-        return grade_safely(self.grade(mode), Case(completion, ground_truth, prompt))
+        """Grades one completion in this thread, without deadline or memory limit; no exception leaves it."""
+        return grade_safely(self.grade(mode), Case(completion, ground_truth, prompt), traced=mode == "strict")
 
 
 UNDECIDED = Verdict(None, "error", "undecided")
 """What `Verifier.quick` returns where it cannot tell."""
+NEUTRAL = ("I do not know.", "#### 7", "\\boxed{7}", "<answer>7</answer>", '{"answer": 7}', "```python\npass\n```")
+"""Answers in the commonest forms that nothing is wrong with. A verifier that fails on one of them fails on all completions."""
 
 
-def grade_safely(grade: Grade, case: Case) -> Verdict:
-    """The verdict of `grade`. Any exception is a fault of the verifier, so it becomes status error, which masks the sample."""
+def grade_safely(grade: Grade, case: Case, traced: bool = True) -> Verdict:
+    """The verdict of `grade`; an exception is traced to its cause, since a policy must not be able to choose to be masked.
+
+    Where the verifier fails on a neutral answer to the same row too, the row, the verifier or the machine is at fault: status
+    error, which masks the sample. Where it does not, the answer is at fault: score 0. Faults that are the
+    machine's by their kind (TuluError, a missing module) are masked at once, and so is everything where `traced` is False.
+    """
     try:
-        return grade(case)
+        return _grade_or_retry(grade, case)
     except OverBudget as fault:
         return Verdict(0.0, detail=str(fault))
     # This is the one place that catches everything: a verifier must never end a run.
     except Exception as fault:  # noqa: BLE001
-        return Verdict(None, "error", f"{type(fault).__name__}: {fault}"[:500])
+        reason = f"{type(fault).__name__}: {fault}".encode("utf-8", "backslashreplace").decode()[:500]
+        own_fault = isinstance(fault, TuluError | ImportError) and not isinstance(fault, DataError)
+        if not traced or own_fault or fails_on_neutral(grade, case):
+            return Verdict(None, "error", reason)
+        return Verdict(0.0, detail=f"the answer cannot be graded: {reason}")
+
+
+def _grade_or_retry(grade: Grade, case: Case) -> Verdict:
+    """The verdict; a fault of the machine, such as a file that cannot be opened just now, is given a second chance."""
+    try:
+        return grade(case)
+    except OSError:
+        return grade(case)
+
+
+def neutral_cases(case: Case) -> list[Case]:
+    """The neutral answers to the row of a case."""
+    return [replace(case, completion=answer) for answer in NEUTRAL]
+
+
+def fails_on_neutral(grade: Grade, case: Case) -> bool:
+    """Whether a verifier raises an exception, or reaches no verdict, on any neutral answer to the row of a case."""
+    for neutral in neutral_cases(case):
+        try:
+            verdict = grade(neutral)
+            if verdict.score is None and verdict is not UNDECIDED:
+                return True
+        # Whatever it raises, it was not the answer that caused it.
+        except Exception:  # noqa: BLE001
+            return True
+    return False
 
 
 def pass_or_fail(passed: bool, detail: str = "") -> Verdict:

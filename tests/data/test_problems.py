@@ -11,6 +11,7 @@ from tulu.config.schema import Source
 from tulu.data.chat import apply_template, encode_prompt, make_byte_tokenizer
 from tulu.data.problems import load_problems
 from tulu.errors import DataError, RecipeError
+from tulu.verifiers import proof
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def test_prompts_end_in_the_generation_prompt(tmp_path: Path, tokenizer: Any) ->
 
 def test_long_prompts_and_unusable_ground_truths_are_counted(tmp_path: Path, tokenizer: Any) -> None:
     rows = [row("ok"), row("x" * 100), row("no number", "seven"), row(" "), row("two", ["7", "8"], ["gsm8k", "exact"])]
-    found = load_problems(written(tmp_path, rows), tokenizer, 60)
+    found = load_problems(written(tmp_path, rows), tokenizer, 60, bad_golds="skip")
     assert [each.messages[0]["content"] for each in found] == ["ok", "two"]
     assert {reason: tally.first[0][-1] for reason, tally in found.report.dropped.items()} == {
         "prompt longer than 60 tokens": "2",
@@ -77,3 +78,25 @@ def test_digest_follows_the_content(tmp_path: Path, tokenizer: Any) -> None:
     assert load_problems(written(tmp_path, [row("a"), row("b")]), tokenizer, 100).digest == first.digest
     assert load_problems(written(tmp_path, [row("a"), row("b", "8")]), tokenizer, 100).digest != first.digest
     assert len(first[0:1]) == 1
+
+
+def test_golds_that_do_not_grade_themselves_are_left_out(tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A verifier that takes no answer for right in one row, and every answer in another."""
+    file = tmp_path / "mine.py"
+    file.write_text("def score(completion, gold):\n    return gold == 'all' or completion == gold != 'none'")
+    name = f"{file}:score"
+    monkeypatch.setitem(proof.STATED, name, lambda gold: [gold])
+    rows = [row(f"q{n}", f"{n}") for n in range(297)] + [row("a", "none", name), row("b", "all", name), row("c", "x", name)]
+    found = load_problems(written(tmp_path, rows), tokenizer, 60)
+    assert (found.report.used, found.report.proven) == (298, 298)
+    assert found.report.golds() == "ground truths that grade themselves right: 298 of 298 (100.0%)"
+    message = r"(?s)2 of 101 rows \(2.0%\).*:1: the gold itself.*:101: another answer.*bad_golds: skip"
+    with pytest.raises(DataError, match=message):
+        load_problems(written(tmp_path, [rows[297], *rows[:99], rows[298]]), tokenizer, 60)
+    assert len(load_problems(written(tmp_path, [rows[297], *rows[:99], rows[298]]), tokenizer, 60, bad_golds="skip")) == 99
+
+
+def test_ground_truths_that_are_no_answers_are_only_checked(tmp_path: Path, tokenizer: Any) -> None:
+    instruction = {"instruction_id": ["punctuation:no_comma"], "kwargs": [{}]}
+    found = load_problems(written(tmp_path, [row("a", instruction, "ifeval"), row("b")]), tokenizer, 60)
+    assert (found.report.used, found.report.proven) == (2, 1)

@@ -13,9 +13,13 @@ import pytest
 from tulu.errors import DataError, RecipeError
 from tulu.grading.grader import Grader
 from tulu.types import Problem, Verdict
+from tulu.verifiers.contract import Case, grade_safely
+from tulu.verifiers.registry import find
 
 CUSTOM_VERIFIER = """
 import os, signal, sys, time
+
+MARK = __file__ + ".mark"
 
 def score(completion, ground_truth):
     if completion == "slow":
@@ -28,8 +32,23 @@ def score(completion, ground_truth):
         return len(bytearray(1 << 34))
     if completion == "torch":
         return "torch" in sys.modules or "transformers" in sys.modules
-    if completion == "exit":
+    if "exit" in (completion, ground_truth):
         sys.exit(3)
+    if "raise" in (completion, ground_truth):
+        raise ValueError("no verdict")
+    if "compute" in (completion, ground_truth):
+        while True:
+            pass
+    while completion == "compute and catch":
+        try:
+            sum(range(1 << 20))
+        except Exception:
+            pass
+    if ground_truth == "nothing":
+        return None
+    if completion == "machine once" and not os.path.exists(MARK):
+        open(MARK, "w").close()
+        raise OSError("busy")
     if completion == "pid":
         return os.getpid()
     return float(completion == ground_truth)
@@ -106,10 +125,29 @@ def test_a_dying_worker_costs_its_own_verdict_only(grader: Grader, custom: str) 
     assert scores(verdicts[1:]) == [1, 1]
 
 
-@pytest.mark.parametrize("completion", ["memory", "exit"])
-def test_faults_inside_a_verifier_are_masked(grader: Grader, custom: str, completion: str) -> None:
-    assert grader.grade([(completion, problem("x", custom))])[0].status == "error"
+@pytest.mark.parametrize("completion", ["memory", "exit", "raise", "machine once"])
+def test_what_an_answer_causes_scores_0(grader: Grader, custom: str, completion: str) -> None:
+    assert grader.grade([(completion, problem("x", custom))])[0].score == 0
     assert grader.grade([("x", problem("x", custom))])[0].score == 1
+
+
+@pytest.mark.parametrize("gold", ["raise", "exit", "compute", "nothing"])
+def test_what_the_gold_or_the_verifier_causes_is_masked(custom: str, gold: str) -> None:
+    with Grader(2, deadline=2.0) as grader:
+        assert {verdict.score for verdict in grader.grade([("x", problem(gold, custom)), ("y", problem(gold, custom))])} == {None}
+        assert grader.grade([("x", problem("x", custom))])[0].score == 1
+
+
+def test_an_answer_that_computes_without_end_scores_0_where_no_limit_is_named(custom: str) -> None:
+    # A busy machine may not grant the seconds of CPU within a short deadline.
+    with Grader(2, deadline=60.0) as grader:
+        verdicts = grader.grade([("compute", problem("x", custom)), ("compute and catch", problem("x", custom))])
+    assert scores(verdicts) == [0, 0]
+
+
+def test_mode_tulu3_masks_what_open_instruct_fails_on(custom: str) -> None:
+    assert grade_safely(find(custom).strict, Case("raise", "x")).score == 0
+    assert grade_safely(find(custom).strict, Case("raise", "x"), traced=False).status == "error"
 
 
 def test_a_worker_killed_from_outside_is_replaced(grader: Grader, custom: str) -> None:

@@ -29,8 +29,8 @@ def grade(grader: Grader, name: str, completions: list[str]) -> list[Verdict]:
     return grader.grade([(completion, Problem(completion, [], (), "7", (name,))) for completion in completions])
 
 
-@pytest.mark.parametrize(("fault", "status"), [("hang", "timeout"), ("die", "error")])
-def test_only_the_case_at_fault_pays(name: str, fault: str, status: str) -> None:
+@pytest.mark.parametrize(("fault", "status", "score"), [("hang", "timeout", None), ("die", "ok", 0.0)])
+def test_only_the_case_at_fault_pays(name: str, fault: str, status: str, score: float | None) -> None:
     completions = [str(number % 10) for number in range(2000)]
     places = (3, 777, 778, 1500)
     for place in places:
@@ -39,10 +39,9 @@ def test_only_the_case_at_fault_pays(name: str, fault: str, status: str) -> None
         # Quick cases come first, so that many cases share a message.
         grade(grader, name, ["7"] * 500)
         verdicts = grade(grader, name, completions)
-    assert [at for at, verdict in enumerate(verdicts) if verdict.status != "ok"] == list(places)
-    assert {verdicts[place].status for place in places} == {status}
-    expected = [float(completion == "7") for completion in completions if completion != fault]
-    assert [verdict.score for verdict in verdicts if verdict.status == "ok"] == expected
+    assert {(verdicts[place].status, verdicts[place].score) for place in places} == {(status, score)}
+    others = [(completion, verdict) for completion, verdict in zip(completions, verdicts, strict=True) if completion != fault]
+    assert [verdict.score for _, verdict in others] == [float(completion == "7") for completion, _ in others]
 
 
 def test_latencies_are_of_each_verdict(name: str) -> None:

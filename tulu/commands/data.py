@@ -71,6 +71,8 @@ def report(
     for stage, section in stages:
         mix = read_mix(stage, section, tokenizer, cache)
         console.print(mix_table(mix))
+        if isinstance(section, Rlvr):
+            console.print(f"  {mix.report.golds()}")
         for line in mix.report.lines()[1:]:
             console.print(Text(f"  {line}", style="yellow"))
         console.print(Text(f"\n{mix.first.id}", style="bold"), masked_text(mix.first, tokenizer), sep="\n")
@@ -106,7 +108,9 @@ def held_out(recipe: Recipe, against: Sequence[str]) -> tuple[Source, ...]:
 def read_mix(stage: Stage, section: TrainStage, tokenizer: Any, cache: Path) -> Mix:
     """A stage's mix, as the stage itself reads it."""
     if isinstance(section, Rlvr):
-        read = load_problems(section.data, tokenizer, section.max_prompt, section.verifier, section.seed)
+        read = load_problems(
+            section.data, tokenizer, section.max_prompt, section.verifier, section.seed, bad_golds=section.bad_golds
+        )
         ends = np.cumsum([source.used for source in read.report.sources])[:-1]
         lengths = np.split(np.array([len(problem.prompt) for problem in read]), ends)
         return Mix(stage.name, read.report, lengths, Group(read[0].prompt, (), read[0].id))

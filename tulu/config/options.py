@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 EngineName = Literal["auto", "transformers", "vllm"]
 """What samples: auto is vllm where it is installed and there is a GPU, else transformers."""
+BadGolds = Literal["stop", "skip"]
+"""What is done with a source of which over 1 % of the ground truths cannot be used."""
 Gpu = Literal["a100", "h100", "h200"]
 
 

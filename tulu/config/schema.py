@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from tulu.config.options import EngineName
+from tulu.config.options import BadGolds, EngineName
 from tulu.config.parts import (
     Lora,
     NonNegative,
@@ -133,6 +133,8 @@ class Rlvr(TrainStage):
     """Verifier of every row; null takes the one that each row names in its `dataset` field."""
     reward_model: OneSignal = None
     """Reward model beside the verifiers, or alone in rows whose only verifier is reward_model; a path or a section."""
+    bad_golds: BadGolds = "stop"
+    """stop ends the run where over 1 % of a source's ground truths do not grade themselves right; skip leaves out any number."""
     prompts: PositiveInt
     """Prompts of one step; batch = prompts × samples."""
     samples: PositiveInt
@@ -192,6 +194,8 @@ class Evaluate(Section):
     """Rows to answer; default: those of the task."""
     verifier: str | None = None
     """Verifier of every row; default: the one of the task."""
+    bad_golds: BadGolds = "stop"
+    """stop ends the run where over 1 % of a source's ground truths do not grade themselves right; skip leaves out any number."""
     max_tokens: PositiveInt = 512
     """Most tokens of an answer."""
     temperature: NonNegative = 0.0

@@ -6,11 +6,13 @@ import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from tulu.config.options import BadGolds
 from tulu.config.parts import Source
 from tulu.data.chat import encode_prompts
 from tulu.data.formats import ProblemText, parse_problem
+from tulu.data.golds import faults, is_provable, stop_over_limit
 from tulu.data.lazy import LazySequence
 from tulu.data.messages import Unusable
 from tulu.data.mixing import check_sources, sample_rows
@@ -18,7 +20,7 @@ from tulu.data.row_report import MixReport, RowReport, Tally, total
 from tulu.data.sources import Row
 from tulu.errors import DataError, RecipeError
 from tulu.types import Problem
-from tulu.verifiers.registry import check_gold, check_name
+from tulu.verifiers.registry import check_name
 from tulu.verifiers.reward_model import NAME as REWARD_MODEL
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("tulu")
 
 ParsedRow = tuple[Row, ProblemText]
+_LISTED = 20
+"""Rows with an unusable ground truth that are logged one by one; the others are counted."""
 
 
 class Problems(LazySequence[Problem]):
@@ -53,11 +57,13 @@ def load_problems(
     verifier: str | None = None,
     seed: int = 1,
     with_reward_model: bool = False,
+    bad_golds: BadGolds = "stop",
 ) -> Problems:
     """Prompts of at most max_prompt tokens, each with a ground truth that its verifiers can use.
 
     `verifier` scores every row; None takes each row's own. Unknown verifiers are one RecipeError that names them all, and so
-    is the verifier reward_model, unless the caller has a reward model (`with_reward_model`).
+    is the verifier reward_model, unless the caller has a reward model (`with_reward_model`). Rows whose ground truth does not
+    grade itself right are left out; over 1 % of a source are a DataError, unless `bad_golds` is skip.
     """
     if verifier is not None:
         _check_verifiers({verifier: Tally()}, with_reward_model)
@@ -69,9 +75,10 @@ def load_problems(
     _check_verifiers(rows_of, with_reward_model)
     result: list[Problem] = []
     for report, entries in parsed:
-        usable = _tokenise(_with_usable_truths(entries, report), report, tokenizer, max_prompt)
+        usable = _tokenise(_with_usable_truths(entries, report, bad_golds), report, tokenizer, max_prompt)
         if not usable:
             raise DataError(report.nothing_left())
+        report.proven = sum(_is_provable(problem) for problem in usable)
         report.tokens = sum(len(problem.prompt) for problem in usable)
         result += usable
     return Problems(result, total(report for report, _ in parsed))
@@ -102,22 +109,36 @@ def _check_verifiers(rows_of: Mapping[str, Tally], with_reward_model: bool) -> N
         raise RecipeError("\n".join(errors))
 
 
-def _with_usable_truths(entries: Sequence[ParsedRow], report: RowReport) -> list[ParsedRow]:
-    """The rows whose ground truths their verifiers can use; grading the others would fail. The first of each kind is logged."""
-    usable = []
-    for row, problem in entries:
-        truths = problem.ground_truth if len(problem.verifiers) > 1 else [problem.ground_truth]
-        try:
-            for name, truth in zip(problem.verifiers, truths, strict=True):
-                check_gold(name, truth)
-        except DataError as error:
-            reason = f"{' and '.join(problem.verifiers)} cannot use the ground truth"
-            if reason not in report.dropped:
-                log.warning("%s: %s", row.id, error)
-            report.drop(reason, row.id)
+def _with_usable_truths(entries: Sequence[ParsedRow], report: RowReport, bad_golds: BadGolds) -> list[ParsedRow]:
+    """The rows whose ground truths prove themselves; grading the others would fail or pay for anything.
+
+    The first of those left out are logged with the reason. Raises DataError where they are too many and `bad_golds` is stop.
+    """
+    pairs = [list(zip(problem.verifiers, _truths(problem), strict=True)) for _, problem in entries]
+    found = iter(faults([pair for group in pairs for pair in group]))
+    usable, bad = [], list[tuple[str, str]]()
+    for (row, problem), group in zip(entries, pairs, strict=True):
+        reasons = [reason for reason in [next(found) for _ in group] if reason is not None]
+        if reasons:
+            bad.append((row.id, reasons[0]))
+            report.drop(f"{' and '.join(problem.verifiers)} cannot use the ground truth", row.id)
         else:
             usable.append((row, problem))
+    for row_id, reason in bad[:_LISTED]:
+        log.warning("%s: %s", row_id, reason)
+    if bad_golds == "stop" and usable:
+        stop_over_limit(report.name, len(entries), bad)
     return usable
+
+
+def _is_provable(problem: Problem) -> bool:
+    """Whether all ground truths of a problem are answers, so that they were graded and not only checked."""
+    return all(is_provable(name, truth) for name, truth in zip(problem.verifiers, _truths(problem), strict=True))
+
+
+def _truths(problem: ProblemText | Problem) -> Sequence[Any]:
+    """The ground truths of a row, one for each of its verifiers."""
+    return problem.ground_truth if len(problem.verifiers) > 1 else [problem.ground_truth]
 
 
 def _tokenise(

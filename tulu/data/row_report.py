@@ -48,6 +48,8 @@ class RowReport:
     """Tokens that the used rows take in a batch, where a shared prompt stands once."""
     trained: int = 0
     """Tokens whose log-probs enter the loss."""
+    proven: int = 0
+    """Used rows whose ground truth is an answer that grades itself right; other ground truths are only checked."""
     truncated: Tally = Tally()
     dropped: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
     """Dropped rows by reason."""
@@ -79,6 +81,10 @@ class RowReport:
         lines += [f"truncated: {self.truncated}"] if self.truncated.count else []
         return lines + [f"{reason}: {tally}" for reason, tally in self.noted.items()]
 
+    def golds(self) -> str:
+        """How many of the ground truths that are used grade themselves right; the others are no answers and only checked."""
+        return f"ground truths that grade themselves right: {self.proven} of {self.used} ({self.proven / self.used:.1%})"
+
     def show(self) -> None:
         """Log the totals, and as warnings which rows are not used as they stand."""
         totals, *rest = self.lines()
@@ -101,6 +107,7 @@ def total(sources: Iterable[RowReport]) -> MixReport:
         mix.rows += source.rows
         mix.tokens += source.tokens
         mix.trained += source.trained
+        mix.proven += source.proven
         mix.truncated += source.truncated
         for sums, tallies in ((mix.dropped, source.dropped), (mix.noted, source.noted)):
             for reason, tally in tallies.items():

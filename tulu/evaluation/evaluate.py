@@ -145,7 +145,8 @@ def task_problems(settings: Evaluate, tokenizer: "PreTrainedTokenizerBase") -> t
     task = TASKS.get(settings.task)
     sources = settings.data or ((task.source,) if task else ())
     verifier = settings.verifier or (task.verifier if task else None)
-    dataset = load_problems(sources, tokenizer, max_prompt=1 << 20, verifier=verifier, seed=settings.seed)
+    dataset = load_problems(sources, tokenizer, 1 << 20, verifier, settings.seed, bad_golds=settings.bad_golds)
+    log.info(dataset.report.golds())
     for line in dataset.report.lines()[1:]:
         log.warning(line)
     return (dataset[: settings.limit] if settings.limit else dataset), dataset.digest

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from tulu.config.options import EngineName, Option
+from tulu.config.options import BadGolds, EngineName, Option
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class EvaluateOptions:
     task: Annotated[str | None, Option("gsm8k, math, sums, or any name for rows of your own.")] = None
     data: Annotated[str | None, Option("Rows with messages and ground_truth; default: the task's own.")] = None
     verifier: Annotated[str | None, Option("Scores the answers; default: the task's own.")] = None
+    bad_golds: Annotated[BadGolds | None, Option("What over 1 % of unusable ground truths do; default: stop.")] = None
     limit: Annotated[int | None, Option("First rows only.", min=1)] = None
     max_tokens: Annotated[int | None, Option("Most tokens of an answer; default: 512.", min=1)] = None
     temperature: Annotated[
@@ -52,6 +53,7 @@ class EvaluateOptions:
             "task": self.task,
             "data": self.data,
             "verifier": self.verifier,
+            "bad_golds": self.bad_golds,
             "limit": self.limit,
             "max_tokens": self.max_tokens,
             "temperature": self.temperature,

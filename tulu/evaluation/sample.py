@@ -56,7 +56,8 @@ def sample(model: str, options: SampleOptions) -> Path:
     sources = [Source(name=name, fraction=1.0) for name in options.data]
     verifier = REWARD_MODEL if options.verifier is None else None if options.verifier == OWN else options.verifier
     with_reward_model = options.reward_model is not None
-    dataset = load_problems(sources, tokenizer, _room(model, options), verifier, options.seed, with_reward_model)
+    room = _room(model, options)
+    dataset = load_problems(sources, tokenizer, room, verifier, options.seed, with_reward_model, bad_golds="skip")
     dataset.report.show()
     params = SamplingParams(options.max_tokens, options.temperature, options.top_p, seed=options.seed)
     reward_model = RewardModelSettings(path=options.reward_model) if options.reward_model else None

@@ -13,7 +13,7 @@ from typing import Any, Protocol, Self
 
 from tulu.errors import DataError
 from tulu.grading.pool import Workers
-from tulu.grading.process import Task
+from tulu.grading.task import Task
 from tulu.types import Group, Problem, Verdict
 from tulu.verifiers.contract import UNDECIDED, Case, Mode, grade_safely
 from tulu.verifiers.registry import find
@@ -86,7 +86,7 @@ class Grader:
         cheap = verifier.grade(self.mode) if verifier.place == "here" else verifier.quick if self.mode == "strict" else None
         if cheap is not None:
             began = time.perf_counter()
-            verdict = grade_safely(cheap, case)
+            verdict = grade_safely(cheap, case, traced=self.mode == "strict")
             if verdict is not UNDECIDED:
                 self.seconds.append(time.perf_counter() - began)
                 return verdict
@@ -122,7 +122,8 @@ class Grader:
 
     def _grade_in_thread(self, name: str, case: Case) -> Verdict:
         began = time.perf_counter()
-        verdict = grade_safely(find(name).grade(self.mode), case)
+        # An answer costs a judge, so that a second one is not spent on finding out whose fault a failure is.
+        verdict = grade_safely(find(name).grade(self.mode), case, traced=False)
         self.seconds.append(time.perf_counter() - began)
         return verdict
 

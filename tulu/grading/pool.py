@@ -7,14 +7,16 @@ another process. The pools of the standard library cannot end one running task, 
 
 import select
 import selectors
+import signal
 import socket
 import threading
 import time
 from collections import deque
 
 from tulu.errors import TuluError
-from tulu.grading.process import Process, Task
-from tulu.grading.worker import SPENT, receive
+from tulu.grading.process import Process
+from tulu.grading.task import Task, neutral_task
+from tulu.grading.worker import OVER_LIMIT, SPENT, receive
 from tulu.types import Verdict
 from tulu.verifiers.registry import find
 
@@ -139,7 +141,9 @@ class Workers:
         for verdict, seconds in message or ():
             process.age += weight
             self._pace[name] = 0.9 * self._pace.get(name, seconds) + 0.1 * seconds + 1e-6
-            process.tasks.popleft().resolve(verdict, seconds)
+            task = process.tasks.popleft()
+            settle = self._trace if verdict.detail == OVER_LIMIT and verdict.score is None else Task.resolve
+            settle(task, verdict, seconds)
         process.restart_clock()
         if not process.tasks and process.age >= _LIFETIME:
             self._kill(process)
@@ -157,13 +161,13 @@ class Workers:
             process.tasks.remove(task)
             verdict = process.overdue_verdict(task)
             self._kill(process)
-            task.resolve(verdict, now - process.started)
+            self._trace(task, verdict, now - process.started)
 
     def _died(self, process: Process) -> None:
         """Handle a process that ended by itself. The task that it was grading is tried once more, in another process."""
         task = process.under_way() if process.tasks else None
+        code = process.exit_code()
         self._kill(process)
-        code = process.popen.returncode
         if not process.ready:
             self._failures += 1
             if self._failures >= _START_FAILURES:
@@ -174,7 +178,16 @@ class Workers:
                 with self._lock:
                     self._queue.remove(task)
                 verdict = Verdict(None, "error", f"the grading process died twice (exit code {code})")
-                task.resolve(verdict, time.monotonic() - process.started)
+                # Only the kernel or a person kills; an answer that takes too much memory meets the limit of its process.
+                settle = Task.resolve if code == -signal.SIGKILL else self._trace
+                settle(task, verdict, time.monotonic() - process.started)
+
+    def _trace(self, task: Task, verdict: Verdict, seconds: float) -> None:
+        """Find out whether the answer is to blame for a verdict that was not reached, where that is not known yet."""
+        neutral = neutral_task(task, verdict, seconds)
+        if neutral is not None:
+            with self._lock:
+                self._queue.appendleft(neutral)
 
     def _kill(self, process: Process) -> None:
         """End a process, and put its tasks back to the front of the queue."""

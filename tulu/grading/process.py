@@ -10,13 +10,11 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from tulu.grading.worker import send
+from tulu.grading.task import Task
+from tulu.grading.worker import OVER_LIMIT, cpu_limit, send
 from tulu.types import Verdict
-from tulu.verifiers.contract import Case, Mode
 from tulu.verifiers.registry import find
 
 _BOOT = (
@@ -27,29 +25,10 @@ _LOADING_SECONDS = 120.0
 """Most seconds that a new process may take to start, or to import a family of verifiers."""
 _TRANSFER_SECONDS = 5.0
 """Most seconds that a process may take to accept or deliver a message."""
+_EXIT_SECONDS = 0.5
+"""Seconds that a process which closed its connection is given to end."""
 _TICK = 1.0 / os.sysconf("SC_CLK_TCK")
 """Seconds of the unit in which /proc counts CPU time."""
-
-
-@dataclass(slots=True, eq=False)
-class Task:
-    """A case that waits for its verdict."""
-
-    name: str
-    mode: Mode
-    case: Case
-    future: "Future[Verdict]" = field(default_factory=Future)
-    deaths: int = 0
-    """Processes that ended by themselves while they graded it."""
-    seconds: float = 0.0
-    """Time from the start of grading to the verdict."""
-
-    def resolve(self, verdict: Verdict, seconds: float) -> None:
-        """Give the verdict to whoever waits for it."""
-        self.seconds = seconds
-        # A future that was cancelled takes no verdict.
-        if self.future.set_running_or_notify_cancel():
-            self.future.set_result(verdict)
 
 
 class Process:
@@ -108,16 +87,15 @@ class Process:
             verifier = find(task.name)
             deadline = verifier.deadline or self.deadline
             self.expires = self.started + (deadline if task.name in self.loaded else _LOADING_SECONDS)
-            # Reading /proc takes as long as a cheap verdict, so it is read only where a CPU limit needs it.
-            self._cpu_before = self._cpu() if verifier.cpu_seconds else 0.0
+            self._cpu_before = self._cpu()
 
     def overdue_verdict(self, task: Task) -> Verdict:
         """The verdict on a task that is still being graded at its deadline."""
         verifier = find(task.name)
-        granted = verifier.cpu_seconds
-        if granted is not None and self._cpu() - self._cpu_before >= granted and task.name in self.loaded:
+        if self._cpu() - self._cpu_before >= cpu_limit(verifier, self.deadline) and task.name in self.loaded:
             # It computes in code that no signal interrupts, so its own CPU limit could not end it.
-            return Verdict(0.0, detail="costs more CPU than an answer is granted")
+            return Verdict(None, "timeout", OVER_LIMIT)
+        # The machine gave it too little time, or it waited for something.
         return Verdict(None, "timeout", f"no verdict within {verifier.deadline or self.deadline:g} s")
 
     def _cpu(self) -> float:
@@ -127,6 +105,12 @@ class Process:
         except OSError:
             return 0.0
         return (int(fields[11]) + int(fields[12])) * _TICK
+
+    def exit_code(self) -> int | None:
+        """The exit code of a process that closed its connection; None where it does not end soon."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self.popen.wait(_EXIT_SECONDS)
+        return None
 
     def kill(self) -> None:
         """End the process, and wait until it is gone."""

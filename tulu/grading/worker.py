@@ -23,6 +23,10 @@ from tulu.verifiers.registry import find
 
 _HEADER = struct.Struct("<I")
 """The length of a message in bytes, which is sent before it."""
+CPU_SHARE, CPU_SECONDS = 0.75, 4.0
+"""What a verdict may compute where its verifier names no limit of its own: a share of its deadline, and at most these seconds."""
+OVER_LIMIT = "costs more CPU than an answer is granted"
+"""The detail of a verdict that was cut short."""
 SPENT = "spent"
 """The message of a process that must not be used again."""
 _WAITING = 64
@@ -62,21 +66,27 @@ _interrupted = threading.Event()
 
 def _over_budget(_signal: int, _frame: Any) -> NoReturn:
     _interrupted.set()
-    raise OverBudget("costs more CPU than an answer is granted")
+    raise OverBudget(OVER_LIMIT)
 
 
-def _grade(verifier: Verifier, mode: Mode, case: Case) -> Verdict:
+def cpu_limit(verifier: Verifier, deadline: float) -> float:
+    """CPU seconds that a verdict may take: the verifier's own limit, else one that a free core reaches before the deadline."""
+    return verifier.cpu_seconds or min(CPU_SECONDS, CPU_SHARE * (verifier.deadline or deadline))
+
+
+def _grade(verifier: Verifier, mode: Mode, case: Case, deadline: float) -> Verdict:
     """Grade a case within its CPU limit. The timer fires repeatedly, because a library may swallow the first exception."""
-    if verifier.cpu_seconds is None:
-        return grade_safely(verifier.grade(mode), case)
     try:
-        signal.setitimer(signal.ITIMER_PROF, verifier.cpu_seconds, 0.25)
-        verdict = grade_safely(verifier.grade(mode), case)
+        signal.setitimer(signal.ITIMER_PROF, cpu_limit(verifier, deadline), 0.25)
+        verdict = grade_safely(verifier.grade(mode), case, traced=mode == "strict")
         signal.setitimer(signal.ITIMER_PROF, 0)
-        return verdict
     except OverBudget as fault:
         signal.setitimer(signal.ITIMER_PROF, 0)
-        return Verdict(0.0, detail=str(fault))
+        verdict = Verdict(0.0, detail=str(fault))
+    if _interrupted.is_set() and verifier.cpu_seconds is None:
+        # The verifier names no limit, so that it may be slow on every answer; the pool finds out.
+        return Verdict(None, "timeout", OVER_LIMIT)
+    return verdict
 
 
 class _Outbox:
@@ -133,7 +143,7 @@ def serve(connection: socket.socket, deadline: float, waiting: mmap.mmap) -> Non
                     began = time.monotonic()
                 # If the parent dies while a verdict hangs in C code, only this timer ends the process.
                 signal.setitimer(signal.ITIMER_REAL, 4 * (verifier.deadline or deadline) + 10)
-                verdict = _grade(verifier, mode, case)
+                verdict = _grade(verifier, mode, case, deadline)
             except (TuluError, ImportError) as fault:
                 verdict = Verdict(None, "error", str(fault))
             outbox.add(verdict, time.monotonic() - began)

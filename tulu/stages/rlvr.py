@@ -9,6 +9,7 @@ engine. It leaves out what does not belong to the update: engines sample (rollou
 (grading/), and `step` divides, clips and updates (train/step.py).
 """
 
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -46,6 +47,8 @@ from tulu.train.run import Run
 from tulu.train.step import Normaliser, Objective, count_completions, count_tokens, step
 from tulu.types import Problem
 
+log = logging.getLogger("tulu")
+
 KlReference = Callable[[Batch], Tensor]
 """A batch to the (N,) log-probs of its trained tokens under the model that the stage starts from."""
 
@@ -73,8 +76,11 @@ def run(job: Job) -> Path:
         return run.model_folder
 
     with_reward_model = stage.reward_model is not None
-    problems = load_problems(stage.data, run.tokenizer, stage.max_prompt, stage.verifier, stage.seed, with_reward_model)
+    problems = load_problems(
+        stage.data, run.tokenizer, stage.max_prompt, stage.verifier, stage.seed, with_reward_model, stage.bad_golds
+    )
     problems.report.show()
+    log.info(problems.report.golds())
     runs = job.folder.parent
     reward_model = load_reward_model(stage, problems, runs)
     policy: Policy = run.load(Policy)
