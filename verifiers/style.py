@@ -11,7 +11,7 @@ from tulu.types import Verdict
 from tulu.verifiers.contract import Case, GoldError, Grade, Verifier, is_finite, not_negative, pass_or_fail, shorten
 from tulu.verifiers.languages import CODES, detect, is_language, warm
 from tulu.verifiers.prose import regexp_words, sentences
-from tulu.verifiers.text import after_thinking, has_content, trim_invisible, visible_text, without_thinking_tags
+from tulu.verifiers.text import after_thinking, has_content, visible_text, without_thinking_tags
 
 Unit = Literal["words", "characters", "sentences", "tokens"]
 _UPSTREAM_FORMAT = re.compile(r".*?</think>\s*<answer>.*?</answer>", re.DOTALL)
@@ -52,7 +52,7 @@ def has_think_and_answer(completion: str) -> bool:
 
     `<think>` may be missing, because chat templates can open it in the prompt.
     """
-    text = trim_invisible(completion).strip().removeprefix("<think>")
+    text = visible_text(completion).strip().removeprefix("<think>")
     thinking, closing_tag, rest = text.partition("</think>")
     rest = rest.strip()
     answer = rest.removeprefix("<answer>").removesuffix("</answer>")
