@@ -7,6 +7,7 @@ relations, sets and matrices.
 """
 
 import re
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -28,6 +29,18 @@ _STOP_COMMANDS = frozenset(
     "subseteq propto times cdot div bmod pmod over choose not degree circ".split()
 )
 _DIGIT = re.compile(r"\d")
+
+
+def children(node: Node) -> Iterator[Node]:
+    """The nodes inside a node."""
+    for part in node[1:]:
+        if isinstance(part, tuple) and part:
+            yield from (part,) if isinstance(part[0], str) else (one for one in part if isinstance(one, tuple) and one and isinstance(one[0], str))
+
+
+def holds(node: Node, kind: str) -> bool:
+    """Whether a node of a kind stands somewhere in an expression; `i` is the imaginary unit."""
+    return node[0] == kind or (node[0] == "const" and node[1] == kind) or any(holds(child, kind) for child in children(node))
 
 
 class Expressions(MeasureReader):
