@@ -4,6 +4,7 @@ from fractions import Fraction
 
 from tulu.verifiers.math.expressions import Expressions, Node
 from tulu.verifiers.math.tokens import FUNCTIONS, Unreadable
+from tulu.verifiers.math.units import PREFIXED, UNITS
 
 GREEK = frozenset(
     "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi omega "
@@ -34,6 +35,8 @@ class Commands(Expressions):
             return ("const", "inf" if name == "infty" else "e")
         if name in FUNCTIONS or name in _SYNONYMS:
             return self._function(_SYNONYMS.get(name, name))
+        if name in PREFIXED:
+            return ("quantity", self.factor(), UNITS[PREFIXED[name]])
         if name in GREEK:
             return self.letter(f"\\{name}", applies)
         if name in _ROUNDED:

@@ -9,7 +9,8 @@ from itertools import permutations
 
 from tulu.verifiers.math import certify
 from tulu.verifiers.math.certify import names
-from tulu.verifiers.math.expressions import Node, children
+from tulu.verifiers.math.expressions import Node
+from tulu.verifiers.math.literals import is_literal, is_worked_out
 from tulu.verifiers.math.regions import as_region
 from tulu.verifiers.math.units import DEGREE, PERCENT, conversion
 from tulu.verifiers.math.values import (
@@ -36,8 +37,6 @@ from tulu.verifiers.math.values import (
 
 Answer = bool | None
 """True, False, or None where it is not decided."""
-_LITERALS = frozenset("num div neg pow root fact binom mixed".split())
-"""Nodes of which the value of a number may consist without work left undone; 2\\times10^3 is one too."""
 _MOST_PARTS = 40
 
 
@@ -80,7 +79,7 @@ class Comparison:
 
     def _quantities(self, answer: Number | Quantity, gold: Number | Quantity) -> Answer:
         a, b = answer.node, gold.node
-        if _is_literal(b) and _is_rational(b) and not _is_value(a):
+        if is_literal(b) and not is_worked_out(a):
             return False
         if isinstance(answer, Quantity) and isinstance(gold, Quantity):
             factor = conversion(answer.unit, gold.unit)
@@ -285,38 +284,6 @@ def _peel(value: Value, other: Value) -> Value | None:
     if isinstance(value, Collection) and value.kind == "set" and len(value.items) == 1 and isinstance(other, Number | Quantity):
         return value.items[0]
     return value
-
-
-def _is_literal(node: Node) -> bool:
-    """Whether a gold is a number as people write it: an integer, a decimal, a fraction, a mixed number."""
-    if node[0] in ("neg", "mixed"):
-        return _is_literal(node[1])
-    if node[0] == "div":
-        return all(part[0] == "num" or (part[0] == "neg" and part[1][0] == "num") for part in node[1:])
-    return bool(node[0] == "num")
-
-
-def _is_rational(node: Node) -> bool:
-    return not names(node)
-
-
-def _is_value(node: Node) -> bool:
-    """Whether a number is worked out: `3/4`, `2^{10}`, `\\sqrt{16}`, `5!` and `2\\times10^3`, but no `3+4`, `17\\times23` or `\\log_2 8`."""
-    if node[0] == "scaled":
-        return _is_value(node[1])
-    if node[0] in ("mul", "times") and len(node[1]) == 2:
-        first, second = node[1]
-        is_power_of_ten = second[0] == "pow" and second[1] == ("num", Fraction(10)) or second == ("num", Fraction(10))
-        return _is_value(first) and (is_power_of_ten or (node[0] == "mul" and first[0] == "num" and second[0] == "root" and _is_value(second)))
-    if node[0] == "add":
-        return node[1][-1][0] == "div" and len(node[1]) == 2 and all(_is_literal(part) for part in node[1]) and _is_mixed(node)
-    return node[0] in _LITERALS and all(_is_value(child) for child in children(node))
-
-
-def _is_mixed(node: Node) -> bool:
-    """Whether a sum is a mixed number, which the parser marks by its integer in front of a proper fraction."""
-    whole, fraction = node[1]
-    return whole[0] == "num" and whole[1].denominator == 1 and fraction[0] == "div"
 
 
 def _without_constant(node: Node) -> Node | None:

@@ -314,7 +314,7 @@ class Expressions(MeasureReader):
         if token.kind == "number":
             return self._repeating(token)
         if token.kind in ("letter", "word"):
-            if token.text in PREFIXED and self.peek().kind == "number":
+            if token.text in PREFIXED and self._number_ahead():
                 return ("quantity", self.factor(), UNITS[PREFIXED[token.text]])
             if token.kind == "word" and not self.is_letter_word(token):
                 raise Unreadable(f"the word {token.text}")
@@ -331,8 +331,10 @@ class Expressions(MeasureReader):
         if text in FUNCTIONS or text in BIG_RUNS or text in ("sqrt", "pi", "infinity", "oo"):
             self.take()
             return self.command({"infinity": "infty", "oo": "infty", "sqrt": "surd"}.get(text, text), True)
-        if text in PREFIXED and self.peek(1).kind == "number":
+        if text in PREFIXED and self.peek(1).kind == "number" or (text in PREFIXED and self.peek(1).text in (".", "\\$")):
             self.take()
+            if not self._number_ahead():
+                raise Unreadable(f"{text} without a number")
             return ("quantity", self.factor(), UNITS[PREFIXED[text]])
         for name in ("sin", "cos", "tan", "ln", "log"):
             if text.startswith(name) and len(text) == len(name) + 1:
@@ -341,6 +343,12 @@ class Expressions(MeasureReader):
         if is_word(token, self.depth):
             raise Unreadable(f"the word {text}")
         return None
+
+    def _number_ahead(self) -> bool:
+        """Whether a number follows a currency, whose full stop or dollar sign is consumed: `Rs. 500`, `US\\$5`."""
+        if self.at(".", "\\$") and self.peek(1).kind == "number":
+            self.take()
+        return self.peek().kind == "number"
 
     def bracket(self, text: str) -> Node:
         """A bracket with one expression; statements.py reads the others."""
@@ -388,7 +396,7 @@ class Expressions(MeasureReader):
         content = self.bracket("(")
         items = content[3] if content[0] == "group" else (content,)
         known = name.rstrip("'") in _APPLIED or name.endswith("'") or name.startswith("f_")
-        if known or content[0] == "group" or all(item[0] in ("num", "sym") for item in items):
+        if known or content[0] in ("group", "cup", "cap", "setminus", "rel") or all(item[0] in ("num", "sym") for item in items):
             if content[0] == "group" and content[1:3] != ("(", ")"):
                 raise Unreadable("brackets that do not match")
             return tuple(items)

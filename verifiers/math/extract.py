@@ -25,10 +25,11 @@ _PHRASE = re.compile(
 _NEGATED = re.compile(r"\b(?:not|never|cannot|neither|nor|doubt|unlikely|wrong|incorrect)\b|n['’]t\b", re.IGNORECASE)
 _DENIED = re.compile(r"\s*(?:\$|\\\)|\\\])?\s*,?\s*(?:is|was|cannot be|can't be)\s*(?:not|n't|wrong|incorrect|never)?\b[^.\n]*", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?](?:\s|$)|,?\s+(?:because|since|as required|which|so that)\b")  # 5. So we are done; 5, because 2 + 3 is
-_FORMULA = re.compile(
+FORMULA = re.compile(
     # $$17$$, \[17\], \(17\), $17$; an escaped dollar is money
     r"\$\$(?P<display>[^$]+)\$\$|\\\[(?P<bracket>(?:[^\\]|\\[^\]])+)\\\]|\\\((?P<round>(?:[^\\]|\\[^)])+)\\\)|(?<!\\)\$(?P<inline>(?:[^$\\\n]|\\[^\n])+)\$"
 )
+"""A formula between its marks; one of the groups is its content."""
 _LINK = re.compile(r"[\s$\\()\[\]*.,;&]*(?:(?:and|or|as well as|,)[\s$\\()\[\]*,]*)?(?:[A-Za-z](?:_\d)?\s*=\s*)?[\s$\\()\[\]*]*")
 _FENCE = re.compile(r"^\s*```[a-zA-Z]*\s*$", re.MULTILINE)
 _INVISIBLE = re.compile("[\u200b-\u200f\u2060-\u2064\ufeff\u00ad]")
@@ -80,7 +81,7 @@ def _without_box(text: str) -> str | None:
     phrases = list(_PHRASE.finditer(text))
     if phrases:
         return _after_phrase(text, phrases[-1])
-    formulas = list(_FORMULA.finditer(text))
+    formulas = list(FORMULA.finditer(text))
     if formulas:
         last = formulas[-1]
         return None if _is_denied(text[last.end() : last.end() + 80]) else _content(last)
@@ -104,12 +105,12 @@ def _after_phrase(text: str, phrase: re.Match[str]) -> str | None:
         return None
     start = phrase.start("after")
     if not _BOLD.sub("", phrase["after"]).strip(" \t:*_"):
-        below = _FORMULA.match(text[start:].lstrip(" \t:*_\n"))
+        below = FORMULA.match(text[start:].lstrip(" \t:*_\n"))
         if below:
             return _content(below)
         lines = text[start:].strip(" \t:*_\n").split("\n")
         return _BOLD.sub("", lines[0]).strip()
-    formulas = list(_FORMULA.finditer(text, start))
+    formulas = list(FORMULA.finditer(text, start))
     rest = text[start:].split("\n")[0]
     if formulas and (formulas[0].start() < start + len(rest) and not text[start : formulas[0].start()].strip(" :*_([")):
         if formulas[0].end() > start + len(rest):
@@ -135,7 +136,7 @@ def _joined(text: str, start: int, formulas: list[re.Match[str]], end: int) -> s
 def formula_of(gold: str) -> str:
     """A gold without the marks of its formulas; of a sentence with one formula that means nothing as a whole, that formula."""
     text = normalise_characters(_INVISIBLE.sub("", gold))
-    formulas = list(_FORMULA.finditer(text))
+    formulas = list(FORMULA.finditer(text))
     if not formulas:
         return text.strip()
     parts, position = list[str](), 0

@@ -51,7 +51,7 @@ def read(text: str) -> tuple[Value, ...]:
     except Unreadable:
         return (as_text(text, ()),)
     joined = "".join((" " if token.spaced else "") + token.text for token in tokens).strip().strip("{}").rstrip(".,;")
-    if special := _special(joined):
+    if special := _special(joined.replace("{", "").replace("}", "")):
         return (special,)
     if option := _option(tokens):
         return (option,)
@@ -61,11 +61,23 @@ def read(text: str) -> tuple[Value, ...]:
             parser = Statements(list(tokens), tight)
             value = typed(parser.whole())
         except (Unreadable, RecursionError, ValueError):
-            return tuple(values) or (as_text(text, tuple(tokens)),)
+            return tuple(values) or (_labelled(tokens) or as_text(text, tuple(tokens)),)
         values.append(value)
         if not parser.ambiguous:
             break
     return tuple(values)
+
+
+def _labelled(tokens: list[Token]) -> Value | None:
+    """The value behind a label that is no formula of ours, such as `P(A|B) = \\frac13`; None where there is none."""
+    texts = [token.text for token in tokens]
+    if texts.count("=") != 1 or tokens[0].kind in ("number", "mark") or {",", "or", "and", "if", "<", ">"} & set(texts):
+        return None
+    place = texts.index("=")
+    try:
+        return Named(("sym", " ".join(texts[:place])), typed(Statements(tokens[place + 1 :], False).whole()))
+    except (Unreadable, RecursionError, ValueError):
+        return None
 
 
 def as_text(text: str, tokens: tuple[Token, ...]) -> Text:

@@ -109,6 +109,11 @@ class _Scanner:
                 continue
             if (name := match["command"]) is not None:
                 position, added = self._command(text, position, name, style, spaced, depth)
+                if name in _TEXT and text[position - 2 : position - 1].isspace():
+                    # The space in \text{(A) }5 stands before the 5.
+                    tokens += added
+                    spaced = True
+                    continue
             else:
                 added = self._simple(match, style, spaced)
             tokens += added

@@ -9,6 +9,8 @@ from tulu.verifiers.math.units import NO_NOUNS, ONE, SCALES, SYMBOLS, UNITS, UNS
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _GLUED = frozenset("cm km mm kg ft hr lb oz mph".split())
 """Units of two letters that may stand right behind a number in plain letters: `15cm`, where `15mg` is a product."""
+_JOINING = frozenset("and or if for where when with given provided".split())
+"""Words that go on with the list or the sentence, and belong to no noun."""
 _VOWELS = frozenset("aeiouyAEIOU")
 
 
@@ -57,6 +59,7 @@ class MeasureReader:
         if self._texts(("(",)) and self.peek(1).kind in ("word", "run"):
             # 12 (apples)
             self.position += 1
+            self.tokens[self.position] = self.peek()._replace(kind="word", style="text")
             measure = self._measure(value)
             if measure is None or not self._texts((")",)):
                 return None
@@ -84,6 +87,8 @@ class MeasureReader:
         words = list[str]()
         while True:
             token = self.peek()
+            if token.text.lower() in _JOINING:
+                return words
             is_text = token.kind == "word" and not (len(token.text) == 1 and token.text.isascii() and not words)
             plain = token.kind == "run" and self.depth == 0 and token.spaced and (is_word(token, 0) or bool(words) or token.text in NO_NOUNS)
             if not (is_text or plain):
