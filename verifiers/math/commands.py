@@ -12,7 +12,8 @@ GREEK = frozenset(
 )
 BIG = frozenset("sum prod int iint iiint oint lim limsup liminf max min gcd lcm det sup inf dim ker arg sgn Pr Var Cov".split())
 """Commands that leave the work undone; the same command with the same arguments equals itself, and nothing else."""
-_ACCENTS = frozenset("vec hat tilde overline angle triangle odot overparen wideparen".split())
+_ACCENTS = frozenset("vec hat tilde overline overparen wideparen".split())
+_FIGURES = frozenset("angle triangle odot".split())
 _INVERSE = {"sin": "arcsin", "cos": "arccos", "tan": "arctan", "cot": "arccot"}
 _SYNONYMS = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "sh": "sinh", "ch": "cosh", "th": "tanh"}
 _ROUNDED = {"lfloor": ("rfloor", "floor"), "lceil": ("rceil", "ceil")}
@@ -43,6 +44,11 @@ class Commands(Expressions):
             return self._rounded(*_ROUNDED[name])
         if name in BIG or name == "bmod":
             return self._big(name)
+        if name in _FIGURES and self.peek().kind in ("letter", "run"):
+            points = self.take().text
+            while self.peek().kind == "letter":
+                points += self.take().text
+            return ("sym", f"{name} {points}")
         if name in _ACCENTS:
             return ("sym", f"{name} {self.argument()!r}") if not self.at("_") else ("sym", name)
         if name == "mathbb":

@@ -13,7 +13,7 @@ from typing import Any
 
 from tulu.verifiers.math.tokens import FUNCTIONS, Token, Unreadable
 from tulu.verifiers.math.units import ONE, PERCENT, PREFIXED, SYMBOLS, UNITS, Unit
-from tulu.verifiers.math.words import MeasureReader, is_word
+from tulu.verifiers.math.words import JOINING, MeasureReader, is_word
 
 Node = tuple[Any, ...]
 _DEEPEST = 20
@@ -46,8 +46,9 @@ def holds(node: Node, kind: str) -> bool:
 class Expressions(MeasureReader):
     """Recursive descent over the tokens of expressions."""
 
-    def __init__(self, tokens: list[Token], tight: bool) -> None:
-        self.tokens, self.position, self.depth, self.groups = tokens, 0, 0, 0
+    def __init__(self, tokens: list[Token], tight: bool = False, plain_units: bool = False) -> None:
+        self.tokens, self.position, self.depth = tokens, 0, 0
+        self.plain_units = plain_units
         self.tight = tight
         """Whether `1/2x` is 1/(2x); else it is x/2."""
         self.ambiguous = False
@@ -156,11 +157,20 @@ class Expressions(MeasureReader):
         token = self.peek()
         if token.kind == "end" or (token.kind == "word" and not self.is_letter_word(token)):
             return False
+        if token.kind == "run" and token.text in JOINING and self.depth == 0:
+            return False
         if token.kind == "mark":
+            if token.text == "[" and self._closes_interval():
+                return False
             if token.text in ("|", "||") and not self.bars and value[0] != "quantity":
                 return True
             return token.text not in _STOP_MARKS and token.text not in ("*",)
         return not (token.kind == "command" and token.text in _STOP_COMMANDS)
+
+    def _closes_interval(self) -> bool:
+        """Whether a bracket closes a French interval, `]1,2[`."""
+        following = self.peek(1)
+        return following.kind == "end" or following.text in ("cup", "cap", ",", "or", "and", "}", "\\}", "setminus")
 
     def _implicit(self, value: Node) -> Node:
         """The factor that stands right behind another one."""
@@ -168,9 +178,9 @@ class Expressions(MeasureReader):
         ends_with_number = before.kind == "number"
         if token.kind == "run" and is_word(token, self.depth):
             raise Unreadable(f"the word {token.text}")
-        if token.kind == "number" and not (value[0] == "num" and ends_with_number and self._mixed_ahead()):
+        if token.kind == "number" and value[0] != "div" and not (value[0] == "num" and ends_with_number and self._mixed_ahead()):
             raise Unreadable("two numbers beside each other")
-        if token.kind == "number":
+        if token.kind == "number" and value[0] != "div":
             numerator, _, denominator = self.take(), self.take(), self.take()
             return ("mixed", ("div", _number(numerator), _number(denominator)))
         if ends_with_number and value[0] == "num" and value[1].denominator == 1 and token.text == "frac":

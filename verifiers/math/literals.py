@@ -7,7 +7,7 @@ from tulu.verifiers.math.certify import names
 from tulu.verifiers.math.evaluate import Evaluator, NotANumber
 from tulu.verifiers.math.expressions import Node, children
 
-_LITERALS = frozenset("num div neg pow root fact binom mixed".split())
+_LITERALS = frozenset("num const div neg pow root fact binom mixed".split())
 """Nodes of which the value of a number may consist without work left undone; 2\\times10^3 is one too."""
 
 

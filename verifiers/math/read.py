@@ -10,7 +10,7 @@ from tulu.verifiers.math.certify import names, same
 from tulu.verifiers.math.expressions import Node, children, holds
 from tulu.verifiers.math.statements import Statements
 from tulu.verifiers.math.tokens import Token, Unreadable, tokenize
-from tulu.verifiers.math.units import DEGREE, PERCENT
+from tulu.verifiers.math.units import COUNTED, DEGREE, PERCENT
 from tulu.verifiers.math.values import (
     REALS,
     Based,
@@ -55,17 +55,18 @@ def read(text: str) -> tuple[Value, ...]:
         return (special,)
     if option := _option(tokens):
         return (option,)
-    values = list[Value]()
-    for tight in (False, True):
+    values, flags = list[Value](), [(False, False)]
+    for tight, plain_units in flags:
+        parser = Statements(list(tokens), tight, plain_units)
         try:
-            parser = Statements(list(tokens), tight)
-            value = typed(parser.whole())
+            values.append(typed(parser.whole()))
         except (Unreadable, RecursionError, ValueError):
-            return tuple(values) or (_labelled(tokens) or as_text(text, tuple(tokens)),)
-        values.append(value)
-        if not parser.ambiguous:
-            break
-    return tuple(values)
+            if not plain_units and parser.unit_letters:
+                flags.append((tight, True))
+            continue
+        if len(flags) == 1:
+            flags += [(True, False)] * parser.ambiguous + [(False, True)] * parser.unit_letters
+    return tuple(values) or (_labelled(tokens) or as_text(text, tuple(tokens)),)
 
 
 def _labelled(tokens: list[Token]) -> Value | None:
@@ -127,7 +128,9 @@ def _trimmed(tokens: list[Token]) -> list[Token]:
 
 
 def _special(joined: str) -> Value | None:
-    """A time or a number in a base; None for anything else."""
+    """A number word, a time or a number in a base; None for anything else."""
+    if (number := COUNTED.get(joined.lower())) is not None:
+        return Number(("num", Fraction(number)))
     if time := _TIME.fullmatch(joined):
         return Parts("time", tuple(("num", Fraction(part or "0")) for part in time.groups()[:3]), (time[4] or "").lower())
     if based := _BASED.fullmatch(joined.replace(" ", "").replace("{", "").replace("}", "")):

@@ -205,7 +205,7 @@ class Statements(Commands):
 
     def _parse(self, tokens: list[Token]) -> Node:
         self.enter()
-        inner = type(self)(tokens, self.tight)
+        inner = type(self)(tokens, self.tight, self.plain_units)
         inner.depth = self.depth
         node = inner.whole()
         self.ambiguous = self.ambiguous or inner.ambiguous

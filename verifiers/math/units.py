@@ -142,6 +142,14 @@ _MULTIPLES = {
 SCALES: dict[str, Fraction] = {word: Fraction(1, part) for word, part in _FRACTIONS.items()}
 SCALES |= {word: Fraction(times) for word, times in _MULTIPLES.items()}
 """Words after a number that multiply it: 5 dozen is 60, 5 tenths are 1/2."""
+COUNTED = {
+    word: number
+    for number, word in enumerate(
+        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
+        "nineteen twenty".split()
+    )
+}
+"""Numbers in words."""
 NO_NOUNS = frozenset(
     "and or but not nor neither either no none never plus minus times over under mod modulo divided by to from until less fewer more than at "
     "least most about around approximately approx roughly nearly almost between if when where for with squared cubed square cube root power "

@@ -9,7 +9,7 @@ from tulu.verifiers.math.units import NO_NOUNS, ONE, SCALES, SYMBOLS, UNITS, UNS
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _GLUED = frozenset("cm km mm kg ft hr lb oz mph".split())
 """Units of two letters that may stand right behind a number in plain letters: `15cm`, where `15mg` is a product."""
-_JOINING = frozenset("and or if for where when with given provided".split())
+JOINING = frozenset("and or if for where when with given provided".split())
 """Words that go on with the list or the sentence, and belong to no noun."""
 _VOWELS = frozenset("aeiouyAEIOU")
 
@@ -29,6 +29,10 @@ class MeasureReader:
     tokens: list[Token]
     position: int
     depth: int
+    plain_units: bool
+    """Whether a plain letter behind a number and a space is a unit: `5 m`."""
+    unit_letters = False
+    """Whether `plain_units` made a difference."""
 
     def peek(self, ahead: int = 0) -> Token:
         raise NotImplementedError
@@ -87,7 +91,7 @@ class MeasureReader:
         words = list[str]()
         while True:
             token = self.peek()
-            if token.text.lower() in _JOINING:
+            if token.text.lower() in JOINING:
                 return words
             is_text = token.kind == "word" and not (len(token.text) == 1 and token.text.isascii() and not words)
             plain = token.kind == "run" and self.depth == 0 and token.spaced and (is_word(token, 0) or bool(words) or token.text in NO_NOUNS)
@@ -162,7 +166,12 @@ class MeasureReader:
             return None
         if token.kind not in ("word", "run", "letter") or text not in UNITS:
             return None
-        if len(text) == 1 and text.isascii():
+        if len(text) == 1 and text.isascii() and not token.style:
+            # 5 m may be five metres or a product, so it is read in both ways.
+            possible = self.depth == 0 and text in UNSPACED and (token.spaced or not first)
+            self.unit_letters = self.unit_letters or possible
+            known = possible and self.plain_units
+        elif len(text) == 1 and text.isascii():
             known = token.style and (token.spaced or text in UNSPACED or not first)
         elif token.style:
             known = True
