@@ -97,7 +97,8 @@ class _Sides:
             try:
                 gold = self._value(self._gold, place, prec)
             except (Undefined, TooLarge):
-                return "nothing"
+                # A gold without a finite value equals nothing that is spelled otherwise.
+                return False if self._numeric else "nothing"
             except Unsure:
                 continue
             try:

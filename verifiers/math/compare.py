@@ -115,7 +115,8 @@ class Comparison:
         if kinds == {"tuple", "set"}:
             return False
         if kinds & {"tuple"} or _has_dots(answer) or _has_dots(gold):
-            if "tuple" in kinds and len(kinds) == 1 and answer.brackets != gold.brackets:
+            brackets = {answer.brackets, gold.brackets} - {"<>"}
+            if "[]" in brackets and len(brackets) > 1:
                 return False
             if len(answer.items) != len(gold.items):
                 return False
@@ -124,6 +125,8 @@ class Comparison:
 
     def _unordered(self, answer: Sequence[Value], gold: Sequence[Value]) -> Answer:
         """Whether every value of one side has one of the other, and the other way round."""
+        if not answer or not gold:
+            return len(answer) == len(gold)
         if max(len(answer), len(gold)) > _MOST_PARTS:
             return self.all_of([self.same(a, b) for a, b in zip(answer, gold, strict=True)]) if len(answer) == len(gold) else False
         table = [[self.same(a, b) for b in gold] for a in answer]
@@ -151,7 +154,7 @@ class Comparison:
         if any(isinstance(item, Named | Equation) for item in other.items):
             return False
         one_letter = len({name.split("_")[0] for name, _ in system.pairs}) == 1 and all("_" in name for name, _ in system.pairs)
-        if other.kind == "set" and not one_letter:
+        if (other.kind == "set" and not one_letter) or other.brackets == "[]":
             return False
         kind = "bare" if one_letter and other.kind != "tuple" else "tuple"
         mine = Collection(kind, values, other.brackets)
@@ -268,15 +271,15 @@ class Comparison:
 
 def _peel(value: Value, other: Value) -> Value | None:
     """The value without a name or an option's letter that the other side lacks; the value itself where nothing is forgiven."""
-    if isinstance(value, Named) and not isinstance(other, Named | Equation | Function):
+    if isinstance(value, Named) and not isinstance(other, Named | Equation | Function | System):
         return value.value
     if isinstance(value, Named) and isinstance(other, Function):
         return Function("", other.parameters, value.value.node) if isinstance(value.value, Number) else value
     if isinstance(value, Function) and not isinstance(other, Function | Named):
         return Number(value.body)
     if isinstance(value, Equation) and not isinstance(other, Equation | Named) and not names(value.left) | names(value.right):
-        # 2 + 3 = 5 says 5 where it is true.
-        return Number(value.right) if certify.same(value.left, value.right) else value
+        # 2 + 3 = 5 says 5 where it is true; 1 = 1 says nothing.
+        return Number(value.right) if value.left != value.right and certify.same(value.left, value.right) else value
     if isinstance(value, Option) and not isinstance(other, Option):
         if value.value is None or (isinstance(other, Number) and other.node == ("sym", value.letter)):
             return Number(("sym", value.letter)) if isinstance(other, Number) else value

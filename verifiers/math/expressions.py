@@ -178,9 +178,10 @@ class Expressions(MeasureReader):
         ends_with_number = before.kind == "number"
         if token.kind == "run" and is_word(token, self.depth):
             raise Unreadable(f"the word {token.text}")
-        if token.kind == "number" and value[0] != "div" and not (value[0] == "num" and ends_with_number and self._mixed_ahead()):
+        beside = token.kind == "number" and value[0] != "div" and before.text not in (")", "}")
+        if beside and not (value[0] == "num" and ends_with_number and self._mixed_ahead()):
             raise Unreadable("two numbers beside each other")
-        if token.kind == "number" and value[0] != "div":
+        if beside:
             numerator, _, denominator = self.take(), self.take(), self.take()
             return ("mixed", ("div", _number(numerator), _number(denominator)))
         if ends_with_number and value[0] == "num" and value[1].denominator == 1 and token.text == "frac":

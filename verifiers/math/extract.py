@@ -18,10 +18,11 @@ _LONGEST_LINE = 120
 # Final Answer: The final answer is 5. I hope it is correct
 _MINERVA = re.compile(r"Final Answer: The final answer is([^\n]*?)\. I hope it is correct")
 _HASHES = re.compile(r"^####[ \t]*+([^\n]+)", re.MULTILINE)  # #### 18
-# the answer is 5; Answer: 5; **Final answer:** 5; answer = 5; the group is what stands before it in its line
+# the answer is 5; Answer: 5; **Final answer:** 5; answer = 5
 _PHRASE = re.compile(
-    r"(?P<before>[^\n.!?]{0,200})\banswer\b(?P<middle>[^\n.!?=:]{0,60}?)(?:\b(?:is|are|was|be)\b(?:\s*:)?|[:=])[*_\s]*:?[*_]*(?P<after>[^\n]{0,512})", re.IGNORECASE
+    r"\banswer\b(?P<middle>[^\n.!?=:<>]{0,60}?)(?:\b(?:is|are|was|be)\b(?:\s*:)?|[:=])[*_\s]*:?[*_]*(?P<after>[^\n]{0,512})", re.IGNORECASE
 )
+_SENTENCE_START = re.compile(r"[\n.!?]")
 _NEGATED = re.compile(r"\b(?:not|never|cannot|neither|nor|doubt|unlikely|wrong|incorrect)\b|n['’]t\b", re.IGNORECASE)
 _DENIED = re.compile(r"\s*(?:\$|\\\)|\\\])?\s*,?\s*(?:is|was|cannot be|can't be)\s*(?:not|n't|wrong|incorrect|never)?\b[^.\n]*", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?](?:\s|$)|,?\s+(?:because|since|as required|which|so that)\b")  # 5. So we are done; 5, because 2 + 3 is
@@ -101,7 +102,8 @@ def _content(match: re.Match[str]) -> str:
 
 def _after_phrase(text: str, phrase: re.Match[str]) -> str | None:
     """What the words `the answer is` introduce, in their line or below; None where they are denied."""
-    if _NEGATED.search(phrase["before"] + phrase["middle"]) or _NEGATED.match(phrase["after"].strip()):
+    before = _SENTENCE_START.split(text[max(0, phrase.start() - 200) : phrase.start()])[-1]
+    if _NEGATED.search(before + phrase["middle"]) or _NEGATED.match(phrase["after"].strip()):
         return None
     start = phrase.start("after")
     if not _BOLD.sub("", phrase["after"]).strip(" \t:*_"):

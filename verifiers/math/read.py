@@ -37,6 +37,7 @@ _TIME = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?\s*(?:([ap])\.?\s?m\.?)?", re
 _BASED = re.compile(r"\(?([0-9A-Fa-f]+)\)?_(\d{1,2}|two|three|four|five|six|seven|eight|nine|ten|sixteen)")  # 1A_16, (1010)_two
 _BASES = {name: base for base, name in enumerate("two three four five six seven eight nine ten".split(), 2)} | {"sixteen": 16}
 _OPTION = re.compile(r"(?:option|choice|answer)?\s*[(\[]?\s*([A-Z])\s*[)\]]?\s*[.:]?", re.IGNORECASE)  # (B), option B, B.
+_PAIRS = ("()", "[]", "<>")
 _LEAD_END = frozenset("is are equals be becomes".split())
 _NEGATIONS = frozenset("not never cannot neither nor n't don't doesn't isn't aren't wasn't no without except".split())
 _LONGEST_LEAD = 12
@@ -72,7 +73,7 @@ def read(text: str) -> tuple[Value, ...]:
 def _labelled(tokens: list[Token]) -> Value | None:
     """The value behind a label that is no formula of ours, such as `P(A|B) = \\frac13`; None where there is none."""
     texts = [token.text for token in tokens]
-    if texts.count("=") != 1 or tokens[0].kind in ("number", "mark") or {",", "or", "and", "if", "<", ">"} & set(texts):
+    if texts.count("=") != 1 or texts[0] == "=" or tokens[0].kind in ("number", "mark") or {",", "or", "and", "if", "<", ">"} & set(texts):
         return None
     place = texts.index("=")
     try:
@@ -189,6 +190,9 @@ def _both_signs(node: Node) -> Value:
 
 def _with_signs(node: Node, sign: int) -> Node:
     """A tree in which every `\\pm` is one sign, and every `\\mp` the other."""
+    if node[0] == "mul" and node[1][0][0] == "pm":
+        rest = _with_signs(("mul", node[1][1:]) if len(node[1]) > 2 else node[1][1], sign)
+        return rest if sign * node[1][0][1] > 0 else ("neg", rest)
     if node[0] == "pm":
         return ("num", Fraction(sign * node[1]))
 
@@ -228,9 +232,9 @@ def _sum(node: Node) -> Value:
 def _group(node: Node) -> Value:
     opening, closing, items = node[1:]
     values = tuple(typed(item) for item in items)
-    if len(values) == 2 and (opening + closing not in ("()", "[]") or any(_is_infinite(item) for item in items)):
+    if len(values) == 2 and (opening + closing not in _PAIRS or any(_is_infinite(item) for item in items)):
         return regions.from_brackets(opening, closing, items)
-    if opening + closing not in ("()", "[]"):
+    if opening + closing not in _PAIRS:
         raise Unreadable("brackets that do not match")
     if len(values) == 1:
         return values[0]
@@ -265,7 +269,7 @@ def _list(node: Node) -> Value:
         return _named(named)
     if len(named) == 1 and values[0] is named[0] and isinstance(named[0].value, Number | Quantity):
         # x = 1 or 2
-        return Named(named[0].name, _bare((named[0].value, *values[1:])))
+        return Named(named[0].name, Collection("set", (named[0].value, *values[1:])))
     return _bare(tuple(values))
 
 
@@ -284,7 +288,7 @@ def _named(values: list[Named]) -> Value:
     """`x=1 or x=2` is two values of one name; `y=2, x=1` is a system in the order of its names."""
     keys = [repr(value.name) for value in values]
     if len(set(keys)) == 1:
-        return Named(values[0].name, _bare(tuple(value.value for value in values)))
+        return Named(values[0].name, Collection("set", tuple(part for value in values for part in _flat(value.value))))
     if len(set(keys)) != len(keys):
         return Collection("bare", tuple(values))
     return _system([(_name_of(value.name), value.value) for value in values])
@@ -311,7 +315,9 @@ def _relation(node: Node) -> Value:
     if kinds == {"to"} and len(sides) == 2 and sides[0][0] == "sym":
         return Function("", (sides[0][1],), sides[1])
     if kinds == {"in"} and len(sides) == 2:
-        return Named(sides[0], typed(sides[1]))
+        members = typed(sides[1])
+        region = regions.as_region(members)
+        return Region(region.intervals, sides[0]) if region and sides[0][0] == "sym" else Named(sides[0], region or members)
     if kinds <= {"<", ">", "le", "ge", "ne"}:
         region = regions.from_relation(sides, operators)
         if region is not None:
@@ -401,12 +407,19 @@ def _builder(node: Node) -> Value:
     """`\\{x \\mid x>5\\}` is the region that its condition describes."""
     condition = typed(node[2])
     variable = node[1][1][0] if node[1][0] == "rel" else node[1]
+    if isinstance(condition, Region) and condition.name == variable and not _is_plain_domain(node[1]):
+        return Opaque(node)
     if isinstance(condition, Region) and condition.name == variable:
         return Region(condition.intervals)
     if isinstance(condition, Named) and condition.name == variable:
         inner = condition.value
         return Collection("set", _flat(inner)) if isinstance(inner, Number | Collection) else inner
     return Opaque(node)
+
+
+def _is_plain_domain(node: Node) -> bool:
+    """Whether a set-builder takes its variable from all reals: `x` or `x \\in \\mathbb{R}`."""
+    return node[0] == "sym" or (node[0] == "rel" and node[2] == ("in",) and node[1][1] == ("set of", "R"))
 
 
 def _based(node: Node) -> Value:

@@ -117,7 +117,7 @@ def as_region(value: Value) -> Region | None:
         return value
     if isinstance(value, Collection) and all(isinstance(item, Number) for item in value.items):
         nodes = [item.node for item in value.items if isinstance(item, Number)]
-        if value.kind == "tuple" and len(nodes) == 2:
+        if value.kind == "tuple" and len(nodes) == 2 and value.brackets in ("()", "[]"):
             closed = value.brackets == "[]"
             return Region((Interval(nodes[0], nodes[1], closed, closed),))
         if value.kind == "set":

@@ -46,6 +46,8 @@ class Statements(Commands):
             token = self.peek()
             text = token.text
             if token.kind == "end" or (token.kind in ("mark", "command") and text in stops):
+                if separator not in (None, ","):
+                    raise Unreadable(f"nothing behind {separator}")
                 # A comma before the end parts nothing.
                 return None
             if text in _SEPARATORS and (token.kind != "run" or self.depth == 0):
@@ -172,7 +174,7 @@ class Statements(Commands):
         if name == "langle":
             content = self.listing("rangle", ">")
             self.expect("rangle")
-            return ("group", "(", ")", tuple(item for _, item in content[1]) if content[0] == "list" else (content,))
+            return ("group", "<", ">", tuple(item for _, item in content[1]) if content[0] == "list" else (content,))
         kind = self.subscript()
         body = self._body()
         if kind in _LINES:
