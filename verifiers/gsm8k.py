@@ -109,7 +109,9 @@ def _last_number(text: str) -> Number | None:
         return _marked_number(next(group for group in formulas[-1].groups() if group is not None))
     if len(numbers) > 1:
         between = text[numbers[-2].end() : last.start()]
-        between_two = between.strip(" $") == "and" and _BETWEEN.search(text[max(0, numbers[-2].start() - 20) : numbers[-2].start()])
+        between_two = between.strip(" $") == "and" and _BETWEEN.search(
+            text[max(0, numbers[-2].start() - 20) : numbers[-2].start()]
+        )
         if _HEDGE.fullmatch(between) or between_two:
             return None
     if _OPERATION.search(before) or _GOES_ON.match(after) or (_BRACKETED.search(before) and after.lstrip()[:1] in ("]", ")")):
@@ -117,7 +119,7 @@ def _last_number(text: str) -> Number | None:
     value = _value(last)
     scale = _SCALED.match(after)
     if value is not None and scale and (times := SCALES.get(scale[1])) is not None:
-        return Fraction(value) * times if abs(value) < _LARGEST_SCALED else None
+        return Fraction(value) * times if -_LARGEST_SCALED < value < _LARGEST_SCALED else None
     return value
 
 

@@ -10,15 +10,15 @@ from fractions import Fraction
 from functools import lru_cache
 
 from tulu.verifiers.math import balls
-from tulu.verifiers.math.balls import Ball, TooLarge, Undefined, Unsure
+from tulu.verifiers.math.balls import TooLarge, Undefined, Unsure
 from tulu.verifiers.math.evaluate import Evaluator, NotANumber, Value, digest
-from tulu.verifiers.math.expressions import Node, children, holds
+from tulu.verifiers.math.nodes import Node, children, holds
 
 QUICK, DEEP = (110, 420), (110, 420, 1700, 7000, 28_000)
 """Precisions in bits: at once, and in a process that can be stopped."""
 _EQUAL_BITS = 266
 """Two values are equal where they differ by less than 2^-266 of both, which is 1e-80."""
-_WORK = {QUICK: 4_000, DEEP: 1_000_000}
+_WORK = {QUICK: 4_000, DEEP: 100_000}
 """Steps that one computation may take."""
 _ENOUGH = 3
 """Places at which expressions with letters have to agree."""
@@ -91,7 +91,7 @@ class _Sides:
                 raise
             return Evaluator(place, prec, True, self._base, work).value(node)
 
-    def at(self, place: Point) -> bool | None | str:
+    def at(self, place: Point) -> bool | str | None:
         """Whether both sides agree at a place; None where that is not decided, "nothing" where the place says nothing."""
         for prec in self._precisions:
             try:
@@ -122,6 +122,9 @@ class _Sides:
         agreed, undecided = 0, False
         for place in _PLACES[:1] if self._numeric else _PLACES:
             result = self.at(place)
+            if result is None and self._precisions == DEEP:
+                # High precision costs much, and what one place leaves open is not a 1.
+                return None
             if result is False:
                 return False
             undecided = undecided or result is None

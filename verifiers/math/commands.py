@@ -2,7 +2,8 @@
 
 from fractions import Fraction
 
-from tulu.verifiers.math.expressions import Expressions, Node
+from tulu.verifiers.math.expressions import Expressions
+from tulu.verifiers.math.nodes import Node
 from tulu.verifiers.math.tokens import FUNCTIONS, Unreadable
 from tulu.verifiers.math.units import PREFIXED, UNITS
 
@@ -157,7 +158,12 @@ class Commands(Expressions):
             opens, closes = token.text in ("(", "[", "{", "\\{"), token.text in (")", "]", "}", "\\}")
             if not depth and (closes or token.text in ("=", ",", "<", ">", "le", "ge", "&", "\\\\", ";", "in")):
                 break
-            if not depth and parts[-1] not in ("^", "_", "to", name) and token.text in ("+", "-") and name not in ("int", "sum", "lim"):
+            if (
+                not depth
+                and parts[-1] not in ("^", "_", "to", name)
+                and token.text in ("+", "-")
+                and name not in ("int", "sum", "lim")
+            ):
                 break
             depth += opens - closes
             parts.append(token.text)

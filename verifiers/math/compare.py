@@ -9,8 +9,9 @@ from itertools import permutations
 
 from tulu.verifiers.math import certify
 from tulu.verifiers.math.certify import names
-from tulu.verifiers.math.expressions import Node
+from tulu.verifiers.math.forgive import peel, without_constant
 from tulu.verifiers.math.literals import is_literal, is_worked_out
+from tulu.verifiers.math.nodes import Node
 from tulu.verifiers.math.regions import as_region
 from tulu.verifiers.math.units import DEGREE, PERCENT, conversion
 from tulu.verifiers.math.values import (
@@ -50,12 +51,16 @@ class Comparison:
         """Whether an answer is the same as a gold."""
         if answer == gold and not isinstance(answer, Text):
             return True
-        for peeled, other in ((_peel(answer, gold), gold), (answer, _peel(gold, answer))):
+        for peeled, other in ((peel(answer, gold), gold), (answer, peel(gold, answer))):
             if peeled is not answer and other is gold and peeled is not None:
                 return self.same(peeled, gold)
             if other is not gold and other is not None:
                 return self.same(answer, other)
-        if isinstance(answer, Region | Collection) and isinstance(gold, Region | Collection) and (isinstance(answer, Region) or isinstance(gold, Region)):
+        if (
+            isinstance(answer, Region | Collection)
+            and isinstance(gold, Region | Collection)
+            and (isinstance(answer, Region) or isinstance(gold, Region))
+        ):
             return self._regions(answer, gold)
         if isinstance(answer, Number | Quantity) and isinstance(gold, Number | Quantity):
             return self._quantities(answer, gold)
@@ -91,12 +96,14 @@ class Comparison:
             bare = self._nodes(a, b)
             if bare is not True and unit in (PERCENT, DEGREE):
                 kind = "scaled" if unit == PERCENT else "deg"
-                wrap: Callable[[Node], Node] = (lambda node: (kind, node, Fraction(1, 100))) if kind == "scaled" else (lambda node: (kind, node))
+                wrap: Callable[[Node], Node] = (
+                    (lambda node: (kind, node, Fraction(1, 100))) if kind == "scaled" else (lambda node: (kind, node))
+                )
                 full = self._nodes(wrap(a), b) if isinstance(answer, Quantity) else self._nodes(a, wrap(b))
                 return full or (None if None in (full, bare) else False)
             return bare
         same = self._nodes(a, b)
-        if same is False and (families := (_without_constant(a), _without_constant(b))) and None not in families:
+        if same is False and (families := (without_constant(a), without_constant(b))) and None not in families:
             return self._differ_by_constant(*families)
         return same
 
@@ -128,7 +135,9 @@ class Comparison:
         if not answer or not gold:
             return len(answer) == len(gold)
         if max(len(answer), len(gold)) > _MOST_PARTS:
-            return self.all_of([self.same(a, b) for a, b in zip(answer, gold, strict=True)]) if len(answer) == len(gold) else False
+            return (
+                self.all_of([self.same(a, b) for a, b in zip(answer, gold, strict=True)]) if len(answer) == len(gold) else False
+            )
         table = [[self.same(a, b) for b in gold] for a in answer]
         lines = [*table, *(list(column) for column in zip(*table, strict=True))]
         if any(True not in line and None not in line for line in lines):
@@ -174,7 +183,10 @@ class Comparison:
             return False
         if len(a.intervals) > 6:
             return self.all_of([self._interval(one, other) for one, other in zip(a.intervals, b.intervals, strict=True)])
-        results = [self.all_of([self._interval(one, other) for one, other in zip(order, b.intervals, strict=True)]) for order in permutations(a.intervals)]
+        results = [
+            self.all_of([self._interval(one, other) for one, other in zip(order, b.intervals, strict=True)])
+            for order in permutations(a.intervals)
+        ]
         return True if True in results else None if None in results else False
 
     def _interval(self, answer: Interval, gold: Interval) -> Answer:
@@ -245,7 +257,9 @@ class Comparison:
         if answer.kind == "time":
             return answer.parts == gold.parts and (not answer.half_day or not gold.half_day or answer.half_day == gold.half_day)
         if any(part == ("dots",) for part in (*answer.parts, *gold.parts)):
-            return self.all_of([a == b if ("dots",) in (a, b) else self._nodes(a, b) for a, b in zip(answer.parts, gold.parts, strict=True)])
+            return self.all_of(
+                [a == b if ("dots",) in (a, b) else self._nodes(a, b) for a, b in zip(answer.parts, gold.parts, strict=True)]
+            )
         first, other = answer.parts[0], gold.parts[0]
         products = [(("mul", (a, other)), ("mul", (b, first))) for a, b in zip(answer.parts[1:], gold.parts[1:], strict=True)]
         return self.all_of([self._nodes(a, b) for a, b in products])
@@ -267,40 +281,6 @@ class Comparison:
                 named = Equation(other.name, other.value.node) if isinstance(other.value, Number) else None
                 return self._equations(one, named) if named else False
         return False
-
-
-def _peel(value: Value, other: Value) -> Value | None:
-    """The value without a name or an option's letter that the other side lacks; the value itself where nothing is forgiven."""
-    if isinstance(value, Named) and not isinstance(other, Named | Equation | Function | System):
-        return value.value
-    if isinstance(value, Named) and isinstance(other, Function):
-        return Function("", other.parameters, value.value.node) if isinstance(value.value, Number) else value
-    if isinstance(value, Function) and not isinstance(other, Function | Named):
-        return Number(value.body)
-    if isinstance(value, Equation) and not isinstance(other, Equation | Named) and not names(value.left) | names(value.right):
-        # 2 + 3 = 5 says 5 where it is true; 1 = 1 says nothing.
-        return Number(value.right) if value.left != value.right and certify.same(value.left, value.right) else value
-    if isinstance(value, Option) and not isinstance(other, Option):
-        if value.value is None or (isinstance(other, Number) and other.node == ("sym", value.letter)):
-            return Number(("sym", value.letter)) if isinstance(other, Number) else value
-        return value.value
-    if isinstance(value, Collection) and value.kind == "set" and len(value.items) == 1 and isinstance(other, Number | Quantity):
-        return value.items[0]
-    return value
-
-
-def _without_constant(node: Node) -> Node | None:
-    """An antiderivative without its constant of integration; None where there is none."""
-    if node[0] != "add":
-        return None
-    constants = [part for part in node[1] if part[0] == "sym" and part[1].split("_")[0] in ("C", "K", "c", "k")]
-    rest = tuple(part for part in node[1] if part not in constants)
-    if len(constants) != 1 or not rest or constants[0][1] in names(("add", rest)) or not names(("add", rest)) & _VARIABLES:
-        return None
-    return ("add", rest)
-
-
-_VARIABLES = frozenset("x y t u v s r z \\theta \\phi".split())
 
 
 def _equation_letters(equation: Equation) -> bool:

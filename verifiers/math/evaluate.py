@@ -7,14 +7,14 @@ from hashlib import blake2b
 
 from tulu.verifiers.math import balls
 from tulu.verifiers.math.balls import Ball, TooLarge, Undefined, Unsure
-from tulu.verifiers.math.expressions import Node
+from tulu.verifiers.math.nodes import Node
+from tulu.verifiers.math.roots import exact_root
 
 Value = Fraction | Ball
 _LARGEST_POWER = 10_000
 _LARGEST_FACTORIAL = 10_000
 _LARGEST_FRACTION = 200_000
 """Bits of a fraction that is still computed exactly."""
-_LARGEST_ROOT = 64
 _HALF = Fraction(1, 2)
 
 
@@ -146,7 +146,7 @@ class Evaluator:
                 return Fraction(0)
             raise Undefined("a power of zero")
         if isinstance(exponent, Fraction):
-            if isinstance(base, Fraction) and (exact := _exact_root(base, exponent)) is not None:
+            if isinstance(base, Fraction) and (exact := exact_root(base, exponent)) is not None:
                 return exact
             if sign == -1 and exponent.denominator % 2 and not self._principal:
                 size = self._power(self._times(Fraction(-1), base), exponent)
@@ -203,7 +203,7 @@ class Evaluator:
         if node[1] == "exp":
             return self._exponential(value)
         self._pay()
-        return _CALLS[node[1]](self, value)
+        return _CALLS[node[1]](self, value, node[1])
 
     def _log(self, node: Node) -> Value:
         value = self._logarithm(self.value(node[2]))
@@ -217,7 +217,10 @@ class Evaluator:
         """log_2 8 is exactly 3."""
         value = self.value(node)
         if isinstance(base, Fraction) and isinstance(value, Fraction) and base > 1 and value > 0:
-            guess = round((math.log(value.numerator) - math.log(value.denominator)) / (math.log(base.numerator) - math.log(base.denominator)))
+            guess = round(
+                (math.log(value.numerator) - math.log(value.denominator))
+                / (math.log(base.numerator) - math.log(base.denominator))
+            )
             if abs(guess) < 2000 and base**guess == value:
                 return Fraction(guess)
         return None
@@ -317,34 +320,13 @@ def _small(value: Fraction) -> Fraction:
     return value
 
 
-def _exact_root(base: Fraction, exponent: Fraction) -> Fraction | None:
-    """A fraction to the p/q where that is a fraction."""
-    degree = exponent.denominator
-    if base < 0 or degree > _LARGEST_ROOT or abs(exponent.numerator) > _LARGEST_ROOT:
-        return None
-    if base.numerator.bit_length() + base.denominator.bit_length() > 4000:
-        return None
-    roots = [_integer_root(part, degree) for part in (base.numerator, base.denominator)]
-    return None if None in roots else Fraction(roots[0] or 0, roots[1] or 1) ** exponent.numerator
-
-
-def _integer_root(value: int, degree: int) -> int | None:
-    if degree == 2:
-        root = math.isqrt(value)
-    else:
-        root = 1 << -(-value.bit_length() // degree)
-        while (better := ((degree - 1) * root + value // root ** (degree - 1)) // degree) < root:
-            root = better
-    return root if root**degree == value else None
-
-
 _METHODS: Mapping[str, Callable[[Evaluator, Node], Value]] = {
     name: getattr(Evaluator, f"_{name}")
     for name in "num sym const add neg mul div mixed deg quantity scaled pow root call log abs floor ceil fact binom apply big".split()
 }
 _METHODS = {**_METHODS, "times": _METHODS["mul"]}
-_CALLS: Mapping[str, Callable[[Evaluator, Value], Value]] = {
-    **{name: (lambda e, v, name=name: e._trigonometric(v, name)) for name in "sin cos tan cot sec csc".split()},
-    **{name: (lambda e, v, name=name: e._hyperbolic(v, name)) for name in "sinh cosh tanh coth sech csch".split()},
-    **{name: (lambda e, v, name=name: e._inverse(v, name)) for name in "arcsin arccos arctan arccot".split()},
+_CALLS: Mapping[str, Callable[[Evaluator, Value, str], Value]] = {
+    **dict.fromkeys("sin cos tan cot sec csc".split(), Evaluator._trigonometric),
+    **dict.fromkeys("sinh cosh tanh coth sech csch".split(), Evaluator._hyperbolic),
+    **dict.fromkeys("arcsin arccos arctan arccot".split(), Evaluator._inverse),
 }

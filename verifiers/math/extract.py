@@ -20,12 +20,17 @@ _MINERVA = re.compile(r"Final Answer: The final answer is([^\n]*?)\. I hope it i
 _HASHES = re.compile(r"^####[ \t]*+([^\n]+)", re.MULTILINE)  # #### 18
 # the answer is 5; Answer: 5; **Final answer:** 5; answer = 5
 _PHRASE = re.compile(
-    r"\banswer\b(?P<middle>[^\n.!?=:<>]{0,60}?)(?:\b(?:is|are|was|be)\b(?:\s*:)?|[:=])[*_\s]*:?[*_]*(?P<after>[^\n]{0,512})", re.IGNORECASE
+    r"\banswer\b(?P<middle>[^\n.!?=:<>]{0,60}?)(?:\b(?:is|are|was|be)\b(?:\s*:)?|[:=])[*_\s]*:?[*_]*(?P<after>[^\n]{0,512})",
+    re.IGNORECASE,
 )
 _SENTENCE_START = re.compile(r"[\n.!?]")
 _NEGATED = re.compile(r"\b(?:not|never|cannot|neither|nor|doubt|unlikely|wrong|incorrect)\b|n['’]t\b", re.IGNORECASE)
-_DENIED = re.compile(r"\s*(?:\$|\\\)|\\\])?\s*,?\s*(?:is|was|cannot be|can't be)\s*(?:not|n't|wrong|incorrect|never)?\b[^.\n]*", re.IGNORECASE)
-_SENTENCE_END = re.compile(r"[.!?](?:\s|$)|,?\s+(?:because|since|as required|which|so that)\b")  # 5. So we are done; 5, because 2 + 3 is
+_DENIED = re.compile(
+    r"\s*(?:\$|\\\)|\\\])?\s*,?\s*(?:is|was|cannot be|can't be)\s*(?:not|n't|wrong|incorrect|never)?\b[^.\n]*", re.IGNORECASE
+)
+_SENTENCE_END = re.compile(
+    r"[.!?](?:\s|$)|,?\s+(?:because|since|as required|which|so that)\b"
+)  # 5. So we are done; 5, because 2 + 3 is
 FORMULA = re.compile(
     # $$17$$, \[17\], \(17\), $17$; an escaped dollar is money
     r"\$\$(?P<display>[^$]+)\$\$|\\\[(?P<bracket>(?:[^\\]|\\[^\]])+)\\\]|\\\((?P<round>(?:[^\\]|\\[^)])+)\\\)|(?<!\\)\$(?P<inline>(?:[^$\\\n]|\\[^\n])+)\$"

@@ -5,7 +5,7 @@ from fractions import Fraction
 from tulu.verifiers.math.balls import TooLarge, Undefined, Unsure
 from tulu.verifiers.math.certify import names
 from tulu.verifiers.math.evaluate import Evaluator, NotANumber
-from tulu.verifiers.math.expressions import Node, children
+from tulu.verifiers.math.nodes import Node, children
 
 _LITERALS = frozenset("num const div neg pow root fact binom mixed".split())
 """Nodes of which the value of a number may consist without work left undone; 2\\times10^3 is one too."""
@@ -26,8 +26,10 @@ def is_worked_out(node: Node) -> bool:
         return is_worked_out(node[1])
     if node[0] in ("mul", "times") and len(node[1]) == 2:
         first, second = node[1]
-        is_power_of_ten = second[0] == "pow" and second[1] == ("num", Fraction(10)) or second == ("num", Fraction(10))
-        return is_worked_out(first) and (is_power_of_ten or (node[0] == "mul" and first[0] == "num" and second[0] == "root" and is_worked_out(second)))
+        is_power_of_ten = (second[0] == "pow" and second[1] == ("num", Fraction(10))) or second == ("num", Fraction(10))
+        return is_worked_out(first) and (
+            is_power_of_ten or (node[0] == "mul" and first[0] == "num" and second[0] == "root" and is_worked_out(second))
+        )
     if node[0] == "add":
         return node[1][-1][0] == "div" and len(node[1]) == 2 and all(is_literal(part) for part in node[1]) and _is_mixed(node)
     return node[0] in _LITERALS and all(is_worked_out(child) for child in children(node))

@@ -3,7 +3,7 @@
 from functools import cmp_to_key
 
 from tulu.verifiers.math.certify import names, order
-from tulu.verifiers.math.expressions import Node
+from tulu.verifiers.math.nodes import Node
 from tulu.verifiers.math.tokens import Unreadable
 from tulu.verifiers.math.values import Collection, Interval, Number, Region, Value
 
@@ -42,7 +42,10 @@ def from_relation(sides: tuple[Node, ...], operators: tuple[str, ...]) -> Region
             sides, operators = sides[::-1], tuple(_FLIPPED[operator] for operator in operators[::-1])
         if set(operators) <= {"<", "le"}:
             low, high = _bound(sides[0], True), _bound(sides[2], False)
-            return Region((Interval(low, high, operators[0] == "le" and low is not None, operators[1] == "le" and high is not None),), sides[1])
+            return Region(
+                (Interval(low, high, operators[0] == "le" and low is not None, operators[1] == "le" and high is not None),),
+                sides[1],
+            )
     return None
 
 
@@ -138,7 +141,10 @@ def combine(operator: str, left: Value, right: Value) -> Region | None:
     if len(points) != len(b.intervals) or any(order(point, points[0]) is None for point in points):
         return None
     rest: Region | None = a
-    for point in sorted(points, key=cmp_to_key(lambda one, two: order(one, two) or 0)):
+    for point in sorted(points, key=cmp_to_key(_before)):
         rest = _shared(rest, Region((Interval(None, point), Interval(point, None)))) if rest else None
     return rest
 
+
+def _before(one: Node, two: Node) -> int:
+    return order(one, two) or 0

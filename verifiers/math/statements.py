@@ -5,7 +5,7 @@ Nodes: ("list", ((separator, item), ...)), ("rel", (a, b, c), ("<", "le")), ("gr
 """
 
 from tulu.verifiers.math.commands import Commands
-from tulu.verifiers.math.expressions import Node
+from tulu.verifiers.math.nodes import Node
 from tulu.verifiers.math.tokens import Token, Unreadable
 
 _RELATIONS = frozenset("= < > le ge ne in notin equiv approx to Rightarrow subset subseteq".split())
@@ -216,7 +216,9 @@ class Statements(Commands):
 
     def _cell(self, tokens: list[Token]) -> Node:
         if tokens and all(token.kind in ("word", "mark") for token in tokens):
-            words = " ".join(token.text.lower() for token in tokens if token.kind == "word" and token.text.lower() not in _CONDITIONS)
+            words = " ".join(
+                token.text.lower() for token in tokens if token.kind == "word" and token.text.lower() not in _CONDITIONS
+            )
             if words:
                 return ("words", words)
         tokens = tokens[1:] if tokens and tokens[0].text.lower() in _CONDITIONS else tokens

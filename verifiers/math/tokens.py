@@ -42,7 +42,9 @@ _TOKEN = re.compile(
     r"(?P<letters>[^\W\d_]+)|(?P<mark><=|>=|!=|<>|->|=>|\*\*|\.\.\.|==|:=|&lt;|&gt;|.)",
     re.DOTALL,
 )
-_COMMA_GROUPS = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?(?![\d,])|\d{1,3}(?:,\d{3})+(?:\.\d+)?(?=,(?!\d))|\d{1,2}(?:,\d{2})+,\d{3}(?![\d,])")
+_COMMA_GROUPS = re.compile(
+    r"\d{1,3}(?:,\d{3})+(?:\.\d+)?(?![\d,])|\d{1,3}(?:,\d{3})+(?:\.\d+)?(?=,(?!\d))|\d{1,2}(?:,\d{2})+,\d{3}(?![\d,])"
+)
 """1,234,567.8 as in English, or 12,34,567 as in India."""
 _LOOSE_COMMA = re.compile(r"\d\s*,\s+\S")  # 1,000, 2,000: where elements are parted by spaces, a bare comma groups digits
 FUNCTIONS = frozenset(
@@ -57,7 +59,9 @@ _DRESS = frozenset(
     "Large LARGE huge Huge small normalsize tiny checkmark qed blacksquare therefore nobreak allowbreak displaylines cancel mathstrut "
     "strut centering noindent hline mathopen mathclose mathrel mathop mathord mathbin because".split()
 )
-_WITH_ARGUMENT = frozenset("color textcolor hspace vspace hspace* vspace* phantom hphantom vphantom tag label tag* kern mspace ref".split())
+_WITH_ARGUMENT = frozenset(
+    "color textcolor hspace vspace hspace* vspace* phantom hphantom vphantom tag label tag* kern mspace ref".split()
+)
 """Commands that disappear with the group after them."""
 ALIASES = {
     "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "sfrac": "frac", "nicefrac": "frac", "dbinom": "binom", "tbinom": "binom", "choose": "choose",
@@ -71,7 +75,17 @@ ALIASES = {
     "iff": "Rightarrow", "implies": "Rightarrow", "Leftrightarrow": "Rightarrow", "Longrightarrow": "Rightarrow", "textdegree": "degree",
     "euro": "euro", "pounds": "pounds", "textsterling": "pounds", "yen": "yen", "mod": "bmod", "angstrom": "AA", "infin": "infty",
 }  # fmt: skip
-_MARKS = {"<=": "le", ">=": "ge", "!=": "ne", "<>": "ne", "->": "to", "=>": "Rightarrow", "...": "ldots", "&lt;": "<", "&gt;": ">"}
+_MARKS = {
+    "<=": "le",
+    ">=": "ge",
+    "!=": "ne",
+    "<>": "ne",
+    "->": "to",
+    "=>": "Rightarrow",
+    "...": "ldots",
+    "&lt;": "<",
+    "&gt;": ">",
+}
 _ESCAPED = {"{": "\\{", "}": "\\}", "%": "%", "$": "\\$", "&": "&", "#": "#", "_": "_", "|": "||"}
 _PLAIN_MARKS = frozenset("<>[](){}|:")
 

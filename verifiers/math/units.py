@@ -105,7 +105,17 @@ _DERIVED: dict[str, tuple[str, str]] = {
     "year years yr yrs": ("year", "1"),
     "month months": ("month", "1"),
 }
-SYMBOLS = {"\\$": "dollar", "€": "euro", "¢": "cent", "¥": "yen", "₽": "rouble", "₹": "rupee", "%": "percent", "Å": "Å", "°": "degree"}
+SYMBOLS = {
+    "\\$": "dollar",
+    "€": "euro",
+    "¢": "cent",
+    "¥": "yen",
+    "₽": "rouble",
+    "₹": "rupee",
+    "%": "percent",
+    "Å": "Å",
+    "°": "degree",
+}
 """Marks that are units, and the word for each."""
 PREFIXED = {
     "\\$": "dollar", "pounds": "GBP", "euro": "euro", "yen": "yen", "€": "euro", "¥": "yen", "₹": "rupee", "₽": "rouble",

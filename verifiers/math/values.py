@@ -5,7 +5,7 @@ function, cases, ratio, time, number in a base, option or text.
 from dataclasses import dataclass
 from fractions import Fraction
 
-from tulu.verifiers.math.expressions import Node
+from tulu.verifiers.math.nodes import Node
 from tulu.verifiers.math.units import Unit
 
 

@@ -95,7 +95,9 @@ def _long(answer: str, golds: tuple[str, ...]) -> Verdict:
     number = parse_number(answer)
     for gold in map(_gold, golds):
         gold_number = parse_number(gold) if number is not None else None
-        if answer.split() == gold.split() or (gold_number is not None and number is not None and same_number(number, gold_number)):
+        if answer.split() == gold.split() or (
+            gold_number is not None and number is not None and same_number(number, gold_number)
+        ):
             return Verdict(1.0, detail=shorten(f"answer {answer}"))
     return Verdict(0.0, detail=f"answer of {len(answer)} characters")
 

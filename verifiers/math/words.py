@@ -58,7 +58,7 @@ class MeasureReader:
 
     def _measure(self, value: tuple[Any, ...]) -> tuple[Fraction, Unit] | None:
         token = self.peek()
-        if token.kind == "end" or value[0] in ("sym", "const") and token.style != "text":
+        if token.kind == "end" or (value[0] in ("sym", "const") and token.style != "text"):
             return None
         if self._texts(("(",)) and self.peek(1).kind in ("word", "run"):
             # 12 (apples)
@@ -94,7 +94,12 @@ class MeasureReader:
             if token.text.lower() in JOINING:
                 return words
             is_text = token.kind == "word" and not (len(token.text) == 1 and token.text.isascii() and not words)
-            plain = token.kind == "run" and self.depth == 0 and token.spaced and (is_word(token, 0) or bool(words) or token.text in NO_NOUNS)
+            plain = (
+                token.kind == "run"
+                and self.depth == 0
+                and token.spaced
+                and (is_word(token, 0) or bool(words) or token.text in NO_NOUNS)
+            )
             if not (is_text or plain):
                 return words
             words.append(token.text)
@@ -172,7 +177,7 @@ class MeasureReader:
             self.unit_letters = self.unit_letters or possible
             known = possible and self.plain_units
         elif len(text) == 1 and text.isascii():
-            known = token.style and (token.spaced or text in UNSPACED or not first)
+            known = bool(token.style) and (token.spaced or text in UNSPACED or not first)
         elif token.style:
             known = True
         else:
