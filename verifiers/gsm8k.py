@@ -1,6 +1,7 @@
 """gsm8k: the one number that a solution ends in.
 
-strict reads `#### N` or the last box, else the last number, and compares exact values; what stands at the mark is read as mathematics,
+strict reads `#### N` or the last box, else the last number, and compares exact values; what stands at the mark is
+read as mathematics,
 so that 5! is not 5 and `\\frac12` not 12. tulu3 is open-instruct's GSM8KVerifier (ground_truth_utils.py @ e6c3044), quirks kept:
 thinking is graded too, 42.0 is not 42, `10-3` ends in -3, and `1,2,3` ends in 3.
 """
@@ -13,10 +14,11 @@ from tulu.types import Verdict
 from tulu.verifiers.boxed import last_box
 from tulu.verifiers.contract import Case, GoldError, Verifier, gold_text, pass_or_fail, shorten
 from tulu.verifiers.math.extract import FORMULA
+from tulu.verifiers.math.forgive import peel
 from tulu.verifiers.math.literals import exact_value
 from tulu.verifiers.math.read import read
 from tulu.verifiers.math.units import SCALES
-from tulu.verifiers.math.values import Collection, Named, Quantity
+from tulu.verifiers.math.values import ZERO, Collection, Named, Quantity
 from tulu.verifiers.math.values import Number as Number_
 from tulu.verifiers.numbers import Number, parse_number, same_number
 from tulu.verifiers.text import after_thinking, normalise_characters
@@ -74,6 +76,7 @@ def _marked_number(text: str) -> Number | None:
             if isinstance(value, Collection) and (value.kind != "set" or len(value.items) != 1):
                 return None
             value = value.value if isinstance(value, Named) else value.items[0]
+        value = peel(value, Number_(ZERO)) or value
         if isinstance(value, Number_ | Quantity):
             return exact_value(value.node)
     return None
@@ -114,6 +117,11 @@ def _last_number(text: str) -> Number | None:
         )
         if _HEDGE.fullmatch(between) or between_two:
             return None
+    start = max(text.rfind(" ", 0, last.start()), text.rfind("\n", 0, last.start())) + 1
+    chunk = text[start:].split(maxsplit=1)[0]
+    if "\\" in chunk or "{" in chunk:
+        # \frac{1}{2} and 1{,}000 are read as a whole.
+        return _marked_number(chunk.rstrip(".,;:!?"))
     if _OPERATION.search(before) or _GOES_ON.match(after) or (_BRACKETED.search(before) and after.lstrip()[:1] in ("]", ")")):
         return None
     value = _value(last)

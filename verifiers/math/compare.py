@@ -309,7 +309,9 @@ def _has_dots(value: Collection) -> bool:
 
 _SAME_TYPE: dict[type, Callable[..., Answer]] = {
     Collection: Comparison._collections, Named: Comparison._named, System: Comparison._systems, Equation: Comparison._equations,
-    Inequality: Comparison._inequalities, Congruence: Comparison._congruences, Matrix: Comparison._matrices, Function: Comparison._functions,
-    Cases: Comparison._cases, Parts: Comparison._parts, Based: Comparison._never, Option: Comparison._options, Opaque: Comparison._never,
+    Inequality: Comparison._inequalities, Congruence: Comparison._congruences,
+    Matrix: Comparison._matrices, Function: Comparison._functions,
+    Cases: Comparison._cases, Parts: Comparison._parts, Based: Comparison._never,
+    Option: Comparison._options, Opaque: Comparison._never,
     Text: Comparison._texts,
 }  # fmt: skip

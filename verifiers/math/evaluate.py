@@ -231,7 +231,8 @@ class Evaluator:
             cosine, sine = self._ball(Fraction(1)), self._ball(Fraction(0))
         one = self._ball(Fraction(1))
         top, bottom = {
-            "sin": (sine, one), "cos": (cosine, one), "tan": (sine, cosine), "cot": (cosine, sine), "sec": (one, cosine), "csc": (one, sine),
+            "sin": (sine, one), "cos": (cosine, one), "tan": (sine, cosine),
+            "cot": (cosine, sine), "sec": (one, cosine), "csc": (one, sine),
         }[name]  # fmt: skip
         return top if bottom is one else balls.checked(balls.divide(top, bottom, self._prec))
 
@@ -241,7 +242,8 @@ class Evaluator:
         cosine = self.over(self._plus(grows, falls), Fraction(2))
         one = Fraction(1)
         top, bottom = {
-            "sinh": (sine, one), "cosh": (cosine, one), "tanh": (sine, cosine), "coth": (cosine, sine), "sech": (one, cosine), "csch": (one, sine),
+            "sinh": (sine, one), "cosh": (cosine, one), "tanh": (sine, cosine),
+            "coth": (cosine, sine), "sech": (one, cosine), "csch": (one, sine),
         }[name]  # fmt: skip
         return self.over(top, bottom)
 
@@ -320,10 +322,8 @@ def _small(value: Fraction) -> Fraction:
     return value
 
 
-_METHODS: Mapping[str, Callable[[Evaluator, Node], Value]] = {
-    name: getattr(Evaluator, f"_{name}")
-    for name in "num sym const add neg mul div mixed deg quantity scaled pow root call log abs floor ceil fact binom apply big".split()
-}
+_KINDS = "num sym const add neg mul div mixed deg quantity scaled pow root call log abs floor ceil fact binom apply big".split()
+_METHODS: Mapping[str, Callable[[Evaluator, Node], Value]] = {name: getattr(Evaluator, f"_{name}") for name in _KINDS}
 _METHODS = {**_METHODS, "times": _METHODS["mul"]}
 _CALLS: Mapping[str, Callable[[Evaluator, Value, str], Value]] = {
     **dict.fromkeys("sin cos tan cot sec csc".split(), Evaluator._trigonometric),

@@ -10,7 +10,8 @@ from tulu.verifiers.math.words import JOINING, is_word
 
 _STOP_MARKS = frozenset(", ; = < > ) ] } \\} | || & \\\\ : + - / ! ^ _ . ? \" ' #".split())
 _STOP_COMMANDS = frozenset(
-    "le ge ne in notin to equiv approx cup cap setminus pm mp rfloor rceil rangle end Rightarrow lor land ldots forall exists quad subset "
+    "le ge ne in notin to equiv approx cup cap setminus pm mp rfloor rceil rangle end Rightarrow lor "
+    "land ldots forall exists quad subset "
     "subseteq propto times cdot div bmod pmod over choose not degree circ".split()
 )
 

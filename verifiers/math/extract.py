@@ -65,7 +65,8 @@ def boxes(completion: str) -> list[str] | None:
 def extract(completion: str) -> list[str]:
     """The parts of a completion's answer: the boxes at its end, else one part; none where it gives no answer.
 
-    Without a box it is the first of these that there is: Minerva's sentence, an `<answer>` tag, `####`, "answer is", the last formula,
+    Without a box it is the first of these that there is: Minerva's sentence, an `<answer>` tag, `####`, "answer is", the
+    last formula,
     or all of a short text of one line.
     """
     text = normalise_characters(_INVISIBLE.sub("", after_thinking(completion)))
@@ -124,7 +125,10 @@ def _after_phrase(text: str, phrase: re.Match[str]) -> str | None:
             return _content(formulas[0])
         return _joined(text, start, formulas, start + len(rest))
     rest = _BOLD.sub("", rest)
-    return _SENTENCE_END.split(rest, maxsplit=1)[0]
+    end = _SENTENCE_END.search(rest)
+    if end is not None and end[0].startswith("?"):
+        return None
+    return rest[: end.start()] if end else rest
 
 
 def _joined(text: str, start: int, formulas: list[re.Match[str]], end: int) -> str:

@@ -1,11 +1,9 @@
 """What is forgiven, on both sides alike: a name, an option's letter, the braces of a single value, the name of a constant."""
 
-from fractions import Fraction
-
 from tulu.verifiers.math import certify
 from tulu.verifiers.math.certify import names
 from tulu.verifiers.math.nodes import Node
-from tulu.verifiers.math.values import Collection, Equation, Function, Named, Number, Option, Quantity, Region, System, Value
+from tulu.verifiers.math.values import Collection, Equation, Function, Named, Number, Option, Quantity, System, Value
 
 _VARIABLES = frozenset("x y t u v s r z \\theta \\phi".split())
 """Letters that functions are integrated over."""

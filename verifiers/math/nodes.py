@@ -1,8 +1,10 @@
 """The nodes that an answer is read into.
 
-A node is a tuple of its kind and its parts: ("add", (a, b)), ("mul", (a, b)), ("times", (a, b)) with a sign between them, ("neg", a),
+A node is a tuple of its kind and its parts: ("add", (a, b)), ("mul", (a, b)), ("times", (a, b)) with a sign between
+them, ("neg", a),
 ("div", a, b), ("pow", a, b), ("root", a, n), ("num", 3/2), ("sym", "x_1"), ("const", "pi"), ("call", "sin", a), ("log", base, a),
-("apply", "f", (a,)), ("abs", a), ("floor", a), ("ceil", a), ("fact", a), ("binom", n, k), ("mixed", fraction), ("deg", a), ("pm", sign),
+("apply", "f", (a,)), ("abs", a), ("floor", a), ("ceil", a), ("fact", a), ("binom", n, k), ("mixed", fraction),
+("deg", a), ("pm", sign),
 ("scaled", a, factor), ("quantity", a, unit), and ("big", key) for what is not evaluated. statements.py adds lists and relations.
 """
 

@@ -8,21 +8,24 @@ from functools import lru_cache
 from tulu.verifiers.text import normalise_characters
 
 _TEX = {
-    "π": "\\pi ", "×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "∙": "\\cdot ", "÷": "\\div ", "∞": "\\infty ", "⁄": "/", "∕": "/",
+    "π": "\\pi ", "×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ",
+    "∙": "\\cdot ", "÷": "\\div ", "∞": "\\infty ", "⁄": "/", "∕": "/",
     "≤": "\\le ", "⩽": "\\le ", "≦": "\\le ", "≥": "\\ge ", "⩾": "\\ge ", "≧": "\\ge ", "≠": "\\ne ", "≈": "\\approx ",
     "≡": "\\equiv ", "±": "\\pm ", "∓": "\\mp ", "∪": "\\cup ", "∩": "\\cap ", "∈": "\\in ", "∉": "\\notin ", "∅": "\\emptyset ",
-    "∖": "\\setminus ", "√": "\\surd ", "∛": "\\sqrt[3]", "→": "\\to ", "⇒": "\\Rightarrow ", "∴": "", "°": "\\degree ", "º": "\\degree ",
+    "∖": "\\setminus ", "√": "\\surd ", "∛": "\\sqrt[3]", "→": "\\to ",
+    "⇒": "\\Rightarrow ", "∴": "", "°": "\\degree ", "º": "\\degree ",
     "′": "'", "″": "''", "ℝ": "\\mathbb{R}", "ℤ": "\\mathbb{Z}", "ℕ": "\\mathbb{N}", "ℚ": "\\mathbb{Q}", "ℂ": "\\mathbb{C}",
     "⟨": "\\langle ", "⟩": "\\rangle ", "⌊": "\\lfloor ", "⌋": "\\rfloor ", "⌈": "\\lceil ", "⌉": "\\rceil ", "…": "\\ldots ",
     "∑": "\\sum ", "∏": "\\prod ", "∫": "\\int ", "∧": "\\land ", "∨": "\\lor ", "∣": "|", "∶": ":", "‰": "\\permil ",
     "✓": "", "✔": "", "✅": "", "、": ",", "。": ".", "“": '"', "”": '"', "’": "'", "‘": "'",
-    "£": "\\pounds ", "−": "-", "‐": "-", "‑": "-", "‒": "-", "–": "-", "—": "-", "∠": "\\angle ", "△": "\\triangle ", "∘": "\\circ ",
+    "£": "\\pounds ", "−": "-", "‐": "-", "‑": "-", "‒": "-", "–": "-",
+    "—": "-", "∠": "\\angle ", "△": "\\triangle ", "∘": "\\circ ",
     "α": "\\alpha ", "β": "\\beta ", "γ": "\\gamma ", "δ": "\\delta ", "ε": "\\epsilon ", "ζ": "\\zeta ", "η": "\\eta ",
     "θ": "\\theta ", "κ": "\\kappa ", "λ": "\\lambda ", "μ": "\\mu ", "ν": "\\nu ", "ξ": "\\xi ", "ρ": "\\rho ", "σ": "\\sigma ",
     "τ": "\\tau ", "φ": "\\phi ", "ϕ": "\\phi ", "χ": "\\chi ", "ψ": "\\psi ", "ω": "\\omega ", "Γ": "\\Gamma ", "Δ": "\\Delta ",
     "Θ": "\\Theta ", "Λ": "\\Lambda ", "Σ": "\\Sigma ", "Φ": "\\Phi ", "Ψ": "\\Psi ", "Ω": "\\Omega ",
 }  # fmt: skip
-"""Symbols beyond ASCII and the TeX that they stand for. `m√2` is `m\\surd 2`, whose argument is a whole number, unlike `\\sqrt`'s."""
+"""Symbols beyond ASCII and the TeX that they stand for. `√12` is `\\surd 12`, whose argument is a whole number."""
 
 
 @lru_cache(maxsize=4096)

@@ -1,6 +1,7 @@
 """The tokens of an answer: numbers, letters, runs of letters, words of text, commands and marks.
 
-Commands that change how a formula looks disappear here, so that `\\dfrac`, `\\left(`, `\\mathbf{x}` and `\\color{red}` are read as
+Commands that change how a formula looks disappear here, so that `\\dfrac`, `\\left(`, `\\mathbf{x}` and
+`\\color{red}` are read as
 `\\frac`, `(`, `x` and nothing. Whether a run of letters is a word, a function, a unit or a product shows only in the parser.
 """
 
@@ -42,9 +43,7 @@ _TOKEN = re.compile(
     r"(?P<letters>[^\W\d_]+)|(?P<mark><=|>=|!=|<>|->|=>|\*\*|\.\.\.|==|:=|&lt;|&gt;|.)",
     re.DOTALL,
 )
-_COMMA_GROUPS = re.compile(
-    r"\d{1,3}(?:,\d{3})+(?:\.\d+)?(?![\d,])|\d{1,3}(?:,\d{3})+(?:\.\d+)?(?=,(?!\d))|\d{1,2}(?:,\d{2})+,\d{3}(?![\d,])"
-)
+_COMMA_GROUPS = re.compile(r"[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?(?:(?![\d,])|(?=,(?!\d)))|[1-9]\d?(?:,\d{2})+,\d{3}(?![\d,])")
 """1,234,567.8 as in English, or 12,34,567 as in India."""
 _LOOSE_COMMA = re.compile(r"\d\s*,\s+\S")  # 1,000, 2,000: where elements are parted by spaces, a bare comma groups digits
 FUNCTIONS = frozenset(
@@ -54,9 +53,12 @@ FUNCTIONS = frozenset(
 _TEXT = frozenset("text mbox textrm textbf textit textnormal textsf texttt emph textup textsc hbox".split())
 _ROMAN = frozenset("mathrm operatorname operatorname* unit".split())
 _DRESS = frozenset(
-    "left right big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr middle displaystyle textstyle scriptstyle limits nolimits "
-    "mathbf boldsymbol bold bm mathit mathsf mathtt mathcal mathscr mathfrak mathnormal underline ensuremath boxed fbox rm bf it sf tt large "
-    "Large LARGE huge Huge small normalsize tiny checkmark qed blacksquare therefore nobreak allowbreak displaylines cancel mathstrut "
+    "left right big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr middle displaystyle "
+    "textstyle scriptstyle limits nolimits "
+    "mathbf boldsymbol bold bm mathit mathsf mathtt mathcal mathscr mathfrak mathnormal underline "
+    "ensuremath boxed fbox rm bf it sf tt large "
+    "Large LARGE huge Huge small normalsize tiny checkmark qed blacksquare therefore nobreak allowbreak "
+    "displaylines cancel mathstrut "
     "strut centering noindent hline mathopen mathclose mathrel mathop mathord mathbin because".split()
 )
 _WITH_ARGUMENT = frozenset(
@@ -64,15 +66,24 @@ _WITH_ARGUMENT = frozenset(
 )
 """Commands that disappear with the group after them."""
 ALIASES = {
-    "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "sfrac": "frac", "nicefrac": "frac", "dbinom": "binom", "tbinom": "binom", "choose": "choose",
-    "leq": "le", "leqslant": "le", "leqq": "le", "geq": "ge", "geqslant": "ge", "geqq": "ge", "neq": "ne", "lt": "<", "gt": ">", "varnothing": "emptyset",
-    "lbrace": "{", "rbrace": "}", "lbrack": "[", "rbrack": "]", "lparen": "(", "rparen": ")", "vert": "|", "lvert": "|", "rvert": "|", "mid": "|",
-    "Vert": "||", "lVert": "||", "rVert": "||", "cdotp": "cdot", "ast": "cdot", "star": "cdot", "dots": "ldots", "cdots": "ldots", "dotsc": "ldots",
-    "dotsb": "ldots", "vdots": "ldots", "to": "to", "rightarrow": "to", "longrightarrow": "to", "mapsto": "to", "varphi": "phi", "vartheta": "theta",
-    "varepsilon": "epsilon", "vee": "lor", "wedge": "land", "backslash": "setminus", "smallsetminus": "setminus", "colon": ":", "tg": "tan",
-    "ctg": "cot", "arctg": "arctan", "cosec": "csc", "sim": "approx", "simeq": "approx", "cong": "approx", "doteq": "approx", "deg": "degree",
-    "overrightarrow": "vec", "widehat": "hat", "widetilde": "tilde", "bar": "overline", "dot": "overline", "imaginaryI": "imath", "lbrac": "{",
-    "iff": "Rightarrow", "implies": "Rightarrow", "Leftrightarrow": "Rightarrow", "Longrightarrow": "Rightarrow", "textdegree": "degree",
+    "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "sfrac": "frac",
+    "nicefrac": "frac", "dbinom": "binom", "tbinom": "binom", "choose": "choose",
+    "leq": "le", "leqslant": "le", "leqq": "le", "geq": "ge", "geqslant": "ge",
+    "geqq": "ge", "neq": "ne", "lt": "<", "gt": ">", "varnothing": "emptyset",
+    "lbrace": "{", "rbrace": "}", "lbrack": "[", "rbrack": "]", "lparen": "(",
+    "rparen": ")", "vert": "|", "lvert": "|", "rvert": "|", "mid": "|",
+    "Vert": "||", "lVert": "||", "rVert": "||", "cdotp": "cdot", "ast": "cdot",
+    "star": "cdot", "dots": "ldots", "cdots": "ldots", "dotsc": "ldots",
+    "dotsb": "ldots", "vdots": "ldots", "to": "to", "rightarrow": "to",
+    "longrightarrow": "to", "mapsto": "to", "varphi": "phi", "vartheta": "theta",
+    "varepsilon": "epsilon", "vee": "lor", "wedge": "land", "backslash": "setminus",
+    "smallsetminus": "setminus", "colon": ":", "tg": "tan",
+    "ctg": "cot", "arctg": "arctan", "cosec": "csc", "sim": "approx",
+    "simeq": "approx", "cong": "approx", "doteq": "approx", "deg": "degree",
+    "overrightarrow": "vec", "widehat": "hat", "widetilde": "tilde",
+    "bar": "overline", "dot": "overline", "imaginaryI": "imath", "lbrac": "{",
+    "iff": "Rightarrow", "implies": "Rightarrow", "Leftrightarrow": "Rightarrow",
+    "Longrightarrow": "Rightarrow", "textdegree": "degree",
     "euro": "euro", "pounds": "pounds", "textsterling": "pounds", "yen": "yen", "mod": "bmod", "angstrom": "AA", "infin": "infty",
 }  # fmt: skip
 _MARKS = {

@@ -303,7 +303,9 @@ def _nothing(node: Node) -> Value:
 
 
 _READERS: dict[str, Callable[[Node], Value]] = {
-    "quantity": _quantity, "deg": _degrees, "neg": _signed, "add": _sum, "group": _group, "set": _set, "list": _list, "rel": _relation,
-    "ratio": _ratio, "matrix": _matrix, "cases": _cases, "words": _words, "set of": _set_of, "cup": _set_operation, "cap": _set_operation,
+    "quantity": _quantity, "deg": _degrees, "neg": _signed, "add": _sum,
+    "group": _group, "set": _set, "list": _list, "rel": _relation,
+    "ratio": _ratio, "matrix": _matrix, "cases": _cases, "words": _words,
+    "set of": _set_of, "cup": _set_operation, "cap": _set_operation,
     "setminus": _set_operation, "builder": _builder, "based": _based, "dots": _dots, "nothing": _nothing,
 }  # fmt: skip

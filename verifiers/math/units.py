@@ -139,14 +139,18 @@ UNITS |= {
     word: Unit(_parse_bases(bases), Fraction(factor)) for words, (bases, factor) in _DERIVED.items() for word in words.split()
 }
 _FRACTIONS = {
-    "half": 2, "halves": 2, "third": 3, "thirds": 3, "fourth": 4, "fourths": 4, "quarter": 4, "quarters": 4, "fifth": 5, "fifths": 5, "sixth": 6,
-    "sixths": 6, "seventh": 7, "sevenths": 7, "eighth": 8, "eighths": 8, "ninth": 9, "ninths": 9, "tenth": 10, "tenths": 10, "hundredth": 100,
+    "half": 2, "halves": 2, "third": 3, "thirds": 3, "fourth": 4, "fourths": 4,
+    "quarter": 4, "quarters": 4, "fifth": 5, "fifths": 5, "sixth": 6,
+    "sixths": 6, "seventh": 7, "sevenths": 7, "eighth": 8, "eighths": 8,
+    "ninth": 9, "ninths": 9, "tenth": 10, "tenths": 10, "hundredth": 100,
     "hundredths": 100, "thousandth": 1000, "thousandths": 1000, "millionth": 10**6, "millionths": 10**6,
 }  # fmt: skip
 _MULTIPLES = {
     "dozen": 12, "dozens": 12, "score": 20, "hundred": 100, "hundreds": 100, "thousand": 1000, "thousands": 1000, "mil": 1000,
-    "million": 10**6, "millions": 10**6, "millones": 10**6, "billion": 10**9, "billions": 10**9, "trillion": 10**12, "lakh": 10**5, "crore": 10**7,
-    "тысяч": 1000, "тысячи": 1000, "тысяча": 1000, "миллион": 10**6, "миллиона": 10**6, "миллионов": 10**6, "百": 100, "千": 1000, "万": 10**4,
+    "million": 10**6, "millions": 10**6, "millones": 10**6, "billion": 10**9,
+    "billions": 10**9, "trillion": 10**12, "lakh": 10**5, "crore": 10**7,
+    "тысяч": 1000, "тысячи": 1000, "тысяча": 1000, "миллион": 10**6,
+    "миллиона": 10**6, "миллионов": 10**6, "百": 100, "千": 1000, "万": 10**4,
     "亿": 10**8, "tausend": 1000, "mille": 1000, "Million": 10**6, "Millionen": 10**6,
 }  # fmt: skip
 SCALES: dict[str, Fraction] = {word: Fraction(1, part) for word, part in _FRACTIONS.items()}
@@ -155,19 +159,27 @@ SCALES |= {word: Fraction(times) for word, times in _MULTIPLES.items()}
 COUNTED = {
     word: number
     for number, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
+        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+        "sixteen seventeen eighteen "
         "nineteen twenty".split()
     )
 }
 """Numbers in words."""
 NO_NOUNS = frozenset(
-    "and or but not nor neither either no none never plus minus times over under mod modulo divided by to from until less fewer more than at "
-    "least most about around approximately approx roughly nearly almost between if when where for with squared cubed square cube root power "
-    "factorial negative positive minus is are was be equals equal greater smaller above below exactly only maybe perhaps possibly probably "
-    "half zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen "
-    "twenty thirty forty fifty sixty seventy eighty ninety pi alpha beta gamma delta epsilon theta lambda sigma omega phi psi rho tau mu nu "
-    "sin cos tan cot sec csc log ln lg exp sqrt max min gcd lcm inf infinity infinite something else other so since because which that this "
-    "i e x y z n k t base choose remainder double triple twice thrice nd th rd st oder und et ou y o или и 或 和 и не kein nicht pas "
+    "and or but not nor neither either no none never plus minus times over under mod modulo divided by "
+    "to from until less fewer more than at "
+    "least most about around approximately approx roughly nearly almost between if when where for with "
+    "squared cubed square cube root power "
+    "factorial negative positive minus is are was be equals equal greater smaller above below exactly "
+    "only maybe perhaps possibly probably "
+    "half zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+    "sixteen seventeen eighteen nineteen "
+    "twenty thirty forty fifty sixty seventy eighty ninety pi alpha beta gamma delta epsilon theta "
+    "lambda sigma omega phi psi rho tau mu nu "
+    "sin cos tan cot sec csc log ln lg exp sqrt max min gcd lcm inf infinity infinite something else "
+    "other so since because which that this "
+    "i e x y z n k t base choose remainder double triple twice thrice nd th rd st oder und et ou y o "
+    "или и 或 和 и не kein nicht pas "
     "undefined unknown true false yes".split()
 )
 """Words that count nothing: after a number they change its value, hedge it or go on with the sentence."""

@@ -158,7 +158,8 @@ class Text:
 
 
 Value = (
-    Number | Quantity | Region | Collection | Named | System | Equation | Inequality | Congruence | Matrix | Function | Cases | Parts
+    Number | Quantity | Region | Collection | Named | System | Equation | Inequality | Congruence | Matrix | Function |
+    Cases | Parts
     | Based | Option | Opaque | Text
 )  # fmt: skip
 

@@ -1,7 +1,9 @@
 """math: one final answer, compared as mathematics.
 
-strict finds the answer (extract.py), reads it into a typed value (tokens.py, expressions.py, commands.py, statements.py, read.py) and
-compares types, then values (compare.py), with certified arithmetic (certify.py, evaluate.py, balls.py). tulu3 is what open-instruct's
+strict finds the answer (extract.py), reads it into a typed value (tokens.py, expressions.py, commands.py,
+statements.py, read.py) and
+compares types, then values (compare.py), with certified arithmetic (certify.py, evaluate.py, balls.py). tulu3 is
+what open-instruct's
 training computes (upstream.py).
 """
 
