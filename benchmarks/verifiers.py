@@ -24,7 +24,7 @@ from tulu.files import write_atomic
 from tulu.grading.grader import Grader
 from tulu.types import Problem
 from tulu.verifiers.code import sandbox
-from tulu.verifiers.math import numeric, verifier
+from tulu.verifiers.math import certify, read, verifier
 
 GROUP = 8
 ROUNDS = 3
@@ -124,7 +124,7 @@ def measure(name: str, items: Sequence[Item], workers: int) -> dict[str, Any]:
     """Verdicts per second, every round with cold caches, and how long one verdict takes."""
     per_second, latencies = list[float](), list[float]()
     for _ in range(ROUNDS):
-        for cached in (verifier._cached_comparison, verifier._tidy_gold, numeric._values):
+        for cached in (verifier._graded, verifier._gold, read.read, certify.same):
             cached.cache_clear()
         with Grader(workers) as grader:
             # The workers start before the measurement does.

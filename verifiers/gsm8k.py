@@ -21,7 +21,7 @@ from tulu.verifiers.math.units import SCALES
 from tulu.verifiers.math.values import ZERO, Collection, Named, Quantity
 from tulu.verifiers.math.values import Number as Number_
 from tulu.verifiers.numbers import Number, parse_number, same_number
-from tulu.verifiers.text import after_thinking, normalise_characters
+from tulu.verifiers.text import after_thinking, normalise_characters, visible_text
 
 _WINDOW = 20_000
 """Characters from the end of a completion in which its last number is looked for."""
@@ -84,7 +84,7 @@ def _marked_number(text: str) -> Number | None:
 
 def extract(completion: str) -> Number | None:
     """The number that a completion gives as its answer; None where it gives none, or a choice of two."""
-    text = normalise_characters(after_thinking(completion))
+    text = normalise_characters(visible_text(after_thinking(completion)))
     hashes = max(
         ((match.start(), match[1]) for match in _HASHES.finditer(text) if not _HEADING.match(match[1])),
         default=(-1, ""),
@@ -134,7 +134,9 @@ def _last_number(text: str) -> Number | None:
 @lru_cache(maxsize=65536)
 def _gold_number(text: str) -> Number | None:
     """The number of a ground truth such as `18`, `$1,234`, `5%`, or a solution that ends in `#### 18`; None for all else."""
-    return parse_number(normalise_characters(text).rsplit("####", 1)[-1].strip().lstrip("$").removesuffix("%").strip())
+    return parse_number(
+        normalise_characters(visible_text(text)).rsplit("####", 1)[-1].strip().lstrip("$").removesuffix("%").strip()
+    )
 
 
 def check(gold: object) -> None:

@@ -5,7 +5,7 @@ import re
 from tulu.verifiers.boxed import last_box
 from tulu.verifiers.math.read import read
 from tulu.verifiers.math.values import Text
-from tulu.verifiers.text import after_thinking, last_tag, normalise_characters
+from tulu.verifiers.text import after_thinking, last_tag, normalise_characters, visible_text
 
 _WINDOW = 4_096
 """Characters from the end of a completion in which an answer without a box is looked for."""
@@ -38,7 +38,6 @@ FORMULA = re.compile(
 """A formula between its marks; one of the groups is its content."""
 _LINK = re.compile(r"[\s$\\()\[\]*.,;&]*(?:(?:and|or|as well as|,)[\s$\\()\[\]*,]*)?(?:[A-Za-z](?:_\d)?\s*=\s*)?[\s$\\()\[\]*]*")
 _FENCE = re.compile(r"^\s*```[a-zA-Z]*\s*$", re.MULTILINE)
-_INVISIBLE = re.compile("[\u200b-\u200f\u2060-\u2064\ufeff\u00ad]")
 _BOLD = re.compile(r"\*\*|__")
 
 
@@ -69,7 +68,7 @@ def extract(completion: str) -> list[str]:
     last formula,
     or all of a short text of one line.
     """
-    text = normalise_characters(_INVISIBLE.sub("", after_thinking(completion)))
+    text = normalise_characters(visible_text(after_thinking(completion)))
     boxed = boxes(text)
     if boxed is not None:
         return [content for content in boxed if content.strip()]
@@ -146,7 +145,7 @@ def _joined(text: str, start: int, formulas: list[re.Match[str]], end: int) -> s
 
 def formula_of(gold: str) -> str:
     """A gold without the marks of its formulas; of a sentence with one formula that means nothing as a whole, that formula."""
-    text = normalise_characters(_INVISIBLE.sub("", gold))
+    text = normalise_characters(visible_text(gold))
     formulas = list(FORMULA.finditer(text))
     if not formulas:
         return text.strip()

@@ -21,7 +21,7 @@ def is_literal(node: Node) -> bool:
 
 
 def is_worked_out(node: Node) -> bool:
-    """Whether a number is worked out: `3/4`, `2^{10}`, `\\sqrt{16}`, `5!`, `2\\times10^3` are; `3+4`, `17\\times23`, `\\log_2 8` are not."""
+    """Whether a number is worked out: `3/4`, `2^{10}`, `\\sqrt{16}`, `5!` are, `3+4`, `17\\times23` and `\\log_2 8` are not."""
     if node[0] == "scaled":
         return is_worked_out(node[1])
     if node[0] in ("mul", "times") and len(node[1]) == 2:

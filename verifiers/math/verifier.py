@@ -163,10 +163,5 @@ def _any_same(answers: list[str], gold: Any) -> Verdict:
     return pass_or_fail(any(same_string(answer, str(label)) for answer in answers for label in labels))
 
 
-def check_one(gold: Any) -> None:
-    """GoldError unless the ground truth is one non-empty answer."""
-    check(gold_text(gold))
-
-
 MATH = Verifier(check=check, strict=strict, tulu3=tulu3, quick=quick, key=key, cpu_seconds=_CPU_SECONDS)
-STRICT_MATH = replace(MATH, check=check_one, tulu3=tulu3_strict_math)
+STRICT_MATH = replace(MATH, check=lambda gold: check(gold_text(gold)), tulu3=tulu3_strict_math)
