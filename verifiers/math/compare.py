@@ -15,6 +15,7 @@ from tulu.verifiers.math.nodes import Node
 from tulu.verifiers.math.regions import as_region
 from tulu.verifiers.math.units import DEGREE, PERCENT, conversion
 from tulu.verifiers.math.values import (
+    ZERO,
     Based,
     Cases,
     Collection,
@@ -261,6 +262,10 @@ class Comparison:
                 [a == b if ("dots",) in (a, b) else self._nodes(a, b) for a, b in zip(answer.parts, gold.parts, strict=True)]
             )
         first, other = answer.parts[0], gold.parts[0]
+        zeros = [[self._nodes(part, ZERO) for part in value.parts] for value in (answer, gold)]
+        if zeros[0] != zeros[1] or True in zeros[0][:1]:
+            # 0:0 would be proportional to everything.
+            return self.all_of([self._nodes(a, b) for a, b in zip(answer.parts, gold.parts, strict=True)])
         products = [(("mul", (a, other)), ("mul", (b, first))) for a, b in zip(answer.parts[1:], gold.parts[1:], strict=True)]
         return self.all_of([self._nodes(a, b) for a, b in products])
 

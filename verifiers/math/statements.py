@@ -183,6 +183,8 @@ class Statements(Commands):
         rows = [row for row in _split(body, "\\\\") if row]
         if kind in ("array", "tabular", "alignedat") and rows and rows[0][0].text == "{":
             rows[0] = rows[0][_closing(rows[0]) + 1 :]
+        if not rows:
+            raise Unreadable("an empty environment")
         if kind in _CASES:
             return ("cases", tuple(tuple(map(self._cell, _split(row, "&"))) for row in rows))
         cells = tuple(tuple(self._cell(cell) for cell in _split(row, "&")) for row in rows if row)

@@ -182,6 +182,8 @@ def _relation(node: Node) -> Value:
         return Function("", (sides[0][1],), sides[1])
     if kinds == {"in"} and len(sides) == 2:
         members = typed(sides[1])
+        if not isinstance(members, Collection | Region | Opaque) or sides[0][0] not in ("sym", "group"):
+            return Opaque(node)
         region = regions.as_region(members)
         return Region(region.intervals, sides[0]) if region and sides[0][0] == "sym" else Named(sides[0], region or members)
     if kinds <= {"<", ">", "le", "ge", "ne"}:
