@@ -72,7 +72,11 @@ class Atoms(Cursor):
             if inner.kind == "word" or inner.text in ("th", "st", "nd", "rd") or (inner.text == "o" and base[0] == "num"):
                 self.position += 3 if brace else 1
                 return self._degrees(base) if inner.text == "o" else base
-        return ("pow", base, self.exponent())
+        exponent = self.exponent()
+        if base[0] == "sym" and base[1] in _APPLIED and exponent == ("neg", ("num", Fraction(1))) and self.at("("):
+            # f^{-1}(x) is the inverse function.
+            return self.letter(f"{base[1]}^-1", True)
+        return ("pow", base, exponent)
 
     def _marked(self, base: Node, brace: bool) -> Node:
         if base[0] == "sym" and self.peek(1 if brace else 0).text in ("prime", "*", "T"):
@@ -240,7 +244,7 @@ class Atoms(Cursor):
         self.take()
         content = self.bracket("(")
         items = content[3] if content[0] == "group" else (content,)
-        known = name.rstrip("'") in _APPLIED or name.endswith("'") or name.startswith("f_")
+        known = name.rstrip("'").removesuffix("^-1") in _APPLIED or name.endswith("'") or name.startswith("f_")
         if known or content[0] in ("group", "cup", "cap", "setminus", "rel") or all(item[0] in ("num", "sym") for item in items):
             if content[0] == "group" and content[1:3] != ("(", ")"):
                 raise Unreadable("brackets that do not match")

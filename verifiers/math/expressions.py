@@ -48,6 +48,8 @@ class Expressions(Atoms):
                 value = self._operator(value)
             elif self.at("pmod"):
                 return value
+            elif value[0] == "deg" and self.peek().kind == "number":
+                value = self._minutes(value)
             elif (measure := self.measure_after(value)) is not None:
                 value = _measured(value, *measure)
             elif self._continues(value):
@@ -70,6 +72,22 @@ class Expressions(Atoms):
         if negative:
             right = with_sign(("num", Fraction(-1)), right)
         return ("div", value, right) if operator in ("/", "div") else _product(value, right, True)
+
+    def _minutes(self, value: Node) -> Node:
+        """Degrees with the minutes and seconds behind them: `15^\\circ 30'`."""
+        for marks, part in (("'", 60), ("''", 3600)):
+            if self.peek().kind != "number":
+                break
+            count = number(self.take())
+            for _ in marks:
+                if self.at("^") and self.peek(1).text == "{" and self.peek(2).text == "prime":
+                    self.position += 4
+                elif self.at("^") and self.peek(1).text == "prime":
+                    self.position += 2
+                else:
+                    self.expect("'")
+            value = ("deg", ("add", (value[1], ("div", count, ("num", Fraction(part))))))
+        return value
 
     def _denominator(self, first: Node) -> Node:
         """What a slash divides by: in `t/RC` both letters; in `1/2x` it depends on how the answer is read."""
@@ -114,12 +132,12 @@ class Expressions(Atoms):
             numerator, _, denominator = self.take(), self.take(), self.take()
             return ("mixed", ("div", number(numerator), number(denominator)))
         if ends_with_number and value[0] == "num" and value[1].denominator == 1 and token.text == "frac":
-            fraction = self.factor()
+            fraction = self.atom()
             if fraction[0] == "div" and all(
                 part[0] == "num" and part[1].denominator == 1 and part[1] > 0 for part in fraction[1:]
             ):
                 return ("mixed", fraction)
-            return fraction
+            return self.postfix(fraction)
         return self.factor()
 
     def _mixed_ahead(self) -> bool:

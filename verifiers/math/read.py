@@ -9,6 +9,7 @@ from tulu.verifiers.math.tokens import Token, Unreadable, tokenize
 from tulu.verifiers.math.typed import typed
 from tulu.verifiers.math.units import COUNTED
 from tulu.verifiers.math.values import (
+    REALS,
     Based,
     Named,
     Number,
@@ -22,6 +23,7 @@ _TIME = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?\s*(?:([ap])\.?\s?m\.?)?", re
 _BASED = re.compile(r"\(?([0-9A-Fa-f]+)\)?_(\d{1,2}|two|three|four|five|six|seven|eight|nine|ten|sixteen)")  # 1A_16, (1010)_two
 _BASES = {name: base for base, name in enumerate("two three four five six seven eight nine ten".split(), 2)} | {"sixteen": 16}
 _OPTION = re.compile(r"(?:option|choice|answer)?\s*[(\[]?\s*([A-Z])\s*[)\]]?\s*[.:]?", re.IGNORECASE)  # (B), option B, B.
+_ALL_REALS = frozenset(("all real numbers", "all reals", "all real values", "the set of all real numbers"))
 _LEAD_END = frozenset("is are equals be becomes".split())
 _NEGATIONS = frozenset("not never cannot neither nor n't don't doesn't isn't aren't wasn't no without except".split())
 _LONGEST_LEAD = 12
@@ -85,6 +87,8 @@ def as_text(text: str, tokens: tuple[Token, ...]) -> Text:
 def _without_lead(tokens: list[Token]) -> list[Token]:
     """The tokens behind `The answer is`, `Answer:` and the like; all of them where no such words stand in front."""
     tokens = _trimmed(tokens)
+    if tokens and tokens[0].text.lower() in ("minus", "negative"):
+        return [Token("mark", "-", True), *tokens[1:]]
     words = 0
     for position, token in enumerate(tokens[: 2 * _LONGEST_LEAD]):
         is_word = token.kind in ("word", "run") or (token.kind == "letter" and token.text in "aAI" and token.spaced)
@@ -123,6 +127,8 @@ def _special(joined: str) -> Value | None:
     """A number word, a time or a number in a base; None for anything else."""
     if (number := COUNTED.get(joined.lower())) is not None:
         return Number(("num", Fraction(number)))
+    if joined.lower() in _ALL_REALS:
+        return REALS
     if time := _TIME.fullmatch(joined):
         return Parts("time", tuple(("num", Fraction(part or "0")) for part in time.groups()[:3]), (time[4] or "").lower())
     if based := _BASED.fullmatch(joined.replace(" ", "").replace("{", "").replace("}", "")):

@@ -24,7 +24,7 @@ class Statements(Commands):
     def whole(self) -> Node:
         """The one statement that all tokens make up."""
         node = self.listing()
-        while self.at(".", ",", ";", "?", "!"):
+        while self.at(".", ",", ";"):
             self.take()
         if self.peek().kind != "end":
             raise Unreadable(f"{self.peek().text} is left over")
@@ -70,7 +70,9 @@ class Statements(Commands):
         while self._at_relation():
             operators.append(self.take().text)
             sides.append(self.set_expression())
-            if self.at("(") and self.peek(1).text in ("mod", "bmod"):
+            if self.at("pmod") and operators != ["equiv"]:
+                raise Unreadable("a modulus without a congruence")
+            if operators == ["equiv"] and self.at("(") and self.peek(1).text in ("mod", "bmod"):
                 self.take()
                 self.tokens[self.position] = Token("command", "pmod")
                 modulus = self._modulus()

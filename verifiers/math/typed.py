@@ -121,7 +121,7 @@ def _list(node: Node) -> Value:
         joined = regions.join([value for value in values if isinstance(value, Region)], "or" in separators)
         if joined is not None:
             return joined
-    kept = [value for value in values if not _is_membership(value)]
+    kept = [value for value in values if not _is_membership(value) and not _is_condition(value, values)]
     values = kept or values
     if len(values) == 1:
         return values[0]
@@ -148,6 +148,14 @@ def _is_membership(value: Value) -> bool:
         and value.value.node[0] == "set of"
         and value.name[0] == "sym"
     )
+
+
+def _is_condition(value: Value, values: list[Value]) -> bool:
+    """`x \\ne 2` beside an expression in x."""
+    if not isinstance(value, Region) or value.name is None:
+        return False
+    letters = names(value.name)
+    return any(isinstance(other, Number) and letters <= names(other.node) for other in values)
 
 
 def _named(values: list[Named]) -> Value:
@@ -233,6 +241,9 @@ def is_label(node: Node) -> bool:
         return True
     if node[0] in ("abs", "call"):
         return bool(names(node)) and not any(child[0] in ("add", "div", "pow") for child in children(node))
+    if node[0] == "div":
+        # dy/dx
+        return all(part[0] == "mul" and part[1][0] in (("sym", "d"), ("sym", "\\partial")) for part in node[1:])
     if node[0] == "mul":
         return all(part[0] == "sym" and part[1][:1].isupper() for part in node[1])
     return False

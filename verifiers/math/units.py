@@ -146,6 +146,7 @@ _FRACTIONS = {
     "hundredths": 100, "thousandth": 1000, "thousandths": 1000, "millionth": 10**6, "millionths": 10**6,
 }  # fmt: skip
 _MULTIPLES = {
+    "ten": 10, "tens": 10,
     "dozen": 12, "dozens": 12, "score": 20, "hundred": 100, "hundreds": 100, "thousand": 1000, "thousands": 1000, "mil": 1000,
     "million": 10**6, "millions": 10**6, "millones": 10**6, "billion": 10**9,
     "billions": 10**9, "trillion": 10**12, "lakh": 10**5, "crore": 10**7,

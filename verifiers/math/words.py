@@ -9,6 +9,7 @@ from tulu.verifiers.math.units import NO_NOUNS, ONE, SCALES, SYMBOLS, UNITS, UNS
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _GLUED = frozenset("cm km mm kg ft hr lb oz mph".split())
 """Units of two letters that may stand right behind a number in plain letters: `15cm`, where `15mg` is a product."""
+_PREFIXES = {"k": Fraction(1000), "M": Fraction(10**6), "m": Fraction(1, 1000)}
 JOINING = frozenset("and or if for where when with given provided".split())
 """Words that go on with the list or the sentence, and belong to no noun."""
 _VOWELS = frozenset("aeiouyAEIOU")
@@ -69,6 +70,9 @@ class MeasureReader:
                 return None
             self.position += 1
             return measure
+        if value[0] == "num" and token.kind in ("word", "run") and token.text in ("st", "nd", "rd", "th"):
+            self.position += 1
+            return Fraction(1), ONE
         scale = Fraction(1)
         while self.peek().kind in ("word", "run") and self.peek().text in SCALES and (self.peek().style or self.depth == 0):
             scale *= SCALES[self.peek().text]
@@ -145,6 +149,7 @@ class MeasureReader:
         if self.peek().kind in ("word", "run") and self.peek().text in _POWERS:
             power = _POWERS[self.peek().text]
             self.position += 1
+            self.position += self._texts((".",))
         unit = self._unit_word(first and power == 1)
         if unit is None:
             return None
@@ -167,6 +172,8 @@ class MeasureReader:
         if (token.kind == "mark" and text in SYMBOLS) or (token.kind == "command" and text == "AA"):
             self.position += 1
             return UNITS[SYMBOLS.get(text, text)]
+        if prefixed := self._greek_unit():
+            return prefixed
         if token.kind == "command" and text in ("degree", "circ", "$"):
             return None
         if token.kind not in ("word", "run", "letter") or text not in UNITS:
@@ -186,3 +193,18 @@ class MeasureReader:
             return None
         self.position += 1
         return UNITS[text]
+
+    def _greek_unit(self) -> Unit | None:
+        """`\\mathrm{k}\\Omega`, `\\mu\\mathrm{m}`, and Omega alone, which may be a letter and so is read in both ways."""
+        token, following = self.peek(), self.peek(1)
+        if token.style == "roman" and token.text in _PREFIXES and following.kind == "command" and following.text == "Omega":
+            self.position += 2
+            return Unit(UNITS["ohm"].dimension, _PREFIXES[token.text])
+        if token.kind == "command" and token.text == "mu" and following.style and following.text in ("m", "s", "g"):
+            self.position += 2
+            return Unit(UNITS[following.text].dimension, UNITS[following.text].factor / 1_000_000)
+        if token.kind == "command" and token.text == "Omega":
+            self.unit_letters = True
+            self.position += self.plain_units
+            return UNITS["ohm"] if self.plain_units else None
+        return None
