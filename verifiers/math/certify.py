@@ -8,10 +8,11 @@ Where no complex unit occurs, roots and logarithms are real; a place where the g
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import lru_cache
+from hashlib import blake2b
 
 from tulu.verifiers.math import balls
 from tulu.verifiers.math.balls import TooLarge, Undefined, Unsure
-from tulu.verifiers.math.evaluate import Evaluator, NotANumber, Value, digest
+from tulu.verifiers.math.evaluate import Evaluator, NotANumber, Value
 from tulu.verifiers.math.nodes import Node, children, holds
 
 QUICK, DEEP = (110, 420), (110, 420, 1700, 7000, 28_000)
@@ -40,11 +41,16 @@ def _names(node: Node) -> Iterator[str]:
         yield from _names(child)
 
 
+def _digest(name: str) -> int:
+    """A number that depends on nothing but the name."""
+    return int.from_bytes(blake2b(name.encode("utf-8", "replace"), digest_size=6).digest(), "big")
+
+
 def _scatter(low: Fraction, high: Fraction, signs: str, whole: bool, number: int) -> Point:
     """A place: every name has its own number between two bounds."""
 
     def at(name: str) -> Fraction:
-        code = digest(f"{number} {name}")
+        code = _digest(f"{number} {name}")
         share = Fraction(code % 999_983, 999_983)
         value = low + (high - low) * share
         if whole:

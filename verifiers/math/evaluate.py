@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Mapping
 from fractions import Fraction
-from hashlib import blake2b
 
 from tulu.verifiers.math import balls
 from tulu.verifiers.math.balls import Ball, TooLarge, Undefined, Unsure
@@ -20,11 +19,6 @@ _HALF = Fraction(1, 2)
 
 class NotANumber(Exception):
     """A node that has no value, such as a set."""
-
-
-def digest(name: str) -> int:
-    """A number that depends on nothing but the name."""
-    return int.from_bytes(blake2b(name.encode("utf-8", "replace"), digest_size=6).digest(), "big")
 
 
 class Evaluator:
