@@ -16,6 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from tulu.files import write_atomic
 from tulu.grading.grader import Grader
 from tulu.types import Problem
 from tulu.verifiers.code import sandbox
-from tulu.verifiers.math import numeric, verifier
+from tulu.verifiers.math import certify, read, verifier
 
 GROUP = 8
 ROUNDS = 3
@@ -42,38 +43,36 @@ def problem(name: str, number: int, gold: Any) -> Problem:
     return Problem(f"{name}:{number}", [{"role": "user", "content": "?"}], (), gold, (name,))
 
 
-def _math_answers(draw: random.Random) -> tuple[str, list[str]]:
-    """A gold answer, and the answers of a group: the same in other spellings, and wrong ones."""
+def _math_answers(draw: random.Random) -> tuple[str, list[str], list[str]]:
+    """A gold answer, the same in other spellings, and wrong answers."""
     a, b, c = (draw.randrange(2, 60) for _ in range(3))
     kind = draw.random()
     if kind < 0.6:
-        return str(a * b), [str(a * b), f"{a * b}.0", str(a * b + c), f"x = {a * b}"]
+        return str(a * b), [str(a * b), f"{a * b}.0", f"x = {a * b}"], [str(a * b + c)]
     if kind < 0.75:
-        whole = a + c
-        return rf"\frac{{{a}}}{{{whole}}}", [
-            rf"\dfrac{{{a}}}{{{whole}}}",
-            f"{2 * a}/{2 * whole}",
-            rf"\frac{{{a + 1}}}{{{whole}}}",
-        ]
+        fraction = rf"\frac{{{a}}}{{{a + c}}}"
+        return fraction, [rf"\dfrac{{{a}}}{{{a + c}}}", f"{2 * a}/{2 * (a + c)}"], [rf"\frac{{{a + 1}}}{{{a + c}}}"]
     if kind < 0.85:
-        return rf"{a}\sqrt{{{b}}}", [rf"\sqrt{{{a * a * b}}}", rf"{a}\sqrt{{{b}}}", rf"{a + 1}\sqrt{{{b}}}"]
+        return rf"{a}\sqrt{{{b}}}", [rf"\sqrt{{{a * a * b}}}", rf"{a}\sqrt{{{b}}}"], [rf"{a + 1}\sqrt{{{b}}}"]
     if kind < 0.95:
-        return f"x^2+{a + b}x+{a * b}", [f"(x+{a})(x+{b})", f"x^2+{a + b}x+{a * b}", f"x^2+{a}x+{b}"]
+        polynomial = f"x^2+{a + b}x+{a * b}"
+        return polynomial, [f"(x+{a})(x+{b})", polynomial], [f"x^2+{a}x+{b}"]
     if kind < 0.98:
-        return f"({a},{a + b}]", [f"({a}, {a + b}]", f"[{a},{a + b}]", rf"({a},\infty)"]
+        return f"({a},{a + b}]", [f"({a}, {a + b}]"], [f"[{a},{a + b}]", rf"({a},\infty)"]
     if kind < 0.99:
-        return rf"{a}\sin({b}x)", [rf"\sin({b}x)\cdot {a}", rf"{a}\sin {b}x", rf"{b}\cos({b}x)"]
-    # Only math-verify reads these.
-    return f"{a}+{b}i", [f"{b}i+{a}", f"{a}-{b}i", rf"\frac{{{2 * a}+{2 * b}i}}{{2}}"]
+        return rf"{a}\sin({b}x)", [rf"\sin({b}x)\cdot {a}", rf"{a}\sin {b}x"], [rf"{b}\cos({b}x)"]
+    return f"{a}+{b}i", [f"{b}i+{a}", rf"\frac{{{2 * a}+{2 * b}i}}{{2}}"], [f"{a}-{b}i"]
 
 
 def math_items(groups: int) -> list[Item]:
-    """Boxed answers, eight a group, of which several repeat."""
+    """Boxed answers, eight a group, of which several repeat; the row says whether an answer is right."""
     draw, items = random.Random(7), list[Item]()
     for number in range(groups):
-        gold, answers = _math_answers(draw)
-        row = problem("math", number, gold)
-        items += [(rf"{THINKING}So the answer is \boxed{{{draw.choice(answers)}}}.", row) for _ in range(GROUP)]
+        gold, right, wrong = _math_answers(draw)
+        for _ in range(GROUP):
+            answer = draw.choice([*right, *wrong])
+            row = problem("math", number, gold)
+            items.append((rf"{THINKING}So the answer is \boxed{{{answer}}}.", replace(row, row={"right": answer in right})))
     return items
 
 
@@ -109,26 +108,41 @@ def code_items(count: int) -> list[Item]:
     return [(f"```python\n{source.format(number)}\n```", problem("code", number, tests)) for number in range(count)]
 
 
-def direct(items: Sequence[Item]) -> float:
-    """Verdicts per second of math-verify on the same answers, one after the other in this thread."""
+def direct(items: Sequence[Item]) -> tuple[float, dict[str, int]]:
+    """Verdicts per second of math-verify on the same answers, one after the other in this thread, and how both sides fare."""
     from math_verify import parse, verify
 
     parse("$1$"), verify(parse("$1$"), parse("$1$"))
-    began = time.perf_counter()
+    began, theirs = time.perf_counter(), list[bool]()
     for completion, row in items:
-        verify(parse(f"${row.ground_truth}$"), parse(completion.rpartition("</think>")[2]))
-    return len(items) / (time.perf_counter() - began)
+        theirs.append(bool(verify(parse(f"${row.ground_truth}$"), parse(completion.rpartition("</think>")[2]))))
+    rate = len(items) / (time.perf_counter() - began)
+    counts = dict.fromkeys(("both_right", "only_ours_right", "only_math_verify_right", "both_wrong"), 0)
+    for (completion, row), other in zip(items, theirs, strict=True):
+        ours = verifier.MATH(completion, row.ground_truth).score == 1
+        outcome = (ours == row.row["right"], other == row.row["right"])
+        name = {(True, True): "both_right", (True, False): "only_ours_right", (False, True): "only_math_verify_right"}
+        counts[name.get(outcome, "both_wrong")] += 1
+    return rate, counts
 
 
 def measure(name: str, items: Sequence[Item], workers: int) -> dict[str, Any]:
     """Verdicts per second, every round with cold caches, and how long one verdict takes."""
     per_second, latencies = list[float](), list[float]()
     for _ in range(ROUNDS):
-        for cached in (verifier._cached_comparison, verifier._tidy_gold, numeric._values):
+        for cached in (verifier._graded, verifier._gold, read.read, certify.same):
             cached.cache_clear()
         with Grader(workers) as grader:
             # The workers start before the measurement does.
-            grader.grade([items[0], *((rf"\boxed{{{n}-2i}}", problem("math", 0, f"{n}+2i")) for n in range(2 * workers))])
+            grader.grade(
+                [
+                    items[0],
+                    *(
+                        (rf"\boxed{{e^{{900}}+\sqrt{n}-e^{{900}}}}", problem("math", 0, rf"\sqrt{n}"))
+                        for n in range(2, 2 + 2 * workers)
+                    ),
+                ]
+            )
             began = time.perf_counter()
             grader.grade(items)
             per_second.append(len(items) / (time.perf_counter() - began))
@@ -159,12 +173,13 @@ def main() -> None:
         results.append(measure("code", code_items(options.groups // 4), options.workers))
     except RecipeError as fault:
         print(f"code left out: {fault}", file=sys.stderr)
-    alone = direct(math_items(options.groups)[: 40 * GROUP])
+    alone, agreement = direct(math_items(options.groups)[: 40 * GROUP])
     report = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
         "workers": options.workers,
         "results": results,
         "math_verify_direct_per_second": round(alone, 1),
+        "math_verify_agreement": agreement,
         "math_over_direct": round(results[0]["per_second"] / alone, 1),
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,9 @@ from typing import NamedTuple
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(\{|[^\s{])")
 """`\\boxed{` or `\\fbox 7`; the group is the brace, or the first character of the content."""
 
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+"""A brace, or a backslash and what it escapes."""
+
 
 class Box(NamedTuple):
     """A box and its place in the text; `content` is None where the box never closes."""
@@ -17,19 +20,14 @@ class Box(NamedTuple):
 
 def find_closing_brace(text: str, opening: int) -> int | None:
     """Index of the brace that closes the one at `opening`; escaped braces such as `\\{` do not count."""
-    depth, position = 0, opening
-    while position < len(text):
-        character = text[position]
-        if character == "\\":
-            position += 2
-            continue
-        if character == "{":
+    depth = 0
+    for match in _BRACE.finditer(text, opening):
+        if match[0] == "{":
             depth += 1
-        elif character == "}":
+        elif match[0] == "}":
             depth -= 1
             if not depth:
-                return position
-        position += 1
+                return match.start()
     return None
 
 

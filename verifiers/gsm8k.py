@@ -1,24 +1,32 @@
 """gsm8k: the one number that a solution ends in.
 
-strict reads `#### N` or the last box, else the last number, and compares exact values.
-tulu3 is open-instruct's GSM8KVerifier (ground_truth_utils.py @ e6c3044), quirks kept: thinking is graded too, 42.0 is not
-42, `10-3` ends in -3, and `1,2,3` ends in 3.
+strict reads `#### N` or the last box, else the last number, and compares exact values; what stands at the mark is
+read as mathematics,
+so that 5! is not 5 and `\\frac12` not 12. tulu3 is open-instruct's GSM8KVerifier (ground_truth_utils.py @ e6c3044), quirks kept:
+thinking is graded too, 42.0 is not 42, `10-3` ends in -3, and `1,2,3` ends in 3.
 """
 
 import re
+from fractions import Fraction
 from functools import lru_cache
-from itertools import islice
 
 from tulu.types import Verdict
 from tulu.verifiers.boxed import last_box
 from tulu.verifiers.contract import Case, GoldError, Verifier, gold_text, pass_or_fail, shorten
+from tulu.verifiers.math.extract import FORMULA
+from tulu.verifiers.math.forgive import peel
+from tulu.verifiers.math.literals import exact_value
+from tulu.verifiers.math.read import read
+from tulu.verifiers.math.units import SCALES
+from tulu.verifiers.math.values import ZERO, Collection, Named, Quantity
+from tulu.verifiers.math.values import Number as Number_
 from tulu.verifiers.numbers import Number, parse_number, same_number
-from tulu.verifiers.text import after_thinking, normalise_characters
+from tulu.verifiers.text import after_thinking, normalise_characters, visible_text
 
 _WINDOW = 20_000
 """Characters from the end of a completion in which its last number is looked for."""
-_MOST_NUMBERS = 20
-"""Numbers of a marked answer that are compared with its first one."""
+_LONGEST_FORMULA = 80
+"""Characters of a text that is a formula and no prose."""
 _NUMBER = re.compile(
     # "-5", "- $5"; but in "10-5", "x-5" and "(2)-5" the minus subtracts, so it is no sign.
     r"(?P<sign>(?<![\w)\]}.])[-+]\s?)?(?:\\?[$€£]\s?)?"
@@ -26,16 +34,25 @@ _NUMBER = re.compile(
     r"(?P<value>(?:\d+(?:,\d+)*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,9}(?!\w))?(?:/\d{1,300}(?![\d/]))?)",
     re.ASCII,
 )
-_HASHES = re.compile(r"####[ \t]*+(?=[-+]?[ \t]*+\\?[$€£]?[ \t]*+\.?\d)([^\n]*)")
+_HASHES = re.compile(r"####[ \t*]*+(?=[-+]?[ \t]*+\\?[$€£]?[ \t]*+(?:\.?\d|\\[dt]?frac|\\sqrt))([^\n]*)")
 """`#### 18`, `#### -$5`: the mark of GSM8K's own solutions; the group is the rest of its line."""
 _HEADING = re.compile(r"\d+[.):]\s+\S")  # A heading and no answer, as in `#### 2. Count the eggs`
-_HEDGE = re.compile(r"\W*\b(?:or|OR|oder|vs\.?|versus)\b\W*")
-"""What stands between two numbers of which the answer is either: `5 or 6`."""
+_HEDGE = re.compile(r"\W*\b(?:or|OR|oder|vs\.?|versus|to|through|bis)\b\W*")
+"""What stands between two numbers of which the answer is either: `5 or 6`, `10 to 42`."""
+_BETWEEN = re.compile(r"\bbetween\b\W*$", re.IGNORECASE)  # between 5 and 10
+_OPERATION = re.compile(r"\d[)}\]]?\s*(?:[*×÷^+]|\\times|\\cdot|\\div)\s*\(?$|\\[a-zA-Z]+\s*[{(\[]?\s*$|[√^_]\s*\{?$")
+"""What before a number makes it part of an expression: `3*`, `\\sqrt{`, `x^`."""
+_GOES_ON = re.compile(r"\s*(?:[*×÷^+²³πi√]|\\(?:times|cdot|div|pi|sqrt|frac|ldots|dots)|\.\.\.|!(?=\s*[-+*/=]))")
+"""What behind a number makes it part of an expression: `5\\pi`, `5^2`."""
+_SCALED = re.compile(r"\s+([^\W\d]+)")  # 5 million
+_BRACKETED = re.compile(r"[\[(]\s*[-+]?[\d.]+\s*[,;]\s*$")  # [0,100]
 _SPACED = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?![\d ,])", re.ASCII)  # `1 000 000`, as it is written in much of Europe
+_ROW = re.compile(r"\d+(?:-| +)\d+")  # 10-3 is more often a dash than a sum; 12 13 is one number after another
+_LARGEST_SCALED = 10**30
 _LABEL = re.compile(r"\((?:step|steps|equation|eq\.?|part|note)\s*\d+\)", re.IGNORECASE)
 """A number that names a step: `(step 3)`, `(Eq. 2)`."""
-_FRAC = re.compile(r"\\[dt]?frac\s*\{(\d+)\}\s*\{(\d+)\}", re.ASCII)  # `\frac{3}{4}`, `\dfrac {3} {4}`
-_TEX_COMMA = re.compile(r"\{,\}|\\[!,;]")  # What groups digits in TeX: `1{,}000`, `1\,000`
+_PROSE = re.compile(r"(?<!\\)\b[A-Za-z]{2,}")  # A word, and no command
+_SENTENCE_END = re.compile(r"[.!?]\s")
 _UPSTREAM_COMMA = re.compile(r"(\d),(\d)")
 _UPSTREAM_NUMBER = re.compile(r"[-+]?(?:\d*\.\d+|\d+)")
 
@@ -45,45 +62,81 @@ def _value(match: re.Match[str]) -> Number | None:
     return parse_number((match["sign"] or "").strip() + match["value"])
 
 
-def _only_number(text: str) -> Number | None:
-    """The number of a short answer; None where it holds no number, or several that differ."""
-    if _SPACED.fullmatch(text.strip()):
-        text = text.replace(" ", "")
-    values = [_value(match) for match in islice(_NUMBER.finditer(text), _MOST_NUMBERS)]
-    first = values[0] if values else None
-    if first is None or any(value is None or not same_number(value, first) for value in values[1:]):
-        return None
-    return first
+@lru_cache(maxsize=32_768)
+def _marked_number(text: str) -> Number | None:
+    """The number that stands at a mark, worked out and with a unit or a name at most; None where anything else stands there."""
+    text = text.strip().strip("*").strip()
+    packed = text.replace(" ", "") if _SPACED.fullmatch(text) else text
+    plain = parse_number(packed.lstrip("$€£").strip())
+    if plain is not None:
+        return plain
+    for reading in (text, _SENTENCE_END.split(text, maxsplit=1)[0]):
+        value = read(reading)[0]
+        while isinstance(value, Named | Collection):
+            if isinstance(value, Collection) and (value.kind != "set" or len(value.items) != 1):
+                return None
+            value = value.value if isinstance(value, Named) else value.items[0]
+        value = peel(value, Number_(ZERO)) or value
+        if isinstance(value, Number_ | Quantity):
+            return exact_value(value.node)
+    return None
 
 
 def extract(completion: str) -> Number | None:
     """The number that a completion gives as its answer; None where it gives none, or a choice of two."""
-    text = normalise_characters(_TEX_COMMA.sub(",", after_thinking(completion)))
-    text = _FRAC.sub(r"\1/\2", text)
+    text = normalise_characters(visible_text(after_thinking(completion)))
     hashes = max(
         ((match.start(), match[1]) for match in _HASHES.finditer(text) if not _HEADING.match(match[1])),
         default=(-1, ""),
     )
     box = last_box(text)
     if box is not None and box.start > hashes[0]:
-        return None if box.content is None else _only_number(box.content)
+        return None if box.content is None else _marked_number(box.content)
     if hashes[0] >= 0:
-        return _only_number(hashes[1])
-    tail = _LABEL.sub("", text[-_WINDOW:])
-    if _SPACED.fullmatch(tail.strip()):
-        return _only_number(tail)
-    numbers = list(_NUMBER.finditer(tail))
+        return _marked_number(hashes[1])
+    tail = _LABEL.sub("", text[-_WINDOW:]).strip()
+    if len(tail) <= _LONGEST_FORMULA and not _PROSE.search(tail) and "\n" not in tail and not _ROW.fullmatch(tail):
+        return _marked_number(tail)
+    return _last_number(tail)
+
+
+def _last_number(text: str) -> Number | None:
+    """The last number of prose; None where it is part of an expression, or one of two to choose from."""
+    numbers = list(_NUMBER.finditer(text))
     if not numbers:
         return None
-    if len(numbers) > 1 and _HEDGE.fullmatch(tail, numbers[-2].end(), numbers[-1].start()):
+    last = numbers[-1]
+    before, after = text[max(0, last.start() - 40) : last.start()], text[last.end() : last.end() + 40]
+    formulas = list(FORMULA.finditer(text))
+    if formulas and formulas[-1].start() < last.start() and last.end() <= formulas[-1].end():
+        return _marked_number(next(group for group in formulas[-1].groups() if group is not None))
+    if len(numbers) > 1:
+        between = text[numbers[-2].end() : last.start()]
+        between_two = between.strip(" $") == "and" and _BETWEEN.search(
+            text[max(0, numbers[-2].start() - 20) : numbers[-2].start()]
+        )
+        if _HEDGE.fullmatch(between) or between_two:
+            return None
+    start = max(text.rfind(" ", 0, last.start()), text.rfind("\n", 0, last.start())) + 1
+    chunk = text[start:].split(maxsplit=1)[0]
+    if "\\" in chunk or "{" in chunk:
+        # \frac{1}{2} and 1{,}000 are read as a whole.
+        return _marked_number(chunk.rstrip(".,;:!?"))
+    if _OPERATION.search(before) or _GOES_ON.match(after) or (_BRACKETED.search(before) and after.lstrip()[:1] in ("]", ")")):
         return None
-    return _value(numbers[-1])
+    value = _value(last)
+    scale = _SCALED.match(after)
+    if value is not None and scale and (times := SCALES.get(scale[1])) is not None:
+        return Fraction(value) * times if -_LARGEST_SCALED < value < _LARGEST_SCALED else None
+    return value
 
 
 @lru_cache(maxsize=65536)
 def _gold_number(text: str) -> Number | None:
     """The number of a ground truth such as `18`, `$1,234`, `5%`, or a solution that ends in `#### 18`; None for all else."""
-    return parse_number(normalise_characters(text).rsplit("####", 1)[-1].strip().lstrip("$").removesuffix("%").strip())
+    return parse_number(
+        normalise_characters(visible_text(text)).rsplit("####", 1)[-1].strip().lstrip("$").removesuffix("%").strip()
+    )
 
 
 def check(gold: object) -> None:

@@ -12,7 +12,7 @@ _MANTISSA = r"(?:\d+(?:,\d+)*(?:\.\d*)?|\.\d+)"
 _DECIMAL = re.compile(rf"[-+]?({_MANTISSA})(?:[eE][-+]?\d{{1,9}})?", re.ASCII)  # 12, -1,234.50, .5, 3.2e-5
 _RATIO = re.compile(r"([-+]?)(\d{1,1000})/(\d{1,1000})", re.ASCII)  # -3/4
 _MIXED = re.compile(r"([-+]?)(\d{1,300})\s+(\d{1,300})/(\d{1,300})", re.ASCII)  # 2 1/2
-_GROUPED = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d*)?", re.ASCII)  # 1,234,567.8
+_GROUPED = re.compile(r"[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)?", re.ASCII)  # 1,234,567.8
 _LONGEST_DECIMAL = 1000
 """Digits, and exponent, of a decimal that is compared with a fraction."""
 

@@ -54,12 +54,15 @@ def score(completion, ground_truth):
     return float(completion == ground_truth)
 """
 SYMBOLIC = [
-    (r"\boxed{\begin{bmatrix}1\\2\end{bmatrix}}", r"\begin{pmatrix}1\\2\end{pmatrix}", 1.0),
-    (r"\boxed{\log_2(x)+1}", r"1+\log_2 x", 1.0),
-    (r"\boxed{3-2i}", "3+2i", 0.0),
+    (r"\boxed{e^{900}+\sqrt2-e^{900}}", r"\sqrt2", 1.0),
+    (r"\boxed{e^{900}+\pi x-e^{900}}", r"\pi x", 1.0),
+    (r"\boxed{e^{900}+\sqrt2-e^{900}}", r"\sqrt3", 0.0),
     ("5", "5", 1.0),
 ]
-"""The first three need math-verify, the last does not."""
+"""The first three need a precision that is computed with in a process only, the last does not."""
+
+COSTLY = r"\boxed{" + "+".join(rf"\arctan(\ln {n})" for n in range(2, 28)) + r"+x\tan(\pi/2)}"
+"""Whether the last term has a value stays open at every precision, and each costs more than the one before."""
 
 
 def problem(gold: Any, *names: str, **row: Any) -> Problem:
@@ -173,14 +176,14 @@ def test_workers_import_no_torch(grader: Grader, custom: str) -> None:
 def test_an_answer_that_eats_cpu_scores_0() -> None:
     # A busy machine may not grant two seconds of CPU within six.
     with Grader(1, deadline=60.0) as grader:
-        verdict = grader.grade([(r"\boxed{(x+1)^{9000}}", problem("x+7", "math"))])[0]
+        verdict = grader.grade([(COSTLY, problem("x+7", "math"))])[0]
     assert verdict.score == 0
     assert "CPU" in verdict.detail
 
 
 def test_a_verdict_cut_short_spoils_none_after_it() -> None:
-    right = [(rf"\boxed{{\log_{n}(x)+1}}", problem(rf"1+\log_{n} x", "math")) for n in range(2, 8)]
-    costly = (r"\boxed{(x+1)^{9000}+\log_2 x}", problem(r"x+7+\log_2 x", "math"))
+    right = [(rf"\boxed{{e^{{900}}+\sqrt{n}-e^{{900}}}}", problem(rf"\sqrt{n}", "math")) for n in range(2, 8)]
+    costly = (COSTLY, problem("x+7", "math"))
     with Grader(1, deadline=60.0) as grader:
         verdicts = grader.grade([right[0], costly, *right[1:3], costly, *right[3:]])
     assert [verdict.status for verdict in verdicts] == ["ok"] * 8

@@ -67,6 +67,34 @@ CASES += [
     ("It took 2 steps, step 2", "2", 1, 1),
 ]
 
+READ_AS_MATHEMATICS: list[tuple[str, str, float]] = [
+    (r"\boxed{\frac12}", "12", 0), (r"\boxed{\frac12}", "0.5", 1), (r"\boxed{\sqrt2}", "2", 0), (r"\boxed{\sqrt{4}}", "2", 1),
+    (r"\boxed{5!}", "5", 0), (r"\boxed{5!}", "120", 1), (r"\boxed{5\text{ million}}", "5", 0), ("It is 5 million", "5", 0),
+    ("It is 5 million.", "5000000", 1), (r"\boxed{5 million}", "5000000", 1), (r"\boxed{3*3}", "3", 0),
+    (r"\boxed{3*3}", "9", 0), (r"\boxed{[0,100]}", "100", 0), ("It is in [0,100]", "100", 0), ("10 to 42", "42", 0),
+    ("between 10 and 42", "42", 0), ("It is from 10 to 42.", "42", 0), (r"\boxed{10\text{ to }42}", "42", 0),
+    (r"\boxed{3^3}", "3", 0), ("#### 3*3", "3", 0), ("#### 5!", "5", 0), (r"#### \frac12", "2", 0),
+    (r"#### \frac{1}{2}", "0.5", 1), ("#### 5 million", "5", 0), ("#### [0,100]", "100", 0), (r"\boxed{5x}", "5", 0),
+    (r"\boxed{x=5}", "5", 1), (r"\boxed{5\%}", "5", 1), (r"\boxed{\$5}", "5", 1), (r"\boxed{\$5.00}", "5", 1),
+    ("The answer is $5$.", "5", 1), (r"The answer is $\frac{1}{2}$.", "0.5", 1), (r"The answer is $\frac{1}{2}$.", "2", 0),
+    (r"The answer is \frac{1}{2}", "2", 0), (r"\sqrt2", "2", 0), (r"so it costs $5\pi$", "5", 0), ("3*3", "3", 0),
+    ("She has 5 dozen eggs", "5", 0), ("She has 5 dozen eggs", "60", 1), ("x^2", "2", 0), ("The answer is 42!", "42", 1),
+    ("The answer is 12, not 13", "13", 1), (r"\boxed{5,6}", "6", 0), (r"\boxed{5\pm1}", "5", 0),
+    (r"\boxed{18\text{ eggs}}", "18", 1), (r"\boxed{18 eggs}", "18", 1), ("#### 18 eggs", "18", 1), ("#### **18**", "18", 1),
+    ("#### 18.", "18", 1), ("**#### 18**", "18", 1), (r"\boxed{1,000}", "1000", 1), (r"\boxed{1{,}000}", "1000", 1),
+    ("1{,}000 eggs in total", "1000", 1), (r"1\,000", "1000", 1), (r"\boxed{2\frac12}", "2.5", 1),
+    (r"\boxed{\text{18}}", "18", 1), ('18\u200b', "18", 1), ('\u200b', "18", 0), ('```\n18\n```', "18", 1), ("$18$", "18", 1),
+    (r"\[18\]", "18", 1), ("**18**", "18", 1), (r"\boxed{5 \text{ and } 6}", "6", 0), (r"\boxed{0.5}", "1/2", 1),
+    (r"\boxed{10^3}", "1000", 1), (r"\boxed{\log 5}", "5", 0), (r"\boxed{5e}", "5", 0), (r"\boxed{5\circ}", "5", 1),
+    ("12/4", "3", 1), ("12 / 4", "3", 1), (r"\boxed{\text{eighteen}}", "18", 1), ("#### 5 * 3", "3", 0),
+    ("She sold 5-6 eggs", "6", 1), ("#### 20 - 2 = 18", "18", 1), ("The answer is 5²", "5", 0), ("5 thousand", "5000", 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("completion", "gold", "score"), READ_AS_MATHEMATICS)
+def test_a_number_in_an_expression_is_no_answer(completion: str, gold: str, score: float) -> None:
+    assert GSM8K(completion, gold).score == score
+
 
 @pytest.mark.parametrize(("completion", "gold", "strict", "tulu3"), CASES)
 def test_both_modes(completion: str, gold: str, strict: float, tulu3: float) -> None:

@@ -3,7 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tulu.verifiers.contract import UNDECIDED, Case, GoldError
-from tulu.verifiers.math.verifier import MATH, quick
+from tulu.verifiers.math.verifier import MATH, prove, quick
 
 MINERVA = "Final Answer: The final answer is {}. I hope it is correct."
 CASES: list[tuple[str, str, float]] = [
@@ -131,3 +131,31 @@ def test_plain_answers_need_no_process(gold: str) -> None:
 def test_unusable_golds(gold: object) -> None:
     with pytest.raises(GoldError):
         MATH.check(gold)
+
+
+@pytest.mark.parametrize("gold", ["", r"\boxed{}", r"\frac{1}{2", r"\mystery{x}+1", r"5\frac{x}", "{}"])
+def test_a_gold_that_cannot_be_proven_is_refused(gold: str) -> None:
+    with pytest.raises(GoldError):
+        prove(gold)
+
+
+@pytest.mark.parametrize(
+    "answer", ["0^{-1}", "1=1", "0=1", "x=x", "x=x+1", r"\emptyset", r"\infty", r"\{\}", "0:0", r"\pm\infty", r"\frac00", "{}"]
+)
+def test_an_answer_that_knows_nothing_earns_nothing(answer: str) -> None:
+    for gold in (
+        "7",
+        r"\frac12",
+        r"2\sqrt3",
+        "(3,4)",
+        r"\{3,4\}",
+        "x^2+y^2=-1",
+        "y=2x+1",
+        "3:1",
+        r"\log(0.01)=-2",
+        "x+1",
+        "[1,2)",
+        "east",
+        "x>3",
+    ):
+        assert MATH(rf"\boxed{{{answer}}}", gold).score == 0
