@@ -17,6 +17,7 @@ from tulu.grading.process import Task
 from tulu.types import Group, Problem, Verdict
 from tulu.verifiers.contract import UNDECIDED, Case, Mode, grade_safely
 from tulu.verifiers.registry import find
+from tulu.verifiers.text import without_thinking_tags
 from tulu.verifiers.reward_model import NAME as REWARD_MODEL
 
 _CACHED = 65_536
@@ -151,7 +152,7 @@ def split_off_reward_model(problem: Problem) -> tuple[Problem | None, float | No
 
 def expose_thinking(completion: str, problem: Problem) -> str:
     """Remove the tags around the thinking if the row says `grade_thinking`, so that it is graded like any other text."""
-    return completion.replace("<think>", "").replace("</think>", "") if problem.row.get("grade_thinking") else completion
+    return without_thinking_tags(completion) if problem.row.get("grade_thinking") else completion
 
 
 class Scores(Protocol):
