@@ -11,6 +11,8 @@ _DEPTH = 100
 """Brackets that may be open at once."""
 _STARTS = 2_000
 """Brackets of a text at which reading a value is tried."""
+_MOST_TOO_DEEP = 10
+"""Values nested too deep for Python, after which a text is given up."""
 _FENCE = "```"
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 """A string of JSON, such as `"a \\"b\\" c"`, or what there is of one that never ends."""
@@ -67,7 +69,7 @@ def values_in(text: str) -> list[Any]:
     """Every complete JSON object or array in a text, in order; those inside others are not listed by themselves."""
     text = text[-LIMIT:]
     values: list[Any] = []
-    position = 0
+    position = too_deep = 0
     for _ in range(_STARTS):
         starts = [start for start in (text.find("{", position), text.find("[", position)) if start >= 0]
         if not starts:
@@ -75,6 +77,11 @@ def values_in(text: str) -> list[Any]:
         try:
             value, position = _DECODER.raw_decode(text, min(starts))
             values.append(value)
-        except (ValueError, RecursionError):
+        except ValueError:
             position = min(starts) + 1
+        except RecursionError:
+            position = min(starts) + 1
+            too_deep += 1
+            if too_deep > _MOST_TOO_DEEP:
+                break
     return values
