@@ -29,7 +29,7 @@ _MARKED = re.compile(
     rf"(?:\s+(?:is|must be|should be|would be|has to be)(?:\s+{_SURE})?)?[*_]*\s*[:=]?\s*|"
     # "La respuesta correcta es", "Die richtige Antwort lautet:", "Правильный ответ —"
     r"\b(?:respuesta|réponse|antwort|antwoord|resposta|risposta|ответ|cevap|jawaban|odpowiedź|đáp án)"
-    rf"(?:\s+(?!{_NOT})[^\W\d_A-J]{{1,12}}){{0,3}}?[*_]*\s*[:=—–-]?\s*|"
+    rf"(?:\s+(?!{_NOT})(?:(?-i:[^\W\d_A-Z]){{2,12}}|[éèeao])(?!\w)){{0,4}}[*_]*\s*[:=—–-]?\s*|"
     # "答案是", "答案：", "正解は", "정답은", "الإجابة:", "उत्तर:"
     r"(?:答案|答え|正解|选项|選項|정답|답|الإجابة|الجواب|उत्तर)\s*(?:应该是|應該是|是|为|為|选|選|は|은|는|हॆ|है|هي)?[*_]*\s*[:=]?\s*",
     re.IGNORECASE,
@@ -97,15 +97,15 @@ def extract(completion: str, choices: list[str]) -> str | None:
         if marked is not None:
             return _letter(marked, choices)
     text = undressed(text)
-    marks = [(match.start(), match[1]) for match in _NAMED.finditer(text)]
-    for match in _MARKED.finditer(text):
+    marks = sorted([*_MARKED.finditer(text), *_NAMED.finditer(text)], key=lambda match: match.start())
+    for match in reversed(marks):
+        if match.re is _NAMED:
+            return match[1]
         doubted = _DOUBTED.search(text, max(0, match.start() - 60), match.start())
         letter = None if doubted else _letter(text[match.end() : match.end() + LONGEST], choices)
         # "The answer is a tricky one" marks nothing; "the answer is A or B" marks no single option.
         if letter or LEAD.match(text, match.end()):
-            marks.append((match.start(), letter))
-    if marks:
-        return max(marks, key=lambda mark: mark[0])[1]
+            return letter
     return _last_line(text, choices)
 
 
