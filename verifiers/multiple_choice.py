@@ -47,6 +47,7 @@ _ENDS_IN_LETTER = re.compile(
     rf"\s*(?:{_SURE}\s+)?(?:(?:option|choice|letter)\s+)?[*_$(`\"]*([A-J])[)*_$`\"]*",
     re.IGNORECASE,
 )
+_DENIED = re.compile(rf"\b{_NOT}|n['’]t\b", re.IGNORECASE)
 _SENTENCE = re.compile(r"(?<=[.!?。])\s+|(?<=。)")
 _LISTED = re.compile(r"(?:[Oo]ption\s+)?\(?[A-J][*_]*[):.][*_]*\s+\S")
 """An option with its text: "B) Paris", "B.** Paris"."""
@@ -124,7 +125,7 @@ def _last_line(text: str, choices: list[str]) -> str | None:
     if _LISTED.match(undressed(last).lstrip("*_ ")):
         return None if entries else settled(last)
     if match := _ENDS_IN_LETTER.search(sentence.rstrip(".!。 ")):
-        ends = match.end() == len(sentence.rstrip(".!。 "))
+        ends = match.end() == len(sentence.rstrip(".!。 ")) and not _DENIED.search(sentence)
         return settled(f"{match[1]} {sentence[: match.start(1)]}") if ends else None
     return _letter(last, choices) if choices else None
 
