@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tulu.verifiers.json_text import BadJson, fenced_blocks, strict_json, unfenced, values_in
@@ -13,13 +13,13 @@ _LONGEST_PYTHON = 20_000
 """Characters of calls in Python's syntax that are read."""
 _NAMES = ("name", "tool", "tool_name", "function_name", "action")
 _ARGUMENTS = ("arguments", "parameters", "args", "kwargs", "input", "tool_input", "action_input")
-_FUNCTION = re.compile(r"<function=([\w.\-]+)>(.*?)(?:</function>|\Z)", re.DOTALL)  # <function=f>{"a": 1}</function>
-_PARAMETER = re.compile(r"<parameter=([\w.\-]+)>\n?(.*?)\n?</parameter>", re.DOTALL)  # <parameter=a>1</parameter>
-_INVOKE = re.compile(r"<invoke\s+name=\"([\w.\-]+)\"\s*>(.*?)</invoke>", re.DOTALL)  # <invoke name="f">…</invoke>
-_INVOKE_PARAMETER = re.compile(r"<parameter\s+name=\"([\w.\-]+)\"[^<>]*>\n?(.*?)\n?</parameter>", re.DOTALL)
+_FUNCTION = re.compile(r"<function=([\w.\-]+)>")  # <function=f>{"a": 1}</function>
+_PARAMETER = re.compile(r"<parameter=([\w.\-]+)>")  # <parameter=a>1</parameter>
+_INVOKE = re.compile(r"<invoke\s+name=\"([\w.\-]+)\"\s*>")  # <invoke name="f">…</invoke>
+_INVOKE_PARAMETER = re.compile(r"<parameter\s+name=\"([\w.\-]+)\"[^<>]*>")  # <parameter name="a">1</parameter>
 _KEYED = re.compile(r"\s*([\w.\-]+)\s*(?:<arg_key>|\Z)")  # GLM: f<arg_key>a</arg_key><arg_value>1</arg_value>
-_PAIR = re.compile(r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)</arg_value>", re.DOTALL)
-_MISTRAL = re.compile(r"\s*([\w.\-]+)\s*(?:\[CALL_ID\][\w-]*)?\[ARGS\]\s*", re.DOTALL)  # f[ARGS]{"a": 1}
+_ARGUMENT_KEY = re.compile(r"<arg_key>([^<]*)</arg_key>\s*<arg_value>")
+_MISTRAL = re.compile(r"\s*([\w.\-]+)\s*(?:\[CALL_ID\][\w-]*)?(?:\[ARGS\]\s*|(?=\{))")  # f[ARGS]{"a": 1}
 _LOOKS_LIKE_A_CALL = re.compile(
     # <tool_call>, </tool_calls>, <|tool_call|>, <｜tool▁calls▁begin｜>, <function_calls>
     r"<[|｜/]*\s*(?:tool|function)[_▁\s-]?(?:calls?|use|code)|<[|｜]tool|<function[=\s>]|</function>|<invoke\b|<parameter[=\s]|"
@@ -27,7 +27,9 @@ _LOOKS_LIKE_A_CALL = re.compile(
     # {"tool_calls": …}, {"function_call": …}; a fence ```tool_code
     r"[\"']?\b(?:tool_calls?|function_calls?)[\"']?\s*:|```tool_\w+|"
     # ReAct's "Action: f" with "Action Input:"
-    r"^\s*Action Input\s*:",
+    r"^\s*Action Input\s*:|"
+    # A call with a keyword in prose or code: f(a=1)
+    r"\b[a-z_][\w.]*\(\s*[a-z_]\w*\s*=\s*[\"'\d\[{tfn-]",
     re.IGNORECASE | re.MULTILINE,
 )
 
@@ -115,17 +117,36 @@ def _is_dotted_name(node: ast.expr) -> bool:
     return isinstance(node, ast.Name)
 
 
+def _between(text: str, opening: re.Pattern[str], closing: str, may_end: bool = False) -> Iterator[tuple[re.Match[str], str]]:
+    """Each opening mark of a text and what stands up to the next closing one (or, where `may_end`, up to the end of the text)."""
+    match = opening.search(text)
+    while match:
+        end = text.find(closing, match.end())
+        if end < 0:
+            if may_end:
+                yield match, text[match.end() :]
+            return
+        yield match, text[match.end() : end]
+        match = opening.search(text, end + len(closing))
+
+
+def _untyped(text: str, opening: re.Pattern[str], closing: str) -> dict[str, Any]:
+    """The arguments that stand between the marks of a text; a line break after and before a mark is no part of them."""
+    pairs = _between(text, opening, closing)
+    return {match[1].strip(): Untyped(value.removeprefix("\n").removesuffix("\n")) for match, value in pairs}
+
+
 def _xml_calls(text: str) -> list[Call]:
     """Calls in XML: Qwen3-Coder's and Llama's `<function=f>`, or `<invoke name="f">`; none where there are none."""
     calls: list[Call] = []
-    for name, body in _FUNCTION.findall(text):
-        pairs = _PARAMETER.findall(body)
-        if not pairs and body.strip():
-            calls.append(parse_call({"name": name, "arguments": strict_json(body.strip())}))
+    for match, body in _between(text, _FUNCTION, "</function>", may_end=True):
+        arguments = _untyped(body, _PARAMETER, "</parameter>")
+        if not arguments and body.strip():
+            calls.append(parse_call({"name": match[1], "arguments": strict_json(body.strip())}))
         else:
-            calls.append((name, {key: Untyped(value) for key, value in pairs}))
-    for name, body in _INVOKE.findall(text):
-        calls.append((name, {key: Untyped(value) for key, value in _INVOKE_PARAMETER.findall(body)}))
+            calls.append((match[1], arguments))
+    for match, body in _between(text, _INVOKE, "</invoke>"):
+        calls.append((match[1], _untyped(body, _INVOKE_PARAMETER, "</parameter>")))
     return calls
 
 
@@ -144,7 +165,7 @@ def _any_calls(text: str) -> list[Call]:
 def _tool_call_block(body: str) -> list[Call]:
     keyed = _KEYED.match(body)
     if keyed:
-        return [(keyed[1], {key.strip(): Untyped(value) for key, value in _PAIR.findall(body)})]
+        return [(keyed[1], _untyped(body, _ARGUMENT_KEY, "</arg_value>"))]
     return _any_calls(body)
 
 
@@ -156,7 +177,6 @@ def _mistral_calls(body: str) -> list[Call]:
 
 
 def _python_tag_calls(body: str) -> list[Call]:
-    body = re.sub(r"<\|(?:eom|eot)_id\|>\s*\Z", "", body).strip()
     try:
         # Llama separates several calls by semicolons.
         return [call for part in re.split(r";\s*(?=\{)", body) for call in _json_calls(strict_json(part.strip()))]
@@ -170,17 +190,18 @@ def _deepseek_call(body: str) -> list[Call]:
     return [parse_call({"name": name.strip(), "arguments": strict_json(unfenced(arguments))})]
 
 
-_TAGGED: tuple[tuple[re.Pattern[str], Callable[[str], list[Call]]], ...] = (
-    (re.compile(r"<tool_calls?>(.*?)(?:</tool_calls?>|\Z)", re.DOTALL), _tool_call_block),
-    (re.compile(r"<function_calls>(.*?)(?:</function_calls>|\Z)", re.DOTALL), _any_calls),
-    (re.compile(r"\[TOOL_CALLS\](.*?)(?=\[TOOL_CALLS\]|\Z)", re.DOTALL), _mistral_calls),
-    (re.compile(r"<\|python_tag\|>(.*?)(?=<\|python_tag\|>|\Z)", re.DOTALL), _python_tag_calls),
-    (re.compile(r"<\|tool_call\|>(.*?)(?:<\|/?tool_call\|>|\Z)", re.DOTALL), _any_calls),
-    (re.compile(r"<｜tool▁call▁begin｜>(.*?)<｜tool▁call▁end｜>", re.DOTALL), _deepseek_call),
-    (re.compile(r"(<function=.*?(?:</function>|\Z))", re.DOTALL), _xml_calls),
-    (re.compile(r"(<invoke\b.*?</invoke>)", re.DOTALL), _xml_calls),
+_TAGGED: tuple[tuple[str, str, bool, Callable[[str], list[Call]]], ...] = (
+    (r"<tool_call>", "</tool_call>", True, _tool_call_block),
+    (r"<function_calls>", "</function_calls>", True, _any_calls),
+    (r"\[TOOL_CALLS\]", "[TOOL_CALLS]", True, _mistral_calls),
+    (r"<\|python_tag\|>", "<|python_tag|>", True, _python_tag_calls),
+    (r"<\|tool_call\|>", "<|tool_call|>", True, _any_calls),
+    (r"<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>", False, _deepseek_call),
+    (r"(?=<function=)", "</function>", True, _xml_calls),
+    (r"(?=<invoke\s)", "</invoke>", False, lambda body: _xml_calls(body + "</invoke>")),
 )
-"""The marks around calls, and how what stands between them is read."""
+"""The marks around calls, whether the closing one may be missing, and how what stands between them is read."""
+_TAGS = tuple((re.compile(opening), closing, may_end, read) for opening, closing, may_end, read in _TAGGED)
 _WRAPPERS = re.compile(r"</?s>|<｜tool▁calls▁(?:begin|end)｜>|</?tool_calls>|<\|(?:eom|eot|im_end)(?:_id)?\|>")
 """Marks that hold nothing but calls, and the ends of turns."""
 
@@ -188,36 +209,64 @@ _WRAPPERS = re.compile(r"</?s>|<｜tool▁calls▁(?:begin|end)｜>|</?tool_call
 def calls_in(text: str) -> list[Call]:
     """Every call of a text; none where nothing looks like one. ValueError where something does, but cannot be read."""
     calls: list[Call] = []
-    for pattern, read in _TAGGED:
-        for match in pattern.finditer(text):
-            made = read(match[1].strip())
+    text = _WRAPPERS.sub(" ", text)
+    for opening, closing, may_end, read in _TAGS:
+        rest, end = [], 0
+        for match, body in _between(text, opening, closing, may_end):
+            made = read(body.strip())
             if not made:
                 raise ValueError("a mark of calls without a call")
             calls += made
-        text = pattern.sub(" ", text) if pattern.groups else text
-    text = _WRAPPERS.sub(" ", text).strip()
+            rest.append(text[end : match.start()])
+            # Mistral's and Llama's mark opens the next call where it closes one.
+            end = match.end() + len(body) + len(closing)
+        text = " ".join([*rest, text[end:]])
+    text = text.strip()
     return calls + (_bare_calls(text) if text else [])
 
 
 def _bare_calls(text: str) -> list[Call]:
     """The calls of a text that stand in it without any mark, as JSON or Python."""
-    try:
-        value = strict_json(unfenced(text))
-    except BadJson:
-        pass
-    else:
-        wraps = _looks_like_call(value) or (isinstance(value, list) and any(isinstance(entry, dict) for entry in value))
-        return _json_calls(value) if wraps or (isinstance(value, dict) and "name" in value) else []
+    value = _data(unfenced(text))
+    if value is not None:
+        entries = value if isinstance(value, list) else [value]
+        return _json_calls(value) if any(map(_looks_like_call, entries)) or any(map(_is_only_named, entries)) else []
     calls = []
     for value in values_in(text):
-        entries = value if isinstance(value, list) else [value]
-        if any(map(_looks_like_call, entries)):
+        if any(map(_looks_like_call, value if isinstance(value, list) else [value])):
             calls += _json_calls(value)
-    if not calls:
-        calls = _python_lines(text)
-    if not calls and _LOOKS_LIKE_A_CALL.search(text):
+    calls = calls or _python_lines(text)
+    if not calls and (_LOOKS_LIKE_A_CALL.search(text) or _is_python_call(text)):
         raise ValueError("something looks like a call")
     return calls
+
+
+def _data(text: str) -> Any:
+    """The value of a text that is JSON or a Python literal; None where it is neither, and where it is null."""
+    try:
+        return strict_json(text)
+    except BadJson:
+        if len(text) > _LONGEST_PYTHON or not text.startswith(("{", "[")):
+            return None
+        try:
+            return ast.literal_eval(text)
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+            return None
+
+
+def _is_only_named(value: Any) -> bool:
+    """Whether an object is a call without arguments: it has a name and nothing else that matters."""
+    return isinstance(value, dict) and isinstance(value.get("name"), str) and value.keys() <= {"name", "type", "id"}
+
+
+def _is_python_call(text: str) -> bool:
+    """Whether a text is nothing but a call in Python's syntax, whatever its arguments."""
+    if len(text) > _LONGEST_PYTHON:
+        return False
+    try:
+        return isinstance(ast.parse(text.strip(), mode="eval").body, ast.Call)
+    except (SyntaxError, RecursionError, MemoryError, ValueError):
+        return False
 
 
 def _python_lines(text: str) -> list[Call]:
