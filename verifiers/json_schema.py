@@ -74,7 +74,7 @@ def _parse_answer(completion: str) -> Any:
     text = after_thinking(completion)
     for whole in (trim_invisible(completion).strip(), text.strip()):
         try:
-            return strict_json(whole)
+            return strict_json_in(whole) if whole.startswith("```") else strict_json(whole)
         except BadJson:
             continue
     return strict_json_in(final_answer(completion))

@@ -18,7 +18,7 @@ _NONSENSE = (
 )  # fmt: skip
 """Answers that are right for no entry."""
 _BY_CHANCE = (
-    "0", "1", "-1", "no", "yes", "true", "None", "[]", "{}", "()", "[[]]", "x", "a b c", "1 2 3 4 5 6 7 8 9", "[0, 0, 0]", "0 0\n0 0",
+    "0", "1", "-1", "no", "yes", "true", "None", "[]", "{}", "()", "[[]]", "x", "a b c", "1 2 3 4 5 6", "[0, 0, 0]", "0 0\n0 0",
 )  # fmt: skip
 """Answers that are right for an entry by chance alone."""
 _MUCH = 0.5
@@ -54,7 +54,7 @@ def check(gold: Any) -> None:
         try:
             own = _score(score, str(entry["answer"]), entry)
         # The scorers of other projects raise what they like; here it says that the entry cannot be used.
-        except Exception as fault:  # noqa: BLE001
+        except Exception as fault:
             raise GoldError(f"the scorer of {dataset} fails on the entry's own answer: {fault}") from fault
         if own <= _FLOOR:
             raise GoldError(f"the scorer of {dataset} gives the entry's own answer {own:g}")
@@ -91,10 +91,10 @@ def strict(case: Case) -> Verdict:
     try:
         return Verdict(_score(score, answer, entry), detail=shorten(f"answer {answer}"))
     # The scorers of other projects raise what they like.
-    except Exception as fault:
+    except Exception as fault:  # noqa: BLE001
         try:
             _score(score, "0" if entry["answer"] is None else str(entry["answer"]), entry)
-        except Exception:
+        except Exception:  # noqa: BLE001
             # It fails on the right answer too, so that the entry or the package is at fault.
             raise fault from None
         return Verdict(0.0, detail=shorten(f"the scorer fails on the answer: {type(fault).__name__}: {fault}", 200))
