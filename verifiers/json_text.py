@@ -11,9 +11,15 @@ _DEPTH = 100
 """Brackets that may be open at once."""
 _STARTS = 2_000
 """Brackets of a text at which reading a value is tried."""
+_MOST_TOO_DEEP = 10
+"""Values nested too deep for Python, after which a text is given up."""
 _FENCE = "```"
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 """A string of JSON, such as `"a \\"b\\" c"`, or what there is of one that never ends."""
+
+
+_LABEL = re.compile(r"\s*(?:json|sql|sqlite|python|py)\b", re.IGNORECASE)
+"""The label of a block that stands on one line: ```json {"a": 1}```."""
 
 
 class BadJson(ValueError):
@@ -52,22 +58,53 @@ def _too_deep(text: str) -> bool:
     return max(accumulate(steps), default=0) > _DEPTH
 
 
+def fenced_blocks(text: str) -> list[tuple[str, str]]:
+    """Label and content of every fenced block (```json … ```) of a text; a fence stands at the start of its line."""
+    blocks: list[tuple[str, str]] = []
+    opened: list[str] | None = None
+    label = ""
+    for line in text.split("\n"):
+        stripped = line.strip()
+        if opened is None:
+            if stripped.startswith(_FENCE) and _FENCE not in stripped[3:]:
+                opened, label = [], stripped[3:].strip().lower()
+        elif stripped.startswith(_FENCE):
+            blocks.append((label, "\n".join(opened)))
+            opened = None
+        elif stripped.endswith(_FENCE):
+            blocks.append((label, "\n".join([*opened, line.rstrip()[:-3]])))
+            opened = None
+        else:
+            opened.append(line)
+    return blocks
+
+
 def unfenced(text: str) -> str:
-    """The content of the last fenced block (```json … ```) of a text, else the text itself; stripped."""
-    end = text.rfind(_FENCE)
-    start = text.rfind(_FENCE, 0, max(end, 0))
-    if end < 0 or start < 0:
-        return text.strip()
-    block = text[start + len(_FENCE) : end]
-    first, newline, rest = block.partition("\n")
-    return (rest if newline and first.strip().isalnum() else block).strip()
+    """The content of the last fenced block of a text, or of a text that is one on a single line; else the text; stripped."""
+    if blocks := fenced_blocks(text):
+        return blocks[-1][1].strip()
+    text = text.strip()
+    if len(text) > 2 * len(_FENCE) and text.startswith(_FENCE) and text.endswith(_FENCE) and _FENCE not in text[3:-3]:
+        return _LABEL.sub("", text[3:-3], count=1).strip()
+    return text
+
+
+def strict_json_in(text: str) -> Any:
+    """The value of a text that is strict JSON as a whole, or whose last fenced block is; BadJson where neither is."""
+    try:
+        return strict_json(text.strip())
+    except BadJson as fault:
+        inner = unfenced(text)
+        if inner == text.strip():
+            raise fault
+        return strict_json(inner)
 
 
 def values_in(text: str) -> list[Any]:
     """Every complete JSON object or array in a text, in order; those inside others are not listed by themselves."""
     text = text[-LIMIT:]
     values: list[Any] = []
-    position = 0
+    position = too_deep = 0
     for _ in range(_STARTS):
         starts = [start for start in (text.find("{", position), text.find("[", position)) if start >= 0]
         if not starts:
@@ -75,6 +112,11 @@ def values_in(text: str) -> list[Any]:
         try:
             value, position = _DECODER.raw_decode(text, min(starts))
             values.append(value)
-        except (ValueError, RecursionError):
+        except ValueError:
             position = min(starts) + 1
+        except RecursionError:
+            position = min(starts) + 1
+            too_deep += 1
+            if too_deep > _MOST_TOO_DEEP:
+                break
     return values

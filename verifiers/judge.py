@@ -3,15 +3,19 @@
 TULU_JUDGE_URL (or OPENAI_BASE_URL) and TULU_JUDGE_MODEL name it, TULU_JUDGE_KEY (or OPENAI_API_KEY) holds its key, and
 TULU_JUDGE_PRICE is "INPUT,OUTPUT" in dollars per million tokens. Ground truth of `llm_judge`: null, a reference answer, or
 {"reference", "criteria"}; of `rubric`: a list of criteria, each a string or {"criterion", "weight"}.
-A judge that fails, is late, or replies with anything but one score masks the sample; it never scores it.
+A judge that fails, is late, or replies with anything but one score masks the sample, and never scores it, unless it scores a
+neutral answer to the same question: then the answer has led it astray, and scores 0.
 """
 
 import hashlib
 import os
+import re
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import wraps
+from itertools import islice
 from typing import Any
 
 from tulu.errors import RecipeError
@@ -19,7 +23,7 @@ from tulu.types import Verdict
 from tulu.verifiers.contract import Case, GoldError, Grade, Verifier, is_finite, not_negative, shorten
 from tulu.verifiers.endpoint import Endpoint, EndpointError, TimedOut
 from tulu.verifiers.json_text import BadJson, strict_json, unfenced
-from tulu.verifiers.text import after_thinking, final_answer
+from tulu.verifiers.text import final_answer, has_content
 
 SECONDS = 60.0
 """Seconds for all attempts at one score together."""
@@ -27,6 +31,11 @@ _ATTEMPTS = 3
 _LONGEST_ANSWER = 40_000
 """Characters of an answer that the judge is shown."""
 _REPLY_TOKENS = 1024
+_END_OF_THINKING = re.compile(r"</think(?:ing)?>|◁/think▷", re.IGNORECASE)
+_MOST_ENDS = 20
+"""Ends of thinking in a reply after which its JSON is looked for."""
+_NEUTRAL = "I do not know."
+"""An answer that no judge can fail on."""
 _PRICES = {"gpt-4o-mini": (0.15, 0.60), "gpt-4o": (2.50, 10.00), "gpt-4.1": (2.00, 8.00), "gpt-4.1-mini": (0.40, 1.60)}
 """Dollars per million tokens in and out, as published by the vendor in 2025."""
 
@@ -97,12 +106,28 @@ def _reply(messages: list[dict[str, str]], seconds: float) -> tuple[str, float]:
     return reply.text, cost
 
 
+def _readings(text: str) -> Iterator[str]:
+    """A reply as it stands, without the fence around it, and what follows each end of thinking in it, the longest first."""
+    ends = [0, *(match.end() for match in islice(_END_OF_THINKING.finditer(text), _MOST_ENDS))]
+    for end in ends:
+        yield text[end:].strip()
+        yield unfenced(text[end:])
+
+
 def _score(text: str, most: float) -> float:
-    """The score of a reply that is one JSON object; JudgeFault for anything else, or a score out of range."""
-    try:
-        reply = strict_json(unfenced(after_thinking(text)))
-    except BadJson as fault:
-        raise JudgeFault(f"the reply is no JSON object: {fault}") from fault
+    """The score of a reply that is one JSON object; JudgeFault for anything else, or a score out of range.
+
+    The whole reply is read first, so that what it quotes of the answer (a fence, a tag, a form like its own) is part of a text.
+    """
+    reply, why = None, "empty"
+    for reading in _readings(text):
+        try:
+            reply = strict_json(reading)
+            break
+        except BadJson as fault:
+            why = str(fault)
+    else:
+        raise JudgeFault(f"the reply is no JSON object: {why}")
     score = reply.get("SCORE") if isinstance(reply, dict) else None
     if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= most:
         raise JudgeFault(f"the reply holds no SCORE from 0 to {most:g}: {shorten(text)!r}")
@@ -139,17 +164,30 @@ def _answer(case: Case) -> str:
     return final_answer(case.completion)[:_LONGEST_ANSWER]
 
 
+def _is_scored(grade: Grade, case: Case) -> bool:
+    """Whether the judge scores an answer."""
+    try:
+        return grade(case).score is not None
+    except EndpointError:
+        return False
+
+
 def _mask_faults(grade: Grade) -> Grade:
-    """A grading function whose verdict is masked where the judge fails; an empty answer needs no judge."""
+    """A grading function whose verdict is masked where the judge fails by itself; an empty answer needs no judge."""
 
     @wraps(grade)
     def masked(case: Case) -> Verdict:
-        if not _answer(case):
+        if not has_content(_answer(case)):
             return Verdict(0.0, detail="no answer")
         try:
             return grade(case)
         except TimedOut as fault:
             return Verdict(None, "timeout", str(fault))
+        except JudgeFault as fault:
+            # A judge that scores another answer, but not this one, was led astray by it.
+            if _is_scored(grade, replace(case, completion=_NEUTRAL)):
+                return Verdict(0.0, detail=shorten(f"the answer keeps the judge from a score: {fault}", 200))
+            return Verdict(None, "error", shorten(str(fault), 200))
         except EndpointError as fault:
             return Verdict(None, "error", shorten(str(fault), 200))
 

@@ -12,6 +12,7 @@ from tulu.verifiers.custom import is_custom, load_custom
 from tulu.verifiers.gsm8k import GSM8K
 from tulu.verifiers.instructions.ifeval_old import IFEVAL_OLD
 from tulu.verifiers.instructions.verifier import IFEVAL, IFEVAL_LOOSE
+from tulu.verifiers.json_schema import JSON_SCHEMA
 from tulu.verifiers.judge import LLM_JUDGE, RUBRIC
 from tulu.verifiers.math.verifier import MATH, STRICT_MATH
 from tulu.verifiers.multiple_choice import MULTIPLE_CHOICE
@@ -20,8 +21,9 @@ from tulu.verifiers.reward_model import REWARD_MODEL
 from tulu.verifiers.sciriff import SCIRIFF
 from tulu.verifiers.sql import SQL
 from tulu.verifiers.strings import EXACT, FLAN, PUZZLE, RE_SEARCH, RE_SEARCH_F1, STRING_F1, STRING_MATCH
-from tulu.verifiers.structured import JSON_SCHEMA, TOOL_CALL, ZEBRA_LOGIC
 from tulu.verifiers.style import CALMSCORE, FORMAT, LANGUAGE, LENGTH, MAX_LENGTH, REPETITION, UP_TO_MAX_LENGTH
+from tulu.verifiers.tool_call import TOOL_CALL
+from tulu.verifiers.zebra_logic import ZEBRA_LOGIC
 
 VERIFIERS: dict[str, Verifier] = {
     "calmscore": CALMSCORE,

@@ -1,8 +1,9 @@
 """Verifiers of answers that are words: string_match, puzzle, exact, flan, string_f1, re_search and re_search_f1.
 
 strict compares what carries meaning (signs, points, C++) and ignores case, spacing, a leading article and a final stop; `exact`
-ignores spacing alone. tulu3 is open-instruct (ground_truth_utils.py @ e6c3044) with SQuAD's normalisation, which deletes all
-punctuation and articles, so that -5 is 5 and C++ is C.
+ignores spacing alone. What only dresses an answer (dollars, boxes, emphasis, a fence) counts in neither (`spelling.py`).
+tulu3 is open-instruct (ground_truth_utils.py @ e6c3044) with SQuAD's normalisation, which deletes all punctuation and articles,
+so that -5 is 5 and C++ is C.
 """
 
 import json
@@ -16,9 +17,11 @@ from typing import Any
 from tulu.types import Verdict
 from tulu.verifiers.contract import Case, Grade, Verifier, gold_texts, pass_or_fail, shorten
 from tulu.verifiers.numbers import parse_number, same_number
+from tulu.verifiers.spelling import spellings, undressed
 from tulu.verifiers.text import (
     after_thinking,
     final_answer,
+    has_content,
     last_tag,
     normalise_characters,
     normalise_squad,
@@ -31,8 +34,15 @@ _Find = Callable[[str], str | None]
 _Accepted = Callable[[Any], list[str]]
 """Takes a ground truth; returns the accepted answers."""
 _ARTICLE = re.compile(r"(?:a|an|the) (?=\S)")
-_WORD = re.compile(r"[-+]?\d+(?:[.,]\d+)*|\w+(?:['’.\-]\w+)*[+#]*")  # `-3`, `1,234.5`; `don't`, `U.S`, `C++`, `C#`
-_FLAN = re.compile(r"the answer is:?\s", re.IGNORECASE)
+_WORD = re.compile(
+    r"[-+]?\d+(?:[.,]\d+)*(?:/\d+)?|"  # `-3`, `1,234.5`, `3/4`
+    r"[-+]?\.\d+|"  # `.5`, which is not 5
+    r"\w+(?:['’.\-]\w+)*[+#]*|"  # `don't`, `U.S`, `C++`, `C#`
+    r"[<>=/%°]|(?<=\w)[*^!](?=\w)"  # `x<3` is not `x>3`, `2*3` is not `2^3`
+)
+_FLAN = re.compile(r"the answer is:?\s+", re.IGNORECASE)
+_EXCLAIMED = re.compile(r"[-+\d.,/]*\d!+")  # 5!, which is 120 and not 5
+_SHOWN = re.compile(r"\\\[[^\[\]]*\\\]|\$\$[^$]*\$\$|```[\w+-]*\n[^`]*\n```")  # \[ … \], $$ … $$, ```text … ```
 _FINISH = re.compile(r"<finish>(.*?)</finish>", re.IGNORECASE | re.DOTALL)
 _FORMAT_SHARE = 0.1
 """The score of re_search_f1 for a wrong answer in the right tags."""
@@ -46,11 +56,18 @@ def normalise_phrase(text: str) -> str:
 
 def same_phrase(answer: str, gold: str) -> bool:
     """Whether two short texts are equal, as words or as exact numbers."""
-    a, b = normalise_phrase(answer), normalise_phrase(gold)
-    if a == b:
-        return bool(a)
-    number, other = parse_number(a), parse_number(b)
+    answers, golds = _phrases(answer), _phrases(gold)
+    if any(phrase in golds for phrase in answers):
+        return True
+    number = parse_number(answers[-1]) if answers else None
+    other = parse_number(golds[-1]) if golds else None
     return number is not None and other is not None and same_number(number, other)
+
+
+def _phrases(text: str) -> list[str]:
+    """The spellings of a text, the plainest last, each as it is compared; none where there is nothing to see."""
+    phrases = (layer if _EXCLAIMED.fullmatch(layer) else normalise_phrase(layer) for layer in spellings(text))
+    return [phrase for phrase in phrases if has_content(phrase)]
 
 
 def search_labels(gold: Any) -> list[str]:
@@ -98,14 +115,20 @@ def _upstream_last_answer(completion: str) -> str | None:
 
 
 def _flan_answer(completion: str) -> str:
-    """The rest of the line after the last "The answer is:", else the whole answer."""
+    """The rest of the line (or the formula) after the last "The answer is:", else the whole answer."""
     text = final_answer(completion)
-    return _FLAN.split(text)[-1].split("\n")[0] if _FLAN.search(text) else text
+    if not _FLAN.search(text):
+        return text
+    rest = _FLAN.split(text)[-1]
+    # A formula or a fence may go over several lines.
+    shown = _SHOWN.match(rest)
+    return shown[0] if shown else rest.partition("\n")[0]
 
 
 def _last_finish(completion: str) -> str | None:
-    """The content of the last closed `<finish>` tag; None where there is none, or an empty one."""
-    return (last_tag(after_thinking(completion), "finish") or "").strip() or None
+    """The content of the last closed `<finish>` tag; None where there is none, or nothing to see in it."""
+    content = (last_tag(after_thinking(completion), "finish") or "").strip()
+    return content if has_content(content) else None
 
 
 def _upstream_first_finish(completion: str) -> str | None:
@@ -113,14 +136,17 @@ def _upstream_first_finish(completion: str) -> str | None:
     return (match[1].strip() or None) if match else None
 
 
-def _normalise_exactly(text: str) -> str:
-    return " ".join(normalise_characters(unicodedata.normalize("NFC", text)).split())
+def _exact_spellings(text: str) -> set[str]:
+    """The spellings of a text, with single spaces, and full-width characters as ASCII; none where there is nothing to see."""
+    plain = normalise_characters(unicodedata.normalize("NFC", text))
+    return {" ".join(layer.split()) for layer in spellings(plain) if has_content(layer)}
 
 
 def strict_exact(case: Case) -> Verdict:
-    """1 where the answer is an accepted one letter for letter; spaces are collapsed, and full-width characters read as ASCII."""
-    answer = _normalise_exactly(final_answer(case.completion))
-    return pass_or_fail(answer in map(_normalise_exactly, gold_texts(case.gold)), shorten(f"answer {answer}"))
+    """1 where the answer is an accepted one letter for letter, whatever dollars, boxes, emphasis or full stop are around it."""
+    answer = final_answer(case.completion)
+    accepted = set[str]().union(*map(_exact_spellings, gold_texts(case.gold)))
+    return pass_or_fail(not accepted.isdisjoint(_exact_spellings(answer)), shorten(f"answer {answer}"))
 
 
 def f1(answer: list[str], gold: list[str]) -> float:
@@ -130,7 +156,7 @@ def f1(answer: list[str], gold: list[str]) -> float:
 
 
 def _words(text: str) -> list[str]:
-    words = _WORD.findall(normalise_words(text))
+    words = _WORD.findall(normalise_words(undressed(text)))
     return [word for word in words if word not in ("a", "an", "the")] or words
 
 

@@ -29,8 +29,9 @@ def test_tokens_are_words_and_marks_in_lower_case() -> None:
     [
         ([f"Please answer: {QUESTION}?"], 1.0),
         ([QUESTION.upper()], 1.0),
-        # 18 tokens: 9 of them are half.
-        ([words(0, 9)], 0.5),
+        # 18 tokens: 9 of them are half, and more than half is needed.
+        ([words(0, 10)], 10 / 18),
+        ([words(0, 9)], None),
         ([words(0, 8)], None),
         # Two stretches of 8 and 9 of one row count together,
         ([f"{words(0, 8)} and then {words(9, 18)}"], 17 / 18),

@@ -25,3 +25,20 @@ def test_golds() -> None:
     for gold in ("{", {}, {"dataset": "no_such_thing", "entry": {"answer": "1"}}, {"dataset": "chain_sum", "entry": {}}):
         with pytest.raises(GoldError):
             REASONING_GYM.check(gold)
+
+
+def test_entries_that_pay_for_nonsense_are_refused() -> None:
+    from tulu.verifiers.reasoning_gym import REASONING_GYM
+
+    [entry] = reasoning_gym.create_dataset("game_of_life_halting", size=1, seed=1)
+    with pytest.raises(GoldError, match="pays"):
+        REASONING_GYM.check({"dataset": "game_of_life_halting", "entry": entry})
+
+
+@pytest.mark.parametrize("name", ["coin_flip", "complex_arithmetic", "basic_arithmetic"])
+@pytest.mark.parametrize("answer", ["nan", "inf", "1e999", "nan+nanj", "", "\u200b", "<think>1</think>", "<answer></answer>"])
+def test_answers_that_know_nothing(name: str, answer: str) -> None:
+    from tulu.verifiers.reasoning_gym import REASONING_GYM
+
+    for entry in reasoning_gym.create_dataset(name, size=3, seed=1):
+        assert REASONING_GYM(answer, {"dataset": name, "entry": entry}).score == 0

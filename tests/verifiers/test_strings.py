@@ -58,6 +58,45 @@ def test_the_old_name_is_the_same_verifier() -> None:
     assert VERIFIERS["string_matcher"] is VERIFIERS["string_match"]
 
 
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [(".5", "5"), ("-.5", "5"), ("-.5", ".5"), ("+.25", "25"), ("3/4", "4/3"), ("x<3", "x>3"), ("2*3", "2^3"), ("-5", "5"), ("C++", "C"), ("1.5", "15"), ("1,5", "15")],
+)  # fmt: skip
+def test_a_sign_is_part_of_a_value(a: str, b: str) -> None:
+    for name, form in (
+        ("string_f1", "{}"),
+        ("puzzle", "{}"),
+        ("string_match", "<answer>{}</answer>"),
+        ("flan", "The answer is: {}"),
+    ):
+        for answer, gold in ((a, b), (b, a)):
+            assert (VERIFIERS[name](form.replace("{}", answer), gold).score or 0) < 1, (name, answer, gold)
+            assert VERIFIERS[name](form.replace("{}", answer), answer).score == 1
+
+
+NOTHING = ["", " ", "\u200b", "\ufeff", "\u2800", "\u3164", "\u0301", "<think>Paris", "<think>Paris</think>", "<thinking>Paris</thinking>", "\u25c1think\u25b7Paris\u25c1/think\u25b7"]  # fmt: skip
+HOLLOW = [
+    "<answer>\u200b</answer>",
+    "<answer></answer>",
+    "<finish> </finish>",
+    "<finish>\u200b</finish>",
+    "The answer is:",
+    "$$",
+    "****",
+    "\\boxed{}",
+    "\\text{}",
+]
+
+
+@pytest.mark.parametrize(
+    "name", ["string_match", "puzzle", "flan", "exact", "string_f1", "re_search", "re_search_f1", "multiple_choice"]
+)
+def test_nothing_is_no_answer(name: str) -> None:
+    for gold in ("A",) if name == "multiple_choice" else ("Paris", "a", "the", "-"):
+        for completion in (*NOTHING, *HOLLOW):
+            assert VERIFIERS[name](completion, gold).score == 0, (completion, gold)
+
+
 CHOICES = {"answer": "B", "choices": ["Rome", "Paris", "Oslo"]}
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (many short cases)
 import json
 import sqlite3
 from pathlib import Path
@@ -181,3 +182,130 @@ def test_sciriff(kind: str, reference: Any, completion: str, score: float) -> No
 def test_sciriff_golds(gold: Any) -> None:
     with pytest.raises(GoldError):
         VERIFIERS["sciriff"].check(gold)
+
+
+STRING = {"type": "object", "required": ["s"]}
+# A text may hold fences, tags of answers and of thinking, and brackets of every kind.
+TEXTS = [
+    "a ```b``` c",
+    "```\n",
+    "```json\n{}\n```",
+    "<answer>x</answer>",
+    "<think>",
+    "</think>",
+    "<think>x</think>",
+    "[{",
+    "\u200b",
+    "\\boxed{1}",
+    "`",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_what_stands_in_a_text_is_a_text(text: str) -> None:
+    answer = json.dumps({"s": text})
+    for completion in (answer, f"\ufeff{answer}\n", f"```json\n{answer}\n```", f"```\n{answer}\n```"):
+        assert VERIFIERS["json_schema"](completion, STRING).score == 1, completion
+
+
+@pytest.mark.parametrize(
+    "gold",
+    [
+        True, {}, {"required": ["a"]}, {"properties": {"a": {"type": "string"}}}, {"title": "x"}, {"minItems": 3}, {"minProperties": 1}, {"additionalProperties": False},
+        {"name": "f", "description": "d", "parameters": {"type": "object"}}, {"name": "r", "schema": {"type": "object"}}, {"type": "json_schema", "json_schema": {}},
+        {"anyOf": [{}, {"type": "object"}]}, {"not": {"type": "array"}}, {"type": ["null", "integer", "string", "object"]}, {"$defs": {"a": {"type": "object"}}}, {"items": {"type": "object"}},
+    ],
+)  # fmt: skip
+def test_schemas_that_ask_for_nothing_are_refused(gold: Any) -> None:
+    with pytest.raises(GoldError):
+        VERIFIERS["json_schema"].check(gold)
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "wrong"),
+    [
+        ("date", ["2024-02-29"], ["2023-02-29", "2024-2-9", "today", "", "2024-02-29T00:00:00Z"]),
+        ("time", ["23:59:59Z", "08:30:06.283185+05:30"], ["24:00:00Z", "12:00", "12:00:00", "noon"]),
+        (
+            "date-time",
+            ["2024-02-29T12:00:00Z", "1990-12-31t23:59:60z"],
+            ["2024-02-29", "2024-02-29 12:00:00", "x", "2024-02-30T00:00:00Z"],
+        ),
+        ("duration", ["P3Y6M4DT12H30M5S", "PT30M", "P4W"], ["P", "PT", "3 days", "P1"]),
+        ("email", ["ann@example.com", "a.b+c@x.org"], ["ann", "@x.org", "a b@x.org", "ann@", "a..b@x.org"]),
+        ("hostname", ["example.com", "a-b.org"], ["-a.org", "a_b", "", "a..b", "a" * 64]),
+        ("ipv4", ["127.0.0.1"], ["256.0.0.1", "1.2.3", "x"]),
+        ("ipv6", ["::1", "2001:db8::8a2e"], ["1.2.3.4", ":::", "x"]),
+        ("uri", ["https://example.com/a?b#c", "mailto:a@b.c", "urn:isbn:1"], ["x", "//a/b", "https://a b", "http:", "\\\\a"]),
+        ("uri-reference", ["/a/b", "#c", "https://a.b"], ["a b", "\\\\a", "%zz"]),
+        ("uuid", ["2eb8aa08-aa98-11ea-b4aa-73b441d16380"], ["2eb8aa08", "2eb8aa08aa9811eab4aa73b441d16380"]),
+        ("regex", ["^a+$"], ["(", "[a"]),
+        ("json-pointer", ["", "/a/b~1c"], ["a", "/~2"]),
+    ],
+)
+def test_formats_are_checked(name: str, right: list[str], wrong: list[str]) -> None:
+    gold = {"type": "object", "required": ["x"], "properties": {"x": {"type": "string", "format": name}}}
+    VERIFIERS["json_schema"].check(gold)
+    assert [VERIFIERS["json_schema"](json.dumps({"x": text}), gold).score for text in right] == [1] * len(right)
+    assert [VERIFIERS["json_schema"](json.dumps({"x": text}), gold).score for text in wrong] == [0] * len(wrong)
+
+
+BLANKS = [None, "", " ", "___", "_", "-", "?", "...", "\u200b", "null", "None", "N/A", "unknown", [], {}, ["___"], [None]]
+
+
+@pytest.mark.parametrize("blank", BLANKS)
+def test_a_blank_cell_is_no_answer_and_no_gold(blank: Any) -> None:
+    verifier = VERIFIERS["zebra_logic"]
+    grids = [
+        {"House 1": {"Name": "Ann"}, "House 2": {"Name": blank}},
+        {"header": ["House", "Name"], "rows": [["1", "Ann"], ["2", blank]]},
+        {"solution": {"House 1": {"Name": blank}}},
+    ]
+    for gold in grids:
+        with pytest.raises(GoldError):
+            verifier.check(gold)
+    answer = json.dumps({"solution": {"House 1": {"Name": blank}}})
+    assert verifier(answer, {"House 1": {"Name": "Ann"}}).score == 0
+
+
+RELATIONS = [["BRCA2 gene", "linked to", "ovarian cancer"], ["ibuprofen", "treats", "head pain"], ["yeast", "is a", "fungus"]]
+ABSTRACT = "We show that the BRCA2 gene is linked to ovarian cancer, ibuprofen treats head pain, and yeast is a fungus."
+
+
+def _abstract_windows() -> list[list[list[str]]]:
+    """The same window of an abstract as every part of a relation, for every window: 20 words make 210 windows."""
+    words = ABSTRACT.split()
+    windows = [" ".join(words[start:end]) for start in range(len(words)) for end in range(start + 1, len(words) + 1)]
+    return [[[window] * 3] for window in windows]
+
+
+def test_one_text_as_every_part_earns_nothing() -> None:
+    gold = {"kind": "relations", "reference": RELATIONS}
+    letters = [[[letter] * 3 for _ in RELATIONS] for letter in "abcdefghijklmnopqrstuvwxyz .,"]
+    words = [[[word, other, word]] for word in "the a of is to in and".split() for other in "the a of is to in and".split()]
+    sentence = [[[ABSTRACT, ABSTRACT + "!", ABSTRACT + "?"]], [[ABSTRACT] * 3] * 3]
+    for answer in [*_abstract_windows(), *letters, *words, *sentence]:
+        assert VERIFIERS["sciriff"](json.dumps(answer), gold).score == 0, answer
+
+
+@pytest.mark.parametrize("kind", ["entities", "relations", "list", "label"])
+def test_the_wrong_shape_scores_0(kind: str) -> None:
+    references = {"entities": [{}, {"gene": ["a"]}], "relations": [[], [["a", "r", "b"]]], "list": [[], ["a"]], "label": [{"verdict": "SUPPORT", "evidence": []}]}  # fmt: skip
+    shapes: dict[str, list[Any]] = {
+        "entities": [[], [[]], "x", 0, True, None, {"gene": "a"}, {"gene": None}, {"gene": {}}, {"gene": [""]}, {"gene": [[]]}, {"gene": [None]}],
+        "relations": [{}, "x", 0, True, None, ["a"], [[]], [{}], [None], [["a", None, "b"]], [["", "", ""]], {"a": []}],
+        "list": [{}, "x", 0, True, None, [[]], [{}], [None], [""], ["\u200b"], {"a": ["a"]}, [True]],
+        "label": [[], "SUPPORT", 0, True, None, {}, {"evidence": []}, {"verdict": None}, {"verdict": ""}, {"verdict": ["SUPPORT"]}, {"verdict": "x", "evidence": []}],
+    }  # fmt: skip
+    for reference in references[kind]:
+        gold = {"kind": kind, "reference": reference}
+        VERIFIERS["sciriff"].check(gold)
+        assert VERIFIERS["sciriff"](json.dumps(reference), gold).score == 1
+        for answer in shapes[kind]:
+            assert VERIFIERS["sciriff"](json.dumps(answer), gold).score == 0, (answer, reference)
+
+
+def test_evidence_counts_only_with_the_right_verdict() -> None:
+    gold = {"kind": "label", "reference": {"verdict": "SUPPORT", "evidence": ["s1", "s2"]}}
+    for verdict, score in (("SUPPORT", 1), ("CONTRADICT", 0), ("NEI", 0), ("x", 0), ("", 0)):
+        assert VERIFIERS["sciriff"](json.dumps({"verdict": verdict, "evidence": ["s1", "s2"]}), gold).score == score

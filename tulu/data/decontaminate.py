@@ -26,7 +26,7 @@ _TOKEN = re.compile(r"\w+|[^\w\s]")
 N_GRAM = 8
 """Tokens of an n-gram."""
 THRESHOLD = 0.5
-"""Share of a problem's tokens from which a row gives it away."""
+"""Share of a problem's tokens of which a row must hold more to give it away; half of them alone is not enough."""
 SHORTEST = 4
 """Tokens of the shortest problem that is searched for; shorter ones are in too much text by chance."""
 
@@ -67,7 +67,7 @@ class Index:
             self.lengths.append(len(numbers))
 
     def search(self, row_id: str, turns: Sequence[str]) -> list[Match]:
-        """The problems of whose tokens the row's n-grams cover at least the threshold, most covered first."""
+        """The problems of whose tokens the row's n-grams cover more than the threshold, most covered first."""
         covered: dict[int, set[int]] = defaultdict(set)
         for run in self._runs_of_indexed_words(turns):
             for size, places in self._places.items():
@@ -75,7 +75,7 @@ class Index:
                     for number, place in places.get(run[start : start + size], ()):
                         covered[number].update(range(place, place + size))
         shares = {number: len(tokens) / self.lengths[number] for number, tokens in covered.items()}
-        matches = [Match(self.ids[number], row_id, share) for number, share in shares.items() if share >= self._threshold]
+        matches = [Match(self.ids[number], row_id, share) for number, share in shares.items() if share > self._threshold]
         return sorted(matches, key=lambda match: -match.share)
 
     def _runs_of_indexed_words(self, turns: Sequence[str]) -> Iterator[tuple[int, ...]]:
