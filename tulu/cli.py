@@ -156,7 +156,8 @@ def verify(
     if golds is not None:
         raise RecipeError("--golds belongs to --attack NAME; add it")
     if name is None or source is None or target is None:
-        raise RecipeError("tulu verify needs VERIFIER --in FILE --out FILE, or --attack VERIFIER")
+        missing = "argument 'VERIFIER'" if name is None else "option '--in'" if source is None else "option '--out'"
+        raise RecipeError(f"Missing {missing}: tulu verify VERIFIER --in FILE --out FILE, or tulu verify --attack VERIFIER")
     from tulu.commands.verify import verify_file
 
     verify_file(name, source, target, mode, workers, unsafe_local=unsafe_local, reward_model=reward_model)
