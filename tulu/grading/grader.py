@@ -17,7 +17,6 @@ from tulu.grading.task import Task
 from tulu.types import Group, Problem, Verdict
 from tulu.verifiers.contract import UNDECIDED, Case, Mode, grade_safely
 from tulu.verifiers.registry import find
-from tulu.verifiers.text import without_thinking_tags
 from tulu.verifiers.reward_model import NAME as REWARD_MODEL
 from tulu.verifiers.text import without_thinking_tags
 
