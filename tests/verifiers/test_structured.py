@@ -250,7 +250,25 @@ def test_formats_are_checked(name: str, right: list[str], wrong: list[str]) -> N
     assert [VERIFIERS["json_schema"](json.dumps({"x": text}), gold).score for text in wrong] == [0] * len(wrong)
 
 
-BLANKS: list[Any] = [None, "", " ", "___", "_", "-", "?", "...", "\u200b", "null", "None", "N/A", "unknown", [], {}, ["___"], [None]]
+BLANKS: list[Any] = [
+    None,
+    "",
+    " ",
+    "___",
+    "_",
+    "-",
+    "?",
+    "...",
+    "\u200b",
+    "null",
+    "None",
+    "N/A",
+    "unknown",
+    [],
+    {},
+    ["___"],
+    [None],
+]
 
 
 @pytest.mark.parametrize("blank", BLANKS)
