@@ -62,7 +62,7 @@ def parse_call(entry: Any) -> Call:
     name = next((entry[key] for key in keys if isinstance(entry.get(key), str)), None)
     if name is None:
         raise ValueError("a call has a name")
-    values = next((entry[key] for key in _ARGUMENTS if key in entry), {})
+    values: Any = next((entry[key] for key in _ARGUMENTS if key in entry), {})
     values = strict_json(values) if isinstance(values, str) and values.strip() else values or {}
     if not isinstance(values, dict):
         raise ValueError("arguments must be an object")

@@ -250,7 +250,25 @@ def test_formats_are_checked(name: str, right: list[str], wrong: list[str]) -> N
     assert [VERIFIERS["json_schema"](json.dumps({"x": text}), gold).score for text in wrong] == [0] * len(wrong)
 
 
-BLANKS = [None, "", " ", "___", "_", "-", "?", "...", "\u200b", "null", "None", "N/A", "unknown", [], {}, ["___"], [None]]
+BLANKS: list[Any] = [
+    None,
+    "",
+    " ",
+    "___",
+    "_",
+    "-",
+    "?",
+    "...",
+    "\u200b",
+    "null",
+    "None",
+    "N/A",
+    "unknown",
+    [],
+    {},
+    ["___"],
+    [None],
+]
 
 
 @pytest.mark.parametrize("blank", BLANKS)
@@ -290,7 +308,7 @@ def test_one_text_as_every_part_earns_nothing() -> None:
 
 @pytest.mark.parametrize("kind", ["entities", "relations", "list", "label"])
 def test_the_wrong_shape_scores_0(kind: str) -> None:
-    references = {"entities": [{}, {"gene": ["a"]}], "relations": [[], [["a", "r", "b"]]], "list": [[], ["a"]], "label": [{"verdict": "SUPPORT", "evidence": []}]}  # fmt: skip
+    references: dict[str, list[Any]] = {"entities": [{}, {"gene": ["a"]}], "relations": [[], [["a", "r", "b"]]], "list": [[], ["a"]], "label": [{"verdict": "SUPPORT", "evidence": []}]}  # fmt: skip
     shapes: dict[str, list[Any]] = {
         "entities": [[], [[]], "x", 0, True, None, {"gene": "a"}, {"gene": None}, {"gene": {}}, {"gene": [""]}, {"gene": [[]]}, {"gene": [None]}],
         "relations": [{}, "x", 0, True, None, ["a"], [[]], [{}], [None], [["a", None, "b"]], [["", "", ""]], {"a": []}],
