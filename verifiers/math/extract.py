@@ -154,4 +154,5 @@ def formula_of(gold: str) -> str:
         parts += [text[position : formula.start()], _content(formula)]
         position = formula.end()
     whole = "".join([*parts, text[position:]]).strip()
-    return _content(formulas[0]).strip() if len(formulas) == 1 and isinstance(read(whole)[0], Text) else whole
+    in_prose = len(formulas) == 1 and not _NEGATED.search(whole) and isinstance(read(whole)[0], Text)
+    return _content(formulas[0]).strip() if in_prose else whole

@@ -109,7 +109,7 @@ def _grade(parts: tuple[str, ...], golds: tuple[str, ...], comparison: Compariso
     for text in golds:
         gold = _gold(text)
         answer = ", ".join(parts) if len(parts) > 1 and len(parts) == _count(gold) else parts[-1]
-        same = _same(answer, gold, comparison)
+        same = parts[-1].split() == text.split() or _same(answer, gold, comparison)
         if same:
             return Verdict(1.0, detail=shorten(f"answer {answer}"))
         undecided = undecided or same is None
