@@ -11,7 +11,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from tulu.types import Verdict
-from tulu.verifiers.boxed import last_box
+from tulu.verifiers.boxed import find_closing_brace, last_box
 from tulu.verifiers.contract import Case, GoldError, Verifier, gold_text, pass_or_fail, shorten
 from tulu.verifiers.math.extract import FORMULA
 from tulu.verifiers.math.forgive import peel
@@ -34,7 +34,9 @@ _NUMBER = re.compile(
     r"(?P<value>(?:\d+(?:,\d+)*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,9}(?!\w))?(?:/\d{1,300}(?![\d/]))?)",
     re.ASCII,
 )
-_HASHES = re.compile(r"####[ \t*]*+(?=[-+]?[ \t]*+\\?[$€£]?[ \t]*+(?:\.?\d|\\[dt]?frac|\\sqrt))([^\n]*)")
+_HASHES = re.compile(
+    r"####(?=(?:[-+*$€£ \t({]|\\(?:text\w*|math\w*|displaystyle|left|[dt]?frac|sqrt|[(\[$])(?![a-zA-Z]))*+\.?\d)[ \t*]*+([^\n]*)"
+)
 """`#### 18`, `#### -$5`: the mark of GSM8K's own solutions; the group is the rest of its line."""
 _HEADING = re.compile(r"\d+[.):]\s+\S")  # A heading and no answer, as in `#### 2. Count the eggs`
 _HEDGE = re.compile(r"\W*\b(?:or|OR|oder|vs\.?|versus|to|through|bis)\b\W*")
@@ -52,6 +54,8 @@ _LARGEST_SCALED = 10**30
 _LABEL = re.compile(r"\((?:step|steps|equation|eq\.?|part|note)\s*\d+\)", re.IGNORECASE)
 """A number that names a step: `(step 3)`, `(Eq. 2)`."""
 _PROSE = re.compile(r"(?<!\\)\b[A-Za-z]{2,}")  # A word, and no command
+_BOLD = re.compile(r"(?<!\S)(?:\*\*|__)[ \t]*|[ \t]*(?:\*\*|__)(?=[\s.,;:!?]|$)|\\displaystyle\b")  # **18**, but not 3**2
+_WRAPPED = re.compile(r"\\[a-zA-Z]+\s*\{[^{}]*$")  # \text{ 18
 _SENTENCE_END = re.compile(r"[.!?]\s")
 _UPSTREAM_COMMA = re.compile(r"(\d),(\d)")
 _UPSTREAM_NUMBER = re.compile(r"[-+]?(?:\d*\.\d+|\d+)")
@@ -94,7 +98,7 @@ def extract(completion: str) -> Number | None:
         return None if box.content is None else _marked_number(box.content)
     if hashes[0] >= 0:
         return _marked_number(hashes[1])
-    tail = _LABEL.sub("", text[-_WINDOW:]).strip()
+    tail = _BOLD.sub("", _LABEL.sub("", text[-_WINDOW:])).strip()
     if len(tail) <= _LONGEST_FORMULA and not _PROSE.search(tail) and "\n" not in tail and not _ROW.fullmatch(tail):
         return _marked_number(tail)
     return _last_number(tail)
@@ -117,6 +121,11 @@ def _last_number(text: str) -> Number | None:
         )
         if _HEDGE.fullmatch(between) or between_two:
             return None
+    wrapped = _WRAPPED.search(before)
+    if wrapped:
+        opening = last.start() - len(before) + wrapped.start()
+        brace = find_closing_brace(text, text.index("{", opening))
+        return None if brace is None else _marked_number(text[opening : brace + 1])
     start = max(text.rfind(" ", 0, last.start()), text.rfind("\n", 0, last.start())) + 1
     chunk = text[start:].split(maxsplit=1)[0]
     if "\\" in chunk or "{" in chunk:

@@ -155,6 +155,9 @@ class _Scanner:
             return [Token("letter" if len(letters) == 1 else "run", letters, spaced, style)]
         if match["newline"]:
             return [Token("mark", "\\\\", spaced)]
+        if match["escaped"] and match["escaped"] in "()[]":
+            # The marks of a formula.
+            return []
         mark = _ESCAPED.get(match["escaped"], match["escaped"]) if match["escaped"] else match["mark"]
         if mark == "$":
             return []
