@@ -131,7 +131,11 @@ def _list(node: Node) -> Value:
     if len(named) == 1 and values[0] is named[0] and isinstance(named[0].value, Number | Quantity):
         # x = 1 or 2
         return Named(named[0].name, Collection("set", (named[0].value, *values[1:])))
-    return _bare(tuple(values))
+    joined_values = _bare(tuple(values))
+    if "or" in separators and isinstance(joined_values, Collection):
+        # What is one or the other has no order.
+        return Collection("set", joined_values.items)
+    return joined_values
 
 
 def _bare(values: tuple[Value, ...]) -> Value:
