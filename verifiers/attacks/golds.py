@@ -173,7 +173,7 @@ def _is_usable(name: str, gold: Any) -> bool:
 def _instructions() -> Iterator[dict[str, Any]]:
     """One row for each instruction, with arguments that fit."""
     for name, function in INSTRUCTIONS.items():
-        keys = list(inspect.signature(function).parameters)[1:]
+        keys = [key for key in list(inspect.signature(function).parameters)[1:] if key in KINDS]
         gold = {"instruction_id": [name], "kwargs": [{key: _argument(key, KINDS[key]) for key in keys}]}
         if _is_usable("ifeval", gold):
             yield gold
