@@ -131,8 +131,8 @@ def _package_mount() -> list[str]:
     return ["--ro-bind", str(_copied(stamp, sources)), _INSIDE_PACKAGES]
 
 
-@lru_cache(maxsize=4)
-def _command(_packages: str | None) -> tuple[str, ...]:
+def command() -> tuple[str, ...]:
+    """The command that starts a sandbox, up to the program; RecipeError where bubblewrap is not installed."""
     bubblewrap = shutil.which("bwrap")
     if bubblewrap is None:
         raise RecipeError(
@@ -163,11 +163,3 @@ def _command(_packages: str | None) -> tuple[str, ...]:
         # Only the scratch folder can be written; /dev/shm would be memory without a bound.
         *("--remount-ro", "/dev", "--remount-ro", "/"),
     )
-
-
-def command() -> tuple[str, ...]:
-    """The command that starts a sandbox, up to the program; RecipeError where bubblewrap is not installed."""
-    return _command(os.environ.get(PACKAGES))
-
-
-command.cache_clear = _command.cache_clear  # type: ignore[attr-defined]

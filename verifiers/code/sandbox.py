@@ -97,6 +97,11 @@ def _seccomp() -> bytes | None:
     return seccomp_filter(platform.machine())
 
 
+@lru_cache(maxsize=1)
+def _bubblewrap() -> tuple[str, ...]:
+    return command()
+
+
 _sandbox_count = itertools.count()
 
 
@@ -111,7 +116,7 @@ def _next_user() -> int:
 def _probe(_unsafe: bool) -> None:
     if _unsafe:
         return
-    command()
+    _bubblewrap()
     try:
         with Sandbox("program", Limits()) as sandbox:
             sandbox.grant(10.0)
@@ -158,7 +163,7 @@ class Sandbox:
                 self._info, info = _pipe(child_ends, read=False)
                 descriptors.append(info)
                 group = cgroups.enter(self._group) if self._group else []
-                outer = [*group, *command(), "--info-fd", str(info), *self._filter(child_ends, descriptors), "--"]
+                outer = [*group, *_bubblewrap(), "--info-fd", str(info), *self._filter(child_ends, descriptors), "--"]
             self.process = subprocess.Popen(
                 [*outer, *inner],
                 env=shared_library() if unsafe() else {},

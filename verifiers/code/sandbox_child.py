@@ -154,9 +154,9 @@ def serve(channel: Channel) -> None:
     ACTIONS["names"] = lambda *names: named(vars(program), *names)
 
     def load(command: dict[str, Any]) -> dict[str, Any]:
-        if command["prints"]:
+        if command.get("prints"):
             sys.stdout = printed
-        for piece in (command["imports"], command["source"]):
+        for piece in (command.get("imports", ""), command["source"]):
             exec(compile(piece, "solution.py", "exec", dont_inherit=True), vars(program))
         printed.take()
         return {"value": None}

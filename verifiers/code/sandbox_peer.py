@@ -94,7 +94,9 @@ class Peer:
             return ["e", self.tree(value)]
         base, kind = base_of(value), type(value)
         snapshot = None if base is None else encode(base_value(value, base), self.refer)
-        return ["r", self.number(value), kind.__name__, nature(value), snapshot, base.__name__ if base else ""]
+        # Where no class of the program says whether its objects are true, they are.
+        truth = not any("__bool__" in vars(part) or "__len__" in vars(part) for part in kind.__mro__) or None
+        return ["r", self.number(value), kind.__name__, nature(value), snapshot, base.__name__ if base else "", truth]
 
     def number(self, value: Any) -> int:
         """The number of an object, the same for the same object."""
@@ -156,7 +158,7 @@ class Peer:
         try:
             action = request["ask"]
             arguments = decode(request["arguments"], self.resolve)
-            if not self.allowed(action, arguments[0], tuple(arguments[1:])):
+            if arguments and not self.allowed(action, arguments[0], tuple(arguments[1:])):
                 raise TypeError("a test does not lend this")
             before = [encode(entry, self.refer) for entry in arguments]
             try:

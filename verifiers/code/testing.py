@@ -80,9 +80,6 @@ class Program:
             except SandboxGone as fault:
                 self.failed = Result(False, _last_line(fault))
                 raise
-            except SandboxTimeout as fault:
-                self.failed = Result(False, "time limit", str(fault) == "starved")
-                raise
             if "error" in answer:
                 self.failed = Result(False, error_text(answer), is_starved(answer, self))
                 raise SandboxGone(self.failed.detail)
@@ -109,9 +106,10 @@ class Program:
             self.close()
             raise
         except SandboxTimeout:
-            starved = not self.is_spent()
+            # It does not even see to its own end, so that nothing further is asked of it.
+            self.failed = Result(False, "time limit", not self.is_spent())
             self.close()
-            raise SandboxTimeout("starved" if starved else "time limit") from None
+            raise
 
 
 def is_starved(answer: dict[str, Any], program: Program) -> bool:
@@ -257,8 +255,7 @@ def run_tests(
 def _run_test(program: Program, tester: Tester, test: Test, ends: float) -> Result:
     try:
         return _run_value_test(program, test) if test.kind == "value" else tester.run(program, test, ends)
-    except SandboxTimeout as fault:
-        return Result(False, "time limit", str(fault) == "starved")
+    except SandboxTimeout:
+        return program.failed or Result(False, "time limit")
     except SandboxGone as fault:
-        starved = program.failed is not None and program.failed.starved
-        return Result(False, _last_line(fault), starved)
+        return program.failed or Result(False, _last_line(fault))
