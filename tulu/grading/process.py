@@ -10,6 +10,11 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
+<<<<<<< HEAD
+=======
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+>>>>>>> 3f0f183 (Grading: what a verifier postpones comes when the rest of the queue is done)
 from pathlib import Path
 
 from tulu.grading.task import Task
@@ -31,6 +36,32 @@ _TICK = 1.0 / os.sysconf("SC_CLK_TCK")
 """Seconds of the unit in which /proc counts CPU time."""
 
 
+<<<<<<< HEAD
+=======
+@dataclass(slots=True, eq=False)
+class Task:
+    """A case that waits for its verdict."""
+
+    name: str
+    mode: Mode
+    case: Case
+    future: "Future[Verdict]" = field(default_factory=Future)
+    deaths: int = 0
+    """Processes that ended by themselves while they graded it."""
+    attempt: int = 1
+    """As in Case: 1 while others wait, 2 at full length, 3 once the rest is done, because the machine may have been too busy."""
+    seconds: float = 0.0
+    """Time from the start of grading to the verdict."""
+
+    def resolve(self, verdict: Verdict, seconds: float) -> None:
+        """Give the verdict to whoever waits for it."""
+        self.seconds = seconds
+        # A future that was cancelled takes no verdict.
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_result(verdict)
+
+
+>>>>>>> 3f0f183 (Grading: what a verifier postpones comes when the rest of the queue is done)
 class Process:
     """A grading process with its tasks and its deadline."""
 
@@ -69,11 +100,13 @@ class Process:
         self._cpu_before = 0.0
         """CPU seconds that it had used at `started`."""
 
-    def send(self, tasks: Sequence[Task]) -> None:
-        """Give it tasks. Raises OSError if it does not take them."""
+    def send(self, tasks: Sequence[Task], attempt: int) -> None:
+        """Give it tasks for their next attempt, at least the given one. Raises OSError if it does not take them."""
+        for task in tasks:
+            task.attempt = max(task.attempt, attempt)
         self.tasks.extend(tasks)
         self.restart_clock()
-        send(self.connection, [(task.name, task.mode, task.case) for task in tasks])
+        send(self.connection, [(task.name, task.mode, replace(task.case, attempt=task.attempt)) for task in tasks])
 
     def under_way(self) -> Task:
         """The task that the process is grading."""

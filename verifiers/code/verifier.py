@@ -7,15 +7,14 @@ tulu3 takes the same text for the program as open-instruct (ground_truth_utils.p
 words; it still runs the program in the sandbox, and compares outside of it.
 """
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
 from tulu.types import Verdict
-from tulu.verifiers.code.analyse import parse, take_apart
+from tulu.verifiers.code.analyse import Test, parse, take_apart
 from tulu.verifiers.code.extract import program_in, upstream_program_in
 from tulu.verifiers.code.helpers import helpers_in
 from tulu.verifiers.code.outputs import same_output
@@ -24,7 +23,7 @@ from tulu.verifiers.code.sandbox import Limits, SandboxFault, require
 from tulu.verifiers.code.script import Output, run_script
 from tulu.verifiers.code.spare import keep_spare
 from tulu.verifiers.code.testing import Late, Result, run_tests
-from tulu.verifiers.contract import Case, GoldError, Postponed, Verifier, is_finite, parse_literal, shorten
+from tulu.verifiers.contract import Case, GoldError, Postponed, Verifier, as_text, is_finite, parse_literal, shorten
 
 _SECONDS = 6.0
 """CPU seconds of a test where the data gives none."""
@@ -99,17 +98,16 @@ def _parse(gold: Any, parse_test: Callable[[Any], Any]) -> Gold:
         texts["helpers"],
     )
     if parse_test is _parse_assertion:
-        _take_apart(gold, "")
+        _take_apart(gold)
     return gold
 
 
-def _take_apart(gold: Gold, prompt: str) -> list[Any]:
+def _take_apart(gold: Gold) -> list[Test]:
     """How each test of a row is run; GoldError where one cannot be."""
     for code in (gold.imports, gold.helpers):
         if code:
             parse(code)
-    helpers = gold.helpers or helpers_in(prompt)
-    return [take_apart(test, gold.imports, helpers, gold.entry) for test in gold.tests]
+    return [take_apart(test, gold.imports, gold.helpers, gold.entry) for test in gold.tests]
 
 
 def _parse_assertion(test: Any) -> str:
@@ -118,30 +116,15 @@ def _parse_assertion(test: Any) -> str:
     return test
 
 
-def _parse_exchange(test: Any) -> tuple[str, str]:
+def _parse_exchange(test: Any) -> dict[str, str]:
     if not isinstance(test, dict) or not all(isinstance(test.get(key), str) for key in ("input", "output")):
         raise GoldError("a test must be {input, output}, both strings")
-    return test["input"], test["output"]
+    return {key: test[key] for key in ("input", "output")}
 
 
 @lru_cache(maxsize=1024)
-def _cached_assertions(text: str) -> Gold:
-    return _parse(text, _parse_assertion)
-
-
-@lru_cache(maxsize=1024)
-def _cached_exchanges(text: str) -> Gold:
-    return _parse(text, _parse_exchange)
-
-
-def check_code(gold: Any) -> None:
-    """GoldError unless there are tests, all of them Python."""
-    _parse(gold, _parse_assertion)
-
-
-def check_stdio(gold: Any) -> None:
-    """GoldError unless there are tests, each with input and output."""
-    _parse(gold, _parse_exchange)
+def _cached_parse(text: str, parse_test: Callable[[Any], Any]) -> Gold:
+    return _parse(text, parse_test)
 
 
 def _share_passed(results: Sequence[Result], threshold: float, attempt: int = 0) -> Verdict:
@@ -154,43 +137,43 @@ def _share_passed(results: Sequence[Result], threshold: float, attempt: int = 0)
     return kind(share if share >= threshold else 0.0, detail=shorten(detail, 200))
 
 
-def _as_text(gold: Any) -> str:
-    """A ground truth as text, by which its parsed form is cached."""
-    return gold if isinstance(gold, str) else json.dumps(gold)
-
-
-def _run_code(source: str, gold: Gold, prompt: str, attempt: int) -> list[Result]:
-    if remote_url():
-        fields = {"imports": gold.imports.split("\n"), "entry_point": gold.entry, "helpers": gold.helpers or helpers_in(prompt)}
-        return remote_results("code", source, list(gold.tests), gold.seconds, fields)
-    require()
-    brief = _BRIEF if attempt == 1 else None
-    return run_tests(source, _take_apart(gold, prompt), gold.seconds, Limits(), _BUDGET, gold.imports, brief)
-
-
-def _grade_code(case: Case, find_program: Callable[[str], str], denied: tuple[str, ...]) -> Verdict:
-    gold, source = _cached_assertions(_as_text(case.gold)), find_program(case.completion)
+def _grade(case: Case, kind: str, find_program: Callable[[str], str] = program_in, denied: tuple[str, ...] = ()) -> Verdict:
+    """The verdict on the program that is found, run here or on the machine that TULU_SANDBOX_URL names."""
+    parse_test, run_here = _KINDS[kind]
+    gold, source = _cached_parse(as_text(case.gold), parse_test), find_program(case.completion)
     if not source.strip():
         return Verdict(0.0, detail="no program")
     if any(word in source for word in denied):
         return Verdict(0.0, detail="denied word")
     source = source.encode("utf-8", "replace").decode()
+    if not gold.helpers:
+        gold = replace(gold, helpers=helpers_in(case.prompt))
     try:
-        return _share_passed(_run_code(source, gold, case.prompt, case.attempt), gold.threshold, case.attempt)
+        if remote_url():
+            results = remote_results(kind, source, list(gold.tests), gold.seconds, _other_fields(gold))
+        else:
+            require()
+            results = run_here(source, gold, case.attempt == 1)
     except Late:
         return Postponed(0.0, detail="takes long")
     except SandboxFault as fault:
         return Verdict(None, "error", str(fault))
+    return _share_passed(results, gold.threshold, case.attempt)
 
 
 def code(case: Case) -> Verdict:
     """The share of the tests that pass; 0 below the threshold."""
-    return _grade_code(case, program_in, ())
+    return _grade(case, "code")
 
 
 def code_tulu3(case: Case) -> Verdict:
     """As code, but with open-instruct's way of finding the program, and the words that it denies."""
-    return _grade_code(case, upstream_program_in, _DENIED_WORDS)
+    return _grade(case, "code", upstream_program_in, _DENIED_WORDS)
+
+
+def code_stdio(case: Case) -> Verdict:
+    """The share of the inputs for which the program prints the expected output; each runs in a sandbox of its own."""
+    return _grade(case, "code_stdio")
 
 
 def _compare_output(output: Output, expected: str, tolerance: Decimal | None) -> Result:
@@ -202,32 +185,18 @@ def _compare_output(output: Output, expected: str, tolerance: Decimal | None) ->
     return Result(passed, "" if passed else shorten(f"printed {printed!r}", 120))
 
 
-def code_stdio(case: Case) -> Verdict:
-    """The share of the inputs for which the program prints the expected output; each runs in a sandbox of its own."""
-    gold, source = _cached_exchanges(_as_text(case.gold)), program_in(case.completion)
-    if not source.strip():
-        return Verdict(0.0, detail="no program")
-    source = source.encode("utf-8", "replace").decode()
-    if remote_url():
-        tests = [{"input": stdin, "output": expected} for stdin, expected in gold.tests]
-        return _share_passed(remote_results("code_stdio", source, tests, gold.seconds, {"tolerance": float(gold.tolerance or 0)}), gold.threshold)
-    require()
-    try:
-        return _share_passed(run_exchanges(source, gold, case.attempt == 1), gold.threshold, case.attempt)
-    except Late:
-        return Postponed(0.0, detail="takes long")
-    except SandboxFault as fault:
-        return Verdict(None, "error", str(fault))
+def _run_assertions(source: str, gold: Gold, brief: bool = False) -> list[Result]:
+    return run_tests(source, _take_apart(gold), gold.seconds, Limits(), _BUDGET, gold.imports, _BRIEF if brief else None)
 
 
-def run_exchanges(source: str, gold: Gold, brief: bool = False) -> list[Result]:
+def _run_exchanges(source: str, gold: Gold, brief: bool = False) -> list[Result]:
     """One result for each input; once the budget of all tests is used up, the rest fail."""
     left, late, results = _BRIEF * len(gold.tests) if brief else _BUDGET, 0, list[Result]()
-    for stdin, expected in gold.tests:
+    for test in gold.tests:
         if left <= 0 or late >= _MOST_LATE:
             results.append(Result(False, "total time limit", any(result.starved for result in results)))
             continue
-        text = stdin.replace("\r\n", "\n").encode("utf-8", "replace")
+        text = test["input"].replace("\r\n", "\n").encode("utf-8", "replace")
         output = run_script(source, text, gold.seconds, Limits(), left)
         if output.spent:
             return [Result(False, output.detail) for _ in gold.tests]
@@ -235,8 +204,21 @@ def run_exchanges(source: str, gold: Gold, brief: bool = False) -> list[Result]:
         late += output.code is None and output.detail == "time limit"
         if brief and late:
             raise Late
-        results.append(_compare_output(output, expected, gold.tolerance))
+        results.append(_compare_output(output, test["output"], gold.tolerance))
     return results
+
+
+_KINDS: dict[str, tuple[Callable[[Any], Any], Callable[[str, Gold, bool], list[Result]]]] = {
+    "code": (_parse_assertion, _run_assertions),
+    "code_stdio": (_parse_exchange, _run_exchanges),
+}
+"""How a verifier reads one test, and how it runs all tests of a program."""
+
+
+def _other_fields(gold: Gold) -> dict[str, Any]:
+    """What another machine needs to know of a row beside its tests."""
+    tolerance = float(gold.tolerance or 0)
+    return {"imports": gold.imports.split("\n"), "entry_point": gold.entry, "helpers": gold.helpers, "tolerance": tolerance}
 
 
 def run_job(job: dict[str, Any]) -> list[dict[str, Any]]:
@@ -244,17 +226,13 @@ def run_job(job: dict[str, Any]) -> list[dict[str, Any]]:
     kind, program = job["verifier"], str(job["program"])
     fields = {**job.get("fields", {}), "tests": job["tests"], "time_limit": job["time_limit"]}
     require()
+    if kind not in _KINDS:
+        raise ValueError(f"verifier {kind!r} is not run here")
+    parse_test, run_here = _KINDS[kind]
     try:
-        if kind == "code":
-            gold = _parse(fields, _parse_assertion)
-            results = run_tests(program, _take_apart(gold, ""), gold.seconds, Limits(), _BUDGET, gold.imports)
-        elif kind == "code_stdio":
-            results = run_exchanges(program, _parse(fields, _parse_exchange))
-        else:
-            raise ValueError(f"verifier {kind!r} is not run here")
+        return [asdict(result) for result in run_here(program, _parse(fields, parse_test), False)]
     except GoldError as fault:
         raise ValueError(str(fault)) from fault
-    return [{"passed": result.passed, "detail": result.detail} for result in results]
 
 
 def warm() -> None:
@@ -265,7 +243,7 @@ def warm() -> None:
 
 
 CODE = Verifier(
-    check=check_code,
+    check=lambda gold: _parse(gold, _parse_assertion),
     strict=code,
     tulu3=code_tulu3,
     key=lambda case: program_in(case.completion),
@@ -273,4 +251,4 @@ CODE = Verifier(
     ready=require,
     warm=warm,
 )
-CODE_STDIO = replace(CODE, check=check_stdio, strict=code_stdio, tulu3=code_stdio, warm=None)
+CODE_STDIO = replace(CODE, check=lambda gold: _parse(gold, _parse_exchange), strict=code_stdio, tulu3=code_stdio, warm=None)
