@@ -230,7 +230,9 @@ def _complete(tree: ast.Module, entry: str) -> None:
 def _tested(tree: ast.Module) -> set[str]:
     """The names that are passed to `check`."""
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "check"]
-    return {argument.id for call in calls for argument in call.args if isinstance(argument, ast.Name)} if _is_check(tree) else set()
+    return (
+        {argument.id for call in calls for argument in call.args if isinstance(argument, ast.Name)} if _is_check(tree) else set()
+    )
 
 
 def _functions(code: str) -> dict[str, str]:
@@ -273,7 +275,9 @@ def _fails_otherwise(nodes: list[ast.AST]) -> bool:
 
 def _asserts(tree: ast.Module) -> bool:
     """Whether code that is run when the test is run can fail by itself: at its top, or in a function that is used from there."""
-    definitions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
+    definitions = {
+        node.name: node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    }
     run = set(_test_functions(tree)) | set(_test_classes(tree))
     waiting: list[ast.AST] = [node for node in tree.body if getattr(node, "name", None) not in definitions]
     waiting += [definitions[name] for name in run]
@@ -375,7 +379,7 @@ def _is_class(nodes: list[ast.AST], name: str) -> bool:
     for node in nodes:
         if isinstance(node, ast.ClassDef) and any(getattr(base, "id", "") == name for base in node.bases):
             return True
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("isinstance", "issubclass"):
-            if any(getattr(part, "id", "") == name for argument in node.args[1:] for part in ast.walk(argument)):
-                return True
+        asks = isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("isinstance", "issubclass")
+        if asks and any(getattr(part, "id", "") == name for argument in node.args[1:] for part in ast.walk(argument)):
+            return True
     return False

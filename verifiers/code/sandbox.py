@@ -17,7 +17,6 @@ import re
 import select
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -51,6 +50,8 @@ _END_SECONDS = 5.0
 """Seconds to wait for the end of a killed sandbox."""
 WALL_PER_CPU = 2.5
 """Wall seconds for each CPU second of a limit: enough for a busy machine, but not for a program that sleeps."""
+_SHORT_WAIT = 0.1
+"""Seconds that a program may have waited for a core and still be called one that sleeps."""
 CPU_GRACE = 0.3
 """CPU seconds beyond its limit in which a program may still see to its own end."""
 
@@ -144,6 +145,7 @@ class Sandbox:
         self._info: int | None = None
         self._first: int | None = None
         self._usage: Usage | None = None
+        self._waited: float | None = None
         self._granted, self._ready, self._files_are_limited = 0.0, False, False
         self._group = None if unsafe() else cgroups.take(MOST_MEMORY)
         with contextlib.ExitStack() as child_ends:
@@ -236,7 +238,7 @@ class Sandbox:
                     os.close(ended)
 
     def wait_until_ready(self) -> None:
-        """Waits until the interpreter inside is up, before any clock of a program runs; SandboxFault where it does not come up."""
+        """Waits until the interpreter inside is up, before any clock of a program runs; SandboxFault where it does not."""
         if self._ready:
             return
         try:
@@ -253,6 +255,7 @@ class Sandbox:
         """Grants CPU seconds from now on to all processes together; beyond them the sandbox is ended."""
         self.wait_until_ready()
         self._granted = self.cpu() + seconds
+        self._waited = self._usage.waited if self._usage is not None else None
 
     def cpu(self) -> float:
         """CPU seconds that all its processes have used so far; 0 where that cannot be seen."""
@@ -261,6 +264,12 @@ class Sandbox:
     def left(self) -> float:
         """CPU seconds that are left of what it was granted."""
         return self._granted - self.cpu()
+
+    def was_kept_waiting(self) -> bool:
+        """Whether its processes had to wait for a core since the grant: a clock may have struck for that reason alone."""
+        self.cpu()
+        waited = self._usage.waited if self._usage is not None else None
+        return waited is None or self._waited is None or waited - self._waited > _SHORT_WAIT
 
     def check(self) -> None:
         """Ends the sandbox with SandboxSpent where it has used more than it was granted."""

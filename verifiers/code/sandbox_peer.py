@@ -40,9 +40,9 @@ ACTIONS: dict[str, Callable[..., Any]] = {
     "exit": lambda value, fault: type(value).__exit__(value, *((type(fault), fault, None) if fault is not None else (None,) * 3)),
     "copy": lambda value: __import__("copy").copy(value),
     "deepcopy": lambda value: __import__("copy").deepcopy(value),
-    "subclass": lambda name, bases, members: derive(name, bases, members),
-    "run": lambda value: run_awaitable(value),
+    "run": lambda value: run_awaitable(type(value).__await__ and value),
     "aiter": lambda value: value.__aiter__(),
+    "subclass": lambda name, bases, members: derive(name, tuple(bases), members),
     "run_method": lambda value, name, *arguments: run_awaitable(getattr(value, name)(*arguments)),
 }  # fmt: skip
 

@@ -284,18 +284,23 @@ def taken_apart(name: str, entry: Any) -> tuple[str, str, Any]:
     return name, "function" if isinstance(entry, type(parent_class)) else "value", entry
 
 
-def derive(name: str, bases: list[Any], members: list[tuple[str, str, Any]]) -> type:
+def derive(name: str, bases: tuple[Any, ...], members: list[tuple[str, str, Any]]) -> type:
     """A class of the program that is derived as a test says, with methods that call the test's."""
 
     def method(function: Any) -> Callable[..., Any]:
-        return lambda *arguments, **keywords: function(*arguments, **keywords)
+        # A proxy is no function, and would not be given the instance.
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            return function(*arguments, **keywords)
+
+        return call
 
     wrap: dict[str, Any] = {"property": property, "staticmethod": staticmethod, "classmethod": classmethod}
     space = {
-        key: entry if kind == "value" else wrap.get(kind, lambda function: function)(method(entry)) for key, kind, entry in members
+        key: entry if kind == "value" else wrap.get(kind, lambda function: function)(method(entry))
+        for key, kind, entry in members
     }
     kind = type(bases[0])
-    return kind(name, tuple(bases), space)  # type: ignore[no-any-return]
+    return kind(name, bases, space)  # type: ignore[no-any-return]
 
 
 def parent_class(*arguments: Any) -> Any:

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from tulu.verifiers.code.sandbox_child import Channel, run_timed
     from tulu.verifiers.code.sandbox_peer import Peer
     from tulu.verifiers.code.sandbox_proxy import Proxy, mark_as_made, parent_class
-    from tulu.verifiers.code.sandbox_values import decode
 
 CLOSED = ("_", "gi_", "cr_", "ag_", "f_", "tb_", "co_", "func_")
 """Beginnings of names of a test's objects that the program may not read: by way of them it would come to the test itself."""
@@ -71,7 +70,8 @@ def lends(action: str, target: Any, arguments: tuple[Any, ...]) -> bool:
         name = arguments[0]
         if type(name) is not str or name.startswith(CLOSED) or isinstance(target, (type, type(sys), type(lends), Proxy)):
             return False
-        return action == "get" and kind.__name__ not in ("generator", "coroutine", "frame", "code") or kind.__module__ == "__main__"
+        inner = kind.__name__ in ("generator", "coroutine", "async_generator", "frame", "code", "traceback")
+        return kind.__module__ == "__main__" or (action == "get" and not inner)
     return action not in ("super", "subclass", "dir", "names", "base")
 
 
@@ -202,7 +202,11 @@ class Approximately:
         if type(expected) in (list, tuple):
             return type(other) is type(expected) and len(other) == len(expected) and all(map(self.one, other, expected))
         if type(expected) is dict:
-            return type(other) is dict and other.keys() == expected.keys() and all(self.one(other[k], v) for k, v in expected.items())
+            return (
+                type(other) is dict
+                and other.keys() == expected.keys()
+                and all(self.one(other[k], v) for k, v in expected.items())
+            )
         return self.one(other, expected)
 
     def one(self, value: Any, expected: Any) -> bool:
@@ -245,7 +249,14 @@ def make_pytest(system: Any) -> Any:
         def __getattr__(self, _name: str) -> Any:
             return lambda *arguments, **_options: give_back(*arguments[:1])
 
-    members = {"raises": Raises, "approx": Approximately, "fixture": give_back, "fail": fail, "param": parameters, "mark": Marks()}
+    members = {
+        "raises": Raises,
+        "approx": Approximately,
+        "fixture": give_back,
+        "fail": fail,
+        "param": parameters,
+        "mark": Marks(),
+    }
     vars(module).update(members)
     return module
 

@@ -40,10 +40,10 @@ def run_script(source: str, stdin: bytes, cpu: float, limits: Limits, most_secon
     with Sandbox("script", limits, stdin) as sandbox:
         # The start of a sandbox is no time of the program.
         sandbox.grant(cpu)
-        began, before = time.monotonic(), sandbox.cpu()
+        began = time.monotonic()
         output = _run(sandbox, source, cpu, min(WALL_PER_CPU * cpu, most_seconds))
         late = output.code is None and output.detail == "time limit"
-        starved = late and sandbox.cpu() - before < cpu
+        starved = late and sandbox.left() > 0 and sandbox.was_kept_waiting()
         return replace(output, seconds=time.monotonic() - began, starved=starved)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tulu.verifiers.code.analyse import Test
-from tulu.verifiers.code.compare import NoValue, is_equal, is_true
+from tulu.verifiers.code.compare import is_equal, is_true
 from tulu.verifiers.code.sandbox import (
     WALL_PER_CPU,
     Limits,
@@ -89,9 +89,10 @@ class Program:
         """Grants it the CPU time of one test from now on."""
         self.start().grant(self._seconds)
 
-    def is_spent(self) -> bool:
-        """Whether it has used all of the CPU time that it was granted last."""
-        return self._sandbox is None or self._sandbox.left() <= 0.1 * self._seconds
+    def is_starved(self) -> bool:
+        """Whether CPU time is left of what it was granted, and it had to wait for a core."""
+        sandbox = self._sandbox
+        return sandbox is not None and sandbox.left() > 0.1 * self._seconds and sandbox.was_kept_waiting()
 
     def ask(self, command: dict[str, Any]) -> bytes:
         """Its answer to a command as it came; where it gives none, its sandbox is ended, and the exception goes on."""
@@ -107,14 +108,14 @@ class Program:
             raise
         except SandboxTimeout:
             # It does not even see to its own end, so that nothing further is asked of it.
-            self.failed = Result(False, "time limit", not self.is_spent())
+            self.failed = Result(False, "time limit", self.is_starved())
             self.close()
             raise
 
 
 def is_starved(answer: dict[str, Any], program: Program) -> bool:
-    """Whether an answer says that the wall time was up, and CPU time was left."""
-    return answer.get("error") == ["TimeLimit", "wall"] and not program.is_spent()
+    """Whether an answer says that the wall time was up, and the program could not run when it wanted to."""
+    return answer.get("error") == ["TimeLimit", "wall"] and program.is_starved()
 
 
 def error_text(answer: dict[str, Any]) -> str:
@@ -198,10 +199,18 @@ class Tester:
         ends = min(ends, time.monotonic() + wall + _GRACE)
         try:
             return self._converse(program, test, wall, ends)
-        except (SandboxGone, SandboxTimeout, SandboxSpent):
+        except (SandboxGone, SandboxSpent):
             # It waits for an answer that does not come any more.
             self.close()
             raise
+        except SandboxTimeout:
+            starved = self._is_starved(program)
+            self.close()
+            return program.failed or Result(False, "time limit", starved)
+
+    def _is_starved(self, program: Program) -> bool:
+        sandbox = self._sandbox
+        return program.is_starved() or (sandbox is not None and sandbox.left() > 0 and sandbox.was_kept_waiting())
 
     def _converse(self, program: Program, test: Test, wall: float, ends: float) -> Result:
         assert self._sandbox is not None
@@ -214,7 +223,10 @@ class Tester:
             message = self._sandbox.receive(max(0.0, ends - time.monotonic()))
             if "done" in message:
                 done = message["done"]
-                return Result(done.get("value") is True, "" if done.get("value") is True else error_text(done))
+                if done.get("value") is True:
+                    return Result(True)
+                late = done.get("error") == ["TimeLimit", "wall"]
+                return Result(False, error_text(done), late and self._is_starved(program))
             answer = parse(program.ask(message))
             if answer.get("error") and len(answer["error"]) == 2:
                 # Its time was up, or its answer too large; the tester has nothing to go on with.

@@ -33,7 +33,7 @@ def _libc() -> ctypes.CDLL:
 
 
 def limit_files(pid: int) -> bool:
-    """Bounds the number of files in the scratch folder of the sandbox in which a process runs; False where that is not allowed."""
+    """Bounds the number of files in the scratch folder of a process's sandbox; False where that is not allowed."""
     call = _libc().syscall
     picked = call(_FSPICK, -100, f"/proc/{pid}/root/tmp".encode(), _EMPTY_PATH_FLAGS)
     if picked < 0:
@@ -55,6 +55,8 @@ class Usage:
         self._cpu = 0.0
         self.memory = 0
         """Bytes that they held when last looked at."""
+        self.waited: float | None = 0.0
+        """Seconds that those alive were ready to run and had to wait for a core; None where the kernel does not say."""
         self._looked = 0.0
 
     def files(self) -> int:
@@ -64,6 +66,14 @@ class Usage:
             return state.f_files - state.f_ffree if state.f_files else 0
         return 0
 
+    def _wait_of(self, pid: int) -> float:
+        try:
+            return int(Path(f"/proc/{pid}/schedstat").read_bytes().split()[1]) / 1e9
+        except (OSError, IndexError):
+            if not Path("/proc/self/schedstat").exists():
+                self.waited = None
+            return 0.0
+
     def due(self) -> bool:
         """Whether it is time to look again."""
         return time.monotonic() - self._looked >= CHECK_SECONDS
@@ -71,7 +81,7 @@ class Usage:
     def cpu(self) -> float:
         """CPU seconds used so far by all processes, those that have ended included as far as anyone waited for them."""
         self._looked = time.monotonic()
-        total, memory, left = 0.0, 0, [self._first]
+        total, waited, memory, left = 0.0, 0.0, 0, [self._first]
         while left:
             pid = left.pop()
             try:
@@ -86,6 +96,9 @@ class Usage:
             self._own[pid] = user + system
             total += user + system + user_below + system_below
             memory += int(fields[21]) * _PAGE
+            waited += self._wait_of(pid)
         self.memory = memory
+        if self.waited is not None:
+            self.waited = waited
         self._cpu = max(self._cpu, total, sum(self._own.values()))
         return self._cpu
