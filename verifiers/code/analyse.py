@@ -91,13 +91,13 @@ def take_apart(source: str, imports: str = "", helpers: str = "", entry: str = "
 
 def _value_test(condition: ast.expr, imported: set[str]) -> Test | None:
     """The parts of `NAME(literals) == literal` and its like; None for any other condition."""
-    if isinstance(condition, ast.UnaryOp) and isinstance(condition.op, ast.Not):
-        inner = _call_of(condition.operand, imported)
-        return Test("value", "", *inner, relation="false") if inner else None
-    if not isinstance(condition, ast.Compare):
-        inner = _call_of(condition, imported)
-        # Of a built-in name the truth would be the program's word alone.
-        return Test("value", "", *inner, relation="true") if inner and inner[0] not in vars(builtins) else None
+    negated = isinstance(condition, ast.UnaryOp) and isinstance(condition.op, ast.Not)
+    if negated or not isinstance(condition, ast.Compare):
+        inner = _call_of(condition.operand if negated else condition, imported)
+        # Of a built-in name the truth would be the program's word alone, and an object that a class makes may have its own.
+        if inner is None or inner[0] in vars(builtins) or inner[0][:1].isupper():
+            return None
+        return Test("value", "", *inner, relation="false" if negated else "true")
     if len(condition.ops) != 1 or not isinstance(condition.ops[0], ast.Eq | ast.Is):
         return None
     for side, other in ((condition.left, condition.comparators[0]), (condition.comparators[0], condition.left)):

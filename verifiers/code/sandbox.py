@@ -38,11 +38,12 @@ LARGEST_OUTPUT = 16 << 20
 LARGEST_MESSAGE = 32 << 20
 """Bytes of one message from a sandbox."""
 _STDERR_TAIL = 4096
-_VALUES = ("sandbox_values.py", "sandbox_child.py")
 _CHILD_FILES = {
-    "script": _VALUES,
-    "program": ("sandbox_values.py", "sandbox_proxy.py", "sandbox_peer.py", "sandbox_tester.py", "sandbox_child.py"),
+    "script": ("values", "child"),
+    "program": ("values", "proxy", "peer", "child"),
+    "tester": ("values", "proxy", "peer", "pytest", "tester", "child"),
 }
+"""The files that make up what runs inside, by role."""
 _BOOT = "import marshal\nfor part in marshal.loads(open({}, 'rb').read()): exec(part)"
 _START_SECONDS = 20.0
 """Seconds that the start of a sandbox may take on a busy machine; that is no fault of the program."""
@@ -86,10 +87,10 @@ class SandboxFault(Exception):
     """The sandbox did not start: that is no fault of the program, so the sample is masked."""
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=3)
 def _child_code(role: str) -> bytes:
     """The child as bytecode, because compiling it would cost every sandbox milliseconds; the interpreter inside is the same."""
-    texts = [Path(__file__).with_name(name).read_text(encoding="utf-8") for name in _CHILD_FILES[role]]
+    texts = [Path(__file__).with_name(f"sandbox_{name}.py").read_text(encoding="utf-8") for name in _CHILD_FILES[role]]
     return marshal.dumps([compile(text, "sandbox", "exec", optimize=2) for text in texts])
 
 
@@ -154,7 +155,7 @@ class Sandbox:
             self._errors = tempfile.TemporaryFile()  # noqa: SIM115
             user = _next_user()
             numbers = (commands, answers, limits.cpu, limits.memory, limits.processes, limits.file, user)
-            code = _file_with(child_ends, _child_code("script" if role == "script" else "program"))
+            code = _file_with(child_ends, _child_code(role))
             boot = _BOOT.format(code)
             inner = [str(interpreter(not unsafe())), "-I", "-S", "-B", "-c", boot, role, *map(str, numbers)]
             descriptors = [commands, answers, code]

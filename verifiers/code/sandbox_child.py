@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     # Inside, all files run as one module, and there is nothing to import this from.
     from tulu.verifiers.code.sandbox_peer import ACTIONS, Peer
-    from tulu.verifiers.code.sandbox_tester import named, serve_tests
+    from tulu.verifiers.code.sandbox_tester import serve_tests
     from tulu.verifiers.code.sandbox_values import as_json
 
 LONGEST_LINE = 24 << 20
@@ -146,6 +146,11 @@ class Printed:
         text = "".join(self.parts)[:MOST_PRINTED]
         self.parts, self.size = [], 0
         return text
+
+
+def named(space: dict[str, Any], *names: str) -> dict[str, Any]:
+    """The program's values of some names, those that it has; the empty name is the program as a module."""
+    return {name: sys.modules["solution"] if not name else space[name] for name in names if not name or name in space}
 
 
 def serve(channel: Channel) -> None:

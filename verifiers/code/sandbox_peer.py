@@ -87,11 +87,13 @@ class Peer:
         if lent is not None:
             return ["o", lent]
         if isinstance(value, type) and (value in OWN_TYPES or (self.judges and BUILTINS.get(value.__name__) is value)):
-            return ["B", value.__name__]
+            return ["T", value.__name__]
         if self.judges and type(value) is type(len) and getattr(value, "__self__", None).__class__ is type(sys):
             return ["M", value.__self__.__name__, value.__name__]
         if isinstance(value, type) and issubclass(value, BaseException):
             return ["e", self.tree(value)]
+        if self.judges and isinstance(value, Exception) and BUILTINS.get(type(value).__name__) is type(value):
+            return ["E", type(value).__name__, encode(list(value.args), self.refer)]
         base, kind = base_of(value), type(value)
         snapshot = None if base is None else encode(base_value(value, base), self.refer)
         # Where no class of the program says whether its objects are true, they are.
@@ -119,7 +121,7 @@ class Peer:
             number = data[1]
             if number not in self.proxies:
                 self.proxies[number] = Proxy(self, data)
-            elif self.proxies[number]._tulu_made:
+            elif self.proxies[number]._tulu_made and data[3] != "class":
                 # Only where the test itself makes an object is it trusted more; as a result it is one like any other.
                 return self.proxies.setdefault(("result", number), Proxy(self, data))
             return self.proxies[number]
@@ -127,11 +129,13 @@ class Peer:
             return self.objects[data[1]]
         if tag == "e":
             return mirror_class(self, data[1])
-        if tag == "B":
+        if tag == "T":
             kind = BUILTINS.get(data[1], type(None))
             if self.judges and kind not in OWN_TYPES:
                 raise ValueError("no type to give back")
             return kind
+        if tag == "E" and not self.judges:
+            return BUILTINS[data[1]](*decode(data[2], self.resolve))
         if tag == "M" and not self.judges:
             return getattr(__import__(data[1], fromlist=["*"]), data[2])
         raise ValueError("no reference")

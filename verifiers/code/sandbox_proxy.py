@@ -64,8 +64,12 @@ class Proxy:
             if name in OPINIONS:
                 raise AttributeError(f"only the program's own class says what {name} is")
         answer = self._tulu_peer.ask("get", self, name)
-        methods = type(answer) is Proxy and answer._tulu_name in ("method", "function", "type")
-        return mark_as_made(answer) if methods and self._tulu_made and self._tulu_nature in ("class", "module") else answer
+        if type(answer) is not Proxy or self._tulu_nature not in ("class", "module"):
+            return answer
+        # What a class has is the same object wherever it is seen: "C(1) is C.RED".
+        answer = self._tulu_peer.proxies[answer._tulu_number]
+        methods = answer._tulu_name in ("method", "function") or answer._tulu_nature == "class"
+        return mark_as_made(answer) if methods and self._tulu_made else answer
 
     def __setattr__(self, name: str, value: Any) -> None:
         self._tulu_peer.ask("set", self, name, value)
@@ -309,7 +313,18 @@ def parent_class(*arguments: Any) -> Any:
     if not arguments:
         arguments = (frame.f_locals["__class__"], frame.f_locals[frame.f_code.co_varnames[0]])
     kind = arguments[0]
-    return kind._tulu_peer.ask("super", *arguments) if type(kind) is Proxy else super(*arguments)
+    return Super(kind._tulu_peer.ask("super", *arguments)) if type(kind) is Proxy else super(*arguments)
+
+
+class Super:
+    """What `super()` gives in a class that is derived from one of the program's: all of its names are the program's."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        object.__setattr__(self, "proxy", proxy)
+
+    def __getattribute__(self, name: str) -> Any:
+        proxy = object.__getattribute__(self, "proxy")
+        return proxy._tulu_peer.ask("get", proxy, name)
 
 
 def is_mirror(value: Any) -> bool:
@@ -328,7 +343,11 @@ def mirror_class(peer: Peer, tree: list[Any]) -> type[BaseException]:
             return kind
         raise ValueError("no exception")
     _, number, name, module, trees = tree
-    known = vars(sys.modules.get(module)).get(name) if module in sys.modules and module in sys.stdlib_module_names else None
+    known = (
+        vars(sys.modules.get(module)).get(name)
+        if module in sys.modules and module.split(".")[0] in sys.stdlib_module_names
+        else None
+    )
     if isinstance(known, type) and issubclass(known, BaseException):
         # The test imported the module, so the class is Python's own on both sides.
         return known
