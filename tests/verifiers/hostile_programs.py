@@ -111,6 +111,47 @@ RESOURCES: dict[str, tuple[str, list[str], float]] = {
         WRONG,
         0,
     ),
+    "disarms all clocks": (
+        "import signal, resource\ndef f(n):\n    for t in range(3): signal.setitimer(t, 0)\n    for s in range(1, 65):\n        try: signal.signal(s, signal.SIG_IGN)\n        except (OSError, ValueError): pass\n    while True: pass",
+        WRONG,
+        0,
+    ),
+    "spins in children that nobody waits for": (
+        "import os, signal, time\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\ndef f(n):\n    while True:\n        if os.fork() == 0:\n            t = time.time()\n            while time.time() - t < .1: pass\n            os._exit(0)\n        time.sleep(.1)",
+        WRONG,
+        0,
+    ),
+    "spins in daemons": (
+        "import os\ndef f(n):\n    for _ in range(14):\n        if os.fork() == 0:\n            os.setsid()\n            while True: pass\n    return 0",
+        WRONG,
+        0,
+    ),
+    "holds memory in many processes": (
+        "import os, time\ndef f(n):\n    for _ in range(12):\n        if os.fork() == 0:\n            x = b'x' * (400 << 20)\n            time.sleep(9)\n    time.sleep(9)\n    return 0",
+        WRONG[:1],
+        0,
+    ),
+    "sleeps deafly": (
+        "import time, signal\ndef f(n):\n    signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 64))\n    time.sleep(1000)",
+        WRONG,
+        0,
+    ),
+    "numbers that collide": (
+        "def f(n): return {k * (2**61 - 1): 1 for k in range(3000)}",
+        ["assert f(1) == {1: 2}", "x = f(1)\nassert x == {1: 2}"],
+        0,
+    ),
+    "sleeps when it is loaded": ("import time\ntime.sleep(100)\ndef f(n): return n + 40", WRONG, 0),
+    "an endless answer": (
+        "import os\ndef f(n):\n    for fd in range(3, 40):\n        try:\n            while True: os.write(fd, b'[' * 65536)\n        except OSError: pass",
+        WRONG[:1],
+        0,
+    ),
+    "a deep answer": (
+        "import os\ndef f(n):\n    for fd in range(3, 40):\n        try: os.write(fd, b'[' * 60000 + b'\\n')\n        except OSError: pass",
+        WRONG[:1],
+        0,
+    ),
     "leaves a daemon": (
         "import os, time\ndef f(n):\n    if os.fork() == 0:\n        os.setsid()\n        if os.fork() == 0: time.sleep(3600)\n        os._exit(0)\n    return n",
         HOLDS,
@@ -204,6 +245,37 @@ ISOLATION: dict[str, tuple[str, list[str], float]] = {
     "host name": libc("sethostname(b'x', 1)"),
     "clock": refused("import time\ntime.clock_settime(time.CLOCK_REALTIME, 0)"),
     "reboot": libc("reboot(0x1234567)"),
+    "shared memory of System V": libc("syscall(29, 0, 1 << 20, 896)"),
+    "semaphores": libc("syscall(64, 0, 32000, 896)"),
+    "messages of System V": libc("syscall(68, 0, 896)"),
+    "message queue": libc("syscall(240, b'x', 66, 384, 0)"),
+    "asynchronous input": libc("syscall(206, 1000, ctypes.byref(ctypes.c_long()))"),
+    "a file in memory": libc("syscall(319, b'x', 0)"),
+    "a secret file in memory": libc("syscall(447, 0)"),
+    "watching files": libc("inotify_init()"),
+    "watching files, newer": libc("inotify_init1(0)"),
+    "a lock on a file of the machine": refused("import fcntl, os\nfcntl.flock(os.open(os.__file__, os.O_RDONLY), fcntl.LOCK_SH)"),
+    "a record lock on a file of the machine": refused(
+        "import fcntl, os\nfcntl.fcntl(os.open(os.__file__, os.O_RDONLY), fcntl.F_SETLK, b'\\0' * 32)"
+    ),
+    "a notice of changes in a folder": refused(
+        "import fcntl, os\nfcntl.fcntl(os.open('/usr', os.O_RDONLY), fcntl.F_NOTIFY, fcntl.DN_ACCESS)"
+    ),
+    "a lease of a file": refused(
+        "import fcntl, os\nfcntl.fcntl(os.open('/tmp/x', os.O_RDONLY | os.O_CREAT), fcntl.F_SETLEASE, fcntl.F_RDLCK)"
+    ),
+    "a larger pipe": refused("import fcntl, os\nfcntl.fcntl(os.pipe()[0], 1031, 1 << 20)"),
+    "folders of the machine by its mounts": (
+        "import glob\ndef f():\n    text = ''.join(open(n).read() for n in ('/proc/self/mountinfo', '/proc/self/mounts'))\n    return [w for w in ('/root/', '/home/', '/work/', 'site-packages') if w in text]",
+        ["assert f() == []"],
+        1,
+    ),
+    "files without end": refused("import os\nfor n in range(100_000): os.close(os.open(f'/tmp/{n}', os.O_CREAT | os.O_WRONLY))"),
+    "folders without end": refused("import os\nfor n in range(100_000): os.mkdir(f'/tmp/{n}')"),
+    "links without end": refused("import os\nfor n in range(100_000): os.symlink('/tmp', f'/tmp/{n}')"),
+    "writing all files": libc("syscall(306, 1)"),
+    "a filter of its own": libc("syscall(317, 1, 0, 0)"),
+    "mounts by number": libc("syscall(458, 0, 0, 0, 0)"),
 }
 
 CHEATS: dict[str, tuple[str, list[str], float]] = {

@@ -12,25 +12,13 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
 
-from tulu.verifiers.code.bubblewrap import PACKAGES, packages
 from tulu.verifiers.code.compare import encoded
 from tulu.verifiers.code.helpers import HELPERS
+from tulu.verifiers.code.needs import refuse_what_is_missing, test_classes, test_functions
 from tulu.verifiers.contract import GoldError, shorten
 
 _OWN_MODULES = frozenset("solution main submission answer program your_module your_program candidate module_under_test".split())
 """Names under which tests import the program: "from solution import add"."""
-_NOT_GIVEN = {
-    "inspect": "the program's own text",
-    "monkeypatch": "what replaces parts of the program",
-    "stdin": "an input for the program; use code_stdio",
-    "input": "an input for the program; use code_stdio",
-    "patch": "what replaces parts of the program",
-    "caplog": "what the program logs",
-    "capfd": "the output of the process; use capsys",
-}
-"""Names in a test that need what a program in another process cannot be given -> what that is."""
-_FIXTURES_NOT_GIVEN = ("monkeypatch", "caplog", "capfd")
-_FIXTURES = frozenset(("capsys", "tmp_path", "tmpdir"))
 _LITERAL_FAULTS = (ValueError, TypeError, SyntaxError, MemoryError, RecursionError)
 
 
@@ -91,13 +79,13 @@ def take_apart(source: str, imports: str = "", helpers: str = "", entry: str = "
 
 def _value_test(condition: ast.expr, imported: set[str]) -> Test | None:
     """The parts of `NAME(literals) == literal` and its like; None for any other condition."""
-    negated = isinstance(condition, ast.UnaryOp) and isinstance(condition.op, ast.Not)
-    if negated or not isinstance(condition, ast.Compare):
-        inner = _call_of(condition.operand if negated else condition, imported)
+    operand = condition.operand if isinstance(condition, ast.UnaryOp) and isinstance(condition.op, ast.Not) else None
+    if operand is not None or not isinstance(condition, ast.Compare):
+        inner = _call_of(operand or condition, imported)
         # Of a built-in name the truth would be the program's word alone, and an object that a class makes may have its own.
         if inner is None or inner[0] in vars(builtins) or inner[0][:1].isupper():
             return None
-        return Test("value", "", *inner, relation="false" if negated else "true")
+        return Test("value", "", *inner, relation="false" if operand else "true")
     if len(condition.ops) != 1 or not isinstance(condition.ops[0], ast.Eq | ast.Is):
         return None
     for side, other in ((condition.left, condition.comparators[0]), (condition.comparators[0], condition.left)):
@@ -131,7 +119,7 @@ def _tester(tree: ast.Module, source: str, imports: str, helpers: str, entry: st
     _complete(tree, entry)
     _count_assertions(tree)
     nodes = list(ast.walk(tree))
-    _refuse_what_is_missing(nodes)
+    refuse_what_is_missing(nodes)
     loaded = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
     imported = _bound(ast.parse(imports))
     # A name that the test assigns may be the program's before: "total = total([1])".
@@ -141,12 +129,12 @@ def _tester(tree: ast.Module, source: str, imports: str, helpers: str, entry: st
     own = {**HELPERS, **_functions(helpers)} if tested else {}
     used = [code for name, code in own.items() if name in free - tested]
     before = tuple(piece for piece in (imports, *([helpers] if used and helpers else []), *used) if piece)
-    _refuse_what_is_missing(list(ast.walk(ast.parse(imports))))
+    refuse_what_is_missing(list(ast.walk(ast.parse(imports))))
     free -= own.keys() - tested
     assigned = _bound(tree)
     modules = {name for name in free - assigned if name in sys.stdlib_module_names and _is_only_a_module(nodes, name)}
     program = (free - modules) | own_names
-    functions, classes = _test_functions(tree), _test_classes(tree)
+    functions, classes = test_functions(tree), test_classes(tree)
     text = ast.unparse(ast.fix_missing_locations(tree))
     flags = {
         "counts": _has(nodes, ast.Assert) and not _fails_otherwise(nodes),
@@ -278,7 +266,7 @@ def _asserts(tree: ast.Module) -> bool:
     definitions = {
         node.name: node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
     }
-    run = set(_test_functions(tree)) | set(_test_classes(tree))
+    run = set(test_functions(tree)) | set(test_classes(tree))
     waiting: list[ast.AST] = [node for node in tree.body if getattr(node, "name", None) not in definitions]
     waiting += [definitions[name] for name in run]
     seen = set(run)
@@ -290,63 +278,6 @@ def _asserts(tree: ast.Module) -> bool:
         seen |= used
         waiting += [definitions[name] for name in used]
     return False
-
-
-def _test_functions(tree: ast.Module) -> tuple[str, ...]:
-    """The functions that pytest would run; GoldError where one takes what is not given."""
-    fixtures = {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and _is_marked(node, "fixture")}
-    found = list[str]()
-    for node in tree.body:
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or not node.name.startswith("test"):
-            continue
-        called = any(isinstance(other, ast.Name) and other.id == node.name for other in ast.walk(tree))
-        parameters = node.args.args[: len(node.args.args) - len(node.args.defaults)]
-        if called or node.name in fixtures:
-            continue
-        if parameters and not _is_marked(node, "parametrize"):
-            missing = {argument.arg for argument in parameters} - fixtures - _FIXTURES
-            if missing:
-                raise GoldError(f"test function {node.name} takes {', '.join(sorted(missing))}, which nothing gives")
-        found.append(node.name)
-    return tuple(found)
-
-
-def _is_marked(node: ast.FunctionDef | ast.AsyncFunctionDef, name: str) -> bool:
-    return any(name in ast.unparse(decorator) for decorator in node.decorator_list)
-
-
-def _test_classes(tree: ast.Module) -> tuple[str, ...]:
-    """The classes of unittest, and those that pytest would run."""
-    found = list[str]()
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef):
-            methods = any(isinstance(part, ast.FunctionDef) and part.name.startswith("test") for part in node.body)
-            if methods and (node.name.startswith("Test") or any(ast.unparse(base).endswith("TestCase") for base in node.bases)):
-                found.append(node.name)
-    return tuple(found)
-
-
-def _refuse_what_is_missing(nodes: list[ast.AST]) -> None:
-    """GoldError where a test imports or uses what its sandbox does not have."""
-    assigned = {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
-    assigned |= {node.arg for node in nodes if isinstance(node, ast.arg)} - _NOT_GIVEN.keys()
-    for node in nodes:
-        modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        modules += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
-        tops = [module.split(".")[0] for module in modules]
-        for top in tops:
-            if top not in sys.stdlib_module_names and top != "pytest" and top not in packages():
-                raise GoldError(f"a test imports {top}, which its sandbox does not have ({PACKAGES} adds packages)")
-        used = [*tops, *(alias.name for alias in node.names if "mock" in modules[0])] if modules else []
-        if isinstance(node, ast.Name) and node.id not in assigned:
-            used.append(node.id)
-        elif isinstance(node, ast.arg) and node.arg in _FIXTURES_NOT_GIVEN:
-            used.append(node.arg)
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ("sys", "mock"):
-            used.append(node.attr)
-        for name in used:
-            if name in _NOT_GIVEN:
-                raise GoldError(f"a test uses {name}: {_NOT_GIVEN[name]} cannot be given")
 
 
 def _bound(tree: ast.AST, assigned: bool = True) -> set[str]:
@@ -379,7 +310,8 @@ def _is_class(nodes: list[ast.AST], name: str) -> bool:
     for node in nodes:
         if isinstance(node, ast.ClassDef) and any(getattr(base, "id", "") == name for base in node.bases):
             return True
-        asks = isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("isinstance", "issubclass")
-        if asks and any(getattr(part, "id", "") == name for argument in node.args[1:] for part in ast.walk(argument)):
+        if not isinstance(node, ast.Call) or getattr(node.func, "id", "") not in ("isinstance", "issubclass"):
+            continue
+        if any(getattr(part, "id", "") == name for argument in node.args[1:] for part in ast.walk(argument)):
             return True
     return False

@@ -9,7 +9,6 @@ docs/verifiers.md says what the sandbox stops and what it does not.
 
 import contextlib
 import itertools
-import json
 import marshal
 import os
 import platform
@@ -26,7 +25,17 @@ from typing import Any
 
 from tulu.errors import RecipeError
 from tulu.verifiers.code import cgroups
+from tulu.verifiers.code.boot import BOOT, child_code
 from tulu.verifiers.code.bubblewrap import UNSAFE, command, interpreter, shared_library, unsafe
+from tulu.verifiers.code.messages import (
+    SandboxFault,
+    SandboxGone,
+    SandboxSpent,
+    SandboxTimeout,
+    file_with,
+    parse,
+    pipe,
+)
 from tulu.verifiers.code.seccomp import seccomp_filter
 from tulu.verifiers.code.usage import CHECK_SECONDS, MOST_FILES, MOST_MEMORY, Usage, limit_files
 
@@ -38,13 +47,6 @@ LARGEST_OUTPUT = 16 << 20
 LARGEST_MESSAGE = 32 << 20
 """Bytes of one message from a sandbox."""
 _STDERR_TAIL = 4096
-_CHILD_FILES = {
-    "script": ("values", "child"),
-    "program": ("values", "proxy", "peer", "child"),
-    "tester": ("values", "proxy", "peer", "pytest", "tester", "child"),
-}
-"""The files that make up what runs inside, by role."""
-_BOOT = "import marshal\nfor part in marshal.loads(open({}, 'rb').read()): exec(part)"
 _START_SECONDS = 20.0
 """Seconds that the start of a sandbox may take on a busy machine; that is no fault of the program."""
 _END_SECONDS = 5.0
@@ -69,29 +71,6 @@ class Limits:
     """Processes and threads."""
     file: int = 8 << 20
     """Bytes of each file."""
-
-
-class SandboxGone(Exception):
-    """The process inside has ended, or sent what is no message."""
-
-
-class SandboxTimeout(Exception):
-    """No answer within the deadline."""
-
-
-class SandboxSpent(Exception):
-    """Its processes have used more CPU time, memory or files than a program is granted, so it was ended."""
-
-
-class SandboxFault(Exception):
-    """The sandbox did not start: that is no fault of the program, so the sample is masked."""
-
-
-@lru_cache(maxsize=3)
-def _child_code(role: str) -> bytes:
-    """The child as bytecode, because compiling it would cost every sandbox milliseconds; the interpreter inside is the same."""
-    texts = [Path(__file__).with_name(f"sandbox_{name}.py").read_text(encoding="utf-8") for name in _CHILD_FILES[role]]
-    return marshal.dumps([compile(text, "sandbox", "exec", optimize=2) for text in texts])
 
 
 @lru_cache(maxsize=1)
@@ -150,20 +129,20 @@ class Sandbox:
         self._granted, self._ready, self._files_are_limited = 0.0, False, False
         self._group = None if unsafe() else cgroups.take(MOST_MEMORY)
         with contextlib.ExitStack() as child_ends:
-            commands, self._to = _pipe(child_ends, read=True)
-            self._from, answers = _pipe(child_ends, read=False)
+            commands, self._to = pipe(child_ends, read=True)
+            self._from, answers = pipe(child_ends, read=False)
             self._errors = tempfile.TemporaryFile()  # noqa: SIM115
             user = _next_user()
             numbers = (commands, answers, limits.cpu, limits.memory, limits.processes, limits.file, user)
-            code = _file_with(child_ends, _child_code(role))
-            boot = _BOOT.format(code)
+            code = file_with(child_ends, child_code(role))
+            boot = BOOT.format(code)
             inner = [str(interpreter(not unsafe())), "-I", "-S", "-B", "-c", boot, role, *map(str, numbers)]
             descriptors = [commands, answers, code]
             outer: list[str] = []
             if unsafe():
                 self._scratch = tempfile.TemporaryDirectory()
             else:
-                self._info, info = _pipe(child_ends, read=False)
+                self._info, info = pipe(child_ends, read=False)
                 descriptors.append(info)
                 group = cgroups.enter(self._group) if self._group else []
                 outer = [*group, *_bubblewrap(), "--info-fd", str(info), *self._filter(child_ends, descriptors), "--"]
@@ -172,7 +151,7 @@ class Sandbox:
                 env=shared_library() if unsafe() else {},
                 pass_fds=descriptors,
                 # A file, because programs ask for its size before they read it.
-                stdin=subprocess.DEVNULL if stdin is None else _file_with(child_ends, stdin),
+                stdin=subprocess.DEVNULL if stdin is None else file_with(child_ends, stdin),
                 stdout=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
                 stderr=self._errors,
                 start_new_session=True,
@@ -187,7 +166,7 @@ class Sandbox:
         program = _seccomp()
         if program is None:
             return []
-        descriptors.append(_file_with(child_ends, program))
+        descriptors.append(file_with(child_ends, program))
         return ["--seccomp", str(descriptors[-1])]
 
     def __enter__(self) -> "Sandbox":
@@ -349,35 +328,3 @@ class Sandbox:
     def receive(self, seconds: float) -> dict[str, Any]:
         """The next message, which is a JSON object."""
         return parse(self.receive_line(seconds))
-
-
-def parse(line: bytes) -> dict[str, Any]:
-    """A message of a sandbox; SandboxGone where it is none."""
-    try:
-        message = json.loads(line)
-    except (ValueError, RecursionError) as fault:
-        raise SandboxGone("it answers nonsense") from fault
-    if not isinstance(message, dict):
-        raise SandboxGone("it answers nonsense")
-    return message
-
-
-def _pipe(child_ends: contextlib.ExitStack, read: bool) -> tuple[int, int]:
-    """A pipe that the child reads or writes; its end for the child is closed here once the child has it."""
-    source, target = os.pipe()
-    child_ends.callback(os.close, source if read else target)
-    return source, target
-
-
-def _file_with(child_ends: contextlib.ExitStack, data: bytes) -> int:
-    """A descriptor from which the child reads the given bytes; it is open for reading only."""
-    memory = os.memfd_create("input")
-    try:
-        written = memoryview(data)
-        while written:
-            written = written[os.write(memory, written) :]
-        read = os.open(f"/proc/self/fd/{memory}", os.O_RDONLY)
-    finally:
-        os.close(memory)
-    child_ends.callback(os.close, read)
-    return read

@@ -179,7 +179,7 @@ def serve(channel: Channel) -> None:
         channel.send(answer)
 
 
-def run_script(program: dict[str, Any]) -> NoReturn:
+def run_script(program: dict[str, Any]) -> None:
     """Runs a program as a user would: as the main module, with its standard input and output."""
     # There is no handler here, so the clocks end the process whatever it does.
     arm(program["cpu"], program["wall"])

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from tulu.verifiers.code.sandbox_child import Channel, message_of
-    from tulu.verifiers.code.sandbox_proxy import Proxy, derive, is_mirror, mirror_class, raise_error
+    from tulu.verifiers.code.sandbox_mirror import is_mirror, mirror_class, raise_error
+    from tulu.verifiers.code.sandbox_proxy import Proxy, derive
     from tulu.verifiers.code.sandbox_values import OWN_TYPES, base_of, base_value, decode, encode
 
 BUILTINS = dict(vars(builtins))
@@ -86,10 +87,12 @@ class Peer:
         lent = getattr(value, "_tulu_lent", None) if self.judges and is_mirror(value) else None
         if lent is not None:
             return ["o", lent]
-        if isinstance(value, type) and (value in OWN_TYPES or (self.judges and BUILTINS.get(value.__name__) is value)):
-            return ["T", value.__name__]
-        if self.judges and type(value) is type(len) and getattr(value, "__self__", None).__class__ is type(sys):
-            return ["M", value.__self__.__name__, value.__name__]
+        name = str(getattr(value, "__name__", ""))
+        if isinstance(value, type) and (value in OWN_TYPES or (self.judges and BUILTINS.get(name) is value)):
+            return ["T", name]
+        module = getattr(value, "__self__", None)
+        if self.judges and type(value) is type(len) and isinstance(module, type(sys)):
+            return ["M", module.__name__, name]
         if isinstance(value, type) and issubclass(value, BaseException):
             return ["e", self.tree(value)]
         if self.judges and isinstance(value, Exception) and BUILTINS.get(type(value).__name__) is type(value):

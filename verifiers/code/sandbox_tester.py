@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from tulu.verifiers.code.sandbox_child import Channel, run_timed
     from tulu.verifiers.code.sandbox_peer import Peer
-    from tulu.verifiers.code.sandbox_pytest import Captured, make_pytest
     from tulu.verifiers.code.sandbox_proxy import Proxy, mark_as_made, parent_class
+    from tulu.verifiers.code.sandbox_pytest import Captured, make_pytest
 
 CLOSED = ("_", "gi_", "cr_", "ag_", "f_", "tb_", "co_", "func_")
 """Beginnings of names of a test's objects that the program may not read: by way of them it would come to the test itself."""

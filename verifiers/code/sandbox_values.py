@@ -119,7 +119,8 @@ def base_value(value: Any, base: type) -> Any:
     }
     if base in makers:
         return makers[base](value)
-    return base(base.__iter__(value))
+    kind: Any = base
+    return kind(kind.__iter__(value))
 
 
 def as_json(value: Any) -> str:

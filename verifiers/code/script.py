@@ -7,15 +7,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from tulu.verifiers.code.sandbox import (
-    LARGEST_OUTPUT,
-    WALL_PER_CPU,
-    Limits,
-    Sandbox,
-    SandboxGone,
-    SandboxSpent,
-    SandboxTimeout,
-)
+from tulu.verifiers.code.messages import SandboxGone, SandboxSpent, SandboxTimeout
+from tulu.verifiers.code.sandbox import LARGEST_OUTPUT, WALL_PER_CPU, Limits, Sandbox
 
 _SHELL = 128
 """bubblewrap reports a signal as shells do: this plus the number of the signal."""

@@ -11,15 +11,8 @@ from typing import Any
 
 from tulu.verifiers.code.analyse import Test
 from tulu.verifiers.code.compare import is_equal, is_true
-from tulu.verifiers.code.sandbox import (
-    WALL_PER_CPU,
-    Limits,
-    Sandbox,
-    SandboxGone,
-    SandboxSpent,
-    SandboxTimeout,
-    parse,
-)
+from tulu.verifiers.code.messages import SandboxGone, SandboxSpent, SandboxTimeout, parse
+from tulu.verifiers.code.sandbox import WALL_PER_CPU, Limits, Sandbox
 from tulu.verifiers.code.spare import take_sandbox
 from tulu.verifiers.contract import shorten
 
@@ -31,7 +24,8 @@ _MOST_RESTARTS = 3
 """Times that a program's sandbox is started again after a test ended it."""
 _MOST_LATE = 2
 """Tests that may miss their time before the rest fail too."""
-_FAULTS = (ValueError, TypeError, IndexError, KeyError, OverflowError, RecursionError, AttributeError)
+_FAULTS = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, AttributeError, MemoryError)
+"""What an answer in a wrong form raises when it is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,22 +132,22 @@ def _run_value_test(program: Program, test: Test) -> Result:
     program.grant()
     line = program.ask({"call": test.call, "values": list(test.values), "keywords": test.keywords})
     answer = parse(line)
-    if "same" in answer and isinstance(answer["same"], int):
-        # The program gave back one of its arguments, which it may have changed.
-        answer["value"] = _given_back(test, answer)
-    if "value" not in answer:
-        return Result(False, error_text(answer), is_starved(answer, program))
-    data = answer["value"]
     try:
+        if "same" in answer and isinstance(answer["same"], int):
+            # The program gave back one of its arguments, which it may have changed.
+            answer["value"] = _given_back(test, answer)
+        if "value" not in answer:
+            return Result(False, error_text(answer), is_starved(answer, program))
+        data = answer["value"]
         if test.relation == "equal":
             passed = is_equal(line, data, test.expected)
         elif test.relation == "same":
             passed = data is test.expected
         else:
             passed = is_true(data) is (test.relation == "true")
+        return Result(passed, "" if passed else f"got {_describe(data)}")
     except _FAULTS as fault:
         return Result(False, f"answer refused: {fault}"[:120])
-    return Result(passed, "" if passed else f"got {_describe(data)}")
 
 
 def _given_back(test: Test, answer: dict[str, Any]) -> Any:
@@ -171,8 +165,8 @@ def _describe(data: Any) -> str:
         if data[0] == "r" and len(data) > 2:
             return f"a {data[2]}"
         if data[0] in ("l", "t", "s") and len(data) > 1 and isinstance(data[1], list):
-            opening, closing = {"l": "[]", "t": "()", "s": "{}"}[data[0]]
-            return shorten(opening + ", ".join(_describe(entry) for entry in data[1][:20]) + closing, 116)
+            around = {"l": "[]", "t": "()", "s": "{}"}[data[0]]
+            return shorten(around[0] + ", ".join(_describe(entry) for entry in data[1][:20]) + around[1], 116)
     return shorten(repr(data), 116)
 
 
@@ -228,7 +222,8 @@ class Tester:
                 late = done.get("error") == ["TimeLimit", "wall"]
                 return Result(False, error_text(done), late and self._is_starved(program))
             answer = parse(program.ask(message))
-            if answer.get("error") and len(answer["error"]) == 2:
+            error = answer.get("error")
+            if error is not None and not (isinstance(error, list) and len(error) == 4):
                 # Its time was up, or its answer too large; the tester has nothing to go on with.
                 self.close()
                 return Result(False, error_text(answer), is_starved(answer, program))
