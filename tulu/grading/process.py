@@ -10,11 +10,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
-<<<<<<< HEAD
-=======
-from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
->>>>>>> 3f0f183 (Grading: what a verifier postpones comes when the rest of the queue is done)
+from dataclasses import replace
 from pathlib import Path
 
 from tulu.grading.task import Task
@@ -36,32 +32,6 @@ _TICK = 1.0 / os.sysconf("SC_CLK_TCK")
 """Seconds of the unit in which /proc counts CPU time."""
 
 
-<<<<<<< HEAD
-=======
-@dataclass(slots=True, eq=False)
-class Task:
-    """A case that waits for its verdict."""
-
-    name: str
-    mode: Mode
-    case: Case
-    future: "Future[Verdict]" = field(default_factory=Future)
-    deaths: int = 0
-    """Processes that ended by themselves while they graded it."""
-    attempt: int = 1
-    """As in Case: 1 while others wait, 2 at full length, 3 once the rest is done, because the machine may have been too busy."""
-    seconds: float = 0.0
-    """Time from the start of grading to the verdict."""
-
-    def resolve(self, verdict: Verdict, seconds: float) -> None:
-        """Give the verdict to whoever waits for it."""
-        self.seconds = seconds
-        # A future that was cancelled takes no verdict.
-        if self.future.set_running_or_notify_cancel():
-            self.future.set_result(verdict)
-
-
->>>>>>> 3f0f183 (Grading: what a verifier postpones comes when the rest of the queue is done)
 class Process:
     """A grading process with its tasks and its deadline."""
 
