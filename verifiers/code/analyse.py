@@ -13,8 +13,8 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from tulu.verifiers.code.compare import encoded
-from tulu.verifiers.code.helpers import HELPERS
 from tulu.verifiers.code.needs import refuse_what_is_missing, test_classes, test_functions
+from tulu.verifiers.code.prompt_functions import HELPERS
 from tulu.verifiers.contract import GoldError, shorten
 
 _OWN_MODULES = frozenset("solution main submission answer program your_module your_program candidate module_under_test".split())

@@ -5,9 +5,9 @@ from functools import lru_cache
 from pathlib import Path
 
 _CHILD_FILES = {
-    "script": ("values", "child"),
-    "program": ("values", "proxy", "mirror", "peer", "child"),
-    "tester": ("values", "proxy", "mirror", "peer", "pytest", "tester", "child"),
+    "script": ("values", "channel", "child"),
+    "program": ("values", "channel", "proxy", "derive", "mirror", "peer", "child"),
+    "tester": ("values", "channel", "proxy", "derive", "mirror", "peer", "pytest", "tester", "child"),
 }
 """The files that make up what runs inside, by role."""
 BOOT = "import marshal\nfor part in marshal.loads(open({}, 'rb').read()): exec(part)"

@@ -20,7 +20,6 @@ import tempfile
 import time
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from tulu.errors import RecipeError

@@ -13,21 +13,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-    from tulu.verifiers.code.sandbox_child import TimeLimit
-    from tulu.verifiers.code.sandbox_peer import Peer
-    from tulu.verifiers.code.sandbox_proxy import Proxy
+    from tulu.verifiers.code.sandbox_channel import TimeLimit
     from tulu.verifiers.code.sandbox_values import decode
 
 
-def is_mirror(value: Any) -> bool:
-    """Whether a value is an exception of the program as the tester sees it, or its class."""
-    if type(value) is Proxy:
-        return False
-    kind = value if type(value) is type else type(value)
-    return issubclass(kind, BaseException) and hasattr(value, "_tulu_lent")
-
-
-def mirror_class(peer: Peer, tree: list[Any]) -> type[BaseException]:
+def mirror_class(peer: Any, tree: list[Any]) -> type[BaseException]:
     """The class by which the tester catches a class of exceptions of the program: one of Python's own, or derived from such."""
     if tree[0] == "b":
         kind = getattr(builtins, str(tree[1]), None)
@@ -72,7 +62,7 @@ def mirror_get(fault: Any, name: str) -> Any:
     return fault._tulu_peer.ask("get", fault, name)
 
 
-def mirror(peer: Peer, error: list[Any]) -> BaseException:
+def mirror(peer: Any, error: list[Any]) -> BaseException:
     """The exception that the tester raises for one that the program raised."""
     tree, text, arguments, number = error
     kind, values = mirror_class(peer, tree), tuple(decode(arguments, peer.resolve))
@@ -88,7 +78,7 @@ def mirror(peer: Peer, error: list[Any]) -> BaseException:
         return kind.__new__(kind)
 
 
-def raise_error(peer: Peer, action: str, error: Any) -> NoReturn:
+def raise_error(peer: Any, action: str, error: Any) -> NoReturn:
     """Raises what the other side raised, as far as it says so in the form of an exception."""
     if not isinstance(error, list) or len(error) != 4:
         raise TimeLimit

@@ -6,7 +6,6 @@ runs at a time. The parent carries the messages from one sandbox to the other.
 
 from __future__ import annotations
 
-import _operator
 import builtins
 import sys
 
@@ -15,21 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from tulu.verifiers.code.sandbox_child import Channel, message_of
-    from tulu.verifiers.code.sandbox_mirror import is_mirror, mirror_class, raise_error
-    from tulu.verifiers.code.sandbox_proxy import Proxy, derive
+    from tulu.verifiers.code.sandbox_channel import Channel, message_of
+    from tulu.verifiers.code.sandbox_derive import Derived, derive
+    from tulu.verifiers.code.sandbox_mirror import mirror_class, raise_error
+    from tulu.verifiers.code.sandbox_proxy import OPERATORS, Proxy, is_mirror
     from tulu.verifiers.code.sandbox_values import OWN_TYPES, base_of, base_value, decode, encode
 
 BUILTINS = dict(vars(builtins))
 """The built-in names before a program could replace any."""
-OPERATORS = {
-    name: getattr(_operator, name if hasattr(_operator, name) else name + "_")
-    for name in (
-        "add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "lshift", "rshift", "and", "or", "xor", "matmul",
-        "iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "ilshift", "irshift", "iand", "ior", "ixor", "imatmul",
-        "lt", "le", "gt", "ge", "eq", "ne", "neg", "pos", "invert", "getitem", "setitem", "delitem", "contains", "index",
-    )
-}  # fmt: skip
 ACTIONS: dict[str, Callable[..., Any]] = {
     **OPERATORS,
     "get": getattr, "set": setattr, "del": delattr, "isinstance": isinstance, "issubclass": issubclass, "type": type,
@@ -71,6 +63,7 @@ class Peer:
         self.judges = judges
         """Whether this is the tester, which lets the program decide nothing and lends it nothing but what a test hands over."""
         self.allowed: Callable[[str, Any, tuple[Any, ...]], bool] = lambda _action, _target, _arguments: True
+        self.derived = Derived
         self.stops = True
         """Whether a call may raise StopIteration, which ends the loops of a test."""
         self.broken = False

@@ -8,18 +8,24 @@ the program, as the text of the test shows, is asked to calculate with plain val
 
 from __future__ import annotations
 
+import _operator
 import builtins
-import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-    from tulu.verifiers.code.sandbox_mirror import is_mirror
-    from tulu.verifiers.code.sandbox_peer import OPERATORS, Peer
     from tulu.verifiers.code.sandbox_values import OWN_TYPES, decode
 
+OPERATORS = {
+    name: getattr(_operator, name if hasattr(_operator, name) else name + "_")
+    for name in (
+        "add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "lshift", "rshift", "and", "or", "xor", "matmul",
+        "iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "ilshift", "irshift", "iand", "ior", "ixor", "imatmul",
+        "lt", "le", "gt", "ge", "eq", "ne", "neg", "pos", "invert", "getitem", "setitem", "delitem", "contains", "index",
+    )
+}  # fmt: skip
 CALCULATIONS = (
     "add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "lshift", "rshift", "and", "or", "xor", "matmul",
     "iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "ilshift", "irshift", "iand", "ior", "ixor", "imatmul",
@@ -45,7 +51,7 @@ class Proxy:
         "__weakref__", "_tulu_base", "_tulu_made", "_tulu_name", "_tulu_nature", "_tulu_number", "_tulu_peer", "_tulu_snapshot"
     )  # fmt: skip
 
-    def __init__(self, peer: Peer, data: list[Any]) -> None:
+    def __init__(self, peer: Any, data: list[Any]) -> None:
         _, number, name, nature, snapshot, base, _truth = data
         for slot, value in (
             ("peer", peer), ("number", number), ("name", name), ("nature", nature), ("snapshot", snapshot), ("base", base),
@@ -169,7 +175,7 @@ class Proxy:
         return type(kind) is Proxy and self._tulu_peer.ask("issubclass", kind, self) is True
 
     def __mro_entries__(self, _bases: tuple[Any, ...]) -> tuple[type, ...]:
-        return (Derived,)
+        return (self._tulu_peer.derived,)
 
     def __copy__(self) -> Any:
         return self._tulu_peer.ask("copy", self)
@@ -185,6 +191,14 @@ def finished(value: Any) -> Iterator[Any]:
     """An awaitable's iterator that is at its end at once."""
     yield from ()
     return value
+
+
+def is_mirror(value: Any) -> bool:
+    """Whether a value is an exception of the program as the tester sees it, or its class."""
+    if type(value) is Proxy:
+        return False
+    kind = value if type(value) is type else type(value)
+    return issubclass(kind, BaseException) and hasattr(value, "_tulu_lent")
 
 
 def text_of(proxy: Proxy, action: str, *arguments: Any) -> str:
@@ -259,70 +273,3 @@ for _action in CALCULATIONS[:13]:
 for _action in SINGLE:
     if _action != "round":
         setattr(Proxy, f"__{_action}__", single_method(_action))
-
-
-class Derive(type):
-    """Makes a class of a test that is derived from one of the program's, on the other side; its methods stay here."""
-
-    def __new__(mcs, name: str, bases: tuple[type, ...], space: dict[str, Any]) -> Any:
-        if "__orig_bases__" not in space:
-            return super().__new__(mcs, name, bases, space)
-        cell, originals = space.pop("__classcell__", None), space.pop("__orig_bases__")
-        peer = next(base._tulu_peer for base in originals if type(base) is Proxy)
-        members = [taken_apart(key, entry) for key, entry in space.items() if key not in ("__module__", "__qualname__")]
-        made = mark_as_made(peer.ask("subclass", name, list(originals), members))
-        if cell is not None:
-            cell.cell_contents = made
-        return made
-
-
-class Derived(metaclass=Derive):
-    """Stands for a class of the program while Python makes one that is derived from it."""
-
-
-def taken_apart(name: str, entry: Any) -> tuple[str, str, Any]:
-    """A member of a class as (name, kind, function or value), which the other side puts together again."""
-    if isinstance(entry, property):
-        return name, "property", entry.fget
-    if isinstance(entry, (staticmethod, classmethod)):
-        return name, type(entry).__name__, entry.__func__
-    return name, "function" if isinstance(entry, type(parent_class)) else "value", entry
-
-
-def derive(name: str, bases: tuple[Any, ...], members: list[tuple[str, str, Any]]) -> type:
-    """A class of the program that is derived as a test says, with methods that call the test's."""
-
-    def method(function: Any) -> Callable[..., Any]:
-        # A proxy is no function, and would not be given the instance.
-        def call(*arguments: Any, **keywords: Any) -> Any:
-            return function(*arguments, **keywords)
-
-        return call
-
-    wrap: dict[str, Any] = {"property": property, "staticmethod": staticmethod, "classmethod": classmethod}
-    space = {
-        key: entry if kind == "value" else wrap.get(kind, lambda function: function)(method(entry))
-        for key, kind, entry in members
-    }
-    kind = type(bases[0])
-    return kind(name, bases, space)
-
-
-def parent_class(*arguments: Any) -> Any:
-    """`super()` in a test, also within classes that are derived from one of the program's."""
-    frame = sys._getframe(1)
-    if not arguments:
-        arguments = (frame.f_locals["__class__"], frame.f_locals[frame.f_code.co_varnames[0]])
-    kind = arguments[0]
-    return Super(kind._tulu_peer.ask("super", *arguments)) if type(kind) is Proxy else super(*arguments)
-
-
-class Super:
-    """What `super()` gives in a class that is derived from one of the program's: all of its names are the program's."""
-
-    def __init__(self, proxy: Proxy) -> None:
-        object.__setattr__(self, "proxy", proxy)
-
-    def __getattribute__(self, name: str) -> Any:
-        proxy = object.__getattribute__(self, "proxy")
-        return proxy._tulu_peer.ask("get", proxy, name)

@@ -12,9 +12,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from tulu.verifiers.code.sandbox_child import Channel, run_timed
+    from tulu.verifiers.code.sandbox_channel import Channel, run_timed
+    from tulu.verifiers.code.sandbox_derive import parent_class
     from tulu.verifiers.code.sandbox_peer import Peer
-    from tulu.verifiers.code.sandbox_proxy import Proxy, mark_as_made, parent_class
+    from tulu.verifiers.code.sandbox_proxy import Proxy, mark_as_made
     from tulu.verifiers.code.sandbox_pytest import Captured, make_pytest
 
 CLOSED = ("_", "gi_", "cr_", "ag_", "f_", "tb_", "co_", "func_")

@@ -32,10 +32,15 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
+def _scratch(pid: int) -> str:
+    """The scratch folder of a process in a sandbox, as its parent reaches it."""
+    return os.path.join("/proc", str(pid), "root", "tmp")
+
+
 def limit_files(pid: int) -> bool:
     """Bounds the number of files in the scratch folder of a process's sandbox; False where that is not allowed."""
     call = _libc().syscall
-    picked = call(_FSPICK, -100, f"/proc/{pid}/root/tmp".encode(), _EMPTY_PATH_FLAGS)
+    picked = call(_FSPICK, -100, _scratch(pid).encode(), _EMPTY_PATH_FLAGS)
     if picked < 0:
         return False
     try:
@@ -62,7 +67,7 @@ class Usage:
     def files(self) -> int:
         """The number of files in the scratch folder; 0 where it cannot be seen."""
         with contextlib.suppress(OSError):
-            state = os.statvfs(f"/proc/{self._first}/root/tmp")
+            state = os.statvfs(_scratch(self._first))
             return state.f_files - state.f_ffree if state.f_files else 0
         return 0
 

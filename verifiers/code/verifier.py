@@ -16,9 +16,9 @@ from typing import Any
 from tulu.types import Verdict
 from tulu.verifiers.code.analyse import Test, parse, take_apart
 from tulu.verifiers.code.extract import program_in, upstream_program_in
-from tulu.verifiers.code.helpers import helpers_in
 from tulu.verifiers.code.messages import SandboxFault
 from tulu.verifiers.code.outputs import same_output
+from tulu.verifiers.code.prompt_functions import helpers_in
 from tulu.verifiers.code.remote_client import remote_results, remote_url
 from tulu.verifiers.code.sandbox import Limits, require
 from tulu.verifiers.code.script import Output, run_script

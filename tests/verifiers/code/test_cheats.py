@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.verifiers.cheating_programs import AGREEABLE, HAND_MADE, cheats, constants
+from tests.verifiers.cheated_tests import AGREEABLE, HAND_MADE
+from tests.verifiers.cheating_programs import cheats, constants
 from tulu.grading.grader import Grader
 from tulu.types import Problem
 from tulu.verifiers.code.verifier import CODE
