@@ -42,6 +42,14 @@ class Case:
     """The last user turn, for verifiers that need the question."""
     row: Mapping[str, Any] = field(default_factory=dict)
     """The whole data row, for verifiers that read further fields of it."""
+    attempt: int = 0
+    """0: the only one. 1: others wait, so that a verifier may postpone what takes long. 2: it may still postpone what missed its
+    time on a busy machine. 3: the last one, on an idle machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Postponed(Verdict):
+    """What a verifier would say now, but would rather be asked again, later; only in an attempt that another can follow."""
 
 
 Grade = Callable[[Case], Verdict]

@@ -5,22 +5,7 @@ Attacks on the machine are wrapped, `tried(attack)` says "refused" where the att
 Attacks on the grader go for tests that the program cannot pass, so that 0 is deserved.
 """
 
-TRIED = """
-def tried(attack):
-    try:
-        attack()
-    except BaseException as fault:
-        return 'refused'
-    return 'done'
-"""
-REFUSED = ["assert run() == 'refused'"]
-WRONG = ["assert f(1) == 41", "assert f(2) == 42"]
-
-
-def refused(body: str) -> tuple[str, list[str], float]:
-    """An attack that must fail."""
-    indented = "\n".join("    " + line for line in body.splitlines())
-    return f"{TRIED}\ndef attack():\n{indented}\ndef run(): return tried(attack)", REFUSED, 1.0
+from tests.verifiers.hungry_programs import RESOURCES, WRONG, refused
 
 
 def libc(call: str) -> tuple[str, list[str], float]:
@@ -29,94 +14,6 @@ def libc(call: str) -> tuple[str, list[str], float]:
         f"import ctypes, os\nlibc = ctypes.CDLL(None, use_errno=True)\nif libc.{call} < 0: raise OSError(ctypes.get_errno())"
     )
 
-
-HOLDS = ["assert f(1) == 1"]
-HONEST = "def f(n): return n\n"
-
-RESOURCES: dict[str, tuple[str, list[str], float]] = {
-    "endless loop": ("def f(n):\n    while True: pass", WRONG, 0),
-    "endless loop at the top": ("while True: pass", WRONG, 0),
-    "sleep": ("import time\ndef f(n): time.sleep(100)", WRONG[:1], 0),
-    "swallows the alarm": (
-        "def f(n):\n    while True:\n        try:\n            while True: pass\n        except BaseException: pass",
-        WRONG[:1],
-        0,
-    ),
-    "switches the alarm off": (
-        "import signal\ndef f(n):\n    signal.setitimer(signal.ITIMER_REAL, 0); signal.setitimer(signal.ITIMER_PROF, 0)\n    while True: pass",
-        WRONG[:1],
-        0,
-    ),
-    "blocks signals": (
-        "import signal\ndef f(n):\n    signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 64))\n    while True: pass",
-        WRONG[:1],
-        0,
-    ),
-    "fork bomb": ("import os\ndef f(n):\n    while True:\n        try: os.fork()\n        except OSError: pass", WRONG[:1], 0),
-    "counts its forks": (
-        "import os, time\ndef f(n):\n    made = 0\n    for _ in range(100):\n        try:\n            if os.fork() == 0:\n                time.sleep(9); os._exit(0)\n            made += 1\n        except OSError: break\n    return made < 20",
-        ["assert f(1)"],
-        1,
-    ),
-    "threads": (
-        "import threading, time\ndef f(n):\n    made = 0\n    for _ in range(200):\n        try:\n            threading.Thread(target=time.sleep, args=(9,), daemon=True).start(); made += 1\n        except RuntimeError: break\n    return made < 20",
-        ["assert f(1)"],
-        1,
-    ),
-    "memory": (HONEST + "x = bytearray(1 << 33)", HOLDS, 0),
-    "memory, step by step": ("def f(n):\n    x = []\n    while True: x.append(bytearray(1 << 20))", WRONG, 0),
-    "memory of a caught kind": (
-        "def f(n):\n    try:\n        return len(bytearray(1 << 33))\n    except MemoryError:\n        return n",
-        HOLDS,
-        1,
-    ),
-    "a large number": ("def f(n): return 9**9**9", WRONG[:1], 0),
-    "a number of too many digits": ("def f(n): return [10**100000]", WRONG, 0),
-    "a large set": ("def f(n): return set(range(10**6))", WRONG, 0),
-    "stops all it can": (
-        "import os\ndef f(n):\n    for p in range(1, 50):\n        try: os.kill(p, 19)\n        except OSError: pass\n    return 0",
-        WRONG[:1],
-        0,
-    ),
-    "spins in threads": (
-        "import threading\ndef f(n):\n    def g():\n        while True: pass\n    for _ in range(8): threading.Thread(target=g, daemon=True).start()\n    g()",
-        WRONG[:1],
-        0,
-    ),
-    "errors without end": ("import os\ndef f(n):\n    while True: os.write(2, b'x' * 65536)", WRONG[:1], 0),
-    "a null pointer": ("import ctypes\ndef f(n): ctypes.string_at(0)", WRONG[:1], 0),
-    "becomes a shell": ("import os\ndef f(n): os.execv('/bin/sh', ['sh', '-c', 'echo 41'])", WRONG[:1], 0),
-    "a large string": ("def f(n): return 'x' * (1 << 22)", WRONG, 0),
-    "a deep list": ("def f(n):\n    x = []\n    for _ in range(100000): x = [x]\n    return x", WRONG, 0),
-    "a list that holds itself": ("def f(n):\n    x = []\n    x.append(x)\n    return x", WRONG, 0),
-    "an endless generator": ("def f(n):\n    while True: yield n", ["assert list(f(1)) == [1]"], 0),
-    "deep recursion in C": (
-        "import sys\ndef f(n):\n    sys.setrecursionlimit(10**9)\n    g = lambda: g()\n    return g()",
-        WRONG,
-        0,
-    ),
-    "a pattern that backtracks": ("import re\ndef f(n): return re.match('(a+)+$', 'a' * 40 + 'b')", WRONG[:1], 0),
-    "prints without end": ("def f(n):\n    while True: print('x' * 10000)", WRONG[:1], 0),
-    "prints much, honestly": ("def f(n):\n    print('x' * 10_000_000)\n    return n", HOLDS, 1),
-    "a large file": refused("open('big', 'wb').write(b'x' * (64 << 20))"),
-    "many files": refused("for n in range(100):\n    open(f'f{n}', 'wb').write(b'x' * (1 << 20))"),
-    "many descriptors": refused("keep = [open('/dev/null') for _ in range(1000)]"),
-    "shared memory": refused("open('/dev/shm/x', 'wb').write(b'x' * 1000)"),
-    "kills itself": ("import os, signal\ndef f(n): os.kill(os.getpid(), signal.SIGKILL)", WRONG, 0),
-    "stops itself": ("import os, signal\ndef f(n): os.kill(os.getpid(), signal.SIGSTOP)", WRONG[:1], 0),
-    "aborts": ("import os\ndef f(n): os.abort()", WRONG, 0),
-    "closes all descriptors": ("import os\ndef f(n):\n    os.closerange(0, 64)\n    return n", HOLDS, 0),
-    "an exception that cannot be printed": (
-        "class E(Exception):\n    def __str__(self): return self.__str__()\ndef f(n): raise E",
-        WRONG,
-        0,
-    ),
-    "leaves a daemon": (
-        "import os, time\ndef f(n):\n    if os.fork() == 0:\n        os.setsid()\n        if os.fork() == 0: time.sleep(3600)\n        os._exit(0)\n    return n",
-        HOLDS,
-        1,
-    ),
-}
 
 ISOLATION: dict[str, tuple[str, list[str], float]] = {
     "environment": (
@@ -204,6 +101,37 @@ ISOLATION: dict[str, tuple[str, list[str], float]] = {
     "host name": libc("sethostname(b'x', 1)"),
     "clock": refused("import time\ntime.clock_settime(time.CLOCK_REALTIME, 0)"),
     "reboot": libc("reboot(0x1234567)"),
+    "shared memory of System V": libc("syscall(29, 0, 1 << 20, 896)"),
+    "semaphores": libc("syscall(64, 0, 32000, 896)"),
+    "messages of System V": libc("syscall(68, 0, 896)"),
+    "message queue": libc("syscall(240, b'x', 66, 384, 0)"),
+    "asynchronous input": libc("syscall(206, 1000, ctypes.byref(ctypes.c_long()))"),
+    "a file in memory": libc("syscall(319, b'x', 0)"),
+    "a secret file in memory": libc("syscall(447, 0)"),
+    "watching files": libc("inotify_init()"),
+    "watching files, newer": libc("inotify_init1(0)"),
+    "a lock on a file of the machine": refused("import fcntl, os\nfcntl.flock(os.open(os.__file__, os.O_RDONLY), fcntl.LOCK_SH)"),
+    "a record lock on a file of the machine": refused(
+        "import fcntl, os\nfcntl.fcntl(os.open(os.__file__, os.O_RDONLY), fcntl.F_SETLK, b'\\0' * 32)"
+    ),
+    "a notice of changes in a folder": refused(
+        "import fcntl, os\nfcntl.fcntl(os.open('/usr', os.O_RDONLY), fcntl.F_NOTIFY, fcntl.DN_ACCESS)"
+    ),
+    "a lease of a file": refused(
+        "import fcntl, os\nfcntl.fcntl(os.open('/tmp/x', os.O_RDONLY | os.O_CREAT), fcntl.F_SETLEASE, fcntl.F_RDLCK)"
+    ),
+    "a larger pipe": refused("import fcntl, os\nfcntl.fcntl(os.pipe()[0], 1031, 1 << 20)"),
+    "folders of the machine by its mounts": (
+        "import glob\ndef f():\n    text = ''.join(open(n).read() for n in ('/proc/self/mountinfo', '/proc/self/mounts'))\n    return [w for w in ('/root/', '/home/', '/work/', 'site-packages') if w in text]",
+        ["assert f() == []"],
+        1,
+    ),
+    "files without end": refused("import os\nfor n in range(100_000): os.close(os.open(f'/tmp/{n}', os.O_CREAT | os.O_WRONLY))"),
+    "folders without end": refused("import os\nfor n in range(100_000): os.mkdir(f'/tmp/{n}')"),
+    "links without end": refused("import os\nfor n in range(100_000): os.symlink('/tmp', f'/tmp/{n}')"),
+    "writing all files": libc("syscall(306, 1)"),
+    "a filter of its own": libc("syscall(317, 1, 0, 0)"),
+    "mounts by number": libc("syscall(458, 0, 0, 0, 0)"),
 }
 
 CHEATS: dict[str, tuple[str, list[str], float]] = {

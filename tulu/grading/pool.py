@@ -18,6 +18,7 @@ from tulu.grading.process import Process
 from tulu.grading.task import Task, neutral_task
 from tulu.grading.worker import OVER_LIMIT, SPENT, receive
 from tulu.types import Verdict
+from tulu.verifiers.contract import Postponed
 from tulu.verifiers.registry import find
 
 _LIFETIME = 2000
@@ -40,6 +41,8 @@ class Workers:
     def __init__(self, count: int, deadline: float, memory_mb: int) -> None:
         self._count, self._deadline, self._memory_mb = count, deadline, memory_mb
         self._queue: deque[Task] = deque()
+        self._late: deque[Task] = deque()
+        """Tasks that their verifier postponed. They come when no other waits, and those of a third attempt when no other runs."""
         self._processes: list[Process] = []
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -96,7 +99,7 @@ class Workers:
 
     def _feed(self) -> None:
         """Send waiting tasks to idle processes: a long queue in chunks, a short one task by task."""
-        while self._queue:
+        while self._queue or self._take_late():
             idle = next((process for process in self._processes if process.ready and not process.tasks), None)
             if idle is None:
                 starting = sum(not process.ready for process in self._processes)
@@ -110,9 +113,29 @@ class Workers:
             with self._lock:
                 chunk = [self._queue.popleft() for _ in range(size)]
             try:
-                idle.send(chunk)
+                # With nothing else to do, a first attempt may take as long as a second.
+                idle.send(chunk, 1 if self._queue else 2)
             except OSError:
                 self._died(idle)
+
+    def _take_late(self) -> bool:
+        """Move the next postponed task to the queue, if its time has come. Return whether there is one."""
+        busy = any(task.attempt < 3 for process in self._processes for task in process.tasks)
+        task = next((task for task in self._late if task.attempt == 2 or not busy), None)
+        if task is None:
+            return False
+        with self._lock:
+            self._late.remove(task)
+            self._queue.append(task)
+        return True
+
+    def _settle(self, task: Task, verdict: Verdict, seconds: float) -> None:
+        """Give a task its verdict, or put it aside for another attempt if its verifier would rather be asked again."""
+        if isinstance(verdict, Postponed) and task.attempt < 3:
+            task.attempt += 1
+            self._late.append(task)
+        else:
+            task.resolve(Verdict(verdict.score, verdict.status, verdict.detail), seconds)
 
     def _start(self) -> None:
         process = Process(self._memory_mb, self._deadline)
@@ -142,7 +165,7 @@ class Workers:
             process.age += weight
             self._pace[name] = 0.9 * self._pace.get(name, seconds) + 0.1 * seconds + 1e-6
             task = process.tasks.popleft()
-            settle = self._trace if verdict.detail == OVER_LIMIT and verdict.score is None else Task.resolve
+            settle = self._trace if verdict.detail == OVER_LIMIT and verdict.score is None else self._settle
             settle(task, verdict, seconds)
         process.restart_clock()
         if not process.tasks and process.age >= _LIFETIME:
@@ -199,8 +222,9 @@ class Workers:
 
     def _fail_all(self, detail: str) -> None:
         with self._lock:
-            left = list(self._queue)
+            left = [*self._queue, *self._late]
             self._queue.clear()
+            self._late.clear()
         self._failures = 0
         for task in left:
             task.resolve(Verdict(None, "error", detail), 0.0)

@@ -10,6 +10,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tulu.grading.task import Task
@@ -69,11 +70,13 @@ class Process:
         self._cpu_before = 0.0
         """CPU seconds that it had used at `started`."""
 
-    def send(self, tasks: Sequence[Task]) -> None:
-        """Give it tasks. Raises OSError if it does not take them."""
+    def send(self, tasks: Sequence[Task], attempt: int) -> None:
+        """Give it tasks for their next attempt, at least the given one. Raises OSError if it does not take them."""
+        for task in tasks:
+            task.attempt = max(task.attempt, attempt)
         self.tasks.extend(tasks)
         self.restart_clock()
-        send(self.connection, [(task.name, task.mode, task.case) for task in tasks])
+        send(self.connection, [(task.name, task.mode, replace(task.case, attempt=task.attempt)) for task in tasks])
 
     def under_way(self) -> Task:
         """The task that the process is grading."""

@@ -19,6 +19,8 @@ class Task:
     future: "Future[Verdict]" = field(default_factory=Future)
     deaths: int = 0
     """Processes that ended by themselves while they graded it."""
+    attempt: int = 1
+    """As in Case: 1 while others wait, 2 at full length, 3 once the rest is done, because the machine may have been too busy."""
     seconds: float = 0.0
     """Time from the start of grading to the verdict."""
     is_neutral: bool = False

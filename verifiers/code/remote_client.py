@@ -22,9 +22,9 @@ def remote_url() -> str | None:
     return os.environ.get(ADDRESS)
 
 
-def remote_results(verifier: str, program: str, tests: list[Any], seconds: float) -> list[Result]:
+def remote_results(verifier: str, program: str, tests: list[Any], seconds: float, fields: dict[str, Any]) -> list[Result]:
     """Results of the tests that the other machine ran, in order; RemoteFault where it gave none."""
-    job = {"verifier": verifier, "program": program, "tests": tests, "time_limit": seconds}
+    job = {"verifier": verifier, "program": program, "tests": tests, "time_limit": seconds, "fields": fields}
     try:
         answer = post_json(f"{remote_url()}/run", job, timeout=_SECONDS, most=LARGEST_MESSAGE)
         results = [Result(entry["passed"] is True, str(entry["detail"])) for entry in answer["results"]]

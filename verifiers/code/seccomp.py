@@ -16,6 +16,11 @@ _X32 = 0x40000000
 """Numbers from here on are those of x32, a second way to the calls of x86_64."""
 _CLONE, _CLONE3 = (56, 220), 435
 """The number of clone on x86_64 and aarch64, and of clone3 on both."""
+_FCNTL = (72, 25)
+"""The number of fcntl on x86_64 and aarch64."""
+_SECOND_ARGUMENT_OFFSET = 24
+_LOCKS = (5, 6, 7, 36, 37, 38, 1024, 1026, 1031)
+"""Commands of fcntl that are refused: locks and leases of files, notices of changes, and larger pipes (linux/fcntl.h)."""
 _NAMESPACES = 0x7E020000
 """CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID and NEWNET."""
 
@@ -35,6 +40,13 @@ _CALLS: dict[str, tuple[int | None, int | None]] = {
     "lookup_dcookie": (212, 18), "fanotify_init": (300, 262), "mbind": (237, 235), "set_mempolicy": (238, 237),
     "migrate_pages": (256, 238), "move_pages": (279, 239), "iopl": (172, None), "ioperm": (173, None),
     "modify_ldt": (154, None), "uselib": (134, None),
+    # Memory of the kernel that no limit of a process counts, and ways to the files of the machine beyond reading them.
+    "shmget": (29, 194), "semget": (64, 190), "msgget": (68, 186), "mq_open": (240, 180), "io_setup": (206, 0),
+    "memfd_create": (319, 279), "memfd_secret": (447, 447), "inotify_init": (253, None), "inotify_init1": (294, 26),
+    "inotify_add_watch": (254, 27), "fanotify_mark": (301, 263), "flock": (73, 32), "statmount": (457, 457),
+    "listmount": (458, 458), "sync": (162, 81), "syncfs": (306, 267), "quotactl_fd": (443, 443), "seccomp": (317, 277),
+    "clock_adjtime": (305, 266), "process_mrelease": (448, 448), "set_mempolicy_home_node": (450, 450),
+    "cachestat": (451, 451), "vmsplice": (278, 75), "readahead": (187, 213),
 }  # fmt: skip
 _ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
 """The kernel's number of an architecture (linux/audit.h), and its column in the table above."""
@@ -67,6 +79,13 @@ def seccomp_filter(machine: str) -> bytes | None:
         _instruction(_LOAD, _FIRST_ARGUMENT_OFFSET),
         _instruction(_ANY_BIT, _NAMESPACES, 0, 1),
         _instruction(_RETURN, _REFUSE),
+        _instruction(_RETURN, _ALLOW),
+    ]
+    commands = [_instruction(_EQUAL, command, 0, 1) + _instruction(_RETURN, _REFUSE) for command in _LOCKS]
+    program += [
+        _instruction(_EQUAL, _FCNTL[column], 0, 2 + 2 * len(_LOCKS)),
+        _instruction(_LOAD, _SECOND_ARGUMENT_OFFSET),
+        *commands,
         _instruction(_RETURN, _ALLOW),
     ]
     for number in refused:

@@ -2,8 +2,9 @@
 
 from tulu.verifiers.code.sandbox import Limits, Sandbox
 
-_spare: list[Sandbox] = []
-"""The sandbox that was started ahead; empty where none was."""
+_spare: dict[str, Sandbox] = {}
+"""The sandbox of each role that was started ahead; empty where none was."""
+_ahead = False
 
 
 def keep_spare() -> None:
@@ -11,17 +12,20 @@ def keep_spare() -> None:
 
     This is only for a process that starts all its sandboxes in the main thread: a sandbox ends with the thread that started it.
     """
-    if not _spare:
-        _spare.append(Sandbox("program", Limits()))
+    global _ahead
+    _ahead = True
+    _spare.setdefault("program", Sandbox("program", Limits()))
 
 
-def take_sandbox(limits: Limits) -> Sandbox:
-    """A sandbox for one program, in which nothing ran before; started ahead where it could be."""
-    if not _spare or limits != Limits():
-        return Sandbox("program", limits)
-    sandbox = _spare.pop()
-    if sandbox.process.poll() is not None:
+def take_sandbox(role: str, limits: Limits) -> Sandbox:
+    """A sandbox for one program or its tests, in which nothing ran before; started ahead where it could be."""
+    if not _ahead or limits != Limits():
+        return Sandbox(role, limits)
+    sandbox = _spare.pop(role, None)
+    if sandbox is not None and sandbox.process.poll() is not None:
         sandbox.close()
-        sandbox = Sandbox("program", limits)
-    keep_spare()
+        sandbox = None
+    if sandbox is None:
+        sandbox = Sandbox(role, limits)
+    _spare[role] = Sandbox(role, limits)
     return sandbox

@@ -7,21 +7,24 @@ tulu3 takes the same text for the program as open-instruct (ground_truth_utils.p
 words; it still runs the program in the sandbox, and compares outside of it.
 """
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
 from tulu.types import Verdict
+from tulu.verifiers.code.analyse import Test, parse, take_apart
+from tulu.verifiers.code.extract import program_in, upstream_program_in
+from tulu.verifiers.code.messages import SandboxFault
+from tulu.verifiers.code.outputs import same_output
+from tulu.verifiers.code.prompt_functions import helpers_in
 from tulu.verifiers.code.remote_client import remote_results, remote_url
 from tulu.verifiers.code.sandbox import Limits, require
 from tulu.verifiers.code.script import Output, run_script
 from tulu.verifiers.code.spare import keep_spare
-from tulu.verifiers.code.testing import Result, run_tests, take_apart
-from tulu.verifiers.contract import Case, GoldError, Verifier, as_text, is_finite, parse_literal, shorten
-from tulu.verifiers.text import after_thinking
+from tulu.verifiers.code.testing import Late, Result, run_tests
+from tulu.verifiers.contract import Case, GoldError, Postponed, Verifier, as_text, is_finite, parse_literal, shorten
 
 _SECONDS = 6.0
 """CPU seconds of a test where the data gives none."""
@@ -29,10 +32,10 @@ _BUDGET = 40.0
 """Seconds for all tests of a program together."""
 DEADLINE = 60.0
 """Seconds within which a verdict comes: the budget of all tests, the start of a sandbox, and the time of the last test."""
-_FENCE = re.compile(r"^[ \t]*(```+|~~~+)[ \t]*([\w+#.-]*)[^\n]*$", re.MULTILINE)
-"""The line that opens or closes a block: "```python", "~~~"; the groups are the fence and the language."""
-_PYTHON = ("python", "py", "python3", "py3")
-_UPSTREAM_BLOCK = re.compile(r"```(?:python)?(.*?)```", re.DOTALL)
+_MOST_LATE = 2
+"""Inputs on which a program may miss its time before the rest fail too."""
+_BRIEF = 0.25
+"""Seconds of a first attempt while others wait."""
 _DENIED_WORDS = ("import os", "threading", "multiprocess", "shutil", "torch", "sklearn")
 
 
@@ -41,7 +44,7 @@ class Gold:
     """The tests of one row, and how they are run."""
 
     tests: tuple[Any, ...]
-    """Test code for `code`; {input, output} for `code_stdio`."""
+    """Test code for `code`; (input, output) for `code_stdio`."""
     seconds: float
     """CPU seconds of a test."""
     threshold: float
@@ -49,7 +52,11 @@ class Gold:
     tolerance: Decimal | None
     """How far printed numbers may be off; None where they are compared as text."""
     imports: str
-    """Lines that come before the program."""
+    """Lines that come before the program, and before the tests."""
+    entry: str = ""
+    """The function that `check` is to be called with, for tests that do not call it."""
+    helpers: str = ""
+    """Functions that the tests use, and that are not the program's."""
 
 
 def _fields(gold: Any, form: str) -> dict[str, Any]:
@@ -79,19 +86,34 @@ def _parse(gold: Any, parse_test: Callable[[Any], Any]) -> Gold:
     if not isinstance(imports, list) or not all(isinstance(line, str) for line in imports):
         raise GoldError("imports must be a list of lines")
     tolerance = _number(fields, "tolerance", 0, 1)
-    return Gold(
+    texts = {key: fields.get(key) or "" for key in ("entry_point", "helpers")}
+    if not all(isinstance(text, str) for text in texts.values()):
+        raise GoldError("entry_point and helpers must be text")
+    gold = Gold(
         tuple(parse_test(test) for test in fields["tests"]),
         _number(fields, "time_limit", _SECONDS, _BUDGET) or _SECONDS,
         _number(fields, "threshold", 0, 1),
         Decimal(str(tolerance)) if tolerance else None,
         "\n".join(imports),
+        texts["entry_point"],
+        texts["helpers"],
     )
+    if parse_test is _parse_assertion:
+        _take_apart(gold)
+    return gold
+
+
+def _take_apart(gold: Gold) -> list[Test]:
+    """How each test of a row is run; GoldError where one cannot be."""
+    for code in (gold.imports, gold.helpers):
+        if code:
+            parse(code)
+    return [take_apart(test, gold.imports, gold.helpers, gold.entry) for test in gold.tests]
 
 
 def _parse_assertion(test: Any) -> str:
     if not isinstance(test, str):
         raise GoldError(f"a test must be a string of Python, got {type(test).__name__}")
-    take_apart(test)
     return test
 
 
@@ -106,39 +128,14 @@ def _cached_parse(text: str, parse_test: Callable[[Any], Any]) -> Gold:
     return _parse(text, parse_test)
 
 
-def program_in(completion: str) -> str:
-    """The last Python block after the thinking, else the last block without a language, else the last block, else all text."""
-    text = after_thinking(completion)
-    blocks: list[tuple[str, str]] = []
-    opening: re.Match[str] | None = None
-    for fence in _FENCE.finditer(text):
-        if opening is None:
-            opening = fence
-        elif fence[1].startswith(opening[1]) and not fence[2]:
-            blocks.append((opening[2].lower(), text[opening.end() + 1 : fence.start()]))
-            opening = None
-    if opening is not None:
-        # A block that never closes was cut off, but it is still the program.
-        blocks.append((opening[2].lower(), text[opening.end() + 1 :]))
-    for languages in (_PYTHON, ("",)):
-        programs = [block for language, block in blocks if language in languages]
-        if programs:
-            return programs[-1]
-    return blocks[-1][1] if blocks else text
-
-
-def upstream_program_in(completion: str) -> str:
-    """The program as open-instruct finds it: "```py" leaves `py` as its first line, and a later shell block comes first."""
-    blocks = _UPSTREAM_BLOCK.findall(completion)
-    return blocks[-1].strip() if blocks else completion
-
-
-def _share_passed(results: list[Result], threshold: float) -> Verdict:
+def _share_passed(results: Sequence[Result], threshold: float, attempt: int = 0) -> Verdict:
     share = sum(result.passed for result in results) / len(results)
     failed = next((result.detail for result in results if not result.passed), "")
-    in_process = ", in_process" if any(result.detail == "in_process" for result in results) else ""
-    detail = f"{sum(result.passed for result in results)}/{len(results)} tests{in_process}" + (f"; {failed}" if failed else "")
-    return Verdict(share if share >= threshold else 0.0, detail=shorten(detail, 200))
+    detail = f"{sum(result.passed for result in results)}/{len(results)} tests" + (f"; {failed}" if failed else "")
+    kind = Postponed if attempt in (1, 2) and any(result.starved for result in results) else Verdict
+    # A detail may hold what the program says: half a character cannot be written to a file, and escapes would reach a terminal.
+    detail = "".join(letter if letter.isprintable() else "\ufffd" for letter in detail)
+    return kind(share if share >= threshold else 0.0, detail=shorten(detail, 200))
 
 
 def _grade(case: Case, kind: str, find_program: Callable[[str], str] = program_in, denied: tuple[str, ...] = ()) -> Verdict:
@@ -150,14 +147,19 @@ def _grade(case: Case, kind: str, find_program: Callable[[str], str] = program_i
     if any(word in source for word in denied):
         return Verdict(0.0, detail="denied word")
     source = source.encode("utf-8", "replace").decode()
-    if kind == "code" and gold.imports:
-        source = f"{gold.imports}\n{source}"
-    if remote_url():
-        results = remote_results(kind, source, list(gold.tests), gold.seconds)
-    else:
-        require()
-        results = run_here(source, gold)
-    return _share_passed(results, gold.threshold)
+    if not gold.helpers:
+        gold = replace(gold, helpers=helpers_in(case.prompt))
+    try:
+        if remote_url():
+            results = remote_results(kind, source, list(gold.tests), gold.seconds, _other_fields(gold))
+        else:
+            require()
+            results = run_here(source, gold, case.attempt == 1)
+    except Late:
+        return Postponed(0.0, detail="takes long")
+    except SandboxFault as fault:
+        return Verdict(None, "error", str(fault))
+    return _share_passed(results, gold.threshold, case.attempt)
 
 
 def code(case: Case) -> Verdict:
@@ -170,80 +172,66 @@ def code_tulu3(case: Case) -> Verdict:
     return _grade(case, "code", upstream_program_in, _DENIED_WORDS)
 
 
-def same_output(printed: str, expected: str, tolerance: Decimal | None) -> bool:
-    """Whether two outputs have the same lines, blank space at their ends aside, or the same words on every line.
-
-    With a tolerance, words that are numbers may differ by it, relative to numbers above 1.
-    """
-    lines, expected_lines = (text.strip().splitlines() for text in (printed, expected))
-    if [line.strip() for line in lines] == [line.strip() for line in expected_lines]:
-        return True
-    if len(lines) != len(expected_lines):
-        return False
-    return all(_same_line(line.split(), other.split(), tolerance) for line, other in zip(lines, expected_lines, strict=True))
-
-
-def _same_line(words: list[str], expected: list[str], tolerance: Decimal | None) -> bool:
-    return len(words) == len(expected) and all(_same_word(a, b, tolerance) for a, b in zip(words, expected, strict=True))
-
-
-def _same_word(word: str, expected: str, tolerance: Decimal | None) -> bool:
-    if word == expected:
-        return True
-    if tolerance is None or len(word) > 100:
-        return False
-    try:
-        return abs(Decimal(word) - Decimal(expected)) <= tolerance * max(Decimal(1), abs(Decimal(expected)))
-    except ArithmeticError:
-        return False
-
-
-def _compare_output(output: Output, expected: str, tolerance: Decimal | None) -> Result:
-    if output.code != 0:
-        return Result(False, shorten(output.detail.splitlines()[-1] if output.detail else f"exit code {output.code}", 120))
-    printed = output.text.decode("utf-8", "replace")
-    passed = same_output(printed, expected, tolerance)
-    return Result(passed, "" if passed else shorten(f"printed {printed!r}", 120))
-
-
 def code_stdio(case: Case) -> Verdict:
     """The share of the inputs for which the program prints the expected output; each runs in a sandbox of its own."""
     return _grade(case, "code_stdio")
 
 
-def _run_assertions(source: str, gold: Gold) -> list[Result]:
-    return run_tests(source, [take_apart(test) for test in gold.tests], gold.seconds, Limits(), _BUDGET)
+def _compare_output(output: Output, expected: str, tolerance: Decimal | None) -> Result:
+    if output.code != 0:
+        lines = output.detail.splitlines()
+        return Result(False, shorten(lines[-1] if lines else f"exit code {output.code}", 120), output.starved)
+    printed = output.text.decode("utf-8", "replace")
+    passed = same_output(printed, expected, tolerance)
+    return Result(passed, "" if passed else shorten(f"printed {printed!r}", 120))
 
 
-def _run_exchanges(source: str, gold: Gold) -> list[Result]:
+def _run_assertions(source: str, gold: Gold, brief: bool = False) -> list[Result]:
+    return run_tests(source, _take_apart(gold), gold.seconds, Limits(), _BUDGET, gold.imports, _BRIEF if brief else None)
+
+
+def _run_exchanges(source: str, gold: Gold, brief: bool = False) -> list[Result]:
     """One result for each input; once the budget of all tests is used up, the rest fail."""
-    left, results = _BUDGET, list[Result]()
+    left, late, results = _BRIEF * len(gold.tests) if brief else _BUDGET, 0, list[Result]()
     for test in gold.tests:
-        if left <= 0:
-            results.append(Result(False, "total time limit"))
+        if left <= 0 or late >= _MOST_LATE:
+            results.append(Result(False, "total time limit", any(result.starved for result in results)))
             continue
-        output = run_script(source, test["input"].encode("utf-8", "replace"), gold.seconds, Limits())
+        text = test["input"].replace("\r\n", "\n").encode("utf-8", "replace")
+        output = run_script(source, text, gold.seconds, Limits(), left)
+        if output.spent:
+            return [Result(False, output.detail) for _ in gold.tests]
         left -= output.seconds
+        late += output.code is None and output.detail == "time limit"
+        if brief and late:
+            raise Late
         results.append(_compare_output(output, test["output"], gold.tolerance))
     return results
 
 
-_KINDS: dict[str, tuple[Callable[[Any], Any], Callable[[str, Gold], list[Result]]]] = {
+_KINDS: dict[str, tuple[Callable[[Any], Any], Callable[[str, Gold, bool], list[Result]]]] = {
     "code": (_parse_assertion, _run_assertions),
     "code_stdio": (_parse_exchange, _run_exchanges),
 }
 """How a verifier reads one test, and how it runs all tests of a program."""
 
 
+def _other_fields(gold: Gold) -> dict[str, Any]:
+    """What another machine needs to know of a row beside its tests."""
+    tolerance = float(gold.tolerance or 0)
+    return {"imports": gold.imports.split("\n"), "entry_point": gold.entry, "helpers": gold.helpers, "tolerance": tolerance}
+
+
 def run_job(job: dict[str, Any]) -> list[dict[str, Any]]:
     """Runs the job of another machine's grader and returns its results; ValueError where its tests cannot be used."""
-    kind, program, fields = job["verifier"], str(job["program"]), {"tests": job["tests"], "time_limit": job["time_limit"]}
+    kind, program = job["verifier"], str(job["program"])
+    fields = {**job.get("fields", {}), "tests": job["tests"], "time_limit": job["time_limit"]}
     require()
     if kind not in _KINDS:
         raise ValueError(f"verifier {kind!r} is not run here")
     parse_test, run_here = _KINDS[kind]
     try:
-        return [asdict(result) for result in run_here(program, _parse(fields, parse_test))]
+        return [asdict(result) for result in run_here(program, _parse(fields, parse_test), False)]
     except GoldError as fault:
         raise ValueError(str(fault)) from fault
 

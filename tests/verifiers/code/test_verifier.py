@@ -7,7 +7,7 @@ import pytest
 
 from tulu.errors import RecipeError
 from tulu.grading.grader import Grader
-from tulu.types import Problem
+from tulu.types import Problem, Verdict
 from tulu.verifiers.code import remote, remote_client, sandbox
 from tulu.verifiers.code.sandbox import UNSAFE
 from tulu.verifiers.code.verifier import CODE, CODE_STDIO, program_in, same_output, upstream_program_in
@@ -113,9 +113,11 @@ def test_code(source: str, tests: list[str], score: float) -> None:
     assert CODE(fenced(source), tests).score == pytest.approx(score)
 
 
-def test_a_test_that_hands_over_a_function_is_marked_as_weaker() -> None:
-    verdict = CODE(fenced("def apply(f, x): return f(x)"), ["assert list(apply(lambda v: [v], 2)) == list([2])"])
-    assert (verdict.score, verdict.detail) == (1, "1/1 tests, in_process")
+def test_a_function_that_a_test_hands_over_runs_where_the_test_does() -> None:
+    source = "def apply(f, x): return f(x)"
+    assert CODE(fenced(source), ["assert list(apply(lambda v: [v], 2)) == list([2])"]) == Verdict(1.0, detail="1/1 tests")
+    reads = "def apply(f, x):\n    try: return f.__globals__['want']\n    except Exception as e: return f.__code__.co_consts"
+    assert CODE(fenced(reads), ["want = 41\nassert apply(lambda v: want, 2) == 41"]).score == 0
 
 
 def test_a_slow_test_fails_alone() -> None:
