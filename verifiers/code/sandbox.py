@@ -233,8 +233,11 @@ class Sandbox:
     def grant(self, seconds: float) -> None:
         """Grants CPU seconds from now on to all processes together; beyond them the sandbox is ended."""
         self.wait_until_ready()
-        self._granted = self.cpu() + seconds
-        self._waited = self._usage.waited if self._usage is not None else None
+        usage = self._usage
+        if usage is not None:
+            # Looking costs as much as a short test, so that what was seen a moment ago has to do.
+            self._granted = (usage.cpu() if usage.due() else usage.seen) + seconds
+            self._waited = usage.waited
 
     def cpu(self) -> float:
         """CPU seconds that all its processes have used so far; 0 where that cannot be seen."""

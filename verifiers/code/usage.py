@@ -57,7 +57,8 @@ class Usage:
         self._first = first
         self._own: dict[int, float] = {}
         """CPU seconds of each process ever seen, also of those that have ended."""
-        self._cpu = 0.0
+        self.seen = 0.0
+        """CPU seconds when last looked at."""
         self.memory = 0
         """Bytes that they held when last looked at."""
         self.waited: float | None = 0.0
@@ -105,5 +106,5 @@ class Usage:
         self.memory = memory
         if self.waited is not None:
             self.waited = waited
-        self._cpu = max(self._cpu, total, sum(self._own.values()))
-        return self._cpu
+        self.seen = max(self.seen, total, sum(self._own.values()))
+        return self.seen
