@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
 
+from tulu.verifiers.code.class_names import hold, is_class
 from tulu.verifiers.code.compare import encoded
 from tulu.verifiers.code.needs import refuse_what_is_missing, test_classes, test_functions
 from tulu.verifiers.code.prompt_functions import HELPERS
@@ -51,7 +52,8 @@ class Test:
     before: tuple[str, ...] = ()
     """tester: code that comes first: the row's imports, and helpers."""
     flags: dict[str, bool] = field(default_factory=dict)
-    """tester: whether assertions are counted, output is captured, pytest is used, and StopIteration may be raised by calls."""
+    """tester: whether assertions are counted, output is captured, pytest is used, calls may raise StopIteration, and objects
+    say what they contain."""
 
 
 def parse(source: str) -> ast.Module:
@@ -135,18 +137,20 @@ def _tester(tree: ast.Module, source: str, imports: str, helpers: str, entry: st
     modules = {name for name in free - assigned if name in sys.stdlib_module_names and _is_only_a_module(nodes, name)}
     program = (free - modules) | own_names
     functions, classes = test_functions(tree), test_classes(tree)
+    made = sorted(name for name in program if is_class(nodes, name))
     text = ast.unparse(ast.fix_missing_locations(tree))
     flags = {
         "counts": _has(nodes, ast.Assert) and not _fails_otherwise(nodes),
         "prints": any(word in source for word in ("stdout", "capsys")),
         "pytest": "pytest" in source or "pytest" in imports,
         "stops": "StopIteration" in source,
+        "holds": hold(nodes, made),
     }
     return Test(
         "tester",
         text,
         names=tuple(sorted(program)),
-        made=tuple(sorted(name for name in program if _is_class(nodes, name))),
+        made=tuple(made),
         modules=tuple(sorted(modules)),
         functions=functions,
         classes=classes,
@@ -301,17 +305,3 @@ def _is_only_a_module(nodes: list[ast.AST], name: str) -> bool:
     """Whether a name is only used as in `math.floor`, and never by itself."""
     bases = {id(node.value) for node in nodes if isinstance(node, ast.Attribute)}
     return all(id(node) in bases for node in nodes if isinstance(node, ast.Name) and node.id == name)
-
-
-def _is_class(nodes: list[ast.AST], name: str) -> bool:
-    """Whether the text of a test shows a name to be a class: by its spelling, or by how it is used."""
-    if name[:1].isupper():
-        return True
-    for node in nodes:
-        if isinstance(node, ast.ClassDef) and any(getattr(base, "id", "") == name for base in node.bases):
-            return True
-        if not isinstance(node, ast.Call) or getattr(node.func, "id", "") not in ("isinstance", "issubclass"):
-            continue
-        if any(getattr(part, "id", "") == name for argument in node.args[1:] for part in ast.walk(argument)):
-            return True
-    return False

@@ -64,6 +64,8 @@ class Peer:
         """Whether this is the tester, which lets the program decide nothing and lends it nothing but what a test hands over."""
         self.allowed: Callable[[str, Any, tuple[Any, ...]], bool] = lambda _action, _target, _arguments: True
         self.derived = Derived
+        self.holds = True
+        """Whether objects that a test made may say what they contain."""
         self.stops = True
         """Whether a call may raise StopIteration, which ends the loops of a test."""
         self.broken = False

@@ -41,6 +41,7 @@ CHANGES = frozenset(
     "difference_update intersection_update symmetric_difference_update".split()
 )
 """Methods that change an instance of a built-in type."""
+NUMBERS_HAVE = frozenset(dir(float) + dir(int) + dir(complex))
 BASES: dict[str, type] = {kind.__name__: kind for kind in OWN_TYPES}
 
 
@@ -48,14 +49,15 @@ class Proxy:
     """An object of the other process."""
 
     __slots__ = (
-        "__weakref__", "_tulu_base", "_tulu_made", "_tulu_name", "_tulu_nature", "_tulu_number", "_tulu_peer", "_tulu_snapshot"
+        "__weakref__", "_tulu_base", "_tulu_made", "_tulu_name", "_tulu_nature", "_tulu_number", "_tulu_peer", "_tulu_snapshot",
+        "_tulu_told",
     )  # fmt: skip
 
     def __init__(self, peer: Any, data: list[Any]) -> None:
         _, number, name, nature, snapshot, base, _truth = data
         for slot, value in (
             ("peer", peer), ("number", number), ("name", name), ("nature", nature), ("snapshot", snapshot), ("base", base),
-            ("made", False),
+            ("made", False), ("told", False),
         ):  # fmt: skip
             object.__setattr__(self, "_tulu_" + slot, value)
 
@@ -64,6 +66,8 @@ class Proxy:
         return mark_as_made(answer) if self._tulu_made else answer
 
     def __getattr__(self, name: str) -> Any:
+        if self._tulu_told and name in NUMBERS_HAVE:
+            says(self)
         if self._tulu_peer.judges and not self._tulu_made and name not in CHANGES:
             if self._tulu_base and hasattr(BASES.get(self._tulu_base), name):
                 return getattr(plain(self), name)
@@ -94,15 +98,15 @@ class Proxy:
     def __hash__(self) -> int:
         if self._tulu_peer.judges and self._tulu_base:
             return hash(plain(self))
-        return int(self._tulu_peer.ask("hash", self))
+        return int(says(self).ask("hash", self))
 
     def __bool__(self) -> bool:
         if self._tulu_peer.judges and self._tulu_base and not self._tulu_made:
             return bool(plain(self))
-        return self._tulu_peer.ask("bool", self) is True
+        return says(self).ask("bool", self) is True
 
     def __len__(self) -> int:
-        return len(plain(self)) if has_plain(self) else int(self._tulu_peer.ask("len", self))
+        return len(plain(self)) if has_plain(self) else int(says(self).ask("len", self))
 
     def __iter__(self) -> Iterator[Any]:
         return iter(plain(self)) if has_plain(self) else self._tulu_peer.ask("iter", self)
@@ -128,7 +132,8 @@ class Proxy:
     def __contains__(self, entry: Any) -> bool:
         if has_plain(self):
             return entry in plain(self)
-        if not self._tulu_peer.judges or self._tulu_made or type(entry) is Proxy:
+        trusted = self._tulu_made and not self._tulu_told and self._tulu_peer.holds
+        if not self._tulu_peer.judges or trusted or type(entry) is Proxy:
             return self._tulu_peer.ask("contains", self, entry) is True
         return any(entry is other or entry == other for other in self)
 
@@ -184,7 +189,7 @@ class Proxy:
         return self._tulu_peer.ask("deepcopy", self)
 
     def __round__(self, digits: Any = None) -> Any:
-        return round(plain(self), digits) if has_plain(self) else self._tulu_peer.ask("round", self, digits)
+        return round(plain(self), digits) if has_plain(self) else says(self).ask("round", self, digits)
 
 
 def finished(value: Any) -> Iterator[Any]:
@@ -229,6 +234,24 @@ def plain(proxy: Proxy) -> Any:
     return decode(proxy._tulu_snapshot, proxy._tulu_peer.resolve)
 
 
+def as_told(answer: Any) -> Proxy:
+    """The result of a calculation with a plain value, which may have been the expected one: the program says no value of it."""
+    if type(answer) is not Proxy:
+        raise TypeError("only the program's own class says what comes of a plain value")
+    parts = (answer._tulu_number, answer._tulu_name, answer._tulu_nature, answer._tulu_snapshot, "")
+    told = Proxy(answer._tulu_peer, ["r", *parts, None])
+    object.__setattr__(told, "_tulu_made", True)
+    object.__setattr__(told, "_tulu_told", True)
+    return told
+
+
+def says(proxy: Proxy) -> Any:
+    """The peer of an object that may be asked for a plain value; TypeError for one that knows what is expected."""
+    if proxy._tulu_told:
+        raise TypeError("only the program's own class says what comes of a plain value")
+    return proxy._tulu_peer
+
+
 def calculate(proxy: Proxy, action: str, other: Any, reflected: bool) -> Any:
     """What an operator gives; asks the program only where that cannot decide a comparison with a plain value."""
     peer = proxy._tulu_peer
@@ -245,6 +268,8 @@ def calculate(proxy: Proxy, action: str, other: Any, reflected: bool) -> Any:
     answer = peer.ask(action, other, proxy) if reflected else peer.ask(action, proxy, other)
     if compares:
         return answer if type(answer) is bool or type(answer) is Proxy else bool(answer)
+    if peer.judges and (not both or proxy._tulu_told or getattr(other, "_tulu_told", False)):
+        return as_told(answer)
     return mark_as_made(answer) if proxy._tulu_made and (not both or getattr(other, "_tulu_made", False)) else answer
 
 
@@ -260,6 +285,8 @@ def single_method(action: str) -> Callable[[Proxy], Any]:
         if has_plain(self):
             value = plain(self)
             return OPERATORS[action](value) if action in OPERATORS else getattr(builtins, action)(value)
+        if self._tulu_told:
+            return as_told(self._tulu_peer.ask(action, self))
         answer = self._tulu_peer.ask(action, self)
         return mark_as_made(answer) if self._tulu_made else answer
 

@@ -32,7 +32,7 @@ def serve_tests(channel: Channel) -> None:
 def run_test(channel: Channel, command: dict[str, Any]) -> dict[str, Any]:
     """Runs test code to its end, which is what passing means, and at least one assertion of it, if it has any."""
     peer = Peer(channel, judges=True)
-    peer.allowed, peer.stops = lends, command["stops"]
+    peer.allowed, peer.stops, peer.holds = lends, command["stops"], command["holds"]
     passed: list[None] = []
     space = space_of(peer, command)
     space["__tulu_passed__"] = lambda: passed.append(None)
