@@ -73,11 +73,6 @@ class Limits:
 
 
 @lru_cache(maxsize=1)
-def _seccomp() -> bytes | None:
-    return seccomp_filter(platform.machine())
-
-
-@lru_cache(maxsize=1)
 def _bubblewrap() -> tuple[str, ...]:
     return command()
 
@@ -162,7 +157,7 @@ class Sandbox:
 
     @staticmethod
     def _filter(child_ends: contextlib.ExitStack, descriptors: list[int]) -> list[str]:
-        program = _seccomp()
+        program = seccomp_filter(platform.machine())
         if program is None:
             return []
         descriptors.append(file_with(child_ends, program))

@@ -5,6 +5,7 @@ reading their memory), parts of the kernel that no honest program needs, and soc
 """
 
 import struct
+from functools import lru_cache
 
 # Instructions of the kernel's packet filter language (linux/bpf_common.h).
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -56,6 +57,7 @@ def _instruction(code: int, value: int, when_true: int = 0, when_false: int = 0)
     return struct.pack("<HBBI", code, when_true, when_false, value)
 
 
+@lru_cache(maxsize=2)
 def seccomp_filter(machine: str) -> bytes | None:
     """The filter for an architecture, named as by `platform.machine()`; None for one that is not in the table."""
     if machine not in _ARCHITECTURES:
