@@ -1,9 +1,8 @@
 """gsm8k: the one number that a solution ends in.
 
-strict reads `#### N` or the last box, else the last number, and compares exact values; what stands at the mark is
-read as mathematics,
-so that 5! is not 5 and `\\frac12` not 12. tulu3 is open-instruct's GSM8KVerifier (ground_truth_utils.py @ e6c3044), quirks kept:
-thinking is graded too, 42.0 is not 42, `10-3` ends in -3, and `1,2,3` ends in 3.
+strict reads `#### N` or the last box, else the last number, and compares exact values; what stands at the mark is read as
+mathematics, so that 5! is not 5 and `\\frac12` not 12. tulu3 is open-instruct's GSM8KVerifier (ground_truth_utils.py @
+e6c3044), quirks kept: thinking is graded too, 42.0 is not 42, `10-3` ends in -3, and `1,2,3` ends in 3.
 """
 
 import re

@@ -191,14 +191,12 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     assert other.exists()
 
 
-SOLUTION = "She sold 48/2 = <<48/2=24>>24 clips in May, and 48+24 = <<48+24=72>>72 in all, it's said.\n#### 72"
 RAISING = "def score(completion, ground_truth):\n    raise KeyError(completion)\n"
 
 
 @pytest.mark.parametrize(
     ("name", "truth", "message"),
     [
-        ("math", SOLUTION, "2 × error: ground_truth .*cannot be parsed; give the final answer alone"),
         ("own.py:score", "18", "2 × error: KeyError: 'x is.* \\(first at .*in.jsonl:1\\)"),
         ("max_length", "18", "2 × error: .*completion_tokens"),
     ],
@@ -214,6 +212,13 @@ def test_where_nothing_could_be_judged_the_reasons_are_told(
     assert raised.value.exit_code == 1
     assert re.search(message, capsys.readouterr().err)
     assert [json.loads(line)["score"] for line in (tmp_path / "out.jsonl").read_text().splitlines()] == [None, None]
+
+
+def test_a_gold_that_math_cannot_read_is_refused_by_line_before_grading(tmp_path: Path) -> None:
+    rows = [{"completion": r"\boxed{3}", "ground_truth": truth} for truth in ("3", r"\frac{1}{2}{3}^^4")]
+    with pytest.raises(DataError, match=r"in\.jsonl:2: .*cannot be read as a formula; write it as plain LaTeX"):
+        verify_file("math", write(tmp_path / "in.jsonl", rows), str(tmp_path / "out.jsonl"))
+    assert not (tmp_path / "out.jsonl").exists()
 
 
 def test_progress_without_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,10 +1,8 @@
 """math: one final answer, compared as mathematics.
 
-strict finds the answer (extract.py), reads it into a typed value (tokens.py, expressions.py, commands.py,
-statements.py, read.py) and
-compares types, then values (compare.py), with certified arithmetic (certify.py, evaluate.py, balls.py). tulu3 is
-what open-instruct's
-training computes (upstream.py).
+strict finds the answer (extract.py), reads it into a typed value (tokens.py, expressions.py, commands.py, statements.py,
+read.py) and compares types, then values (compare.py), with certified arithmetic (certify.py, evaluate.py, balls.py). tulu3
+is what open-instruct's training computes (upstream.py).
 """
 
 import re
@@ -32,11 +30,18 @@ _CHANGED = "0.73105857863000487925"
 
 @lru_cache(maxsize=65_536)
 def _gold(text: str) -> str:
-    """The answer that a ground truth holds: its boxes, the formula of a sentence, or all of it."""
+    """The answer that a ground truth holds: its boxes, what follows `####`, the formula of a sentence, or all of it."""
     boxed = boxes(text)
     if boxed:
         return ", ".join(boxed)
-    return formula_of(text)
+    return formula_of(text.rsplit("####", 1)[-1].strip())
+
+
+@lru_cache(maxsize=65_536)
+def _is_unread(text: str) -> bool:
+    """Whether a ground truth is a formula that the grammar does not read, so that it equals the same letters only."""
+    value = read(_gold(text))[0]
+    return isinstance(value, Text) and value.is_formula
 
 
 def check(gold: Any) -> None:
@@ -46,6 +51,9 @@ def check(gold: Any) -> None:
             raise GoldError(f"ground_truth {shorten(text)!r} holds no answer")
         if text.replace("\\{", "").count("{") != text.replace("\\}", "").count("}"):
             raise GoldError(f"ground_truth {shorten(text)!r} has unbalanced braces")
+        if len(_gold(text)) <= LONGEST and _is_unread(text):
+            cure = "write it as plain LaTeX, the final answer alone, or use exact"
+            raise GoldError(f"ground_truth {shorten(text)!r} cannot be read as a formula; {cure}")
 
 
 def prove(gold: Any) -> None:
@@ -56,8 +64,6 @@ def prove(gold: Any) -> None:
         if len(answer) > LONGEST:
             continue
         value = read(answer)[0]
-        if isinstance(value, Text) and value.is_formula:
-            raise GoldError(f"ground_truth {shorten(text)!r} cannot be read as a formula; write it as plain LaTeX, or use exact")
         if _same(answer, answer, _DEEP) is not True:
             raise GoldError(f"ground_truth {shorten(text)!r} does not equal itself; it may have no finite value")
         if any(_same(other, answer, _DEEP) for other in _changed(value, answer)):

@@ -1,4 +1,5 @@
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -159,3 +160,15 @@ def test_an_answer_that_knows_nothing_earns_nothing(answer: str) -> None:
         "x>3",
     ):
         assert MATH(rf"\boxed{{{answer}}}", gold).score == 0
+
+
+def test_a_gold_that_is_a_gsm8k_solution_is_its_last_number() -> None:
+    solution = "She sold 48/2 = <<48/2=24>>24 clips in May, and 48+24 = <<48+24=72>>72 in all.\n#### 72"
+    assert MATH(r"\boxed{72}", solution).score == 1.0
+    assert MATH(r"\boxed{24}", solution).score == 0.0
+
+
+@pytest.mark.parametrize("gold", [r"\frac{1}{2}{3}^^4", r"x \oplus", r"\sqrt[", [r"3", r"3 \pm \pm"]])
+def test_a_gold_that_cannot_be_read_is_refused_when_data_is_loaded(gold: Any) -> None:
+    with pytest.raises(GoldError, match="cannot be read as a formula; write it as plain LaTeX"):
+        MATH.check(gold)
