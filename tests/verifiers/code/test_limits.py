@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,12 @@ def _seconds(grader: Grader, sources: list[str]) -> tuple[list[float], list[Verd
     """Seconds until each verdict came, and the verdicts."""
     tasks, came, began = [Task("code", "strict", _case(*pair[::-1])) for pair in enumerate(sources)], dict[int, float](), 0.0
     began = time.monotonic()
+
+    def note(number: int, _done: Any) -> None:
+        came[number] = time.monotonic() - began
+
     for number, task in enumerate(tasks):
-        task.future.add_done_callback(lambda _done, number=number: came.__setitem__(number, time.monotonic() - began))
+        task.future.add_done_callback(partial(note, number))
     grader._workers.submit(tasks)
     verdicts = [task.future.result() for task in tasks]
     return [came[number] for number in range(len(tasks))], verdicts
