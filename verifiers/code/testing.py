@@ -45,19 +45,30 @@ class Late(Exception):
 class Program:
     """The untrusted program in its sandbox, which is started again where a test ended it."""
 
-    def __init__(self, source: str, imports: str, seconds: float, limits: Limits, prints: bool, ends: float) -> None:
+    def __init__(self, source: str, imports: str, seconds: float, limits: Limits, prints: bool) -> None:
         self._load = {"source": source, "imports": imports, "prints": prints}
-        self._seconds, self._limits, self._prints, self._ends = seconds, limits, prints, ends
+        self._seconds, self._limits, self._prints, self._ends = seconds, limits, prints, 0.0
         self._sandbox: Sandbox | None = None
+        self._fresh: Sandbox | None = None
         self._restarts = 0
         self.failed: Result | None = None
         """Why the program does not load; no test can pass then."""
 
     def close(self) -> None:
         """Ends its sandbox."""
-        if self._sandbox is not None:
-            self._sandbox.close()
-            self._sandbox = None
+        for sandbox in (self._sandbox, self._fresh):
+            if sandbox is not None:
+                sandbox.close()
+        self._sandbox = self._fresh = None
+
+    def prepare(self) -> None:
+        """Waits for a sandbox in which nothing runs yet; that is no time of the program."""
+        self._fresh = take_sandbox("program", self._limits)
+        self._fresh.wait_until_ready()
+
+    def until(self, ends: float) -> None:
+        """Sets the end of all tests."""
+        self._ends = ends
 
     def start(self) -> Sandbox:
         """Its sandbox, with the program loaded; SandboxGone where it does not load."""
@@ -67,7 +78,7 @@ class Program:
             if self._restarts > _MOST_RESTARTS:
                 raise SandboxGone("it brought its sandbox down too often")
             self._restarts += 1
-            self._sandbox = take_sandbox("program", self._limits)
+            self._sandbox, self._fresh = self._fresh or take_sandbox("program", self._limits), None
             self._sandbox.grant(self._seconds)
             try:
                 answer = parse(self.ask(self._load))
@@ -238,11 +249,12 @@ def run_tests(
 
     `budget` is the end of all tests in seconds. With `brief`, Late is raised where they take longer than so many seconds.
     """
-    began = time.monotonic()
-    ends = began + (budget if brief is None else brief)
     prints = any(test.flags.get("prints", False) for test in tests)
-    program, tester, results = Program(source, imports, seconds, limits, prints, ends), Tester(seconds, limits), list[Result]()
+    program, tester, results = Program(source, imports, seconds, limits, prints), Tester(seconds, limits), list[Result]()
     try:
+        program.prepare()
+        ends = time.monotonic() + (budget if brief is None else brief)
+        program.until(ends)
         for test in tests:
             late = sum(result.detail == "time limit" or result.detail.startswith("TimeLimit") for result in results)
             if time.monotonic() > ends or late >= _MOST_LATE:

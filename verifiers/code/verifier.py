@@ -34,7 +34,7 @@ DEADLINE = 60.0
 """Seconds within which a verdict comes: the budget of all tests, the start of a sandbox, and the time of the last test."""
 _MOST_LATE = 2
 """Inputs on which a program may miss its time before the rest fail too."""
-_BRIEF = 0.25
+_BRIEF = 0.15
 """Seconds of a first attempt while others wait."""
 _DENIED_WORDS = ("import os", "threading", "multiprocess", "shutil", "torch", "sklearn")
 

@@ -3,7 +3,6 @@
 import json
 import os
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +37,11 @@ def _seconds(grader: Grader, sources: list[str]) -> tuple[list[float], list[Verd
     tasks, came, began = [Task("code", "strict", _case(*pair[::-1])) for pair in enumerate(sources)], dict[int, float](), 0.0
     began = time.monotonic()
 
-    def note(number: int, _done: Any) -> None:
-        came[number] = time.monotonic() - began
+    def note(number: int, task: Task) -> None:
+        task.future.add_done_callback(lambda _done: came.__setitem__(number, time.monotonic() - began))
 
     for number, task in enumerate(tasks):
-        task.future.add_done_callback(partial(note, number))
+        note(number, task)
     grader._workers.submit(tasks)
     verdicts = [task.future.result() for task in tasks]
     return [came[number] for number in range(len(tasks))], verdicts
