@@ -101,9 +101,10 @@ def strict(case: Case) -> Verdict:
 def _long(answer: str, golds: tuple[str, ...]) -> Verdict:
     """The verdict on an answer that is too long to be read as mathematics: it can be right letter for letter, or as a number."""
     number = parse_number(answer)
-    for gold in map(_gold, golds):
+    for text in golds:
+        gold = _gold(text)
         gold_number = parse_number(gold) if number is not None else None
-        if answer.split() == gold.split() or (
+        if answer.split() in (gold.split(), text.split()) or (
             gold_number is not None and number is not None and same_number(number, gold_number)
         ):
             return Verdict(1.0, detail=shorten(f"answer {answer}"))
