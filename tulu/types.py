@@ -86,6 +86,9 @@ class Verdict:
     def __post_init__(self) -> None:
         if (self.score is None) == (self.status == "ok"):
             raise ValueError(f"status {self.status!r} with score {self.score!r}: a score goes with ok, and only with ok")
+        if not self.detail.isascii():
+            # A detail may quote half a surrogate pair of an answer, which no file takes; it becomes its escape, \\ud800.
+            object.__setattr__(self, "detail", self.detail.encode("utf-8", "backslashreplace").decode())
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,7 +117,7 @@ def grade_safely(grade: Grade, case: Case, traced: bool = True) -> Verdict:
         return Verdict(0.0, detail=str(fault))
     # This is the one place that catches everything: a verifier must never end a run.
     except Exception as fault:  # noqa: BLE001
-        reason = f"{type(fault).__name__}: {fault}".encode("utf-8", "backslashreplace").decode()[:500]
+        reason = f"{type(fault).__name__}: {fault}"[:500]
         own_fault = isinstance(fault, TuluError | ImportError) and not isinstance(fault, DataError)
         if not traced or own_fault or fails_on_neutral(grade, case):
             return Verdict(None, "error", reason)
