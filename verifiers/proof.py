@@ -121,6 +121,7 @@ STATED: dict[str, State] = {
     "zebra_logic": _grid,
 }
 """How the golds of each verifier are stated as completions."""
+_MATH_WRONG = (f"\\boxed{{{OTHER_ANSWER}}}", "\\boxed{1=1}", "\\boxed{0=1}", "\\boxed{x=x+1}")
 WRONG: dict[str, tuple[str, ...]] = {
     "flan": (f"The answer is: {OTHER_WORDS}",),
     "gsm8k": (f"#### {OTHER_ANSWER}",),
@@ -131,8 +132,8 @@ WRONG: dict[str, tuple[str, ...]] = {
     "sql": (f"```sql\nselect '{OTHER_WORDS}', {OTHER_ANSWER}\n```",),
     "tool_call": (f'<tool_call>\n{{"name": "{OTHER_WORDS}", "arguments": {{}}}}\n</tool_call>',),
     "zebra_logic": (json.dumps({"solution": {OTHER_WORDS: {OTHER_WORDS: OTHER_WORDS}}}),),
-    "math": (f"\\boxed{{{OTHER_ANSWER}}}",),
-    "strict_math": (f"\\boxed{{{OTHER_ANSWER}}}",),
+    "math": _MATH_WRONG,
+    "strict_math": _MATH_WRONG,
 }
 """Answers that are no gold's, in the form that each verifier reads."""
 _WRONG_ANYWHERE = (f"<answer>{OTHER_WORDS}</answer>", f"<answer>{OTHER_ANSWER}</answer>")
