@@ -41,18 +41,18 @@ def hold(nodes: list[ast.AST], names: list[str]) -> bool:
 
 def _results(nodes: list[ast.AST], name: str) -> set[str]:
     """The name, and those of variables that hold what it returned, or what came of that."""
-    found, size = {name}, 0
+    names, size = {name}, 0
     assignments = [
         node for node in nodes if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign | ast.For | ast.NamedExpr)
     ]
-    while len(found) > size:
-        size = len(found)
+    while len(names) > size:
+        size = len(names)
         for node in assignments:
             value = node.iter if isinstance(node, ast.For) else node.value
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            if value is not None and _mentions(value, found):
-                found |= {part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)}
-    return found
+            if value is not None and _mentions(value, names):
+                names |= {part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)}
+    return names
 
 
 def _mentions(node: ast.expr, names: set[str]) -> bool:

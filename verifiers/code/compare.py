@@ -101,11 +101,11 @@ def _number(number: Any) -> str:
 
 def is_equal(line: bytes, data: Any, expected: Any) -> bool:
     """Whether an answer equals the literal of a test, given both as messages hold them; NoValue where it is no plain value."""
-    wanted = as_json(expected)
+    expected_text = as_json(expected)
     text = as_json(data)
-    if text == wanted:
-        return "nan" not in wanted
-    if len(line) > _LARGER * len(wanted) + _MARGIN:
+    if text == expected_text:
+        return "nan" not in expected_text
+    if len(line) > _LARGER * len(expected_text) + _MARGIN:
         return False
     return spelling(data) == spelling(expected)
 

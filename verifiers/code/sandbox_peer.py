@@ -201,9 +201,9 @@ def nature(value: Any) -> str:
 def merge(old: Any, new: Any) -> None:
     """Changes a container to what it is on the other side, and those inside it in place where they still are of one type."""
     if isinstance(old, list) and isinstance(new, list):
-        for at, (mine, other) in enumerate(zip(old, new, strict=False)):
-            if type(mine) is type(other) and isinstance(mine, (list, dict, set)):
-                merge(mine, other)
+        for at, (kept, other) in enumerate(zip(old, new, strict=False)):
+            if type(kept) is type(other) and isinstance(kept, (list, dict, set)):
+                merge(kept, other)
             else:
                 old[at] = other
         old[len(new) :] = new[len(old) :]

@@ -68,8 +68,8 @@ def nth_paragraph_first_word(text: str, num_paragraphs: int, nth_paragraph: int,
     parts = [part for part in _BLANK_LINES.split(text) if part.strip()]
     if len(parts) != num_paragraphs or not 1 <= nth_paragraph <= num_paragraphs:
         return False
-    word, wanted = _first_word(parts[nth_paragraph - 1]), _first_word(first_word)
-    return bool(word) and wanted in (word, _WORD_END.split(word, maxsplit=1)[0])
+    word, expected = _first_word(parts[nth_paragraph - 1]), _first_word(first_word)
+    return bool(word) and expected in (word, _WORD_END.split(word, maxsplit=1)[0])
 
 
 def _first_word(text: str) -> str:

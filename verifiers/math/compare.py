@@ -167,9 +167,9 @@ class Comparison:
         if (other.kind == "set" and not one_letter) or other.brackets == "[]":
             return False
         kind = "bare" if one_letter and other.kind != "tuple" else "tuple"
-        mine = Collection(kind, values, other.brackets)
-        theirs = Collection(other.kind if kind == "tuple" and other.kind == "tuple" else kind, other.items, other.brackets)
-        return self._collections(mine, theirs) if system is answer else self._collections(theirs, mine)
+        left = Collection(kind, values, other.brackets)
+        right = Collection(other.kind if kind == "tuple" and other.kind == "tuple" else kind, other.items, other.brackets)
+        return self._collections(left, right) if system is answer else self._collections(right, left)
 
     def _systems(self, answer: System, gold: System) -> Answer:
         if [name for name, _ in answer.pairs] != [name for name, _ in gold.pairs]:

@@ -44,29 +44,28 @@ _BOLD = re.compile(r"\*\*|__")
 def boxes(completion: str) -> list[str] | None:
     """The boxes at the end that make up one answer, the last one last; None where there is no box."""
     contents, end = list[str](), len(completion)
-    found = last_box(completion)
-    if found is None:
+    box = last_box(completion)
+    if box is None:
         return None
-    while found is not None and len(contents) < _MOST_BOXES:
-        if found.content is None:
+    while box is not None and len(contents) < _MOST_BOXES:
+        if box.content is None:
             return contents[::-1]
-        if contents and not _LINK.fullmatch(completion[found.end : end][: _LONGEST_LINK + 1]):
+        if contents and not _LINK.fullmatch(completion[box.end : end][: _LONGEST_LINK + 1]):
             break
-        contents.append(found.content)
-        end = found.start
-        found = last_box(completion[max(0, end - 600) : end])
-        if found is not None:
+        contents.append(box.content)
+        end = box.start
+        box = last_box(completion[max(0, end - 600) : end])
+        if box is not None:
             start = max(0, end - 600)
-            found = found._replace(start=found.start + start, end=found.end + start)
+            box = box._replace(start=box.start + start, end=box.end + start)
     return contents[::-1]
 
 
 def extract(completion: str) -> list[str]:
     """The parts of a completion's answer: the boxes at its end, else one part; none where it gives no answer.
 
-    Without a box it is the first of these that there is: Minerva's sentence, an `<answer>` tag, `####`, "answer is", the
-    last formula,
-    or all of a short text of one line.
+    Without a box it is the first of these that there is: Minerva's sentence, an `<answer>` tag, `####`, "answer is", the last
+    formula, or all of a short text of one line.
     """
     text = normalise_characters(visible_text(after_thinking(completion)))
     boxed = boxes(text)

@@ -213,7 +213,7 @@ def conversion(unit: Unit, other: Unit) -> Fraction | None:
     if unit.dimension == other.dimension:
         return unit.factor / other.factor
     if is_noun(unit) and is_noun(other):
-        ours, theirs = (set(base.split()) for unit in (unit, other) for base, _ in unit.dimension[:1])
+        bases, other_bases = (set(base.split()) for unit in (unit, other) for base, _ in unit.dimension[:1])
         # 3 apples are 3 red apples, but never 3 pears.
-        return Fraction(1) if ours <= theirs or theirs <= ours else None
+        return Fraction(1) if bases <= other_bases or other_bases <= bases else None
     return None
