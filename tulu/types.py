@@ -14,6 +14,12 @@ class Message(TypedDict):
     role: str
     content: str
     tool_calls: NotRequired[list[dict[str, Any]]]
+    train: NotRequired[bool]
+    """False for an assistant's turn that is read and not trained. No template sees it."""
+
+
+Tools = Sequence[Mapping[str, Any]]
+"""The tools that a conversation may call, as JSON schemas; templates write them into the system's turn."""
 
 
 @dataclass(frozen=True, slots=True)

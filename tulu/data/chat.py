@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +12,7 @@ from jinja2 import TemplateError
 from tulu.config.templates import TEMPLATES
 from tulu.data.turns import header_length, turn_span
 from tulu.errors import DataError, RecipeError
-from tulu.types import Message
+from tulu.types import Message, Tools
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -68,17 +68,22 @@ def template_hash(tokenizer: "PreTrainedTokenizerBase") -> str:
     return hashlib.sha256(tokenizer.get_chat_template().encode()).hexdigest()[:16]
 
 
-def encode_prompt(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message]) -> list[int]:
+def encode_prompt(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message], tools: Tools = ()) -> list[int]:
     """Tokens of the messages, followed by the template's generation prompt; DataError where the template refuses them."""
-    encoded = encode_prompts(tokenizer, [messages])[0]
+    encoded = encode_prompts(tokenizer, [messages], [tools])[0]
     if encoded.problem:
         raise DataError(f"the chat template refuses this prompt: {encoded.problem}")
     return encoded.tokens
 
 
-def encode_prompts(tokenizer: "PreTrainedTokenizerBase", chats: Sequence[Sequence[Message]]) -> list[Encoded]:
-    """`encode_prompt` of many prompts, tokenised side by side; a refusal of the template stands in `problem`."""
-    texts = [_render(tokenizer, chat, prompt=True) for chat in chats]
+def encode_prompts(
+    tokenizer: "PreTrainedTokenizerBase", chats: Sequence[Sequence[Message]], tools: Sequence[Tools] | None = None
+) -> list[Encoded]:
+    """`encode_prompt` of many prompts, tokenised side by side; a refusal of the template stands in `problem`.
+
+    `tools` holds the tools of each prompt; None stands for none.
+    """
+    texts = [_render(tokenizer, chat, own, prompt=True) for chat, own in _with_tools(chats, tools)]
     encodings = tokenize(tokenizer, [text if isinstance(text, str) else "" for text in texts])
     return [
         Encoded(encoding.ids, []) if isinstance(text, str) else Encoded([], [], str(text))
@@ -86,18 +91,23 @@ def encode_prompts(tokenizer: "PreTrainedTokenizerBase", chats: Sequence[Sequenc
     ]
 
 
-def encode_batch(tokenizer: "PreTrainedTokenizerBase", chats: Sequence[Sequence[Message]], train: Train) -> list[Encoded]:
-    """Tokens and trained ranges of conversations, tokenised side by side.
+def encode_batch(
+    tokenizer: "PreTrainedTokenizerBase",
+    chats: Sequence[Sequence[Message]],
+    train: Train,
+    tools: Sequence[Tools] | None = None,
+) -> list[Encoded]:
+    """Tokens and trained ranges of conversations, tokenised side by side. `tools` holds the tools of each, None for none.
 
     A token is trained if it overlaps one of the assistant's turns, from the end of the turn's header to the end of the turn, the
     end-of-turn token included; `train` selects all turns or the last. No token is trained where the turns cannot be located.
     This follows open-instruct's _tokenize_tulu_sft_with_assistant_labels (dataset_transformation.py @ e6c3044a).
     """
     if _MARKS.search(tokenizer.get_chat_template()):
-        rendered = [_render_marked(tokenizer, chat) for chat in chats]
+        rendered = [_render_marked(tokenizer, chat, own) for chat, own in _with_tools(chats, tools)]
     else:
         stops = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
-        rendered = [_render_and_locate(tokenizer, chat, train, stops) for chat in chats]
+        rendered = [_render_and_locate(tokenizer, chat, own, train, stops) for chat, own in _with_tools(chats, tools)]
     encodings = tokenize(tokenizer, [text for text, _, _ in rendered])
     result = []
     for (text, spans, problem), encoding in zip(rendered, encodings, strict=True):
@@ -140,22 +150,30 @@ def _token_spans(encoding: Any, text: str, spans: Sequence[Span]) -> list[Span]:
     return result
 
 
-def _render(tokenizer: "PreTrainedTokenizerBase", chat: Sequence[Message], prompt: bool = False) -> str | Exception:
+def _with_tools(chats: Sequence[Sequence[Message]], tools: Sequence[Tools] | None) -> Iterator[tuple[Sequence[Message], Tools]]:
+    """Every chat with its tools."""
+    return zip(chats, tools if tools is not None else [()] * len(chats), strict=True)
+
+
+def _render(
+    tokenizer: "PreTrainedTokenizerBase", chat: Sequence[Message], tools: Tools = (), prompt: bool = False
+) -> str | Exception:
     """The chat's text, or the error that the template raised."""
-    chats: Any = [list(chat)]
+    options: Any = {"conversation": [list(chat)], "tools": list(tools) or None, "add_generation_prompt": prompt}
     try:
-        return str(tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=prompt)[0])
+        return str(tokenizer.apply_chat_template(**options, tokenize=False)[0])
     except (TemplateError, TypeError, ValueError) as error:
         return error
 
 
-def _render_marked(tokenizer: "PreTrainedTokenizerBase", chat: Sequence[Message]) -> tuple[str, list[Span], str]:
+def _render_marked(tokenizer: "PreTrainedTokenizerBase", chat: Sequence[Message], tools: Tools) -> tuple[str, list[Span], str]:
     """(text, trained character ranges, problem) by a template that marks what the assistant generates."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    options: Any = {"conversations": [list(chat)], "return_assistant_tokens_mask": True, **tokenizer.special_tokens_map}
+    options: Any = {"conversations": [list(chat)], "tools": list(tools) or None, **tokenizer.special_tokens_map}
+    marked: Any = {"chat_template": tokenizer.get_chat_template(), "return_assistant_tokens_mask": True}
     try:
-        rendered: Any = render_jinja_template(chat_template=tokenizer.get_chat_template(), **options)
+        rendered: Any = render_jinja_template(**marked, **options)
     except (TemplateError, TypeError, ValueError) as error:
         return "", [], f"the template refuses it: {error}"
     texts, ranges = rendered
@@ -163,10 +181,10 @@ def _render_marked(tokenizer: "PreTrainedTokenizerBase", chat: Sequence[Message]
 
 
 def _render_and_locate(
-    tokenizer: "PreTrainedTokenizerBase", chat: Sequence[Message], train: Train, stops: Sequence[str]
+    tokenizer: "PreTrainedTokenizerBase", chat: Sequence[Message], tools: Tools, train: Train, stops: Sequence[str]
 ) -> tuple[str, list[Span], str]:
     """(text, trained character ranges, problem): turns are located by rendering the beginnings of the chat."""
-    full = _render(tokenizer, chat)
+    full = _render(tokenizer, chat, tools)
     if isinstance(full, Exception):
         return "", [], f"the template refuses it: {full}"
     places = [place for place, message in enumerate(chat) if message["role"] == "assistant"]
@@ -177,10 +195,10 @@ def _render_and_locate(
             # Templates are not asked for an empty conversation: most cannot render one.
             head: str | Exception = full[: header_length(full, *_render_probe(tokenizer))]
         else:
-            head = _render(tokenizer, chat[:place], prompt=True)
+            head = _render(tokenizer, chat[:place], tools, prompt=True)
             if isinstance(head, str) and not full.startswith(head):
-                before = _render(tokenizer, chat[:place])
-        tail = _render(tokenizer, chat[: place + 1]) if place + 1 < len(chat) else full
+                before = _render(tokenizer, chat[:place], tools)
+        tail = _render(tokenizer, chat[: place + 1], tools) if place + 1 < len(chat) else full
         span = None
         if isinstance(head, str) and isinstance(tail, str):
             content = chat[place]["content"]
@@ -194,7 +212,7 @@ def _render_and_locate(
 def _render_probe(tokenizer: "PreTrainedTokenizerBase") -> tuple[str, str]:
     """A lone user turn, without and with the generation prompt: their difference is the assistant's header."""
     chat: list[Message] = [{"role": "user", "content": "?"}]
-    plain, prompted = (_render(tokenizer, chat, prompt) for prompt in (False, True))
+    plain, prompted = (_render(tokenizer, chat, prompt=prompt) for prompt in (False, True))
     return (plain, prompted) if isinstance(plain, str) and isinstance(prompted, str) else ("", "")
 
 
