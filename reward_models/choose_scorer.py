@@ -8,7 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from tulu.errors import RecipeError
-from tulu.model.load import from_pretrained
+from tulu.model.load import LoadOptions, from_pretrained
 from tulu.model.policy import Policy
 from tulu.reward_models.encoding import Limits
 from tulu.reward_models.judging import JudgeScorer
@@ -32,19 +32,21 @@ def load_scorer(model: str, data: Data, options: RewardBenchOptions) -> Scorer:
         url = options.endpoint
         responder = LocalJudge(model, options) if url is None else EndpointJudge(url, model, options.api_key_env)
         return JudgeScorer(responder, data, options)
-    config = from_pretrained(AutoConfig, model)
+    trusted = options.trust_remote_code
+    config = from_pretrained(AutoConfig, model, trust_remote_code=trusted)
     most = positions(config)
     if most is not None and (options.max_length or 0) > most:
         raise RecipeError(f"--max-length {options.max_length}: the model has {most} positions")
     limits = Limits(options.max_length or most, options.add_bos, options.row_tokens)
     template = options.template or "tokenizer"
     if kind == "classifier":
-        return _load_classifier(model, config, template, options.precision, limits)
-    policy = Policy.load(model, template=template, precision=options.precision, trainable=False)
+        return _load_classifier(model, config, template, options.precision, limits, trust_remote_code=trusted)
+    frozen: LoadOptions = {"precision": options.precision, "trust_remote_code": trusted}
+    policy = Policy.load(model, template=template, trainable=False, **frozen)
     reference = None
     if options.reference is not None:
         # Rewards are compared token by token: both models must read the policy's texts.
-        reference = Policy.load(options.reference, template=template, precision=options.precision, trainable=False)
+        reference = Policy.load(options.reference, template=template, trainable=False, **frozen)
         if reference.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
             raise RecipeError(
                 f"--reference {options.reference}: its tokenizer is not the policy's; give the model DPO started from"
@@ -60,42 +62,50 @@ def load_reward_model(
     max_length: int | None = None,
     row_tokens: int = 8192,
     revision: str | None = None,
+    trust_remote_code: bool = False,
 ) -> Scorer:
     """The scorer of a trained reward model, from a folder or a hub name.
 
     It reads at most `max_length` tokens and no more than the model has positions. Raises RecipeError if there is no trained
     head, or the tokenizer has no template.
     """
-    config = from_pretrained(AutoConfig, path, revision=revision)
+    config = from_pretrained(AutoConfig, path, revision=revision, trust_remote_code=trust_remote_code)
     if not _is_classifier(config):
         raise RecipeError(f"{path}: no reward model: its config.json says {_architecture(config)}; train one with tulu rm RECIPE")
     lengths = [length for length in (max_length, positions(config)) if length is not None]
     limits = Limits(min(lengths, default=None), row_tokens=row_tokens)
-    return _load_classifier(path, config, template, precision, limits, revision)
+    return _load_classifier(path, config, template, precision, limits, revision, trust_remote_code)
 
 
 def _load_classifier(
-    path: str | Path, config: Any, template: str, precision: str, limits: Limits, revision: str | None = None
+    path: str | Path,
+    config: Any,
+    template: str,
+    precision: str,
+    limits: Limits,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
 ) -> Scorer:
     """A scorer on packed rows where they are exact for the architecture, else on padded batches, which the log says."""
     if _is_classifier(config) and config.num_labels != 1:
         raise RecipeError(f"{path}: a classifier with {config.num_labels} labels; a reward model has one")
-    if reason := why_not_packed(config):
+    if reason := why_not_packed(config, trust_remote_code):
         log.warning("%s is scored in padded batches: %s", path, reason)
-        return PlainClassifierScorer(path, template, precision, limits, revision)
-    model = RewardModel.load(path, template=template, precision=precision, revision=revision)
+        return PlainClassifierScorer(path, template, precision, limits, revision, trust_remote_code)
+    origin: LoadOptions = {"revision": revision, "trust_remote_code": trust_remote_code}
+    model = RewardModel.load(path, template=template, precision=precision, **origin)
     # The configuration as it was saved says where AutoModelForSequenceClassification reads.
     return ClassifierScorer(model, limits, config.get_text_config().pad_token_id)
 
 
-def why_not_packed(config: Any) -> str:
+def why_not_packed(config: Any, trust_remote_code: bool = False) -> str:
     """Why a classifier of this configuration cannot be scored in packed rows; empty where it can."""
     if config.get_text_config().to_dict().get("attn_logit_softcapping"):
         # Only eager attention caps logits; SDPA leaves the cap out silently (allenai/reward-bench, issue 163).
         return "its attention caps logits"
     try:
         with torch.device("meta"):
-            model = AutoModelForSequenceClassification.from_config(config)
+            model = AutoModelForSequenceClassification.from_config(config, trust_remote_code=trust_remote_code)
     except ValueError as error:
         reason = str(error).splitlines()[0]
         raise RecipeError(f"{config.model_type}: no classifier of this architecture ({reason}); try --kind dpo") from error
@@ -108,9 +118,15 @@ def detect_kind(model: str, options: RewardBenchOptions) -> Kind:
     for_dpo = options.reference is not None or options.reference_free is not None
     if options.reference is not None and options.reference_free is not None:
         raise RecipeError("--reference and --reference-free exclude each other; leave one out")
-    kind = options.kind
+    kind, trusted = options.kind, options.trust_remote_code
     if kind == "auto":
-        kind = "judge" if options.endpoint is not None else "dpo" if for_dpo else _kind_of_architecture(model)
+        kind = (
+            "judge"
+            if options.endpoint is not None
+            else "dpo"
+            if for_dpo
+            else _kind_of_architecture(model, trusted)
+        )
     if kind == "dpo" and not for_dpo:
         raise RecipeError(
             f"{model}: a DPO policy needs --reference MODEL (what it started from), or --reference-free sum, avg or norm"
@@ -122,11 +138,9 @@ def detect_kind(model: str, options: RewardBenchOptions) -> Kind:
     return kind
 
 
-def _kind_of_architecture(model: str) -> Kind:
+def _kind_of_architecture(model: str, trust_remote_code: bool) -> Kind:
     """`classifier` where config.json says so. A causal model may be a DPO policy or a judge, so the user has to say which."""
-    if Path(model).exists() and not (Path(model) / "config.json").exists():
-        raise RecipeError(f"{model}: no config.json, so no model; give a folder that save_pretrained wrote")
-    config = from_pretrained(AutoConfig, model)
+    config = from_pretrained(AutoConfig, model, trust_remote_code=trust_remote_code)
     if _is_classifier(config):
         return "classifier"
     raise RecipeError(

@@ -33,7 +33,7 @@ class RewardGrader:
         return str(self.scorer.settings["weights"])
 
     @classmethod
-    def load(cls, settings: RewardModelSettings, trained: Path | None = None) -> "RewardGrader":
+    def load(cls, settings: RewardModelSettings, trained: Path | None = None, trust_remote_code: bool = False) -> "RewardGrader":
         """The reward model that the settings name, else `trained`, the folder of the recipe's own rm stage.
 
         Raises RecipeError where there is neither, or no reward model in the folder.
@@ -41,7 +41,7 @@ class RewardGrader:
         if settings.path is None and (trained is None or not trained.is_dir()):
             raise RecipeError(f"reward_model.path: nothing in {trained} yet; run `tulu rm` first, or name a reward model")
         fields: dict[str, Any] = settings.model_dump(include={"template", "precision", "max_length", "row_tokens", "revision"})
-        return cls(load_reward_model(settings.path or str(trained), **fields))
+        return cls(load_reward_model(settings.path or str(trained), trust_remote_code=trust_remote_code, **fields))
 
     def grade(self, completions: Sequence[tuple[str, Problem]]) -> list[Verdict]:
         """One verdict per (completion, problem), in order; adjacent completions of a problem share its prompt."""

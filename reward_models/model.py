@@ -13,6 +13,7 @@ from transformers.utils.logging import get_verbosity, set_verbosity, set_verbosi
 
 from tulu.errors import RecipeError
 from tulu.model.batch import Batch
+from tulu.model.embeddings import rows_needed
 from tulu.model.load import LoadOptions, load_model, load_tokenizer
 from tulu.model.packed import PackedModel, PackedModule
 from tulu.model.parallel import whole
@@ -72,7 +73,7 @@ class RewardModel(PackedModel[RewardModule]):
         The initialisation is open-instruct's (reward_modeling.py @ e6c3044a). Raises RecipeError if the folder holds no
         trained head and none is asked for, or no model of that architecture takes a scalar head.
         """
-        tokenizer = load_tokenizer(path, template, options.get("revision"))
+        tokenizer = load_tokenizer(path, template, options.get("revision"), options.get("trust_remote_code", False))
 
         def prepare(model: Any, missing: set[str]) -> None:
             if new_head is not None:
@@ -84,7 +85,9 @@ class RewardModel(PackedModel[RewardModule]):
 
         auto_class = AutoModelForSequenceClassification
         with without_load_report():
-            model = load_model(auto_class, path, trainable=trainable, prepare=prepare, num_labels=1, **options)
+            model = load_model(
+                auto_class, path, tokenizer=tokenizer, trainable=trainable, prepare=prepare, num_labels=1, **options
+            )
         reward_model = cls(model, tokenizer)
         # The head is trained as a whole beside adapters.
         reward_model.module.score.weight.requires_grad_(trainable)
@@ -113,7 +116,7 @@ def give_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
     """
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         tokenizer.add_special_tokens({"pad_token": PAD})
-        if len(tokenizer) > model.config.get_text_config().vocab_size:
-            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    if (needed := rows_needed(tokenizer)) > model.config.get_text_config().vocab_size:
+        model.resize_token_embeddings(needed, mean_resizing=False)
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     model.config.pad_token_id = tokenizer.pad_token_id

@@ -25,6 +25,7 @@ class RewardBenchOptions:
         Option("Reward of a DPO policy without its reference: sum, average or negative norm of its token log-probs."),
     ] = None
     template: Annotated[str | None, Option("Chat template: tulu, olmo or tokenizer; default: the tokenizer's own.")] = None
+    trust_remote_code: Annotated[bool, Option("Run code that a model brings along.", flag="--trust-remote-code")] = False
     max_length: Annotated[
         int | None, Option("Most tokens of prompt and answer; the prompt's start is cut. Default: the model's limit.", min=1)
     ] = None

@@ -9,6 +9,7 @@ from transformers import AutoConfig
 
 from tulu.data.chat import encode_prompts, template_hash
 from tulu.errors import EngineError, RecipeError
+from tulu.model.generation import turn_end_tokens
 from tulu.model.load import from_pretrained, load_tokenizer
 from tulu.reward_models.options import RewardBenchOptions
 from tulu.rollout.engine import EngineSpec, positions
@@ -92,12 +93,20 @@ class LocalJudge(Responder):
 
     def __init__(self, model: str, options: RewardBenchOptions) -> None:
         """Raises RecipeError where nothing says how many tokens the model can read."""
-        self.tokenizer = load_tokenizer(model, options.template or "tokenizer")
-        most = options.max_length or positions(from_pretrained(AutoConfig, model))
+        trusted = options.trust_remote_code
+        self.tokenizer = load_tokenizer(model, options.template or "tokenizer", trust_remote_code=trusted)
+        most = options.max_length or positions(from_pretrained(AutoConfig, model, trust_remote_code=trusted))
         if most is None:
             raise RecipeError(f"{model}: its configuration states no longest length; give one with --max-length")
         self.max_length = most
-        spec = EngineSpec(model, self.max_length, options.precision, version=0)
+        spec = EngineSpec(
+            model,
+            self.max_length,
+            options.precision,
+            version=0,
+            trust_remote_code=trusted,
+            turn_ends=turn_end_tokens(self.tokenizer),
+        )
         self.engine = make_engine(options.engine, spec)
         self.settings = {
             "backend": "local",

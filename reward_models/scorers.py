@@ -99,9 +99,17 @@ class DpoScorer(Scorer):
 class PlainClassifierScorer(Scorer):
     """AutoModelForSequenceClassification as it is, with eager attention, on right-padded batches of similar length."""
 
-    def __init__(self, path: str | Path, template: str, precision: str, limits: Limits, revision: str | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        template: str,
+        precision: str,
+        limits: Limits,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+    ) -> None:
         """Raises RecipeError where the folder holds no trained head."""
-        self.tokenizer = load_tokenizer(path, template, revision)
+        self.tokenizer = load_tokenizer(path, template, revision, trust_remote_code)
         self.limits = limits
 
         def refuse_new_head(model: PreTrainedModel, missing: set[str]) -> None:
@@ -114,6 +122,8 @@ class PlainClassifierScorer(Scorer):
             path,
             precision=precision,
             revision=revision,
+            trust_remote_code=trust_remote_code,
+            tokenizer=self.tokenizer,
             prepare=refuse_new_head,
             attn_implementation="eager",
         )

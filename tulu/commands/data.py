@@ -91,7 +91,8 @@ def load_recipe_tokenizer(recipe: Recipe) -> Any:
     model = next((start for start in starts if start), None)
     if model is None:
         raise RecipeError("model: missing; name the model folder or hub model whose tokenizer reads the data")
-    return load_tokenizer(model, recipe.template, recipe.revision if model == recipe.model else None)
+    revision = recipe.revision if model == recipe.model else None
+    return load_tokenizer(model, recipe.template, revision, recipe.trust_remote_code)
 
 
 def held_out(recipe: Recipe, against: Sequence[str]) -> tuple[Source, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
-from tulu.config.locate import model_problem, reward_model_problem, source_problem
+from tulu.config.locate import model_problem, reward_model_problem, source_problem, start_problem
 from tulu.config.mistakes import MISSING, Mistake, nearest, section_at
 from tulu.config.mistakes import Path as Key
 from tulu.config.parts import section_in
@@ -154,7 +154,7 @@ def _data(stage: Values) -> Iterator[Mistake]:
 
 
 def _start(stage: Values) -> Iterator[Mistake]:
-    if stage.start is not None and (problem := model_problem(stage.start)):
+    if stage.start is not None and (problem := start_problem(stage.start)):
         yield stage.mistake("start", problem)
 
 
@@ -167,13 +167,15 @@ def _model(recipe: Values) -> Iterator[Mistake]:
             )
     elif recipe.model is not None and recipe.base is not None:
         yield recipe.mistake("model", "the base section makes another model; keep one of model and base")
-    elif recipe.model is not None and (problem := model_problem(recipe.model)):
-        yield recipe.mistake("model", problem)
+    elif recipe.model is not None:
+        trained = any(STAGES[name].trains for name in recipe.sections)
+        if problem := (start_problem if trained else model_problem)(recipe.model):
+            yield recipe.mistake("model", problem)
 
 
 def _template(recipe: Values) -> Iterator[Mistake]:
     names = [*TEMPLATES, "tokenizer"]
-    if recipe.template not in names:
+    if recipe.template not in names and not recipe.template.startswith("tokenizer:"):
         hint = nearest(recipe.template, names)
         yield recipe.mistake("template", f"unknown template{hint}; known are {', '.join(names)}")
     elif recipe.template == "tokenizer" and recipe.base is not None:

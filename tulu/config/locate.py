@@ -3,11 +3,11 @@
 Each `..._problem` returns what is wrong with a name, or None.
 """
 
-import json
 import re
 from pathlib import Path
 
 from tulu.config.mistakes import nearest
+from tulu.config.model_folder import causal_problem, folder_problem, missing_folder, quantised_problem, read_config
 from tulu.config.tasks import GENERATED
 
 DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
@@ -52,15 +52,23 @@ def _looks_local(name: str) -> bool:
 
 
 def model_problem(name: str) -> str | None:
-    """What is wrong with the name of a model."""
+    """What is wrong with the name of a model, or with the folder that it names."""
     path = Path(name)
     if path.is_dir():
-        return None if (path / "config.json").is_file() else "is a folder without config.json; name a Hugging Face model folder"
+        return folder_problem(path)
     if path.exists():
         return "is a file; name the folder that holds config.json"
     if _looks_local(name):
-        return f"no such folder (looked from {Path.cwd()}); correct the path"
+        return missing_folder(name)
     return None if HUB_NAME.match(name) else "is neither a folder here nor a name on the hub (OWNER/NAME); correct it"
+
+
+def start_problem(name: str) -> str | None:
+    """What is wrong with a model that is to be trained."""
+    if (problem := model_problem(name)) is not None:
+        return problem
+    config = read_config(Path(name)) if Path(name).is_dir() else None
+    return None if config is None else quantised_problem(config) or causal_problem(config)
 
 
 def reward_model_problem(name: str) -> str | None:
@@ -74,7 +82,9 @@ def reward_model_problem(name: str) -> str | None:
 
 
 def policy_problem(name: str) -> str | None:
-    """Why a model cannot answer: transformers would give a reward model a language-model head with random weights."""
+    """Why a model cannot answer: among others, transformers would give a reward model an output head of random weights."""
+    if (problem := model_problem(name)) is not None:
+        return problem
     if (_architecture(name) or "").endswith(CLASSIFIER):
         return "is a reward model, which scores answers and gives none; name the model that is to answer"
     return None
@@ -87,11 +97,7 @@ def model_label(name: str) -> str:
 
 def _architecture(name: str) -> str | None:
     """The first architecture that a folder's config.json names; None where there is no such file."""
-    config = Path(name) / "config.json"
-    if not config.is_file():
+    if not (Path(name) / "config.json").is_file():
         return None
-    try:
-        kinds = json.loads(config.read_text(encoding="utf-8")).get("architectures")
-    except (ValueError, AttributeError):
-        return "nothing that can be read"
-    return str((kinds or ["nothing"])[0])
+    config = read_config(Path(name))
+    return "nothing that can be read" if config is None else str((config.get("architectures") or ["nothing"])[0])

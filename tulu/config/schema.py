@@ -226,7 +226,12 @@ class Recipe(Section):
     seed: int = 1
     """Seed of every stage that sets none itself."""
     template: str = "tokenizer"
-    """Chat template: tulu, olmo, or tokenizer (the tokenizer's own; an error where it has none)."""
+    """Chat template: tulu, olmo, or tokenizer (the tokenizer's own; an error where it has none). tokenizer:NAME is the one of
+    that name where a tokenizer has several."""
+    trust_remote_code: bool = False
+    """Run the Python code that a model's folder or repository brings along, on this machine; only for code that you have read."""
+    resize_embeddings: bool = False
+    """Give the model embeddings for tokens that its tokenizer has and it has not; they begin at the mean of the others."""
     base: Base | None = None
     """Training of a new base model from scratch."""
     sft: Sft | None = None

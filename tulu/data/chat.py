@@ -50,6 +50,19 @@ def apply_template(tokenizer: "PreTrainedTokenizerBase", name: str) -> None:
             raise RecipeError(
                 f"template: the tokenizer {name} has no chat template; set template to one of {', '.join(TEMPLATES)}"
             )
+        if isinstance(tokenizer.chat_template, dict) and "default" not in tokenizer.chat_template:
+            names = ", ".join(f"tokenizer:{own}" for own in sorted(tokenizer.chat_template))
+            raise RecipeError(
+                f"template: this tokenizer has several chat templates and no default; set it to one of {names}"
+            )
+        return
+    if name.startswith("tokenizer:"):
+        own = tokenizer.chat_template if isinstance(tokenizer.chat_template, dict) else {}
+        chosen = name.removeprefix("tokenizer:")
+        if chosen not in own:
+            names = ", ".join(f"tokenizer:{own}" for own in sorted(own)) or "tokenizer"
+            raise RecipeError(f"template: the tokenizer has no chat template {chosen!r}; set template to one of {names}")
+        tokenizer.chat_template = own[chosen]
         return
     if name not in TEMPLATES:
         near = get_close_matches(name, [*TEMPLATES, "tokenizer"], n=1)

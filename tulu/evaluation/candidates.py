@@ -13,6 +13,7 @@ from tulu.config.schema import RewardModelSettings
 from tulu.errors import RecipeError
 from tulu.files import PinnedLog
 from tulu.grading.grader import Grader, grade_by_verifiers, pair_with_problems
+from tulu.model.generation import turn_end_tokens
 from tulu.model.load import hub_commit
 from tulu.progress import Progress
 from tulu.reward_models.grader import RewardGrader
@@ -67,6 +68,8 @@ class SampleRequest:
     reward_model: RewardModelSettings | None = None
     revision: str | None = None
     """Commit or tag of a model on the hub."""
+    trust_remote_code: bool = False
+    """Whether code that a model brings along may run."""
 
 
 class SampleFile:
@@ -103,9 +106,18 @@ def collect(
     """
     pending = [problem for problem in problems if problem.id not in samples.rows]
     if pending:
-        reward_grader = RewardGrader.load(request.reward_model) if request.reward_model else None
+        trusted, reward_model = request.trust_remote_code, request.reward_model
+        reward_grader = RewardGrader.load(reward_model, trust_remote_code=trusted) if reward_model else None
         longest = max(len(problem.prompt) for problem in problems)
-        spec = EngineSpec(request.model, longest + request.params.max_tokens, "fp32", version=0, revision=request.revision)
+        spec = EngineSpec(
+            request.model,
+            longest + request.params.max_tokens,
+            "fp32",
+            version=0,
+            revision=request.revision,
+            trust_remote_code=trusted,
+            turn_ends=turn_end_tokens(tokenizer),
+        )
         done, total = (len(problems) - len(pending)) * request.n, len(problems) * request.n
         progress = Progress(request.name, total, done)
         figures = _RunningFigures(progress, done, samples.rows.values())
@@ -178,11 +190,11 @@ class _RunningFigures:
                     self.sums[name][1] += 1
 
 
-def model_identity(model: str, revision: str | None = None) -> str:
+def model_identity(model: str, revision: str | None = None, trust_remote_code: bool = False) -> str:
     """A hash of the files of a model's folder, or the commit of a hub model. Raises RecipeError where there is no model."""
     folder = Path(model)
     if not folder.is_dir():
-        return hub_commit(model, revision)
+        return hub_commit(model, revision, trust_remote_code)
     files = sorted(file for file in folder.iterdir() if file.suffix in (".safetensors", ".bin", ".json", ".jinja"))
     if not any(file.name == "config.json" for file in files):
         raise RecipeError(f"{model}: no config.json, so no model; give a folder that save_pretrained wrote")

@@ -70,7 +70,8 @@ def run(job: Job) -> Path:
     if job.start is None:
         raise RecipeError(f"recipe {job.recipe.name}: there is no model to evaluate yet")
     settings: Evaluate = section_of(job.recipe, "evaluate")
-    answer_all(job.start, settings, job.recipe.template, job.folder, job.fresh, job.revision)
+    trusted = job.recipe.trust_remote_code
+    answer_all(job.start, settings, job.recipe.template, job.folder, job.fresh, job.revision, trusted)
     return job.folder
 
 
@@ -94,11 +95,18 @@ def evaluate_model(model: str, options: EvaluateOptions, *, fresh: bool = False,
     settings = Evaluate.model_validate({"temperature": 0.0 if best_of is None else 1.0, **options.recipe_fields()})
     name = settings.task if best_of is None else f"{settings.task}-best-of-{best_of}"
     folder = options.out or runs / "evaluate" / model_label(model) / name
-    return answer_all(model, settings, options.template or "tokenizer", folder, fresh)
+    trusted = options.trust_remote_code
+    return answer_all(model, settings, options.template or "tokenizer", folder, fresh, trust_remote_code=trusted)
 
 
 def answer_all(
-    model: str, settings: Evaluate, template: str, folder: Path, fresh: bool = False, revision: str | None = None
+    model: str,
+    settings: Evaluate,
+    template: str,
+    folder: Path,
+    fresh: bool = False,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
 ) -> Result:
     """Sample and grade answers, and write results.json and answers.jsonl, and samples.jsonl where there are several answers.
 
@@ -106,15 +114,17 @@ def answer_all(
     """
     if problem := policy_problem(model):
         raise RecipeError(f"{model} {problem}")
-    tokenizer = load_tokenizer(model, template, revision)
+    tokenizer = load_tokenizer(model, template, revision, trust_remote_code)
     dataset, digest = task_problems(settings, tokenizer)
     params = SamplingParams(settings.max_tokens, settings.temperature, seed=settings.seed)
     n = settings.best_of or 1
     name = f"evaluate {settings.task}"
-    request = SampleRequest(name, model, n, params, settings.engine, settings.batch, settings.reward_model, revision)
-    pinned = {"data": digest, "template": template_hash(tokenizer), "weights": model_identity(model, revision)}
-    if settings.reward_model is not None and settings.reward_model.path is not None:
-        pinned["reward_model"] = model_identity(settings.reward_model.path, settings.reward_model.revision)
+    picker = settings.reward_model
+    request = SampleRequest(name, model, n, params, settings.engine, settings.batch, picker, revision, trust_remote_code)
+    weights = model_identity(model, revision, trust_remote_code)
+    pinned = {"data": digest, "template": template_hash(tokenizer), "weights": weights}
+    if picker is not None and picker.path is not None:
+        pinned["reward_model"] = model_identity(picker.path, picker.revision, trust_remote_code)
     samples = SampleFile(folder, {**pinned, **settings.model_dump(mode="json")})
     samples.open(fresh or bool(samples.log.changes()))
     if len(samples.rows) == len(dataset) and (folder / "results.json").exists():

@@ -23,6 +23,7 @@ class SampleOptions:
     top_p: Annotated[float, Option("Share of the probability to sample from.", min=0.01, max=1)] = 1.0
     limit: Annotated[int | None, Option("First prompts only; a larger limit later continues.", min=1)] = None
     template: Annotated[str, Option("Chat template; tokenizer is the tokenizer's own.")] = "tokenizer"
+    trust_remote_code: Annotated[bool, Option("Run code that a model brings along.", flag="--trust-remote-code")] = False
     engine: Annotated[EngineName, Option("What samples.")] = "auto"
     batch: Annotated[int, Option("Answers between two writes.", min=1)] = 256
     seed: Annotated[int, Option("Seed of sampling.")] = 1
@@ -45,6 +46,7 @@ class EvaluateOptions:
     best_of: Annotated[int | None, Option("Answers per problem, of which --reward-model picks one.", min=2)] = None
     reward_model: Annotated[str | None, Option("Picks the best of --best-of answers.")] = None
     template: Annotated[str | None, Option("Chat template; default: the recipe's, or the tokenizer's own.")] = None
+    trust_remote_code: Annotated[bool, Option("Run code that a model brings along.", flag="--trust-remote-code")] = False
     out: Annotated[Path | None, Option("Folder of a model's result; default: runs/evaluate/MODEL/TASK.")] = None
 
     def recipe_fields(self) -> dict[str, Any]:

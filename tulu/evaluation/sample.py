@@ -52,7 +52,8 @@ def sample(model: str, options: SampleOptions) -> Path:
     (--keep, --pairs, --limit) samples nothing again.
     """
     check(model, options)
-    tokenizer = load_tokenizer(model, options.template)
+    trusted = options.trust_remote_code
+    tokenizer = load_tokenizer(model, options.template, trust_remote_code=trusted)
     sources = [Source(name=name, fraction=1.0) for name in options.data]
     verifier = REWARD_MODEL if options.verifier is None else None if options.verifier == OWN else options.verifier
     with_reward_model = options.reward_model is not None
@@ -62,8 +63,8 @@ def sample(model: str, options: SampleOptions) -> Path:
     params = SamplingParams(options.max_tokens, options.temperature, options.top_p, seed=options.seed)
     reward_model = RewardModelSettings(path=options.reward_model) if options.reward_model else None
     settings = {
-        "model": model_identity(model),
-        "reward_model": model_identity(options.reward_model) if options.reward_model else None,
+        "model": model_identity(model, trust_remote_code=trusted),
+        "reward_model": model_identity(options.reward_model, trust_remote_code=trusted) if options.reward_model else None,
         "data": dataset.digest,
         "verifier": _verifier_identity(verifier),
         "template": template_hash(tokenizer),
@@ -77,7 +78,9 @@ def sample(model: str, options: SampleOptions) -> Path:
     limited = dataset[: options.limit] if options.limit else dataset
     if samples.rows:
         log.info("%s holds the answers to %d prompts already", samples.log.path, len(samples.rows))
-    request = SampleRequest("sample", model, options.n, params, options.engine, options.batch, reward_model)
+    request = SampleRequest(
+        "sample", model, options.n, params, options.engine, options.batch, reward_model, trust_remote_code=trusted
+    )
     scored = collect(request, limited, tokenizer, samples)
     return finish(folder, scored, options, {"model": model, "settings": settings})
 
@@ -105,7 +108,7 @@ def check(model: str, options: SampleOptions) -> None:
 
 def _room(model: str, options: SampleOptions) -> int:
     """Most tokens of a prompt, such that an answer fits the model's positions. Raises RecipeError where no prompt would fit."""
-    most = positions(from_pretrained(AutoConfig, model)) or 1 << 20
+    most = positions(from_pretrained(AutoConfig, model, trust_remote_code=options.trust_remote_code)) or 1 << 20
     if options.max_tokens >= most:
         raise RecipeError(f"--max-tokens {options.max_tokens}: the model has {most} positions, for prompt and answer; lower it")
     return most - options.max_tokens

@@ -10,12 +10,23 @@ import torch
 from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils.logging import disable_progress_bar
 
+from tulu.config.locate import model_problem
+from tulu.config.model_folder import causal_problem, folder_problem, quantised_problem, tokenizer_problem, weights_problem
 from tulu.config.schema import Lora
 from tulu.data.chat import apply_template
 from tulu.errors import RecipeError
+from tulu.model.embeddings import fit_embeddings
+from tulu.model.refusals import KINDS, explain
 
 log = logging.getLogger("tulu")
 if not sys.stderr.isatty():
@@ -32,26 +43,54 @@ def default_device() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def from_pretrained(auto_class: Any, path: str | Path, **options: Any) -> Any:
-    """`auto_class.from_pretrained`, with one RecipeError where there is nothing to load."""
+def from_pretrained(auto_class: Any, path: str | Path, *, trust_remote_code: bool = False, **options: Any) -> Any:
+    """`auto_class.from_pretrained`, with one RecipeError that says what `path` is where there is nothing to load.
+
+    transformers is always told whether to run code of the checkpoint: otherwise it would ask on the terminal.
+    """
+    if problem := model_problem(str(path)):
+        raise RecipeError(f"{path} {problem}")
     try:
-        return auto_class.from_pretrained(str(path), **options)
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        cure = "Give a model folder, or a hub name that is reachable."
-        raise RecipeError(f"{path}: cannot be loaded as a model ({reason})\n{cure}") from error
+        return auto_class.from_pretrained(str(path), trust_remote_code=trust_remote_code, **options)
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
+        raise explain(auto_class, path, options.get("revision"), error) from error
 
 
-def load_tokenizer(path: str | Path, template: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    path: str | Path, template: str, revision: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
     """The tokenizer of a model with the recipe's chat template set on it."""
-    tokenizer = from_pretrained(AutoTokenizer, path, revision=revision)
+    folder = Path(path)
+    if folder.is_dir() and (problem := folder_problem(folder) or tokenizer_problem(folder)):
+        raise RecipeError(f"{path} {problem}")
+    tokenizer = from_pretrained(AutoTokenizer, path, revision=revision, trust_remote_code=trust_remote_code)
     apply_template(tokenizer, template)
     return tokenizer
 
 
-def hub_commit(name: str, revision: str | None = None) -> str:
+def checked_config(
+    path: str | Path, *, trainable: bool, revision: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedConfig:
+    """The configuration of a model whose files are complete, and which can be trained if it is to be.
+
+    Raises RecipeError where a file is missing or cut short, or where a model that is to be trained is quantised or no causal
+    language model. Only the configuration and the headers of the weights are read, so it can be asked before any data is.
+    """
+    config: Any = from_pretrained(AutoConfig, path, revision=revision, trust_remote_code=trust_remote_code)
+    problem = weights_problem(Path(path)) if Path(path).is_dir() else None
+    if trainable and problem is None:
+        fields = {**config.to_dict(), "architectures": config.architectures, "is_encoder_decoder": config.is_encoder_decoder}
+        problem = quantised_problem(fields) or causal_problem(fields)
+        if problem is None and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not getattr(config, "auto_map", None):
+            problem = f"is a {config.model_type} model: transformers has {KINDS['AutoModelForCausalLM']}"
+    if problem is not None:
+        raise RecipeError(f"{path} {problem}")
+    return config  # type: ignore[no-any-return]
+
+
+def hub_commit(name: str, revision: str | None = None, trust_remote_code: bool = False) -> str:
     """The commit of a model on the hub that a revision, or its main branch, stands for. Raises RecipeError if there is none."""
-    from_pretrained(AutoConfig, name, revision=revision)
+    from_pretrained(AutoConfig, name, revision=revision, trust_remote_code=trust_remote_code)
     # The cache of the hub keeps every file at snapshots/COMMIT/FILE.
     return Path(hf_hub_download(name, "config.json", revision=revision)).parent.name
 
@@ -61,6 +100,8 @@ class LoadOptions(TypedDict, total=False):
 
     precision: str
     revision: str | None
+    trust_remote_code: bool
+    resize_embeddings: bool
     lora: Lora | None
     gradient_checkpointing: bool
 
@@ -71,6 +112,9 @@ def load_model(
     *,
     precision: str = "fp32",
     revision: str | None = None,
+    trust_remote_code: bool = False,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    resize_embeddings: bool = False,
     trainable: bool = False,
     lora: Lora | None = None,
     gradient_checkpointing: bool = False,
@@ -79,14 +123,19 @@ def load_model(
 ) -> Any:
     """A model of one of transformers' auto classes from a folder or a hub name, inside its adapters where `lora` is given.
 
-    One that trains has float32 weights, a frozen one has the given precision. `prepare(model, missing)` is called before the
-    adapters are added, with the names of the weights that the checkpoint lacks. Further options go to `from_pretrained`.
-    Raises RecipeError if there is no such model.
+    One that trains has float32 weights, a frozen one has the given precision. Its embeddings are compared with `tokenizer`.
+    `prepare(model, missing)` is called before the adapters are added, with the names of the weights that the checkpoint lacks.
+    Further options go to `from_pretrained`. Raises RecipeError if there is no such model.
     """
+    checked_config(path, trainable=trainable, revision=revision, trust_remote_code=trust_remote_code)
     dtype = torch.float32 if trainable else DTYPES[precision]
-    model, loading = from_pretrained(auto_class, path, revision=revision, dtype=dtype, output_loading_info=True, **options)
+    model, loading = from_pretrained(
+        auto_class, path, revision=revision, trust_remote_code=trust_remote_code, dtype=dtype, output_loading_info=True, **options
+    )
     # The model is saved in the dtype that its checkpoint was stored in.
-    model.tulu_saved_dtype = stored_dtype(path, revision)
+    model.tulu_saved_dtype = stored_dtype(path, revision, trust_remote_code)
+    if tokenizer is not None:
+        fit_embeddings(model, tokenizer, resize_embeddings, lora)
     if prepare is not None:
         prepare(model, set(loading["missing_keys"]))
     if gradient_checkpointing:
@@ -100,9 +149,9 @@ def load_model(
     return adapted
 
 
-def stored_dtype(path: str | Path, revision: str | None = None) -> torch.dtype:
+def stored_dtype(path: str | Path, revision: str | None = None, trust_remote_code: bool = False) -> torch.dtype:
     """The dtype that a checkpoint says it is stored in; float32 where it says none."""
-    dtype = from_pretrained(AutoConfig, path, revision=revision).dtype
+    dtype = from_pretrained(AutoConfig, path, revision=revision, trust_remote_code=trust_remote_code).dtype
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
 

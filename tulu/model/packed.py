@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from tulu.model.companions import rehearse_saving
 from tulu.model.dropout import disable_dropout
 from tulu.model.load import align, default_device
 from tulu.model.trunk import Trunk
@@ -49,6 +50,10 @@ class PackedModel(Generic[M]):
     def digest(self) -> str:
         """Hash of all weights, by content."""
         return weights_digest(self.weights())
+
+    def rehearse_saving(self, folder: Path) -> None:
+        """Save into `folder` what is saved beside the weights, and remove it again. Raises RecipeError where that cannot be."""
+        rehearse_saving(self.model, self.tokenizer, folder)
 
     def save(self, folder: Path, write: bool = True) -> None:
         """Write a plain Hugging Face folder. All ranks call it and one writes. Raises CheckpointError if the disk refuses."""

@@ -66,8 +66,8 @@ class Policy(PackedModel[PolicyModule]):
 
         Raises RecipeError if there is no such model, or if its tokenizer has no template and none is named.
         """
-        tokenizer = load_tokenizer(path, template, options.get("revision"))
-        policy = cls(load_model(AutoModelForCausalLM, path, trainable=trainable, **options), tokenizer)
+        tokenizer = load_tokenizer(path, template, options.get("revision"), options.get("trust_remote_code", False))
+        policy = cls(load_model(AutoModelForCausalLM, path, tokenizer=tokenizer, trainable=trainable, **options), tokenizer)
         policy.module.train(trainable)
         return policy
 

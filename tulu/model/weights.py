@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tulu.errors import CheckpointError
+from tulu.model.companions import save_companions
 from tulu.model.parallel import whole
 from tulu.model.private_state import is_sharded, to_published_weights
 
@@ -79,23 +80,9 @@ def save_model(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         save_torch_state_dict(stored, str(folder))
-        config.save_pretrained(folder)
-        if model.can_generate():
-            model.generation_config.save_pretrained(folder)
-        _save_tokenizer(tokenizer, folder)
+        save_companions(model, config, tokenizer, folder)
     except (OSError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: the model could not be written ({error})") from error
-
-
-def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Save the tokenizer. Raises OSError where the disk refuses, for which tokenizers has no exception class of its own."""
-    try:
-        tokenizer.save_pretrained(folder)
-    except Exception as error:
-        # Such as "No space left on device (os error 28)".
-        if "(os error" not in str(error):
-            raise
-        raise OSError(str(error)) from error
 
 
 def _with_own_storage(tensor: Tensor) -> Tensor:

@@ -65,6 +65,10 @@ class EngineSpec:
     """Seconds that any one call to an engine in another process may take."""
     revision: str | None = None
     """Commit or tag of `folder` where it is a hub name."""
+    trust_remote_code: bool = False
+    """Whether code that the model brings along may run."""
+    turn_ends: tuple[int, ...] = ()
+    """Tokens that end a turn in the template that prompts are written with, where that is not the one of the folder."""
 
     @property
     def dtype(self) -> torch.dtype:

@@ -42,6 +42,11 @@ def make_engine(
 ) -> RolloutEngine:
     """Make the engine of that name. The transformers engine shares the policy's model, or loads the folder if there is none."""
     if choose(name) == "vllm":
+        if policy is not None and getattr(policy.model, "tulu_resized", False):
+            raise RecipeError(
+                f"resize_embeddings: vLLM starts from {spec.folder}, which lacks the rows that were added to the policy\n"
+                "Set engine to transformers, or train sft first: its model has them."
+            )
         log.info("rollouts: vLLM in a process of its own%s", " (auto: there is a GPU)" if name == "auto" else "")
         return VllmEngine(spec, progress=progress)
     log.info("rollouts: transformers, in this process%s", " (auto: no GPU with vLLM)" if name == "auto" else "")

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
 
 
 def stable_seed(*parts: object) -> int:
@@ -57,15 +56,6 @@ def nucleus(logits_RV: Tensor, top_p: float) -> Tensor:
 
 def _select(logps_RV: Tensor, tokens_R: Tensor) -> Tensor:
     return logps_RV.gather(-1, tokens_R[:, None]).squeeze(-1)
-
-
-def end_tokens(generation: GenerationConfig, tokenizer: Any) -> list[int]:
-    """The tokens that end a completion: the end-of-sequence tokens of the tokenizer and of the model's generation settings."""
-    ids: set[int] = set()
-    for source in (tokenizer.eos_token_id, generation.eos_token_id):
-        if source is not None:
-            ids.update([source] if isinstance(source, int) else source)
-    return sorted(ids)
 
 
 class StopTexts:

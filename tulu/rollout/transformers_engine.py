@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,12 +10,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from tulu.errors import EngineError, RecipeError
 from tulu.model.dropout import evaluating
+from tulu.model.generation import stop_token_ids
 from tulu.model.load import default_device, from_pretrained, load_model
 from tulu.model.private_state import attention_of
 from tulu.rollout.cache import bytes_per_token
 from tulu.rollout.decode import EndCondition, decode
 from tulu.rollout.engine import STALE, EngineSpec, ProgressCallback, check_request
-from tulu.rollout.sampling import StopTexts, end_tokens
+from tulu.rollout.sampling import StopTexts
 from tulu.types import Group, Problem, SamplingParams
 
 MAX_ROWS = 512
@@ -53,13 +55,16 @@ class TransformersEngine:
         self.progress = progress
         self.loaded_here = loaded_here
         """Whether this engine loaded the model. Otherwise it is the learner's model and always has the learner's weights."""
+        self.stop_tokens = stop_token_ids(tokenizer, model.generation_config, spec.turn_ends)
+        """The tokens that end a completion."""
 
     @classmethod
     def load(cls, spec: EngineSpec, progress: ProgressCallback | None = None) -> "TransformersEngine":
         """Make an engine that loads its own model. Raises EngineError if the folder does not load."""
         try:
-            model = load_model(AutoModelForCausalLM, spec.folder, precision=spec.precision, revision=spec.revision)
-            tokenizer = from_pretrained(AutoTokenizer, spec.folder, revision=spec.revision)
+            origin: Any = {"revision": spec.revision, "trust_remote_code": spec.trust_remote_code}
+            tokenizer = from_pretrained(AutoTokenizer, spec.folder, **origin)
+            model = load_model(AutoModelForCausalLM, spec.folder, precision=spec.precision, tokenizer=tokenizer, **origin)
         except RecipeError as error:
             raise EngineError(str(error)) from error
         return cls(model.to(default_device()), tokenizer, spec, progress, loaded_here=True)
@@ -88,7 +93,7 @@ class TransformersEngine:
         check_request(self.version, problems, n, params, self.spec.max_length)
         device = self.model.device
         end = EndCondition(
-            tokens=torch.tensor(end_tokens(self.model.generation_config, self.tokenizer), dtype=torch.long, device=device),
+            tokens=torch.tensor(self.stop_tokens, dtype=torch.long, device=device),
             texts=StopTexts(self.tokenizer, params.stop) if params.stop else None,
         )
         total = len(problems) * n

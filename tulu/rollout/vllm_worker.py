@@ -7,8 +7,9 @@ from typing import Any
 import torch
 
 from tulu.errors import EngineError
+from tulu.model.generation import stop_token_ids
 from tulu.rollout.engine import STALE, EngineSpec
-from tulu.rollout.sampling import end_tokens, stable_seed
+from tulu.rollout.sampling import stable_seed
 from tulu.rollout.sync import TensorInfo, read_shapes, verify_weights
 from tulu.types import Completion, Problem, SamplingParams
 
@@ -42,7 +43,8 @@ class VllmWorker:
 
         spec = self.spec
         folder = local_folder(spec.folder, spec.revision)
-        tied = bool(AutoConfig.from_pretrained(folder).get_text_config().tie_word_embeddings)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=spec.trust_remote_code)
+        tied = bool(config.get_text_config().tie_word_embeddings)
         self.shapes = read_shapes(folder, tied)
         try:
             self.llm = LLM(
@@ -52,12 +54,13 @@ class VllmWorker:
                 # The raw log-probs ignore the temperature; these are those of the distribution that was sampled from.
                 logprobs_mode="processed_logprobs",
                 weight_transfer_config=WeightTransferConfig(backend=register()),
+                trust_remote_code=spec.trust_remote_code,
                 disable_log_stats=True,
                 **memory_options(spec),
             )
         except (ValueError, RuntimeError, OSError) as error:
             raise EngineError(f"{spec.folder}: vLLM does not load it ({error})") from error
-        self.end_tokens = end_tokens(generation_settings(folder), self.llm.get_tokenizer())
+        self.end_tokens = stop_token_ids(self.llm.get_tokenizer(), generation_settings(folder, config), spec.turn_ends)
         self.version = spec.version
 
     def load(self, references: Sequence[Any], infos: Mapping[str, TensorInfo], version: int) -> None:
@@ -149,13 +152,13 @@ def local_folder(name: str, revision: str | None = None) -> Path:
         raise EngineError(f"{name}: no such folder, and the hub does not give it ({error})") from error
 
 
-def generation_settings(folder: Path) -> Any:
+def generation_settings(folder: Path, config: Any) -> Any:
     """The generation settings as transformers loads them: from their own file if there is one, else from the configuration."""
-    from transformers import AutoConfig, GenerationConfig
+    from transformers import GenerationConfig
 
     if (folder / "generation_config.json").is_file():
         return GenerationConfig.from_pretrained(folder)
-    return GenerationConfig.from_model_config(AutoConfig.from_pretrained(folder))
+    return GenerationConfig.from_model_config(config)
 
 
 def to_completion(output: Any, version: int) -> Completion:

@@ -32,7 +32,7 @@ def run_recipe(recipe: Recipe, runs: Path, fresh: bool = False) -> Path:
             results = folder / "evaluate" / stage.name
             if not is_current(results, model, recipe.evaluate):
                 forget_sharding()
-                answer_all(str(model), recipe.evaluate, recipe.template, results)
+                answer_all(str(model), recipe.evaluate, recipe.template, results, trust_remote_code=recipe.trust_remote_code)
     if is_main_process():
         summarise(recipe, folder, [stage.name for stage in stages if stage.yields_policy])
     return folder

@@ -17,6 +17,7 @@ from tulu.config.schema import Rlvr, ValueModelSettings
 from tulu.errors import RecipeError
 from tulu.losses import Loss, kl_estimate, mean_metric, value_loss
 from tulu.model.batch import Batch, sum_by_owner
+from tulu.model.load import LoadOptions
 from tulu.model.parallel import Parallel
 from tulu.model.policy import Policy, PolicyModule
 from tulu.reward_models.model import RewardModel, RewardModule
@@ -54,25 +55,28 @@ class ActorCritic:
 
     @classmethod
     def load(
-        cls, policy: Policy, stage: Rlvr, template: str, trained: Path, start: str, revision: str | None = None
+        cls, policy: Policy, stage: Rlvr, template: str, trained: Path, start: str, options: LoadOptions | None = None
     ) -> "ActorCritic | None":
         """With the value model that the recipe names, else `trained`, the one of its rm stage; None without PPO.
 
-        Where there is neither, the value model begins with the weights of `start`, at its revision, and a new head.
+        Where there is neither, the value model begins with the weights of `start`, loaded with its `options`, and a new head.
         """
         if stage.value is None:
             return None
         path = stage.value.path or (str(trained) if trained.is_dir() else stage.value.released)
         if path is None:
             log.warning("no reward model (rlvr.value.path, %s): the value model begins as %s with a new head", trained, start)
+        options = options or LoadOptions()
+        if path:
+            options = {**options, "revision": stage.value.revision}
         value = RewardModel.load(
             path or start,
             template=template,
             trainable=True,
             gradient_checkpointing=stage.gradient_checkpointing,
             lora=stage.lora,
-            revision=stage.value.revision if path else revision,
             new_head=None if path else stage.seed,
+            **options,
         )
         return cls(policy, value)
 

@@ -31,6 +31,8 @@ from tulu.grading.grader import Grader, split_off_reward_model
 from tulu.losses import Loss, grpo_loss, kl_estimate, mean_metric, truncated_ratio
 from tulu.model.batch import Batch
 from tulu.model.dropout import evaluating
+from tulu.model.generation import turn_end_tokens
+from tulu.model.load import LoadOptions
 from tulu.model.parallel import Parallel, gathered, unsharded
 from tulu.model.policy import Policy
 from tulu.progress import Progress
@@ -82,16 +84,23 @@ def run(job: Job) -> Path:
     problems.report.show()
     log.info(problems.report.golds())
     runs = job.folder.parent
-    reward_model = load_reward_model(stage, problems, runs)
+    reward_model = load_reward_model(stage, problems, runs, job.recipe.trust_remote_code)
     policy: Policy = run.load(Policy)
-    critic = ActorCritic.load(policy, stage, job.recipe.template, runs / "rm" / "model", run.start, job.revision)
+    critic = ActorCritic.load(policy, stage, job.recipe.template, runs / "rm" / "model", run.start, run.start_options)
     facts = {"reward_model": reward_model.digest} if reward_model else {}
     facts |= {"value": critic.value.digest()} if critic else {}
-    kl_reference = load_kl_reference(policy, run.start, stage, job.recipe.template, job.revision)
+    kl_reference = load_kl_reference(policy, run.start, stage, job.recipe.template, run.start_options)
     learner = run.begin(critic or policy, data=problems.digest, start=policy.digest(), **facts)
     state = run.resume()
 
-    spec = EngineSpec(run.start, stage.max_prompt + stage.max_tokens, stage.precision, revision=job.revision)
+    spec = EngineSpec(
+        run.start,
+        stage.max_prompt + stage.max_tokens,
+        stage.precision,
+        revision=job.revision,
+        trust_remote_code=job.recipe.trust_remote_code,
+        turn_ends=turn_end_tokens(policy.tokenizer),
+    )
     with closing(make_engine(stage.engine, spec, policy)) as engine, Grader() as grader:
         engine.sync(policy.weights(), run.step)
         sampler = Sampler(engine, grader, policy.tokenizer, problems, stage, run.parallel, reward_model)
@@ -239,17 +248,21 @@ def refuse_sharded_sampling(stage: Rlvr) -> None:
         raise RecipeError(f"rlvr.zero: 3: the transformers engine samples from whole weights; {cure}")
 
 
-def load_reward_model(stage: Rlvr, problems: Sequence[Problem], runs: Path) -> RewardGrader | None:
+def load_reward_model(
+    stage: Rlvr, problems: Sequence[Problem], runs: Path, trust_remote_code: bool = False
+) -> RewardGrader | None:
     """The recipe's reward model, whole in every process. RecipeError where no row would ask it, or there is none."""
     if stage.reward_model is None:
         return None
     if stage.reward_model.rows == "named" and all(split_off_reward_model(problem)[1] is None for problem in problems):
         raise RecipeError("rlvr.reward_model.rows: named, and no row's verifiers name reward_model; set it to all, or name it")
     with unsharded():
-        return RewardGrader.load(stage.reward_model, runs / "rm" / "model")
+        return RewardGrader.load(stage.reward_model, runs / "rm" / "model", trust_remote_code)
 
 
-def load_kl_reference(policy: Policy, start: str, stage: Rlvr, template: str, revision: str | None = None) -> KlReference | None:
+def load_kl_reference(
+    policy: Policy, start: str, stage: Rlvr, template: str, options: LoadOptions | None = None
+) -> KlReference | None:
     """Log-probs under the starting model: of frozen weights, or of the policy without its adapters; None if β is 0."""
     if not stage.beta:
         return None
@@ -257,7 +270,7 @@ def load_kl_reference(policy: Policy, start: str, stage: Rlvr, template: str, re
     if stage.lora:
         frozen, start_weights = policy, policy.without_adapter
     else:
-        frozen = Policy.load(start, template=template, precision=stage.precision, trainable=False, revision=revision)
+        frozen = Policy.load(start, template=template, precision=stage.precision, trainable=False, **(options or LoadOptions()))
         # Under ZeRO-3 frozen weights are sharded as they load, with no engine around them to gather them.
         start_weights = partial(gathered, frozen.model)
 

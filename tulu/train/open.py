@@ -10,7 +10,8 @@ from tulu.config.stages import STAGES
 from tulu.data.chat import template_hash
 from tulu.data.datasets import load_groups
 from tulu.data.token_cache import Groups
-from tulu.model.load import load_tokenizer
+from tulu.model.embeddings import check_vocabulary
+from tulu.model.load import LoadOptions, checked_config, load_tokenizer
 from tulu.model.parallel import Parallel
 from tulu.train.optimizer import Learner, Trainable
 from tulu.train.run import Run
@@ -21,8 +22,25 @@ class StageRun(Run):
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer of the model that the stage starts from, with the recipe's template."""
-        return load_tokenizer(self.start, self.job.recipe.template, self.job.revision)
+        """The tokenizer of the model that the stage starts from, with the recipe's template.
+
+        It is read before data is, so a model that cannot be trained is refused here, before the work begins.
+        """
+        recipe, trusted = self.job.recipe, self.job.recipe.trust_remote_code
+        config = checked_config(self.start, trainable=True, revision=self.job.revision, trust_remote_code=trusted)
+        tokenizer = load_tokenizer(self.start, recipe.template, self.job.revision, trusted)
+        check_vocabulary(self.start, tokenizer, config.get_text_config().vocab_size, recipe.resize_embeddings)
+        return tokenizer
+
+    @property
+    def start_options(self) -> LoadOptions:
+        """How the model that the stage starts from is loaded wherever it is, be it trained or frozen."""
+        recipe = self.job.recipe
+        return LoadOptions(
+            revision=self.job.revision,
+            trust_remote_code=recipe.trust_remote_code,
+            resize_embeddings=recipe.resize_embeddings,
+        )
 
     def load_groups(self, tokenizer: PreTrainedTokenizerBase) -> Groups:
         """The groups of the stage's data, tokenised as the stage table says; what became of the rows is logged."""
@@ -34,15 +52,18 @@ class StageRun(Run):
 
     def load(self, model_class: Any, **options: Any) -> Any:
         """The model that the stage starts from, ready to train, as a Policy or a RewardModel."""
-        return model_class.load(
+        model = model_class.load(
             self.start,
             template=self.job.recipe.template,
             lora=self.section.lora,
             gradient_checkpointing=self.section.gradient_checkpointing,
-            revision=self.job.revision,
             trainable=True,
+            **self.start_options,
             **options,
         )
+        if self.parallel.is_main:
+            model.rehearse_saving(self.path / ".partial-rehearsal")
+        return model
 
     def begin(self, trained: Trainable, **facts: Any) -> Learner:
         """Pin what the run rests on, such as the digests of its data and starting weights, and set up the optimizer.

@@ -1,0 +1,262 @@
+"""A folder that is no model to train: one message says what it is and what to do, before any data is read."""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+from tests.model.policies import LORA
+from tulu.data.chat import apply_template
+from tulu.errors import RecipeError
+from tulu.model.load import checked_config, from_pretrained, load_model, load_tokenizer
+from tulu.model.policy import Policy
+
+Spoil = Callable[[Path], None]
+
+
+@pytest.fixture
+def copy(tiny_model: Callable[..., Path], tmp_path: Path) -> Path:
+    """A good model's folder, to be spoilt."""
+    return Path(shutil.copytree(tiny_model("llama"), tmp_path / "copy"))
+
+
+def change_config(**fields: Any) -> Spoil:
+    def change(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, **fields}))
+
+    return change
+
+
+def quantised(method: str | None, **fields: Any) -> Spoil:
+    return change_config(quantization_config={"quant_method": method, **fields} if method else fields)
+
+
+def in_shards(folder: Path) -> None:
+    """The weights in three files or more, of which one is lost."""
+    (folder / "model.safetensors").unlink()
+    AutoModelForCausalLM.from_pretrained(folder.parent / "whole").save_pretrained(folder, max_shard_size="20KB")
+    sorted(folder.glob("model-*.safetensors"))[1].unlink()
+
+
+def lose_a_shard(folder: Path) -> None:
+    shutil.copytree(folder, folder.parent / "whole")
+    in_shards(folder)
+
+
+def cut(name: str, size: int) -> Spoil:
+    return lambda folder: os.truncate(folder / name, size)
+
+
+def lengthen(folder: Path) -> None:
+    with (folder / "model.safetensors").open("ab") as file:
+        file.write(b"more")
+
+
+def without(*patterns: str) -> Spoil:
+    def remove(folder: Path) -> None:
+        for pattern in patterns:
+            for file in folder.glob(pattern):
+                file.unlink()
+
+    return remove
+
+
+def to_adapters(folder: Path) -> None:
+    """What PEFT saves of a model with adapters."""
+    model = load_model(AutoModelForCausalLM, folder, trainable=True, lora=LORA)
+    shutil.rmtree(folder)
+    model.save_pretrained(folder)
+
+
+def to_gguf(folder: Path) -> None:
+    without("*")(folder)
+    (folder / "olmo-Q4_K_M.gguf").write_bytes(b"GGUF")
+
+
+def to_unfinished_run(folder: Path) -> None:
+    without("*")(folder)
+    for name in ("recipe.yaml", "manifest.json"):
+        (folder / name).write_text("{}")
+
+
+def to_cache_entry(folder: Path) -> None:
+    shutil.copytree(folder, folder.parent / "kept")
+    without("*")(folder)
+    shutil.move(folder.parent / "kept", folder / "snapshots" / "c0ffee")
+
+
+def foreign(kind: str, **fields: Any) -> Spoil:
+    """The configuration of another kind of model in place of the good one."""
+
+    def write(folder: Path) -> None:
+        AutoConfig.for_model(kind, **fields).save_pretrained(folder)
+
+    return write
+
+
+T5 = {"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2, "architectures": ["T5ForConditionalGeneration"]}
+
+# What is wrong -> how it comes about, what the message must say.
+UNTRAINABLE: dict[str, tuple[Spoil, list[str]]] = {
+    "bitsandbytes 4 bit": (quantised("bitsandbytes", load_in_4bit=True), ["quantised (bitsandbytes 4bit)", "not quantised"]),
+    "bitsandbytes of old": (quantised(None, load_in_8bit=True), ["quantised (bitsandbytes 8bit)"]),
+    "gptq": (quantised("gptq", bits=4), ["quantised (gptq)", "name the checkpoint that it was made from"]),
+    "awq": (quantised("awq", bits=4), ["quantised (awq)"]),
+    "mxfp4": (quantised("mxfp4"), ["quantised (mxfp4)", "Mxfp4Config(dequantize=True)", "save_pretrained('FOLDER')"]),
+    "fp8": (quantised("fp8"), ["quantised (fp8)", "FineGrainedFP8Config(dequantize=True)"]),
+    "T5": (foreign("t5", **T5), ["encoder-decoder model (T5ForConditionalGeneration)", "causal language model"]),
+    "BERT": (foreign("bert", architectures=["BertForMaskedLM"]), ["reads in both directions (BertForMaskedLM)"]),
+    "a model of images": (change_config(vision_config={"hidden_size": 8}), ["reads vision too", "text-only checkpoint"]),
+    "an encoder of images": (foreign("vit"), ["is a vit model", "no causal language model"]),
+    "a missing shard": (lose_a_shard, ["lacks 1 of", "model-00002-of-", "copy what is missing"]),
+    "weights cut in their header": (cut("model.safetensors", 100), ["model.safetensors (100 bytes)", "was cut short"]),
+    "weights cut at their end": (cut("model.safetensors", 20_000), ["model.safetensors that was cut short: 20,000 bytes of"]),
+    "no weights left": (cut("model.safetensors", 0), ["model.safetensors (0 bytes)", "copy this file again"]),
+    "weights too long": (lengthen, ["model.safetensors that was damaged"]),
+    "no weights": (without("*.safetensors"), ["has no weights", "copy all files of the model"]),
+    "config.json cut short": (cut("config.json", 10), ["has a config.json that is no JSON object"]),
+    "no model_type": (lambda folder: (folder / "config.json").write_text("{}") and None, ["config.json without model_type"]),
+    "no config.json": (without("config.json"), ["is a folder without config.json; name"]),
+    "nothing": (without("*"), ["without config.json (it is empty); name a Hugging Face model folder"]),
+    "adapters": (to_adapters, ["holds LoRA adapters", "and no whole model", "merge_and_unload()", "copy-merged"]),
+    "GGUF": (to_gguf, ["holds GGUF files alone (olmo-Q4_K_M.gguf)"]),
+    "a run": (to_unfinished_run, ["is a run that has not finished"]),
+    "an entry of the hub's cache": (to_cache_entry, ["did you mean", "snapshots/c0ffee?"]),
+    "an unknown architecture": (change_config(model_type="olmo9"), ["cannot be loaded", "olmo9"]),
+}
+
+
+@pytest.mark.parametrize("name", UNTRAINABLE)
+def test_what_cannot_be_trained_is_refused_by_its_configuration_and_headers(name: str, copy: Path) -> None:
+    spoil, expected = UNTRAINABLE[name]
+    spoil(copy)
+    with pytest.raises(RecipeError) as error:
+        checked_config(copy, trainable=True)
+    for text in (str(copy), *expected):
+        assert text in str(error.value)
+    with pytest.raises(RecipeError):
+        Policy.load(copy, template="tulu")
+
+
+def test_a_whole_model_is_not_refused(copy: Path) -> None:
+    assert checked_config(copy, trainable=True).model_type == "llama"
+    torch.save(AutoModelForCausalLM.from_pretrained(copy).state_dict(), copy / "pytorch_model.bin")
+    (copy / "model.safetensors").unlink()
+    assert checked_config(copy, trainable=True).model_type == "llama"
+
+
+@pytest.mark.parametrize(("name", "hint"), [("./coyp", "did you mean copy?"), ("nowhere/at/all", "looked from")])
+def test_a_path_with_a_slip_is_answered_with_the_folder_that_was_meant(
+    name: str, hint: str, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(copy.parent)
+    with pytest.raises(RecipeError, match=r"no such folder") as error:
+        checked_config(name, trainable=True)
+    assert hint in str(error.value)
+
+
+def test_a_slip_that_looks_like_a_name_on_the_hub_is_answered_too(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(copy.parent.parent)
+    with pytest.raises(RecipeError, match="did you mean .*/copy"):
+        checked_config(f"{copy.parent.name}/coyp", trainable=True)
+
+
+def test_the_model_of_a_stage_that_has_not_finished_says_so(tmp_path: Path) -> None:
+    (tmp_path / "mine" / "sft").mkdir(parents=True)
+    (tmp_path / "mine" / "sft" / "recipe.yaml").write_text("name: mine\n")
+    with pytest.raises(RecipeError, match=r"the stage of .*mine/sft has not finished; run `tulu sft` of its recipe again"):
+        checked_config(tmp_path / "mine" / "sft" / "model", trainable=True)
+
+
+def test_a_checkpoint_to_resume_from_is_no_model(tmp_path: Path) -> None:
+    step = tmp_path / "mine" / "sft" / "checkpoints" / "step-000010"
+    step.mkdir(parents=True)
+    with pytest.raises(RecipeError, match="is a checkpoint to resume a run from, and no model; run `tulu sft`"):
+        checked_config(step, trainable=True)
+
+
+# -- tokenizers and their templates --------------------------------------------------------------------------------
+
+
+def test_a_folder_without_a_tokenizer_is_told_apart_from_one_without_a_model(copy: Path) -> None:
+    without("tokenizer*", "special_tokens*", "chat_template*")(copy)
+    with pytest.raises(RecipeError, match=r"has no tokenizer \(tokenizer.json, tokenizer_config.json\); copy these files"):
+        load_tokenizer(copy, "tulu")
+    assert checked_config(copy, trainable=True)
+
+
+@pytest.fixture
+def several_templates(copy: Path) -> Path:
+    """A tokenizer with templates for tools and for retrieval, and no default, as Command R has them."""
+    tokenizer = AutoTokenizer.from_pretrained(copy)
+    without("chat_template*")(copy)
+    tokenizer.chat_template = {"tool_use": "T{{ messages[0].content }}", "rag": "R{{ messages[0].content }}"}
+    tokenizer.save_pretrained(copy)
+    return copy
+
+
+def test_several_templates_without_a_default_are_named(several_templates: Path) -> None:
+    with pytest.raises(RecipeError, match="several chat templates and no default; set it to one of tokenizer:rag, tokenizer:too"):
+        load_tokenizer(several_templates, "tokenizer")
+    with pytest.raises(RecipeError, match="no chat template 'rga'; set template to one of tokenizer:rag, tokenizer:tool_use"):
+        load_tokenizer(several_templates, "tokenizer:rga")
+
+
+def test_one_of_several_templates_can_be_chosen(several_templates: Path) -> None:
+    tokenizer = load_tokenizer(several_templates, "tokenizer:rag")
+    assert tokenizer.apply_chat_template([{"role": "user", "content": "?"}], tokenize=False) == "R?"
+
+
+def test_a_default_among_several_templates_is_taken(copy: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(copy)
+    tokenizer.chat_template = {"default": "D", "rag": "R"}
+    apply_template(tokenizer, "tokenizer")
+    assert tokenizer.get_chat_template() == "D"
+
+
+# -- code that a model brings along --------------------------------------------------------------------------------
+
+MODELING = '''
+from transformers import LlamaConfig, LlamaForCausalLM
+
+class OwnConfig(LlamaConfig):
+    model_type = "own"
+
+class OwnForCausalLM(LlamaForCausalLM):
+    config_class = OwnConfig
+'''
+AUTO_MAP = {"AutoConfig": "modeling_own.OwnConfig", "AutoModelForCausalLM": "modeling_own.OwnForCausalLM"}
+
+
+@pytest.fixture
+def own_code(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model whose architecture is a file of its folder."""
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr("sys.path", [*sys.path])
+    (copy / "modeling_own.py").write_text(MODELING)
+    change_config(model_type="own", architectures=["OwnForCausalLM"], auto_map=AUTO_MAP)(copy)
+    monkeypatch.setattr("builtins.input", lambda _: pytest.fail("a terminal that is not there was asked"))
+    return copy
+
+
+@pytest.mark.parametrize("auto_class", [AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification])
+def test_code_of_a_model_does_not_run_and_nobody_is_asked(auto_class: Any, own_code: Path) -> None:
+    with pytest.raises(RecipeError, match="needs code of its own") as error:
+        from_pretrained(auto_class, own_code)
+    assert "set trust_remote_code: true in the recipe, or --trust-remote-code" in str(error.value)
+
+
+def test_trusted_code_trains_and_is_saved_beside_the_weights(own_code: Path, tmp_path: Path) -> None:
+    policy = Policy.load(own_code, template="tulu", trust_remote_code=True)
+    policy.save(tmp_path / "saved")
+    again = Policy.load(tmp_path / "saved", template="tulu", trust_remote_code=True)
+    assert type(again.model).__name__ == "OwnForCausalLM"
+    assert again.digest() == policy.digest()

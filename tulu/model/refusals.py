@@ -1,0 +1,52 @@
+"""Why transformers does not load a checkpoint, in words that say what it is and what to do about it."""
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from transformers.utils.peft_utils import find_adapter_config_file
+
+from tulu.errors import RecipeError
+
+CURE = "Give a model folder, or a hub name that is reachable."
+KINDS = {
+    "AutoModelForCausalLM": "no causal language model of this kind; name one, such as OLMo 2, Llama or Qwen",
+    "AutoModelForSequenceClassification": "no reward model of this kind; name a model of another architecture",
+}
+"""What transformers says of an architecture by refusing it, by the auto class that was asked."""
+
+
+def explain(auto_class: Any, path: str | Path, revision: str | None, error: Exception) -> RecipeError:
+    """The error that a person is told in place of one that transformers raised while it loaded `path`."""
+    text = str(error).strip() or type(error).__name__
+    if "trust_remote_code" in text:
+        return RecipeError(
+            f"{path}: needs code of its own, which would run on this machine (auto_map in its configuration)\n"
+            "Read that code, and if you trust it set trust_remote_code: true in the recipe, or --trust-remote-code; "
+            "a revision pins what you have read."
+        )
+    if "Unrecognized configuration class" in text and auto_class.__name__ in KINDS:
+        kind = text.split("class", 1)[1].split("for this kind")[0].strip().split(".")[-1].strip("'> ")
+        return RecipeError(f"{path}: transformers has {KINDS[auto_class.__name__]} ({kind})")
+    if "config.json" in text and _is_adapter(path, revision):
+        return RecipeError(
+            f"{path}: holds LoRA adapters (adapter_config.json), and no whole model\n"
+            "Merge them with peft (AutoPeftModelForCausalLM, merge_and_unload), save model and tokenizer, and name that folder."
+        )
+    return RecipeError(f"{path}: cannot be loaded as a model ({text.splitlines()[0]}){_meant(path)}\n{CURE}")
+
+
+def _is_adapter(path: str | Path, revision: str | None) -> bool:
+    """Whether a repository of the hub that lacks config.json has adapters of PEFT."""
+    try:
+        return find_adapter_config_file(str(path), revision=revision) is not None
+    except (OSError, ValueError):
+        return False
+
+
+def _meant(path: str | Path) -> str:
+    """The folder here that a name may stand for, which is then taken for one on the hub."""
+    here = Path(path)
+    siblings = [folder.name for folder in here.parent.iterdir() if folder.is_dir()] if here.parent.is_dir() else []
+    match = get_close_matches(here.name, siblings, n=1)
+    return f"; did you mean {here.parent / match[0]}?" if match else ""
