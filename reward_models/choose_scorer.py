@@ -120,13 +120,7 @@ def detect_kind(model: str, options: RewardBenchOptions) -> Kind:
         raise RecipeError("--reference and --reference-free exclude each other; leave one out")
     kind, trusted = options.kind, options.trust_remote_code
     if kind == "auto":
-        kind = (
-            "judge"
-            if options.endpoint is not None
-            else "dpo"
-            if for_dpo
-            else _kind_of_architecture(model, trusted)
-        )
+        kind = "judge" if options.endpoint is not None else "dpo" if for_dpo else _kind_of_architecture(model, trusted)
     if kind == "dpo" and not for_dpo:
         raise RecipeError(
             f"{model}: a DPO policy needs --reference MODEL (what it started from), or --reference-free sum, avg or norm"

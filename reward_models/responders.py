@@ -5,12 +5,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
-from transformers import AutoConfig
-
 from tulu.data.chat import encode_prompts, template_hash
 from tulu.errors import EngineError, RecipeError
 from tulu.model.generation import turn_end_tokens
-from tulu.model.load import from_pretrained, load_tokenizer
+from tulu.model.load import checked_config, load_tokenizer
 from tulu.reward_models.options import RewardBenchOptions
 from tulu.rollout.engine import EngineSpec, positions
 from tulu.rollout.engines import make_engine
@@ -94,8 +92,9 @@ class LocalJudge(Responder):
     def __init__(self, model: str, options: RewardBenchOptions) -> None:
         """Raises RecipeError where nothing says how many tokens the model can read."""
         trusted = options.trust_remote_code
+        config = checked_config(model, trainable=False, trust_remote_code=trusted)
         self.tokenizer = load_tokenizer(model, options.template or "tokenizer", trust_remote_code=trusted)
-        most = options.max_length or positions(from_pretrained(AutoConfig, model, trust_remote_code=trusted))
+        most = options.max_length or positions(config)
         if most is None:
             raise RecipeError(f"{model}: its configuration states no longest length; give one with --max-length")
         self.max_length = most

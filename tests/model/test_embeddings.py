@@ -86,7 +86,7 @@ def test_vllm_does_not_start_from_a_folder_that_lacks_the_new_rows(
 ) -> None:
     monkeypatch.setattr("tulu.rollout.engines.has_vllm", lambda: True)
     policy = Policy.load(larger_tokenizer, resize_embeddings=True)
-    with pytest.raises(RecipeError, match="vLLM starts from .*, which lacks the rows that were added"):
+    with pytest.raises(RecipeError, match=r"vLLM starts from .*, which lacks the rows that were added"):
         make_engine("vllm", EngineSpec(str(larger_tokenizer), 64), policy)
     make_engine("transformers", EngineSpec(str(larger_tokenizer), 64), policy).close()
 

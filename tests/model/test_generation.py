@@ -31,6 +31,12 @@ LAST_DIFFERS = (
     "{% if message.role == 'assistant' and loop.last %}<|return|>{% else %}<|im_end|>\n{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+IN_TWO_BLOCKS = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{% if message.role == 'assistant' %}{% generation %}"
+    "{{ message.content }}<|im_end|>\n{% endgeneration %}{% else %}{{ message.content }}<|im_end|>\n{% endif %}{% endfor %}"
+    "{% generation %}{{ eos_token }}{% endgeneration %}"
+)
+"""The answer, and what ends the text, are marked apart, as in the template of Phi-3 that TRL marks."""
 SPECIAL = ["<|im_start|>", "<|im_end|>", "<|return|>", "<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|call|>"]
 
 
@@ -51,6 +57,7 @@ def names(tokenizer: PreTrainedTokenizerBase, ids: Any) -> list[str]:
     [
         (CHATML, ["<|im_end|>"]),
         (LAST_DIFFERS, ["<|return|>", "<|im_end|>"]),
+        (IN_TWO_BLOCKS, ["<|im_end|>"]),
         (PIECES, []),
         (NO_END, []),
     ],
@@ -78,6 +85,13 @@ def test_a_token_that_also_stands_inside_of_a_turn_does_not_end_it() -> None:
 
 def test_without_a_template_no_turn_ends() -> None:
     assert turn_end_tokens(make_byte_tokenizer()) == ()
+
+
+@pytest.mark.parametrize(("settings", "expected"), [(None, [256]), (256, [256]), (7, [7, 256]), ([9, 7], [7, 9, 256])])
+def test_what_ends_a_completion_is_what_tokenizer_and_model_say(settings: int | list[int] | None, expected: list[int]) -> None:
+    tokenizer = make_byte_tokenizer()
+    assert tokenizer.eos_token_id == 256
+    assert stop_token_ids(tokenizer, GenerationConfig(eos_token_id=settings)) == expected
 
 
 def test_stop_tokens_are_those_of_tokenizer_settings_template_and_caller() -> None:
@@ -145,7 +159,7 @@ def test_a_reward_model_has_no_generation_settings(tiny_reward_model: Callable[.
 def test_what_cannot_be_saved_is_refused_at_the_start(base_model: Path, tmp_path: Path) -> None:
     policy = Policy.load(base_model)
     policy.model.config.odd = object()
-    with pytest.raises(RecipeError, match="cannot be saved .*not JSON serializable") as error:
+    with pytest.raises(RecipeError, match=r"cannot be saved .*not JSON serializable") as error:
         rehearse_saving(policy.model, policy.tokenizer, tmp_path / "rehearsal")
     assert "It would fail after the training as it does now" in str(error.value)
     assert not (tmp_path / "rehearsal").exists()

@@ -165,7 +165,7 @@ def test_a_path_with_a_slip_is_answered_with_the_folder_that_was_meant(
 
 def test_a_slip_that_looks_like_a_name_on_the_hub_is_answered_too(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(copy.parent.parent)
-    with pytest.raises(RecipeError, match="did you mean .*/copy"):
+    with pytest.raises(RecipeError, match=r"did you mean .*/copy"):
         checked_config(f"{copy.parent.name}/coyp", trainable=True)
 
 
@@ -224,7 +224,7 @@ def test_a_default_among_several_templates_is_taken(copy: Path) -> None:
 
 # -- code that a model brings along --------------------------------------------------------------------------------
 
-MODELING = '''
+MODELING = """
 from transformers import LlamaConfig, LlamaForCausalLM
 
 class OwnConfig(LlamaConfig):
@@ -232,7 +232,7 @@ class OwnConfig(LlamaConfig):
 
 class OwnForCausalLM(LlamaForCausalLM):
     config_class = OwnConfig
-'''
+"""
 AUTO_MAP = {"AutoConfig": "modeling_own.OwnConfig", "AutoModelForCausalLM": "modeling_own.OwnForCausalLM"}
 
 

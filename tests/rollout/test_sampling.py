@@ -5,10 +5,9 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from transformers import GenerationConfig
 
 from tulu.data.chat import make_byte_tokenizer
-from tulu.rollout.sampling import StopTexts, draw, end_tokens, nucleus, uniforms
+from tulu.rollout.sampling import StopTexts, draw, nucleus, uniforms
 
 LOGITS = [math.log(part) for part in (0.1, 0.2, 0.3, 0.4)]
 
@@ -75,13 +74,6 @@ def test_random_numbers_are_a_function_of_seed_and_problem() -> None:
         assert not torch.equal(uniforms(1, "a", 2, 50), other)
     rows = uniforms(1, "a", 2, 50)
     assert not torch.equal(rows[0], rows[1])
-
-
-@pytest.mark.parametrize(("settings", "expected"), [(None, [256]), (256, [256]), (7, [7, 256]), ([9, 7], [7, 9, 256])])
-def test_what_ends_a_completion_is_what_tokenizer_and_model_say(settings: int | list[int] | None, expected: list[int]) -> None:
-    tokenizer = make_byte_tokenizer()
-    assert tokenizer.eos_token_id == 256
-    assert end_tokens(GenerationConfig(eos_token_id=settings), tokenizer) == expected
 
 
 @pytest.mark.parametrize(

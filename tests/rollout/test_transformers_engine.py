@@ -136,6 +136,21 @@ def test_stop_texts_end_a_completion_and_stay_in_it(engine: Callable[..., Transf
     assert stopped
 
 
+def test_the_end_of_a_turn_in_the_callers_template_ends_a_completion(engine: Callable[..., TransformersEngine]) -> None:
+    """What the model would have written is cut behind the first such token, which stays in it."""
+    problems = make_problems()
+    free = engine().generate(problems, 2, SamplingParams(24, seed=6))
+    end = free[0].completions[0].tokens[5]
+    sampler = engine(turn_ends=(end,))
+    groups = sampler.generate(problems, 2, SamplingParams(24, seed=6))
+    for before, after in zip(free, groups, strict=True):
+        for whole, cut in zip(before.completions, after.completions, strict=True):
+            whole_tokens, places = list(whole.tokens), [place for place, token in enumerate(whole.tokens) if token == end]
+            assert list(cut.tokens) == (whole_tokens[: places[0] + 1] if places else whole_tokens)
+            assert cut.finish == ("stop" if places else whole.finish)
+    assert groups[0].completions[0].finish == "stop"
+
+
 def test_versions_and_staleness(engine: Callable[..., TransformersEngine], tiny_model: Callable[..., Path]) -> None:
     sampler = engine()
     assert [

@@ -52,9 +52,7 @@ def apply_template(tokenizer: "PreTrainedTokenizerBase", name: str) -> None:
             )
         if isinstance(tokenizer.chat_template, dict) and "default" not in tokenizer.chat_template:
             names = ", ".join(f"tokenizer:{own}" for own in sorted(tokenizer.chat_template))
-            raise RecipeError(
-                f"template: this tokenizer has several chat templates and no default; set it to one of {names}"
-            )
+            raise RecipeError(f"template: this tokenizer has several chat templates and no default; set it to one of {names}")
         return
     if name.startswith("tokenizer:"):
         own = tokenizer.chat_template if isinstance(tokenizer.chat_template, dict) else {}

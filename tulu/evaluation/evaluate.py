@@ -20,7 +20,7 @@ from tulu.evaluation.candidates import SampleFile, SampleRequest, ScoredProblem,
 from tulu.evaluation.options import EvaluateOptions
 from tulu.files import finite, json_lines, write_atomic
 from tulu.intervals import wilson
-from tulu.model.load import load_tokenizer
+from tulu.model.load import checked_config, load_tokenizer
 from tulu.types import Problem, SamplingParams
 from tulu.verifiers.reward_model import NAME as REWARD_MODEL
 
@@ -114,6 +114,7 @@ def answer_all(
     """
     if problem := policy_problem(model):
         raise RecipeError(f"{model} {problem}")
+    checked_config(model, trainable=False, revision=revision, trust_remote_code=trust_remote_code)
     tokenizer = load_tokenizer(model, template, revision, trust_remote_code)
     dataset, digest = task_problems(settings, tokenizer)
     params = SamplingParams(settings.max_tokens, settings.temperature, seed=settings.seed)

@@ -12,7 +12,6 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from transformers import AutoConfig
 
 from tulu.config.locate import model_label, policy_problem, reward_model_problem, source_problem
 from tulu.config.processes import world_size
@@ -23,7 +22,7 @@ from tulu.errors import RecipeError, TuluError
 from tulu.evaluation.candidates import Candidate, SampleFile, SampleRequest, ScoredProblem, collect, model_identity
 from tulu.evaluation.options import SampleOptions
 from tulu.files import json_lines, write_atomic
-from tulu.model.load import from_pretrained, load_tokenizer
+from tulu.model.load import checked_config, load_tokenizer
 from tulu.rollout.engine import positions
 from tulu.train.manifest import environment
 from tulu.types import Message, SamplingParams
@@ -108,7 +107,7 @@ def check(model: str, options: SampleOptions) -> None:
 
 def _room(model: str, options: SampleOptions) -> int:
     """Most tokens of a prompt, such that an answer fits the model's positions. Raises RecipeError where no prompt would fit."""
-    most = positions(from_pretrained(AutoConfig, model, trust_remote_code=options.trust_remote_code)) or 1 << 20
+    most = positions(checked_config(model, trainable=False, trust_remote_code=options.trust_remote_code)) or 1 << 20
     if options.max_tokens >= most:
         raise RecipeError(f"--max-tokens {options.max_tokens}: the model has {most} positions, for prompt and answer; lower it")
     return most - options.max_tokens

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import GenerationConfig, PreTrainedModel
 
-from tulu.data.chat import encode_batch
+from tulu.data.chat import Encoded, encode_batch
 from tulu.types import Message
 
 if TYPE_CHECKING:
@@ -38,14 +38,23 @@ def turn_end_tokens(tokenizer: "PreTrainedTokenizerBase") -> tuple[int, ...]:
     thought: Any = {**answered, "thinking": "Well", "reasoning_content": "Well"}
     chats: list[list[Message]] = [[asked, answered], [asked, answered, asked, answered], [asked, thought]]
     single, several, thoughtful = encode_batch(tokenizer, chats, "all")
-    if not single.spans:
-        return ()
     atoms = {*tokenizer.added_tokens_decoder, *tokenizer.all_special_ids}
-    last = _end_of(tokenizer, single.tokens[slice(*single.spans[-1])], atoms)
-    past = [end for span in several.spans[:-1] for end in _end_of(tokenizer, several.tokens[slice(*span)], atoms)]
-    start = thoughtful.spans[0][0] if thoughtful.spans else 0
-    middle = thoughtful.tokens[start : thoughtful.spans[-1][1] - 1] if thoughtful.spans else []
+    last = [end for turn in _turns(single) for end in _end_of(tokenizer, turn, atoms)]
+    past = [end for turn in _turns(several)[:-1] for end in _end_of(tokenizer, turn, atoms)]
+    middle = [token for turn in _turns(thoughtful) for token in turn[:-1]]
     return tuple(dict.fromkeys([*last, *(token for token in past if token not in middle)]))
+
+
+def _turns(encoded: Encoded) -> list[list[int]]:
+    """The tokens of the assistant's turns that are trained; ranges that touch are parts of one turn."""
+    turns: list[list[int]] = []
+    before = -1
+    for start, end in encoded.spans:
+        if start != before:
+            turns.append([])
+        turns[-1] += encoded.tokens[start:end]
+        before = end
+    return turns
 
 
 def _end_of(tokenizer: "PreTrainedTokenizerBase", turn: Sequence[int], atoms: set[int]) -> list[int]:
