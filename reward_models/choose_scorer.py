@@ -8,7 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from tulu.errors import RecipeError
-from tulu.model.load import LoadOptions, from_pretrained
+from tulu.model.load import LoadOptions, Origin, from_pretrained
 from tulu.model.policy import Policy
 from tulu.reward_models.encoding import Limits
 from tulu.reward_models.judging import JudgeScorer
@@ -92,7 +92,7 @@ def _load_classifier(
     if reason := why_not_packed(config, trust_remote_code):
         log.warning("%s is scored in padded batches: %s", path, reason)
         return PlainClassifierScorer(path, template, precision, limits, revision, trust_remote_code)
-    origin: LoadOptions = {"revision": revision, "trust_remote_code": trust_remote_code}
+    origin: Origin = {"revision": revision, "trust_remote_code": trust_remote_code}
     model = RewardModel.load(path, template=template, precision=precision, **origin)
     # The configuration as it was saved says where AutoModelForSequenceClassification reads.
     return ClassifierScorer(model, limits, config.get_text_config().pad_token_id)

@@ -83,41 +83,6 @@ def cut_weights(place: Place) -> list[str]:
     return [f"model={model}"]
 
 
-def spoilt_copy(place: Place, name: str) -> Path:
-    """A copy of the good model, to be spoilt."""
-    return Path(shutil.copytree(yaml.safe_load(place.recipe.read_text())["model"], place.folder / name))
-
-
-def configured(name: str, **fields: object) -> Callable[[Place], list[str]]:
-    """A model whose config.json says something else."""
-
-    def change(place: Place) -> list[str]:
-        config = spoilt_copy(place, name) / "config.json"
-        config.write_text(json.dumps({**json.loads(config.read_text()), **fields}))
-        return [f"model={place.folder / name}"]
-
-    return change
-
-
-def larger_tokenizer(place: Place) -> list[str]:
-    tokenizer = make_byte_tokenizer()
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_end|>"]})
-    tokenizer.save_pretrained(spoilt_copy(place, "larger"))
-    return [f"model={place.folder / 'larger'}"]
-
-
-def without_tokenizer(place: Place) -> list[str]:
-    for file in spoilt_copy(place, "bare").glob("tokenizer*"):
-        file.unlink()
-    return [f"model={place.folder / 'bare'}"]
-
-
-def adapters(place: Place) -> list[str]:
-    (place.folder / "adapters").mkdir()
-    (place.folder / "adapters" / "adapter_config.json").write_text('{"base_model_name_or_path": "allenai/OLMo-2-0425-1B"}')
-    return [f"model={place.folder / 'adapters'}"]
-
-
 def rows(text: str, name: str = "bad.jsonl") -> Callable[[Place], list[str]]:
     def write(place: Place) -> list[str]:
         (place.folder / name).write_text(text)
@@ -161,26 +126,7 @@ MISTAKES: dict[str, tuple[str, Callable[[Place], list[str]], list[str]]] = {
         changes("model=./nowhere"),
         ['model: "./nowhere": no such folder', "correct the path"],
     ),
-    "weights cut short": ("sft", cut_weights, ["cut has a model.safetensors (1,000 bytes)", "copy this file again"]),
-    "weights cut short, only read": ("evaluate", cut_weights, ["cut has a model.safetensors", "copy this file again"]),
-    "quantised weights": (
-        "rlvr",
-        configured("q", quantization_config={"quant_method": "gptq", "bits": 4}),
-        ['q": is quantised (gptq)', "name the checkpoint that it was made from"],
-    ),
-    "an encoder-decoder model": ("sft", configured("t5", is_encoder_decoder=True), ['t5": is an encoder-decoder model']),
-    "code of a model": (
-        "sft",
-        configured("own", model_type="own", auto_map={"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}),
-        ["own: needs code of its own", "set trust_remote_code: true"],
-    ),
-    "adapters as a model": ("sft", adapters, ["holds LoRA adapters", "allenai/OLMo-2-0425-1B", "merge_and_unload()"]),
-    "more tokens than embeddings": (
-        "sft",
-        larger_tokenizer,
-        ["259 tokens and the model embeddings for 258", "<|im_end|>", "Set resize_embeddings: true"],
-    ),
-    "a model without a tokenizer": ("sft", without_tokenizer, ["bare has no tokenizer", "copy these files"]),
+    "weights cut short": ("sft", cut_weights, ["cut: has a model.safetensors (1,000 bytes)", "copy this file again"]),
     "unknown verifier": ("rlvr", changes("rlvr.verifier=gsm9k"), ["gsm9k", "gsm8k"]),
     "unknown task": ("evaluate", changes("evaluate.task=gsm9k", "evaluate.data=null"), ["gsm9k", "gsm8k"]),
 }

@@ -115,7 +115,7 @@ def test_a_reward_model_answers_nothing(place: Path, tiny_reward_model: Callable
     for words in (arguments(reward_model, reward_model), sampling):
         result = CliRunner().invoke(app, words)
         assert result.exit_code == 2, result.output
-        assert f"{reward_model} is a reward model, which scores answers and gives none" in result.stderr
+        assert f"{reward_model}: is a reward model, which scores answers and gives none" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -242,4 +242,4 @@ def test_wrong_options(place: Place, options: list[str], message: str) -> None:
 def test_a_model_that_is_not_there(place: Place) -> None:
     result = CliRunner().invoke(app, ["sample", "./nowhere", "--data", "rows.jsonl", "--verifier", "gsm8k"])
     assert result.exit_code == 2
-    assert "./nowhere: cannot be loaded as a model" in result.stderr
+    assert "./nowhere: no such folder" in result.stderr

@@ -36,19 +36,20 @@ def larger_tokenizer(request: pytest.FixtureRequest, tiny_model: Callable[..., P
 
 
 def test_tokens_without_embeddings_are_refused_when_the_model_is_loaded(larger_tokenizer: Path) -> None:
-    for options in ({"trainable": True}, {"trainable": False}):
+    for trainable in (True, False):
         with pytest.raises(RecipeError, match="260 tokens and the model embeddings for 258") as error:
-            Policy.load(larger_tokenizer, **options)
+            Policy.load(larger_tokenizer, trainable=trainable)
         assert "<|im_start|>, <|im_end|>" in str(error.value)
         assert "resize_embeddings: true" in str(error.value)
 
 
 def test_new_rows_begin_at_the_mean_and_the_old_ones_stay(larger_tokenizer: Path) -> None:
-    before = AutoModelForCausalLM.from_pretrained(larger_tokenizer)
+    before: Any = AutoModelForCausalLM.from_pretrained(larger_tokenizer)
     policy = Policy.load(larger_tokenizer, resize_embeddings=True)
+    after: Any = policy.model
     for old, new in (
-        (before.get_input_embeddings().weight, policy.model.get_input_embeddings().weight),
-        (before.get_output_embeddings().weight, policy.model.get_output_embeddings().weight),
+        (before.get_input_embeddings().weight, after.get_input_embeddings().weight),
+        (before.get_output_embeddings().weight, after.get_output_embeddings().weight),
     ):
         assert new.shape[0] == 260
         assert torch.equal(new[:258], old)
@@ -60,7 +61,8 @@ def test_new_rows_begin_at_the_mean_and_the_old_ones_stay(larger_tokenizer: Path
 
 def test_new_rows_train_and_are_saved(larger_tokenizer: Path, tmp_path: Path) -> None:
     policy = Policy.load(larger_tokenizer, resize_embeddings=True)
-    rows = policy.model.get_input_embeddings().weight
+    model: Any = policy.model
+    rows = model.get_input_embeddings().weight
     before = rows.detach().clone()
     batch = pack([Group([258, 65], [Completion([66, 259], [True, True])])], 64)[0]
     optimizer = torch.optim.SGD(policy.module.parameters(), lr=0.1)

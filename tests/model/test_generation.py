@@ -119,7 +119,7 @@ def test_what_a_turn_ends_with_is_saved_so_that_transformers_stops_there(base_mo
     saved = GenerationConfig.from_pretrained(tmp_path / "saved")
     assert saved.eos_token_id == [256, 259]
     # A model that writes <|im_end|> whatever it has read: transformers' own generate stops behind it.
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
+    model: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
     with torch.no_grad():
         model.model.norm.weight.zero_()
         model.lm_head = torch.nn.Linear(32, 272)

@@ -76,6 +76,10 @@ def to_adapters(folder: Path) -> None:
     model.save_pretrained(folder)
 
 
+def empty_config(folder: Path) -> None:
+    (folder / "config.json").write_text("{}")
+
+
 def to_gguf(folder: Path) -> None:
     without("*")(folder)
     (folder / "olmo-Q4_K_M.gguf").write_bytes(b"GGUF")
@@ -123,7 +127,7 @@ UNTRAINABLE: dict[str, tuple[Spoil, list[str]]] = {
     "weights too long": (lengthen, ["model.safetensors that was damaged"]),
     "no weights": (without("*.safetensors"), ["has no weights", "copy all files of the model"]),
     "config.json cut short": (cut("config.json", 10), ["has a config.json that is no JSON object"]),
-    "no model_type": (lambda folder: (folder / "config.json").write_text("{}") and None, ["config.json without model_type"]),
+    "no model_type": (empty_config, ["config.json without model_type"]),
     "no config.json": (without("config.json"), ["is a folder without config.json; name"]),
     "nothing": (without("*"), ["without config.json (it is empty); name a Hugging Face model folder"]),
     "adapters": (to_adapters, ["holds LoRA adapters", "and no whole model", "merge_and_unload()", "copy-merged"]),

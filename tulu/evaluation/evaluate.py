@@ -113,7 +113,7 @@ def answer_all(
     An evaluation that was killed goes on where it stopped; one that finished, or had other settings, starts over.
     """
     if problem := policy_problem(model):
-        raise RecipeError(f"{model} {problem}")
+        raise RecipeError(f"{model}: {problem}")
     checked_config(model, trainable=False, revision=revision, trust_remote_code=trust_remote_code)
     tokenizer = load_tokenizer(model, template, revision, trust_remote_code)
     dataset, digest = task_problems(settings, tokenizer)

@@ -87,7 +87,7 @@ def sample(model: str, options: SampleOptions) -> Path:
 def check(model: str, options: SampleOptions) -> None:
     """Raise RecipeError where options contradict each other, or name something that is not there."""
     if problem := policy_problem(model):
-        raise RecipeError(f"{model} {problem}")
+        raise RecipeError(f"{model}: {problem}")
     if options.reward_model is None and options.verifier is None:
         raise RecipeError(
             "nothing tells good answers from bad ones; give --reward-model RM, --verifier NAME (own: each row's), or both"

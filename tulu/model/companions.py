@@ -15,7 +15,7 @@ def save_companions(model: PreTrainedModel, config: PreTrainedConfig, tokenizer:
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(folder)
     if model.is_remote_code():
-        custom_object_save(model, folder, config=config)
+        custom_object_save(model, folder, config=config)  # type: ignore[arg-type]
     save_generation_config(model, tokenizer, folder)
     _save_tokenizer(tokenizer, folder)
 

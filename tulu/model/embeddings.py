@@ -4,7 +4,7 @@ import logging
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from tulu.config.schema import Lora
 from tulu.errors import RecipeError
@@ -17,7 +17,14 @@ def rows_needed(tokenizer: PreTrainedTokenizerBase) -> int:
     return 1 + max(tokenizer.get_vocab().values(), default=-1)
 
 
-def check_vocabulary(name: str, tokenizer: PreTrainedTokenizerBase, rows: int, resize: bool) -> None:
+def check_vocabulary(name: str, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, resize: bool) -> None:
+    """`check_rows` by what a configuration says, before the model is loaded; nothing where it does not say."""
+    rows = config.get_text_config().to_dict().get("vocab_size")
+    if rows is not None:
+        check_rows(name, tokenizer, int(rows), resize)
+
+
+def check_rows(name: str, tokenizer: PreTrainedTokenizerBase, rows: int, resize: bool) -> None:
     """Raise RecipeError where a model with that many rows of embeddings lacks one for a token, and none are to be added."""
     if resize or (needed := rows_needed(tokenizer)) <= rows:
         return
@@ -40,7 +47,7 @@ def fit_embeddings(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, r
     """
     embeddings: Any = model.get_input_embeddings()
     rows, needed = int(embeddings.num_embeddings), rows_needed(tokenizer)
-    check_vocabulary(tokenizer.name_or_path, tokenizer, rows, resize)
+    check_rows(tokenizer.name_or_path, tokenizer, rows, resize)
     if needed <= rows or not resize:
         return
     if lora is not None:
@@ -52,5 +59,5 @@ def fit_embeddings(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, r
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model.resize_token_embeddings(needed)
-    model.tulu_resized = True
+    model.tulu_resized = True  # type: ignore[assignment]
     log.info("resize_embeddings: %d rows were added to the %d of %s", needed - rows, rows, tokenizer.name_or_path)

@@ -49,7 +49,7 @@ def from_pretrained(auto_class: Any, path: str | Path, *, trust_remote_code: boo
     transformers is always told whether to run code of the checkpoint: otherwise it would ask on the terminal.
     """
     if problem := model_problem(str(path)):
-        raise RecipeError(f"{path} {problem}")
+        raise RecipeError(f"{path}: {problem}")
     try:
         return auto_class.from_pretrained(str(path), trust_remote_code=trust_remote_code, **options)
     except (OSError, ValueError, ImportError, SafetensorError) as error:
@@ -62,7 +62,7 @@ def load_tokenizer(
     """The tokenizer of a model with the recipe's chat template set on it."""
     folder = Path(path)
     if folder.is_dir() and (problem := folder_problem(folder) or tokenizer_problem(folder)):
-        raise RecipeError(f"{path} {problem}")
+        raise RecipeError(f"{path}: {problem}")
     tokenizer = from_pretrained(AutoTokenizer, path, revision=revision, trust_remote_code=trust_remote_code)
     apply_template(tokenizer, template)
     return tokenizer
@@ -76,7 +76,7 @@ def checked_config(
     Raises RecipeError where a file is missing or cut short, or where a model that is to be trained is quantised or no causal
     language model. Only the configuration and the headers of the weights are read, so it can be asked before any data is.
     """
-    config: Any = from_pretrained(AutoConfig, path, revision=revision, trust_remote_code=trust_remote_code)
+    config: PreTrainedConfig = from_pretrained(AutoConfig, path, revision=revision, trust_remote_code=trust_remote_code)
     problem = weights_problem(Path(path)) if Path(path).is_dir() else None
     if trainable and problem is None:
         fields = {**config.to_dict(), "architectures": config.architectures, "is_encoder_decoder": config.is_encoder_decoder}
@@ -84,8 +84,8 @@ def checked_config(
         if problem is None and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not getattr(config, "auto_map", None):
             problem = f"is a {config.model_type} model: transformers has {KINDS['AutoModelForCausalLM']}"
     if problem is not None:
-        raise RecipeError(f"{path} {problem}")
-    return config  # type: ignore[no-any-return]
+        raise RecipeError(f"{path}: {problem}")
+    return config
 
 
 def hub_commit(name: str, revision: str | None = None, trust_remote_code: bool = False) -> str:
@@ -95,13 +95,18 @@ def hub_commit(name: str, revision: str | None = None, trust_remote_code: bool =
     return Path(hf_hub_download(name, "config.json", revision=revision)).parent.name
 
 
-class LoadOptions(TypedDict, total=False):
-    """The settings of `load_model` that policies and reward models pass on."""
+class Origin(TypedDict, total=False):
+    """How a checkpoint is read, be it to train it or to freeze it."""
 
-    precision: str
     revision: str | None
     trust_remote_code: bool
     resize_embeddings: bool
+
+
+class LoadOptions(Origin, total=False):
+    """The settings of `load_model` that policies and reward models pass on."""
+
+    precision: str
     lora: Lora | None
     gradient_checkpointing: bool
 

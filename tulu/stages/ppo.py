@@ -17,7 +17,7 @@ from tulu.config.schema import Rlvr, ValueModelSettings
 from tulu.errors import RecipeError
 from tulu.losses import Loss, kl_estimate, mean_metric, value_loss
 from tulu.model.batch import Batch, sum_by_owner
-from tulu.model.load import LoadOptions
+from tulu.model.load import Origin
 from tulu.model.parallel import Parallel
 from tulu.model.policy import Policy, PolicyModule
 from tulu.reward_models.model import RewardModel, RewardModule
@@ -55,7 +55,7 @@ class ActorCritic:
 
     @classmethod
     def load(
-        cls, policy: Policy, stage: Rlvr, template: str, trained: Path, start: str, options: LoadOptions | None = None
+        cls, policy: Policy, stage: Rlvr, template: str, trained: Path, start: str, options: Origin | None = None
     ) -> "ActorCritic | None":
         """With the value model that the recipe names, else `trained`, the one of its rm stage; None without PPO.
 
@@ -66,7 +66,7 @@ class ActorCritic:
         path = stage.value.path or (str(trained) if trained.is_dir() else stage.value.released)
         if path is None:
             log.warning("no reward model (rlvr.value.path, %s): the value model begins as %s with a new head", trained, start)
-        options = options or LoadOptions()
+        options = options or Origin()
         if path:
             options = {**options, "revision": stage.value.revision}
         value = RewardModel.load(

@@ -32,7 +32,7 @@ from tulu.losses import Loss, grpo_loss, kl_estimate, mean_metric, truncated_rat
 from tulu.model.batch import Batch
 from tulu.model.dropout import evaluating
 from tulu.model.generation import turn_end_tokens
-from tulu.model.load import LoadOptions
+from tulu.model.load import Origin
 from tulu.model.parallel import Parallel, gathered, unsharded
 from tulu.model.policy import Policy
 from tulu.progress import Progress
@@ -261,7 +261,7 @@ def load_reward_model(
 
 
 def load_kl_reference(
-    policy: Policy, start: str, stage: Rlvr, template: str, options: LoadOptions | None = None
+    policy: Policy, start: str, stage: Rlvr, template: str, options: Origin | None = None
 ) -> KlReference | None:
     """Log-probs under the starting model: of frozen weights, or of the policy without its adapters; None if β is 0."""
     if not stage.beta:
@@ -270,7 +270,7 @@ def load_kl_reference(
     if stage.lora:
         frozen, start_weights = policy, policy.without_adapter
     else:
-        frozen = Policy.load(start, template=template, precision=stage.precision, trainable=False, **(options or LoadOptions()))
+        frozen = Policy.load(start, template=template, precision=stage.precision, trainable=False, **(options or Origin()))
         # Under ZeRO-3 frozen weights are sharded as they load, with no engine around them to gather them.
         start_weights = partial(gathered, frozen.model)
 

@@ -11,7 +11,7 @@ from tulu.data.chat import template_hash
 from tulu.data.datasets import load_groups
 from tulu.data.token_cache import Groups
 from tulu.model.embeddings import check_vocabulary
-from tulu.model.load import LoadOptions, checked_config, load_tokenizer
+from tulu.model.load import Origin, checked_config, load_tokenizer
 from tulu.model.parallel import Parallel
 from tulu.train.optimizer import Learner, Trainable
 from tulu.train.run import Run
@@ -29,14 +29,14 @@ class StageRun(Run):
         recipe, trusted = self.job.recipe, self.job.recipe.trust_remote_code
         config = checked_config(self.start, trainable=True, revision=self.job.revision, trust_remote_code=trusted)
         tokenizer = load_tokenizer(self.start, recipe.template, self.job.revision, trusted)
-        check_vocabulary(self.start, tokenizer, config.get_text_config().vocab_size, recipe.resize_embeddings)
+        check_vocabulary(self.start, tokenizer, config, recipe.resize_embeddings)
         return tokenizer
 
     @property
-    def start_options(self) -> LoadOptions:
+    def start_options(self) -> Origin:
         """How the model that the stage starts from is loaded wherever it is, be it trained or frozen."""
         recipe = self.job.recipe
-        return LoadOptions(
+        return Origin(
             revision=self.job.revision,
             trust_remote_code=recipe.trust_remote_code,
             resize_embeddings=recipe.resize_embeddings,
