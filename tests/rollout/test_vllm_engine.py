@@ -203,7 +203,12 @@ def test_families_with_vllm_s_own_code_follow_a_sync(tiny_model: Callable[..., P
 
     folders = [tiny_model(family, seed=seed, hidden_size=WIDTH, **shape) for seed in (0, 1)]
     policy, greedy = Policy.load(folders[1]), SamplingParams(24, temperature=0)
-    engine = VllmEngine(specification(folders[0]))
+    # A token that ends turns in the recipe's template ends completions in both engines.
+    end = plain(policy, folders[1]).generate(problems(), 1, greedy)[0].completions[0].tokens[5]
+    spec = replace(specification(folders[1], version=0), turn_ends=(end,))
+    ended = TransformersEngine(policy.model, policy.tokenizer, spec).generate(problems(), 1, greedy)
+    assert (ended[0].completions[0].tokens[-1], ended[0].completions[0].finish) == (end, "stop")
+    engine = VllmEngine(replace(specification(folders[0]), turn_ends=(end,)))
     try:
         with pytest.raises(EngineError, match="stale"):
             engine.generate(problems(), 1, greedy)
@@ -211,7 +216,7 @@ def test_families_with_vllm_s_own_code_follow_a_sync(tiny_model: Callable[..., P
             engine.sync(policy.weights(), version)
             mean, _ = mismatch(policy, engine.generate(problems(), 2, SamplingParams(30)), 1.0)
             assert mean < 1e-4
-        assert tokens(engine.generate(problems(), 1, greedy)) == tokens(plain(policy, folders[1]).generate(problems(), 1, greedy))
+        assert tokens(engine.generate(problems(), 1, greedy)) == tokens(ended)
     finally:
         engine.close()
 
