@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from tests.model.policies import LORA
@@ -114,7 +116,10 @@ UNTRAINABLE: dict[str, tuple[Spoil, list[str]]] = {
     "bitsandbytes of old": (quantised(None, load_in_8bit=True), ["quantised (bitsandbytes 8bit)"]),
     "gptq": (quantised("gptq", bits=4), ["quantised (gptq)", "name the checkpoint that it was made from"]),
     "awq": (quantised("awq", bits=4), ["quantised (awq)"]),
-    "mxfp4": (quantised("mxfp4"), ["quantised (mxfp4)", "Mxfp4Config(dequantize=True)", "save_pretrained('FOLDER')"]),
+    "mxfp4": (
+        quantised("mxfp4"),
+        ["quantised (mxfp4)", "Mxfp4Config(dequantize=True)", "save_original_format=False"],
+    ),
     "fp8": (quantised("fp8"), ["quantised (fp8)", "FineGrainedFP8Config(dequantize=True)"]),
     "T5": (foreign("t5", **T5), ["encoder-decoder model (T5ForConditionalGeneration)", "causal language model"]),
     "BERT": (foreign("bert", architectures=["BertForMaskedLM"]), ["reads in both directions (BertForMaskedLM)"]),
@@ -155,6 +160,73 @@ def test_a_whole_model_is_not_refused(copy: Path) -> None:
     torch.save(AutoModelForCausalLM.from_pretrained(copy).state_dict(), copy / "pytorch_model.bin")
     (copy / "model.safetensors").unlink()
     assert checked_config(copy, trainable=True).model_type == "llama"
+
+
+def run_cure(error: RecipeError, **names: Path) -> None:
+    """Run the program that a message gives, with these folders in place of the words in capitals."""
+    program = re.search(r'python -c "(.*)"', str(error))
+    assert program, error
+    text = program[1]
+    for word, folder in names.items():
+        text = text.replace(f"'{word}'", f"'{folder}'")
+    exec(text, {})
+
+
+def test_the_cure_of_adapters_gives_the_merged_model(copy: Path, tmp_path: Path) -> None:
+    adapted = Policy.load(copy, template="tulu", lora=LORA)
+    with torch.no_grad():
+        for name, parameter in adapted.module.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    outer: Any = adapted.module.model
+    outer.save_pretrained(tmp_path / "adapters")
+    with pytest.raises(RecipeError, match=f"of {copy}, and no whole model") as refused:
+        checked_config(tmp_path / "adapters", trainable=True)
+    run_cure(refused.value)
+    merged = Policy.load(tmp_path / "adapters-merged", template="tulu")
+    for (name, ours), (other, theirs) in zip(sorted(adapted.weights()), sorted(merged.weights()), strict=True):
+        assert name == other
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+
+
+def test_the_cure_of_mxfp4_gives_a_model_that_trains(copy: Path, tmp_path: Path) -> None:
+    """A tiny gpt-oss whose experts are stored as blocks of four bits, with one exponent for each 32 of them."""
+    shape = {"hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32}
+    config = AutoConfig.for_model(
+        "gpt_oss", vocab_size=258, num_hidden_layers=2, num_local_experts=4, num_experts_per_tok=2, **shape
+    )
+    folder = tmp_path / "four"
+    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
+    weights = load_file(folder / "model.safetensors")
+    for name in [name for name in weights if name.endswith("_proj") and "experts" in name]:
+        experts, inputs, outputs = weights.pop(name).shape
+        weights[f"{name}_blocks"] = torch.randint(0, 256, (experts, outputs, inputs // 32, 16), dtype=torch.uint8)
+        weights[f"{name}_scales"] = torch.full((experts, outputs, inputs // 32), 120, dtype=torch.uint8)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    change_config(quantization_config={"quant_method": "mxfp4"})(folder)
+    load_tokenizer(copy, "tulu").save_pretrained(folder)
+    with pytest.raises(RecipeError, match="is quantised") as refused:
+        checked_config(folder, trainable=True)
+    run_cure(refused.value, MODEL=folder, FOLDER=tmp_path / "plain")
+    assert checked_config(tmp_path / "plain", trainable=True).model_type == "gpt_oss"
+    model: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "plain", dtype=torch.float32)
+    # The sixteen numbers of four bits (OCP Microscaling, E2M1), times two to the power of the scale, 120 - 127.
+    numbers = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6]) * 2.0**-7
+    blocks = weights["model.layers.0.mlp.experts.down_proj_blocks"].long()
+    expected = torch.stack([numbers[blocks & 15], numbers[blocks >> 4]], -1).reshape(4, 64, 64).transpose(1, 2)
+    torch.testing.assert_close(model.model.layers[0].mlp.experts.down_proj.detach(), expected, atol=0, rtol=0)
+
+
+def test_adapters_on_the_hub_are_told_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cached = tmp_path / "models--someone--adapters"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("c0ffee" + "0" * 34)
+    snapshot = cached / "snapshots" / ("c0ffee" + "0" * 34)
+    snapshot.mkdir(parents=True)
+    (snapshot / "adapter_config.json").write_text("{}")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(RecipeError, match="someone/adapters: holds LoRA adapters"):
+        checked_config("someone/adapters", trainable=True)
 
 
 @pytest.mark.parametrize(("name", "hint"), [("./coyp", "did you mean copy?"), ("nowhere/at/all", "looked from")])

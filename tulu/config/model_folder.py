@@ -149,17 +149,18 @@ def quantised_problem(config: Mapping[str, Any]) -> str | None:
     settings = config.get("quantization_config") or config.get("compression_config")
     if not settings:
         return None
-    fields = settings if isinstance(settings, Mapping) else settings.to_dict()
-    bits = "4bit" if fields.get("load_in_4bit") else "8bit" if fields.get("load_in_8bit") else ""
-    method = str(getattr(kind := fields.get("quant_method") or "bitsandbytes", "value", kind)) + (f" {bits}" if bits else "")
+    method = settings.get("quant_method") or "bitsandbytes"
+    method += "".join(f" {bits}" for bits in ("4bit", "8bit") if settings.get(f"load_in_{bits}"))
     cure = "name the checkpoint that it was made from, which is not quantised"
     if method in ("mxfp4", "fp8"):
+        # Without save_original_format=False, transformers 5.19 writes names such as `down_proj$`, which load as random weights.
         kind = {"mxfp4": "Mxfp4Config", "fp8": "FineGrainedFP8Config"}[method]
         cure += (
             f", or write one in bf16, and name FOLDER:\n"
-            f'  python -c "from transformers import AutoModelForCausalLM, AutoTokenizer, {kind}; '
-            f"AutoModelForCausalLM.from_pretrained('MODEL', dtype='bfloat16', quantization_config={kind}(dequantize=True))"
-            ".save_pretrained('FOLDER'); AutoTokenizer.from_pretrained('MODEL').save_pretrained('FOLDER')\""
+            f'  python -c "from transformers import AutoModelForCausalLM as Model, AutoTokenizer as Tokenizer, {kind}; '
+            f"Model.from_pretrained('MODEL', dtype='bfloat16', quantization_config={kind}(dequantize=True))"
+            ".save_pretrained('FOLDER', save_original_format=False); "
+            "Tokenizer.from_pretrained('MODEL').save_pretrained('FOLDER')\""
         )
     return f"is quantised ({method}), and quantised weights are not trained; {cure}"
 

@@ -28,7 +28,7 @@ def explain(auto_class: Any, path: str | Path, revision: str | None, error: Exce
     if "Unrecognized configuration class" in text and auto_class.__name__ in KINDS:
         kind = text.split("class", 1)[1].split("for this kind")[0].strip().split(".")[-1].strip("'> ")
         return RecipeError(f"{path}: transformers has {KINDS[auto_class.__name__]} ({kind})")
-    if "config.json" in text and _is_adapter(path, revision):
+    if isinstance(error, OSError) and not Path(path).exists() and _is_adapter(path, revision, asking="config.json" in text):
         return RecipeError(
             f"{path}: holds LoRA adapters (adapter_config.json), and no whole model\n"
             "Merge them with peft (AutoPeftModelForCausalLM, merge_and_unload), save model and tokenizer, and name that folder."
@@ -36,10 +36,10 @@ def explain(auto_class: Any, path: str | Path, revision: str | None, error: Exce
     return RecipeError(f"{path}: cannot be loaded as a model ({text.splitlines()[0]}){_meant(path)}\n{CURE}")
 
 
-def _is_adapter(path: str | Path, revision: str | None) -> bool:
-    """Whether a repository of the hub that lacks config.json has adapters of PEFT."""
+def _is_adapter(path: str | Path, revision: str | None, asking: bool) -> bool:
+    """Whether a repository that lacks config.json has adapters of PEFT, by the cache, or `asking` the hub."""
     try:
-        return find_adapter_config_file(str(path), revision=revision) is not None
+        return find_adapter_config_file(str(path), revision=revision, local_files_only=not asking) is not None
     except (OSError, ValueError):
         return False
 

@@ -146,7 +146,7 @@ def local_folder(name: str, revision: str | None = None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        files = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+        files = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.py"]
         return Path(snapshot_download(name, revision=revision, allow_patterns=files))
     except (OSError, ValueError) as error:
         raise EngineError(f"{name}: no such folder, and the hub does not give it ({error})") from error
