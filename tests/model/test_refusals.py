@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from tests.model.policies import LORA
 from tulu.data.chat import apply_template
 from tulu.errors import RecipeError
-from tulu.model.load import checked_config, from_pretrained, load_model, load_tokenizer
+from tulu.model.load import checked_config, load_model, load_tokenizer
 from tulu.model.policy import Policy
 
 Spoil = Callable[[Path], None]
@@ -296,43 +295,3 @@ def test_a_default_among_several_templates_is_taken(copy: Path) -> None:
     tokenizer.chat_template = {"default": "D", "rag": "R"}
     apply_template(tokenizer, "tokenizer")
     assert tokenizer.get_chat_template() == "D"
-
-
-# -- code that a model brings along --------------------------------------------------------------------------------
-
-MODELING = """
-from transformers import LlamaConfig, LlamaForCausalLM
-
-class OwnConfig(LlamaConfig):
-    model_type = "own"
-
-class OwnForCausalLM(LlamaForCausalLM):
-    config_class = OwnConfig
-"""
-AUTO_MAP = {"AutoConfig": "modeling_own.OwnConfig", "AutoModelForCausalLM": "modeling_own.OwnForCausalLM"}
-
-
-@pytest.fixture
-def own_code(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A model whose architecture is a file of its folder."""
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
-    monkeypatch.setattr("sys.path", [*sys.path])
-    (copy / "modeling_own.py").write_text(MODELING)
-    change_config(model_type="own", architectures=["OwnForCausalLM"], auto_map=AUTO_MAP)(copy)
-    monkeypatch.setattr("builtins.input", lambda _: pytest.fail("a terminal that is not there was asked"))
-    return copy
-
-
-@pytest.mark.parametrize("auto_class", [AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification])
-def test_code_of_a_model_does_not_run_and_nobody_is_asked(auto_class: Any, own_code: Path) -> None:
-    with pytest.raises(RecipeError, match="needs code of its own") as error:
-        from_pretrained(auto_class, own_code)
-    assert "set trust_remote_code: true in the recipe, or --trust-remote-code" in str(error.value)
-
-
-def test_trusted_code_trains_and_is_saved_beside_the_weights(own_code: Path, tmp_path: Path) -> None:
-    policy = Policy.load(own_code, template="tulu", trust_remote_code=True)
-    policy.save(tmp_path / "saved")
-    again = Policy.load(tmp_path / "saved", template="tulu", trust_remote_code=True)
-    assert type(again.model).__name__ == "OwnForCausalLM"
-    assert again.digest() == policy.digest()
