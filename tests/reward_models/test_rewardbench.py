@@ -180,6 +180,6 @@ def test_kinds_that_cannot_be(options: RewardBenchOptions, message: str, pairs: 
 
 
 def test_a_folder_that_is_no_model(pairs: str, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"no config\.json"):
+    with pytest.raises(RecipeError, match=r"without config\.json"):
         run(str(tmp_path), pairs, None, RewardBenchOptions())
     assert choose_scorer.detect_kind("any", RewardBenchOptions(endpoint="http://localhost:1/v1")) == "judge"
