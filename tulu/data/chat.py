@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Train = Literal["all", "last"]
 
+_LEFT_OUT = "the template leaves out a turn of the assistant, or the tools that it calls; set another template"
 _NO_TURNS = (
     "the template does not show where the assistant's turn begins and ends; write {% generation %} and {% endgeneration %} "
     "around the assistant's part in the tokenizer's chat template, or set another template"
@@ -137,17 +138,19 @@ def tokenize(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> list
 def _token_spans(encoding: Any, text: str, spans: Sequence[Span]) -> list[Span]:
     """The ranges of tokens that overlap ranges of characters; ranges without a token fall away."""
 
+    count = len(encoding)  # the list `ids` is made anew each time
+
     def first_token_at(char: int) -> int:
         # Characters that the tokenizer drops belong to no token.
         for position in range(char, len(text)):
             if (token := encoding.char_to_token(position)) is not None:
                 return int(token)
-        return len(encoding.ids)
+        return count
 
     result: list[Span] = []
     for start, end in spans:
         first, after = first_token_at(start), first_token_at(end)
-        if after < len(encoding.ids) and encoding.token_to_chars(after)[0] < end:
+        if after < count and encoding.token_to_chars(after)[0] < end:
             after += 1  # one token holds the turn's end and what follows
         first = max(first, result[-1][1] if result else 0)
         if first < after:
@@ -184,7 +187,9 @@ def _locate(finder: TurnFinder, chat: Sequence[Message], tools: Tools, train: Tr
         found = [finder.find(rendering, index) for index in wanted]
         spans = [span for span in found if span is not None]
         if len(spans) < len(wanted):
-            return _Located(rendering.text, (), _NO_TURNS, rendering.left_out, rendering.shortened)
+            lost = {index for index, span in zip(wanted, found, strict=True) if span is None}
+            reason = _LEFT_OUT if lost <= set(rendering.left_out) else _NO_TURNS
+            return _Located(rendering.text, (), reason, rendering.left_out, rendering.shortened)
     return _Located(rendering.text, spans, "", rendering.left_out, rendering.shortened)
 
 

@@ -31,7 +31,7 @@ def add_marks(chat: Sequence[Message], everywhere: bool) -> tuple[list[Message],
 
     No mark is added where the conversation holds such characters itself, or is too long for them.
     """
-    if len(chat) > _MOST or any(_MARK.search(message["content"]) for message in chat):
+    if len(chat) > _MOST or any(not one["content"].isascii() and _MARK.search(one["content"]) for one in chat):
         return list(chat), set()
     marked: list[Message] = []
     kinds: set[Mark] = set()

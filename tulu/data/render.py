@@ -1,6 +1,7 @@
 """Messages to text through a tokenizer's chat template, spelled as the template reads them."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,6 +19,8 @@ TODAY = datetime(2024, 7, 26)
 """The date that templates write where they write today's (Llama 3.1, gpt-oss): the same recipe makes the same tokens on any day.
 It is the one that Llama 3.1's template falls back to."""
 
+_GENERATION = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
+"""What opens the part of a template that the assistant generates: {% generation %}."""
 _FAULTS = (TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What a template raises, on purpose or because a message is not as it expects."""
 
@@ -39,6 +42,8 @@ class Spelling:
 
     def of(self, chat: Sequence[Message]) -> list[dict[str, Any]]:
         """The messages in this spelling, without the keys that are not for templates."""
+        if self == PLAIN:
+            return [{key: value for key, value in one.items() if key != "train"} if "train" in one else dict(one) for one in chat]
         return [self._message(message) for message in chat]
 
     def _message(self, message: Message) -> dict[str, Any]:
@@ -84,10 +89,19 @@ class Renderer:
     def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
         self.tokenizer = tokenizer
         self.options: dict[str, Any] = {**tokenizer.special_tokens_map, "strftime_now": TODAY.strftime}
+        self._templates: dict[bool, str] = {}
 
     def template(self, tools: Tools = ()) -> str:
         """The source of the template; some tokenizers have one of their own for conversations with tools."""
-        return self.tokenizer.get_chat_template(tools=list(tools) or None)  # type: ignore[arg-type]  # any mapping will do
+        key = bool(tools)
+        if key not in self._templates:
+            # Which one it is depends on whether there are tools, not on what they are.
+            self._templates[key] = self.tokenizer.get_chat_template(tools=list(tools) or None)  # type: ignore[arg-type]
+        return self._templates[key]
+
+    def has_generation(self, tools: Tools = ()) -> bool:
+        """Whether the template marks what the assistant generates."""
+        return _GENERATION.search(self.template(tools)) is not None
 
     def text(self, chat: Sequence[Message], tools: Tools = (), prompt: bool = False, spelling: Spelling = PLAIN) -> str:
         """The conversation as text, with the generation prompt behind it if asked; Refused where the template raises."""

@@ -2,15 +2,14 @@
 
 A turn begins where the generation prompt in front of it ends: that much stands in the prompt when the model is sampled. It ends
 behind what the template writes after it when it is the last turn: the end-of-turn token, where there is one. Templates may render
-a beginning of a conversation in other words than the whole (thoughts are cut from all turns but the last, another token ends the
-last turn), so the places of messages in the text come from marks (`tulu.data.marks`), and only what stands between two messages is
-compared. What has been learned about such a gap holds for all turns with the same gap, so that a long conversation is not rendered
+a beginning of a conversation in other words than the whole: thoughts are cut from all turns but the last, another token ends the
+last turn. So the places of messages in the text come from marks (`tulu.data.marks`), and only what stands between two messages
+is compared. What has been learned about such a gap holds for all turns with the same gap, so a long conversation is not rendered
 once for each turn.
 """
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tulu.data.marks import CALL, KINDS, Mark
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 
 Span = tuple[int, int]
 
-_GENERATION = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
-"""What opens the part of a template that the assistant generates: {% generation %}."""
 _LONGEST_HEADER = 4000
 """Gaps longer than this hold more than a header, so they do not come back."""
 
@@ -34,6 +31,8 @@ class _Opening:
 
     text: str | None
     header: str
+    prompted: bool = False
+    """Whether a generation prompt stands in it; some templates write none behind a turn of the assistant or a tool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +41,8 @@ class _Prompt:
 
     text: str
     exact: bool
+    always: str = ""
+    """What the template writes there whether a prompt is asked for or not, if that opens another turn."""
 
 
 @dataclass(slots=True)
@@ -73,7 +74,7 @@ class TurnFinder:
 
         None where it marks none of them, or where some turn has no marks of its own.
         """
-        if not _GENERATION.search(self.renderer.template(rendering.tools)):
+        if not self.renderer.has_generation(rendering.tools):
             return None
         ranges = self.renderer.generated(rendering)
         owners = turns if len(ranges) == len(turns) else _owners(rendering, ranges, turns)
@@ -93,8 +94,11 @@ class TurnFinder:
             chat: list[Message] = [{"role": "user", "content": "?"}]
             try:
                 rendering = self.renderer.whole(chat)
-                plain, prompted = (self.renderer.beginning(rendering, 1, prompt)[0] for prompt in (False, True))
-                self._prompt = _Prompt(prompted[_agreed(plain, prompted) :], prompted.startswith(plain))
+                (plain, places), (prompted, _) = (self.renderer.beginning(rendering, 1, prompt) for prompt in (False, True))
+                behind = plain[max(places.values(), default=len(plain)) :] if plain == prompted else ""
+                several = sum(behind.count(stop) for stop in self.stops) > 1
+                text = prompted[_agreed(plain, prompted) :]
+                self._prompt = _Prompt(text, prompted.startswith(plain), behind if several else "")
             except Refused:
                 self._prompt = _Prompt("", exact=False)
         return self._prompt
@@ -111,9 +115,16 @@ class TurnFinder:
             opening = self._learn_opening(rendering, index, anchor)
             if gap:
                 self._openings[key] = opening
-        if opening.text is not None and rendering.text.startswith(opening.text, place):
-            return place + len(opening.text)
-        return _find_header(rendering.text, opening.header, place, limit, own is not None)
+        follows = opening.text is not None and rendering.text.startswith(opening.text, place)
+        if follows and opening.prompted:
+            return place + len(opening.text or "")
+        start = _find_header(rendering.text, opening.header, place, limit, own is not None)
+        if start is not None:
+            return start
+        if follows:
+            return place + len(opening.text or "")
+        # Without its generation prompt a turn opens the conversation, or goes on with the one before it.
+        return own if index == 0 or opening.header else None
 
     def _learn_opening(self, rendering: Rendering, index: int, anchor: Mark | None) -> _Opening:
         """What stands between the message before a turn and the turn, from a rendering that ends in front of the turn."""
@@ -125,20 +136,21 @@ class TurnFinder:
             before, _ = self.renderer.beginning(rendering, index, prompt=False)
         except Refused:
             return _Opening(None, self.prompt.text)
-        header = head[_agreed(before, head) :] or self.prompt.text
+        header = head[_agreed(before, head) :]
+        prompted, header = bool(header), header or self.prompt.text
         if anchor is None:
-            return _Opening(head, header)
+            return _Opening(head, header, prompted)
         text = head[places[anchor] :] if anchor in places else None
         # White space alone shows nothing, unless the whole text begins so.
         if text is not None and not text.strip() and not rendering.text.startswith(head):
             text = None
-        return _Opening(text, header)
+        return _Opening(text, header, prompted)
 
     def _end(self, rendering: Rendering, index: int, start: int) -> int | None:
         """The end of what the template writes behind a turn as a part of it."""
         text = rendering.text
         if index == len(rendering.chat) - 1:
-            return len(text)
+            return len(text.removesuffix(self.prompt.always))
         last = _last_mark(rendering, index)
         if last is None:
             return self._end_without_marks(rendering, index, start)
@@ -157,8 +169,9 @@ class TurnFinder:
         text = rendering.text
         try:
             tail, places = self.renderer.beginning(rendering, index + 1, prompt=False)
-            if mark in places and text.startswith(tail[places[mark] :], place):
-                return len(tail) - places[mark]
+            closing = tail[places[mark] :] if mark in places else None
+            if closing is not None and text.startswith(closing, place):
+                return len(closing) if closing.strip() else self._end_token(rendering, index, place) or 0
             # The last turn ends in a way of its own; where another turn is prompted for, it is not the last.
             tail, places = self.renderer.beginning(rendering, index + 1, prompt=True)
             header = self.prompt.text if self.prompt.exact else ""
@@ -168,8 +181,35 @@ class TurnFinder:
                     return len(closing)
         except Refused:
             pass
-        end = self._special_token(text, place) if mark[1] != CALL else None
-        return None if end is None else end - place
+        if mark[1] == CALL:
+            return None
+        return self._end_token(rendering, index, place)
+
+    def _end_token(self, rendering: Rendering, index: int, place: int) -> int | None:
+        """How far the special token reaches that stands behind a turn, whoever speaks next.
+
+        It is 0 where that token opens the next turn, or the next is joined to this one; None where no such token stands there.
+        """
+        end, following = self._special_token(rendering.text, place), _next_mark(rendering, index, place)
+        if rendering.chat[index + 1]["role"] == "assistant" and not rendering.text[place:following].strip():
+            return 0
+        if end is None:
+            return None
+        after, asked = rendering.text[place:end], False
+        for role in ("assistant", "user", "system"):
+            if role == rendering.chat[index + 1]["role"]:
+                continue
+            chat = [*rendering.chat[: index + 1], Message(role=role, content="?")]
+            try:
+                text, places = self.renderer.beginning(replace(rendering, chat=chat), index + 2, prompt=False)
+            except Refused:
+                continue
+            last = max((found for found in places if found[0] == index), key=lambda found: places[found], default=None)
+            if last is not None:
+                asked = True
+                if text.startswith(after, places[last]):
+                    return end - place
+        return 0 if asked else end - place
 
     def _end_without_marks(self, rendering: Rendering, index: int, start: int) -> int | None:
         try:
@@ -178,7 +218,8 @@ class TurnFinder:
             tail = ""
         if len(tail) > start and rendering.text.startswith(tail):
             return len(tail)
-        return None if rendering.chat[index].get("tool_calls") else self._special_token(rendering.text, start)
+        shown = rendering.chat[index].get("tool_calls") and index not in rendering.left_out
+        return None if shown else self._special_token(rendering.text, start)
 
     def _special_token(self, text: str, place: int) -> int | None:
         """The end of the special token that stands at a place or behind white space there."""
@@ -251,7 +292,7 @@ def _find_header(text: str, header: str, start: int, limit: int, bounded: bool) 
     for length in range(len(header) - 1, 0, -1):
         part = header[:length]
         # A part ends where a word ends, and has a word: "<|" opens other turns too.
-        if part[-1].isalnum() or not any(map(str.isalnum, part)):
+        if not (part[-1].isspace() or part[-1] in ">]:") or not any(map(str.isalnum, part)):
             continue
         if (place := text.rfind(part, start, limit)) >= 0:
             return place + length
