@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +62,6 @@ class Spelling:
 
 PLAIN = Spelling()
 _FOR_CALLS = (Spelling(str), Spelling(dict), *(Spelling(kind, no_content=True) for kind in (None, str, dict)))
-_FOR_PARTS = Spelling(parts=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +89,7 @@ class Renderer:
         self.tokenizer = tokenizer
         self.options: dict[str, Any] = {**tokenizer.special_tokens_map, "strftime_now": TODAY.strftime}
         self._templates: dict[bool, str] = {}
+        self._takes_parts: bool | None = None
 
     def template(self, tools: Tools = ()) -> str:
         """The source of the template; some tokenizers have one of their own for conversations with tools."""
@@ -116,10 +116,11 @@ class Renderer:
 
     def beginning(self, rendering: Rendering, count: int, prompt: bool) -> tuple[str, Mapping[Mark, int]]:
         """The first messages of a conversation as text of their own, and the places of its marks; Refused as `text`."""
-        chat, spelling = rendering.chat[:count], rendering.spelling
-        if rendering.places:
-            chat, _ = add_marks(chat, rendering.everywhere)
-        return read_marks(self.text(chat, rendering.tools, prompt, spelling))
+        chat = rendering.chat[:count]
+        if not rendering.places:
+            return self.text(chat, rendering.tools, prompt, rendering.spelling), {}
+        marked, _ = add_marks(chat, rendering.everywhere)
+        return read_marks(self.text(marked, rendering.tools, prompt, rendering.spelling))
 
     def whole(self, chat: Sequence[Message], tools: Tools = (), prompt: bool = False) -> Rendering:
         """The conversation in the first spelling in which nothing of it is left out, else that which leaves out least.
@@ -128,14 +129,11 @@ class Renderer:
         """
         best: Rendering | None = None
         refusal: Refused | None = None
-        for spelling in _spellings(chat):
+        for spelling in _spellings(chat, self.takes_parts):
             try:
                 rendering = self._marked(chat, tools, prompt, spelling)
             except Refused as error:
                 refusal = refusal or error
-                continue
-            # A list that is written as Python shows it is no rendering of its parts.
-            if spelling.parts and "{'type': 'text'" in rendering.text:
                 continue
             if best is None or len(rendering.left_out) < len(best.left_out):
                 best = rendering
@@ -144,6 +142,22 @@ class Renderer:
         if best is None:
             raise refusal or Refused("it renders the conversation in no spelling")
         return best
+
+    @property
+    def takes_parts(self) -> bool:
+        """Whether the template reads contents as lists of parts alone, which is asked once, so that no row depends on others."""
+        if self._takes_parts is None:
+            chat: list[Message] = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "?"}]
+            shown = {}
+            for parts in (False, True):
+                try:
+                    rendering = self._marked(chat, (), False, Spelling(parts=parts))
+                    # A list that is written as Python shows it is no rendering of its parts.
+                    shown[parts] = not rendering.left_out and "{'type': 'text'" not in rendering.text
+                except Refused:
+                    shown[parts] = False
+            self._takes_parts = shown[True] and not shown[False]
+        return self._takes_parts
 
     def _marked(self, chat: Sequence[Message], tools: Tools, prompt: bool, spelling: Spelling) -> Rendering:
         """The conversation's text, with the places of all marks that did not change it."""
@@ -182,11 +196,11 @@ class Renderer:
         return str(texts[0]), ranges
 
 
-def _spellings(chat: Sequence[Message]) -> Iterator[Spelling]:
-    yield PLAIN
+def _spellings(chat: Sequence[Message], parts: bool) -> Iterator[Spelling]:
+    """The spellings to try, in order; `parts` says that contents are lists of parts."""
+    yield Spelling(parts=parts)
     if any(message.get("tool_calls") for message in chat):
-        yield from _FOR_CALLS
-    yield _FOR_PARTS
+        yield from (replace(spelling, parts=parts) for spelling in _FOR_CALLS)
 
 
 def _spell_arguments(call: Any, kind: type) -> Any:

@@ -172,6 +172,10 @@ class TurnFinder:
             closing = tail[places[mark] :] if mark in places else None
             if closing is not None and text.startswith(closing, place):
                 return len(closing) if closing.strip() else self._end_token(rendering, index, place) or 0
+            # A template may trim the last turn's content and not the others', or the reverse.
+            spaces = len(text) - place - len(text[place:].lstrip())
+            if closing is not None and closing.strip() and text.startswith(closing.lstrip(), place + spaces):
+                return spaces + len(closing.lstrip())
             # The last turn ends in a way of its own; where another turn is prompted for, it is not the last.
             tail, places = self.renderer.beginning(rendering, index + 1, prompt=True)
             header = self.prompt.text if self.prompt.exact else ""
@@ -229,13 +233,14 @@ class TurnFinder:
 
 
 def _owners(rendering: Rendering, ranges: Sequence[Span], turns: Sequence[int]) -> list[int]:
-    """The turn that each range belongs to: the first whose parts have not all ended in front of the range; else the last."""
-    ends = [(index, last[1]) for index in turns if (last := _last_mark(rendering, index)) is not None]
+    """The turn that each range belongs to: the one that begins in it, else the last that has begun before it; -1 without one."""
+    begins = {index: place for index in range(len(rendering.chat)) if (place := first_mark(rendering, index)) is not None}
     owners = []
-    for start, _ in ranges:
-        while len(ends) > 1 and ends[0][1] < start:
-            ends.pop(0)
-        owners.append(ends[0][0] if ends else -1)
+    for start, end in ranges:
+        inside = [index for index in turns if index in begins and start <= begins[index] <= end]
+        last = max((index for index, place in begins.items() if place <= start), default=-1)
+        later = [index for index in turns if index > last]
+        owners.append(inside[0] if inside else last if last in turns else later[0] if later else -1)
     return owners
 
 
