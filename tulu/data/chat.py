@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
 
 from tulu.config.templates import TEMPLATES
-from tulu.data.render import Refused, Renderer
+from tulu.data.render import Refused, Renderer, Rendering
 from tulu.data.turns import Span, TurnFinder
 from tulu.errors import DataError, RecipeError
 from tulu.types import Message, Tools
@@ -88,7 +88,7 @@ def encode_prompts(
     `tools` holds the tools of each prompt; None stands for none.
     """
     renderer = Renderer(tokenizer)
-    rendered = []
+    rendered: list[tuple[Rendering | None, str]] = []
     for chat, own in _with_tools(chats, tools):
         try:
             rendered.append((renderer.whole(chat, own, prompt=True), ""))

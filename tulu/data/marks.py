@@ -92,12 +92,15 @@ def _cut_thoughts(text: str) -> tuple[str | int, ...]:
     parts: list[str | int] = [text[:start]]
     opening = "<think>" if thought.startswith("<think>") else ""
     inner = thought[len(opening) :].lstrip()
-    parts += [opening, thought[len(opening) : len(thought) - len(inner)], *([BEGIN] if inner else []), inner, tag]
+    parts += [opening, thought[len(opening) : len(thought) - len(inner)]]
+    parts += [BEGIN, inner, tag] if inner else [tag]
     said = answer.lstrip()
-    parts += [answer[: len(answer) - len(said)], *([ANSWER, said, END] if said else []), text[start + len(core) :]]
+    parts.append(answer[: len(answer) - len(said)])
+    if said:
+        parts += [ANSWER, said, END]
     if not tag:
-        parts.insert(-1, END)
-    return tuple(parts)
+        parts.append(END)
+    return (*parts, text[start + len(core) :])
 
 
 def _mark_fields(message: dict[str, Any], index: int, kinds: set[Mark]) -> None:

@@ -182,14 +182,12 @@ class Renderer:
                 return Rendering(text, chat, tools, spelling, everywhere, places, tuple(sorted(gone)), tuple(sorted(cut)))
         return Rendering(text, chat, tools, spelling, left_out=tuple(sorted(_not_in(text, chat))))
 
-    def _render(self, chat: Sequence[Mapping[str, Any]], tools: Tools, **options: Any) -> tuple[str, Any]:
+    def _render(self, chat: list[dict[str, Any]], tools: Tools, **options: Any) -> tuple[str, Any]:
         from transformers.utils.chat_template_utils import render_jinja_template
 
-        template: Any = self.template(tools)
+        every: Any = {"conversations": [chat], "tools": list(tools) or None, "chat_template": self.template(tools)}
         try:
-            rendered: Any = render_jinja_template(
-                conversations=[chat], tools=list(tools) or None, chat_template=template, **{**self.options, **options}
-            )
+            rendered: Any = render_jinja_template(**every, **self.options, **options)
         except _FAULTS as error:
             raise Refused(str(error) or type(error).__name__) from error
         texts, ranges = rendered
