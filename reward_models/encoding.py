@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tulu.data.chat import encode_batch, tokenize
+from tulu.data.render import Refused, Renderer
 from tulu.errors import DataError
 from tulu.reward_models.items import Item
 from tulu.types import Completion, Group, Message
@@ -54,12 +55,11 @@ def encode_items(tokenizer: "PreTrainedTokenizerBase", items: Sequence[Item], li
 
 def encode_whole(tokenizer: "PreTrainedTokenizerBase", items: Sequence[Item], limits: Limits) -> list[list[EncodedAnswer]]:
     """As `encode_items`, but without the place where answers begin, which a classifier does not need and which takes time."""
-    from jinja2 import TemplateError
-
-    chats: list[Any] = [[*item.prompt, *answer] for item in items for answer in item.answers]
+    chats: list[list[Message]] = [[*item.prompt, *answer] for item in items for answer in item.answers]
     try:
-        texts: Any = tokenizer.apply_chat_template(chats, tokenize=False)
-    except (TemplateError, TypeError, ValueError):
+        renderer = Renderer(tokenizer)
+        texts = [renderer.text(chat) for chat in chats]
+    except Refused:
         # The template refuses an item; encode_items names it.
         return encode_items(tokenizer, items, limits)
     tokens = [_with_bos(tokenizer, encoding.ids, limits) for encoding in tokenize(tokenizer, texts)]

@@ -13,6 +13,7 @@ from tulu.data.chat import (
     apply_template,
     encode_batch,
     encode_prompt,
+    encode_prompts,
     make_byte_tokenizer,
     template_hash,
     tokenize,
@@ -172,8 +173,8 @@ IM_ENDS = (
 @pytest.mark.parametrize(
     ("template", "messages", "expected"),
     [
-        # Past thoughts are cut: the inner turn is found by what is left of it.
-        (QWEN_LIKE, chat("U:a", "A:<think>\nx</think>b", "U:c", "A:d"), "b<|im_end|>d<|im_end|>\n"),
+        # Past thoughts are cut: the inner turn is found by what is left of it, and ends as the last one does.
+        (QWEN_LIKE, chat("U:a", "A:<think>\nx</think>b", "U:c", "A:d"), "b<|im_end|>\nd<|im_end|>\n"),
         # The prompt opens a thought that the answer does not have.
         (QWEN_LIKE, chat("U:a", "A:d"), "d<|im_end|>\n"),
         # The last turn ends in another token than the inner ones.
@@ -195,7 +196,9 @@ def test_what_cannot_be_derived_is_not_trained_and_says_why() -> None:
     tokens, trained = encode(tokenizer, chat("U:hi", "A:HELLO"), "all")
     assert tokens == [*b"user: hi\nassistant: HELLO", EOS, *b"\n"]
     assert not any(trained)
-    assert "turn" in encode_batch(tokenizer, [chat("U:hi", "A:HELLO")], "all")[0].problem
+    [encoded] = encode_batch(tokenizer, [chat("U:hi", "A:HELLO")], "all")
+    assert "does not show where the assistant's turn begins" in encoded.problem
+    assert "write {% generation %}" in encoded.problem
 
 
 def test_a_refused_conversation_leaves_its_neighbours_alone() -> None:
@@ -204,6 +207,51 @@ def test_a_refused_conversation_leaves_its_neighbours_alone() -> None:
     assert "no role tool" in bad.problem
     assert not bad.tokens
     assert good.tokens == encode(tokenizer, QA, "all")[0]
+
+
+NO_SYSTEM = (
+    "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def test_a_refused_system_turn_comes_with_its_cure() -> None:
+    tokenizer = tokenizer_with(NO_SYSTEM)
+    [encoded] = encode_batch(tokenizer, [chat("S:s", "U:a", "A:b")], "all")
+    assert "System role not supported" in encoded.problem
+    assert "write that text into the first user turn" in encoded.problem
+    # Another fault is not blamed on the system's turn.
+    tokenizer.chat_template = "{{ raise_exception('never') }}"
+    assert encode_batch(tokenizer, [chat("S:s", "U:a", "A:b")], "all")[0].problem == "the template refuses it: never"
+
+
+@pytest.mark.parametrize("template", ["tulu", "olmo", QWEN_LIKE])
+def test_a_turn_may_be_read_and_not_trained(template: str) -> None:
+    tokenizer = tokenizer_with(template, "<|im_start|>", "<|im_end|>")
+    turns = chat("U:a", "A:bad", "U:c", "A:good")
+    plain = encode(tokenizer, turns, "all")
+    turns[1]["train"] = False
+    tokens, _ = encode(tokenizer, turns, "all")
+    # The text is the same: no template sees the key.
+    assert tokens == plain[0]
+    assert trained_text(tokenizer, turns) in ("good<|endoftext|>", "good<|im_end|>\n")
+    turns[3]["train"] = False
+    assert not any(encode(tokenizer, turns, "all")[1])
+    assert not any(encode(tokenizer, turns, "last")[1])
+
+
+def test_messages_that_a_template_leaves_out_are_named() -> None:
+    tokenizer = tokenizer_with(
+        "{% for m in messages if m.role != 'system' %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    turns = chat("S:a", "U:a", "A:a", "U: ", "A:a")
+    # The system's "a" is not there, though other turns say the same.
+    [encoded] = encode_batch(tokenizer, [turns], "all")
+    assert encoded.left_out == (0,)
+    assert encode_prompts(tokenizer, [turns[:2], turns[1:2]])[0].left_out == (0,)
+    assert encode_prompts(tokenizer, [turns[:2], turns[1:2]])[1].left_out == ()
+    assert encode_batch(tokenizer_with(QWEN_LIKE), [chat("U:a", "A:<think>x</think>b", "U:c", "A:d")], "all")[0].shortened == (1,)
 
 
 @pytest.mark.parametrize("text", ["héllo ☃ 🎉\n\t x  y", "\x00\x7f\xad\u2028", " <|endoftext|> ", "a" * 5000, ""])

@@ -1,16 +1,14 @@
 """Messages to token ids and trained flags through the chat template; each conversation is rendered and tokenised once."""
 
 import hashlib
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
 
-from jinja2 import TemplateError
-
 from tulu.config.templates import TEMPLATES
-from tulu.data.turns import header_length, turn_span
+from tulu.data.render import Refused, Renderer, Rendering
+from tulu.data.turns import Span, TurnFinder
 from tulu.errors import DataError, RecipeError
 from tulu.types import Message, Tools
 
@@ -18,10 +16,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 Train = Literal["all", "last"]
-Span = tuple[int, int]
 
-_MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
-"""What opens the part of a template that the assistant generates: {% generation %}."""
+_LEFT_OUT = "the template leaves out a turn of the assistant, or the tools that it calls; set another template"
+_NO_TURNS = (
+    "the template does not show where the assistant's turn begins and ends; write {% generation %} and {% endgeneration %} "
+    "around the assistant's part in the tokenizer's chat template, or set another template"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,10 @@ class Encoded:
     spans: list[Span]
     problem: str = ""
     """Why the template cannot render the conversation, or why its turns cannot be located; then nothing is trained."""
+    left_out: tuple[int, ...] = ()
+    """The messages that the template leaves out: their content, or a tool that they call, does not stand in the text."""
+    shortened: tuple[int, ...] = ()
+    """The messages of which it leaves out only the thoughts."""
 
     @property
     def trained(self) -> list[bool]:
@@ -94,11 +98,17 @@ def encode_prompts(
 
     `tools` holds the tools of each prompt; None stands for none.
     """
-    texts = [_render(tokenizer, chat, own, prompt=True) for chat, own in _with_tools(chats, tools)]
-    encodings = tokenize(tokenizer, [text if isinstance(text, str) else "" for text in texts])
+    renderer = Renderer(tokenizer)
+    rendered: list[tuple[Rendering | None, str]] = []
+    for chat, own in _with_tools(chats, tools):
+        try:
+            rendered.append((renderer.whole(chat, own, prompt=True), ""))
+        except Refused as error:
+            rendered.append((None, str(error)))
+    encodings = tokenize(tokenizer, [rendering.text if rendering else "" for rendering, _ in rendered])
     return [
-        Encoded(encoding.ids, []) if isinstance(text, str) else Encoded([], [], str(text))
-        for text, encoding in zip(texts, encodings, strict=True)
+        Encoded(encoding.ids, [], "", rendering.left_out, rendering.shortened) if rendering else Encoded([], [], problem)
+        for (rendering, problem), encoding in zip(rendered, encodings, strict=True)
     ]
 
 
@@ -114,17 +124,13 @@ def encode_batch(
     end-of-turn token included; `train` selects all turns or the last. No token is trained where the turns cannot be located.
     This follows open-instruct's _tokenize_tulu_sft_with_assistant_labels (dataset_transformation.py @ e6c3044a).
     """
-    if _MARKS.search(tokenizer.get_chat_template()):
-        rendered = [_render_marked(tokenizer, chat, own) for chat, own in _with_tools(chats, tools)]
-    else:
-        stops = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
-        rendered = [_render_and_locate(tokenizer, chat, own, train, stops) for chat, own in _with_tools(chats, tools)]
-    encodings = tokenize(tokenizer, [text for text, _, _ in rendered])
-    result = []
-    for (text, spans, problem), encoding in zip(rendered, encodings, strict=True):
-        trained = spans[-1:] if train == "last" else spans
-        result.append(Encoded(encoding.ids, _token_spans(encoding, text, trained), problem))
-    return result
+    finder = TurnFinder.of(tokenizer)
+    located = [_locate(finder, chat, own, train) for chat, own in _with_tools(chats, tools)]
+    encodings = tokenize(tokenizer, [found.text for found in located])
+    return [
+        Encoded(encoding.ids, _token_spans(encoding, found.text, found.spans), found.problem, found.left_out, found.shortened)
+        for found, encoding in zip(located, encodings, strict=True)
+    ]
 
 
 def tokenize(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> list[Any]:
@@ -143,17 +149,19 @@ def tokenize(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> list
 def _token_spans(encoding: Any, text: str, spans: Sequence[Span]) -> list[Span]:
     """The ranges of tokens that overlap ranges of characters; ranges without a token fall away."""
 
+    count = len(encoding)  # the list `ids` is made anew each time
+
     def first_token_at(char: int) -> int:
         # Characters that the tokenizer drops belong to no token.
         for position in range(char, len(text)):
             if (token := encoding.char_to_token(position)) is not None:
                 return int(token)
-        return len(encoding.ids)
+        return count
 
     result: list[Span] = []
     for start, end in spans:
         first, after = first_token_at(start), first_token_at(end)
-        if after < len(encoding.ids) and encoding.token_to_chars(after)[0] < end:
+        if after < count and encoding.token_to_chars(after)[0] < end:
             after += 1  # one token holds the turn's end and what follows
         first = max(first, result[-1][1] if result else 0)
         if first < after:
@@ -166,65 +174,45 @@ def _with_tools(chats: Sequence[Sequence[Message]], tools: Sequence[Tools] | Non
     return zip(chats, tools if tools is not None else [()] * len(chats), strict=True)
 
 
-def _render(
-    tokenizer: "PreTrainedTokenizerBase", chat: Sequence[Message], tools: Tools = (), prompt: bool = False
-) -> str | Exception:
-    """The chat's text, or the error that the template raised."""
-    options: Any = {"conversation": [list(chat)], "tools": list(tools) or None, "add_generation_prompt": prompt}
+@dataclass(frozen=True, slots=True)
+class _Located:
+    """A conversation as text, with its trained ranges of characters."""
+
+    text: str = ""
+    spans: Sequence[Span] = ()
+    problem: str = ""
+    left_out: tuple[int, ...] = ()
+    shortened: tuple[int, ...] = ()
+
+
+def _locate(finder: TurnFinder, chat: Sequence[Message], tools: Tools, train: Train) -> _Located:
+    """Render a conversation and find the turns of it that are trained."""
     try:
-        return str(tokenizer.apply_chat_template(**options, tokenize=False)[0])
-    except (TemplateError, TypeError, ValueError) as error:
-        return error
+        rendering = finder.renderer.whole(chat, tools)
+    except Refused as error:
+        return _Located(problem=f"the template refuses it: {error}{_cure(finder, chat, tools)}")
+    turns = [index for index, message in enumerate(chat) if message["role"] == "assistant"]
+    wanted = [index for index in (turns[-1:] if train == "last" else turns) if chat[index].get("train", True)]
+    spans = finder.marked(rendering, turns, wanted)
+    if spans is None:
+        found = [finder.find(rendering, index) for index in wanted]
+        spans = [span for span in found if span is not None]
+        if len(spans) < len(wanted):
+            lost = {index for index, span in zip(wanted, found, strict=True) if span is None}
+            reason = _LEFT_OUT if lost <= set(rendering.left_out) else _NO_TURNS
+            return _Located(rendering.text, (), reason, rendering.left_out, rendering.shortened)
+    return _Located(rendering.text, spans, "", rendering.left_out, rendering.shortened)
 
 
-def _render_marked(tokenizer: "PreTrainedTokenizerBase", chat: Sequence[Message], tools: Tools) -> tuple[str, list[Span], str]:
-    """(text, trained character ranges, problem) by a template that marks what the assistant generates."""
-    from transformers.utils.chat_template_utils import render_jinja_template
-
-    options: Any = {"conversations": [list(chat)], "tools": list(tools) or None, **tokenizer.special_tokens_map}
-    marked: Any = {"chat_template": tokenizer.get_chat_template(), "return_assistant_tokens_mask": True}
-    try:
-        rendered: Any = render_jinja_template(**marked, **options)
-    except (TemplateError, TypeError, ValueError) as error:
-        return "", [], f"the template refuses it: {error}"
-    texts, ranges = rendered
-    return texts[0], [(int(start), int(end)) for start, end in ranges[0]], ""
-
-
-def _render_and_locate(
-    tokenizer: "PreTrainedTokenizerBase", chat: Sequence[Message], tools: Tools, train: Train, stops: Sequence[str]
-) -> tuple[str, list[Span], str]:
-    """(text, trained character ranges, problem): turns are located by rendering the beginnings of the chat."""
-    full = _render(tokenizer, chat, tools)
-    if isinstance(full, Exception):
-        return "", [], f"the template refuses it: {full}"
-    places = [place for place, message in enumerate(chat) if message["role"] == "assistant"]
-    spans: list[Span] = []
-    for place in places[-1:] if train == "last" else places:
-        before: str | Exception | None = None
-        if place == 0:
-            # Templates are not asked for an empty conversation: most cannot render one.
-            head: str | Exception = full[: header_length(full, *_render_probe(tokenizer))]
-        else:
-            head = _render(tokenizer, chat[:place], tools, prompt=True)
-            if isinstance(head, str) and not full.startswith(head):
-                before = _render(tokenizer, chat[:place], tools)
-        tail = _render(tokenizer, chat[: place + 1], tools) if place + 1 < len(chat) else full
-        span = None
-        if isinstance(head, str) and isinstance(tail, str):
-            content = chat[place]["content"]
-            span = turn_span(full, head, tail, content, before if isinstance(before, str) else None, stops)
-        if span is None:
-            return full, [], "the template does not show where the assistant's turn begins and ends"
-        spans.append(span)
-    return full, spans, ""
-
-
-def _render_probe(tokenizer: "PreTrainedTokenizerBase") -> tuple[str, str]:
-    """A lone user turn, without and with the generation prompt: their difference is the assistant's header."""
-    chat: list[Message] = [{"role": "user", "content": "?"}]
-    plain, prompted = (_render(tokenizer, chat, prompt=prompt) for prompt in (False, True))
-    return (plain, prompted) if isinstance(plain, str) and isinstance(prompted, str) else ("", "")
+def _cure(finder: TurnFinder, chat: Sequence[Message], tools: Tools) -> str:
+    """What helps against a refusal, where the system's turn is its reason."""
+    if len(chat) > 1 and chat[0]["role"] == "system":
+        try:
+            finder.renderer.whole(chat[1:], tools)
+        except Refused:
+            return ""
+        return " (it takes no system turn: write that text into the first user turn, or set another template)"
+    return ""
 
 
 def make_byte_tokenizer() -> "PreTrainedTokenizerFast":
