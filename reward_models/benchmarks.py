@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tulu.config.locate import DATA_SUFFIXES, data_suffix
 from tulu.config.parts import Source
-from tulu.data.messages import Unusable
+from tulu.data.faults import Misfit, Unusable
 from tulu.data.nested import unroll
 from tulu.data.preferences import parse_preference
 from tulu.data.sources import Row, load_rows
@@ -93,6 +93,8 @@ def read_item(row: Row, subset: str) -> Item:
     """A row of preferences as an item; `subset` is used where the row names none. DataError names the row and what is wrong."""
     try:
         preference = parse_preference(row)
+    except Misfit:
+        raise
     except Unusable as error:
         raise DataError(f"{row.id}: {error.detail}") from None
     conversations = [*preference.chosen, *preference.rejected]

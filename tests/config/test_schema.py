@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from tulu.config.document import SECTIONS, json_schema, markdown
 from tulu.config.load import dump, load_recipe
-from tulu.config.schema import PLANNED, Recipe, Sft, Source
+from tulu.config.schema import PLANNED, Dpo, Recipe, Rm, Sft, Source, drops_long
+from tulu.config.stages import STAGES
 from tulu.errors import RecipeError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +35,15 @@ def test_every_recipe_opens_with_its_commands_and_fits_the_schema(path: Path) ->
     assert "$schema=schema.json" in head
     assert f"recipes/{path.name}" in head
     jsonschema.validate(json.loads(json.dumps(yaml.safe_load(text))), json.loads(json_schema()))
+
+
+def test_over_length_rows_are_cut_or_dropped_as_the_stage_or_its_recipe_says() -> None:
+    cut, dropped = (Sft.model_validate({**SFT, "over_length": what}) for what in ("truncate", "drop"))
+    assert [drops_long(STAGES["sft"], section) for section in (Sft.model_validate(SFT), cut, dropped)] == [False, False, True]
+    assert not drops_long(STAGES["dpo"], Dpo.model_validate(SFT))
+    assert drops_long(STAGES["rm"], Rm.model_validate(SFT))
+    with pytest.raises(ValidationError, match="'truncate' or 'drop'"):
+        Sft.model_validate({**SFT, "over_length": "skip"})
 
 
 def test_planned_fields_may_be_written_with_their_defaults_alone() -> None:

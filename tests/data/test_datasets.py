@@ -96,6 +96,14 @@ def test_pairs_of_dpo_and_reward_models_are_not_confused(tmp_path: Path, tokeniz
     assert dropped.report.rows == cut.report.rows == 50
 
 
+def test_conversations_that_are_cut_and_dropped_are_not_confused(tmp_path: Path, source: Source, tokenizer: Any) -> None:
+    cut = load_groups("sft", [source], tokenizer, 44, tmp_path / "cache")
+    dropped = load_groups("sft", [source], tokenizer, 44, tmp_path / "cache", drop_long=True)
+    # Of 20 questions and answers, those with two digits are too long by one or two tokens.
+    assert (len(cut), cut.report.lost_end.count) == (20, 10)
+    assert (len(dropped), dropped.report.dropped["longer than 44 tokens"].count) == (10, 10)
+
+
 def test_code_is_part_of_the_key(tmp_path: Path, source: Source, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     load_groups("sft", [source], tokenizer, 100, tmp_path / "cache")
     monkeypatch.setattr(data, "code_digest", lambda: "another version")

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from tulu.data.faults import Unusable
 from tulu.data.formats import parse_conversation, parse_evaluation_prompt, parse_problem, parse_text
-from tulu.data.messages import Unusable
 from tulu.data.preferences import parse_pair
 from tulu.data.sources import Row
 from tulu.errors import DataError
@@ -40,11 +40,25 @@ def row(**columns: Any) -> Row:
             {"question": "Q", "answer": "48/2 = <<48/2=24>>24.\n#### 24"},
             [U, {"role": "assistant", "content": "48/2 = 24.\n#### 24"}],
         ),
+        ({"question": "Q", "response": "A", "system_prompt": "S"}, [S, U, A]),
+        ({"query": "Q", "response": "A"}, [U, A]),
+        ({"prompt": [U], "completion": "A"}, [U, A]),
+        ({"prompt": "Q", "completion": A, "label": True}, [U, A]),
+        # a system's turn beside a conversation
+        ({"messages": [U, A], "system": "S"}, [S, U, A]),
+        ({"conversations": [{"from": "human", "value": "Q"}, {"from": "bard", "value": "A"}], "system": "S"}, [S, U, A]),
+        ({"messages": [S, U, A], "system": "another"}, [S, U, A]),
+        ({"messages": [U, A], "system": ""}, [U, A]),
+        ({"messages": [{"role": "developer", "content": "S"}, U, A]}, [S, U, A]),
+        # Alpaca's earlier turns
+        ({"instruction": "Q", "output": "A", "history": [["Q", "B"]], "system": "S"}, [S, U, B, U, A]),
+        ({"instruction": "Q", "output": "A", "history": '[["Q", "B"]]'}, [U, B, U, A]),
+        ({"instruction": "Q", "output": "A", "history": []}, [U, A]),
         ({"question": "Q", "answer": "cout <<x>> y"}, [U, {"role": "assistant", "content": "cout <<x>> y"}]),
     ],
 )
 def test_conversations(columns: dict[str, Any], expected: list[dict[str, str]]) -> None:
-    assert parse_conversation(row(**columns)) == expected
+    assert parse_conversation(row(**columns)).messages == expected
 
 
 @pytest.mark.parametrize(
@@ -55,6 +69,12 @@ def test_conversations(columns: dict[str, Any], expected: list[dict[str, str]]) 
         ({"prompt": "Q", "completion": " <|endoftext|>"}, "an assistant turn is empty"),
         ({"messages": [U, {"role": "assistant", "content": None}]}, "an assistant turn is empty"),
         ({"prompt": "Q", "completion": "half a pair: \ud83d"}, "its text is not valid Unicode"),
+        ({"prompt": "Q", "completion": "A", "label": False}, "its label is false"),
+        ({"messages": [U, A | {"weight": 0}]}, "every assistant turn says that it is not trained"),
+        ({"messages": [U, A], "images": ["x.png"]}, "images, sound or video"),
+        ({"messages": [U | {"content": [{"type": "image", "text": None}, {"type": "text", "text": "Q"}]}, A]}, "images, sound"),
+        ({"messages": [U | {"content": [{"type": "input_audio", "input_audio": {}}]}, A]}, "images, sound or video"),
+        ({"messages": [U, A | {"train_detail": [{"begin_offset": 0}]}]}, "trained in part"),
     ],
 )
 def test_unusable_conversations(columns: dict[str, Any], reason: str) -> None:
@@ -62,9 +82,61 @@ def test_unusable_conversations(columns: dict[str, Any], reason: str) -> None:
         parse_conversation(row(**columns))
 
 
+CALL = {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
+CALLS = {"role": "assistant", "content": "", "tool_calls": [CALL]}
+RESULT = {"role": "tool", "content": "2"}
+TOOL = {"type": "function", "function": {"name": "f"}}
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"messages": [U, CALLS, RESULT, A], "tools": [TOOL]},
+        {"messages": [U, CALLS, RESULT, A], "tools": '[{"name": "f"}]'},
+        {"messages": [U, {**CALLS, "tool_calls": None, "function_call": {"name": "f", "arguments": '{"x": 1}'}}, RESULT, A]}
+        | {"functions": [{"name": "f", "parameters": None}]},
+        {
+            "tools": '[{"name": "f"}]',
+            "conversations": [
+                {"from": "human", "value": "Q"},
+                {"from": "function_call", "value": '{"name": "f", "arguments": {"x": 1}}'},
+                {"from": "observation", "value": "2"},
+                {"from": "gpt", "value": "A"},
+            ],
+        },
+    ],
+)
+def test_tools_their_calls_and_their_results(columns: dict[str, Any]) -> None:
+    chat = parse_conversation(row(**columns))
+    assert (chat.messages, chat.tools) == ([U, CALLS, RESULT, A], [TOOL])
+
+
+@pytest.mark.parametrize(
+    ("flags", "trained"),
+    [
+        ({"weight": 0}, False),
+        ({"weight": 0.0}, False),
+        ({"train": False}, False),
+        ({"trainable": False, "weight": 1}, False),
+        ({"training": False}, False),
+        ({"loss": False}, False),
+        ({"weight": 1, "train": True, "trainable": None}, True),
+        # a logged loss, which is no flag
+        ({"loss": 0.0}, True),
+    ],
+)
+def test_a_message_can_say_that_it_is_not_trained(flags: dict[str, Any], trained: bool) -> None:
+    messages = parse_conversation(row(messages=[U | flags, B | flags, U, A])).messages
+    assert messages == [U, B if trained else B | {"train": False}, U, A]
+
+
+def test_an_untrained_turn_may_be_empty() -> None:
+    assert parse_conversation(row(messages=[U, A | {"content": "", "weight": 0}, U, A])).messages[1]["content"] == ""
+
+
 def test_a_turn_that_only_calls_tools_is_kept() -> None:
     call = {"role": "assistant", "content": None, "tool_calls": [{"name": "f"}]}
-    assert parse_conversation(row(messages=[U, call]))[1]["content"] == ""
+    assert parse_conversation(row(messages=[U, call])).messages[1]["content"] == ""
 
 
 @pytest.mark.parametrize(
@@ -77,6 +149,18 @@ def test_a_turn_that_only_calls_tools_is_kept() -> None:
         (parse_conversation, {"messages": [U, {"role": "assistant"}]}, "message 2 has role; write {role, content}"),
         (parse_conversation, {"messages": 3}, "holds a int"),
         (parse_conversation, {"prompt": 3, "completion": "A"}, "prompt holds a int, not text"),
+        (parse_conversation, {"messages": [U, A], "system": 3}, "system holds a int, not text"),
+        (
+            parse_conversation,
+            {"instruction": "Q", "output": "A", "history": ["Q", "A"]},
+            r"history: write \[\[question, answer\]",
+        ),
+        (parse_conversation, {"messages": [U, A | {"weight": 0.5}]}, "message 2: weight is 0.5; write 0 or 1"),
+        (parse_conversation, {"messages": [U, A | {"weight": float("nan")}]}, "weight is nan; write 0 or 1"),
+        (parse_conversation, {"messages": [U, A | {"value": "B"}]}, "message 2 has content and value, which differ; keep one"),
+        (parse_conversation, {"messages": [U, A | {"content": [{"type": "thinking"}]}]}, "message 2 has a part without text"),
+        (parse_conversation, {"messages": [U, {"from": "function_call", "value": "f(1)"}]}, "call 1 holds no name|holds a str"),
+        (parse_pair, {"prompt": "Q", "completion": "A", "label": True}, "one answer with a label .KTO. is no pair; join"),
         (parse_conversation, {"chosen": [U, A], "rejected": [U, B]}, "no columns for sft among chosen, rejected"),
         (parse_pair, {"messages": [U, A]}, "no columns for pairs among messages"),
         (parse_text, {"messages": [U, A]}, "no columns for text"),
@@ -110,6 +194,7 @@ def test_rows_that_fit_no_format_say_what_would(read: Any, columns: dict[str, An
             ("ifeval",),
         ),
         ({"messages": [U], "ground_truth": "7", "dataset": "own/Mine.py:score"}, None, "7", ("own/Mine.py:score",)),
+        ({"prompt": "Q", "ground_truth": "7", "dataset": "math", "history": [], "images": []}, None, "7", ("math",)),
     ],
 )
 def test_problems(columns: dict[str, Any], verifier: str | None, truth: Any, names: tuple[str, ...]) -> None:
@@ -125,11 +210,20 @@ def test_problems(columns: dict[str, Any], verifier: str | None, truth: Any, nam
         ({"messages": [A], "ground_truth": "7", "dataset": "math"}, Unusable, "no user turn"),
         ({"messages": [U], "ground_truth": "7", "dataset": ["a", "b"]}, Unusable, "as many ground truths"),
         ({"messages": [U], "ground_truth": ["7", "8"], "dataset": ["a", "b"]}, Unusable, "none of them for math"),
+        ({"messages": [U], "ground_truth": float("nan"), "dataset": "math"}, Unusable, "not a finite number"),
+        ({"question": "Q", "answer": float("inf"), "dataset": "math"}, Unusable, "not a finite number"),
+        ({"messages": [U], "ground_truth": ["7", "8"], "dataset": ["a", 3]}, Unusable, "dataset: write the name of a verifier"),
+        ({"prompt": "Q", "image": "x.png", "ground_truth": "7", "dataset": "math"}, Unusable, "images, sound or video"),
     ],
 )
 def test_unusable_problems(columns: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         parse_problem(row(**columns), "math" if message.endswith("for math") else None)
+
+
+def test_a_problem_has_the_system_the_history_and_the_tools_of_its_row() -> None:
+    problem = parse_problem(row(prompt="Q", system="S", history=[["Q", "B"]], tools='[{"name": "f"}]', answer="7"), "math")
+    assert (problem.messages, problem.tools) == ([S, U, B, U], [TOOL])
 
 
 @pytest.mark.parametrize(

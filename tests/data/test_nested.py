@@ -4,7 +4,10 @@ from typing import Any
 
 import pytest
 
+from tulu.data.faults import Unusable
+from tulu.data.formats import parse_conversation
 from tulu.data.nested import origin, unroll
+from tulu.data.preferences import parse_pair
 from tulu.data.sources import Row
 from tulu.errors import DataError
 
@@ -53,6 +56,17 @@ def test_instances_become_rows() -> None:
     ]
 
 
+def test_odd_instances_and_ranks_are_rows_that_no_reader_takes() -> None:
+    good = Row("seed.jsonl:1", {"instruction": "do", "instances": [{"input": "a", "output": "b"}]})
+    spoiled: list[dict[str, Any]] = [{}, {"instances": "x"}, {"instances": ["x"]}, {"instances": []}, {"instances": None}]
+    for broken in spoiled:
+        rows = unroll([good, Row("seed.jsonl:2", {"instruction": "do", **broken})], "sft")
+        assert [(row.id, bool(row.problem)) for row in rows] == [("seed.jsonl:1/1", False), ("seed.jsonl:2", True)]
+    ranked = node("q", "prompter", node("a", "assistant", rank=0), node("b", "assistant") | {"rank": "best"})
+    rows = unroll([*ROWS, Row("trees.jsonl:2", {"prompt": ranked})], "pairs")
+    assert rows[-1].problem == "a rank in the message tree is no number"
+
+
 def test_plain_rows_stay_unread() -> None:
     class Unread(list[Row]):
         def __iter__(self) -> Any:
@@ -66,12 +80,19 @@ def test_plain_rows_stay_unread() -> None:
     ("columns", "message"),
     [
         ({"prompt": "text"}, "trees.jsonl:2: no message tree"),
+        ({}, "no message tree"),
         ({"prompt": {"text": "x", "role": "robot"}}, "role prompter or assistant"),
+        ({"prompt": node("x", "prompter") | {"replies": "none"}}, "no list of messages"),
+        ({"prompt": node("x", "prompter") | {"replies": ["none"]}}, "no list of messages"),
     ],
 )
-def test_files_of_mixed_rows_are_refused(columns: dict[str, Any], message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        unroll([*ROWS, Row("trees.jsonl:2", columns)], "sft")
+def test_an_odd_row_among_nested_ones_is_one_that_no_reader_takes(columns: dict[str, Any], message: str) -> None:
+    threads = unroll([*ROWS, Row("trees.jsonl:2", columns), *ROWS], "sft")
+    assert len(threads) == 11
+    for read in (parse_conversation, parse_pair):
+        with pytest.raises(Unusable, match=message) as error:
+            read(threads[5])
+        assert (error.value.reason, threads[5].id) == ("it is not nested as the first row is", "trees.jsonl:2")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tulu.data.messages import Unusable
+from tulu.data.faults import Unusable
 from tulu.data.preferences import pair_rows, parse_pair, parse_preference
 from tulu.data.sources import Row
 from tulu.errors import DataError
@@ -48,6 +48,16 @@ SHAPES: list[dict[str, Any]] = [
     {"chosen": "\n\nAssistant: A", "rejected": "\n\nAssistant: B", "prompt": "\n\nHuman: Q"},
     {"chosen": [turn("human", "Q"), turn("gpt", "A")], "rejected": [turn("human", "Q"), turn("gpt", "B")]},
     {"chosen": [U, A | {"content": [{"type": "text", "text": "A"}]}], "rejected": [U, B | {"name": None}]},
+    {"messages": [U], "chosen": [A], "rejected": [B]},
+    {"messages": [U], "chosen": A, "rejected": B},
+    {"messages": [U], "chosen": "A", "rejected": "B"},
+    # UltraFeedback's messages are the demonstration.
+    {"messages": [U, A], "chosen": [A], "rejected": [B]},
+    {"messages": [U, A], "chosen": "A", "rejected": "B"},
+    {"messages": [U, A], "chosen": [U, A], "rejected": [U, B]},
+    {"conversations": [turn("human", "Q")], "chosen": turn("gpt", "A"), "rejected": turn("gpt", "B")},
+    {"instruction": "Q", "chosen": [A], "rejected": [B], "history": None, "system": ""},
+    {"query": "Q", "chosen": "A", "rejected": "B"},
     {"input": "Q", "output_1": "A", "output_2": "B", "label": 1},
     {"input": "Q", "output_1": "B", "output_2": "A", "label": 2},
     {"input": "Q", "output_1": "A", "output_2": "B", "label": "1"},
@@ -69,6 +79,11 @@ def test_every_shape_is_one_pair_to_training_and_to_rewardbench(columns: dict[st
     [
         ({"prompt": "Q", "system": "S"}, [S, U]),
         ({"prompt": [S, U]}, [S, U]),
+        ({"prompt": [U], "system": "S"}, [S, U]),
+        ({"prompt": [S, U], "system": "another"}, [S, U]),
+        ({"messages": [U], "system_prompt": "S"}, [S, U]),
+        ({"instruction": "Q", "history": [["Q", "B"]], "system": "S"}, [S, U, B, U]),
+        ({"prompt": "Q", "history": '[["Q", "B"]]'}, [U, B, U]),
         ({"instruction": "I", "input": "in"}, [{"role": "user", "content": "I\n\nin"}]),
         ({"prompt": [U, B, U]}, [U, B, U]),
     ],
@@ -77,6 +92,12 @@ def test_prompts_of_texts_and_of_answers_alone(columns: dict[str, Any], prompt: 
     for chosen, rejected in (("A", "B"), ([A], [B])):
         pair = parse_pair(row(chosen=chosen, rejected=rejected, **columns))
         assert (pair.chosen, pair.rejected) == ([*prompt, A], [*prompt, B])
+
+
+def test_whole_conversations_get_the_system_and_the_tools_of_their_row() -> None:
+    pair = parse_pair(row(chosen=[U, A], rejected=[U, B], system="S", tools='[{"name": "f"}]'))
+    assert (pair.chosen, pair.rejected) == ([S, U, A], [S, U, B])
+    assert pair.tools == [{"type": "function", "function": {"name": "f"}}]
 
 
 def test_messages_follow_a_prompt_that_they_do_not_repeat() -> None:
@@ -98,7 +119,8 @@ def test_messages_follow_a_prompt_that_they_do_not_repeat() -> None:
 def test_further_keys_of_messages_are_kept_for_templates() -> None:
     call = {"role": "assistant", "content": None, "tool_calls": [{"name": "f"}]}
     pair = parse_pair(row(chosen=[U, call], rejected=[U, B]))
-    assert pair.chosen[1] == {"role": "assistant", "content": "", "tool_calls": [{"name": "f"}]}
+    called = {"type": "function", "function": {"name": "f", "arguments": {}}}
+    assert pair.chosen[1] == {"role": "assistant", "content": "", "tool_calls": [called]}
 
 
 def test_margin_is_read_where_it_is_given() -> None:
@@ -143,6 +165,12 @@ def test_several_answers_are_every_pair_of_them_with_ids_of_their_own() -> None:
         ({"input": "Q", "output_1": "A", "output_2": "B", "label": 3}, "label is neither 1 nor 2", "label: 3; it is 1 or 2"),
         ({"input": "Q", "output_1": "A", "output_2": "B", "label": "tie"}, "label is neither 1 nor 2", "label: 'tie'"),
         ({"prompt": "Q", "chosen": "A", "rejected": "B", "margin": "much"}, "margin is not a number", ""),
+        ({"prompt": "Q", "chosen": "A", "rejected": "B", "margin": [1]}, "margin is not a number", ""),
+        ({"prompt": "Q", "chosen": "A", "rejected": "B", "margin": 10**400}, "margin is not a number", ""),
+        ({"prompt": "Q", "chosen": "A", "rejected": "B", "margin": float("nan")}, "margin is not a finite number", "margin: nan"),
+        ({"prompt": "Q", "chosen": "A", "rejected": "B", "margin": "-inf"}, "margin is not a finite number", "margin: -inf"),
+        ({"prompt": [U], "chosen": [A | {"weight": 0}], "rejected": [B]}, "an answer says that it is not trained", ""),
+        ({"prompt": "Q", "chosen": "A", "rejected": "B", "images": ["x.png"]}, "images, sound or video", "column images"),
         ({"prompt": "Q", "chosen": "A \ud83d", "rejected": "B"}, "its text is not valid Unicode", ""),
     ],
 )
@@ -161,6 +189,14 @@ def test_unusable_pairs(columns: dict[str, Any], reason: str, detail: str) -> No
         ({"prompt": "Q", "chosen": None, "rejected": "a"}, "no chosen or no rejected answer among prompt, rejected"),
         ({"chosen": "A", "rejected": "B"}, "chosen: a string needs a prompt column beside it, or must be a transcript"),
         ({"chosen": f"{HH} a\n\nHuman: b", "rejected": "b"}, "rejected: a string needs a prompt"),
+        ({"chosen": [A], "rejected": [B]}, "chosen: an assistant's message needs a prompt column beside it"),
+        # A prompt that cannot be read is not one that is not there.
+        ({"prompt": 3, "chosen": [A], "rejected": [B]}, "prompt: holds a int"),
+        ({"instruction": "Q", "history": [1], "chosen": [A], "rejected": [B]}, "history: write"),
+        (
+            {"prompt": "Q", "completion": "A", "label": True},
+            "is no pair; join the answers to one prompt into chosen and rejected",
+        ),
         ({"chosen": [{"role": "assistant"}], "rejected": [U]}, "chosen: message 1 has role; write {role, content}"),
         ({"prompt": "Q", "chosen": 3, "rejected": "a"}, "chosen: holds a int"),
         ({"prompt": 3, "chosen": "a", "rejected": "b"}, "prompt: holds a int"),

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -101,6 +102,89 @@ def test_saved_arrow_folder_and_its_splits(tmp_path: Path) -> None:
         load_rows(source(tmp_path / "split", split="dev"))
 
 
+def shards(folder: Path, count: int = 3, rows: int = 1200) -> Path:
+    """A folder as the hub keeps it, whose shards hold the numbers from 0 on."""
+    (folder / "data").mkdir(parents=True)
+    (folder / "README.md").write_text("# About")
+    for number in range(count):
+        texts = [str(number * rows + row) for row in range(rows)]
+        pq.write_table(pa.table({"text": texts}), folder / f"data/train-{number:05}-of-{count:05}.parquet", row_group_size=500)
+    pq.write_table(pa.table({"text": ["held out"]}), folder / "data/test-00000-of-00001.parquet")
+    return folder
+
+
+def test_a_folder_of_shards_is_one_data_set_with_splits(tmp_path: Path) -> None:
+    folder = shards(tmp_path / "set")
+    rows = load_rows(source(folder))
+    assert [row.columns["text"] for row in rows] == [str(number) for number in range(3600)]
+    assert rows[1200].id == f"{folder}/data/train-00001-of-00003.parquet:0"
+    # Backwards and across shards, as a row that is looked up.
+    assert [rows[place].columns["text"] for place in (3599, 0, 1999, 1200)] == ["3599", "0", "1999", "1200"]
+    assert [row.columns["text"] for row in load_rows(source(folder, split="test"))] == ["held out"]
+    assert [row.columns["text"] for row in load_rows(source(f"{folder}/data/test-*"))] == ["held out"]
+    with pytest.raises(DataError, match=r"no split 'dev'.*it has: test, train"):
+        load_rows(source(folder, split="dev"))
+
+
+def test_a_pattern_of_lines_keeps_the_place_of_every_row(tmp_path: Path) -> None:
+    for number in (1, 2, 10):
+        (tmp_path / f"part-{number}.jsonl").write_text(f'{{"text": "{number}"}}\n\n{{"text": "{number}b"}}\n')
+    rows = load_rows(source(f"{tmp_path}/part-*.jsonl"))
+    assert [row.columns["text"] for row in rows] == ["1", "1b", "2", "2b", "10", "10b"]
+    assert [row.id for row in rows][3:] == [
+        f"{tmp_path}/part-2.jsonl:3",
+        f"{tmp_path}/part-10.jsonl:1",
+        f"{tmp_path}/part-10.jsonl:3",
+    ]
+    (tmp_path / "part-2.jsonl").write_text('{"text": ')
+    with pytest.raises(DataError, match=r"part-2.jsonl:1: broken JSON"):
+        list(load_rows(source(f"{tmp_path}/part-*.jsonl")))
+
+
+def test_the_key_of_a_folder_covers_the_files_that_are_read(tmp_path: Path) -> None:
+    folder = shards(tmp_path / "set", rows=3)
+    keys = [
+        content_key(source(folder), 1),
+        content_key(source(folder, split="test"), 1),
+        content_key(source(f"{folder}/data/train*"), 1),
+    ]
+    (folder / "README.md").write_text("# Another")
+    assert content_key(source(folder), 1) == keys[0]
+    pq.write_table(pa.table({"text": ["changed"]}), folder / "data/train-00001-of-00003.parquet")
+    assert content_key(source(folder), 1) != keys[0]
+    assert content_key(source(folder, split="test"), 1) == keys[1]
+    assert content_key(source(f"{folder}/data/train*"), 1) != keys[2]
+
+
+def test_shards_are_not_held_in_memory(tmp_path: Path) -> None:
+    """Of 20 shards of 4 MB each, of which the text takes 80 MB, one row group stands in memory at a time."""
+    texts = [str(row).rjust(4000, "x") for row in range(1000)]
+    for number in range(20):
+        path = tmp_path / f"part-{number:02}.parquet"
+        pq.write_table(pa.table({"text": texts}), path, row_group_size=250, compression="none", use_dictionary=False)
+    tracemalloc.start()
+    before = pa.total_allocated_bytes()
+    held = 0
+    try:
+        for row in load_rows(source(f"{tmp_path}/part-*.parquet")):
+            if row.id.endswith("9"):
+                held = max(held, pa.total_allocated_bytes() - before)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # Two shards are open: of each a chunk of 1,000 rows or two as Python's, and a row group as Arrow's.
+    assert peak < 20e6
+    assert held < 5e6
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"a": ' * 100_000])
+def test_too_many_brackets_are_an_error_with_a_place(tmp_path: Path, content: bytes) -> None:
+    for name in ("deep.jsonl", "deep.json"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=rf"{name}.*mend"):
+            list(load_rows(source(tmp_path / name)))
+
+
 def test_long_tables_are_read_in_chunks(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": [str(number) for number in range(2345)]}), tmp_path / "long.parquet")
     rows = load_rows(source(tmp_path / "long.parquet"))
@@ -156,7 +240,7 @@ def test_every_suffix_of_the_list_has_a_reader() -> None:
 
 
 def test_a_folder_that_holds_no_data_set(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no saved Arrow folder"):
+    with pytest.raises(DataError, match=r"holds no \.jsonl, .* file and no saved Arrow folder"):
         load_rows(source(tmp_path))
 
 

@@ -8,6 +8,8 @@ from transformers import PreTrainedTokenizerFast
 
 from tulu.config.stages import RowKind
 from tulu.data.chat import apply_template, make_byte_tokenizer
+from tulu.data.formats import ACCEPTED
+from tulu.data.row_report import total
 from tulu.data.sources import Row
 from tulu.data.token_cache import Groups
 from tulu.data.tokenise import TokeniseOptions, encode_part
@@ -75,6 +77,75 @@ def test_sft_truncates_counts_and_drops_what_has_nothing_left(tokenizer: Any) ->
     }
 
 
+@pytest.mark.parametrize(("kind", "rows"), [("sft", [sft("U:q", "A:" + "x" * 10), sft("U:q", "A:xy")]), ("pairs", None)])
+def test_truncated_rows_that_lost_their_end_are_counted(tokenizer: Any, kind: RowKind, rows: Any) -> None:
+    rows = rows or [two(["U:q", "A:" + "x" * 10], ["U:q", "A:n"]), two(["U:q", "A:xy"], ["U:q", "A:n"])]
+    report = encoded(tokenizer, kind, rows, max_length=len(HEAD.format("q")) + 3).report
+    assert report.lines() == ["2 of 2 rows used", "truncated: 1 (rows:0)", "lost their end: 1 (rows:0)"]
+
+
+def test_a_row_that_is_cut_between_turns_keeps_its_end(tokenizer: Any) -> None:
+    first = len(HEAD.format("q")) + len("one") + 1
+    for length, lost in ((first, 0), (first + 5, 0), (first - 1, 1)):
+        groups = encoded(tokenizer, "sft", [sft("U:q", "A:one", "U:r", "A:two")], max_length=length)
+        assert (groups.report.truncated.count, groups.report.lost_end.count) == (1, lost)
+        assert (EOS in groups[0].completions[0].tokens) is not bool(lost)
+
+
+def test_long_conversations_can_be_dropped(tokenizer: Any) -> None:
+    length = len(HEAD.format("q")) + 3
+    groups = encoded(tokenizer, "sft", [sft("U:q", "A:xyz"), sft("U:q", "A:xy")], length, drop_long=True)
+    assert [spelled(group)[1] for group in groups] == [["xy$"]]
+    assert groups.report.lines()[1:] == [f"dropped, longer than {length} tokens: 1 (rows:0)"]
+
+
+def test_an_untrained_turn_is_read_and_not_trained(tokenizer: Any) -> None:
+    row = {"messages": [message("U:q"), message("A:no") | {"weight": 0}, message("U:r"), message("A:yes")]}
+    group = encoded(tokenizer, "sft", [row])[0]
+    assert spelled_tail(group) == ["yes$"]
+    assert all(group.completions[0].trained)
+    assert group.prompt == [*HEAD.format("q").encode(), *b"no", EOS, *b"\n", *HEAD.format("r").encode()]
+
+
+def test_odd_rows_are_counted_and_the_first_is_quoted(tokenizer: Any) -> None:
+    good = sft("U:q", "A:x")
+    rows = [good, {"messages": 3}, {"a": 1}, {"messages": [3]}, {"messages": 4}, good, good, good, good]
+    assert encoded(tokenizer, "sft", rows).report.lines() == [
+        "5 of 9 rows used",
+        "dropped, messages holds no list of messages: 2 (rows:1, :4); "
+        "the first: rows:1: messages: holds a int, not a list of messages; write [{role, content}, ...]",
+        f"dropped, no columns for sft: 1 (rows:2); the first: rows:2: no columns for sft among a; accepted are {ACCEPTED['sft']}",
+        "dropped, a message is no {role, content}: 1 (rows:3); the first: rows:3: messages: message 1 holds a int; "
+        "write {role, content}",
+    ]
+
+
+def test_a_first_row_of_another_kind_stops_and_an_odd_one_does_not(tokenizer: Any) -> None:
+    with pytest.raises(DataError, match=r"^rows:0: no columns for sft among a; accepted are"):
+        encoded(tokenizer, "sft", [{"a": 1}, sft("U:q", "A:x")])
+    assert encoded(tokenizer, "sft", [{"messages": 3}, sft("U:q", "A:x")]).report.used == 1
+    with pytest.raises(
+        DataError, match=r"none of 1 rows can be used: messages holds no list.*the first: rows:0: messages: holds a int"
+    ):
+        encoded(tokenizer, "sft", [{"messages": 3}])
+
+
+def test_a_source_of_which_most_is_dropped_is_called_out(tokenizer: Any) -> None:
+    bad, good = encoded(tokenizer, "sft", [sft("U:q"), sft("U:q"), sft("U:q", "A:x")]), sft("U:q", "A:x")
+    many = encoded(tokenizer, "sft", [good] * 9 + [sft("U:q")] * 9)
+    assert total([many.report.sources[0], bad.report.sources[0]]).alarms() == [
+        "WARNING: more than half of rows is dropped, 2 of 3 rows"
+    ]
+
+
+def test_columns_that_are_not_read_are_noted(tokenizer: Any) -> None:
+    rows = [sft("U:q", "A:x") | {"prompt": "q"}, sft("U:q", "A:x") | {"prompt": "r", "history": [["a", "b"]], "source": "web"}]
+    assert encoded(tokenizer, "sft", rows).report.lines()[1:] == [
+        "column prompt is not read: 1 (rows:1)",
+        "column history is not read: 1 (rows:1)",
+    ]
+
+
 def test_pairs_share_the_longest_untrained_prefix_and_train_the_last_turn(tokenizer: Any) -> None:
     chosen, rejected = ["U:q", "A:a", "U:r", "A:yes"], ["U:q", "A:a", "U:r", "A:yet"]
     group = encoded(tokenizer, "pairs", [two(chosen, rejected, margin=0.5)])[0]
@@ -134,6 +205,7 @@ def test_unusable_rows_are_counted_by_reason_with_the_first_named(tokenizer: Any
     assert report.dropped["no assistant turn"].first == tuple(f"rows:{number}" for number in range(5))
     assert report.lines() == [
         "1 of 9 rows used",
+        "WARNING: more than half of rows is dropped, 8 of 9 rows",
         "dropped, no assistant turn: 7 (rows:0, :1, :2, :3, :4, ...)",
         "dropped, an assistant turn is empty: 1 (rows:7)",
     ]

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from tulu.commands.files import writing
 from tulu.config.job import stages_of
-from tulu.config.schema import Recipe, Rlvr, Source, TrainStage
+from tulu.config.schema import Recipe, Rlvr, Source, TrainStage, drops_long
 from tulu.config.stages import Stage
 from tulu.config.tasks import TASKS
 from tulu.data.chat import apply_template, make_byte_tokenizer
@@ -116,7 +116,7 @@ def read_mix(stage: Stage, section: TrainStage, tokenizer: Any, cache: Path) -> 
         lengths = np.split(np.array([len(problem.prompt) for problem in read]), ends)
         return Mix(stage.name, read.report, lengths, Group(read[0].prompt, (), read[0].id))
     groups = load_groups(
-        stage.rows, section.data, tokenizer, section.max_length, cache, seed=section.seed, drop_long=stage.drops_long
+        stage.rows, section.data, tokenizer, section.max_length, cache, seed=section.seed, drop_long=drops_long(stage, section)
     )
     return Mix(stage.name, groups.report, [part.lengths for part in groups.parts], groups[0])
 
@@ -186,7 +186,7 @@ def _list(console: Console, leaks: Sequence[Match]) -> None:
 
 def write_clean(source: Source, seed: int, places: set[str], folder: Path) -> Path:
     """Write a JSONL copy of a source without the rows that have these ids; returns its path."""
-    stem = source.name.rstrip("/").replace("\\", "/").rsplit("/", 1)[-1].replace(":", "-")
+    stem = source.name.rstrip("/").replace("\\", "/").rsplit("/", 1)[-1].replace(":", "-").replace("*", "all")
     target = folder / f"{stem.removesuffix('.gz').rsplit('.', 1)[0]}.clean.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
     with writing(str(target)) as file:

@@ -16,7 +16,8 @@ from rich.table import Table
 from tulu.commands.files import check_target, label, lines, writing
 from tulu.config.locate import reward_model_problem
 from tulu.config.schema import RewardModelSettings
-from tulu.data.messages import Unusable, read_messages, read_prompt
+from tulu.data.faults import Misfit, Unusable
+from tulu.data.messages import read_messages, read_prompt
 from tulu.errors import DataError, RecipeError, TuluError
 from tulu.grading.grader import Grader
 from tulu.progress import Progress
@@ -194,11 +195,11 @@ def _messages(row: dict[str, Any]) -> list[Message]:
     turns = row.get("messages") or row.get("prompt") or ""
     try:
         return read_messages(turns, "") if row.get("messages") else read_prompt(turns, "")
-    except Unusable as fault:
-        raise DataError(f"prompt cannot be used: {fault}") from None
-    except DataError:
+    except Misfit:
         text = f"prompt must be a string, or it and messages a list of {{role, content}}, got {shorten(repr(turns))}"
         raise DataError(text) from None
+    except Unusable as fault:
+        raise DataError(f"prompt cannot be used: {fault}") from None
 
 
 def _table(name: str, verdicts: list[Verdict], seconds: float, latencies: list[float]) -> Table:

@@ -4,6 +4,7 @@ Each `..._problem` returns what is wrong with a name, or None.
 """
 
 import re
+from glob import has_magic, iglob
 from pathlib import Path
 
 from tulu.config.mistakes import nearest
@@ -21,6 +22,9 @@ def source_problem(name: str) -> str | None:
     """What is wrong with the name of a data set."""
     if Path(name).expanduser().exists():
         return None
+    if has_magic(name):
+        matched = any(iglob(str(Path(name).expanduser()), recursive=True))
+        return None if matched else f"no file matches this pattern (looked from {Path.cwd()}); correct it"
     task, colon, split = name.partition(":")
     if colon and task.isidentifier():
         return _generated_problem(task, split)

@@ -24,14 +24,15 @@ def section_in(annotation: Any) -> type[Section] | None:
 
 
 class Source(Section):
-    """One data set of a mix: a file, a folder, a hub name, or a generated task (`sums:sft`)."""
+    """One data set of a mix: a file, a folder, a pattern, a hub name, or a generated task (`sums:sft`)."""
 
     name: str
-    """Path of a JSONL, JSON, CSV or Parquet file (optionally .gz), a saved Arrow folder, a hub name, or TASK:SPLIT."""
+    """Path of a JSONL, JSON, CSV or Parquet file (optionally .gz), a folder of such files, a pattern (`data/*.parquet`), a saved
+    Arrow folder, a hub name, or TASK:SPLIT."""
     split: str = "train"
-    """Split of a hub data set; a file has none."""
+    """Split of a hub data set or of a folder; a file and a pattern have none."""
     subset: str | None = None
-    """Configuration of a hub data set that has several."""
+    """Configuration of a hub data set that has several; in a folder, the folder of that name."""
     revision: str | None = None
     """Commit or tag of a hub data set."""
     fraction: Fraction | None = None

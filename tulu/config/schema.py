@@ -25,6 +25,7 @@ from tulu.config.parts import (
     ValueModelSettings,
     section_in,
 )
+from tulu.config.stages import Stage
 
 __all__ = ["Lora", "RewardModelSettings", "RewardModelSignal", "Section", "Source", "Sources", "ValueModelSettings"]
 
@@ -93,6 +94,9 @@ class Sft(TrainStage):
     global mean)."""
     loss_micro_batch: PositiveInt = 1
     """Sequences in a micro-batch of the original training run, by which sum and micro_mean are defined; not micro_batch."""
+    over_length: Literal["truncate", "drop"] = "truncate"
+    """What becomes of a row over max_length: truncate cuts it off, as the released models were trained, so that its last turn has
+    no end; drop leaves it out."""
 
 
 class Base(TrainStage):
@@ -256,3 +260,8 @@ class Recipe(Section):
             name: {"seed": fields["seed"], **section} if name in sections and isinstance(section, dict) else section
             for name, section in fields.items()
         }
+
+
+def drops_long(stage: Stage, section: TrainStage) -> bool:
+    """Whether a stage leaves out rows longer than `max_length`, rather than cutting them off."""
+    return section.over_length == "drop" if isinstance(section, Sft) else stage.drops_long

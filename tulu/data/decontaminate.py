@@ -4,6 +4,7 @@ The method is that of open-instruct decontamination/index.py and search.py @ e6c
 at most 100 rows a query. n and threshold have no default there; 8 and 50 % are those of the Tülu 3 paper.
 """
 
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,13 +14,16 @@ from itertools import groupby
 
 from tulu.config.parts import Source
 from tulu.config.stages import RowKind
+from tulu.data.faults import Unusable
 from tulu.data.formats import parse_conversation, parse_evaluation_prompt, parse_problem, parse_text
-from tulu.data.messages import Unusable
 from tulu.data.mixing import sample_rows
 from tulu.data.preferences import pair_rows, parse_pair
+from tulu.data.row_report import RowReport
 from tulu.data.sources import Row
 from tulu.errors import DataError
 from tulu.types import Message
+
+log = logging.getLogger("tulu")
 
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 """A word or a mark: What | is | 3 | + | 4 | ?"""
@@ -94,7 +98,11 @@ def tokens_of(text: str) -> list[str]:
 def index_of(sources: Sequence[Source], seed: int = 1, n: int = N_GRAM, threshold: float = THRESHOLD) -> Index:
     """The index of the problems of evaluation sets; DataError where there are none."""
     rows = (row for source in sources for row in sample_rows(source, seed, "rlvr"))
-    index = Index(((row.id, user_turns(parse_evaluation_prompt(row))) for row in rows), n, threshold)
+    report = RowReport("held-out questions")
+    asked = ((row.id, report.read(row, "rlvr", lambda each: user_turns(parse_evaluation_prompt(each)), list)) for row in rows)
+    index = Index(((row_id, turns) for row_id, turns in asked if turns is not None), n, threshold)
+    if report.dropped:
+        log.warning("%s: %s", report.name, "; ".join(report.lines()))
     if not index.ids:
         raise DataError(f"{', '.join(source.name for source in sources)}: no question of {SHORTEST} words or more to look for")
     return index
@@ -111,7 +119,7 @@ def searched_turns(row: Row, kind: RowKind) -> list[str]:
         if kind == "text":
             return [parse_text(row)]
         if kind == "sft":
-            return user_turns(parse_conversation(row))
+            return user_turns(parse_conversation(row).messages)
         if kind == "rlvr":
             return user_turns(parse_problem(row, "any").messages)
     except Unusable:

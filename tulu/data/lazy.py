@@ -1,6 +1,9 @@
 """A sequence whose items are made when they are read, so that memory does not grow with their number."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from itertools import accumulate
 from typing import TypeVar, overload
 
 T = TypeVar("T")
@@ -28,3 +31,18 @@ class LazySequence(Sequence[T]):
 
     def __iter__(self) -> Iterator[T]:
         return map(self._read, self._places)
+
+
+def concatenated(parts: Sequence[Callable[[], LazySequence[T]]]) -> LazySequence[T]:
+    """The items of several sequences one after the other, of which only the last one or two that were read are open.
+
+    Each part is a function that opens its sequence. All are opened once to learn their lengths.
+    """
+    open_part = lru_cache(maxsize=2)(lambda number: parts[number]())
+    ends = list(accumulate(len(open_part(number)) for number in range(len(parts))))
+
+    def read(place: int) -> T:
+        number = bisect_right(ends, place)
+        return open_part(number)[place - (ends[number - 1] if number else 0)]
+
+    return LazySequence(ends[-1] if ends else 0, read)

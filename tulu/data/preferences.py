@@ -1,17 +1,31 @@
 """What a row of preferences means, for every command: better and worse answers to one prompt, one of each or several."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from tulu.data.formats import ACCEPTED, instruction_of, is_empty, misfit, present, system_turn
-from tulu.data.messages import Unusable, is_transcript, read_messages, read_prompt, read_transcript, valid_text
+from tulu.data.columns import Columns
+from tulu.data.faults import Misfit, NoForm, Unusable, valid_text
+from tulu.data.formats import (
+    ACCEPTED,
+    history_of,
+    instruction_of,
+    is_empty,
+    is_trained,
+    misfit,
+    present,
+    prompt_of,
+    refuse_media,
+    tools_of,
+    with_system,
+)
+from tulu.data.messages import is_transcript, read_messages, read_prompt, read_transcript
 from tulu.data.sources import Row
-from tulu.errors import DataError
-from tulu.types import Message
+from tulu.types import Message, Tools
 
-_PREFERENCE_PROMPTS = ("prompt", "question", "input", "instruction")
+_PREFERENCE_PROMPTS = ("prompt", "question", "input", "instruction", "query", "messages", "conversations")
 """Columns that hold the prompt of a preference, the first that is there."""
 
 
@@ -21,6 +35,7 @@ class Preference:
 
     chosen: tuple[list[Message], ...]
     rejected: tuple[list[Message], ...]
+    tools: Tools = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +46,7 @@ class Pair:
     rejected: list[Message]
     margin: float = 0.0
     """How much better the first is, where the row says so."""
+    tools: Tools = ()
 
 
 def list_answers(value: Any) -> Sequence[Any]:
@@ -43,15 +59,19 @@ def list_answers(value: Any) -> Sequence[Any]:
 def parse_preference(row: Row) -> Preference:
     """All chosen and all rejected conversations of a row; Unusable where a label says nothing or a side has no answer."""
     columns = present(row)
+    refuse_media(columns)
     if "chosen" in columns and "rejected" in columns:
         names = ("chosen", "rejected")
     elif {"output_1", "output_2", "label"} <= columns.keys():
         names = _labelled(columns["label"])
     else:
-        raise misfit(row, "pairs")
+        raise _one_answer(row) if isinstance(columns.get("label"), bool) else misfit(row, "pairs")
     answers = {name: list_answers(columns[name]) for name in names}
-    prompt = _preference_prompt(row, columns, needed=any(_needs_prompt(answer) for side in answers.values() for answer in side))
-    sides = [tuple(_answered(row, name, answer, prompt) for answer in answers[name]) for name in names]
+    prompt = _preference_prompt(row, columns, answers["chosen" if "chosen" in answers else names[0]])
+    sides = [
+        tuple(with_system(row, columns, _answered(row, columns, name, answer, prompt)) for answer in answers[name])
+        for name in names
+    ]
     for side, name, conversations in zip(("chosen", "rejected"), names, sides, strict=True):
         reason = f"{side} does not end in an assistant turn"
         if not conversations or not all(conversations):
@@ -59,7 +79,14 @@ def parse_preference(row: Row) -> Preference:
         for role in (messages[-1]["role"] for messages in conversations):
             if role != "assistant":
                 raise Unusable(reason, f"{name}: the last message is from {role!r}; it must be the assistant's answer")
-    return Preference(*sides)
+    return Preference(sides[0], sides[1], tools_of(row, columns))
+
+
+def _one_answer(row: Row) -> NoForm:
+    """The error for a row of KTO: one answer, and whether it was wanted."""
+    cure = "join the answers to one prompt into chosen and rejected, or train sft on those whose label is true"
+    problem = "one answer with a label (KTO) is no pair"
+    return NoForm(problem, f"{row.id}: {problem}; {cure}")
 
 
 def _labelled(label: Any) -> tuple[str, str]:
@@ -75,37 +102,76 @@ def _needs_prompt(answer: Any) -> bool:
     return isinstance(answer, str) and not is_transcript(answer)
 
 
-def _preference_prompt(row: Row, columns: Mapping[str, Any], needed: bool) -> list[Message] | None:
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    """The column that holds a prompt, and its messages."""
+
+    column: str
+    messages: list[Message]
+
+
+def _preference_prompt(row: Row, columns: Columns, answers: Sequence[Any]) -> _Prompt | None:
     """The prompt of a preference; None where the answers bring it along."""
-    name = next((name for name in _PREFERENCE_PROMPTS if name in columns), None)
+    name = columns.first_of(_PREFERENCE_PROMPTS)
     if name is None:
         return None
     value = columns[name]
-    if name == "input" and isinstance(value, str) and isinstance(columns.get("instruction"), str):
-        value = instruction_of(row, columns)
     try:
-        prompt = read_prompt(value, f"{row.id}: {name}")
-    except DataError:
-        if needed:
+        if name in ("input", "instruction") and isinstance(value, str) and "instruction" in columns:
+            text = instruction_of(row, columns)
+            return _Prompt(name, [*history_of(row, columns), *read_prompt(text, f"{row.id}: {name}")])
+        prompt = prompt_of(row, columns, name)
+    except Misfit:
+        if not all(_is_conversation(row, answer) for answer in answers):
             raise
         # The column means something else, since the answers are whole conversations.
+        columns.forget(name, "instruction", "input", "history")
         return None
-    has_system = isinstance(value, str) and isinstance(columns.get("system"), str)
-    return [*system_turn(row, columns), *prompt] if has_system else prompt
+    if name == "messages" and prompt and prompt[-1]["role"] == "assistant" and prompt[-1]["content"] in _last_texts(row, answers):
+        # The column holds the demonstration, prompt and better answer.
+        prompt = prompt[:-1]
+    return _Prompt(name, prompt)
 
 
-def _answered(row: Row, column: str, answer: Any, prompt: list[Message] | None) -> list[Message]:
+def _is_conversation(row: Row, answer: Any) -> bool:
+    """Whether an answer brings its prompt along: a transcript, or messages that are not the assistant's alone."""
+    if isinstance(answer, str):
+        return is_transcript(answer)
+    return any(message["role"] == "user" for message in read_messages(answer, row.id))
+
+
+def _last_texts(row: Row, answers: Sequence[Any]) -> list[str]:
+    """What each answer says at its end."""
+    texts = []
+    for answer in answers:
+        messages = [] if isinstance(answer, str) else read_messages(answer, row.id)
+        texts += [answer] if isinstance(answer, str) else [message["content"] for message in messages[-1:]]
+    return texts
+
+
+def _answered(row: Row, columns: Columns, name: str, answer: Any, prompt: _Prompt | None) -> list[Message]:
     """The prompt and one answer to it as a whole conversation."""
     if _needs_prompt(answer):
         if prompt is None:
-            raise DataError(
-                f"{row.id}: {column}: a string needs a prompt column beside it, or must be a transcript that begins with "
-                f"\\n\\nHuman: ; accepted are {ACCEPTED['pairs']}"
-            )
-        return [*prompt, {"role": "assistant", "content": valid_text(answer)}]
+            raise _without_prompt(row, name, "a string")
+        return [*prompt.messages, {"role": "assistant", "content": valid_text(answer)}]
     is_text = isinstance(answer, str)
-    messages = read_transcript(valid_text(answer)) if is_text else read_messages(answer, f"{row.id}: {column}")
-    return messages if prompt is None else _join(prompt, messages)
+    messages = read_transcript(valid_text(answer)) if is_text else read_messages(answer, f"{row.id}: {name}")
+    if prompt is None:
+        if messages and all(message["role"] == "assistant" for message in messages):
+            raise _without_prompt(row, name, "an assistant's message")
+        return messages
+    joined = _join(prompt.messages, messages)
+    said = {message["content"].strip() for message in joined}
+    if any(message["content"].strip() not in said for message in prompt.messages):
+        # Another prompt than that of the whole conversation is not read.
+        columns.forget(prompt.column)
+    return joined
+
+
+def _without_prompt(row: Row, name: str, answer: str) -> NoForm:
+    cure = "needs a prompt column beside it, or must be a transcript that begins with \\n\\nHuman:"
+    return NoForm("an answer without a prompt", f"{row.id}: {name}: {answer} {cure} ; accepted are {ACCEPTED['pairs']}")
 
 
 def _join(prompt: list[Message], messages: list[Message]) -> list[Message]:
@@ -140,13 +206,20 @@ def pair_rows(row: Row) -> list[Row]:
 def parse_pair(row: Row) -> Pair:
     """The pair of a row with one answer on each side (`pair_rows` makes such rows); Unusable where it teaches nothing."""
     preference = parse_preference(row)
+    if len(preference.chosen) + len(preference.rejected) != 2:
+        raise Misfit("answers are lists of lists", f"{row.id}: chosen or rejected: write an answer, or a list of answers")
     (chosen,), (rejected,) = preference.chosen, preference.rejected
+    columns = present(row)
     try:
-        margin = float(present(row).get("margin", 0.0))
-    except (TypeError, ValueError):
-        raise Unusable("margin is not a number") from None
+        margin = float(columns.get("margin", 0.0))
+    except (TypeError, ValueError, OverflowError):
+        raise Unusable("margin is not a number", f"margin is not a number: {columns['margin']!r:.40}") from None
+    if not math.isfinite(margin):
+        raise Unusable("margin is not a finite number", f"margin: {margin}; write a number, or leave it out")
     if is_empty(chosen[-1]):
         raise Unusable("the chosen answer is empty")
+    if not (is_trained(chosen[-1]) and is_trained(rejected[-1])):
+        raise Unusable("an answer says that it is not trained")
     if chosen == rejected:
         raise Unusable("chosen equals rejected")
-    return Pair(chosen, rejected, margin)
+    return Pair(chosen, rejected, margin, preference.tools)

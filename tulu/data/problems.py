@@ -14,7 +14,7 @@ from tulu.data.chat import encode_prompts
 from tulu.data.formats import ProblemText, parse_problem
 from tulu.data.golds import faults, is_provable, stop_over_limit
 from tulu.data.lazy import LazySequence
-from tulu.data.messages import Unusable
+from tulu.data.left_out import THOUGHTS, loss_of
 from tulu.data.mixing import check_sources, sample_rows
 from tulu.data.row_report import MixReport, RowReport, Tally, total
 from tulu.data.sources import Row
@@ -88,12 +88,14 @@ def _parse(source: Source, verifier: str | None, seed: int) -> tuple[RowReport, 
     report = RowReport(source.name)
     entries: list[ParsedRow] = []
     for row in sample_rows(source, seed, "rlvr"):
-        report.rows += 1
-        try:
-            entries.append((row, parse_problem(row, verifier)))
-        except Unusable as error:
-            report.drop(str(error), row.id)
+        problem = report.read(row, "rlvr", lambda each: parse_problem(each, verifier), _contents)
+        if problem is not None:
+            entries.append((row, problem))
     return report, entries
+
+
+def _contents(problem: ProblemText) -> list[str]:
+    return [message["content"] for message in problem.messages]
 
 
 def _check_verifiers(rows_of: Mapping[str, Tally], with_reward_model: bool) -> None:
@@ -146,12 +148,18 @@ def _tokenise(
 ) -> list[Problem]:
     """The problems whose prompts the template takes, in at most max_prompt tokens."""
     result = []
-    prompts = encode_prompts(tokenizer, [problem.messages for _, problem in entries])
+    texts = [problem for _, problem in entries]
+    prompts = encode_prompts(tokenizer, [problem.messages for problem in texts], [problem.tools for problem in texts])
     for (row, problem), prompt in zip(entries, prompts, strict=True):
         if prompt.problem:
             report.drop(f"the template refuses it: {prompt.problem}", row.id)
+            continue
+        if reason := loss_of(tokenizer, prompt, problem.messages, problem.tools):
+            report.drop(reason, row.id)
         elif len(prompt.tokens) > max_prompt:
             report.drop(f"prompt longer than {max_prompt} tokens", row.id)
         else:
+            if prompt.shortened:
+                report.note(THOUGHTS, row.id)
             result.append(Problem(row.id, problem.messages, prompt.tokens, problem.ground_truth, problem.verifiers, row.columns))
     return result

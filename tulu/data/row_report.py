@@ -2,9 +2,16 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
+from tulu.config.stages import RowKind
+from tulu.data.columns import Columns
+from tulu.data.faults import NoForm, Unusable
+from tulu.data.sources import Row
+
+T = TypeVar("T")
 log = logging.getLogger("tulu")
 
 NAMED = 5
@@ -13,25 +20,30 @@ NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How many rows there are of one kind, and the ids of the first."""
+    """How many rows there are of one kind, the ids of the first, and what is wrong with the very first."""
 
     count: int = 0
     first: tuple[str, ...] = ()
+    example: str = ""
 
     def __add__(self, other: "Tally") -> "Tally":
-        return Tally(self.count + other.count, (*self.first, *other.first)[:NAMED])
+        return Tally(self.count + other.count, (*self.first, *other.first)[:NAMED], self.example or other.example)
 
     def __str__(self) -> str:
-        """The count and the ids, as in `31 (rows.jsonl:143, :220, ...)`: a name that repeats is left out."""
+        """The count, the ids and the example, as in `31 (rows.jsonl:143, :220, ...); the first: margin: nan`.
+
+        A file's name that repeats is left out.
+        """
         if not self.first:
             return str(self.count)
+        example = f"; the first: {self.example}" if self.example else ""
         shown: list[str] = []
         before = ""
         for row_id in self.first:
             name, colon, place = row_id.rpartition(":")
             shown.append(f"{colon}{place}" if name == before else row_id)
             before = name
-        return f"{self.count} ({', '.join(shown)}{', ...' if self.count > len(self.first) else ''})"
+        return f"{self.count} ({', '.join(shown)}{', ...' if self.count > len(self.first) else ''}){example}"
 
 
 @dataclass
@@ -51,6 +63,8 @@ class RowReport:
     proven: int = 0
     """Used rows whose ground truth is an answer that grades itself right; other ground truths are only checked."""
     truncated: Tally = Tally()
+    lost_end: Tally = Tally()
+    """Truncated rows that were cut within a trained turn, so that its end token is not trained."""
     dropped: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
     """Dropped rows by reason."""
     noted: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
@@ -60,14 +74,36 @@ class RowReport:
     def used(self) -> int:
         return self.rows - sum(tally.count for tally in self.dropped.values())
 
-    def drop(self, reason: str, row_id: str) -> None:
-        self.dropped[reason] += Tally(1, (row_id,))
+    def read(self, row: Row, kind: RowKind, parse: Callable[[Row], T], contents_of: Callable[[T], Sequence[str]]) -> T | None:
+        """What a row means, counted; None where it cannot be used. Columns that say what its contents do not are noted.
+
+        DataError where already the columns of the first row are those of another kind of data.
+        """
+        self.rows += 1
+        columns = Columns(row.columns)
+        try:
+            value = parse(replace(row, columns=columns))
+        except Unusable as error:
+            if self.rows == 1 and isinstance(error, NoForm):
+                raise
+            self.drop(error.reason, row.id, error.detail)
+            return None
+        for name in columns.unread(kind, contents_of(value)):
+            self.note(f"column {name} is not read", row.id)
+        return value
+
+    def drop(self, reason: str, row_id: str, detail: str = "") -> None:
+        """Count a row that is not used. `detail` says what is wrong with this one, where the reason does not."""
+        self.dropped[reason] += Tally(1, (row_id,), "" if detail == reason else detail)
 
     def note(self, reason: str, row_id: str) -> None:
         self.noted[reason] += Tally(1, (row_id,))
 
-    def truncate(self, row_id: str) -> None:
+    def truncate(self, row_id: str, lost_end: bool) -> None:
+        """Count a row that was cut, within a trained turn or between turns."""
         self.truncated += Tally(1, (row_id,))
+        if lost_end:
+            self.lost_end += Tally(1, (row_id,))
 
     def nothing_left(self) -> str:
         """The text of the error that no row can be used, with the reasons."""
@@ -76,10 +112,20 @@ class RowReport:
 
     def lines(self) -> list[str]:
         """Lines for a log: the totals, then one line for each thing that a person should know."""
-        lines = [f"{self.used} of {self.rows} rows used"]
+        lines = [f"{self.used} of {self.rows} rows used", *self.alarms()]
         lines += [f"dropped, {reason}: {tally}" for reason, tally in self.dropped.items()]
         lines += [f"truncated: {self.truncated}"] if self.truncated.count else []
+        lines += [f"lost their end: {self.lost_end}"] if self.lost_end.count else []
         return lines + [f"{reason}: {tally}" for reason, tally in self.noted.items()]
+
+    def alarms(self) -> list[str]:
+        """A line that says so where more than half of the rows are dropped."""
+        dropped = self.rows - self.used
+        return (
+            [f"WARNING: more than half of {self.name} is dropped, {dropped} of {self.rows} rows"]
+            if 2 * dropped > self.rows
+            else []
+        )
 
     def golds(self) -> str:
         """How many of the ground truths that are used grade themselves right; the others are no answers and only checked."""
@@ -99,6 +145,10 @@ class MixReport(RowReport):
 
     sources: tuple[RowReport, ...] = ()
 
+    def alarms(self) -> list[str]:
+        """Those of the sources, since a large one would hide a small one."""
+        return [line for source in self.sources for line in source.alarms()]
+
 
 def total(sources: Iterable[RowReport]) -> MixReport:
     """The report of a mix from those of its sources."""
@@ -109,6 +159,7 @@ def total(sources: Iterable[RowReport]) -> MixReport:
         mix.trained += source.trained
         mix.proven += source.proven
         mix.truncated += source.truncated
+        mix.lost_end += source.lost_end
         for sums, tallies in ((mix.dropped, source.dropped), (mix.noted, source.noted)):
             for reason, tally in tallies.items():
                 sums[reason] += tally

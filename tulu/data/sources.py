@@ -1,4 +1,4 @@
-"""Data sets as rows: files, saved Arrow folders, hub names and generated tasks, read lazily, every row with its place."""
+"""Data sets as rows: files, folders, patterns, hub names and generated tasks, read lazily, every row with its place."""
 
 import csv
 import gzip
@@ -9,14 +9,16 @@ import zlib
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tulu.config.locate import DATA_SUFFIXES, data_suffix, is_local_data
 from tulu.config.parts import Source
+from tulu.config.shards import folder_files, is_pattern, matching_files
 from tulu.data import sums
-from tulu.data.lazy import LazySequence
+from tulu.data.lazy import LazySequence, concatenated
+from tulu.data.tables import TableRows, arrow_rows, dataset_rows, mapped, parquet_rows
 from tulu.errors import DataError
 
 _GZIP = b"\x1f\x8b"
@@ -24,8 +26,6 @@ _GZIP = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
 """The byte-order mark with which some programs open UTF-8."""
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
-_CHUNK = 1000
-"""Rows of a table that are converted at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,8 @@ class Row:
 
     id: str
     columns: Mapping[str, Any]
+    problem: str = ""
+    """Why a row that should hold several could not be taken apart; then no reader takes it."""
 
 
 Rows = LazySequence[Row]
@@ -49,10 +51,12 @@ def load_rows(source: Source, seed: int = 1) -> Rows:
     if task == "sums" and not Path(source.name).exists():
         return _generated(source, split, seed)
     path = Path(source.name).expanduser()
-    if path.is_dir():
-        return _folder(path, source)
-    if path.exists():
+    if path.exists() and not path.is_dir():
         rows = _file(path, source.name)
+    elif path.is_dir() and _is_saved(path):
+        rows = _saved(path, source)
+    elif path.is_dir() or is_pattern(source.name):
+        rows = concatenated([partial(_file, file, _label(file, path, source.name)) for file in _files(path, source)])
     elif is_local_data(source.name):
         raise DataError(f"{source.name}: no such file (looked from {Path.cwd()}); correct the path")
     else:
@@ -67,12 +71,30 @@ def content_key(source: Source, seed: int) -> str | None:
     path = Path(source.name).expanduser()
     if path.is_file():
         return _digest([path])
-    if path.is_dir():
+    if path.is_dir() and _is_saved(path):
         return _digest(sorted(file for file in path.rglob("*") if file.is_file())) + f":{source.split}"
+    if path.is_dir() or is_pattern(source.name):
+        files = _files(path, source)
+        return f"{_digest(files)}:{[_label(file, path, source.name) for file in files]}"
     if source.name.startswith("sums:"):
         return f"{source.name}:{source.count}:{seed}"
     pinned = source.revision is not None and len(source.revision) == 40
     return f"{source.name}:{source.subset}:{source.split}:{source.revision}" if pinned else None
+
+
+def _is_saved(folder: Path) -> bool:
+    """Whether `save_to_disk` of datasets wrote a folder."""
+    return (folder / "dataset_dict.json").is_file() or ((folder / "state.json").is_file() and any(folder.glob("*.arrow")))
+
+
+def _files(path: Path, source: Source) -> list[Path]:
+    """The files of a folder or of a pattern."""
+    return folder_files(path, source.name, source.split, source.subset) if path.is_dir() else matching_files(source.name)
+
+
+def _label(file: Path, folder: Path, name: str) -> str:
+    """A file's path as the source's name begins it."""
+    return f"{name.rstrip('/')}/{file.relative_to(folder)}" if folder.is_dir() else str(file)
 
 
 def _digest(files: Sequence[Path]) -> str:
@@ -97,14 +119,18 @@ def _file(path: Path, name: str) -> Rows:
     if path.stat().st_size == 0:
         raise DataError(f"{name}: the file is empty; point data at one that holds rows")
     try:
+        with path.open("rb") as file:
+            is_zipped = file.read(2) == _GZIP
+        if not is_zipped and path.suffix.lower() == ".gz":
+            raise DataError(f"{name}: not a gzip file, whatever its name says; rename it, or fetch it again")
+        if not is_zipped and data_suffix(path.name) in _TABLES:
+            return reader(mapped(path), name)
         data = path.read_bytes()
-        content = gzip.decompress(data) if data.startswith(_GZIP) else data
+        content = gzip.decompress(data) if is_zipped else data
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{name}: broken gzip file ({error}); fetch it again") from None
     except OSError as error:
         raise DataError(f"{name}: cannot be read: {error.strerror}") from None
-    if path.suffix.lower() == ".gz" and content is data:
-        raise DataError(f"{name}: not a gzip file, whatever its name says; rename it, or fetch it again")
     if content.startswith(_UTF16):
         raise DataError(f"{name}:1: not UTF-8 but UTF-16 (by its first two bytes); convert the file to UTF-8")
     return reader(content, name)
@@ -139,7 +165,7 @@ def _json_lines(content: bytes, name: str) -> Rows:
             raise DataError(f"{place}: not UTF-8 (byte {error.start}); convert the file to UTF-8") from None
         except json.JSONDecodeError as error:
             raise DataError(f"{place}: broken JSON at column {error.colno}: {error.msg}; mend or remove the line") from None
-        except ValueError as error:  # a number of more digits than Python converts
+        except (ValueError, RecursionError) as error:  # a number of more digits than Python converts, or too many brackets
             raise DataError(f"{place}: {str(error).partition(';')[0]}; mend or remove the line") from None
         return Row(place, _object(value, place))
 
@@ -160,6 +186,8 @@ def _json(content: bytes, name: str) -> Rows:
         if error.msg == "Extra data" and text.lstrip().startswith("{"):
             return _json_lines(content, name)
         raise DataError(f"{name}:{error.lineno}: broken JSON at column {error.colno}: {error.msg}; mend the file") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{name}: {str(error).partition(';')[0]}; mend the file") from None
     rows = value if isinstance(value, list) else [value]
     return Rows(len(rows), lambda index: Row(f"{name}:{index}", _object(rows[index], f"{name}: entry {index}")))
 
@@ -185,63 +213,27 @@ def _separated(content: bytes, name: str, delimiter: str) -> Rows:
     return Rows(len(rows), rows.__getitem__)
 
 
-def _parquet(content: bytes, name: str) -> Rows:
-    import pyarrow.parquet
-
-    return _table_rows(lambda: pyarrow.parquet.read_table(pyarrow.BufferReader(content)), name, "Parquet")
-
-
-def _arrow(content: bytes, name: str) -> Rows:
-    import pyarrow
-
-    # A file begins with its magic bytes; datasets writes streams, which have none.
-    open_arrow = pyarrow.ipc.open_file if content.startswith(b"ARROW1") else pyarrow.ipc.open_stream
-    return _table_rows(lambda: open_arrow(pyarrow.BufferReader(content)).read_all(), name, "Arrow")
+def _numbered(rows: TableRows, name: str) -> Rows:
+    """Rows of a table, whose places are numbers from 0."""
+    return Rows(len(rows), lambda index: Row(f"{name}:{index}", rows[index]))
 
 
-def _table_rows(read: Callable[[], Any], name: str, kind: str) -> Rows:
-    import pyarrow
-
-    try:
-        table = read()
-    except pyarrow.ArrowException as error:
-        raise DataError(f"{name}: broken {kind} file ({error}); fetch it again") from None
-    return _chunked(table.num_rows, name, lambda start, end: table.slice(start, end - start).to_pylist())
+def _table(content: Any, name: str, read: Callable[[Any, str], TableRows]) -> Rows:
+    return _numbered(read(content, name), name)
 
 
-def _chunked(length: int, name: str, fetch: Callable[[int, int], list[dict[str, Any]]]) -> Rows:
-    """Rows of a table, converted a thousand at a time."""
-
-    @lru_cache(maxsize=2)
-    def chunk(number: int) -> list[dict[str, Any]]:
-        return fetch(number * _CHUNK, min(length, (number + 1) * _CHUNK))
-
-    return Rows(length, lambda index: Row(f"{name}:{index}", chunk(index // _CHUNK)[index % _CHUNK]))
-
-
-def _dataset_rows(dataset: Any, name: str) -> Rows:
-    def fetch(start: int, end: int) -> list[dict[str, Any]]:
-        columns = dataset[start:end]
-        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-
-    return _chunked(len(dataset), name, fetch)
-
-
-def _folder(path: Path, source: Source) -> Rows:
+def _saved(path: Path, source: Source) -> Rows:
     import datasets
 
     try:
         dataset = datasets.load_from_disk(str(path))
     except (FileNotFoundError, ValueError, OSError) as error:
-        cure = "name a file, or a folder that save_to_disk wrote"
-        raise DataError(f"{source.name}: no saved Arrow folder ({error}); {cure}") from None
+        raise DataError(f"{source.name}: broken saved Arrow folder ({error}); save it again") from None
     if isinstance(dataset, datasets.DatasetDict):
         if source.split not in dataset:
             raise DataError(f"{source.name}: no split {source.split!r}; set split to one of {', '.join(dataset)}")
         dataset = dataset[source.split]
-    if not len(dataset):
-        raise DataError(f"{source.name}: holds no rows; point data at a folder that has some")
-    return _dataset_rows(dataset, source.name)
+    return _numbered(dataset_rows(dataset), source.name)
 
 
 def _hub(source: Source) -> Rows:
@@ -254,15 +246,17 @@ def _hub(source: Source) -> Rows:
             f"{source.name}: no file here, and the hub does not give it ({' '.join(str(error).split())}); "
             "check name, subset, split and revision, and the network, or give the path of a local copy"
         ) from None
-    return _dataset_rows(dataset, "/".join(part for part in (source.name, source.subset, source.split) if part))
+    return _numbered(dataset_rows(dataset), "/".join(part for part in (source.name, source.subset, source.split) if part))
 
 
-_READERS: dict[str, Callable[[bytes, str], Rows]] = {
+_READERS: dict[str, Callable[[Any, str], Rows]] = {
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,
     ".json": _json,
     ".csv": partial(_separated, delimiter=","),
     ".tsv": partial(_separated, delimiter="\t"),
-    ".parquet": _parquet,
-    ".arrow": _arrow,
+    ".parquet": partial(_table, read=parquet_rows),
+    ".arrow": partial(_table, read=arrow_rows),
 }
+_TABLES = (".parquet", ".arrow")
+"""Kinds of files of which only what is asked for is loaded."""

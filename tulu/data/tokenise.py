@@ -7,15 +7,15 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from tulu.config.stages import RowKind
-from tulu.data.chat import encode_batch, tokenize
-from tulu.data.formats import parse_conversation, parse_text
-from tulu.data.messages import Unusable
+from tulu.data.chat import Encoded, encode_batch, tokenize
+from tulu.data.formats import Conversation, parse_conversation, parse_text
+from tulu.data.left_out import THOUGHTS, loss_of
 from tulu.data.preferences import Pair, pair_rows, parse_pair
 from tulu.data.row_report import RowReport
 from tulu.data.sources import Row
 from tulu.data.token_cache import ArraysBuilder, Part
 from tulu.errors import DataError
-from tulu.types import Completion, Group, Message
+from tulu.types import Completion, Group, Message, Tools
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,7 +32,7 @@ class TokeniseOptions:
     max_length: int
     """Most tokens of a conversation, of a side of a pair, or of a piece of text."""
     drop_long: bool = False
-    """Whether pairs with a side over max_length are dropped (reward models), rather than truncated (DPO)."""
+    """Whether a conversation or a pair over max_length is dropped, rather than truncated."""
 
 
 ParsedRow = tuple[str, Any]
@@ -45,8 +45,9 @@ def encode_part(name: str, rows: Iterable[Row], tokenizer: "PreTrainedTokenizerB
     report = RowReport(name)
     builder, ids = ArraysBuilder(), []
     stream = iter(rows)
+    specials = re.compile("|".join(re.escape(token) for token in tokenizer.all_special_tokens) or r"(?!)")
     while batch := list(islice(stream, _BATCH)):
-        parsed = list(_parse(batch, options.kind, report, tokenizer))
+        parsed = list(_parse(batch, options.kind, report, specials))
         for group in ENCODERS[options.kind](tokenizer, options, report, parsed):
             builder.add(group)
             ids.append(group.id)
@@ -57,16 +58,12 @@ def encode_part(name: str, rows: Iterable[Row], tokenizer: "PreTrainedTokenizerB
     return Part(arrays, ids, report)
 
 
-def _parse(rows: Sequence[Row], kind: RowKind, report: RowReport, tokenizer: "PreTrainedTokenizerBase") -> Iterator[ParsedRow]:
-    specials = re.compile("|".join(re.escape(token) for token in tokenizer.all_special_tokens) or r"(?!)")
+def _parse(rows: Sequence[Row], kind: RowKind, report: RowReport, specials: re.Pattern[str]) -> Iterator[ParsedRow]:
     for row in rows:
         plain_rows = pair_rows(row) if kind == "pairs" else [row]
         for plain in plain_rows:
-            report.rows += 1
-            try:
-                value = PARSERS[kind](plain)
-            except Unusable as error:
-                report.drop(str(error), plain.id)
+            value = report.read(plain, kind, PARSERS[kind], _contents)
+            if value is None:
                 continue
             if len(plain_rows) > 1:
                 report.note("several answers in a row: every chosen one is paired with every rejected one", plain.id)
@@ -75,44 +72,62 @@ def _parse(rows: Sequence[Row], kind: RowKind, report: RowReport, tokenizer: "Pr
             yield plain.id, value
 
 
-def _contents(value: str | list[Message] | Pair) -> list[str]:
+def _contents(value: str | Conversation | Pair) -> list[str]:
     if isinstance(value, str):
         return [value]
-    messages = [*value.chosen, *value.rejected] if isinstance(value, Pair) else value
+    messages = [*value.chosen, *value.rejected] if isinstance(value, Pair) else value.messages
     return [message["content"] for message in messages]
 
 
+def _loss(tokenizer: "PreTrainedTokenizerBase", encoded: Encoded, messages: Sequence[Message], tools: Tools) -> str:
+    """Why a conversation cannot be trained whole; nothing where it can."""
+    return loss_of(tokenizer, encoded, messages, tools) if encoded.spans else encoded.problem or "nothing to train on"
+
+
 def _encode_conversations(
-    tokenizer: "PreTrainedTokenizerBase", options: TokeniseOptions, report: RowReport, rows: Sequence[tuple[str, list[Message]]]
+    tokenizer: "PreTrainedTokenizerBase", options: TokeniseOptions, report: RowReport, rows: Sequence[tuple[str, Conversation]]
 ) -> Iterator[Group]:
-    """Over-long conversations are truncated; what follows the last trained token is never read, so it is left out."""
+    """Over-long conversations are truncated or dropped; what follows the last trained token is never read, so it is left out."""
     stops = set(tokenizer.all_special_ids)
-    conversations = encode_batch(tokenizer, [messages for _, messages in rows], "all")
-    for (row_id, _), encoded in zip(rows, conversations, strict=True):
-        if not encoded.spans:
-            report.drop(encoded.problem or "nothing to train on", row_id)
+    chats = [chat for _, chat in rows]
+    encodings = encode_batch(tokenizer, [chat.messages for chat in chats], "all", [chat.tools for chat in chats])
+    for (row_id, chat), encoded in zip(rows, encodings, strict=True):
+        if reason := _loss(tokenizer, encoded, chat.messages, chat.tools):
+            report.drop(reason, row_id)
             continue
         start, end = encoded.spans[0][0], encoded.spans[-1][1]
+        if end > options.max_length and options.drop_long:
+            report.drop(f"longer than {options.max_length} tokens", row_id)
+            continue
         if start >= options.max_length:
             report.drop("nothing to train on after truncation", row_id)
             continue
+        if encoded.shortened:
+            report.note(THOUGHTS, row_id)
         if end > options.max_length:
-            report.truncate(row_id)
+            report.truncate(row_id, _cuts_a_turn(encoded, options.max_length))
             end = options.max_length
         elif stops.isdisjoint(encoded.tokens[encoded.spans[-1][0] : end]):
             report.note("no end-of-turn token is trained (the template writes none): the model will not learn to stop", row_id)
         yield Group(encoded.tokens[:start], [Completion(encoded.tokens[start:end], encoded.trained[start:end])], row_id)
 
 
+def _cuts_a_turn(encoded: Encoded, length: int) -> bool:
+    """Whether cutting off at a length goes through a trained turn, whose end is then not trained."""
+    return any(start < length < end for start, end in encoded.spans)
+
+
 def _encode_pairs(
     tokenizer: "PreTrainedTokenizerBase", options: TokeniseOptions, report: RowReport, rows: Sequence[tuple[str, Pair]]
 ) -> Iterator[Group]:
-    conversations = encode_batch(tokenizer, [side for _, pair in rows for side in (pair.chosen, pair.rejected)], "last")
-    for (row_id, pair), chosen, rejected in zip(rows, conversations[::2], conversations[1::2], strict=True):
+    chats = [side for _, pair in rows for side in (pair.chosen, pair.rejected)]
+    encodings = encode_batch(tokenizer, chats, "last", [pair.tools for _, pair in rows for _ in range(2)])
+    for (row_id, pair), chosen, rejected in zip(rows, encodings[::2], encodings[1::2], strict=True):
+        reason = _loss(tokenizer, chosen, pair.chosen, pair.tools) or _loss(tokenizer, rejected, pair.rejected, pair.tools)
         sides = [Completion(side.tokens[: options.max_length], side.trained[: options.max_length]) for side in (chosen, rejected)]
         long = max(len(chosen.tokens), len(rejected.tokens)) > options.max_length
-        if not (chosen.spans and rejected.spans):
-            report.drop(chosen.problem or rejected.problem or "nothing to train on", row_id)
+        if reason:
+            report.drop(reason, row_id)
         elif chosen.tokens == rejected.tokens:
             report.drop("chosen equals rejected", row_id)
         elif long and options.drop_long:
@@ -123,7 +138,9 @@ def _encode_pairs(
             report.drop("chosen equals rejected after truncation", row_id)
         else:
             if long:
-                report.truncate(row_id)
+                report.truncate(row_id, any(_cuts_a_turn(side, options.max_length) for side in (chosen, rejected)))
+            if chosen.shortened or rejected.shortened:
+                report.note(THOUGHTS, row_id)
             if pair.chosen[:-1] != pair.rejected[:-1]:
                 report.note("chosen and rejected answer different prompts", row_id)
             shared = _shared_length(*sides)

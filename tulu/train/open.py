@@ -6,6 +6,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from tulu.config.job import Job, section_of
+from tulu.config.schema import drops_long
 from tulu.config.stages import STAGES
 from tulu.data.chat import template_hash
 from tulu.data.datasets import load_groups
@@ -45,7 +46,7 @@ class StageRun(Run):
     def load_groups(self, tokenizer: PreTrainedTokenizerBase) -> Groups:
         """The groups of the stage's data, tokenised as the stage table says; what became of the rows is logged."""
         stage, section = STAGES[self.job.stage], self.section
-        sizes = {"seed": section.seed, "drop_long": stage.drops_long}
+        sizes = {"seed": section.seed, "drop_long": drops_long(stage, section)}
         groups = load_groups(stage.rows, section.data, tokenizer, section.max_length, self.cache, **sizes)
         groups.report.show()
         return groups
