@@ -146,7 +146,7 @@ def test_calls_are_trained_or_the_row_says_why_not(row: TemplateRow) -> None:
 def threads(shared_data: Path) -> list[list[Message]]:
     """The conversations of the OASST trees in which a user answers an answer."""
     source = Source(name=str(shared_data / "sft_oasst_trees" / "en_100_tree.jsonl"), fraction=1.0)
-    chats = [parse_conversation(row) for row in sample_rows(source, 1, "sft")]
+    chats = [list(parse_conversation(row).messages) for row in sample_rows(source, 1, "sft")]
     return [chat for chat in chats if len(chat) > 2]
 
 
