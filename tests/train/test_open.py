@@ -1,5 +1,6 @@
 """How a training stage begins: what its tokenizer and its model are loaded with."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,11 @@ import pytest
 
 from tulu.config.job import Job
 from tulu.config.schema import Recipe
+from tulu.errors import RecipeError
+from tulu.stages import base, rlvr, sft
 from tulu.train.open import open_stage
+
+STAGE_RUNNERS = {"base": base.run, "sft": sft.run, "rlvr": rlvr.run}
 
 SFT = {"data": "rows.jsonl", "max_length": 64, "batch": 4, "epochs": 1, "learning_rate": 1e-3, "precision": "fp32"}
 
@@ -47,6 +52,35 @@ def test_the_base_model_is_loaded_at_the_recipes_revision(
     checked: list[Any] = []
     monkeypatch.setattr("tulu.train.open.checked_config", lambda *arguments, **options: checked.append((*arguments, options)))
     monkeypatch.setattr("tulu.train.open.check_vocabulary", lambda *arguments: None)
+    monkeypatch.setattr("tulu.train.open.check_length", lambda *arguments: None)
     monkeypatch.setattr("tulu.train.open.load_tokenizer", lambda *arguments: arguments)
     assert tuple(run.tokenizer) == (start, "tulu", revision, True)
     assert checked == [(start, {"trainable": True, "revision": revision, "trust_remote_code": True})]
+
+
+RLVR = {**SFT, "verifier": "gsm8k", "prompts": 2, "samples": 2, "steps": 1, "epochs": None, "max_prompt": 400, "max_tokens": 113}
+
+
+@pytest.mark.parametrize(
+    ("stage", "section", "field"),
+    [
+        ("sft", {**SFT, "max_length": 513}, "sft.max_length: 513 tokens"),
+        ("rlvr", {**RLVR, "max_length": 513}, "rlvr.max_prompt . rlvr.max_tokens: 513 tokens"),
+    ],
+)
+def test_documents_longer_than_the_models_positions_are_refused_before_data_is_read(
+    stage: str, section: dict[str, Any], field: str, tmp_path: Path, tiny_model: Callable[..., Path]
+) -> None:
+    """The model has 512 positions, and the data is no file."""
+    start = str(tiny_model("llama"))
+    recipe = Recipe.model_validate({"name": "tiny", "model": start, "template": "tulu", stage: section})
+    with pytest.raises(RecipeError, match=f"{field}.*512 positions"):
+        STAGE_RUNNERS[stage](Job(recipe, stage, tmp_path / "tiny" / stage, start))
+
+
+def test_a_new_model_has_positions_for_its_data(tmp_path: Path) -> None:
+    config = {"model_type": "llama", "hidden_size": 32, "num_attention_heads": 2, "max_position_embeddings": 32}
+    base = {**SFT, "config": config, "max_length": 33}
+    recipe = Recipe.model_validate({"name": "tiny", "base": base})
+    with pytest.raises(RecipeError, match=r"base.max_length: 33 tokens.*32 positions"):
+        STAGE_RUNNERS["base"](Job(recipe, "base", tmp_path / "tiny" / "base", None))

@@ -12,6 +12,7 @@ from tulu.errors import RecipeError
 from tulu.losses import Loss, sft_loss
 from tulu.model.batch import Batch
 from tulu.model.policy import Policy
+from tulu.model.positions import check_length
 from tulu.train.fit import fit, pack_whole
 from tulu.train.open import open_stage
 from tulu.train.step import count_tokens
@@ -46,6 +47,7 @@ def new_policy(stage: Base) -> Policy:
         config = AutoConfig.for_model(kind, **fields)
     except (ValueError, TypeError) as error:
         raise RecipeError(f"base.config: {error}") from error
+    check_length(stage.max_length, "base.max_length", config, "base.config")
     with torch.random.fork_rng():
         torch.manual_seed(stage.seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)

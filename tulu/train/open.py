@@ -6,7 +6,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from tulu.config.job import Job, section_of
-from tulu.config.schema import drops_long
+from tulu.config.schema import Rlvr, drops_long
 from tulu.config.stages import STAGES
 from tulu.data.chat import template_hash
 from tulu.data.datasets import load_groups
@@ -14,6 +14,7 @@ from tulu.data.token_cache import Groups
 from tulu.model.embeddings import check_vocabulary
 from tulu.model.load import Origin, checked_config, load_tokenizer
 from tulu.model.parallel import Parallel
+from tulu.model.positions import check_length
 from tulu.train.optimizer import Learner, Trainable
 from tulu.train.run import Run
 
@@ -31,7 +32,16 @@ class StageRun(Run):
         config = checked_config(self.start, trainable=True, revision=self.job.revision, trust_remote_code=trusted)
         tokenizer = load_tokenizer(self.start, recipe.template, self.job.revision, trusted)
         check_vocabulary(self.start, tokenizer, config, recipe.resize_embeddings)
+        check_length(*self._longest, config, self.start)
         return tokenizer
+
+    @property
+    def _longest(self) -> tuple[int, str]:
+        """Most tokens of a document that the stage reads, and the fields of the recipe that say so."""
+        stage, name = self.section, self.job.stage
+        if isinstance(stage, Rlvr):
+            return stage.max_prompt + stage.max_tokens, f"{name}.max_prompt + {name}.max_tokens"
+        return stage.max_length, f"{name}.max_length"
 
     @property
     def start_options(self) -> Origin:
