@@ -1,5 +1,7 @@
 """Segment attention against dense attention over an explicit mask: prefixes, grouped queries, sliding windows."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -28,30 +30,68 @@ def visible(batch: Batch, window: int | None) -> Tensor:
     return seen
 
 
-def dense(query: Tensor, key: Tensor, value: Tensor, seen: Tensor, scaling: float) -> Tensor:
+def dense(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    seen: Tensor,
+    scaling: float,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+) -> Tensor:
     repeat = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(repeat, 1), value.repeat_interleave(repeat, 1)
-    scores = (query @ key.transpose(-1, -2) * scaling).masked_fill(~seen, -torch.inf)
-    return (scores.softmax(-1) @ value).transpose(1, 2)
+    scores = query @ key.transpose(-1, -2) * scaling
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    weights = scores.exp() * seen
+    total = weights.sum(-1, keepdim=True) + (0 if sinks is None else sinks.exp().reshape(1, -1, 1, 1))
+    return (weights / total @ value).transpose(1, 2)
 
 
+@pytest.mark.parametrize(("softcap", "with_sinks"), [(None, False), (2.0, False), (None, True), (2.0, True)])
 @pytest.mark.parametrize("window", [None, 1, 3, 6, 100])
 @pytest.mark.parametrize("key_heads", [1, 2, 4])
-def test_equals_dense_attention(window: int | None, key_heads: int) -> None:
+def test_equals_dense_attention(window: int | None, key_heads: int, softcap: float | None, with_sinks: bool) -> None:
     generator = torch.Generator().manual_seed(1)
 
     def random(heads: int) -> Tensor:
         return torch.randn(1, heads, BATCH.n_tokens, 8, generator=generator, dtype=torch.float64).requires_grad_()
 
     inputs = (random(4), random(key_heads), random(key_heads))
-    found, _ = segment_attention(nn.Identity(), *inputs, None, layout(BATCH), scaling=0.3, sliding_window=window)
-    expected = dense(*inputs, visible(BATCH, window), 0.3)
+    sinks = torch.tensor([-1.0, 0.0, 0.5, 2.0], dtype=torch.float64, requires_grad=True) if with_sinks else None
+    options: Any = {"scaling": 1.3, "softcap": softcap}
+    found, _ = segment_attention(nn.Identity(), *inputs, None, layout(BATCH), sliding_window=window, s_aux=sinks, **options)
+    expected = dense(*inputs, visible(BATCH, window), **options, sinks=sinks)
+    leaves = [*inputs] if sinks is None else [*inputs, sinks]
     assert found.shape == (1, BATCH.n_tokens, 4, 8)
     assert (found - expected).abs().max() < 1e-12
     upstream = torch.randn(expected.shape, generator=generator, dtype=torch.float64)
-    grads = torch.autograd.grad((found * upstream).sum(), inputs)
-    for got, want in zip(grads, torch.autograd.grad((expected * upstream).sum(), inputs), strict=True):
+    grads = torch.autograd.grad((found * upstream).sum(), leaves)
+    for got, want in zip(grads, torch.autograd.grad((expected * upstream).sum(), leaves), strict=True):
         assert (got - want).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"position_bias": torch.zeros(1)}, "position_bias"),
+        ({"block_indices": [1]}, "block_indices"),
+        ({"is_causal": False}, "not causal"),
+        ({"attention_mask": torch.zeros(1)}, "mask of its own"),
+    ],
+)
+def test_what_would_be_left_out_is_an_error(options: dict[str, Any], reason: str) -> None:
+    zeros = torch.zeros(1, 2, BATCH.n_tokens, 4)
+    mask = options.pop("attention_mask", None)
+    with pytest.raises(NotImplementedError, match=reason):
+        segment_attention(nn.Identity(), zeros, zeros, zeros, mask, layout(BATCH), **options)
+
+
+def test_what_is_not_asked_for_is_no_error() -> None:
+    zeros = torch.zeros(1, 2, BATCH.n_tokens, 4)
+    nothing: Any = {"position_bias": None, "output_attentions": False, "is_causal": True, "position_ids": BATCH.positions_T[None]}
+    segment_attention(nn.Identity(), zeros, zeros, zeros, None, layout(BATCH), **nothing)
 
 
 def test_a_completion_behind_its_prompt_is_one_segment() -> None:

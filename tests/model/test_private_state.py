@@ -39,6 +39,17 @@ def test_accelerate_keeps_a_deepspeed_engine_that_takes_the_last_micro_batch() -
     assert callable(DeepSpeedEngineWrapper.get_global_grad_norm)
 
 
+def test_transformers_keeps_its_own_attention_in_the_file_of_its_layers() -> None:
+    from transformers.models.gemma2 import modeling_gemma2
+    from transformers.models.gpt_oss.modeling_gpt_oss import GptOssForCausalLM
+
+    layer = object.__new__(modeling_gemma2.Gemma2Attention)
+    assert private_state.eager_attention_of(layer) is modeling_gemma2.eager_attention_forward
+    assert private_state.eager_attention_of(torch.nn.Linear(1, 1)) is None
+    assert private_state.supports_sdpa(modeling_gemma2.Gemma2ForCausalLM)
+    assert not private_state.supports_sdpa(GptOssForCausalLM)
+
+
 def test_transformers_asks_for_the_settings_of_zero_3_that_we_swap() -> None:
     from transformers.integrations import HfDeepSpeedConfig, is_deepspeed_zero3_enabled
 

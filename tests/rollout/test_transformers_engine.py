@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from tests.model.architectures import make
 from tests.samples import plain_logps
 from tulu.errors import EngineError
 from tulu.model.attention import SEGMENTS
@@ -202,3 +203,17 @@ def test_progress_counts_completions_up_to_all(
     assert reported == sorted(reported)
     assert reported[-1] == (15, 15)
     assert sampler.generate([], 3, GREEDY) == []
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("feature", "attention"), [("soft cap and windows", "eager"), ("sinks and windows", "eager"), ("YaRN", "sdpa")]
+)
+def test_it_samples_with_an_attention_that_leaves_nothing_out(feature: str, attention: str) -> None:
+    """SDPA would leave out a soft cap in silence, and is refused by a model with sinks."""
+    model = make(feature)
+    for before in (SEGMENTS, "eager"):
+        model.set_attn_implementation(before)
+        with transformers_engine.ordinary_attention(model):
+            assert model.config._attn_implementation == attention
+        assert model.config._attn_implementation == before

@@ -3,12 +3,15 @@
 It is registered with transformers under the name SEGMENTS. A model's forward pass hands its keyword arguments down to every
 attention layer, so the `layout` of a batch reaches this function without a change of the model's code. On a CPU each segment
 is one call of scaled_dot_product_attention; on CUDA in half precision the whole row is one call of torch's variable-length
-flash attention.
+flash attention. Scores with a soft cap, and attention sinks, have no such kernel: they are computed as they are defined.
+
+An architecture may hand over more than is known here. What would change the numbers is an error, never left out in silence.
 
 Shape letters: T tokens of a row, S tokens of a segment, R positions that are read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from typing import Any
@@ -16,12 +19,37 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedModel
 
 from tulu.model.batch import Batch, Segment
+from tulu.model.private_state import supports_sdpa
 
 SEGMENTS = "tulu_segments"
 """The name of this attention in transformers."""
+HARMLESS = {"position_ids", "position_embeddings", "output_attentions", "output_hidden_states", "logits_to_keep"}
+"""Keyword arguments that reach attention layers and change nothing there: positions are in the queries and keys already."""
+FLASH_HEAD = 256
+"""The largest head that variable-length flash attention takes; keys and values must have the same size."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How one attention layer turns scores into an average of values."""
+
+    scaling: float | None
+    """What scores are multiplied by; None stands for 1/√d."""
+    dropout: float
+    window: int | None
+    """A key is seen while query - key < window."""
+    softcap: float | None
+    """Scores s become softcap · tanh(s / softcap)."""
+    sinks: Tensor | None
+    """(heads,) the score of a key without a value, which takes its share of the attention of every query."""
+
+    @property
+    def has_kernel(self) -> bool:
+        """Whether the attention kernels of torch compute it."""
+        return self.softcap is None and self.sinks is None
 
 
 class Layout:
@@ -34,11 +62,14 @@ class Layout:
         """The positions whose last hidden state is read, without repetition; None where all may be read."""
         self._masks: dict[tuple[int, int, int, torch.dtype], Tensor] = {}
 
-    def mask(self, segment: Segment, window: int | None, dtype: torch.dtype) -> Tensor | None:
-        """(queries, keys) additive mask of a segment, the prefix's keys first; None where plain causal attention is the same."""
+    def mask(self, segment: Segment, window: int | None, dtype: torch.dtype, always: bool = False) -> Tensor | None:
+        """(queries, keys) additive mask of a segment, the prefix's keys first.
+
+        It is None where plain causal attention is the same, unless it is `always` wanted.
+        """
         keys = segment.prefix_length + segment.length
         window = window if window is not None and window < keys else 0
-        if not segment.prefix_length and not window:
+        if not segment.prefix_length and not window and not always:
             return None
         key = (segment.prefix_length, segment.length, window, dtype)
         if key not in self._masks:
@@ -94,25 +125,41 @@ def segment_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
-    **_: Any,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **others: Any,
 ) -> tuple[Tensor, None]:
     """Attention of one packed row: query (1, heads, T, d), key and value (1, key heads, T, d) -> (1, T, heads, d).
 
-    Grouped queries and sliding windows are those of transformers: a key is seen while query - key < window.
+    Grouped queries, sliding windows, soft caps and sinks (`s_aux`) are those of transformers. Raises NotImplementedError if
+    the layer asks for anything else.
     """
-    attend = _varlen_attention if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) else _sdpa_attention
-    return attend(query, key, value, layout, scaling, dropout if module.training else 0.0, sliding_window), None
+    refuse_unknown(attention_mask, others)
+    rule = Rule(scaling, dropout if module.training else 0.0, sliding_window, softcap, s_aux)
+    half = query.dtype in (torch.float16, torch.bfloat16)
+    flash = query.is_cuda and half and rule.has_kernel and query.shape[-1] == value.shape[-1] <= FLASH_HEAD
+    return (_varlen_attention if flash else _attention_by_segment)(query, key, value, layout, rule), None
 
 
-def _sdpa_attention(
-    query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None, dropout: float, window: int | None
-) -> Tensor:
+def refuse_unknown(attention_mask: Tensor | None, others: Mapping[str, Any]) -> None:
+    """Raise NotImplementedError if a layer hands over what segment attention would leave out."""
+    if attention_mask is not None:
+        raise NotImplementedError("its attention has a mask of its own making")
+    if others.get("is_causal") is False:
+        raise NotImplementedError("its attention is not causal")
+    # None and False stand for what an architecture can do and this model does not.
+    unknown = [name for name, value in others.items() if not (value is None or isinstance(value, bool) or name in HARMLESS)]
+    if unknown:
+        raise NotImplementedError(f"its attention takes {', '.join(unknown)}, which packed rows do not know")
+
+
+def _attention_by_segment(query: Tensor, key: Tensor, value: Tensor, layout: Layout, rule: Rule) -> Tensor:
     """Attention of a row in one call per segment; shapes as in `segment_attention`."""
-    grouped = query.shape[1] != key.shape[1]
     lengths = [segment.length for segment in layout.segments]
     # The row is split, not sliced, because the gradient of a slice is a tensor of zeros as long as the whole row.
     pieces = [tensor.split(lengths, dim=2) for tensor in (query, key, value)]
     prompts: dict[int, tuple[Tensor, Tensor]] = {}
+    attend = _kernel if rule.has_kernel else _as_defined
     outputs = []
     for segment, query_S, key_S, value_S in zip(layout.segments, *pieces, strict=True):
         if segment.prefix_length:
@@ -122,29 +169,48 @@ def _sdpa_attention(
             key_S, value_S = torch.cat([prefix_key, key_S], dim=2), torch.cat([prefix_value, value_S], dim=2)
         else:
             prompts[segment.start] = key_S, value_S
-        mask = layout.mask(segment, window, query.dtype)
-        outputs.append(
-            scaled_dot_product_attention(
-                query_S,
-                key_S,
-                value_S,
-                attn_mask=mask,
-                is_causal=mask is None,
-                dropout_p=dropout,
-                scale=scaling,
-                enable_gqa=grouped,
-            )
-        )
-    return torch.cat(outputs, dim=2).transpose(1, 2)
+        mask = layout.mask(segment, rule.window, query.dtype, always=not rule.has_kernel)
+        outputs.append(attend(query_S, key_S, value_S, mask, rule))
+    # Some architectures view the output as (1, T, heads · d), which needs it in one piece.
+    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous()
 
 
-def _varlen_attention(
-    query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None, dropout: float, window: int | None
-) -> Tensor:
+def _kernel(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, rule: Rule) -> Tensor:
+    """Attention of one segment by a kernel of torch."""
+    return scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=mask,
+        is_causal=mask is None,
+        dropout_p=rule.dropout,
+        scale=rule.scaling,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+
+
+def _as_defined(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, rule: Rule) -> Tensor:
+    """Attention of one segment from its definition, with a soft cap and sinks; all scores of the segment are kept."""
+    repeat = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(repeat, 1), value.repeat_interleave(repeat, 1)
+    scores = query @ key.transpose(-1, -2) * (query.shape[-1] ** -0.5 if rule.scaling is None else rule.scaling)
+    if rule.softcap is not None:
+        scores = torch.tanh(scores / rule.softcap) * rule.softcap
+    if mask is not None:
+        scores = scores + mask
+    if rule.sinks is not None:
+        sinks = rule.sinks.to(scores.dtype).reshape(1, -1, 1, 1).expand(*scores.shape[:-1], 1)
+        scores = torch.cat([scores, sinks], dim=-1)
+    shares = torch.nn.functional.softmax(scores, dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+    shares = torch.nn.functional.dropout(shares[..., : key.shape[2]].to(value.dtype), rule.dropout)
+    return shares @ value
+
+
+def _varlen_attention(query: Tensor, key: Tensor, value: Tensor, layout: Layout, rule: Rule) -> Tensor:
     """Attention of a row in one call of flash attention; shapes as in `segment_attention`."""
     from torch.nn.attention.varlen import varlen_attn
 
-    if dropout:
+    if rule.dropout:
         raise NotImplementedError("variable-length attention has no dropout; set attention_dropout to 0 in the model's config")
     keys, cumulative_queries, cumulative_keys, longest_queries, longest_keys = layout.varlen
     output: Any = varlen_attn(
@@ -155,13 +221,22 @@ def _varlen_attention(
         cumulative_keys,
         longest_queries,
         longest_keys,
-        scale=scaling,
+        scale=rule.scaling,
         # The window of transformers includes the query itself; that of flash attention counts the keys to its left.
-        window_size=(-1, 0) if window is None else (window - 1, 0),
+        window_size=(-1, 0) if rule.window is None else (rule.window - 1, 0),
         enable_gqa=query.shape[1] != key.shape[1],
     )
     attended: Tensor = output[None]
     return attended
+
+
+def ordinary_attention_of(model: PreTrainedModel) -> str:
+    """The name of the fastest attention of transformers that computes what the architecture defines.
+
+    SDPA silently leaves out soft caps, and attention sinks are refused by it.
+    """
+    capped = getattr(model.config.get_text_config(), "attn_logit_softcapping", None) is not None
+    return "eager" if capped or not supports_sdpa(model) else "sdpa"
 
 
 AttentionInterface.register(SEGMENTS, segment_attention)

@@ -6,8 +6,8 @@ G groups that are packed together.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import pairwise
-from typing import Any, Self
+from itertools import accumulate, pairwise
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -32,6 +32,11 @@ class Segment:
     @property
     def prefix_length(self) -> int:
         return self.prefix_end - self.prefix_start
+
+    @property
+    def runs(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Where the document lies that ends with the segment: its prompt, and itself."""
+        return (self.prefix_start, self.prefix_end), (self.start, self.end)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,14 +223,43 @@ class PaddedRows:
 
 def padded_rows(batch: Batch) -> PaddedRows:
     """Unfold a batch into one padded row per completion."""
-    device = batch.tokens_T.device
-    rows = [
-        torch.cat([batch.tokens_T[segment.prefix_start : segment.prefix_end], batch.tokens_T[segment.start : segment.end]])
-        for segment in batch.completions
-    ]
+    rows = documents(batch)
     tokens_CL = pad_sequence(rows, batch_first=True)
     mask_CL = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
     firsts = range(0, tokens_CL.numel(), tokens_CL.shape[1])
+    last_C = torch.tensor([first + len(row) - 1 for first, row in zip(firsts, rows, strict=True)], device=tokens_CL.device)
+    return PaddedRows(tokens_CL, mask_CL, _moved_reads(batch, firsts), last_C)
+
+
+B = TypeVar("B", bound=Batch)
+
+
+def without_sharing(batch: B) -> B:
+    """The same completions in one row, each behind a prompt of its own."""
+    rows = documents(batch)
+    device = batch.tokens_T.device
+    firsts = [0, *accumulate(len(row) for row in rows)][:-1]
+    segments = []
+    for first, row, segment in zip(firsts, rows, batch.completions, strict=True):
+        start = first + segment.prefix_length
+        segments.append(Segment(start, first + len(row), first, start))
+    return replace(
+        batch,
+        tokens_T=torch.cat(rows),
+        positions_T=torch.cat([torch.arange(len(row), device=device) for row in rows]),
+        completions=tuple(segments),
+        read_N=_moved_reads(batch, firsts),
+    )
+
+
+def documents(batch: Batch) -> list[Tensor]:
+    """The tokens of every completion behind its prompt."""
+    return [torch.cat([batch.tokens_T[start:end] for start, end in segment.runs]) for segment in batch.completions]
+
+
+def _moved_reads(batch: Batch, firsts: Sequence[int]) -> Tensor:
+    """Where the read positions of a batch are when its documents begin at `firsts`."""
+    device = batch.tokens_T.device
     # Where a position of the packed row moves to, from the prompt and from the completion.
     shift_C2 = torch.tensor(
         [
@@ -236,6 +270,4 @@ def padded_rows(batch: Batch) -> PaddedRows:
     )
     starts_C = torch.tensor([segment.start for segment in batch.completions], device=device)
     in_completion_N = (batch.read_N >= starts_C[batch.owner_N]).long()
-    read_N = batch.read_N + shift_C2[batch.owner_N, in_completion_N]
-    last_C = torch.tensor([first + len(row) - 1 for first, row in zip(firsts, rows, strict=True)], device=device)
-    return PaddedRows(tokens_CL, mask_CL, read_N, last_C)
+    return batch.read_N + shift_C2[batch.owner_N, in_completion_N]

@@ -5,6 +5,7 @@ Each function says why the public interface does not do. The libraries are impor
 file is as light as what imports it.
 """
 
+import sys
 from typing import Any
 
 
@@ -48,6 +49,22 @@ def is_sharded(parameter: Any) -> bool:
 def attention_of(model: Any) -> str:
     """The name of the attention implementation of a transformers model, which has a public setter and no public reader."""
     return str(model.config._attn_implementation)
+
+
+def eager_attention_of(layer: Any) -> Any:
+    """The attention of a transformers layer as its architecture defines it, a function; None where there is none.
+
+    Every architecture keeps it under one name in the file of its layers, and no public interface hands it out.
+    """
+    return vars(sys.modules[type(layer).__module__]).get("eager_attention_forward")
+
+
+def supports_sdpa(model: Any) -> bool:
+    """Whether torch's attention kernels compute what the architecture defines, as far as transformers knows.
+
+    Asking for them where they do not raises an error, after which it is too late to keep what was there before.
+    """
+    return bool(model._supports_sdpa)
 
 
 def to_published_weights(model: Any, weights: dict[str, Any]) -> dict[str, Any]:

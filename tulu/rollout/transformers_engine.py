@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from tulu.errors import EngineError, RecipeError
+from tulu.model.attention import ordinary_attention_of
 from tulu.model.dropout import evaluating
 from tulu.model.generation import stop_token_ids
 from tulu.model.load import default_device, from_pretrained, load_model
@@ -26,11 +27,11 @@ MAX_ROWS = 512
 @contextmanager
 def ordinary_attention(model: PreTrainedModel) -> Iterator[None]:
     """Give the model transformers' own attention, and afterwards the attention that it had before."""
-    before = attention_of(model)
-    if before in ("sdpa", "eager"):
+    before, ordinary = attention_of(model), ordinary_attention_of(model)
+    if before == ordinary:
         yield
         return
-    model.set_attn_implementation("sdpa")
+    model.set_attn_implementation(ordinary)
     try:
         yield
     finally:
