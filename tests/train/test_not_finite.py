@@ -66,7 +66,7 @@ def test_two_infinities_that_cancel_are_seen() -> None:
 
 def test_many_rows_are_counted() -> None:
     message = refused(*weighted_rows({f"a:{n}": math.nan for n in range(1, 31)}))
-    assert message.endswith("rows a:1, a:2, a:3, a:4, a:5, a:6, a:7, a:8 and 22 more")
+    assert message.endswith("all its rows: a:1, a:2, a:3, a:4, a:5, a:6, a:7, a:8 and 22 more")
 
 
 def test_rows_that_are_bad_only_together_are_all_named() -> None:
@@ -76,7 +76,7 @@ def test_rows_that_are_bad_only_together_are_all_named() -> None:
         loss, metrics = sft_loss(model.logps(batch))
         return loss * (math.nan if batch.n_completions == 2 else 1.0), metrics
 
-    assert refused(batches, objective, model).endswith("rows a:1, a:2")
+    assert refused(batches, objective, model).endswith("nan: all its rows: a:1, a:2")
 
 
 def test_a_finite_loss_whose_gradient_is_not_stops_too() -> None:
@@ -87,7 +87,7 @@ def test_a_finite_loss_whose_gradient_is_not_stops_too() -> None:
         return (0.0 * model.module.scale).sqrt() + model.module.scale, {}
 
     message = refused(batches, objective, model)
-    assert message == "the next step is not taken, its loss is finite and the norm of its gradients is nan: rows a:1, a:2"
+    assert message == "the next step is not taken, its loss is finite, the norm of its gradients nan: all its rows: a:1, a:2"
 
 
 def test_a_spare_row_at_weight_nothing_cannot_hide_a_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +96,7 @@ def test_a_spare_row_at_weight_nothing_cannot_hide_a_gradient(monkeypatch: pytes
     learner = Learner(model, make_stage(), Parallel(make_stage()))
     monkeypatch.setattr(learner.parallel, "largest", lambda number: 1)
     monkeypatch.setattr(learner.parallel, "total", lambda number: 1.0)
-    with pytest.raises(TrainingError, match="the norm of its gradients is nan"):
+    with pytest.raises(TrainingError, match="the norm of its gradients nan"):
         step(learner, [], objective, count_completions, spare=batch)
     assert model.module.scale.item() == 1.0
 

@@ -115,10 +115,12 @@ def answer_all(
     InUseError if another command is at work in the folder.
     """
     with only_user(folder, inside=True):
-        return _answer_all(model, settings, template, folder, fresh, revision)
+        return _answer_all(model, settings, template, folder, fresh, revision, trust_remote_code)
 
 
-def _answer_all(model: str, settings: Evaluate, template: str, folder: Path, fresh: bool, revision: str | None) -> Result:
+def _answer_all(
+    model: str, settings: Evaluate, template: str, folder: Path, fresh: bool, revision: str | None, trust_remote_code: bool
+) -> Result:
     if problem := policy_problem(model):
         raise RecipeError(f"{model}: {problem}")
     checked_config(model, trainable=False, revision=revision, trust_remote_code=trust_remote_code)

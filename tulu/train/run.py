@@ -208,8 +208,8 @@ class Run:
         kept = self.checkpoints.newest()
         left = f"{kept.name} is the last checkpoint and is whole" if kept else "No checkpoint was written yet"
         return (
-            f"{left}; no model was written. Look at these rows, or lower the learning rate or set clip_norm: "
-            "the same command would come to the same end, and a changed recipe needs --fresh or another name."
+            f"{left}; no model was written. Where single rows are named, look at them; where all are, the weights have grown too "
+            "large: lower the learning rate or set clip_norm. A changed recipe needs --fresh or another name."
         )
 
     # -- the end -----------------------------------------------------------------------------------------------

@@ -62,19 +62,21 @@ def step(
     # Losses stay on the device until the step is about to be taken, so that no micro-batch waits for the one before.
     loss_sum = torch.stack(losses).double().sum() if losses else torch.zeros((), dtype=torch.float64, device=parallel.device)
     loss_total, norm = parallel.finish_step(learner.model.module, learner.optimizer, loss_sum)
+    trained = [row for batch in batches for row in batch.id_C]
     if not math.isfinite(loss_total):
-        named = _name_culprits(parallel, batches, losses, objective, spare)
+        bad = _culprits(parallel, batches, losses, objective, spare)
+        named = _name_rows(parallel, bad, trained)
         raise TrainingError(f"the next step is not taken, its loss is {loss_total}: {named}")
     if not math.isfinite(norm):
-        named = _name_rows(parallel, [row for batch in batches for row in batch.id_C])
-        raise TrainingError(f"the next step is not taken, its loss is finite and the norm of its gradients is {norm}: {named}")
+        named = _name_rows(parallel, trained, trained)
+        raise TrainingError(f"the next step is not taken, its loss is finite, the norm of its gradients {norm}: {named}")
     return {"loss": loss_total / total, "gradient_norm": norm, **parallel.means(sums)}
 
 
-def _name_culprits(
+def _culprits(
     parallel: Parallel, batches: Sequence[B], losses: Sequence[Tensor], objective: Objective[B], spare: B | None
-) -> str:
-    """The rows whose loss is not finite, each found by its group's loss alone; all of a batch's where none is so alone."""
+) -> list[str]:
+    """This process's rows whose loss is not finite, found by each group's loss alone; all of a batch where none is so alone."""
     own = [(batch, loss) for batch, loss in zip(batches, losses, strict=True) if not math.isfinite(float(loss))]
     alone = [(place, batch.alone(group)) for place, (batch, _) in enumerate(own) for group in sorted(dict(batch.index_C))]
     found: dict[int, list[str]] = {}
@@ -87,16 +89,17 @@ def _name_culprits(
                 place = next(places)
                 if not math.isfinite(loss):
                     found.setdefault(place, []).extend(batch.id_C)
-    return _name_rows(parallel, [row for place, (batch, _) in enumerate(own) for row in found.get(place, batch.id_C)])
+    return [row for place, (batch, _) in enumerate(own) for row in found.get(place, batch.id_C)]
 
 
 def _first(batches: Sequence[B]) -> B | None:
     return batches[0] if batches else None
 
 
-def _name_rows(parallel: Parallel, own: Sequence[str]) -> str:
-    """The rows of all processes in words, each once; every process must call this and gets the same."""
-    rows = list(dict.fromkeys(row for part in parallel.exchange(list(own)) for row in part))
-    listed = ", ".join(rows[:NAMED])
-    more = f" and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
-    return f"{'row' if len(rows) == 1 else 'rows'} {listed}{more}"
+def _name_rows(parallel: Parallel, own: Sequence[str], trained: Sequence[str]) -> str:
+    """Of the rows that all processes trained on, those of all processes in words; every process must call this."""
+    parts = parallel.exchange((list(own), list(trained)))
+    rows = list(dict.fromkeys(row for part, _ in parts for row in part))
+    listed = ", ".join(rows[:NAMED]) + (f" and {len(rows) - NAMED} more" if len(rows) > NAMED else "")
+    every = len(rows) > 1 and len(rows) == len({row for _, part in parts for row in part})
+    return f"{'all its rows:' if every else 'row' if len(rows) == 1 else 'rows'} {listed}"
