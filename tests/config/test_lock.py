@@ -120,11 +120,13 @@ def test_the_file_is_removed_and_made_again_and_never_two_hold_it(tmp_path: Path
 
 
 def test_a_file_that_was_removed_while_it_was_opened_is_not_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain, removed = fcntl.lockf, []
+    plain = fcntl.lockf
+    removed: list[Path] = []
 
     def slow(descriptor: int, how: int) -> None:
         if not removed:
-            removed.append((tmp_path / ".sft.lock").unlink())
+            removed.append(tmp_path / ".sft.lock")
+            removed[0].unlink()
         plain(descriptor, how)
 
     monkeypatch.setattr(fcntl, "lockf", slow)
