@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from tulu.config.locate import model_label
+from tulu.config.lock import only_user
 from tulu.errors import DataError, RecipeError
 from tulu.files import json_text, write_atomic
 from tulu.progress import Progress
@@ -50,15 +51,23 @@ def run(model: str | None, data: str, scores: Path | None, options: RewardBenchO
 
 
 def evaluate(model: str, data: str, options: RewardBenchOptions) -> Path:
-    """Score `data` with `model`, write the folder of the result and print it; returns the folder."""
-    # Seconds of imports that --scores does not need.
-    from tulu.reward_models.choose_scorer import load_scorer
+    """Score `data` with `model`, write the folder of the result and print it; returns the folder.
 
+    Raises InUseError if another command is at work in the folder.
+    """
     loaded = load(data, options.limit)
     if options.compare and loaded.data == "free":
         raise RecipeError("--compare: nothing is published for one's own data; use it with RewardBench's")
     folder = options.out or Path("runs", "rewardbench", model_label(model), loaded.name)
     check_folder(folder)
+    with only_user(folder, inside=True):
+        return _evaluate(model, loaded, folder, options)
+
+
+def _evaluate(model: str, loaded: Loaded, folder: Path, options: RewardBenchOptions) -> Path:
+    # Seconds of imports that --scores does not need.
+    from tulu.reward_models.choose_scorer import load_scorer
+
     scorer = load_scorer(model, loaded.data, options)
     settings = {"model": model, "data": loaded.data, "items": len(loaded.items), "digest": loaded.digest, **scorer.settings}
     store = ScoreStore(folder, loaded.data, settings, options.fresh)

@@ -186,21 +186,27 @@ def test_a_mistake_is_mended_and_the_same_command_goes_through(place: Place) -> 
     assert result.exit_code == 0, result.output
 
 
-def test_a_corrupted_checkpoint_is_named_and_the_one_before_is_taken_once_it_is_gone(place: Place) -> None:
+def test_of_damaged_checkpoints_the_last_whole_one_is_taken_and_none_left_is_refused(place: Place) -> None:
     assert place.call("sft").exit_code == 0
     folder = place.runs / "tiny" / "sft"
     weights = (folder / "model" / "model.safetensors").read_bytes()
     shutil.rmtree(folder / "model")
     newest = folder / "checkpoints" / "step-000003"
     largest = max(newest.iterdir(), key=lambda file: file.stat().st_size)
-    os.truncate(largest, largest.stat().st_size // 2)
-    complained(place.call("sft"), 1, "step-000003: cannot be read", "Remove this folder to resume from the one before")
-    assert half_written(place.runs) == []
-    shutil.rmtree(newest)
+    content = largest.read_bytes()
+    largest.write_bytes(content[:-4000] + b"\xff" * 4000)
     result = place.call("sft")
     assert result.exit_code == 0, result.output
+    assert f"step-000003 is damaged: {largest.name} is not what was written" in result.output
+    assert "step-000002; what is damaged is put aside" in result.output
     assert "at step 2" in result.output
-    assert (folder / "model" / "model.safetensors").read_bytes() == weights
+    assert (folder / "model" / "model.safetensors").read_bytes() == weights, "the step was done again"
+    assert not list(place.runs.rglob(".partial-*"))
+    shutil.rmtree(folder / "model")
+    for checkpoint in (folder / "checkpoints").iterdir():
+        os.truncate(checkpoint / "optimizer.bin", 4000)
+    complained(place.call("sft"), 2, "step-000003 is damaged: optimizer.bin has 4000 bytes of", "No whole checkpoint", "--fresh")
+    assert not (folder / "model").exists()
 
 
 @pytest.fixture

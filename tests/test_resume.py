@@ -3,6 +3,8 @@
 import json
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from tulu.cli import app
@@ -195,7 +197,7 @@ def test_a_changed_recipe_is_refused_and_fresh_starts_over(recipe: Path, tmp_pat
     before = weights(folder)
     changed = [*command("sft", recipe, tmp_path), "sft.learning_rate=0.01"]
     result = CliRunner().invoke(app, changed)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "sft.learning_rate: 0.001 -> 0.01" in result.output
     assert "--fresh" in result.output
     assert CliRunner().invoke(app, [*changed, "--fresh"], catch_exceptions=False).exit_code == 0
@@ -211,6 +213,63 @@ def test_changed_rows_are_refused(recipe: Path, tmp_path: Path) -> None:
     (tmp_path / "tiny" / "sft" / "model").rename(tmp_path / "elsewhere")
     rows.write_text("".join(line % word for word in ("two", "three", "four", "six")))
     result = CliRunner().invoke(app, arguments)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "has changed" in result.output
     assert "data:" in result.output
+
+
+@pytest.mark.parametrize("stage", [*STAGES, "ppo"])
+def test_numbers_that_are_not_finite_stop_every_stage(
+    stage: str, recipe: Path, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """So large a learning rate leaves weights that are finite still, and the next step's loss is not."""
+    if stage == "ppo":
+        request.getfixturevalue("ppo")
+        stage = "rlvr"
+    changes = [f"{stage}.learning_rate=1e37", f"{stage}.schedule=constant", f"{stage}.warmup=0"]
+    result = CliRunner().invoke(app, [*command(stage, recipe, tmp_path), *changes])
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit), "no traceback"
+    expected = rf"{stage}, after [01] steps: the next step is not taken, its loss is nan: .*sums:.*no model was written"
+    assert re.search(expected, result.output, re.DOTALL), result.output
+    assert not (tmp_path / "tiny" / stage / "model").exists()
+
+
+def test_a_sampler_that_predicts_nan_stops_rlvr(recipe: Path, tmp_path: Path) -> None:
+    changes = ["rlvr.learning_rate=1e37", "rlvr.schedule=constant", "rlvr.warmup=0", "rlvr.minibatches=1"]
+    result = CliRunner().invoke(app, [*command("rlvr", recipe, tmp_path), *changes])
+    assert result.exit_code == 1
+    assert "the model predicts NaN in place of probabilities" in result.output
+    assert not (tmp_path / "tiny" / "rlvr" / "model").exists()
+
+
+def test_a_start_that_is_not_finite_is_refused(recipe: Path, tiny_model: Callable[..., Path], tmp_path: Path) -> None:
+    broken = shutil.copytree(tiny_model("olmo2"), tmp_path / "broken")
+    tensors = load_file(broken / "model.safetensors")
+    tensors["lm_head.weight"][3, 5] = float("nan")
+    save_file(tensors, broken / "model.safetensors", {"format": "pt"})
+    result = CliRunner().invoke(app, [*command("sft", recipe, tmp_path), f"model={broken}"])
+    assert result.exit_code == 2
+    assert "broken: weights that are not finite: " in result.output
+    assert "lm_head.weight" in result.output
+    # Nothing is pinned yet, so that the same run takes another model.
+    assert CliRunner().invoke(app, command("sft", recipe, tmp_path), catch_exceptions=False).exit_code == 0
+
+
+def test_two_at_once_in_one_folder(recipe: Path, tmp_path: Path) -> None:
+    """The second is told before torch is imported; even --fresh deletes nothing; and the first ends as if it were alone."""
+    first = started("sft", recipe, tmp_path / "both")
+    lock, deadline = tmp_path / "both" / "tiny" / ".sft.lock", time.monotonic() + 60
+    while not (lock.exists() and lock.read_bytes()):
+        assert time.monotonic() < deadline
+    script = "import sys\nfrom tulu.cli import main\ntry:\n    main()\nfinally:\n    print('torch' in sys.modules)"
+    for command_line in (["sft"], ["sft", "--fresh"], ["run"]):
+        arguments = [*command(command_line[0], recipe, tmp_path / "both"), *command_line[1:]]
+        told = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
+        assert told.returncode == 2, told.stderr
+        assert told.stdout == "False\n", "torch was imported"
+        assert f"sft: in use by pid {first.pid} on " in told.stderr
+    assert first.poll() is None, "it was at work all the while"
+    assert first.wait(timeout=120) == 0
+    assert not lock.exists()
+    same("sft", unbroken("sft", recipe, tmp_path / "whole"), unbroken("sft", recipe, tmp_path / "both"))

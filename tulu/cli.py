@@ -13,6 +13,7 @@ import typer
 
 from tulu.commands.boundary import Boundary, StderrHandler
 from tulu.commands.options import Overrides, RecipeArgument, RunOptions, with_options
+from tulu.config.lock import only_user
 from tulu.config.options import PlanOptions
 from tulu.config.processes import is_main_process
 from tulu.config.stages import STAGES, Stage, resolve
@@ -113,9 +114,12 @@ def run(recipe: RecipeArgument, overrides: Overrides = None, *, how: RunOptions)
 
         show_dry_run(loaded)
         return
-    from tulu.stages.pipeline import run_recipe
+    from tulu.config.job import folders_of_run
 
-    run_recipe(loaded, how.runs, how.fresh)
+    with only_user(*folders_of_run(loaded, how.runs)):
+        from tulu.stages.pipeline import run_recipe
+
+        run_recipe(loaded, how.runs, how.fresh)
 
 
 def rewardbench(
@@ -230,10 +234,11 @@ def _run_from_recipe(stage: Stage, name: str, overrides: list[str] | None, how: 
         start = f"the model of {earlier[-1]}, which runs first" if earlier else make_job(recipe, stage.name, how.runs).start
         show_dry_run(recipe, only=stage.name, start=start)
         return
-    for before in earlier:
-        _announce(f"{stage.name} has no model to start from yet: running {before} first")
-        _run_stage(recipe, STAGES[before], how.runs)
-    _run_stage(recipe, stage, how.runs, how.fresh, label)
+    with only_user(*(how.runs / recipe.name / name for name in (*earlier, label or stage.name))):
+        for before in earlier:
+            _announce(f"{stage.name} has no model to start from yet: running {before} first")
+            _run_stage(recipe, STAGES[before], how.runs)
+        _run_stage(recipe, stage, how.runs, how.fresh, label)
 
 
 def _run_stage(recipe: "Recipe", stage: Stage, runs: Path, fresh: bool = False, label: str | None = None) -> None:

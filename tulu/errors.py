@@ -23,5 +23,21 @@ class EngineError(TuluError):
     """A rollout engine that failed, has old weights, or returned completions that cannot be trusted."""
 
 
+class TrainingError(TuluError):
+    """Numbers of a training run that are no longer finite; the run stopped before they could reach a checkpoint or a model."""
+
+
 class CheckpointError(TuluError):
-    """A run directory that cannot be written, read or continued."""
+    """A run directory that cannot be written."""
+
+
+class ResumeError(CheckpointError):
+    """A folder that the command does not go on in: it is damaged, or was begun with something else. Nothing was done."""
+
+    exit_code = 2
+
+
+class InUseError(TuluError):
+    """A folder in which another command is at work; the message says which one. Nothing was done."""
+
+    exit_code = 2

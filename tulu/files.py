@@ -9,9 +9,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tulu.errors import CheckpointError, RecipeError
+import xxhash
+
+from tulu.errors import RecipeError, ResumeError
 
 T = TypeVar("T")
+
+CHUNK = 1 << 24
+"""Bytes of a file that are in memory while its digest is taken."""
 
 
 def write_atomic(file: Path, text: str) -> None:
@@ -34,6 +39,16 @@ def sync_folder(folder: Path) -> None:
         if file.is_file():
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())
+
+
+def file_digest(file: Path) -> str:
+    """Hash of a file's bytes, which finds damage; it is no protection against somebody who means to deceive."""
+    digest = xxhash.xxh3_128()
+    buffer = memoryview(bytearray(min(CHUNK, file.stat().st_size + 1)))
+    with file.open("rb", buffering=0) as handle:
+        while count := handle.readinto(buffer):
+            digest.update(buffer[:count])
+    return digest.hexdigest()
 
 
 def remove_partials(folder: Path) -> None:
@@ -100,7 +115,7 @@ class JsonLines:
     def read(self, parse: Callable[[dict[str, Any], str], T]) -> list[T]:
         """The result of `parse(row, "FILE:LINE")` for every row; nothing where there is no file.
 
-        Raises CheckpointError with file and line where a line is no JSON object, or `parse` raises a KeyError, TypeError or
+        Raises ResumeError with file and line where a line is no JSON object, or `parse` raises a KeyError, TypeError or
         ValueError.
         """
         if not self.path.exists():
@@ -113,7 +128,7 @@ class JsonLines:
                 try:
                     rows.append(parse(_object(line), where))
                 except (KeyError, TypeError, ValueError) as error:
-                    raise CheckpointError(f"{where}: not a row of this command ({error}); --fresh starts over") from error
+                    raise ResumeError(f"{where}: not a row of this command ({error}); --fresh starts over") from error
         return rows
 
     def keep(self, predicate: Callable[[dict[str, Any]], bool]) -> None:

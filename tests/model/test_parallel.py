@@ -89,6 +89,7 @@ rlvr:
   adam_epsilon: 1.0
   precision: fp32
 """
+ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("sft", "dpo", "rm", "rlvr")
 PPO = ("rlvr.advantage=gae", "rlvr.refill=false", "rlvr.reward_model=null", "rlvr.samples=1", "rlvr.prompts=12", "rlvr.kl=k1")
 
@@ -180,18 +181,41 @@ def same_end(folder: Path, stage: str, start: dict[str, Tensor]) -> None:
 
 
 def resumes_to_the_same_bits(folder: Path) -> None:
-    """As if SFT under ZeRO-3 had died after the first of its two steps."""
+    """As if SFT under ZeRO-3 had died after its second step, and one rank's shard of that checkpoint had been damaged."""
     run = folder / "runs" / "two" / "sft"
     before = weights(folder, "two", "sft")
     manifest = json.loads((run / "manifest.json").read_text())
     (run / "manifest.json").write_text(json.dumps({**manifest, "finished": False}))
     (run / "model").rename(run / "model-before")
-    (run / "checkpoints" / "step-000002").rename(run / "checkpoints" / "aside")
+    shard = next((run / "checkpoints" / "step-000002").rglob("*rank_1*optim_states.pt"))
+    shard.write_bytes(shard.read_bytes()[:-4000] + b"\0" * 4000)
     said = tulu(2, folder, "sft", str(folder / "two.yaml"))
-    assert "resumed" in said
+    assert said.count(f"step-000002 is damaged: pytorch_model/{shard.name} is not what was written") == 1
+    assert "at step 1" in said
     after = weights(folder, "two", "sft")
     assert all(torch.equal(after[name], before[name]) for name in before)
     assert [each["step"] for each in metrics(folder, "two", "sft")] == [1, 2]
+
+
+def test_what_one_rank_meets_stops_both(tmp_path: Path) -> None:
+    """A loss, gradient or weight that is not finite, and a damaged shard: both say the same, and none waits for the other."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, "-m", "tests.model.ranks_not_finite", str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-4000:]
+    one, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert one == other
+    damaged = one.pop("damaged")
+    assert len(one) == 10
+    for case, found in one.items():
+        assert found["trained"], case
+        assert not found["moved"], case
+        assert found["not finite"] == ["linear.weight"], case
+        said = "its loss is nan: row rank1:2" if case.endswith("loss") else "the norm of its gradients inf: all its rows: rank0:1"
+        assert said in found["message"], case
+    for zero, message in damaged.items():
+        assert "zero_pp_rank_1_mp_rank_00_optim_states.pt is not what was written" in message, zero
 
 
 def test_several_processes_need_zero(monkeypatch: pytest.MonkeyPatch) -> None:

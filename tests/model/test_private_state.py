@@ -31,12 +31,15 @@ def test_accelerate_forgets_its_settings() -> None:
 def test_accelerate_keeps_a_deepspeed_engine_that_takes_the_last_micro_batch() -> None:
     from accelerate import Accelerator
     from accelerate.utils.deepspeed import DeepSpeedEngineWrapper
+    from deepspeed.runtime.engine import DeepSpeedEngine
 
     engine = object()
-    assert private_state.deepspeed_engine(SimpleNamespace(deepspeed_engine_wrapped=engine)) is engine
+    wrapper = DeepSpeedEngineWrapper(engine)
+    assert private_state.deepspeed_engine(SimpleNamespace(deepspeed_engine_wrapped=wrapper)) is engine
     assert "self.deepspeed_engine_wrapped = DeepSpeedEngineWrapper(engine)" in inspect.getsource(Accelerator)
-    assert "sync_gradients" in inspect.signature(DeepSpeedEngineWrapper.backward).parameters
-    assert callable(DeepSpeedEngineWrapper.get_global_grad_norm)
+    assert "is_boundary" in inspect.signature(DeepSpeedEngine.set_gradient_accumulation_boundary).parameters
+    for method in ("backward", "step", "get_global_grad_norm"):
+        assert callable(getattr(DeepSpeedEngine, method))
 
 
 def test_transformers_keeps_its_own_attention_in_the_file_of_its_layers() -> None:

@@ -44,6 +44,15 @@ def test_top_p_keeps_the_fewest_that_reach_it_and_renormalises() -> None:
     assert nucleus(torch.tensor([LOGITS]), 0.1).isfinite().sum() == 1, "the most likely token is always kept"
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("top_p", [1.0, 0.9])
+def test_logits_that_are_no_numbers_give_a_token_that_exists_and_a_log_prob_of_nan(temperature: float, top_p: float) -> None:
+    logits = torch.tensor([[math.nan] * 4, [0.0] * 4, [0.0, math.nan, 0.0, math.inf]])
+    tokens, logps = draw(logits, torch.tensor([0.5, 0.5, 0.99]), temperature, top_p)
+    assert all(0 <= token < 4 for token in tokens.tolist())
+    assert [math.isnan(logp) for logp in logps.tolist()] == [True, False, True]
+
+
 def test_a_token_without_probability_is_never_drawn() -> None:
     # The largest float below 1 times a total that rounds up would point past the last token that has any probability.
     logits_RV = torch.randn(5000, 258, generator=torch.Generator().manual_seed(0)) * 3

@@ -1,5 +1,6 @@
 """The transformers engine gives transformers' own greedy output and log-probs, and no sample depends on the batch."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,17 @@ def test_an_engine_loaded_from_a_folder_samples_its_weights_and_follows_no_learn
         loaded.sync([], 1)
     with pytest.raises(EngineError, match="stale"):
         loaded.generate(make_problems(), 1, GREEDY)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_model_that_predicts_nan_is_told(tiny_model: Callable[..., Path], temperature: float) -> None:
+    """Its tokens would index beyond the vocabulary, which on a GPU ends the process."""
+    policy = Policy.load(tiny_model("olmo2"))
+    with torch.no_grad():
+        policy.model.lm_head.weight[3, 5] = math.nan
+    engine = TransformersEngine(policy.model, policy.tokenizer, EngineSpec("", 100, version=0))
+    with pytest.raises(EngineError, match=r"(?s)p:0: the model predicts NaN in place of probabilities.*lower learning rate"):
+        engine.generate(make_problems(), 2, SamplingParams(8, temperature))
 
 
 def test_a_folder_without_a_model_is_one_message(tmp_path: Path) -> None:

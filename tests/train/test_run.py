@@ -1,16 +1,19 @@
 """The run directory: what it compares, what it forgets, and that nothing in it is ever half of something."""
 
 import json
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 
 from tulu.config.job import Job
 from tulu.config.schema import Recipe
-from tulu.errors import CheckpointError, RecipeError
+from tulu.errors import CheckpointError, RecipeError, ResumeError, TrainingError
 from tulu.model.parallel import Parallel
 from tulu.train.run import Run, job_recipe
 
@@ -38,7 +41,7 @@ def test_the_recipe_is_written_and_compared(tmp_path: Path) -> None:
     assert yaml.safe_load((run.path / "recipe.yaml").read_text()) == job_recipe(run.job)
     run.pin(data="as it is")
     opened(tmp_path)
-    with pytest.raises(CheckpointError, match=r"(?s)began with another recipe:\s+sft\.batch: 4 -> 8\n.*--fresh") as raised:
+    with pytest.raises(ResumeError, match=r"(?s)began with another recipe:\s+sft\.batch: 4 -> 8\n.*--fresh") as raised:
         opened(tmp_path, batch=8)
     assert "learning_rate" not in str(raised.value), "only what changed"
     with pytest.raises(CheckpointError, match='start: "model" -> "other"'):
@@ -168,3 +171,45 @@ def test_due(tmp_path: Path) -> None:
     run = opened(tmp_path, save_every=3)
     assert [step for step in range(1, 8) if run.due(step, step == 7)] == [3, 6, 7]
     assert [step for step in range(1, 8) if opened(tmp_path / "b").due(step, step == 7)] == [7]
+
+
+# -- numbers that are not finite --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_weights_that_are_not_finite_reach_no_checkpoint(tmp_path: Path, bad: float) -> None:
+    run = opened(tmp_path)
+    run.save(1)
+    assert run.parallel.module is not None
+    torch.nn.init.constant_(run.parallel.module.get_parameter("bias"), bad)
+    run.step = 2
+    with (
+        pytest.raises(
+            TrainingError, match=r"sft, after 2 steps: the weights are not finite and are not saved: bias\nstep-000001"
+        ),
+        run.interruptible(),
+    ):
+        run.end_step(last=True)
+    assert [path.name for path in (run.path / "checkpoints").iterdir()] == ["step-000001"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_model_that_is_not_finite_is_not_written(tmp_path: Path, dtype: torch.dtype) -> None:
+    """Half precision ends at 65,504, so that finite weights may become infinite as they are saved."""
+    run = opened(tmp_path)
+    run.step = 3
+
+    def saving(value: float) -> Callable[[Path, bool], None]:
+        def save(folder: Path, write: bool) -> None:
+            folder.mkdir()
+            save_file({"good": torch.ones(3, dtype=dtype), "bad": torch.tensor([1.0, value]).to(dtype)}, folder / "m.safetensors")
+
+        return save
+
+    for value in (math.nan, -math.inf, *([70_000.0] if dtype == torch.float16 else [])):
+        with pytest.raises(TrainingError, match=r"(?s)model: not written, its numbers are not finite: bad\n.*learning rate"):
+            run.finish(saving(value))
+        assert not list(run.path.glob("*model*"))
+        assert not run.finished
+    assert run.finish(saving(65_504.0)).is_dir()
+    assert run.finished

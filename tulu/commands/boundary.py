@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from tulu.config.processes import is_main_process
-from tulu.errors import DataError, RecipeError, TuluError
+from tulu.errors import DataError, RecipeError, TrainingError, TuluError
 
 _CURES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
@@ -38,8 +38,8 @@ class Boundary(TyperGroup):
             with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
                 return super().invoke(ctx)
         except TuluError as error:
-            # Every process meets the same mistake in a recipe or its data; one process reports it.
-            if is_main_process() or not isinstance(error, (RecipeError, DataError)):
+            # Every process meets the same mistake in a recipe or its data, and the same numbers; one process reports it.
+            if is_main_process() or not isinstance(error, (RecipeError, DataError, TrainingError)):
                 _complain(str(error))
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:

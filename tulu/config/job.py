@@ -45,6 +45,11 @@ def stages_of(recipe: Recipe, only: str | None = None) -> list[tuple[Stage, Trai
     return [(stage, sections[stage.name]) for stage in TRAINING if sections[stage.name] and only in (None, stage.name)]
 
 
+def folders_of_run(recipe: Recipe, runs: Path) -> list[Path]:
+    """The folders in which `tulu run` writes: one for each stage of the recipe."""
+    return [runs / recipe.name / name for name in STAGES if dict(recipe)[name] is not None]
+
+
 def missing(recipe: Recipe, stage: str, runs: Path) -> list[StageName]:
     """The earlier stages that must run before this one because nothing else gives it a model to start from, in order."""
     if STAGES[stage].makes_model or _start(recipe, stage, runs) is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tulu.config.job import Job, section_of
 from tulu.config.locate import model_label, policy_problem, reward_model_problem
+from tulu.config.lock import only_user
 from tulu.config.schema import Evaluate
 from tulu.config.tasks import TASKS
 from tulu.data.chat import template_hash
@@ -110,8 +111,16 @@ def answer_all(
 ) -> Result:
     """Sample and grade answers, and write results.json and answers.jsonl, and samples.jsonl where there are several answers.
 
-    An evaluation that was killed goes on where it stopped; one that finished, or had other settings, starts over.
+    An evaluation that was killed goes on where it stopped; one that finished, or had other settings, starts over. Raises
+    InUseError if another command is at work in the folder.
     """
+    with only_user(folder, inside=True):
+        return _answer_all(model, settings, template, folder, fresh, revision, trust_remote_code)
+
+
+def _answer_all(
+    model: str, settings: Evaluate, template: str, folder: Path, fresh: bool, revision: str | None, trust_remote_code: bool
+) -> Result:
     if problem := policy_problem(model):
         raise RecipeError(f"{model}: {problem}")
     checked_config(model, trainable=False, revision=revision, trust_remote_code=trust_remote_code)

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tulu.config.locate import model_label, policy_problem, reward_model_problem, source_problem
+from tulu.config.lock import only_user
 from tulu.config.processes import world_size
 from tulu.config.schema import RewardModelSettings, Source
 from tulu.data.chat import template_hash
@@ -48,9 +49,16 @@ def sample(model: str, options: SampleOptions) -> Path:
     """Sample and score answers, choose rows among them, and write the folder of the result; returns the folder.
 
     samples.jsonl grows as answers come, so that a command that was killed goes on where it stopped, and another choice of rows
-    (--keep, --pairs, --limit) samples nothing again.
+    (--keep, --pairs, --limit) samples nothing again. Raises InUseError if another command is at work in the folder.
     """
     check(model, options)
+    rows = Path(options.data[0]).name.split(".")[0].replace(":", "-")
+    folder = options.out or Path("runs", "sample", model_label(model), rows)
+    with only_user(folder, inside=True):
+        return _sample(model, options, folder)
+
+
+def _sample(model: str, options: SampleOptions, folder: Path) -> Path:
     trusted = options.trust_remote_code
     tokenizer = load_tokenizer(model, options.template, trust_remote_code=trusted)
     sources = [Source(name=name, fraction=1.0) for name in options.data]
@@ -70,8 +78,6 @@ def sample(model: str, options: SampleOptions) -> Path:
         "n": options.n,
         **{name: asdict(params)[name] for name in ("max_tokens", "temperature", "top_p", "seed")},
     }
-    rows = Path(options.data[0]).name.split(".")[0].replace(":", "-")
-    folder = options.out or Path("runs", "sample", model_label(model), rows)
     samples = SampleFile(folder, settings)
     samples.open(options.fresh)
     limited = dataset[: options.limit] if options.limit else dataset

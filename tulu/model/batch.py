@@ -55,6 +55,8 @@ class Batch:
     """Where each completion lies, with its prompt as the prefix, in the order of `owner_N`."""
     index_C: tuple[tuple[int, int], ...]
     """(group, completion) of every completion: its place among the groups that were packed together."""
+    id_C: tuple[str, ...]
+    """The row of data that each completion comes from, such as FILE:LINE."""
     read_N: Tensor
     """Positions in the row whose hidden state predicts a trained token."""
     target_N: Tensor
@@ -93,6 +95,32 @@ class Batch:
     def last_C(self) -> Tensor:
         """Position in the row of each completion's last token."""
         return torch.tensor([segment.end - 1 for segment in self.completions], device=self.tokens_T.device)
+
+    def alone(self, group: int) -> Self:
+        """The completions of one of the packed groups as a row of their own, with their entries of every field."""
+        kept = [place for place, (member, _) in enumerate(self.index_C) if member == group]
+        moved: dict[int, int] = {}
+        segments = []
+        for segment in (self.completions[place] for place in kept):
+            for position in (*range(segment.prefix_start, segment.prefix_end), *range(segment.start, segment.end)):
+                moved.setdefault(position, len(moved))
+            prefix = moved.get(segment.prefix_start, 0)
+            start = moved.get(segment.start, len(moved))
+            segments.append(Segment(start, start + segment.length, prefix, prefix + segment.prefix_length))
+        device = self.tokens_T.device
+        taken_T = torch.tensor(list(moved), dtype=torch.long, device=device)
+        taken_C = torch.tensor(kept, dtype=torch.long, device=device)
+        taken_N = torch.isin(self.owner_N, taken_C).nonzero()[:, 0]
+        fields: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if isinstance(value, tuple):
+                fields[name] = tuple(value[place] for place in kept)
+            elif value is not None:
+                fields[name] = value[{"T": taken_T, "C": taken_C, "N": taken_N}[name.rpartition("_")[2]]]
+        fields["completions"] = tuple(segments)
+        fields["read_N"] = torch.tensor([moved[place] for place in fields["read_N"].tolist()], dtype=torch.long, device=device)
+        fields["owner_N"] = torch.searchsorted(taken_C, fields["owner_N"])
+        return replace(self, **fields)
 
     def of_groups(self, values_G: Sequence[float]) -> Tensor:
         """(C,) each completion's entry of values that hold one number per packed group."""
@@ -177,6 +205,7 @@ def _row(groups: Sequence[Group], parts: Sequence[_Part]) -> Batch:
     positions: list[int] = []
     segments: list[Segment] = []
     index: list[tuple[int, int]] = []
+    ids: list[str] = []
     reads: list[tuple[int, int, int, int]] = []
     for group, numbers in parts:
         prompt = groups[group].prompt
@@ -195,12 +224,14 @@ def _row(groups: Sequence[Group], parts: Sequence[_Part]) -> Batch:
                     reads.append((predictor, completion.tokens[place], len(segments), place))
             segments.append(Segment(start, len(tokens), prompt_start, prompt_end))
             index.append((group, number))
+            ids.append(groups[group].id)
     read_N, target_N, owner_N, place_N = torch.tensor(reads, dtype=torch.long).reshape(len(reads), 4).T.contiguous()
     return Batch(
         tokens_T=torch.tensor(tokens, dtype=torch.long),
         positions_T=torch.tensor(positions, dtype=torch.long),
         completions=tuple(segments),
         index_C=tuple(index),
+        id_C=tuple(ids),
         read_N=read_N,
         target_N=target_N,
         owner_N=owner_N,

@@ -4,6 +4,7 @@ ZeRO-1 shards the optimizer's state between the processes, ZeRO-2 gradients too,
 they are loaded. What a sharded weight needs to be read or computed with is at the end of this file.
 """
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -47,35 +48,60 @@ class Parallel:
         self.device = self.accelerator.device
         self.clip_norm = stage.clip_norm
         self.seed = stage.seed
+        self.module: torch.nn.Module | None = None
+        """The module under training, once it is prepared."""
         if self.world > 1 and not stage.zero:
             raise RecipeError(f"zero: 0: {self.world} processes train together through DeepSpeed; set zero to 1, 2 or 3")
 
     def prepare(self, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
         """Module and optimizer, wrapped for mixed precision and sharding; the random states of training begin here."""
+        self.module = module
         prepared, wrapped = self.accelerator.prepare(module, optimizer)
         # Dropout draws from torch's own random state. Ranks train on different rows and draw different masks.
         torch.manual_seed(self.seed + self.rank)
         return prepared, wrapped
 
     def backward(self, loss: Tensor, last: bool) -> None:
-        """Accumulate gradients. `last` marks the last micro-batch of a step, after which DeepSpeed steps by itself."""
+        """Accumulate gradients. `last` marks the last micro-batch of a step, after which DeepSpeed adds up those of all ranks."""
         if self.deepspeed:
+            engine = deepspeed_engine(self.accelerator)
+            engine.set_gradient_accumulation_boundary(is_boundary=last)
             # DeepSpeed averages gradients over processes, where a step needs their sum.
-            deepspeed_engine(self.accelerator).backward(loss * self.world, sync_gradients=last)
+            engine.backward(loss * self.world)
         else:
             self.accelerator.backward(loss)
 
-    def finish_step(self, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> float:
-        """Clip the gradients, step and clear them; returns the norm of the gradients before clipping."""
+    def finish_step(self, module: torch.nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor) -> tuple[float, float]:
+        """Clip the gradients, step and clear them, unless `loss` over all processes or the norm of the gradients is not finite.
+
+        Returns both, the norm as it was before clipping; they are the same in every process, and this is the one place of a
+        step that waits for the device. Where one of them is not finite no weight has moved.
+        """
         if self.deepspeed:
-            return float(deepspeed_engine(self.accelerator).get_global_grad_norm() or 0.0)
+            total, norm = self.total(float(loss)), math.nan
+            if math.isfinite(total):
+                engine = deepspeed_engine(self.accelerator)
+                # DeepSpeed computes the norm as it steps, and passes over a step whose norm is not finite.
+                engine.step()
+                norm = float(engine.get_global_grad_norm() or 0.0)
+            return total, norm
         parameters = [parameter for parameter in module.parameters() if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-        if self.clip_norm:
-            torch.nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
-        optimizer.step()
+        norms = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+        total, norm = torch.stack([loss.double(), norms.to(loss.device).double()]).tolist()
+        if math.isfinite(total) and math.isfinite(norm):
+            if self.clip_norm:
+                torch.nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norms)
+            optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return float(norm)
+        return total, norm
+
+    def not_finite(self, module: torch.nn.Module) -> list[str]:
+        """The parameters of a module that hold a NaN or an infinity, by name; every process gets those of all."""
+        # Where ZeRO-3 shards a parameter, each process looks at its own shard.
+        held = {name: getattr(parameter, "ds_tensor", parameter).detach() for name, parameter in module.named_parameters()}
+        whole = torch.stack([torch.isfinite(tensor).all() for tensor in held.values()]).tolist() if held else []
+        own = [name for name, is_finite in zip(held, whole, strict=True) if not is_finite]
+        return sorted({name for names in self.exchange(own) for name in names})
 
     def total(self, number: float) -> float:
         """The sum of a number over all processes."""
@@ -145,7 +171,8 @@ def _deepspeed_plugin(stage: TrainStage) -> Any:
         "gradient_accumulation_steps": 1,
         "train_micro_batch_size_per_gpu": 1,
         "gradient_clipping": stage.clip_norm or 0.0,
-        "bf16": {"enabled": stage.precision == "bf16"},
+        # A step whose gradients are not finite is passed over, so that it can be refused with the weights as they were.
+        "bf16": {"enabled": stage.precision == "bf16", "check_grad_overflow": True},
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 1_000_000_000,
     }

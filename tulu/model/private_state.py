@@ -21,12 +21,13 @@ def reset_accelerate() -> None:
 
 
 def deepspeed_engine(accelerator: Any) -> Any:
-    """The wrapper of the DeepSpeed engine inside an Accelerator.
+    """The DeepSpeed engine inside an Accelerator.
 
-    `Accelerator.backward` counts micro-batches by itself to know the last one of a step. Here steps differ in their number of
-    micro-batches, and the caller knows the last one.
+    `Accelerator.backward` counts micro-batches by itself to know the last one of a step, and steps as soon as it has gone
+    backward through it. Here steps differ in their number of micro-batches, the caller knows the last one, and the loss is
+    looked at before the step is taken.
     """
-    return accelerator.deepspeed_engine_wrapped
+    return accelerator.deepspeed_engine_wrapped.engine
 
 
 def swap_zero3_settings(settings: Any) -> Any:

@@ -1,5 +1,6 @@
 """The protocol of a rollout engine, what an engine is made from, and the requests that every engine refuses."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -96,3 +97,14 @@ def check_request(version: int, problems: Sequence[Problem], n: int, params: Sam
                 f"{problem.id}: a prompt of {len(problem.prompt)} tokens and max_tokens {params.max_tokens} exceed "
                 f"the {max_length} tokens that the engine holds; lower max_tokens or max_prompt"
             )
+
+
+def check_answer(groups: list[Group]) -> list[Group]:
+    """The groups that an engine sampled. Raises EngineError where the model that it sampled from predicts NaN."""
+    for group in groups:
+        if any(math.isnan(sum(completion.sampler_logps or ())) for completion in group.completions):
+            raise EngineError(
+                f"{group.id}: the model predicts NaN in place of probabilities, so what it samples means nothing\n"
+                "Its weights are broken or too large; go back to a model or a checkpoint before, with a lower learning rate."
+            )
+    return groups

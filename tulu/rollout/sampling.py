@@ -41,7 +41,9 @@ def draw(logits_RV: Tensor, uniform_R: Tensor, temperature: float = 1.0, top_p: 
     total_R = cumulative_RV[:, -1]
     # The target stays below the total even after rounding, so that the drawn token never has probability zero.
     target_R = torch.minimum(uniform_R * total_R, torch.nextafter(total_R, torch.zeros_like(total_R)))
-    tokens_R = torch.searchsorted(cumulative_RV, target_R[:, None], right=True).squeeze(-1)
+    # No place in the order is that of a NaN; such a row gets the last token, with a log-prob of NaN.
+    last = logits_RV.shape[-1] - 1
+    tokens_R = torch.searchsorted(cumulative_RV, target_R[:, None], right=True).squeeze(-1).clamp(max=last)
     return tokens_R, _select(logps_RV, tokens_R)
 
 

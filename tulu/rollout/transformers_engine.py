@@ -16,7 +16,7 @@ from tulu.model.load import default_device, from_pretrained, load_model
 from tulu.model.private_state import attention_of
 from tulu.rollout.cache import bytes_per_token
 from tulu.rollout.decode import EndCondition, decode
-from tulu.rollout.engine import STALE, EngineSpec, ProgressCallback, check_request
+from tulu.rollout.engine import STALE, EngineSpec, ProgressCallback, check_answer, check_request
 from tulu.rollout.sampling import StopTexts
 from tulu.types import Group, Problem, SamplingParams
 
@@ -113,7 +113,7 @@ class TransformersEngine:
                 for i, (index, problem) in enumerate(zip(indices, chosen, strict=True)):
                     groups[index] = Group(problem.prompt, completions[i * n : (i + 1) * n], problem.id)
                 report_finished(0)
-        return [groups[index] for index in range(len(problems))]
+        return check_answer([groups[index] for index in range(len(problems))])
 
     def _batches(self, problems: Sequence[Problem], n: int, max_tokens: int) -> Iterator[list[int]]:
         """Indices of problems with prompts of similar length, at least one and as many as memory and MAX_ROWS allow."""

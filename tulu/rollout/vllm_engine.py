@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tulu.errors import EngineError
-from tulu.rollout.engine import STALE, EngineSpec, ProgressCallback, check_request
+from tulu.rollout.engine import STALE, EngineSpec, ProgressCallback, check_answer, check_request
 from tulu.rollout.sync import Parcel, TensorInfo, pack_weights
 from tulu.rollout.vllm_worker import VllmWorker
 from tulu.types import Completion, Group, Problem, SamplingParams
@@ -87,10 +87,11 @@ class VllmEngine:
                 completions[index, sample] = completion
             if self.progress is not None:
                 self.progress(len(completions), total)
-        return [
+        groups = [
             Group(problem.prompt, [completions[index, sample] for sample in range(n)], problem.id)
             for index, problem in enumerate(problems)
         ]
+        return check_answer(groups)
 
     def close(self) -> None:
         """End the process of the worker."""

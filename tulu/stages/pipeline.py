@@ -3,7 +3,8 @@
 import logging
 from pathlib import Path
 
-from tulu.config.job import make_job, stages_of
+from tulu.config.job import folders_of_run, make_job, stages_of
+from tulu.config.lock import only_user
 from tulu.config.processes import is_main_process
 from tulu.config.schema import Recipe
 from tulu.config.stages import TRAINING, resolve
@@ -18,21 +19,24 @@ log = logging.getLogger("tulu")
 def run_recipe(recipe: Recipe, runs: Path, fresh: bool = False) -> Path:
     """Train every stage, evaluate each policy and write the summary; returns the folder of the run.
 
-    What an earlier call finished is not done again. Raises RecipeError if the recipe has no stage that trains.
+    What an earlier call finished is not done again. Raises RecipeError if the recipe has no stage that trains, and InUseError
+    if another process is at work in the run.
     """
     stages = [stage for stage, _ in stages_of(recipe)]
     if not stages:
         names = ", ".join(stage.name for stage in TRAINING)
         raise RecipeError(f"recipe {recipe.name} has no stage to run; it needs one of {names}")
     folder = runs / recipe.name
-    for stage in stages:
-        log.info("── %s", stage.name)
-        model = resolve(stage.runner)(make_job(recipe, stage.name, runs, fresh))
-        if recipe.evaluate is not None and stage.yields_policy and is_main_process():
-            results = folder / "evaluate" / stage.name
-            if not is_current(results, model, recipe.evaluate):
-                forget_sharding()
-                answer_all(str(model), recipe.evaluate, recipe.template, results, trust_remote_code=recipe.trust_remote_code)
-    if is_main_process():
-        summarise(recipe, folder, [stage.name for stage in stages if stage.yields_policy])
+    with only_user(*folders_of_run(recipe, runs)):
+        for stage in stages:
+            log.info("── %s", stage.name)
+            model = resolve(stage.runner)(make_job(recipe, stage.name, runs, fresh))
+            if recipe.evaluate is not None and stage.yields_policy and is_main_process():
+                results = folder / "evaluate" / stage.name
+                if not is_current(results, model, recipe.evaluate):
+                    forget_sharding()
+                    trusted = recipe.trust_remote_code
+                    answer_all(str(model), recipe.evaluate, recipe.template, results, trust_remote_code=trusted)
+        if is_main_process():
+            summarise(recipe, folder, [stage.name for stage in stages if stage.yields_policy])
     return folder

@@ -155,7 +155,8 @@ def update(learner: Learner, models: Models, rollouts: StepRollouts, stage: Rlvr
         # A mini-batch is passed over where no process has a row of it.
         if parallel.largest(len(minibatch)):
             metrics = step(learner, minibatch, objective, normaliser(stage), spare)
-    if metrics.get("mismatch", 0.0) > MISMATCH_LIMIT:
+    # A mismatch that is not a number is none that is small.
+    if not metrics.get("mismatch", 0.0) <= MISMATCH_LIMIT:
         raise EngineError(
             f"learner and engine disagree by {metrics['mismatch']:.2f} nats a token: they do not hold the same weights\n"
             "The checkpoint before is intact. Run the same command again; if it recurs, compare precision and template."

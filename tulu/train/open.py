@@ -11,12 +11,13 @@ from tulu.config.stages import STAGES
 from tulu.data.chat import template_hash
 from tulu.data.datasets import load_groups
 from tulu.data.token_cache import Groups
+from tulu.errors import RecipeError
 from tulu.model.embeddings import check_vocabulary
 from tulu.model.load import Origin, checked_config, load_tokenizer
 from tulu.model.parallel import Parallel
 from tulu.model.positions import check_length
 from tulu.train.optimizer import Learner, Trainable
-from tulu.train.run import Run
+from tulu.train.run import Run, named_tensors
 
 
 class StageRun(Run):
@@ -79,8 +80,12 @@ class StageRun(Run):
     def begin(self, trained: Trainable, **facts: Any) -> Learner:
         """Pin what the run rests on, such as the digests of its data and starting weights, and set up the optimizer.
 
-        Raises CheckpointError if the run began with other data, weights, template or processes.
+        Raises ResumeError if the run began with other data, weights, template or processes, and RecipeError if a weight that
+        it begins with is not finite.
         """
+        if names := self.parallel.not_finite(trained.module):
+            cure = "Nothing can be learned from there; take another checkpoint of it"
+            raise RecipeError(f"{self.job.start or self.job.stage}: weights that are not finite: {named_tensors(names)}\n{cure}.")
         if self.job.start is not None:
             facts["template"] = template_hash(self.tokenizer)
         self.pin(**facts)
@@ -88,5 +93,5 @@ class StageRun(Run):
 
 
 def open_stage(job: Job) -> StageRun:
-    """Connect the processes and open the run directory. Raises CheckpointError if it holds a run of another recipe."""
+    """Connect the processes and open the run directory. Raises ResumeError if it holds a run of another recipe."""
     return StageRun(job, Parallel(section_of(job.recipe, job.stage)))

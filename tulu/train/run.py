@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from tulu.config.job import Job, section_of
-from tulu.errors import CheckpointError, RecipeError
+from tulu.errors import CheckpointError, RecipeError, ResumeError, TrainingError
 from tulu.files import JsonLines, differences, remove_partials, sync_folder, write_atomic
 from tulu.model.parallel import Parallel
 from tulu.train.checkpoints import STEP_NAME, Checkpoints
@@ -33,7 +33,7 @@ class Run:
     """The folder of one stage of one recipe, and where the stage stands."""
 
     def __init__(self, job: Job, parallel: Parallel) -> None:
-        """Open or create the run directory. Raises CheckpointError if it holds a run of another recipe."""
+        """Open or create the run directory. Raises ResumeError if it holds a run of another recipe."""
         self.job = job
         self.path = job.folder
         self.parallel = parallel
@@ -75,7 +75,7 @@ class Run:
     # -- what the run rests on ---------------------------------------------------------------------------------
 
     def _check_recipe(self) -> None:
-        """Write the resolved recipe, or raise CheckpointError if the run began with another one.
+        """Write the resolved recipe, or raise ResumeError if the run began with another one.
 
         A run that ended before its data and start were pinned has done nothing that a corrected recipe could contradict.
         """
@@ -90,7 +90,7 @@ class Run:
     def pin(self, **facts: Any) -> None:
         """Record what the run rests on, such as data, starting weights and template, by its content.
 
-        Raises CheckpointError if the run began with other ones.
+        Raises ResumeError if the run began with other ones.
         """
         if not self.parallel.is_main:
             return
@@ -105,7 +105,7 @@ class Run:
     def _refuse_changes(self, problem: str, before: Any, now: Any, cure: str) -> None:
         if lines := differences(before, now):
             listed = "\n  ".join(lines)
-            raise CheckpointError(f"{self.path}: {problem}:\n  {listed}\n{cure}")
+            raise ResumeError(f"{self.path}: {problem}:\n  {listed}\n{cure}")
 
     def manifest(self) -> dict[str, Any]:
         """The contents of manifest.json: versions, commit, digests, hardware and, at the end, totals."""
@@ -158,7 +158,10 @@ class Run:
     # -- checkpoints -------------------------------------------------------------------------------------------
 
     def resume(self) -> dict[str, Any]:
-        """Load the newest checkpoint into the prepared model and optimizer; returns what `save` was given, {} in a new run."""
+        """Load the newest whole checkpoint into the prepared model and optimizer.
+
+        Returns what `save` was given, {} in a new run. Raises ResumeError if there are checkpoints and none is whole.
+        """
         state = self.checkpoints.load_newest() or {}
         if state:
             self.step, self.seconds, self.energy = state["step"], state["seconds"], state.get("energy", {})
@@ -170,7 +173,12 @@ class Run:
         return dict(state.get("extra", {}))
 
     def save(self, step: int, **extra: Any) -> None:
-        """Write a checkpoint of all processes, which gives `extra` back at `resume`. Raises CheckpointError."""
+        """Write a checkpoint of all processes, which gives `extra` back at `resume`.
+
+        Raises TrainingError if a weight is not finite, CheckpointError if the disk refuses.
+        """
+        if self.parallel.module is not None and (names := self.parallel.not_finite(self.parallel.module)):
+            raise TrainingError(f"the weights are not finite and are not saved: {named_tensors(names)}")
         energy = self._meter.read() if self._meter else self.energy
         self.checkpoints.save(step, {"step": step, "seconds": self.elapsed(), "energy": energy, "extra": extra})
 
@@ -195,16 +203,29 @@ class Run:
             if int(file.stem.removeprefix("step-")) > step:
                 file.unlink()
 
+    def _advice(self) -> str:
+        """What is left of a run whose numbers are no longer finite, and what a person can do."""
+        kept = self.checkpoints.newest()
+        left = f"{kept.name} is the last checkpoint and is whole" if kept else "No checkpoint was written yet"
+        return (
+            f"{left}; no model was written. Where single rows are named, look at them; where all are, the weights have grown too "
+            "large: lower the learning rate or set clip_norm. A changed recipe needs --fresh or another name."
+        )
+
     # -- the end -----------------------------------------------------------------------------------------------
 
     def finish(self, save: Callable[[Path, bool], None], **facts: Any) -> Path:
         """Write model/ with `save(folder, whether this rank writes)` and close the manifest; returns the folder.
 
-        Raises CheckpointError if the disk refuses.
+        Raises TrainingError if a number of the written model is not finite, CheckpointError if the disk refuses.
         """
         folder, partial = self.model_folder, self.path / ".partial-model"
         try:
             save(partial, self.parallel.is_main)
+            if names := self.parallel.exchange(not_finite_tensors(partial) if self.parallel.is_main else [])[0]:
+                shutil.rmtree(partial, ignore_errors=True)
+                cure = "Start the stage over with --fresh and a lower learning rate, or from a model of another dtype (bfloat16)."
+                raise TrainingError(f"{folder}: not written, its numbers are not finite: {named_tensors(names)}\n{cure}")
             if self.parallel.is_main:
                 sync_folder(partial)
                 if folder.exists():
@@ -223,7 +244,7 @@ class Run:
     def interruptible(self) -> Iterator[None]:
         """While the context lasts, energy is measured and Ctrl-C or SIGTERM stops the stage after its step, with a checkpoint.
 
-        A second signal stops it at once.
+        A second signal stops it at once. A TrainingError leaves with where it happened, what is kept, and what to do.
         """
 
         def stop(number: int, frame: FrameType | None) -> None:
@@ -236,12 +257,31 @@ class Run:
         self._meter = EnergyMeter(self.energy) if self.parallel.is_main else None
         try:
             yield
+        except TrainingError as error:
+            raise TrainingError(f"{self.path}, after {self.step} steps: {error}\n{self._advice()}") from error
         finally:
             if self._meter is not None:
                 self.energy = self._meter.stop()
                 self._meter = None
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def not_finite_tensors(folder: Path) -> list[str]:
+    """The tensors in the safetensors files of a folder that hold a NaN or an infinity, by name."""
+    import torch
+    from safetensors import safe_open
+
+    names = []
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as tensors:
+            names += [name for name in tensors.keys() if not torch.isfinite(tensors.get_tensor(name)).all()]  # noqa: SIM118
+    return names
+
+
+def named_tensors(names: Sequence[str]) -> str:
+    """So many tensors in words, the first ones by name."""
+    return f"{len(names)} tensors, such as {', '.join(names[:3])}" if len(names) > 1 else names[0]
 
 
 def job_recipe(job: Job) -> dict[str, Any]:
