@@ -37,6 +37,22 @@ def test_a_stage_starts_from_start_else_the_run_else_released_else_the_model(wri
     assert (job.start, job.folder, job.fresh) == ("owner/chosen", runs / "test" / "rlvr", True)
 
 
+def test_a_stage_does_not_pass_over_an_earlier_one_that_was_begun_and_not_finished(write: Write, tmp_path: Path) -> None:
+    recipe, runs = load_recipe(write(GOOD)), tmp_path / "runs"
+    write_finished_stage(runs, "sft")
+    write_finished_stage(runs, "dpo")
+    (runs / "test" / "dpo" / "model").rmdir()
+    with pytest.raises(RecipeError, match=r"dpo was begun and has no model yet.*would start from .*sft/model") as error:
+        make_job(recipe, "rlvr", runs)
+    assert f"rlvr.start={runs / 'test' / 'sft' / 'model'}" in str(error.value)
+    assert make_job(recipe, "evaluate", runs).start == str(runs / "test" / "sft" / "model")
+    (runs / "test" / "sft" / "model").rmdir()
+    with pytest.raises(RecipeError, match=r"sft was begun.*dpo would start from owner/model-sft"):
+        make_job(recipe, "dpo", runs)
+    quickstart = load_recipe("quickstart", ["name=test"])
+    assert missing(quickstart, "dpo", runs) == ["base", "sft"]
+
+
 def test_a_model_of_another_origin_is_refused_with_both_named(write: Write, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     write_finished_stage(runs, "sft", model="owner/other")

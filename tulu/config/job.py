@@ -81,14 +81,22 @@ def _start(recipe: Recipe, stage: str, runs: Path) -> str | None:
     section: TrainStage | None = dict(recipe)[stage] if row.trains else None
     if section is not None and section.start:
         return section.start
+    unfinished = None
+    start = (section.released if section is not None else None) or recipe.model
     for earlier in row.starts_from:
         folder = runs / recipe.name / earlier
         if (folder / "model").is_dir():
             _check_origin(recipe, stage, folder)
-            return str(folder / "model")
-    if section is not None and section.released:
-        return section.released
-    return recipe.model
+            start = str(folder / "model")
+            break
+        unfinished = folder if unfinished is None and (folder / "recipe.yaml").is_file() else unfinished
+    if row.trains and start is not None and unfinished is not None:
+        # Whoever began an earlier stage expects its model here, and would not notice that another one was trained.
+        raise RecipeError(
+            f"{unfinished} was begun and has no model yet, so {stage} would start from {start}; "
+            f"bring `tulu {unfinished.name}` to its end first, or set {stage}.start={start}"
+        )
+    return start
 
 
 def _check_origin(recipe: Recipe, stage: str, folder: Path) -> None:
