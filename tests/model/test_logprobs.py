@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tulu.model.logprobs import token_logps
+from tulu.model.logprobs import LogitRule, token_logps
 
 N, H, V = 13, 6, 17
 
@@ -120,3 +120,28 @@ def test_the_temperature_is_that_of_the_distribution() -> None:
     cold, hot = ask(temperature=0.5), ask(temperature=4.0)
     assert (cold[1] < hot[1]).all()
     assert not cold[1].requires_grad
+
+
+@pytest.mark.parametrize("chunk", [5, 100])
+@pytest.mark.parametrize("rule", [LogitRule(0.25), LogitRule(cap=2.0), LogitRule(3.0, 1.5)])
+def test_capped_and_scaled_logits_are_exact(rule: LogitRule, chunk: int) -> None:
+    hidden, weight, target, offset = case()
+    assert offset is not None
+    products = torch.nn.functional.linear(hidden, weight, offset)
+    logits = rule.scale * products if rule.cap is None else rule.cap * torch.tanh(rule.scale * products / rule.cap)
+    expected = torch.log_softmax(logits / 0.7, dim=-1)
+    ask = partial(token_logps, temperature=0.7, chunk=chunk, rule=rule)
+    found, entropy = ask(hidden, weight, target, bias_V=offset, entropy=True)
+    assert torch.allclose(found, expected.gather(1, target[:, None])[:, 0], rtol=0, atol=1e-12)
+    assert torch.allclose(entropy, -(expected.exp() * expected).sum(-1), rtol=0, atol=1e-12)
+
+    def logps(hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor) -> Tensor:
+        return ask(hidden_NH, weight_VH, target, bias_V=bias_V)[0]
+
+    assert torch.autograd.gradcheck(logps, (hidden, weight, offset), atol=1e-7, rtol=1e-5)
+
+
+def test_a_cap_by_hand() -> None:
+    # Two tokens with products 3 and 0: capped at 3 they are 3·tanh(1) = 2.2848 and 0.
+    logps, _ = token_logps(torch.eye(1), torch.tensor([[3.0], [0.0]]), torch.tensor([0]), rule=LogitRule(cap=3.0))
+    assert logps.item() == pytest.approx(-0.0969, abs=1e-4)
