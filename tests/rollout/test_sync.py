@@ -35,6 +35,16 @@ def test_weights_arrive_in_the_engine_dtype(dtype: torch.dtype) -> None:
         assert torch.equal(arrived[name], expected)
 
 
+def test_a_buffer_keeps_its_dtype() -> None:
+    # 1 + 2⁻¹⁶ is 1 in bfloat16.
+    bias = torch.nn.Buffer(torch.tensor([1.0 + 2**-16]))
+    (parcel,) = pack_weights([("gate.bias", bias), ("norm.weight", torch.ones(1))], torch.bfloat16)
+    shapes = {"gate.bias": (1,), "norm.weight": (1,)}
+    arrived = dict(verify_weights(parcel.data, parcel.infos, shapes, torch.bfloat16))
+    assert arrived["gate.bias"].item() == 1.0 + 2**-16
+    assert arrived["norm.weight"].dtype == torch.bfloat16
+
+
 def test_parcels_are_cut_by_size_and_lose_nothing() -> None:
     cut = list(pack_weights(WEIGHTS.items(), torch.float32, parcel_bytes=32))
     # The 48 bytes of the first tensor exceed a parcel by themselves; 12 + 4 + 16 bytes fill the second.

@@ -11,8 +11,9 @@ from transformers import PreTrainedTokenizerBase
 from tulu.model.companions import rehearse_saving
 from tulu.model.dropout import disable_dropout
 from tulu.model.load import align, default_device
+from tulu.model.published import published_weights, unwrap
 from tulu.model.trunk import Trunk
-from tulu.model.weights import published_weights, save_model, unwrap, weights_digest
+from tulu.model.weights import save_model, weights_digest
 
 
 class PackedModule(nn.Module):
@@ -57,4 +58,4 @@ class PackedModel(Generic[M]):
 
     def save(self, folder: Path, write: bool = True) -> None:
         """Write a plain Hugging Face folder. All ranks call it and one writes. Raises CheckpointError if the disk refuses."""
-        save_model(self.model, dict(self.weights()), self.tokenizer, folder, write)
+        save_model(self.model, self.weights(), self.tokenizer, folder, write)

@@ -47,6 +47,11 @@ def is_sharded(parameter: Any) -> bool:
     return hasattr(parameter, "ds_id")
 
 
+def whole_shape(parameter: Any) -> tuple[int, ...]:
+    """The shape of a parameter with all its entries. DeepSpeed keeps it in the parameter, whose own shape is empty then."""
+    return tuple(getattr(parameter, "ds_shape", parameter.shape))
+
+
 def attention_of(model: Any) -> str:
     """The name of the attention implementation of a transformers model, which has a public setter and no public reader."""
     return str(model.config._attn_implementation)
@@ -76,6 +81,16 @@ def to_published_weights(model: Any, weights: dict[str, Any]) -> dict[str, Any]:
     from transformers.core_model_loading import revert_weight_conversion
 
     return dict(revert_weight_conversion(model, weights))
+
+
+def ignored_at_loading(model: Any) -> str:
+    """A pattern of the weights of a checkpoint that transformers leaves out silently when it loads a model, or an empty one.
+
+    Among them are layers that predict further tokens, of which it has no implementation, and buffers of old versions. They
+    are named in attributes of each class alone.
+    """
+    patterns = [*(model._keys_to_ignore_on_load_unexpected or ()), r"rotary_emb\.inv_freq", r"(^|\.)position_ids$"]
+    return "|".join(f"({pattern})" for pattern in patterns)
 
 
 def energy_sources(tracker: Any) -> list[str]:

@@ -3,16 +3,16 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import xxhash
 from numpy.typing import NDArray
-from safetensors import safe_open
 from torch import Tensor
 
-from tulu.errors import EngineError
+from tulu.errors import EngineError, RecipeError
+from tulu.model.published import is_buffer
+from tulu.model.stored import open_checkpoint
 
 PARCEL_BYTES = 1 << 28
 """Bytes after which a parcel is sent. A larger tensor makes a parcel of its own."""
@@ -29,6 +29,8 @@ class TensorInfo:
     dtype: torch.dtype
     digest: str
     """xxh3-128 of its bytes."""
+    is_buffer: bool = False
+    """Whether it is a weight that never trains, which is sent as the learner holds it."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,11 @@ def pack_weights(weights: Iterable[tuple[str, Tensor]], dtype: torch.dtype, parc
     data: dict[str, NDArray[np.uint8]] = {}
     size = 0
     for name, tensor in weights:
-        sent = tensor.detach().to("cpu", dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
+        # Engines keep such buffers in float32 too: they decide between experts, and rounding would change which ones.
+        kept = is_buffer(tensor) or not tensor.is_floating_point()
+        sent = tensor.detach().to("cpu", tensor.dtype if kept else dtype).contiguous()
         data[name] = sent.flatten().view(torch.uint8).numpy()
-        infos[name] = TensorInfo(tuple(sent.shape), sent.dtype, digest(data[name]))
+        infos[name] = TensorInfo(tuple(sent.shape), sent.dtype, digest(data[name]), is_buffer(tensor))
         size += data[name].nbytes
         if size >= parcel_bytes:
             yield Parcel(infos, data)
@@ -78,7 +82,7 @@ def verify_weights(
             raise EngineError(f"weight sync refused: {name} is not a weight of the engine's model")
         if info.shape != expected[name]:
             raise EngineError(f"weight sync refused: {name} has shape {info.shape}, the engine's model {expected[name]}")
-        if info.dtype.is_floating_point and info.dtype != dtype:
+        if info.dtype.is_floating_point and not info.is_buffer and info.dtype != dtype:
             raise EngineError(f"weight sync refused: {name} comes as {info.dtype}, the engine computes in {dtype}")
         if name not in data:
             raise EngineError(f"weight sync refused: {name} was announced and did not arrive")
@@ -96,17 +100,11 @@ def read_shapes(folder: Path, tied: bool) -> dict[str, tuple[int, ...]]:
     Where the output head is `tied` to the embedding, only the embedding is a weight. Raises EngineError if the folder holds
     no weights.
     """
-    shapes: dict[str, tuple[int, ...]] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(str(file), framework="pt") as opened:
-            # The opened file is no mapping, so it cannot be iterated without keys().
-            shapes |= {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
-    if not shapes:
-        for file in sorted(folder.glob("pytorch_model*.bin")):
-            state: dict[str, Any] = torch.load(file, map_location="meta", mmap=True, weights_only=True)
-            shapes |= {name: tuple(tensor.shape) for name, tensor in state.items()}
-    if not shapes:
-        raise EngineError(f"{folder}: no weights in it (*.safetensors or pytorch_model*.bin)")
+    try:
+        with open_checkpoint(folder) as stored:
+            shapes = {name: tensor.shape for name, tensor in stored.items()}
+    except RecipeError as error:
+        raise EngineError(str(error)) from error
     if tied:
         shapes.pop("lm_head.weight", None)
     # Old checkpoints store the rotary frequencies, which are not parameters.
