@@ -1,39 +1,27 @@
 """The reward model: the trunk that all stages share, with a scalar head that is read at the last token of each completion."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils.logging import get_verbosity, set_verbosity, set_verbosity_error
 
 from tulu.errors import RecipeError
 from tulu.model.batch import Batch
+from tulu.model.dropout import start_training
 from tulu.model.embeddings import rows_needed
+from tulu.model.fidelity import SCORE, without_load_report
 from tulu.model.load import LoadOptions, load_model, load_tokenizer
 from tulu.model.packed import PackedModel, PackedModule
 from tulu.model.parallel import whole
+from tulu.model.published import unwrap
 from tulu.model.trunk import Read
-from tulu.model.weights import unwrap
 from tulu.reward_models import families  # noqa: F401  (registers heads)
 
 PAD = "<|pad|>"
 """The pad token that is given to a tokenizer without one."""
-
-
-@contextmanager
-def without_load_report() -> Iterator[None]:
-    """Silence transformers' table of missing weights while a model is loaded: `RewardModel.load` deals with a missing head."""
-    before = get_verbosity()
-    set_verbosity_error()
-    try:
-        yield
-    finally:
-        set_verbosity(before)
 
 
 class RewardModule(PackedModule):
@@ -75,13 +63,15 @@ class RewardModel(PackedModel[RewardModule]):
         """
         tokenizer = load_tokenizer(path, template, options.get("revision"), options.get("trust_remote_code", False))
 
-        def prepare(model: Any, missing: set[str]) -> None:
+        def prepare(model: Any, missing: set[str]) -> set[str]:
             if new_head is not None:
                 give_pad_token(model, tokenizer)
                 initialise_head(model.score, new_head)
-            elif "score.weight" in missing:
+                return {SCORE}
+            if SCORE in missing:
                 reason = "no trained reward head in this model (score.weight is missing)"
                 raise RecipeError(f"{path}: {reason}\nTrain one with: tulu rm RECIPE")
+            return set()
 
         auto_class = AutoModelForSequenceClassification
         with without_load_report():
@@ -91,7 +81,10 @@ class RewardModel(PackedModel[RewardModule]):
         reward_model = cls(model, tokenizer)
         # The head is trained as a whole beside adapters.
         reward_model.module.score.weight.requires_grad_(trainable)
-        reward_model.module.train(trainable)
+        if trainable:
+            start_training(reward_model.module)
+        else:
+            reward_model.module.eval()
         return reward_model
 
     def score(self, batch: Batch) -> Tensor:

@@ -15,7 +15,6 @@ from transformers import (
     AutoConfig,
     AutoTokenizer,
     PreTrainedConfig,
-    PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.utils.logging import disable_progress_bar
@@ -25,7 +24,9 @@ from tulu.config.model_folder import causal_problem, folder_problem, quantised_p
 from tulu.config.schema import Lora
 from tulu.data.chat import apply_template
 from tulu.errors import RecipeError
+from tulu.model.adapters import add_adapters
 from tulu.model.embeddings import fit_embeddings
+from tulu.model.fidelity import check_loaded, check_saving
 from tulu.model.refusals import KINDS, explain
 
 log = logging.getLogger("tulu")
@@ -123,30 +124,34 @@ def load_model(
     trainable: bool = False,
     lora: Lora | None = None,
     gradient_checkpointing: bool = False,
-    prepare: Callable[[Any, set[str]], None] | None = None,
+    prepare: Callable[[Any, set[str]], set[str] | None] | None = None,
     **options: Any,
 ) -> Any:
     """A model of one of transformers' auto classes from a folder or a hub name, inside its adapters where `lora` is given.
 
     One that trains has float32 weights, a frozen one has the given precision. Its embeddings are compared with `tokenizer`.
-    `prepare(model, missing)` is called before the adapters are added, with the names of the weights that the checkpoint lacks.
-    Further options go to `from_pretrained`. Raises RecipeError if there is no such model.
+    `prepare(model, missing)` is called before the adapters are added, with the names of the weights that the checkpoint lacks,
+    and may return those that it made anew. Further options go to `from_pretrained`. Raises RecipeError if there is no such
+    model, if its weights are not the checkpoint's, or if it trains and would not be saved as it is.
     """
     checked_config(path, trainable=trainable, revision=revision, trust_remote_code=trust_remote_code)
     dtype = torch.float32 if trainable else DTYPES[precision]
-    model, loading = from_pretrained(
-        auto_class, path, revision=revision, trust_remote_code=trust_remote_code, dtype=dtype, output_loading_info=True, **options
-    )
+    # What does not match is told by `check_loaded`, with the names, and not by transformers' own message.
+    report = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    origin: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    model, loading = from_pretrained(auto_class, path, dtype=dtype, **origin, **report, **options)
+    check_loaded(path, model, loading)
     # The model is saved in the dtype that its checkpoint was stored in.
     model.tulu_saved_dtype = stored_dtype(path, revision, trust_remote_code)
     if tokenizer is not None:
         fit_embeddings(model, tokenizer, resize_embeddings, lora)
-    if prepare is not None:
-        prepare(model, set(loading["missing_keys"]))
+    fresh = (prepare(model, set(loading["missing_keys"])) if prepare is not None else None) or set()
     if gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         model.enable_input_require_grads()
     adapted = add_adapters(model, lora) if lora else model
+    if trainable:
+        check_saving(adapted, path, revision, fresh)
     if not trainable:
         adapted.requires_grad_(False)
     elif lora and lora.dropout:
@@ -158,24 +163,6 @@ def stored_dtype(path: str | Path, revision: str | None = None, trust_remote_cod
     """The dtype that a checkpoint says it is stored in; float32 where it says none."""
     dtype = from_pretrained(AutoConfig, path, revision=revision, trust_remote_code=trust_remote_code).dtype
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
-
-
-def add_adapters(model: PreTrainedModel, lora: Lora) -> nn.Module:
-    """The model with trainable low-rank adapters and everything else frozen."""
-    from peft import LoraConfig, get_peft_model
-
-    targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
-    config = LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=targets,
-        exclude_modules=["lm_head", "score"],
-    )
-    # Every process and every session must begin with the same adapters.
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return get_peft_model(model, config)
 
 
 def align(model: nn.Module) -> None:

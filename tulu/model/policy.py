@@ -5,29 +5,14 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM
 
-from tulu.errors import RecipeError
 from tulu.model.batch import Batch
+from tulu.model.dropout import start_training
+from tulu.model.head import TokenLogps, check_head
 from tulu.model.load import LoadOptions, load_model, load_tokenizer
-from tulu.model.logprobs import token_logps
 from tulu.model.packed import PackedModel, PackedModule
-from tulu.model.weights import unwrap
-
-
-class TokenLogps(nn.Module):
-    """The output head, read where a token is trained; it shares its weight with the model's own head.
-
-    It is a module because ZeRO-3 gathers a weight for the forward and backward pass of the module that owns it.
-    """
-
-    def __init__(self, head: nn.Linear) -> None:
-        super().__init__()
-        self.weight = head.weight
-        self.bias = head.bias
-
-    def forward(self, hidden_NH: Tensor, target_N: Tensor, temperature: float, entropy: bool) -> tuple[Tensor, Tensor]:
-        return token_logps(hidden_NH, self.weight, target_N, bias_V=self.bias, temperature=temperature, entropy=entropy)
+from tulu.model.published import unwrap
 
 
 class PolicyModule(PackedModule):
@@ -36,21 +21,13 @@ class PolicyModule(PackedModule):
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         causal = unwrap(model)
-        _refuse_scaled_logits(causal)
-        self.head = TokenLogps(causal.get_output_embeddings())
+        self.head = TokenLogps(causal)
+        check_head(self.head, causal, self.trunk.model)
 
     def forward(self, batch: Batch, temperature: float = 1.0, entropy: bool = False) -> tuple[Tensor, Tensor]:
         """(N,) log-probs of the trained tokens, and their (N,) entropies, which are empty unless asked for."""
         logps_N, entropy_N = self.head(self.trunk(batch), batch.target_N, temperature, entropy)
         return logps_N, entropy_N
-
-
-def _refuse_scaled_logits(model: PreTrainedModel) -> None:
-    """Raise RecipeError if the model caps or scales its logits, which `token_logps` would leave out silently."""
-    config = model.config.get_text_config()
-    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
-        if getattr(config, name, None) not in (None, 1, 1.0):
-            raise RecipeError(f"{type(model).__name__} scales its logits ({name}), which this version does not train")
 
 
 class Policy(PackedModel[PolicyModule]):
@@ -68,7 +45,10 @@ class Policy(PackedModel[PolicyModule]):
         """
         tokenizer = load_tokenizer(path, template, options.get("revision"), options.get("trust_remote_code", False))
         policy = cls(load_model(AutoModelForCausalLM, path, tokenizer=tokenizer, trainable=trainable, **options), tokenizer)
-        policy.module.train(trainable)
+        if trainable:
+            start_training(policy.module)
+        else:
+            policy.module.eval()
         return policy
 
     def logps(self, batch: Batch, temperature: float = 1.0) -> Tensor:

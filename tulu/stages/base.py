@@ -11,8 +11,11 @@ from tulu.data.chat import make_byte_tokenizer
 from tulu.errors import RecipeError
 from tulu.losses import Loss, sft_loss
 from tulu.model.batch import Batch
+from tulu.model.dropout import start_training
+from tulu.model.fidelity import check_reload
 from tulu.model.policy import Policy
 from tulu.model.positions import check_length
+from tulu.model.published import published_shapes
 from tulu.train.fit import fit, pack_whole
 from tulu.train.open import open_stage
 from tulu.train.step import count_tokens
@@ -51,8 +54,9 @@ def new_policy(stage: Base) -> Policy:
     with torch.random.fork_rng():
         torch.manual_seed(stage.seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    check_reload(model, published_shapes(model))
     if stage.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     policy = Policy(model, tokenizer)
-    policy.module.train()
+    start_training(policy.module)
     return policy

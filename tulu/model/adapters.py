@@ -1,0 +1,113 @@
+"""Low-rank adapters: what peft adds to a model that is frozen otherwise."""
+
+import warnings
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from tulu.config.schema import Lora
+from tulu.errors import RecipeError
+from tulu.model.parallel import whole
+from tulu.model.private_state import is_sharded
+
+HEADS = ("lm_head", "score")
+"""Heads, which are read where a token is trained and not through their own forward pass; a reward model trains its whole."""
+
+
+def add_adapters(model: PreTrainedModel, lora: Lora) -> nn.Module:
+    """The model with trainable low-rank adapters and everything else frozen.
+
+    Raises RecipeError if a named module is not there or takes no adapter.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    everything = isinstance(lora.targets, str)
+    targets: Any = lora.targets if everything else list(lora.targets)
+    if not everything:
+        _check_targets(model, targets)
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        exclude_modules=[*HEADS, *(_untrainable(model) if everything else ())],
+    )
+    # Every process and every session must begin with the same adapters. What peft warns of is checked before training.
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(0)
+        try:
+            adapted: nn.Module = get_peft_model(model, config)
+        except (ValueError, NotImplementedError) as error:
+            raise RecipeError(f"lora: {type(model).__name__} takes no such adapters ({_cure(str(error), lora)})") from error
+    _refuse_sharded_experts(model)
+    return adapted
+
+
+def _refuse_sharded_experts(model: PreTrainedModel) -> None:
+    """Raise RecipeError where ZeRO-3 shards experts that have adapters: peft adds their product to the shard."""
+    from peft.tuners.lora.layer import ParamWrapper
+
+    for name, module in model.named_modules():
+        if isinstance(module, ParamWrapper) and is_sharded(module.get_param()):
+            raise RecipeError(
+                f"lora: adapters of experts and their router ({name}) cannot be trained under ZeRO-3\n"
+                "Set zero: 2, or name the other modules in lora.targets."
+            )
+
+
+def _check_targets(model: PreTrainedModel, targets: list[str]) -> None:
+    """Raise RecipeError if a target names no module, or a head."""
+    names = [name for name, _ in model.named_modules()]
+    absent = [target for target in targets if not any(f".{name}".endswith(f".{target}") for name in names)]
+    if absent:
+        known = sorted({name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)})
+        raise RecipeError(
+            f"lora.targets: {type(model).__name__} has no {', '.join(absent)}\nIts linear layers: {', '.join(known)}"
+        )
+    dead = [name for name in _untrainable(model) if any(f".{name}".endswith(f".{target}") for target in targets)]
+    if dead:
+        raise RecipeError(
+            f"lora.targets: {dead[0]} of {type(model).__name__} takes no adapter, which would not act there; leave it out"
+        )
+    if heads := sorted({target for target in targets if target.rpartition(".")[2] in HEADS}):
+        raise RecipeError(f"lora.targets: {', '.join(heads)} takes no adapter; leave it out, or train without lora")
+
+
+def _cure(reason: str, lora: Lora) -> str:
+    if lora.dropout and "lora_dropout" in reason:
+        return "the adapters of its experts take no dropout\nSet lora.dropout to 0, or name other modules in lora.targets"
+    return reason
+
+
+def _untrainable(model: PreTrainedModel) -> list[str]:
+    """The linear layers on which an adapter has no effect or a wrong one.
+
+    Some routers are called linear and return more than a product. Of Mamba's mixers, a kernel on a GPU reads the weights of
+    all linear layers but the first, and their adapters do nothing.
+    """
+    found = []
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and not _is_product(module):
+            found.append(name)
+        elif {"A_log", "D"} <= {own for own, _ in module.named_parameters(recurse=False)}:
+            inner = [child for child, layer in module.named_children() if isinstance(layer, nn.Linear) and child != "in_proj"]
+            found += [f"{name}.{child}" for child in inner]
+    return found
+
+
+def _is_product(layer: nn.Linear) -> bool:
+    """Whether a linear layer returns what its name says; only one with a forward pass of its own is tried out."""
+    if type(layer).forward is nn.Linear.forward:
+        return True
+    with whole(layer.weight) as weight, torch.no_grad():
+        probe = torch.linspace(-1, 1, weight.shape[1], dtype=weight.dtype, device=weight.device)[None]
+        found = layer(probe)
+        expected = nn.functional.linear(probe, weight, layer.bias)
+    return (
+        isinstance(found, torch.Tensor)
+        and found.shape == expected.shape
+        and torch.allclose(found, expected, rtol=1e-2, atol=1e-2)
+    )
