@@ -13,9 +13,9 @@ from tulu.model.batch import Batch
 from tulu.model.dropout import start_training
 from tulu.model.embeddings import rows_needed
 from tulu.model.fidelity import SCORE, without_load_report
+from tulu.model.gathering import whole
 from tulu.model.load import LoadOptions, load_model, load_tokenizer
 from tulu.model.packed import PackedModel, PackedModule
-from tulu.model.parallel import whole
 from tulu.model.published import unwrap
 from tulu.model.trunk import Read
 from tulu.reward_models import families  # noqa: F401  (registers heads)
@@ -35,10 +35,8 @@ class RewardModule(PackedModule):
         """(C,) rewards of the completions, or with `read="trained"` (N,) values of the states before their trained tokens."""
         hidden_CH = self.trunk(batch, read)
         # In bfloat16, rewards such as 4.01 and 4.0 would be equal, so the head works in float32.
-        with torch.autocast(hidden_CH.device.type, enabled=False):
-            dtype = torch.promote_types(hidden_CH.dtype, torch.float32)
-            rewards_C1 = nn.functional.linear(hidden_CH.to(dtype), self.score.weight.to(dtype))
-        return rewards_C1[:, 0]
+        dtype = torch.promote_types(hidden_CH.dtype, torch.float32)
+        return nn.functional.linear(hidden_CH.to(dtype), self.score.weight.to(dtype))[:, 0]
 
 
 class RewardModel(PackedModel[RewardModule]):

@@ -16,7 +16,7 @@ from tulu.config.locate import model_problem, reward_model_problem, source_probl
 from tulu.config.mistakes import MISSING, Mistake, nearest, section_at
 from tulu.config.mistakes import Path as Key
 from tulu.config.parts import section_in
-from tulu.config.schema import PLANNED, Recipe
+from tulu.config.schema import PLANNED, Recipe, sharding_of
 from tulu.config.stages import STAGES, Stage
 from tulu.config.tasks import TASKS
 from tulu.config.templates import TEMPLATES
@@ -42,6 +42,8 @@ class Values:
     """The sections of the recipe that are there, as they are written."""
     processes: int
     """How many processes train the stage."""
+    given: Collection[str] = ()
+    """The keys that are written in the section."""
 
     @property
     def stage(self) -> Stage:
@@ -67,8 +69,9 @@ def combination_mistakes(raw: Mapping[str, Any], wrong: Collection[Key], process
     sections = {name: raw[name] for name in STAGES if isinstance(raw.get(name), Mapping)}
     mistakes: list[Mistake] = []
     for name in ("", *sections):
-        fields, declared = _valid_fields(name, raw[name] if name else raw, wrong)
-        values = Values(name, fields, declared, sections, processes.get(name, 1))
+        given = raw[name] if name else raw
+        fields, declared = _valid_fields(name, given, wrong)
+        values = Values(name, fields, declared, sections, processes.get(name, 1), given)
         for check in STAGE_CHECKS if name else RECIPE_CHECKS:
             with suppress(_Unread):
                 mistakes.extend(check(values))
@@ -139,6 +142,12 @@ def _batch(stage: Values) -> Iterator[Mistake]:
 def _choices(batch: int, unit: int) -> str:
     below, above = batch // unit * unit, (batch // unit + 1) * unit
     return f"use a multiple of {unit} such as {above if below == 0 else f'{below} or {above}'}"
+
+
+def _sharding(stage: Values) -> Iterator[Mistake]:
+    if stage.zero is not None and "sharding" in stage.given and stage.sharding != (same := sharding_of(stage.zero)):
+        text = f"is the old spelling of sharding: {same}, but sharding is {stage.sharding}; set {stage.name}.sharding alone"
+        yield stage.mistake("zero", text)
 
 
 def _data(stage: Values) -> Iterator[Mistake]:
@@ -282,6 +291,7 @@ STAGE_CHECKS: tuple[Check, ...] = (
     _duration,
     _rollouts,
     _batch,
+    _sharding,
     _data,
     _start,
     _lora,

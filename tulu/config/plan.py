@@ -20,6 +20,16 @@ GPUS: Mapping[Gpu, tuple[float, float]] = {"a100": (312e12, 80), "h100": (989e12
 """Peak dense bf16 FLOP/s and GiB of memory, from the makers' data sheets."""
 
 
+SPREAD: Mapping[str, tuple[str, ...]] = {
+    "none": (),
+    "zero1": ("masters", "moments"),
+    "zero2": ("masters", "moments", "gradients"),
+    "zero3": ("masters", "moments", "gradients", "weights"),
+    "fsdp2": ("masters", "moments", "gradients", "weights"),
+}
+"""What each sharding spreads over the processes."""
+
+
 @dataclass(frozen=True)
 class Size:
     """A model's size; what follows `active` is 0 where only the number of parameters is known."""
@@ -94,26 +104,30 @@ def _count(config: Mapping[str, Any]) -> Size:
 def memory(stage: TrainStage, size: Size, processes: int) -> dict[str, float]:
     """Bytes on one process, by what they hold.
 
-    Weights, gradients and AdamW's two moments are float32: 4, 4 and 8 bytes a trained parameter, plus 2 for the bf16
-    copy of the forward pass. ZeRO 1 divides the moments over the processes, 2 also the gradients, 3 also the weights.
-    A frozen reference (RLVR with beta above 0) takes another 4. With LoRA about 2 % of the parameters are trained. PPO's
-    value model, taken to be as large as the policy, has weights, gradients, moments and activations of its own.
+    fp32: weights, gradients and AdamW's two moments take 4, 4 and 8 bytes a trained parameter. bf16 and fp16: weights of 2
+    bytes, and behind the trained ones float32 masters and gradients of 4 bytes each, moments of 8. Sharding: zero1 spreads
+    masters and moments over the processes, zero2 also gradients, zero3 also weights; fsdp2 spreads all of it, and its shards
+    of the weights are float32, the masters themselves. A frozen reference (RLVR with beta above 0) takes another set of
+    weights. With LoRA about 2 % of the parameters are trained. PPO's value model, taken to be as large as the policy, has
+    all of it and activations of its own.
     Activations of a row: 8 hidden + 2 kv + 4 feed-forward values a token and layer (what a gated block keeps for its
     backward pass, attention scores excepted: neither SDPA nor varlen attention stores them); with gradient
     checkpointing one hidden vector a token and layer, and one layer in full.
     """
-    element = 2 if stage.precision == "bf16" else 4
+    element = 4 if stage.precision == "fp32" else 2
     trained = size.parameters * (0.02 if stage.lora else 1.0)
     models = 2 if isinstance(stage, Rlvr) and stage.value is not None else 1
-    shard = {"moments": 1, "gradients": 2, "weights": 3}
-    over = {part: processes if stage.zero >= least else 1 for part, least in shard.items()}
-    amounts = {
-        "weights": models * (4 + (2 if element == 2 else 0)) * size.parameters / over["weights"],
-        "gradients": models * 4 * trained / over["gradients"],
-        "moments": models * 8 * trained / over["moments"],
-    }
+    spread = SPREAD[stage.sharding]
+    over = {part: processes if part in spread else 1 for part in ("weights", "masters", "gradients", "moments")}
+    # Shards of FSDP2 have the dtype of the masters.
+    has_masters = element == 2 and not (stage.sharding == "fsdp2" and processes > 1)
+    amounts = {"weights": models * (element if has_masters else 4) * size.parameters / over["weights"]}
+    if has_masters:
+        amounts["masters"] = models * 4 * trained / over["masters"]
+    amounts["gradients"] = models * 4 * trained / over["gradients"]
+    amounts["moments"] = models * 8 * trained / over["moments"]
     if isinstance(stage, Rlvr) and stage.beta > 0:
-        amounts["reference"] = 4 * size.parameters / over["weights"]
+        amounts["reference"] = element * size.parameters / over["weights"]
     if size.layers:
         block = 8 * size.hidden + 2 * size.kv + 4 * size.feed_forward
         values = size.layers * size.hidden + block if stage.gradient_checkpointing else size.layers * block

@@ -70,12 +70,15 @@ class TrainStage(Section):
     """AdamW's epsilon."""
     clip_norm: PositiveFloat | None = None
     """Largest global norm of the gradient, which is scaled down to it; null never scales."""
-    precision: Literal["bf16", "fp32"] = "bf16"
-    """Arithmetic of the forward and backward pass; weights and AdamW's moments are float32 either way."""
+    precision: Literal["bf16", "fp16", "fp32"] = "bf16"
+    """Weights and activations; behind bf16 and fp16 the optimizer keeps float32 weights. fp16 is for cards without bf16."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass, for less memory and about a third more time."""
-    zero: Literal[0, 1, 2, 3] = 0
-    """DeepSpeed ZeRO stage: 0 shards nothing, 1 the optimizer's state, 2 gradients too, 3 weights too."""
+    sharding: Literal["none", "zero1", "zero2", "zero3", "fsdp2"] = "none"
+    """What several processes spread: none nothing, zero1 (DeepSpeed) the optimizer, zero2 gradients too, zero3 weights too,
+    fsdp2 (torch) all of it."""
+    zero: Literal[0, 1, 2, 3] | None = None
+    """The old spelling of sharding: 0 is none, 1 is zero1, and so on."""
     lora: Lora | None = None
     """Train low-rank adapters instead of all weights."""
     seed: int = 1
@@ -84,6 +87,19 @@ class TrainStage(Section):
     """Steps between checkpoints; null saves only at the end."""
     keep_checkpoints: PositiveInt = 2
     """How many of the newest checkpoints are kept."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_old_spelling(cls, fields: object) -> object:
+        """Write `sharding` where a recipe says `zero`, so that nothing else has to know both."""
+        if isinstance(fields, dict) and fields.get("zero") is not None and "sharding" not in fields:
+            return {**fields, "sharding": sharding_of(fields["zero"])}
+        return fields
+
+
+def sharding_of(zero: object) -> str:
+    """What the old field `zero` says, as `sharding` says it."""
+    return f"zero{zero}" if zero else "none"
 
 
 class Sft(TrainStage):

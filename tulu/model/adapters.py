@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from tulu.config.schema import Lora
 from tulu.errors import RecipeError
-from tulu.model.parallel import whole
+from tulu.model.gathering import whole
 from tulu.model.private_state import is_sharded
 
 HEADS = ("lm_head", "score")

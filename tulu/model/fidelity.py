@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from transformers.utils.logging import get_verbosity, set_verbosity, set_verbosity_error
 
 from tulu.errors import RecipeError
-from tulu.model.parallel import unsharded
+from tulu.model.gathering import unsharded
 from tulu.model.private_state import ignored_at_loading
 from tulu.model.published import published_shapes, published_weights, saved_config, tied_names, unwrap
 from tulu.model.stored import Stored, open_checkpoint

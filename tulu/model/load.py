@@ -34,7 +34,7 @@ if not sys.stderr.isatty():
     # The progress bar of transformers helps on a terminal and fills a log with noise.
     disable_progress_bar()
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ALIGNMENT = 64
 """Bytes. What torch allocates by itself on a CPU begins at a multiple of it."""
 

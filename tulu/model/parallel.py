@@ -1,236 +1,129 @@
-"""The processes that train together, through Accelerate: one, or several with DeepSpeed ZeRO, on GPUs or on CPUs with gloo.
+"""How a stage trains: alone or with other processes, whole or sharded, in which precision.
 
-ZeRO-1 shards the optimizer's state between the processes, ZeRO-2 gradients too, and ZeRO-3 also the weights, already when
-they are loaded. What a sharded weight needs to be read or computed with is at the end of this file.
+| sharding | what is spread over the processes |
+|---|---|
+| none | nothing: gradients are added up once a step |
+| zero1, zero2, zero3 | DeepSpeed: the optimizer's state; gradients too; weights too |
+| fsdp2 | all of it, through torch |
+
+Each way of sharding gives the same steps: a loss is a sum, gradients are summed over processes and micro-batches, and the
+float32 masters behind weights of 16 bits (model/masters.py) are what the optimizer steps.
 """
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tulu.config.processes import world_size
 from tulu.config.schema import TrainStage
-from tulu.errors import RecipeError
-from tulu.losses import Metrics
-from tulu.model.private_state import deepspeed_engine, is_sharded, reset_accelerate, swap_zero3_settings
+from tulu.model.masters import HALF
+from tulu.model.private_state import shard_of
+from tulu.model.processes import Processes
+from tulu.model.replicated import Replicated
+from tulu.model.zero import Zero, cast_frozen
 
-T = TypeVar("T")
 
-
-class Parallel:
-    """This process among the others, and what they do together."""
+class Parallel(Processes):
+    """This process among the others, and what they train together."""
 
     def __init__(self, stage: TrainStage) -> None:
-        # One process has nobody to share its weights with: ZeRO begins with two.
-        self.deepspeed = bool(stage.zero) and world_size() > 1
+        # One process has nobody to share its weights with.
+        self.sharding = stage.sharding if world_size() > 1 else "none"
+        self.deepspeed = self.sharding.startswith("zero")
         if self.deepspeed and not torch.cuda.is_available():
+            # DeepSpeed chooses its device when accelerate imports it.
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
-        # DeepSpeed chooses its device when accelerate imports it.
-        from accelerate import Accelerator, PartialState
-
-        on_cpu = not torch.cuda.is_available()
-        # This connects the processes. An Accelerator that is given DeepSpeed and `cpu` at once silently drops DeepSpeed.
-        PartialState(cpu=on_cpu)
-        reset_accelerate()
-        self.accelerator = Accelerator(
-            mixed_precision="bf16" if stage.precision == "bf16" else "no",
-            deepspeed_plugin=_deepspeed_plugin(stage) if self.deepspeed else None,
-            cpu=on_cpu and not self.deepspeed,
-        )
-        self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
-        self.is_main = self.accelerator.is_main_process
-        self.device = self.accelerator.device
+        super().__init__()
+        self.precision = stage.precision
         self.clip_norm = stage.clip_norm
         self.seed = stage.seed
-        self.module: torch.nn.Module | None = None
+        self.module: nn.Module | None = None
         """The module under training, once it is prepared."""
-        if self.world > 1 and not stage.zero:
-            raise RecipeError(f"zero: 0: {self.world} processes train together through DeepSpeed; set zero to 1, 2 or 3")
+        self._zero = Zero(int(self.sharding[-1]), self, self.precision, self.clip_norm) if self.deepspeed else None
+        self._own: Any = None
+        """What holds module and optimizer where DeepSpeed does not."""
 
-    def prepare(self, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
-        """Module and optimizer, wrapped for mixed precision and sharding; the random states of training begin here."""
+    @property
+    def shards_weights(self) -> bool:
+        """Whether no process holds the weights of the trained model as a whole."""
+        return self.sharding in ("zero3", "fsdp2")
+
+    def prepare(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
+        """Module and optimizer, in the stage's precision and sharding; the random states of training begin here."""
         self.module = module
-        prepared, wrapped = self.accelerator.prepare(module, optimizer)
+        if self._zero is not None:
+            runner, optimizer = self._zero.prepare(module, optimizer)
+        elif self.sharding == "fsdp2":
+            from tulu.model.fully_sharded import FullySharded
+
+            self._own, runner = FullySharded(module, optimizer, self, self.precision), module
+        else:
+            self._own, runner = Replicated(module, optimizer, self, self.precision), module
         # Dropout draws from torch's own random state. Ranks train on different rows and draw different masks.
         torch.manual_seed(self.seed + self.rank)
-        return prepared, wrapped
+        return runner, optimizer
+
+    def prepare_frozen(self, module: nn.Module) -> None:
+        """Spread a frozen model over the processes as the trained one is, in the stage's precision."""
+        if self.sharding == "zero3":
+            cast_frozen(module, self.precision)
+        elif self.sharding == "fsdp2":
+            from tulu.model.fully_sharded import shard
+
+            shard(module, self, self.precision)
+
+    # -- a step ------------------------------------------------------------------------------------------------
 
     def backward(self, loss: Tensor, last: bool) -> None:
-        """Accumulate gradients. `last` marks the last micro-batch of a step, after which DeepSpeed adds up those of all ranks."""
-        if self.deepspeed:
-            engine = deepspeed_engine(self.accelerator)
-            engine.set_gradient_accumulation_boundary(is_boundary=last)
-            # DeepSpeed averages gradients over processes, where a step needs their sum.
-            engine.backward(loss * self.world)
-        else:
-            self.accelerator.backward(loss)
+        """Accumulate gradients. `last` marks the last micro-batch of a step."""
+        (self._zero or self._own).backward(loss, last)
 
-    def finish_step(self, module: torch.nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor) -> tuple[float, float]:
+    def finish_step(self, module: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor) -> tuple[float, float]:
         """Clip the gradients, step and clear them, unless `loss` over all processes or the norm of the gradients is not finite.
 
         Returns both, the norm as it was before clipping; they are the same in every process, and this is the one place of a
         step that waits for the device. Where one of them is not finite no weight has moved.
         """
-        if self.deepspeed:
-            total, norm = self.total(float(loss)), math.nan
+        total_loss = self.add_up(loss.detach().to(self.device).double().clone())
+        if self._zero is not None:
+            total, norm = float(total_loss), math.nan
             if math.isfinite(total):
-                engine = deepspeed_engine(self.accelerator)
-                # DeepSpeed computes the norm as it steps, and passes over a step whose norm is not finite.
-                engine.step()
-                norm = float(engine.get_global_grad_norm() or 0.0)
+                norm = self._zero.step()
+            else:
+                self._zero.clear()
             return total, norm
-        parameters = [parameter for parameter in module.parameters() if parameter.grad is not None]
-        norms = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-        total, norm = torch.stack([loss.double(), norms.to(loss.device).double()]).tolist()
+        norms = self._own.gradient_norm()
+        total, norm = torch.stack([total_loss, norms.to(self.device).double()]).tolist()
+        self._own.scale.update(math.isfinite(norm))
         if math.isfinite(total) and math.isfinite(norm):
-            if self.clip_norm:
-                torch.nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norms)
-            optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+            self._own.step(self.clip_norm, norms)
+        self._own.clear()
         return total, norm
 
-    def not_finite(self, module: torch.nn.Module) -> list[str]:
+    @property
+    def skipped(self) -> int | None:
+        """Steps that float16 passed over because gradients overflowed, since the run began; None in another precision."""
+        if HALF.get(self.precision) != torch.float16:
+            return None
+        return self._zero.skipped if self._zero is not None else int(self._own.scale.skipped)
+
+    def not_finite(self, module: nn.Module) -> list[str]:
         """The parameters of a module that hold a NaN or an infinity, by name; every process gets those of all."""
-        # Where ZeRO-3 shards a parameter, each process looks at its own shard.
-        held = {name: getattr(parameter, "ds_tensor", parameter).detach() for name, parameter in module.named_parameters()}
+        held = {name: shard_of(parameter) for name, parameter in module.named_parameters()}
         whole = torch.stack([torch.isfinite(tensor).all() for tensor in held.values()]).tolist() if held else []
         own = [name for name, is_finite in zip(held, whole, strict=True) if not is_finite]
         return sorted({name for names in self.exchange(own) for name in names})
 
-    def total(self, number: float) -> float:
-        """The sum of a number over all processes."""
-        if self.world == 1:
-            return number
-        return float(self.accelerator.reduce(torch.tensor(number, dtype=torch.float64), "sum"))
-
-    def largest(self, number: int) -> int:
-        """The largest of a number over all processes."""
-        if self.world == 1:
-            return number
-        return int(self.accelerator.gather(torch.tensor([number])).max())
-
-    def means(self, metrics: Metrics) -> dict[str, float]:
-        """Exact means over all processes of (sum, count) metrics."""
-        names = sorted(metrics)
-        if not names:
-            return {}
-        pairs = torch.stack([torch.stack([metrics[name][0].double(), metrics[name][1].double()]) for name in names])
-        pairs = self.accelerator.reduce(pairs, "sum") if self.world > 1 else pairs
-        return {name: float(total / count) if count else float("nan") for name, (total, count) in zip(names, pairs, strict=True)}
-
-    def share(self, items: Sequence[T]) -> Sequence[T]:
-        """This rank's share of items that all ranks have: every world-th one, from its own rank on."""
-        return items[self.rank :: self.world]
-
-    def level(self, rows: Sequence[T], spare: T | None) -> Iterator[tuple[T, bool]]:
-        """Every row of this process with True, then `spare` with False until all processes have yielded equally many.
-
-        Processes that share weights must run equally many forward passes. ValueError where a spare is needed and there is none.
-        """
-        for index in range(self.largest(len(rows))):
-            is_own = index < len(rows)
-            row = rows[index] if is_own else spare
-            if row is None:
-                raise ValueError("a process without a row of its own needs a spare one")
-            yield row, is_own
-
-    def exchange(self, item: Any) -> list[Any]:
-        """Every rank's item, in the order of ranks."""
-        if self.world == 1:
-            return [item]
-        from accelerate.utils import gather_object
-
-        return list(gather_object([item]))
-
-    def wait(self) -> None:
-        """Wait until every process has called this."""
-        self.accelerator.wait_for_everyone()
+    # -- checkpoints -------------------------------------------------------------------------------------------
 
     def save(self, folder: Path) -> None:
         """Write weights, optimizer and random states of all processes into a folder."""
-        self.accelerator.save_state(str(folder), safe_serialization=False)
+        (self._zero or self._own).save(folder)
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote, with as many processes as wrote it."""
-        self.accelerator.load_state(str(folder))
-
-
-def _deepspeed_plugin(stage: TrainStage) -> Any:
-    """What accelerate is told of DeepSpeed; learning rate and schedule are not its concern."""
-    from accelerate import DeepSpeedPlugin
-
-    config: Mapping[str, Any] = {
-        "zero_optimization": {"stage": stage.zero, "overlap_comm": torch.cuda.is_available()},
-        # Steps differ in their number of micro-batches, so `backward` marks the last one and DeepSpeed counts none.
-        "gradient_accumulation_steps": 1,
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_clipping": stage.clip_norm or 0.0,
-        # A step whose gradients are not finite is passed over, so that it can be refused with the weights as they were.
-        "bf16": {"enabled": stage.precision == "bf16", "check_grad_overflow": True},
-        "zero_allow_untested_optimizer": True,
-        "steps_per_print": 1_000_000_000,
-    }
-    return DeepSpeedPlugin(hf_ds_config=dict(config))
-
-
-@contextmanager
-def whole(parameter: Tensor, overwrite: bool = False) -> Iterator[Tensor]:
-    """While the context lasts, the parameter has all its entries in every process, also where ZeRO-3 sharded it.
-
-    With `overwrite` every process may write the same new entries, which are then sharded again.
-    """
-    if not is_sharded(parameter):
-        yield parameter
-        return
-    import deepspeed
-
-    with deepspeed.zero.GatheredParameters(parameter, modifier_rank=0 if overwrite else None):
-        yield parameter
-
-
-@contextmanager
-def gathered(model: torch.nn.Module) -> Iterator[None]:
-    """While the context lasts, a module's weights are whole whenever it computes, also where ZeRO-3 sharded them at loading.
-
-    It serves forward passes outside the training engine. All processes must run the same ones.
-    """
-    sharded = [module for module in model.modules() if any(map(is_sharded, module.parameters(recurse=False)))]
-    open_contexts: dict[torch.nn.Module, Any] = {}
-
-    def gather(module: torch.nn.Module, *_: Any) -> None:
-        import deepspeed
-
-        open_contexts[module] = deepspeed.zero.GatheredParameters(list(module.parameters(recurse=False)))
-        open_contexts[module].__enter__()
-
-    def release(module: torch.nn.Module, *_: Any) -> None:
-        open_contexts.pop(module).__exit__(None, None, None)
-
-    hooks = [module.register_forward_pre_hook(gather) for module in sharded]
-    hooks += [module.register_forward_hook(release) for module in sharded]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def forget_sharding() -> None:
-    """Let later models load whole in this process; transformers shards every model while ZeRO-3 settings are alive."""
-    swap_zero3_settings(None)
-
-
-@contextmanager
-def unsharded() -> Iterator[None]:
-    """While the context lasts, models load whole in this process, also where ZeRO-3 shards the trained one."""
-    before = swap_zero3_settings(None)
-    try:
-        yield
-    finally:
-        swap_zero3_settings(before)
+        (self._zero or self._own).load(folder)

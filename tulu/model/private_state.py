@@ -6,6 +6,7 @@ file is as light as what imports it.
 """
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 
@@ -45,6 +46,44 @@ def swap_zero3_settings(settings: Any) -> Any:
 def is_sharded(parameter: Any) -> bool:
     """Whether ZeRO-3 holds only a shard of the parameter in this process. DeepSpeed itself is not imported to find out."""
     return hasattr(parameter, "ds_id")
+
+
+def shard_of(parameter: Any) -> Any:
+    """What this process holds of a parameter: its shard under ZeRO-3 and FSDP2, and the whole elsewhere."""
+    held = getattr(parameter, "ds_tensor", parameter).detach()
+    return held.to_local() if hasattr(held, "to_local") else held
+
+
+def cast_shard(parameter: Any, dtype: Any) -> Any:
+    """Turn a parameter that ZeRO-3 sharded into another dtype; returns the shard of this process in the dtype before.
+
+    DeepSpeed takes the dtype of sharded weights from the settings under which they are loaded, and has no way to change it.
+    """
+    before = parameter.ds_tensor.detach().clone()
+    parameter.ds_tensor.data = parameter.ds_tensor.data.to(dtype)
+    parameter.data = parameter.data.to(dtype)
+    return before
+
+
+def stays_float32(module: Any, dtype: Any) -> Callable[[str], bool]:
+    """Whether transformers keeps the weight of that name in float32 in a model of 16 bits, as it does when it loads one."""
+    import torch
+    from transformers import PreTrainedModel
+
+    kept: set[str] = set()
+    for model in module.modules():
+        if isinstance(model, PreTrainedModel):
+            kept |= set(model._keep_in_fp32_modules_strict or ())
+            kept |= set(model._keep_in_fp32_modules or ()) if dtype == torch.float16 else set()
+    # A name of several parts, such as `gate.bias`, stands for a stretch of the whole name.
+    return lambda name: any(f".{part}." in f".{name}." for part in kept)
+
+
+def layer_classes(module: Any) -> set[str]:
+    """The names of the classes of layers in the transformers models of a module."""
+    from transformers import PreTrainedModel
+
+    return {name for model in module.modules() if isinstance(model, PreTrainedModel) for name in model._no_split_modules or ()}
 
 
 def whole_shape(parameter: Any) -> tuple[int, ...]:

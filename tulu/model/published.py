@@ -5,7 +5,6 @@ buffers that belong to the checkpoint, such as the bias by which DeepSeek-V3 bal
 """
 
 from collections.abc import Container, Iterable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -14,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from tulu.model.parallel import whole
-from tulu.model.private_state import is_sharded, to_published_weights, whole_shape
+from tulu.model.gathering import adapter_delta, whole_values
+from tulu.model.private_state import to_published_weights, whole_shape
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,12 @@ def published_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     inner = unwrap(model)
     for _, entries in groupby(entries_of(model), key=lambda entry: layer_of(entry.name)):
         yield from to_published_weights(inner, {entry.name: merged(entry) for entry in entries}).items()
+
+
+def merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """(name, tensor) of every weight under the model's own name, adapters merged; every process must iterate."""
+    for entry in entries_of(model):
+        yield entry.name, merged(entry)
 
 
 def published_shapes(model: nn.Module) -> dict[str, Tensor]:
@@ -122,15 +127,9 @@ def layer_of(name: str) -> str:
 @torch.no_grad()
 def merged(entry: Entry) -> Tensor:
     """All values of a weight with what its adapters add; a copy where ZeRO-3 shards it."""
-    with whole(entry.tensor) as gathered:
-        tensor = gathered.detach().clone() if is_sharded(entry.tensor) else gathered.detach()
+    tensor = whole_values(entry.tensor)
     for layer in entry.adapters:
-        with ExitStack() as stack:
-            for name, parameter in layer.named_parameters():
-                if not name.startswith("base_layer."):
-                    stack.enter_context(whole(parameter))
-            # peft knows how each of its layers adds to its weight: transposed, one matrix for each expert …
-            tensor = tensor + sum(layer.get_delta_weight(adapter).to(tensor.dtype) for adapter in layer.active_adapters)
+        tensor = tensor + sum(adapter_delta(layer, adapter).to(tensor.dtype) for adapter in layer.active_adapters)
     return tensor if isinstance(entry.tensor, nn.Parameter) else nn.Buffer(tensor)
 
 

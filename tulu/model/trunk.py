@@ -17,8 +17,8 @@ from tulu.errors import RecipeError
 from tulu.model.attention import SEGMENTS, layout, ordinary_attention_of
 from tulu.model.batch import Batch, PaddedRows, documents, pack_row, padded_rows, without_sharing
 from tulu.model.dropout import evaluating
+from tulu.model.gathering import gathered
 from tulu.model.last_layer import ReadOnlyLastLayer
-from tulu.model.parallel import gathered
 from tulu.model.private_state import is_sharded
 from tulu.model.quiet import quiet
 from tulu.model.rope import RopeByLength
@@ -107,7 +107,7 @@ class Trunk(nn.Module):
         if not worse:
             log.warning("%s takes padded rows, one completion each: %s", name, reason)
         elif any(map(is_sharded, self.model.parameters())):
-            cure = "Set zero to 2 or less: with ZeRO-3 every process must make equally many forward passes."
+            cure = "Set sharding to zero2 or less: with ZeRO-3 every process must make equally many forward passes."
             raise RecipeError(f"{name} must read one document at a time: padded rows are not exact, {worse}\n{cure}")
         else:
             self.rows = "single"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tulu.errors import EngineError
+from tulu.model.load import DTYPES
 from tulu.types import Group, Problem, SamplingParams
 
 STALE = -1
@@ -54,7 +55,7 @@ class EngineSpec:
     """Model folder or hub name, from which configuration, tokenizer and first weights are loaded."""
     max_length: int
     """Most tokens of a prompt and its completion together."""
-    precision: Literal["bf16", "fp32"] = "fp32"
+    precision: Literal["bf16", "fp16", "fp32"] = "fp32"
     """The number format that the engine computes in."""
     version: int = STALE
     """The version of the folder's weights, if the engine may sample from them before a sync."""
@@ -74,7 +75,7 @@ class EngineSpec:
     @property
     def dtype(self) -> torch.dtype:
         """The torch dtype of `precision`."""
-        return torch.float32 if self.precision == "fp32" else torch.bfloat16
+        return DTYPES[self.precision]
 
 
 def positions(config: Any) -> int | None:

@@ -8,6 +8,7 @@ import torch
 
 from tulu.config.options import EngineName
 from tulu.errors import RecipeError
+from tulu.model.gathering import is_spread
 from tulu.model.policy import Policy
 from tulu.rollout.engine import EngineSpec, ProgressCallback, RolloutEngine
 from tulu.rollout.transformers_engine import TransformersEngine
@@ -40,7 +41,11 @@ def choose(name: EngineName) -> Literal["transformers", "vllm"]:
 def make_engine(
     name: EngineName, spec: EngineSpec, policy: Policy | None = None, progress: ProgressCallback | None = None
 ) -> RolloutEngine:
-    """Make the engine of that name. The transformers engine shares the policy's model, or loads the folder if there is none."""
+    """Make the engine of that name.
+
+    The transformers engine shares the policy's model. It loads the folder if there is no policy, or if no process holds the
+    policy's weights as a whole: then every process samples with a whole copy, which follows the policy.
+    """
     if choose(name) == "vllm":
         if policy is not None and getattr(policy.model, "tulu_resized", False):
             raise RecipeError(
@@ -52,4 +57,7 @@ def make_engine(
     log.info("rollouts: transformers, in this process%s", " (auto: no GPU with vLLM)" if name == "auto" else "")
     if policy is None:
         return TransformersEngine.load(spec, progress=progress)
+    if is_spread(policy.module):
+        log.info("rollouts: every process holds a whole copy of the sharded model to sample with; vLLM needs less memory")
+        return TransformersEngine.load(spec, progress=progress, learner=policy.module.model)
     return TransformersEngine(policy.model, policy.tokenizer, spec, progress=progress)

@@ -1,19 +1,21 @@
-"""Rollouts in the process of the learner, with the learner's own model object."""
+"""Rollouts in the process of the learner, with the learner's own model object where that holds whole weights."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from tulu.errors import EngineError, RecipeError
 from tulu.model.attention import ordinary_attention_of
 from tulu.model.dropout import evaluating
+from tulu.model.gathering import unsharded
 from tulu.model.generation import stop_token_ids
 from tulu.model.load import default_device, from_pretrained, load_model
 from tulu.model.private_state import attention_of
+from tulu.model.published import merged_weights
 from tulu.rollout.cache import bytes_per_token
 from tulu.rollout.decode import EndCondition, decode
 from tulu.rollout.engine import STALE, EngineSpec, ProgressCallback, check_answer, check_request
@@ -48,6 +50,7 @@ class TransformersEngine:
         spec: EngineSpec,
         progress: ProgressCallback | None = None,
         loaded_here: bool = False,
+        learner: nn.Module | None = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
@@ -58,29 +61,44 @@ class TransformersEngine:
         """Whether this engine loaded the model. Otherwise it is the learner's model and always has the learner's weights."""
         self.stop_tokens = stop_token_ids(tokenizer, model.generation_config, spec.turn_ends)
         """The tokens that end a completion."""
+        self.learner = learner
+        """The model of a learner whose weights are sharded, which an engine that loaded its own copies at every sync."""
 
     @classmethod
-    def load(cls, spec: EngineSpec, progress: ProgressCallback | None = None) -> "TransformersEngine":
-        """Make an engine that loads its own model. Raises EngineError if the folder does not load."""
+    def load(
+        cls, spec: EngineSpec, progress: ProgressCallback | None = None, learner: nn.Module | None = None
+    ) -> "TransformersEngine":
+        """Make an engine that loads its own model, which may follow a learner. Raises EngineError if the folder does not load."""
         try:
             origin: Any = {"revision": spec.revision, "trust_remote_code": spec.trust_remote_code}
             tokenizer = from_pretrained(AutoTokenizer, spec.folder, **origin)
-            model = load_model(AutoModelForCausalLM, spec.folder, precision=spec.precision, tokenizer=tokenizer, **origin)
+            with unsharded():
+                model = load_model(AutoModelForCausalLM, spec.folder, precision=spec.precision, tokenizer=tokenizer, **origin)
         except RecipeError as error:
             raise EngineError(str(error)) from error
-        return cls(model.to(default_device()), tokenizer, spec, progress, loaded_here=True)
+        return cls(model.to(default_device()), tokenizer, spec, progress, loaded_here=True, learner=learner)
 
     def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """Record the version. Nothing is copied, because the weights are the learner's own.
+        """Record the version. Nothing is copied where the weights are the learner's own.
 
-        Raises EngineError if this engine loaded its own model, which cannot follow a learner.
+        Raises EngineError if this engine loaded its own model and follows no learner.
         """
-        if self.loaded_here:
+        if self.learner is not None:
+            self._copy(self.learner)
+        elif self.loaded_here:
             self.version = STALE
             raise EngineError(
                 f"this engine holds the weights of {self.spec.folder}; to follow a learner, make it with the learner's model"
             )
         self.version = version
+
+    @torch.no_grad()
+    def _copy(self, learner: nn.Module) -> None:
+        """Take over a learner's weights, one after the other; every process must do so."""
+        self.version = STALE
+        own = self.model.state_dict(keep_vars=True)
+        for name, tensor in merged_weights(learner):
+            own[name].copy_(tensor)
 
     def close(self) -> None:
         """Refuse to sample from now on."""
@@ -105,8 +123,7 @@ class TransformersEngine:
             if self.progress is not None:
                 self.progress(len(groups) * n + finished, total)
 
-        autocast = torch.autocast(device.type, torch.bfloat16, enabled=self.spec.precision == "bf16")
-        with ordinary_attention(self.model), evaluating(self.model), autocast:
+        with ordinary_attention(self.model), evaluating(self.model):
             for indices in self._batches(problems, n, params.max_tokens):
                 chosen = [problems[index] for index in indices]
                 completions = decode(self.model, chosen, n, params, end, report_finished).completions(self.version)

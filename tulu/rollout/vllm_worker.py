@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -17,6 +17,8 @@ CPU_ROWS = 256
 """Most completions that a CPU decodes together."""
 CPU_TOKENS = 4096
 """Most prompt tokens that a CPU reads together."""
+
+_DTYPES: Mapping[str, Literal["float32", "bfloat16", "float16"]] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 Finished = list[tuple[int, int, Completion]]
 """The completions that ended in one step, as (index of the problem, index within its group, completion)."""
@@ -49,7 +51,7 @@ class VllmWorker:
         try:
             self.llm = LLM(
                 str(folder),
-                dtype="float32" if spec.precision == "fp32" else "bfloat16",
+                dtype=_DTYPES[spec.precision],
                 max_model_len=spec.max_length,
                 # The raw log-probs ignore the temperature; these are those of the distribution that was sampled from.
                 logprobs_mode="processed_logprobs",

@@ -10,7 +10,7 @@ from tulu.config.schema import Recipe
 from tulu.config.stages import TRAINING, resolve
 from tulu.errors import RecipeError
 from tulu.evaluation.evaluate import answer_all
-from tulu.model.parallel import forget_sharding
+from tulu.model.gathering import forget_sharding
 from tulu.stages.summary import is_current, summarise
 
 log = logging.getLogger("tulu")

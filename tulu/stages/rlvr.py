@@ -22,8 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tulu.config.job import Job, section_of
-from tulu.config.processes import world_size
+from tulu.config.job import Job
 from tulu.config.schema import Rlvr, ValueModelSettings
 from tulu.data.problems import load_problems
 from tulu.errors import EngineError, RecipeError
@@ -31,19 +30,20 @@ from tulu.grading.grader import Grader, split_off_reward_model
 from tulu.losses import Loss, grpo_loss, kl_estimate, mean_metric, truncated_ratio
 from tulu.model.batch import Batch
 from tulu.model.dropout import evaluating
+from tulu.model.gathering import gathered, unsharded
 from tulu.model.generation import turn_end_tokens
 from tulu.model.load import Origin
-from tulu.model.parallel import Parallel, gathered, unsharded
+from tulu.model.parallel import Parallel
 from tulu.model.policy import Policy
 from tulu.progress import Progress
 from tulu.reward_models.grader import RewardGrader
 from tulu.rollout.batches import RolloutBatch, SampledBatch, pack_rollouts
 from tulu.rollout.engine import EngineSpec
-from tulu.rollout.engines import choose, make_engine
+from tulu.rollout.engines import make_engine
 from tulu.rollout.records import record, summary
 from tulu.rollout.sampler import Sampler, StepRollouts
 from tulu.stages.ppo import ActorCritic, PpoBatch, ppo_loss, spare_ppo_batch, token_advantages
-from tulu.train.open import open_stage
+from tulu.train.open import StageRun, open_stage
 from tulu.train.optimizer import Learner, learning_rate
 from tulu.train.run import Run
 from tulu.train.step import Normaliser, Objective, count_completions, count_tokens, step
@@ -71,7 +71,6 @@ class Models:
 
 def run(job: Job) -> Path:
     """Train, and return the folder of the model."""
-    refuse_sharded_sampling(section_of(job.recipe, "rlvr"))
     run = open_stage(job)
     stage: Rlvr = run.section
     if run.finished:
@@ -89,7 +88,7 @@ def run(job: Job) -> Path:
     critic = ActorCritic.load(policy, stage, job.recipe.template, runs / "rm" / "model", run.start, run.start_options)
     facts = {"reward_model": reward_model.digest} if reward_model else {}
     facts |= {"value": critic.value.digest()} if critic else {}
-    kl_reference = load_kl_reference(policy, run.start, stage, job.recipe.template, run.start_options)
+    kl_reference = load_kl_reference(policy, run, stage, job.recipe.template, run.start_options)
     learner = run.begin(critic or policy, data=problems.digest, start=policy.digest(), **facts)
     state = run.resume()
 
@@ -242,13 +241,6 @@ def normaliser(stage: Rlvr) -> Normaliser[Batch]:
     return count_tokens if stage.denominator == "token" else count_completions
 
 
-def refuse_sharded_sampling(stage: Rlvr) -> None:
-    """Raises RecipeError where the engine of this process would have to sample from weights that ZeRO-3 shards."""
-    if stage.zero == 3 and world_size() > 1 and choose(stage.engine) == "transformers":
-        cure = "set engine to vllm, or zero to 2 or less"
-        raise RecipeError(f"rlvr.zero: 3: the transformers engine samples from whole weights; {cure}")
-
-
 def load_reward_model(
     stage: Rlvr, problems: Sequence[Problem], runs: Path, trust_remote_code: bool = False
 ) -> RewardGrader | None:
@@ -262,7 +254,7 @@ def load_reward_model(
 
 
 def load_kl_reference(
-    policy: Policy, start: str, stage: Rlvr, template: str, options: Origin | None = None
+    policy: Policy, run: StageRun, stage: Rlvr, template: str, options: Origin | None = None
 ) -> KlReference | None:
     """Log-probs under the starting model: of frozen weights, or of the policy without its adapters; None if β is 0."""
     if not stage.beta:
@@ -271,9 +263,10 @@ def load_kl_reference(
     if stage.lora:
         frozen, start_weights = policy, policy.without_adapter
     else:
-        frozen = Policy.load(start, template=template, precision=stage.precision, trainable=False, **(options or Origin()))
+        frozen = Policy.load(run.start, template=template, precision=stage.precision, trainable=False, **(options or Origin()))
+        run.parallel.prepare_frozen(frozen.module)
         # Under ZeRO-3 frozen weights are sharded as they load, with no engine around them to gather them.
-        start_weights = partial(gathered, frozen.model)
+        start_weights = partial(gathered, frozen.module)
 
     @torch.no_grad()
     def logps(batch: Batch) -> Tensor:

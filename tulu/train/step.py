@@ -67,10 +67,11 @@ def step(
         bad = _culprits(parallel, batches, losses, objective, spare)
         named = _name_rows(parallel, bad, trained)
         raise TrainingError(f"the next step is not taken, its loss is {loss_total}: {named}")
-    if not math.isfinite(norm):
+    if not math.isfinite(norm) and parallel.skipped is None:
         named = _name_rows(parallel, trained, trained)
         raise TrainingError(f"the next step is not taken, its loss is finite, the norm of its gradients {norm}: {named}")
-    return {"loss": loss_total / total, "gradient_norm": norm, **parallel.means(sums)}
+    skipped = {} if parallel.skipped is None else {"skipped_steps": float(parallel.skipped)}
+    return {"loss": loss_total / total, "gradient_norm": norm, **skipped, **parallel.means(sums)}
 
 
 def _culprits(
