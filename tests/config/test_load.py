@@ -117,6 +117,14 @@ def test_a_mistake_names_place_value_and_cure(
     assert error.value.exit_code == 2
 
 
+def test_both_spellings_of_sharding_must_agree(write: Write) -> None:
+    recipe = load_recipe(write(GOOD), ["sft.zero=2", "sft.sharding=zero2", "dpo.sharding=fsdp2"])
+    assert (section_of(recipe, "sft").sharding, section_of(recipe, "dpo").sharding) == ("zero2", "fsdp2")
+    expected = r"sft.zero: 3: is the old spelling of sharding: zero3, but sharding is none; set sft.sharding alone"
+    with pytest.raises(RecipeError, match=expected):
+        load_recipe(write(GOOD), ["sft.zero=3", "sft.sharding=none"])
+
+
 def test_all_mistakes_come_at_once_in_the_order_of_the_file(write: Write) -> None:
     text = (
         GOOD.replace("template: tulu", "template: tuluu")

@@ -60,13 +60,19 @@ def test_memory_of_a_thousand_parameters() -> None:
     stage = SFT.model_copy(update={"precision": "fp32", "row_tokens": 3})
     block = 8 * 10 + 2 * 5 + 4 * 20
     whole = {"weights": 4000, "gradients": 4000, "moments": 8000, "activations": 4 * 3 * 2 * block}
-    assert memory(stage, size, 4) == whole, "without ZeRO every process holds all"
-    assert memory(stage.model_copy(update={"zero": 2}), size, 4) == {**whole, "gradients": 1000, "moments": 2000}
-    assert memory(stage.model_copy(update={"zero": 3}), size, 4)["weights"] == 1000
+    assert memory(stage, size, 4) == whole, "without sharding every process holds all"
+    assert memory(stage.model_copy(update={"sharding": "zero2"}), size, 4) == {**whole, "gradients": 1000, "moments": 2000}
+    for sharding in ("zero3", "fsdp2"):
+        assert memory(stage.model_copy(update={"sharding": sharding}), size, 4)["weights"] == 1000
     checkpointed = memory(stage.model_copy(update={"gradient_checkpointing": True}), size, 1)
     assert checkpointed["activations"] == 4 * 3 * (2 * 10 + block)
-    assert memory(stage.model_copy(update={"precision": "bf16"}), size, 1)["weights"] == 6000
-    assert memory(RLVR.model_copy(update={"beta": 0.1}), size, 1)["reference"] == 4000
+    half = {"weights": 2000, "masters": 4000, "gradients": 4000, "moments": 8000, "activations": 2 * 3 * 2 * block}
+    assert memory(stage.model_copy(update={"precision": "bf16"}), size, 1) == half
+    zero1 = memory(stage.model_copy(update={"precision": "bf16", "sharding": "zero1"}), size, 4)
+    assert zero1 == {**half, "masters": 1000, "moments": 2000}
+    fsdp2 = memory(stage.model_copy(update={"precision": "fp16", "sharding": "fsdp2"}), size, 4)
+    assert (fsdp2["weights"], "masters" in fsdp2) == (1000, False), "shards of the weights are the masters themselves"
+    assert memory(RLVR.model_copy(update={"beta": 0.1}), size, 1)["reference"] == 2000
 
 
 def test_flops_of_a_token() -> None:

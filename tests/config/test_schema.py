@@ -119,13 +119,24 @@ def test_a_source_has_exactly_one_amount(amounts: dict[str, Any]) -> None:
         ("max_length", 0),
         ("data", []),
         ("gradient_checkpointing", 1),
-        ("precision", "fp16"),
+        ("precision", "fp8"),
+        ("sharding", "zero4"),
+        ("sharding", None),
+        ("zero", 4),
         ("unknown", 1),
     ],
 )
 def test_a_wrong_value_is_refused_not_converted(field: str, value: object) -> None:
     with pytest.raises(ValidationError):
         Sft.model_validate({**SFT, field: value})
+
+
+@pytest.mark.parametrize(("zero", "sharding"), [(None, "none"), (0, "none"), (1, "zero1"), (2, "zero2"), (3, "zero3")])
+def test_zero_is_the_old_spelling_of_sharding(zero: int | None, sharding: str) -> None:
+    fields = {} if zero is None else {"zero": zero}
+    stage = Sft.model_validate({**SFT, **fields})
+    assert stage.sharding == sharding
+    assert Sft.model_validate(stage.model_dump()) == stage, "a resolved recipe says both, and is read again"
 
 
 def test_a_recipe_is_frozen() -> None:

@@ -17,7 +17,9 @@ from tests.samples import make_stage
 from tulu.errors import ResumeError, TrainingError
 from tulu.losses import Loss, sft_loss
 from tulu.model.batch import Batch, pack_row
-from tulu.model.parallel import Parallel, whole
+from tulu.model.gathering import whole
+from tulu.model.parallel import Parallel
+from tulu.model.private_state import shard_of
 from tulu.train.checkpoints import Checkpoints
 from tulu.train.optimizer import Learner
 from tulu.train.step import count_tokens, step
@@ -48,9 +50,9 @@ def weight(module: Scales) -> list[float]:
         return found
 
 
-def attempt(zero: int, precision: str, where: str, out: Path) -> dict[str, Any]:
+def attempt(sharding: str, precision: str, where: str, out: Path) -> dict[str, Any]:
     """One good step and a checkpoint, then a step in which rank 1's second row is bad, and what became of the weights."""
-    stage = make_stage(zero=zero, learning_rate=0.1, schedule="constant", precision=precision)
+    stage = make_stage(sharding=sharding, learning_rate=0.1, schedule="constant", precision=precision)
     parallel = Parallel(stage)
     model = Scales()
     toy = Toy(model, model)
@@ -67,27 +69,26 @@ def attempt(zero: int, precision: str, where: str, out: Path) -> dict[str, Any]:
 
     own = [pack_row([Group([0], (Completion([n], [True]),), f"rank{parallel.rank}:{n}")]) for n in (1, 2)]
     step(learner, own, objective, count_tokens)
-    Checkpoints(out / f"{zero}-{precision}-{where}", 2, parallel).save(1, {"step": 1})
+    Checkpoints(out / f"{sharding}-{precision}-{where}", 2, parallel).save(1, {"step": 1})
     before, bad, message = weight(model), True, ""
     try:
         step(learner, own[: 2 if parallel.rank else 1], objective, count_tokens, spare=own[0])
     except TrainingError as error:
         message = str(error)
     found = {"message": message, "moved": weight(model) != before, "trained": before != [1.0] * 8}
-    with torch.no_grad(), whole(model.linear.weight, overwrite=True) as values:
-        # The last entry is in the shard of rank 1.
-        values[0, 7] = math.inf
+    # Where the weight is sharded, some ranks hold nothing of it.
+    shard_of(model.linear.weight).view(-1)[-1:] = math.inf
     return {**found, "not finite": parallel.not_finite(model)}
 
 
-def damaged(zero: int, out: Path) -> str:
+def damaged(sharding: str, out: Path) -> str:
     """The message of both ranks where a file that only one of them reads is damaged."""
-    parallel = Parallel(make_stage(zero=zero))
+    parallel = Parallel(make_stage(sharding=sharding))
     model = Scales()
-    Learner(Toy(model, model), make_stage(zero=zero), parallel)
-    folder = out / f"{zero}-fp32-loss"
+    Learner(Toy(model, model), make_stage(sharding=sharding), parallel)
+    folder = out / f"{sharding}-fp32-loss"
     if parallel.is_main:
-        largest = max((folder / "step-000001").rglob("*optim_states.pt"), key=lambda file: file.name)
+        largest = max((folder / "step-000001").rglob("*optim*"), key=lambda file: file.name)
         content = bytearray(largest.read_bytes())
         content[len(content) // 2] ^= 1
         largest.write_bytes(content)
@@ -100,14 +101,15 @@ def damaged(zero: int, out: Path) -> str:
 
 
 def main(out: Path) -> None:
-    """Every ZeRO stage, with a bad loss and with a bad gradient, and then with a damaged checkpoint."""
-    kinds = [(1, "fp32"), (2, "fp32"), (3, "fp32"), (1, "bf16"), (3, "bf16")]
+    """Every sharding, with a bad loss and with a bad gradient, and then with a damaged checkpoint."""
+    shardings = ("none", "zero1", "zero2", "zero3", "fsdp2")
+    kinds = [(sharding, "fp32") for sharding in shardings] + [(sharding, "bf16") for sharding in shardings if sharding != "zero2"]
     found: dict[str, Any] = {
-        f"{zero} {precision} {where}": attempt(zero, precision, where, out)
-        for zero, precision in kinds
+        f"{sharding} {precision} {where}": attempt(sharding, precision, where, out)
+        for sharding, precision in kinds
         for where in ("loss", "gradient")
     }
-    found["damaged"] = {str(zero): damaged(zero, out) for zero in (2, 3)}
+    found["damaged"] = {sharding: damaged(sharding, out) for sharding in ("zero2", "zero3", "fsdp2")}
     (out / f"{torch.distributed.get_rank()}.json").write_text(json.dumps(found))
 
 

@@ -1,232 +1,106 @@
-"""Processes that train together: two ranks under torchrun on gloo, ZeRO-2 and ZeRO-3, end where one process does."""
+"""Processes that train together: what they tell each other lies on their device, and torchrun connects them."""
 
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from tests.ranks.stages import Cell, recipe_of, train, write_inputs
 from tests.samples import make_stage
-from tulu.config.load import load_recipe
-from tulu.errors import RecipeError
-from tulu.model.parallel import Parallel, forget_sharding, gathered, unsharded, whole
-from tulu.stages.pipeline import run_recipe
+from tulu.config.load import dump
+from tulu.model.parallel import Parallel
+from tulu.model.processes import Processes
 
-# Adam's epsilon is larger than the gradients, so that updates are proportional to them: the weights then compare gradients,
-# and the order of summation, which differs between processes, moves a weight by the learning rate times the rounding error.
-# With an epsilon of 1e-8 the first step would be the sign of the gradient, which is noise where the gradient is 0.
-RECIPE = """\
-name: {name}
-template: tulu
-model: {model}
-seed: 3
-sft:
-  zero: {sft_zero}
-  data: {folder}/chats.jsonl
-  loss: micro_mean
-  loss_micro_batch: 2
-  save_every: 1
-  max_length: 256
-  batch: 8
-  micro_batch: 2
-  steps: 2
-  learning_rate: 3.0e-1
-  schedule: constant
-  adam_epsilon: 1.0
-  precision: fp32
-  clip_norm: 0.5
-dpo:
-  zero: {zero}
-  data: {folder}/pairs.jsonl
-  loss: dpo_norm
-  beta: 2.0
-  max_length: 256
-  batch: 6
-  micro_batch: 1
-  row_tokens: 100
-  steps: 2
-  learning_rate: 5.0e-2
-  schedule: constant
-  adam_epsilon: 1.0
-  precision: fp32
-rm:
-  zero: {rm_zero}
-  data: {folder}/pairs.jsonl
-  max_length: 256
-  batch: 6
-  micro_batch: 1
-  held_out: 0.25
-  steps: 2
-  learning_rate: 5.0e-2
-  schedule: constant
-  adam_epsilon: 1.0
-  precision: fp32
-rlvr:
-  zero: {zero}
-  data: {folder}/problems.jsonl
-  verifier: {folder}/letters.py:score
-  reward_model: {{combine: sum, weight: 0.5, row_tokens: 100}}
-  prompts: 3
-  samples: 4
-  batch: 12
-  micro_batch: 2
-  max_prompt: 64
-  max_tokens: 8
-  max_length: 72
-  beta: 0.1
-  updates: 2
-  engine: transformers
-  steps: 2
-  learning_rate: 5.0e-2
-  schedule: constant
-  adam_epsilon: 1.0
-  precision: fp32
-"""
 ROOT = Path(__file__).resolve().parents[2]
-STAGES = ("sft", "dpo", "rm", "rlvr")
-PPO = ("rlvr.advantage=gae", "rlvr.refill=false", "rlvr.reward_model=null", "rlvr.samples=1", "rlvr.prompts=12", "rlvr.kl=k1")
+LOCAL = {"prepare", "prepare_frozen", "backward", "share", "save", "load", "not_finite", "shards_weights", "skipped"}
+"""What a process without sharding does by itself, or through a method below.
+
+Sharding exchanges weights and gradients through torch and DeepSpeed, which keep them where they are.
+"""
 
 
-def write_inputs(folder: Path) -> None:
-    """Rows of uneven lengths, and a verifier that a random model can please more or less."""
-
-    def say(role: str, content: str) -> dict[str, str]:
-        return {"role": role, "content": content}
-
-    chats = [
-        {"messages": [say("user", f"q{i} " * (i % 5 + 1)), say("assistant", f"answer {i * i} " * (i % 4 + 1))]} for i in range(12)
-    ]
-    pairs = [
-        {"prompt": f"q{i} " * (i % 3 + 1), "chosen": f"yes {i} " * (i % 4 + 1), "rejected": f"no {i * i} " * (i % 3 + 1)}
-        for i in range(12)
-    ]
-    problems = [{"messages": [say("user", f"p{i}")], "ground_truth": str(i), "dataset": "x"} for i in range(6)]
-    for name, rows in (("chats", chats), ("pairs", pairs), ("problems", problems)):
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "letters.py").write_text("def score(completion, ground_truth):\n    return sum(map(ord, completion)) % 7 / 6\n")
+def calls(parallel: Parallel, module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Callable[[], Any]]:
+    """One call of every method that tells other processes something, by its name."""
+    number = torch.ones(3, device=parallel.device)
+    return {
+        "add_up": lambda: parallel.add_up(number),
+        "add_up_all": lambda: parallel.add_up_all([number, number.clone()]),
+        "most": lambda: parallel.most(number),
+        "total": lambda: parallel.total(1.5),
+        "largest": lambda: parallel.largest(2),
+        "means": lambda: parallel.means({"nll": (torch.tensor(3.0), torch.tensor(2))}),
+        "level": lambda: list(parallel.level(["row"], "row")),
+        "exchange": lambda: parallel.exchange("item"),
+        "wait": parallel.wait,
+        "finish_step": lambda: parallel.finish_step(module, optimizer, torch.tensor(1.0)),
+    }
 
 
-def tulu(processes: int, folder: Path, *arguments: str) -> str:
-    """`tulu ARGUMENTS` by so many processes; what they said."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes > 1 else []
-    command = [sys.executable, *launcher, "-m", "tulu", *arguments, "--runs", str(folder / "runs")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
-    return done.stdout + done.stderr
+def test_whatever_is_exchanged_lies_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NCCL takes nothing else. The device here is torch's "meta", whose tensors cannot be mistaken for those of the CPU."""
+    parallel = Parallel(make_stage())
+    parallel.world, parallel.device = 2, torch.device("meta")
+    module = nn.Linear(2, 2, device="meta")
+    _, optimizer = parallel.prepare(module, torch.optim.AdamW(module.parameters()))
+    sent: list[Tensor] = []
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda tensor, **_: sent.append(tensor))
+    monkeypatch.setattr("torch.distributed.all_gather_object", lambda items, item: sent.append(torch.ones(1, device="meta")))
+    table = calls(parallel, module, optimizer)
+    public = {name for kind in (Processes, Parallel) for name in vars(kind) if not name.startswith("_")}
+    assert table.keys() | LOCAL == public, "a new method needs a call here"
+    for name, call in table.items():
+        sent.clear()
+        # There is nothing to read in what comes back.
+        with suppress(RuntimeError, NotImplementedError):
+            call()
+        assert sent, f"{name} told nobody"
+        assert all(tensor.device == parallel.device for tensor in sent), name
 
 
-def weights(folder: Path, name: str, stage: str) -> dict[str, Tensor]:
-    return load_file(folder / "runs" / name / stage / "model" / "model.safetensors")
+def test_gradients_are_added_up_bucket_by_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    parallel = Parallel(make_stage())
+    parallel.world = 2
+    monkeypatch.setattr("tulu.model.processes.BUCKET", 5)
+    sizes: list[int] = []
+
+    def double(tensor: Tensor, **_: Any) -> None:
+        sizes.append(tensor.numel())
+        tensor.mul_(2)
+
+    monkeypatch.setattr("torch.distributed.all_reduce", double)
+    tensors = [torch.full((2, 2), 1.0), torch.full((3,), 2.0), torch.full((1,), 3.0)]
+    parallel.add_up_all(tensors)
+    assert sizes == [7, 1]
+    assert [tensor.unique().tolist() for tensor in tensors] == [[2.0], [4.0], [6.0]]
 
 
-def metrics(folder: Path, name: str, stage: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "runs" / name / stage / "metrics.jsonl").read_text().splitlines()]
-
-
-def recipe_file(folder: Path, model: Path, name: str, zero: tuple[int, int, int]) -> Path:
-    """A recipe of every stage, with ZeRO stages for SFT, for the reward model and for the others."""
-    sft, rm, others = zero
-    file = folder / f"{name}.yaml"
-    file.write_text(RECIPE.format(name=name, model=model, folder=folder, sft_zero=sft, rm_zero=rm, zero=others))
-    return file
-
-
-def test_two_ranks_end_where_one_does(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
-    """SFT and reward model under ZeRO-3, DPO with its reference cache and RLVR under ZeRO-2; then a resume under ZeRO-3.
-
-    One test, since its launches would otherwise be repeated by every worker of pytest-xdist.
-    """
-    write_inputs(tmp_path)
-    model = tiny_model("qwen3")
-    run_recipe(load_recipe(str(recipe_file(tmp_path, model, "one", (0, 0, 0))), ()), tmp_path / "runs")
-    tulu(2, tmp_path, "run", str(recipe_file(tmp_path, model, "two", (3, 3, 2))))
-    for stage in STAGES:
-        same_end(tmp_path, stage, load_file(model / "model.safetensors"))
-    ppo_too(tmp_path)
-    resumes_to_the_same_bits(tmp_path)
-
-
-def ppo_too(folder: Path) -> None:
-    """Policy and value model under ZeRO-2, both from what one process had trained."""
-    runs = folder / "runs"
-    starts = (f"rlvr.start={runs}/one/dpo/model", f"rlvr.value={runs}/one/rm/model")
-    for processes, name in ((1, "one"), (2, "two")):
-        tulu(processes, folder, "rlvr", str(folder / f"{name}.yaml"), *PPO, *starts, f"name=ppo-{name}")
-    alone, together = weights(folder, "ppo-one", "rlvr"), weights(folder, "ppo-two", "rlvr")
-    start = load_file(runs / "one" / "dpo" / "model" / "model.safetensors")
-    assert max(float((alone[name] - start[name]).abs().max()) for name in alone) > 1e-2
-    assert max(float((alone[name] - together[name]).abs().max()) for name in alone) < 1e-6
-    one, two = metrics(folder, "ppo-one", "rlvr")[-1], metrics(folder, "ppo-two", "rlvr")[-1]
-    assert two["value_error"] == pytest.approx(one["value_error"], rel=1e-4)
-
-
-def same_end(folder: Path, stage: str, start: dict[str, Tensor]) -> None:
-    """Every stage starts from what the one before left, so the last one carries all differences."""
-    alone, together = weights(folder, "one", stage), weights(folder, "two", stage)
-    assert max(float((alone[name] - start[name]).abs().max()) for name in alone if name in start) > 1e-2, stage
-    assert alone.keys() == together.keys()
-    for name, tensor in alone.items():
-        assert float((together[name] - tensor).abs().max()) < 1e-6, (stage, name)
-    one, two = metrics(folder, "one", stage)[-1], metrics(folder, "two", stage)[-1]
-    for metric in ("loss", "gradient_norm", "tokens"):
-        assert two[metric] == pytest.approx(one[metric], rel=1e-4, abs=1e-6), (stage, metric)
-
-
-def resumes_to_the_same_bits(folder: Path) -> None:
-    """As if SFT under ZeRO-3 had died after its second step, and one rank's shard of that checkpoint had been damaged."""
-    run = folder / "runs" / "two" / "sft"
-    before = weights(folder, "two", "sft")
-    manifest = json.loads((run / "manifest.json").read_text())
-    (run / "manifest.json").write_text(json.dumps({**manifest, "finished": False}))
-    (run / "model").rename(run / "model-before")
-    shard = next((run / "checkpoints" / "step-000002").rglob("*rank_1*optim_states.pt"))
-    shard.write_bytes(shard.read_bytes()[:-4000] + b"\0" * 4000)
-    said = tulu(2, folder, "sft", str(folder / "two.yaml"))
-    assert said.count(f"step-000002 is damaged: pytorch_model/{shard.name} is not what was written") == 1
-    assert "at step 1" in said
-    after = weights(folder, "two", "sft")
-    assert all(torch.equal(after[name], before[name]) for name in before)
-    assert [each["step"] for each in metrics(folder, "two", "sft")] == [1, 2]
-
-
-def test_what_one_rank_meets_stops_both(tmp_path: Path) -> None:
-    """A loss, gradient or weight that is not finite, and a damaged shard: both say the same, and none waits for the other."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launcher, "-m", "tests.model.ranks_not_finite", str(tmp_path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False, cwd=ROOT)
-    assert done.returncode == 0, done.stderr[-4000:]
-    one, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
-    assert one == other
-    damaged = one.pop("damaged")
-    assert len(one) == 10
-    for case, found in one.items():
-        assert found["trained"], case
-        assert not found["moved"], case
-        assert found["not finite"] == ["linear.weight"], case
-        said = "its loss is nan: row rank1:2" if case.endswith("loss") else "the norm of its gradients inf: all its rows: rank0:1"
-        assert said in found["message"], case
-    for zero, message in damaged.items():
-        assert "zero_pp_rank_1_mp_rank_00_optim_states.pt is not what was written" in message, zero
-
-
-def test_several_processes_need_zero(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("accelerate.Accelerator.num_processes", property(lambda _: 2))
-    with pytest.raises(RecipeError, match="zero to 1, 2 or 3"):
-        Parallel(make_stage(zero=0))
+def test_a_weight_that_no_process_used_keeps_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in one process. A weight that only the other process used gets a gradient here, too, or its optimizer would not step."""
+    parallel = Parallel(make_stage())
+    module = nn.ParameterList([torch.ones(1), torch.ones(1), torch.ones(1)])
+    _, optimizer = parallel.prepare(module, torch.optim.SGD(module.parameters(), lr=1.0))
+    parallel.world = 2
+    replies = iter([torch.tensor(1.0), torch.tensor([1, 1, 0]), torch.tensor([4.0, 3.0])])
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda tensor, **_: tensor.copy_(next(replies)))
+    (2 * module[0]).sum().backward()
+    total, norm = parallel.finish_step(module, optimizer, torch.tensor(0.5))
+    assert (total, norm) == (1.0, 5.0)
+    assert [weight.item() for weight in module] == [-3.0, -2.0, 1.0]
 
 
 def test_one_process_does_not_shard() -> None:
-    parallel = Parallel(make_stage(zero=3))
-    assert not parallel.deepspeed
+    for sharding in ("zero3", "fsdp2"):
+        parallel = Parallel(make_stage(sharding=sharding))
+        assert (parallel.sharding, parallel.deepspeed, parallel.shards_weights) == ("none", False, False)
     assert (parallel.rank, parallel.world, parallel.is_main) == (0, 1, True)
     assert parallel.total(2.5) == 2.5
     assert parallel.largest(3) == 3
@@ -243,27 +117,59 @@ def test_means_are_exact_over_counts() -> None:
     assert parallel.means({}) == {}
 
 
-def test_stages_of_one_process_may_differ_in_precision() -> None:
-    for precision, expected in (("fp32", "no"), ("bf16", "bf16"), ("fp32", "no")):
-        assert Parallel(make_stage(precision=precision)).accelerator.mixed_precision == expected
+@pytest.mark.parametrize("fault", ["loss", "gradient"])
+def test_a_step_that_is_not_finite_is_not_taken(fault: str) -> None:
+    parallel = Parallel(make_stage())
+    module = nn.Linear(2, 1)
+    _, optimizer = parallel.prepare(module, torch.optim.AdamW(module.parameters()))
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    parallel.backward(module(torch.ones(1, 2)).sum(), last=True)
+    if fault == "gradient":
+        assert module.weight.grad is not None
+        module.weight.grad[0, 0] = torch.inf
+    total, norm = parallel.finish_step(module, optimizer, torch.tensor(torch.nan if fault == "loss" else 1.0))
+    assert not (torch.tensor([total, norm]).isfinite().all())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+    assert module.weight.grad is None, "the next step begins without it"
 
 
-def test_whole_weights_pass_through() -> None:
-    layer = torch.nn.Linear(2, 2)
-    parameter = torch.nn.Parameter(torch.ones(2))
-    with gathered(layer), whole(parameter) as found:
-        assert found is parameter
-        layer(torch.ones(1, 2))
-    assert not layer._forward_hooks
+def test_what_one_rank_meets_stops_both(tmp_path: Path) -> None:
+    """A loss, gradient or weight that is not finite, and a damaged shard: both say the same, and none waits for the other."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, "-m", "tests.model.ranks_not_finite", str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-4000:]
+    one, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert one == other
+    damaged = one.pop("damaged")
+    assert len(one) == 18
+    for case, found in one.items():
+        assert found["trained"], case
+        assert not found["moved"], case
+        assert found["not finite"] == ["linear.weight"], case
+        said = "its loss is nan: row rank1:2" if case.endswith("loss") else "the norm of its gradients"
+        assert said in found["message"], case
+        assert case.endswith("loss") or "all its rows: rank0:1" in found["message"], case
+    for sharding, message in damaged.items():
+        file = "optimizer_1.bin" if sharding == "fsdp2" else "zero_pp_rank_1_mp_rank_00_optim_states.pt"
+        assert f"{file} is not what was written" in message, sharding
 
 
-def test_a_reward_model_loads_whole_while_the_policy_is_sharded() -> None:
-    from transformers.integrations import HfDeepSpeedConfig, is_deepspeed_zero3_enabled
-
-    settings = HfDeepSpeedConfig({"zero_optimization": {"stage": 3}})
-    assert settings.is_zero3()
-    assert is_deepspeed_zero3_enabled()
-    with unsharded():
-        assert not is_deepspeed_zero3_enabled()
-    assert is_deepspeed_zero3_enabled()
-    forget_sharding()
+def test_torchrun_connects_the_processes(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
+    """The command as a user gives it. Every sharding with every kind of training is in tests/ranks/."""
+    write_inputs(tmp_path)
+    (tmp_path / "model").symlink_to(tiny_model("qwen3"))
+    train(Cell("none", 1), tmp_path, ("sft",))
+    (tmp_path / "two.yaml").write_text(dump(recipe_of(Cell("fsdp2", 2), "sft", tmp_path)))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tulu"]
+    command = [*launcher, "sft", str(tmp_path / "two.yaml"), "--runs", str(tmp_path / "runs")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+    folders = [tmp_path / "runs" / cell.name / "sft" for cell in (Cell("none", 1), Cell("fsdp2", 2))]
+    alone, together = (load_file(folder / "model" / "model.safetensors") for folder in folders)
+    assert max(float((together[name] - alone[name]).abs().max()) for name in alone) < 1e-6
+    one, two = (json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1]) for folder in folders)
+    for metric in ("loss", "gradient_norm", "tokens"):
+        assert two[metric] == pytest.approx(one[metric], rel=1e-4, abs=1e-6), metric

@@ -75,6 +75,28 @@ def test_deepspeed_marks_its_shards_as_we_read_them() -> None:
     assert private_state.is_sharded(parameter)
 
 
+def test_a_shard_of_deepspeed_can_be_cast(tiny_model: Callable[..., Path]) -> None:
+    """That DeepSpeed computes with what was cast is in tests/ranks/."""
+    parameter: Any = torch.nn.Parameter(torch.empty(0))
+    assert private_state.shard_of(parameter).data_ptr() == parameter.data_ptr()
+    parameter.ds_tensor = torch.tensor([1.0001])
+    before = private_state.cast_shard(parameter, torch.bfloat16)
+    assert before.item() == torch.tensor(1.0001).item()
+    assert private_state.shard_of(parameter).item() == 1.0
+    assert parameter.dtype == parameter.ds_tensor.dtype == torch.bfloat16
+
+
+def test_transformers_says_what_stays_in_float32_and_what_is_a_layer(tiny_model: Callable[..., Path]) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_model("qwen3"))
+    assert private_state.layer_classes(torch.nn.ModuleList([model])) == {"Qwen3DecoderLayer"}
+    names = [name for name, _ in model.named_parameters()]
+    assert not any(map(private_state.stays_float32(model, torch.bfloat16), names))
+    model._keep_in_fp32_modules_strict, model._keep_in_fp32_modules = {"q_norm"}, {"k_norm"}
+    for dtype, kept in ((torch.bfloat16, {"q_norm"}), (torch.float16, {"q_norm", "k_norm"})):
+        stays = private_state.stays_float32(model, dtype)
+        assert {name.split(".")[-2] for name in names if stays(name)} == kept
+
+
 def test_transformers_names_a_model_s_attention(tiny_model: Callable[..., Path]) -> None:
     for name in ("eager", "sdpa"):
         model = AutoModelForCausalLM.from_pretrained(tiny_model("llama"), attn_implementation=name)

@@ -161,5 +161,5 @@ def test_one_document_at_a_time_needs_whole_weights(monkeypatch: pytest.MonkeyPa
         checked(make("sparse attention"))
     assert "one document at a time, which is slow" in caplog.text
     monkeypatch.setattr("tulu.model.trunk.is_sharded", lambda parameter: True)
-    with pytest.raises(RecipeError, match="Set zero to 2 or less"):
+    with pytest.raises(RecipeError, match="Set sharding to zero2 or less"):
         checked(make("sparse attention"))

@@ -1,0 +1,57 @@
+"""Ranks as processes that are forked from one which has imported everything, since imports would take most of the time."""
+
+import multiprocessing
+import os
+import socket
+import time
+from pathlib import Path
+
+from tests.ranks.stages import KINDS, Cell, Death, rank_main
+
+PRELOADED = [
+    "torch",
+    "transformers",
+    "accelerate",
+    "deepspeed",
+    "datasets",
+    "peft",
+    "tulu.stages.sft",
+    "tulu.stages.dpo",
+    "tulu.stages.rlvr",
+    "tulu.reward_models.training",
+    "tulu.model.fully_sharded",
+]
+PATIENCE = 300.0
+"""Seconds that a launch may take."""
+GRACE = 30.0
+"""Seconds in which the others end after one of them died."""
+
+
+def launch(cell: Cell, folder: Path, kinds: tuple[str, ...] = tuple(KINDS), death: Death | None = None) -> list[int]:
+    """Run a cell's processes; their exit codes, once all have ended by themselves. AssertionError if one hangs."""
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = (port, cell, folder, kinds, death)
+    ranks = [context.Process(target=rank_main, args=(rank, *settings), daemon=True) for rank in range(cell.world)]
+    for rank in ranks:
+        rank.start()
+    deadline = time.monotonic() + PATIENCE
+    try:
+        while any(rank.is_alive() for rank in ranks):
+            if any(rank.exitcode for rank in ranks):
+                deadline = min(deadline, time.monotonic() + GRACE)
+            assert time.monotonic() < deadline, f"a process hangs:\n{said(cell, folder)}"
+            time.sleep(0.05)
+    finally:
+        for rank in ranks:
+            rank.kill()
+    return [rank.exitcode or 0 for rank in ranks]
+
+
+def said(cell: Cell, folder: Path) -> str:
+    """The end of what each process said."""
+    return "\n".join(f"{file.name}: …{file.read_text()[-3000:]}" for file in sorted(folder.glob(f"{cell.name}-?.log")))

@@ -1,0 +1,46 @@
+"""Precisions and adapters mean the same in every sharding, and what is saved of them is exact."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.ranks.stages import Cell
+from tests.ranks.test_matrix import SHARDINGS, folder, largest, resumes_to_the_same_bits, run, start, weights
+
+__all__ = ["folder"]
+
+pytestmark = pytest.mark.xdist_group("ranks")
+
+
+@pytest.mark.parametrize(
+    ("precision", "sharding"),
+    # DeepSpeed does not compute in float16 on most CPUs.
+    [*(("bf16", sharding) for sharding in SHARDINGS), ("fp16", "none"), ("fp16", "fsdp2")],
+)
+def test_two_processes_end_where_one_does_in_16_bits(precision: str, sharding: str, folder: Path) -> None:
+    """The model on disk is float32, so a sharding that began from rounded weights would end 1e-3 away.
+
+    The order of summation moves a master by 1e-8. Where that turns the rounding of a weight, later steps differ by more.
+    """
+    one, two = Cell("none", 1, precision), Cell(sharding, 2, precision)
+    for cell in (one, two):
+        if not (folder / "runs" / cell.name / "sft" / "model").exists():
+            run(cell, folder, ("sft",))
+    alone, together = weights(one, "sft", folder), weights(two, "sft", folder)
+    assert largest(alone, start("sft", folder)) > 2e-3
+    assert largest(together, alone) < 1e-4
+    resumes_to_the_same_bits(two, "sft", folder)
+
+
+@pytest.mark.parametrize("sharding", SHARDINGS)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_adapters_are_merged_into_exact_weights(sharding: str, precision: str, folder: Path) -> None:
+    one, two = Cell("none", 1, precision, lora=True), Cell(sharding, 2, precision, lora=True)
+    for cell in (one, two):
+        if not (folder / "runs" / cell.name / "sft" / "model").exists():
+            run(cell, folder, ("sft",))
+    alone, together, before = weights(one, "sft", folder), weights(two, "sft", folder), start("sft", folder)
+    assert largest(together, alone) < (1e-6 if precision == "fp32" else 1e-4)
+    assert torch.equal(together["model.norm.weight"], before["model.norm.weight"]), "frozen weights are not rounded"
+    assert torch.equal(together["model.embed_tokens.weight"], before["model.embed_tokens.weight"])
