@@ -1,4 +1,7 @@
-"""Precisions and adapters mean the same in every sharding, and what is saved of them is exact."""
+"""Precisions and adapters mean the same in every sharding, and what is saved of them is exact.
+
+Without TULU_ALL_RANKS one cell of each kind runs: weights that are whole, and weights that are sharded in both ways.
+"""
 
 from pathlib import Path
 
@@ -6,18 +9,21 @@ import pytest
 import torch
 
 from tests.ranks.stages import Cell
-from tests.ranks.test_matrix import SHARDINGS, folder, largest, resumes_to_the_same_bits, run, start, weights
+from tests.ranks.test_matrix import ALL, SHARDINGS, folder, largest, resumes_to_the_same_bits, run, start, weights
 
 __all__ = ["folder"]
 
 pytestmark = pytest.mark.xdist_group("ranks")
 
 
-@pytest.mark.parametrize(
-    ("precision", "sharding"),
-    # DeepSpeed does not compute in float16 on most CPUs.
-    [*(("bf16", sharding) for sharding in SHARDINGS), ("fp16", "none"), ("fp16", "fsdp2")],
-)
+# DeepSpeed does not compute in float16 on most CPUs.
+HALVED = [*(("bf16", sharding) for sharding in SHARDINGS), ("fp16", "none"), ("fp16", "fsdp2")]
+HALVED_IN_CI = [("bf16", "zero3"), ("bf16", "fsdp2"), ("fp16", "none")]
+ADAPTED = [(precision, sharding) for precision in ("fp32", "bf16") for sharding in SHARDINGS]
+ADAPTED_IN_CI = [("fp32", "zero3"), ("bf16", "fsdp2")]
+
+
+@pytest.mark.parametrize(("precision", "sharding"), HALVED if ALL else HALVED_IN_CI)
 def test_two_processes_end_where_one_does_in_16_bits(precision: str, sharding: str, folder: Path) -> None:
     """The model on disk is float32, so a sharding that began from rounded weights would end 1e-3 away.
 
@@ -33,9 +39,8 @@ def test_two_processes_end_where_one_does_in_16_bits(precision: str, sharding: s
     resumes_to_the_same_bits(two, "sft", folder)
 
 
-@pytest.mark.parametrize("sharding", SHARDINGS)
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_adapters_are_merged_into_exact_weights(sharding: str, precision: str, folder: Path) -> None:
+@pytest.mark.parametrize(("precision", "sharding"), ADAPTED if ALL else ADAPTED_IN_CI)
+def test_adapters_are_merged_into_exact_weights(precision: str, sharding: str, folder: Path) -> None:
     one, two = Cell("none", 1, precision, lora=True), Cell(sharding, 2, precision, lora=True)
     for cell in (one, two):
         if not (folder / "runs" / cell.name / "sft" / "model").exists():
