@@ -165,16 +165,15 @@ def test_damage_at_50_random_places_is_never_read_into_the_model(
     assert checkpoints.check(tmp_path / "step-000001")[1] == []
 
 
-def test_every_changed_bit_of_state_json_is_found(tmp_path: Path) -> None:
+def test_a_changed_bit_of_any_byte_of_state_json_is_found(tmp_path: Path) -> None:
     checkpoints, _ = opened(tmp_path)
     checkpoints.save(1, {"step": 1, "seconds": 1.25, "energy": {"cpu": (1, 2)}, "extra": {7: 4}})
     file = tmp_path / "step-000001" / "state.json"
     whole, state = file.read_bytes(), checkpoints.check(tmp_path / "step-000001")[0]
     assert (state["step"], state["extra"]) == (1, {"7": 4})
     for place in range(len(whole)):
-        for bit in range(8):
-            file.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
-            assert checkpoints.check(tmp_path / "step-000001")[1], whole[max(0, place - 20) : place + 20]
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        assert checkpoints.check(tmp_path / "step-000001")[1], whole[max(0, place - 20) : place + 20]
 
 
 def test_the_one_before_a_damaged_one_is_taken_and_this_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
