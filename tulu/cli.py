@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tulu.commands.boundary import Boundary, StderrHandler
-from tulu.commands.options import Overrides, RecipeArgument, RunOptions, with_options
+from tulu.commands.boundary import GIVEN, Boundary, StderrHandler
+from tulu.commands.options import Overrides, RecipeArgument, RunOptions, TrainOptions, with_options
 from tulu.config.lock import only_user
 from tulu.config.options import PlanOptions
-from tulu.config.processes import is_main_process
+from tulu.config.processes import is_main_process, to_launch
 from tulu.config.stages import STAGES, Stage, resolve
 from tulu.errors import RecipeError
 from tulu.evaluation.options import EvaluateOptions, SampleOptions
@@ -57,7 +57,7 @@ def _begin(version: Annotated[bool, typer.Option("--version", help="Print the ve
 def _stage_command(stage: Stage) -> Callable[..., None]:
     """The command of a stage that takes a recipe and nothing of its own."""
 
-    def command(recipe: RecipeArgument, overrides: Overrides = None, *, how: RunOptions) -> None:
+    def command(recipe: RecipeArgument, overrides: Overrides = None, *, how: TrainOptions) -> None:
         _run_from_recipe(stage, recipe, overrides, how)
 
     return command
@@ -68,7 +68,7 @@ def rlvr(
     overrides: Overrides = None,
     verifier: Annotated[str | None, typer.Option(help="Verifier of every row, instead of each row's own.")] = None,
     *,
-    how: RunOptions,
+    how: TrainOptions,
 ) -> None:
     """The command of the rlvr stage, which needs no recipe."""
     changes = list(overrides or [])
@@ -106,17 +106,19 @@ def evaluate(
     evaluate_model(model, options, fresh=how.fresh, runs=how.runs)
 
 
-def run(recipe: RecipeArgument, overrides: Overrides = None, *, how: RunOptions) -> None:
+def run(recipe: RecipeArgument, overrides: Overrides = None, *, how: TrainOptions) -> None:
     """Every stage of a recipe, in order; run it again to resume."""
-    loaded = _load(recipe, overrides)
+    loaded = _load(recipe, overrides, how.gpus)
     if how.dry_run:
         from tulu.commands.plan import show_dry_run
 
-        show_dry_run(loaded)
+        show_dry_run(loaded, processes=how.gpus)
         return
     from tulu.config.job import folders_of_run
 
     with only_user(*folders_of_run(loaded, how.runs)):
+        if _launched(how.gpus):
+            return
         from tulu.stages.pipeline import run_recipe
 
         run_recipe(loaded, how.runs, how.fresh)
@@ -225,20 +227,38 @@ def _run_from_recipe(stage: Stage, name: str, overrides: list[str] | None, how: 
     """Resolve a recipe and run one of its stages, after the earlier stages whose model it needs and does not find."""
     from tulu.config.job import make_job, missing, section_of
 
-    recipe = _load(name, overrides, stage=stage.name)
+    gpus = how.gpus if isinstance(how, TrainOptions) else None
+    recipe = _load(name, overrides, gpus, stage.name)
     section_of(recipe, stage.name)
     earlier = missing(recipe, stage.name, how.runs)
     if how.dry_run:
         from tulu.commands.plan import show_dry_run
 
         start = f"the model of {earlier[-1]}, which runs first" if earlier else make_job(recipe, stage.name, how.runs).start
-        show_dry_run(recipe, only=stage.name, start=start)
+        show_dry_run(recipe, only=stage.name, start=start, processes=gpus)
         return
+    for before in earlier:
+        _load(name, overrides, gpus, before)
+    if not earlier:
+        make_job(recipe, stage.name, how.runs)
     with only_user(*(how.runs / recipe.name / name for name in (*earlier, label or stage.name))):
+        if _launched(gpus):
+            return
         for before in earlier:
             _announce(f"{stage.name} has no model to start from yet: running {before} first")
             _run_stage(recipe, STAGES[before], how.runs)
         _run_stage(recipe, stage, how.runs, how.fresh, label)
+
+
+def _launched(gpus: int | None) -> bool:
+    """Whether the command was done by ranks that this process started for `--gpus`, everything else having been checked."""
+    count = to_launch(gpus)
+    if not count:
+        return False
+    from tulu.commands.launch import launch, rank_command
+
+    launch(count, rank_command(GIVEN.get()))
+    return True
 
 
 def _run_stage(recipe: "Recipe", stage: Stage, runs: Path, fresh: bool = False, label: str | None = None) -> None:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tulu.config.processes import is_main_process, world_size
+from tulu.config.gpus import count_gpus
+from tulu.config.processes import first_host, is_main_process, names_from_srun, to_launch, world_size
 from tulu.errors import RecipeError
 
 
@@ -18,3 +19,86 @@ def test_rank_0_speaks_for_all(monkeypatch: pytest.MonkeyPatch, rank: str | None
     if rank is not None:
         monkeypatch.setenv("RANK", rank)
     assert is_main_process() == main
+
+
+STEP = {
+    "SLURM_JOB_ID": "1234567",
+    "SLURM_STEP_ID": "0",
+    "SLURM_PROCID": "9",
+    "SLURM_LOCALID": "1",
+    "SLURM_NTASKS": "16",
+    "SLURM_STEP_NUM_TASKS": "16",
+    "SLURM_JOB_NODELIST": "gpu-[007-008]",
+}
+
+
+def test_srun_is_translated() -> None:
+    assert names_from_srun(STEP) == {
+        "RANK": "9",
+        "WORLD_SIZE": "16",
+        "LOCAL_RANK": "1",
+        "MASTER_ADDR": "gpu-007",
+        "MASTER_PORT": "24567",
+    }
+
+
+def test_srun_gives_what_nobody_set() -> None:
+    assert names_from_srun({**STEP, "RANK": "3"}) == {}, "torchrun runs in the step"
+    told = names_from_srun({**STEP, "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"})
+    assert told == {"RANK": "9", "WORLD_SIZE": "16", "LOCAL_RANK": "1"}
+
+
+def test_a_task_that_sees_one_gpu_takes_it() -> None:
+    assert names_from_srun({**STEP, "CUDA_VISIBLE_DEVICES": "0,1"})["LOCAL_RANK"] == "1"
+    assert names_from_srun({**STEP, "CUDA_VISIBLE_DEVICES": "1"})["LOCAL_RANK"] == "0"
+
+
+def test_one_task_is_no_srun_of_several() -> None:
+    assert names_from_srun({**STEP, "SLURM_STEP_NUM_TASKS": "1"}) == {}
+    assert names_from_srun({}) == {}
+    batch_script = {name: value for name, value in STEP.items() if "STEP" not in name}
+    assert names_from_srun({**batch_script, "SLURM_PROCID": "0"}) == {}, "sbatch -n 16 runs the script itself once"
+    older = {name: value for name, value in STEP.items() if name != "SLURM_STEP_NUM_TASKS"}
+    assert names_from_srun(older)["WORLD_SIZE"] == "16"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "host"),
+    [
+        ("node1", "node1"),
+        ("node1,node2", "node1"),
+        ("gpu-[007-010,12],login", "gpu-007"),
+        ("gpu-[3,5-6]", "gpu-3"),
+        ("rack[1-2]-node[2,4]", "rack1-node2"),
+        ("a[1-2].cluster.org", "a1.cluster.org"),
+    ],
+)
+def test_the_first_host_of_a_list(nodes: str, host: str) -> None:
+    assert first_host(nodes) == host
+
+
+@pytest.mark.parametrize(
+    ("visible", "count"), [(None, 4), ("0,1", 2), ("2", 1), ("", 0), ("-1", 0), ("0,-1,1", 1), ("GPU-a,GPU-b,GPU-c", 3)]
+)
+def test_gpus_are_those_that_cuda_shows(visible: str | None, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tulu.config.gpus._present", lambda: 4)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert count_gpus() == count
+
+
+def test_without_a_driver_there_are_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tulu.config.gpus._present", lambda: 0)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    assert count_gpus() == 0
+
+
+def test_a_single_rank_of_torchrun_launches_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert (to_launch(None), to_launch(1), to_launch(8)) == (0, 0, 8)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with pytest.raises(RecipeError, match="started 1 process already"):
+        to_launch(8)

@@ -9,13 +9,15 @@ import logging
 import os
 import sys
 from contextlib import redirect_stdout
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-from tulu.config.processes import is_main_process
+from tulu.commands.reports import report_bug, report_failure
+from tulu.config.processes import end_with_the_launcher, is_launched, is_main_process, take_names_from_srun
 from tulu.errors import DataError, RecipeError, TrainingError, TuluError
 
 _CURES = {
@@ -27,10 +29,22 @@ _CURES = {
 """What to do about an error of the operating system that is not a bug of this project."""
 
 
+GIVEN: ContextVar[tuple[str, ...]] = ContextVar("GIVEN", default=())
+"""The words of the command line behind `tulu`."""
+
+
 class Boundary(TyperGroup):
     """Where every failure that is not a bug becomes a message and an exit code."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Note the words before they are taken apart."""
+        GIVEN.set(tuple(args))
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        end_with_the_launcher()
+        take_names_from_srun()
         try:
             if is_main_process():
                 return super().invoke(ctx)
@@ -39,19 +53,26 @@ class Boundary(TyperGroup):
                 return super().invoke(ctx)
         except TuluError as error:
             # Every process meets the same mistake in a recipe or its data, and the same numbers; one process reports it.
-            if is_main_process() or not isinstance(error, (RecipeError, DataError, TrainingError)):
-                _complain(str(error))
+            shared = isinstance(error, (RecipeError, DataError, TrainingError))
+            _fail(str(error), error.exit_code, is_main_process() or not shared)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
-            if is_main_process():
+            if is_main_process() and not is_launched():
                 _complain("interrupted; run the same command again: what can be resumed is")
             raise typer.Exit(130) from error
         except OSError as error:
             if error.errno not in _CURES:
+                _tell_launcher(error)
                 raise
             where = f"{error.filename}: " if error.filename else ""
-            _complain(f"{where}{error.strerror}; {_CURES[error.errno]} and run the same command again")
-            raise typer.Exit(2 if error.errno in (errno.ENOTDIR, errno.EEXIST) else 1) from error
+            code = 2 if error.errno in (errno.ENOTDIR, errno.EEXIST) else 1
+            _fail(f"{where}{error.strerror}; {_CURES[error.errno]} and run the same command again", code)
+            raise typer.Exit(code) from error
+        except (typer.Exit, typer.Abort):
+            raise
+        except Exception as error:
+            _tell_launcher(error)
+            raise
 
 
 class StderrHandler(logging.Handler):
@@ -63,6 +84,21 @@ class StderrHandler(logging.Handler):
             print(self.format(record), file=sys.stderr, flush=True)
         except (OSError, ValueError):
             self.handleError(record)
+
+
+def _fail(message: str, exit_code: int, speaks: bool = True) -> None:
+    """Tell a failure: a rank tells the process that launched it, and any other process the terminal, if it speaks for all."""
+    if is_launched():
+        report_failure(message, exit_code)
+    elif speaks:
+        _complain(message)
+
+
+def _tell_launcher(error: Exception) -> None:
+    """End a rank with an error that nobody expected; elsewhere such an error keeps its traceback."""
+    if is_launched():
+        report_bug(error)
+        raise typer.Exit(1) from error
 
 
 def _complain(message: str) -> None:

@@ -16,6 +16,7 @@ import typer
 from tulu.config.options import Option
 
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or a built-in one by name.")]
+GPUS_HELP = "Train on so many GPUs of this machine; where it has none, as so many CPU processes."
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY.PATH=VALUE", help="Fields to override.")]
 
 
@@ -26,6 +27,13 @@ class RunOptions:
     dry_run: Annotated[bool, Option("Print the resolved recipe and the plan, and stop.")] = False
     fresh: Annotated[bool, Option("Start over instead of resuming.")] = False
     runs: Annotated[Path, Option("Folder of run directories.")] = Path("runs")
+
+
+@dataclass(frozen=True)
+class TrainOptions(RunOptions):
+    """How the stages that train are run."""
+
+    gpus: Annotated[int | None, Option(GPUS_HELP, min=1)] = None
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -66,6 +74,7 @@ def _parameter(field: Field[Any], hint: Any) -> Parameter:
         kind = list[get_args(kind)[0]]  # type: ignore[misc]
     # Without a spelling, typer would add --no-NAME to every option that is true or false.
     flag = option.flag or f"--{field.name.replace('_', '-')}"
-    declared = typer.Option(flag, help=option.help, min=option.min, max=option.max)
+    flags = [flag, option.old_flag] if option.old_flag else [flag]
+    declared = typer.Option(*flags, help=option.help, min=option.min, max=option.max)
     default = Parameter.empty if field.default is MISSING else None if field.default == () else field.default
     return Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, declared])

@@ -15,10 +15,10 @@ from tulu.config.stages import Stage
 GIB = 1024**3
 
 
-def show_dry_run(recipe: Recipe, only: str | None = None, start: str | None = None) -> None:
+def show_dry_run(recipe: Recipe, only: str | None = None, start: str | None = None, processes: int | None = None) -> None:
     """Print the resolved recipe and its plan; with `only`, those of one stage, which starts from `start`."""
     Console().print(Syntax(dump(recipe, only), "yaml", background_color="default", word_wrap=True))
-    show_plan(recipe, PlanOptions(), only, start)
+    show_plan(recipe, PlanOptions(processes=processes), only, start)
 
 
 def show_plan(recipe: Recipe, options: PlanOptions, only: str | None = None, start: str | None = None) -> None:

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from tulu.config.processes import is_main_process
+from tulu.config.processes import is_launched, is_main_process
 from tulu.errors import InUseError
 
 log = logging.getLogger("tulu")
@@ -67,10 +67,11 @@ def only_user(*folders: Path, inside: bool = False) -> Iterator[None]:
     """While the context lasts, no other command that asks for one of the folders gets it.
 
     The lock lies beside a folder, where starting over does not delete it, or with `inside` within one that is never deleted,
-    such as --out, whose parent may be read-only. Of several ranks the main process holds it for all. Raises InUseError.
+    such as --out, whose parent may be read-only. Of several ranks the main process holds it for all, or the process that
+    launched them (`--gpus`). Raises InUseError.
     """
     with ExitStack() as stack:
-        for folder in folders if is_main_process() else ():
+        for folder in folders if is_main_process() and not is_launched() else ():
             file = folder / ".lock" if inside else folder.with_name(f".{folder.name}.lock")
             stack.enter_context(_locked(file.resolve(), folder))
         yield

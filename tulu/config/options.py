@@ -24,13 +24,18 @@ class Option:
     max: float | None = None
     flag: str | None = None
     """Spelling on the command line where it is not `--` and the field's name; `--x/--no-x` gives both."""
+    old_flag: str | None = None
+    """An earlier spelling, which is still taken."""
 
 
 @dataclass(frozen=True)
 class PlanOptions:
     """What the command line adds to a recipe for an estimate."""
 
-    processes: Annotated[int | None, Option("Training processes (GPUs); default: those that torchrun started.", min=1)] = None
+    processes: Annotated[
+        int | None,
+        Option("GPUs, or CPU processes; default: those that a launcher started.", min=1, flag="--gpus", old_flag="--processes"),
+    ] = None
     gpu: Annotated[Gpu | None, Option("Estimate the time on this GPU.")] = None
     price: Annotated[float | None, Option("Price of one GPU for one hour.", min=0)] = None
     mfu: Annotated[float, Option("Share of the GPU's peak that training reaches.", min=0.01, max=1)] = 0.4

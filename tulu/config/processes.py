@@ -1,19 +1,106 @@
-"""What torchrun and accelerate tell a process about itself, known before the processes are connected."""
+"""What launchers tell a process about itself, known before the processes are connected.
 
+torchrun, accelerate and this project's own `--gpus` (tulu/commands/launch.py) set RANK, WORLD_SIZE and their kin, which
+torch reads. srun has names of its own, which `take_names_from_srun` translates.
+"""
+
+import ctypes
 import os
+import re
+import signal
+from collections.abc import Mapping
 
 from tulu.errors import RecipeError
 
+LAUNCHER = "TULU_LAUNCHER"
+"""The variable that holds the process id of the `tulu ... --gpus N` that started this process as one of its ranks."""
+REPORTS = "TULU_REPORTS"
+"""The variable that holds the folder in which a rank says why it failed."""
+FIRST_PORT, PORTS = 20_000, 10_000
+"""Where the ranks of a Slurm job meet: a port that follows from the number of the job."""
+_PR_SET_PDEATHSIG = 1
+
 
 def world_size() -> int:
-    """How many processes torchrun or accelerate started; 1 where neither did. Raises RecipeError."""
+    """How many processes train together; 1 where no launcher started several. Raises RecipeError."""
     text = os.environ.get("WORLD_SIZE", "1")
     if not text.isdigit() or int(text) < 1:
-        raise RecipeError(f"WORLD_SIZE={text!r}: should be a whole number of processes; unset it or launch with torchrun")
+        raise RecipeError(f"WORLD_SIZE={text!r}: should be a whole number of processes; unset it or launch with --gpus N")
     return int(text)
 
 
 def is_main_process() -> bool:
     """Whether this process speaks for all: the one of rank 0, or the only one."""
-    rank = os.environ.get("RANK", "0")
-    return not rank.isdigit() or int(rank) == 0
+    return rank() == 0
+
+
+def rank() -> int:
+    """The number of this process among those that train together."""
+    text = os.environ.get("RANK", "0")
+    return int(text) if text.isdigit() else 0
+
+
+def is_launched() -> bool:
+    """Whether `--gpus` of another process started this one, which has checked the recipe and holds the lock of the run."""
+    return LAUNCHER in os.environ
+
+
+def to_launch(gpus: int | None) -> int:
+    """How many processes are to be started for `--gpus`: 0 where this one trains alone or a launcher started it already.
+
+    Raises RecipeError where that launcher started another number.
+    """
+    started = world_size()
+    if gpus is None or gpus == started:
+        return 0
+    if started > 1 or "RANK" in os.environ:
+        already = "1 process" if started == 1 else f"{started} processes"
+        raise RecipeError(
+            f"--gpus {gpus}: a launcher (torchrun, srun, accelerate) started {already} already, of which this is one; "
+            f"leave --gpus out, or start {gpus} there"
+        )
+    return gpus
+
+
+def end_with_the_launcher() -> None:
+    """Have the kernel kill this rank when the process that launched it dies, however it dies."""
+    launcher = os.environ.get(LAUNCHER)
+    if launcher is None:
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(launcher):  # It died before the line above. A process of this rank's own is no rank either.
+        raise SystemExit(1)
+
+
+def take_names_from_srun() -> None:
+    """Set the names that torch reads where srun started this process as one of several and nobody set them."""
+    os.environ.update(names_from_srun(os.environ))
+
+
+def names_from_srun(environment: Mapping[str, str]) -> dict[str, str]:
+    """RANK and its kin as srun tells them; empty where it started no process beside this one, or RANK is there already.
+
+    A batch script that asked for several tasks is itself one process: it belongs to no step of its job.
+    """
+    in_batch_script = "SLURM_JOB_ID" in environment and not {"SLURM_STEP_ID", "SLURM_STEPID"} & environment.keys()
+    tasks = environment.get("SLURM_STEP_NUM_TASKS", "1" if in_batch_script else environment.get("SLURM_NTASKS", "1"))
+    if "RANK" in environment or "SLURM_PROCID" not in environment or not tasks.isdigit() or int(tasks) < 2:
+        return {}
+    nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST") or "localhost"
+    job = environment.get("SLURM_JOB_ID", "0")
+    # With --gpus-per-task=1 every task sees one GPU alone, which is number 0 to it.
+    sees_one = re.fullmatch(r"[^,]+", environment.get("CUDA_VISIBLE_DEVICES", "")) is not None
+    names = {
+        "RANK": environment["SLURM_PROCID"],
+        "WORLD_SIZE": tasks,
+        "LOCAL_RANK": "0" if sees_one else environment.get("SLURM_LOCALID", "0"),
+        "MASTER_ADDR": first_host(nodes),
+        "MASTER_PORT": str(FIRST_PORT + int(job) % PORTS if job.isdigit() else FIRST_PORT),
+    }
+    return {name: value for name, value in names.items() if name not in environment}
+
+
+def first_host(nodes: str) -> str:
+    """The first host of a Slurm list: gpu-007 of `gpu-[007-010,12],login`, and rack1-node2 of `rack[1-2]-node[2,4]`."""
+    first = re.match(r"(?:[^,\[]|\[[^\]]*\])+", nodes.strip())
+    return re.sub(r"\[([^\],-]*)[^\]]*\]", r"\1", first.group()) if first else "localhost"

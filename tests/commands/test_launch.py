@@ -1,0 +1,323 @@
+"""`--gpus N`: what the ranks are told, what is heard of them, and that none survives its launcher or another's failure.
+
+Most ranks here are small commands behind the boundary of the command line, which import no torch.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.test_cli import call
+from tulu.commands import launch as launching
+
+ROOT = Path(__file__).resolve().parents[2]
+RANK = """
+import json, os, signal, sys, time, typer
+from pathlib import Path
+from tulu.commands.boundary import Boundary
+from tulu.errors import CheckpointError, DataError
+app = typer.Typer(cls=Boundary, pretty_exceptions_enable=False)
+rank = int(os.environ["RANK"])
+
+@app.callback()
+def begin() -> None:
+    pass
+
+@app.command()
+def work() -> None:
+    Path(f"rank-{rank}").write_text(json.dumps(dict(os.environ)))
+{body}
+
+app(["work"])
+"""
+LAUNCHER = """
+import sys, typer
+from tulu.commands import launch
+from tulu.commands.boundary import Boundary
+launch.HOLD, launch.TO_FOLLOW, launch.TO_CLOSE = 1.0, 2.5, 1.0
+app = typer.Typer(cls=Boundary, pretty_exceptions_enable=False)
+
+@app.callback()
+def begin() -> None:
+    pass
+
+@app.command()
+def start() -> None:
+    launch.launch({count}, [sys.executable, "rank.py"])
+
+app(["start"])
+"""
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Start:
+    """start(count, body): a launcher of ranks that run the lines of `body`, in the folder of the test."""
+
+    def begin(count: int, *body: str) -> "subprocess.Popen[str]":
+        lines = "\n".join(f"    {line}" for line in body)
+        (tmp_path / "rank.py").write_text(RANK.replace("{body}", lines))
+        environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "OMP_NUM_THREADS")}
+        environment = {**environment, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "CUDA_VISIBLE_DEVICES": ""}
+        command = [sys.executable, "-c", LAUNCHER.replace("{count}", str(count))]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(command, cwd=tmp_path, env=environment, text=True, **pipes)  # type: ignore[call-overload,no-any-return]
+
+    return begin
+
+
+def ended(process: "subprocess.Popen[str]", within: float = 40.0) -> tuple[int, str, str]:
+    """(exit code, stdout, stderr)."""
+    out, err = process.communicate(timeout=within)
+    return process.returncode, out, err
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it never happened"
+        time.sleep(0.05)
+
+
+def test_ranks_know_each_other_and_share_the_cores(start: Start, tmp_path: Path) -> None:
+    code, out, err = ended(start(3, "print('out of', rank)", "print('word of', rank, file=sys.stderr)"))
+    assert (code, out) == (0, "out of 0\n"), err
+    told = [json.loads((tmp_path / f"rank-{rank}").read_text()) for rank in range(3)]
+    assert [(each["RANK"], each["LOCAL_RANK"]) for each in told] == [("0", "0"), ("1", "1"), ("2", "2")]
+    assert {(each["WORLD_SIZE"], each["LOCAL_WORLD_SIZE"], each["MASTER_ADDR"]) for each in told} == {("3", "3", "127.0.0.1")}
+    assert len({each["MASTER_PORT"] for each in told}) == 1
+    assert {each["OMP_NUM_THREADS"] for each in told} == {str(max(1, len(os.sched_getaffinity(0)) // 3))}
+
+
+def test_what_other_ranks_write_is_passed_on_with_their_number(start: Start) -> None:
+    said = ("print('alike', file=sys.stderr, flush=True)", "print('mine', rank, file=sys.stderr, flush=True)", "time.sleep(2.5)")
+    code, _, err = ended(start(3, *said))
+    assert code == 0
+    lines = err.splitlines()
+    assert lines[:2] == ["alike", "mine 0"], "rank 0 writes by itself"
+    assert sorted(lines[2:])[1:] == ["[rank 1] mine 1", "[rank 2] mine 2"]
+    assert sorted(lines[2:])[0] in ("[rank 1] alike", "[rank 2] alike"), "once for both"
+
+
+FAILURES = {
+    "a bug": ("raise ZeroDivisionError('no such thing')", 1, "rank 2 of 3 failed: ZeroDivisionError: no such thing"),
+    "an error of this project": ("raise DataError('rows.jsonl:3: broken')", 2, "rank 2 of 3: rows.jsonl:3: broken"),
+    "killed": ("os.kill(os.getpid(), signal.SIGKILL)", 1, "rank 2 of 3 was killed (SIGKILL), as the kernel does where memory"),
+    "crashed": ("os.kill(os.getpid(), signal.SIGSEGV)", 1, "rank 2 of 3 died of SIGSEGV"),
+    "left": ("os._exit(7)", 7, "rank 2 of 3 ended with exit code 7"),
+}
+
+
+@pytest.mark.parametrize("kind", FAILURES)
+def test_a_rank_that_fails_ends_the_others_with_one_message(kind: str, start: Start) -> None:
+    """The others would go on for ten minutes; one of them notices the loss by itself, as torch does."""
+    assert launching.TO_FOLLOW + launching.TO_CLOSE < 25, "the launcher of this test is less patient"
+    failure, expected_code, message = FAILURES[kind]
+    noticed = "raise RuntimeError('gloo: Connection closed by peer')"
+    body = (
+        "print('its last words', file=sys.stderr, flush=True)",
+        "if rank == 2:",
+        "    while len(list(Path().glob('rank-?'))) < 3: time.sleep(0.05)",
+        f"    {failure}",
+        "while not list(Path().glob('lost')): time.sleep(0.2) if rank == 0 else time.sleep(1.0) or Path('lost').touch()",
+        f"if rank == 1: {noticed}",
+        "time.sleep(600)",
+    )
+    began = time.monotonic()
+    code, _, err = ended(start(3, *body))
+    assert time.monotonic() - began < 30
+    assert code == expected_code
+    first, *rest = [line for line in err.splitlines() if line != "its last words"]
+    assert first.startswith(message)
+    assert "Connection closed" not in err
+    assert not [line for line in rest if "of 3" in line], err
+    if kind == "a bug":
+        assert any("raise ZeroDivisionError" in line for line in rest)
+    if kind in ("killed", "crashed", "left"):
+        assert "  its last words" in err.splitlines(), "the tail of its stderr"
+        assert "Run the same command again" in err
+
+
+def test_a_mistake_that_all_ranks_meet_is_told_once(start: Start) -> None:
+    code, _, err = ended(start(3, "raise DataError('rows.jsonl:3: broken; mend it')"))
+    assert (code, err.strip()) == (2, "rows.jsonl:3: broken; mend it")
+
+
+def test_ranks_that_hang_are_killed_with_what_they_started(start: Start, tmp_path: Path) -> None:
+    """Rank 0 ignores SIGTERM and has a child of its own; rank 1 fails."""
+    body = (
+        "if rank == 0:",
+        "    import subprocess",
+        "    signal.signal(signal.SIGTERM, signal.SIG_IGN)",
+        "    Path('child').write_text(str(subprocess.Popen(['sleep', '600']).pid))",
+        "    time.sleep(600)",
+        "while not Path('child').exists() or not Path('child').read_text(): time.sleep(0.05)",
+        "raise ValueError('lost')",
+    )
+    began = time.monotonic()
+    code, _, err = ended(start(2, *body))
+    assert time.monotonic() - began < 30
+    assert code == 1
+    assert "rank 1 of 2 failed: ValueError: lost" in err
+    child = int((tmp_path / "child").read_text())
+    wait_for(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE, 5)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_reaches_every_rank_once_and_they_may_save(start: Start, tmp_path: Path, number: int) -> None:
+    body = (
+        "stopped = []",
+        "for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, lambda *_: stopped.append(1))",
+        "Path(f'ready-{rank}').touch()",
+        "while not stopped: time.sleep(0.05)",
+        "time.sleep(1)",
+        "Path(f'saved-{rank}').write_text(str(len(stopped)))",
+        "raise KeyboardInterrupt",
+    )
+    process = start(2, *body)
+    wait_for(lambda: all((tmp_path / f"ready-{rank}").exists() for rank in range(2)))
+    process.send_signal(number)
+    code, _, err = ended(process)
+    assert code == 130
+    assert err.strip() == "interrupted; run the same command again: what can be resumed is"
+    assert [(tmp_path / f"saved-{rank}").read_text() for rank in range(2)] == ["1", "1"]
+
+
+def test_the_third_signal_kills(start: Start, tmp_path: Path) -> None:
+    body = (
+        "for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, signal.SIG_IGN)",
+        "Path(f'ready-{rank}').touch()",
+        "time.sleep(600)",
+    )
+    process = start(2, *body)
+    wait_for(lambda: all((tmp_path / f"ready-{rank}").exists() for rank in range(2)))
+    for _ in range(3):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+    assert ended(process, within=10)[0] == 130
+
+
+def test_no_rank_survives_its_launcher(start: Start, tmp_path: Path) -> None:
+    process = start(2, "Path(f'pid-{rank}').write_text(str(os.getpid()))", "time.sleep(600)")
+    wait_for(lambda: all((tmp_path / f"pid-{rank}").exists() and (tmp_path / f"pid-{rank}").read_text() for rank in range(2)))
+    ranks = [int((tmp_path / f"pid-{rank}").read_text()) for rank in range(2)]
+    process.kill()
+    wait_for(lambda: not any(psutil.pid_exists(rank) for rank in ranks), 5)
+
+
+def test_the_port_stays_reserved() -> None:
+    import socket
+
+    with launching._reserved_port() as port, socket.socket() as other:
+        with pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", port))
+        with socket.socket() as store:
+            store.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            store.bind(("", port))
+            store.listen()
+
+
+RECIPE = """\
+name: ranks
+model: {model}
+template: tulu
+sft:
+  data: {rows}
+  max_length: 64
+  batch: 16
+  steps: 100000
+  learning_rate: 1.0e-3
+  precision: fp32
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """A recipe that is right, of a model folder that holds no weights: nothing here loads them."""
+    model, rows, file = tmp_path / "model", tmp_path / "rows.jsonl", tmp_path / "mine.yaml"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    rows.write_text('{"prompt": "a", "completion": "b"}\n')
+    file.write_text(RECIPE.format(model=model, rows=rows))
+    return file
+
+
+@pytest.fixture
+def launches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[str]]]:
+    """The launches that a command would have made."""
+    for name in ("RANK", "WORLD_SIZE", "TULU_LAUNCHER"):
+        monkeypatch.delenv(name, raising=False)
+    made: list[tuple[int, list[str]]] = []
+    monkeypatch.setattr("tulu.commands.launch.launch", lambda count, command: made.append((count, list(command))))
+    return made
+
+
+@pytest.mark.parametrize("command", ["sft", "run"])
+def test_ranks_run_the_command_that_was_given(
+    command: str, recipe: Path, launches: list[tuple[int, list[str]]], tmp_path: Path
+) -> None:
+    given = [command, str(recipe), "sft.seed=3", "--gpus", "4", "--runs", str(tmp_path / "runs")]
+    assert call(*given).exit_code == 0
+    assert [count for count, _ in launches] == [4]
+    words = launches[0][1]
+    assert words[0] == sys.executable
+    assert words[words.index("tulu") + 1 :] == given
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("sft.batch=6", "sft.batch: 6: does not divide over 4 processes"),
+        ("sft.data=gone.jsonl", "gone.jsonl"),
+        ("sft.start=./gone", "no such folder"),
+        ("sft.bacth=3", "did you mean batch?"),
+    ],
+)
+def test_what_can_be_refused_is_refused_before_a_rank_starts(
+    change: str, expected: str, recipe: Path, launches: list[tuple[int, list[str]]], tmp_path: Path
+) -> None:
+    result = call("sft", str(recipe), change, "--gpus", "4", "--runs", str(tmp_path / "runs"))
+    assert result.exit_code == 2
+    assert expected in result.stderr
+    assert launches == []
+
+
+def test_more_gpus_than_there_are_is_refused(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("tulu.commands.launch.count_gpus", lambda: 2)
+    result = call("sft", str(recipe), "--gpus", "4")
+    assert result.exit_code == 2
+    assert "--gpus 4: this process sees 2" in result.stderr
+
+
+def test_nothing_is_launched_for_one_gpu_or_twice(
+    recipe: Path, launches: list[tuple[int, list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[int] = []
+    monkeypatch.setattr("tulu.cli._run_stage", lambda *_: trained.append(1))
+    assert call("sft", str(recipe), "--gpus", "1").exit_code == 0
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("RANK", "0")
+    assert call("sft", str(recipe), "--gpus", "4").exit_code == 0
+    assert (launches, trained) == ([], [1, 1])
+    result = call("sft", str(recipe), "--gpus", "2")
+    assert result.exit_code == 2
+    assert "--gpus 2: a launcher (torchrun, srun, accelerate) started 4 processes already" in result.stderr
+
+
+@pytest.mark.parametrize("spelling", ["--gpus", "--processes"])
+def test_plan_and_dry_run_take_gpus(spelling: str, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    equation = "global batch 16 = 4 processes × micro-batch 4 × accumulation 1"
+    assert equation in call("plan", str(recipe), spelling, "4").stdout
+    assert equation in call("sft", str(recipe), "--gpus", "4", "--dry-run").stdout
