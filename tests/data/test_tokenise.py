@@ -280,7 +280,7 @@ def test_rows_are_not_held_in_memory(tokenizer: Any) -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert len(part.ids) == 12_000
+    assert len(part.arrays) == 12_000
     assert peak < 16e6
 
 

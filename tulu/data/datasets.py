@@ -17,8 +17,9 @@ from tulu.config.stages import RowKind
 from tulu.data.chat import template_hash
 from tulu.data.mixing import check_sources, sample_rows
 from tulu.data.sources import Row, content_key
-from tulu.data.token_cache import Groups, Part, load_part
+from tulu.data.token_cache import Groups, Part, is_whole, open_part
 from tulu.data.tokenise import TokeniseOptions, encode_part
+from tulu.errors import DataError
 from tulu.progress import track
 
 if TYPE_CHECKING:
@@ -45,28 +46,58 @@ def load_groups(
     (chosen, rejected) behind their longest common prefix, the last assistant turn trained; a side over max_length is cut off
     (DPO), or with drop_long the pair is left out (reward models). `text`: plain text in pieces, every token trained.
     """
-    options = TokeniseOptions(kind, max_length, drop_long)
-    return Groups([_part(source, tokenizer, options, cache, seed) for source in check_sources(sources)])
-
-
-def _part(source: Source, tokenizer: "PreTrainedTokenizerBase", options: TokeniseOptions, cache: Path | None, seed: int) -> Part:
-    """The groups of one source, out of the cache where they are in it."""
-    folder = None
     if cache is not None:
-        # The rows of a hub name without commit are read twice, once for the key, because holding them all would take memory.
-        content = content_key(source, seed) or _row_digest(sample_rows(source, seed, options.kind))
-        settings = [source.model_dump(), seed, options.kind, options.max_length, options.drop_long]
-        key = [content, settings, tokenizer_digest(tokenizer), template_hash(tokenizer), code_digest()]
-        folder = cache / "tokens" / hashlib.blake2b(json.dumps(key).encode(), digest_size=16).hexdigest()
-        if folder.exists():
-            if (part := load_part(folder)) is not None:
-                return part
-            _discard(folder)
+        return open_groups(cache_groups(kind, sources, tokenizer, max_length, cache, seed=seed, drop_long=drop_long))
+    options = TokeniseOptions(kind, max_length, drop_long)
+    return Groups([_encode(source, tokenizer, options, seed) for source in check_sources(sources)])
+
+
+def cache_groups(
+    kind: RowKind,
+    sources: Sequence[Source],
+    tokenizer: "PreTrainedTokenizerBase",
+    max_length: int,
+    cache: Path,
+    *,
+    seed: int = 1,
+    drop_long: bool = False,
+) -> list[Path]:
+    """As `load_groups`, but the folders of the cache that hold the groups, one for each source; every byte was checked.
+
+    One process does this for all that train together; the others only open the folders.
+    """
+    options = TokeniseOptions(kind, max_length, drop_long)
+    return [_cached(source, tokenizer, options, cache, seed) for source in check_sources(sources)]
+
+
+def open_groups(folders: Sequence[Path]) -> Groups:
+    """The groups in folders of the cache, mapped from the disk; DataError where this process does not see one of them."""
+    for folder in folders:
+        if not (folder / "meta.json").is_file():
+            raise DataError(f"{folder}: not to be seen by this process; put --runs on a file system that all processes share")
+    return Groups([open_part(folder) for folder in folders])
+
+
+def _cached(source: Source, tokenizer: "PreTrainedTokenizerBase", options: TokeniseOptions, cache: Path, seed: int) -> Path:
+    """The cache's folder of one source, which is tokenised if the folder is not there or is damaged."""
+    # The rows of a hub name without commit are read twice, once for the key, because holding them all would take memory.
+    content = content_key(source, seed) or _row_digest(sample_rows(source, seed, options.kind))
+    settings = [source.model_dump(), seed, options.kind, options.max_length, options.drop_long]
+    key = [content, settings, tokenizer_digest(tokenizer), template_hash(tokenizer), code_digest()]
+    folder = cache / "tokens" / hashlib.blake2b(json.dumps(key).encode(), digest_size=16).hexdigest()
+    if folder.exists():
+        if is_whole(folder):
+            return folder
+        _discard(folder)
+    _encode(source, tokenizer, options, seed, folder)
+    return folder
+
+
+def _encode(
+    source: Source, tokenizer: "PreTrainedTokenizerBase", options: TokeniseOptions, seed: int, folder: Path | None = None
+) -> Part:
     rows = track(sample_rows(source, seed, options.kind), f"tokenising {source.name}")
-    part = encode_part(source.name, rows, tokenizer, options)
-    if folder is not None:
-        part.save(folder)
-    return part
+    return encode_part(source.name, rows, tokenizer, options, folder)
 
 
 def _discard(folder: Path) -> None:

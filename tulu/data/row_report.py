@@ -74,17 +74,25 @@ class RowReport:
     def used(self) -> int:
         return self.rows - sum(tally.count for tally in self.dropped.values())
 
-    def read(self, row: Row, kind: RowKind, parse: Callable[[Row], T], contents_of: Callable[[T], Sequence[str]]) -> T | None:
+    def read(
+        self,
+        row: Row,
+        kind: RowKind,
+        parse: Callable[[Row], T],
+        contents_of: Callable[[T], Sequence[str]],
+        begins: bool = True,
+    ) -> T | None:
         """What a row means, counted; None where it cannot be used. Columns that say what its contents do not are noted.
 
-        DataError where already the columns of the first row are those of another kind of data.
+        DataError where already the columns of the first row are those of another kind of data. `begins` is false where
+        another report counts the rows before.
         """
         self.rows += 1
         columns = Columns(row.columns)
         try:
             value = parse(replace(row, columns=columns))
         except Unusable as error:
-            if self.rows == 1 and isinstance(error, NoForm):
+            if begins and self.rows == 1 and isinstance(error, NoForm):
                 raise
             self.drop(error.reason, row.id, error.detail)
             return None
@@ -104,6 +112,18 @@ class RowReport:
         self.truncated += Tally(1, (row_id,))
         if lost_end:
             self.lost_end += Tally(1, (row_id,))
+
+    def add(self, other: "RowReport") -> None:
+        """Count the rows of another report as well, as if they had been read behind these."""
+        self.rows += other.rows
+        self.tokens += other.tokens
+        self.trained += other.trained
+        self.proven += other.proven
+        self.truncated += other.truncated
+        self.lost_end += other.lost_end
+        for sums, tallies in ((self.dropped, other.dropped), (self.noted, other.noted)):
+            for reason, tally in tallies.items():
+                sums[reason] += tally
 
     def nothing_left(self) -> str:
         """The text of the error that no row can be used, with the reasons."""
@@ -154,13 +174,5 @@ def total(sources: Iterable[RowReport]) -> MixReport:
     """The report of a mix from those of its sources."""
     mix = MixReport("total", sources=tuple(sources))
     for source in mix.sources:
-        mix.rows += source.rows
-        mix.tokens += source.tokens
-        mix.trained += source.trained
-        mix.proven += source.proven
-        mix.truncated += source.truncated
-        mix.lost_end += source.lost_end
-        for sums, tallies in ((mix.dropped, source.dropped), (mix.noted, source.noted)):
-            for reason, tally in tallies.items():
-                sums[reason] += tally
+        mix.add(source)
     return mix

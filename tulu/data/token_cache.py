@@ -1,20 +1,20 @@
 """Tokenised rows: flat arrays that the cache keeps on the disk, mapped into memory and read as a sequence of groups."""
 
-import hashlib
 import json
 import logging
 import os
 import shutil
-from array import array
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
@@ -32,14 +32,19 @@ _DTYPES: dict[str, type[np.generic]] = {
     "bounds": np.int64,
     "first": np.int64,
     "margins": np.float64,
+    "ids": np.uint8,
+    "id_ends": np.int64,
 }
+"""The files of an entry beside meta.json, one for each array."""
 _REPORTS = TypeAdapter(RowReport)
 """Reports to plain values and back."""
+_READ = 1 << 24
+"""Bytes that are hashed at a time: mapped pages would count as memory of this process."""
 
 
 @dataclass(frozen=True)
 class Arrays:
-    """G groups of one source, end to end: T tokens in S segments, which are a prompt and its completions, group by group."""
+    """G groups, end to end: T tokens in S segments, which are a prompt and its completions, group by group."""
 
     tokens: NDArray[np.int32]
     """(T,) token ids."""
@@ -51,8 +56,41 @@ class Arrays:
     """(G + 1,) group g consists of the segments [first[g], first[g + 1]), its prompt first."""
     margins: NDArray[np.float64]
     """(G,) the Bradley-Terry margin of each pair; 0 where the data gives none."""
+    ids: NDArray[np.uint8]
+    """The ids of all groups as UTF-8, end to end."""
+    id_ends: NDArray[np.int64]
+    """(G,) where each id ends."""
 
-    def group(self, index: int, group_id: str) -> Group:
+    @classmethod
+    def of(cls, groups: Iterable[Group]) -> "Arrays":
+        """Groups end to end. No token of a prompt is trained."""
+        tokens: list[Sequence[int]] = []
+        trained: list[Sequence[bool]] = []
+        lengths, segments, margins, ids = [0], [0], [], []
+        for group in groups:
+            sides = [(group.prompt, [False] * len(group.prompt))]
+            sides += [(completion.tokens, list(completion.trained)) for completion in group.completions]
+            for side, flags in sides:
+                tokens.append(side)
+                trained.append(flags)
+                lengths.append(len(side))
+            segments.append(len(sides))
+            margins.append(group.margin)
+            ids.append(group.id.encode("utf-8", "surrogatepass"))
+        return cls(
+            _joined(tokens, np.int32),
+            _joined(trained, np.bool_),
+            np.cumsum(lengths),
+            np.cumsum(segments),
+            np.array(margins, np.float64),
+            np.frombuffer(b"".join(ids), np.uint8),
+            np.cumsum([len(each) for each in ids], dtype=np.int64),
+        )
+
+    def __len__(self) -> int:
+        return len(self.margins)
+
+    def group(self, index: int) -> Group:
         """One group; only its own tokens become Python lists."""
         start, end = int(self.first[index]), int(self.first[index + 1])
         bounds = self.bounds[start : end + 1].tolist()
@@ -60,86 +98,137 @@ class Arrays:
             Completion(self.tokens[left:right].tolist(), self.trained[left:right].tolist())
             for left, right in pairwise(bounds[1:])
         )
-        return Group(self.tokens[bounds[0] : bounds[1]].tolist(), completions, group_id, float(self.margins[index]))
+        return Group(self.tokens[bounds[0] : bounds[1]].tolist(), completions, self.id(index), float(self.margins[index]))
+
+    def id(self, index: int) -> str:
+        """The id of one group."""
+        begin = int(self.id_ends[index - 1]) if index else 0
+        return self.ids[begin : int(self.id_ends[index])].tobytes().decode("utf-8", "surrogatepass")
 
 
-class ArraysBuilder:
-    """Collects groups into flat buffers, so that a large source never stands in memory as one object a row."""
-
-    def __init__(self) -> None:
-        self._tokens, self._trained, self._margins = array("i"), array("b"), array("d")
-        self._bounds, self._first = array("q", [0]), array("q", [0])
-
-    def add(self, group: Group) -> None:
-        """Append a group, of whose prompt nothing is trained."""
-        segments = [(group.prompt, [False] * len(group.prompt))]
-        segments += [(completion.tokens, list(completion.trained)) for completion in group.completions]
-        for tokens, trained in segments:
-            self._tokens.extend(tokens)
-            self._trained.extend(trained)
-            self._bounds.append(len(self._tokens))
-        self._first.append(len(self._bounds) - 1)
-        self._margins.append(group.margin)
-
-    def build(self) -> Arrays:
-        """The arrays of all groups; they share the buffers' memory."""
-        return Arrays(**{name: np.frombuffer(getattr(self, f"_{name}"), dtype) for name, dtype in _DTYPES.items()})
+def _joined(parts: Sequence[Sequence[Any]], dtype: type[np.generic]) -> NDArray[Any]:
+    return np.concatenate([np.zeros(0, dtype), *(np.array(part, dtype) for part in parts)])
 
 
 @dataclass(frozen=True)
 class Part:
-    """The groups of one source, their ids, and the report of what became of its rows."""
+    """The groups of one source, the report of what became of its rows, and a hash of both, 32 hex digits."""
 
     arrays: Arrays
-    ids: Sequence[str]
     report: RowReport
-
-    @cached_property
-    def digest(self) -> str:
-        """Hash of arrays, ids and report, 32 hex digits."""
-        hashes = [(name, _hash(values.view(np.uint8).data)) for name, values in vars(self.arrays).items()]
-        return _hash(json.dumps([hashes, self._notes()], sort_keys=True).encode())
-
-    def _notes(self) -> dict[str, Any]:
-        return {"ids": list(self.ids), "report": _REPORTS.dump_python(self.report, mode="json")}
-
-    def save(self, folder: Path) -> None:
-        """Write the part beside its folder, then rename it; a folder that another process wrote in the meantime stays."""
-        partial = folder.with_name(f".partial-{folder.name}-{os.getpid()}")
-        try:
-            partial.mkdir(parents=True)
-            for name, values in vars(self.arrays).items():
-                values.tofile(partial / name)
-            (partial / "meta.json").write_text(json.dumps({"digest": self.digest, **self._notes()}), encoding="utf-8")
-            sync_folder(partial)
-            if not folder.exists():
-                partial.rename(folder)
-        except OSError as error:
-            if not (folder / "meta.json").exists():
-                raise DataError(
-                    f"{folder.parent}: the cache of tokenised rows cannot be written: {error.strerror or error}; "
-                    "free some space there"
-                ) from None
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+    digest: str
 
 
-def load_part(folder: Path) -> Part | None:
-    """A cached part, its arrays mapped from the disk; None, and a warning, unless every byte is as it was written."""
+class PartWriter:
+    """Collects arrays chunk by chunk, in memory or in the files of a new entry of the cache, and hashes them as they come."""
+
+    def __init__(self, name: str, folder: Path | None = None) -> None:
+        """The part of the source of this name; `folder` is the entry that it becomes, which need not be there."""
+        self.report = RowReport(name)
+        self.folder = folder
+        self._partial = folder.with_name(f".partial-{folder.name}-{os.getpid()}") if folder is not None else None
+        self._hashes = {key: xxhash.xxh3_128() for key in _DTYPES}
+        # What is added begins where everything before ended.
+        self._ends = {"bounds": 0, "first": 0, "id_ends": 0}
+        self._streams: dict[str, BinaryIO] = {}
+
+    def __enter__(self) -> "PartWriter":
+        if self._partial is not None:
+            self._partial.mkdir(parents=True)
+            self._streams = {key: (self._partial / key).open("wb") for key in _DTYPES}
+        else:
+            self._streams = {key: BytesIO() for key in _DTYPES}
+        for key in ("bounds", "first"):
+            self._write(key, np.zeros(1, np.int64))
+        return self
+
+    def add(self, arrays: Arrays, report: RowReport) -> None:
+        """Append a chunk."""
+        self.report.add(report)
+        for key in ("tokens", "trained", "margins", "ids"):
+            self._write(key, getattr(arrays, key))
+        for key, values in (("bounds", arrays.bounds[1:]), ("first", arrays.first[1:]), ("id_ends", arrays.id_ends)):
+            self._write(key, values + self._ends[key])
+            self._ends[key] += int(values[-1]) if len(values) else 0
+        self.report.tokens += len(arrays.tokens)
+        self.report.trained += int(arrays.trained.sum())
+
+    def _write(self, key: str, values: NDArray[Any]) -> None:
+        content = np.ascontiguousarray(values, _DTYPES[key]).view(np.uint8).data
+        self._hashes[key].update(content)
+        self._streams[key].write(content)
+
+    def part(self) -> Part:
+        """What was added, as a part; an entry of the cache is on the disk then, and one that another process made stays."""
+        hashes = {key: digest.hexdigest() for key, digest in self._hashes.items()}
+        report = _REPORTS.dump_python(self.report, mode="json")
+        digest = _digest(hashes, report)
+        if self.folder is None or self._partial is None:
+            contents = {key: stream.getbuffer() for key, stream in self._streams.items() if isinstance(stream, BytesIO)}
+            return Part(
+                Arrays(**{key: np.frombuffer(contents[key], dtype) for key, dtype in _DTYPES.items()}), self.report, digest
+            )
+        self._close()
+        meta = {"digest": digest, "hashes": hashes, "report": report}
+        (self._partial / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+        sync_folder(self._partial)
+        if not self.folder.exists():
+            self._partial.rename(self.folder)
+        return open_part(self.folder)
+
+    def _close(self) -> None:
+        if self._partial is not None:
+            for stream in self._streams.values():
+                stream.close()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        self._close()
+        if self._partial is None or self.folder is None:
+            return
+        shutil.rmtree(self._partial, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno is not None:
+            raise DataError(
+                f"{self.folder.parent}: the cache of tokenised rows cannot be written: {error.strerror or error}; "
+                "free some space there"
+            ) from None
+
+
+def open_part(folder: Path) -> Part:
+    """An entry of the cache, its arrays mapped from the disk, so that processes share them. Nothing is read of them here."""
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    arrays = Arrays(**{key: _mapped(folder / key, dtype) for key, dtype in _DTYPES.items()})
+    return Part(arrays, _REPORTS.validate_python(meta["report"]), str(meta["digest"]))
+
+
+def _mapped(file: Path, dtype: type[np.generic]) -> NDArray[Any]:
+    # An empty file cannot be mapped.
+    return np.memmap(file, dtype, "r") if file.stat().st_size else np.zeros(0, dtype)
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether every byte of an entry is as it was written; if not, a warning says what is wrong."""
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        arrays = Arrays(**{name: np.memmap(folder / name, dtype, "r") for name, dtype in _DTYPES.items()})
-        part = Part(arrays, meta["ids"], _REPORTS.validate_python(meta["report"]))
-        if part.digest != meta["digest"]:
+        hashes = {key: _hash_file(folder / key) for key in _DTYPES}
+        if meta["digest"] != _digest(hashes, meta["report"]):
             raise ValueError("its content is not what was written")
+        open_part(folder)
     except (OSError, ValueError, KeyError, TypeError) as error:
         log.warning("damaged cache entry, tokenising again: %s: %s", folder, error)
-        return None
-    return part
+        return False
+    return True
 
 
-def _hash(content: bytes | memoryview) -> str:
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
+def _hash_file(file: Path) -> str:
+    digest = xxhash.xxh3_128()
+    with file.open("rb", buffering=0) as stream:
+        while content := stream.read(_READ):
+            digest.update(content)
+    return digest.hexdigest()
+
+
+def _digest(hashes: dict[str, str], report: Any) -> str:
+    return xxhash.xxh3_128_hexdigest(json.dumps([hashes, report], sort_keys=True).encode())
 
 
 class Groups(LazySequence[Group]):
@@ -147,18 +236,17 @@ class Groups(LazySequence[Group]):
 
     def __init__(self, parts: Sequence[Part]) -> None:
         self._parts = tuple(parts)
-        self._starts = np.cumsum([0, *(len(part.ids) for part in parts)]).tolist()
+        self._starts = np.cumsum([0, *(len(part.arrays) for part in parts)]).tolist()
         super().__init__(self._starts[-1], self._group)
 
     def _group(self, place: int) -> Group:
         number = bisect_right(self._starts, place) - 1
-        part, row = self._parts[number], place - self._starts[number]
-        return part.arrays.group(row, part.ids[row])
+        return self._parts[number].arrays.group(place - self._starts[number])
 
     @cached_property
     def digest(self) -> str:
         """Hash of all tokens, masks, ids and margins, in order."""
-        return _hash(" ".join(part.digest for part in self._parts).encode())
+        return xxhash.xxh3_128_hexdigest(" ".join(part.digest for part in self._parts).encode())
 
     @property
     def report(self) -> MixReport:

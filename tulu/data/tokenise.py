@@ -1,9 +1,10 @@
-"""Rows to arrays of tokens and trained flags, a batch of rows at a time."""
+"""Rows to arrays of tokens and trained flags, a batch of rows at a time, on all cores where there are many rows."""
 
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tulu.config.stages import RowKind
@@ -13,15 +14,18 @@ from tulu.data.left_out import THOUGHTS, loss_of
 from tulu.data.preferences import Pair, pair_rows, parse_pair
 from tulu.data.row_report import RowReport
 from tulu.data.sources import Row
-from tulu.data.token_cache import ArraysBuilder, Part
+from tulu.data.token_cache import Arrays, Part, PartWriter
+from tulu.data.workers import cores, in_batches, shared_out
 from tulu.errors import DataError
 from tulu.types import Completion, Group, Message, Tools
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_BATCH = 1000
+_BATCH = 500
 """Rows that are tokenised side by side."""
+_ALONE = 2.0
+"""Seconds after which worker processes are started, each of which takes about as long to import what it needs."""
 
 
 @dataclass(frozen=True)
@@ -40,29 +44,68 @@ ParsedRow = tuple[str, Any]
 Encode = Callable[["PreTrainedTokenizerBase", TokeniseOptions, RowReport, Sequence[ParsedRow]], Iterator[Group]]
 
 
-def encode_part(name: str, rows: Iterable[Row], tokenizer: "PreTrainedTokenizerBase", options: TokeniseOptions) -> Part:
-    """All usable rows of a source as one part; DataError where none is usable."""
-    report = RowReport(name)
-    builder, ids = ArraysBuilder(), []
-    stream = iter(rows)
+@dataclass(frozen=True)
+class Batch:
+    """Rows that stand one after the other in a source."""
+
+    rows: Sequence[Row]
+    begins: bool
+    """Whether the first of them is the first of the source."""
+
+
+Settings = tuple["PreTrainedTokenizerBase", TokeniseOptions]
+"""What is the same for all batches of a source."""
+
+
+def encode_part(
+    name: str,
+    rows: Iterable[Row],
+    tokenizer: "PreTrainedTokenizerBase",
+    options: TokeniseOptions,
+    folder: Path | None = None,
+    workers: int | None = None,
+) -> Part:
+    """All usable rows of a source as one part, which `folder` holds if one is given; DataError where no row is usable.
+
+    The part is the same for any number of workers. By default this process works alone, and once that takes long there is
+    one for each core.
+    """
+    batches = (Batch(batch, begins=number == 0) for number, batch in enumerate(in_batches(rows, _BATCH)))
+    with PartWriter(name, folder) as writer:
+        for arrays, report in _encoded((tokenizer, options), batches, workers):
+            writer.add(arrays, report)
+        if not writer.report.tokens:
+            raise DataError(writer.report.nothing_left())
+        return writer.part()
+
+
+def _encoded(settings: Settings, batches: Iterator[Batch], workers: int | None) -> Iterator[tuple[Arrays, RowReport]]:
+    """Every batch encoded, in order."""
+    began = time.monotonic()
+    for batch in batches if workers in (None, 1) else ():
+        yield encode_batch_of_rows(settings, batch)
+        if workers is None and time.monotonic() - began > _ALONE:
+            workers = cores()
+            if workers > 1:
+                break
+    if workers is not None and workers > 1:
+        yield from shared_out("tulu.data.tokenise.encode_batch_of_rows", settings, batches, workers)
+
+
+def encode_batch_of_rows(settings: Settings, batch: Batch) -> tuple[Arrays, RowReport]:
+    """The usable rows of a batch, and what became of all of them."""
+    tokenizer, options = settings
+    report = RowReport("")
     specials = re.compile("|".join(re.escape(token) for token in tokenizer.all_special_tokens) or r"(?!)")
-    while batch := list(islice(stream, _BATCH)):
-        parsed = list(_parse(batch, options.kind, report, specials))
-        for group in ENCODERS[options.kind](tokenizer, options, report, parsed):
-            builder.add(group)
-            ids.append(group.id)
-    if not ids:
-        raise DataError(report.nothing_left())
-    arrays = builder.build()
-    report.tokens, report.trained = len(arrays.tokens), int(arrays.trained.sum())
-    return Part(arrays, ids, report)
+    parsed = list(_parse(batch, options.kind, report, specials))
+    return Arrays.of(ENCODERS[options.kind](tokenizer, options, report, parsed)), report
 
 
-def _parse(rows: Sequence[Row], kind: RowKind, report: RowReport, specials: re.Pattern[str]) -> Iterator[ParsedRow]:
-    for row in rows:
+def _parse(batch: Batch, kind: RowKind, report: RowReport, specials: re.Pattern[str]) -> Iterator[ParsedRow]:
+    for row in batch.rows:
         plain_rows = pair_rows(row) if kind == "pairs" else [row]
         for plain in plain_rows:
-            value = report.read(plain, kind, PARSERS[kind], _contents)
+            value = report.read(plain, kind, PARSERS[kind], _contents, batch.begins)
             if value is None:
                 continue
             if len(plain_rows) > 1:

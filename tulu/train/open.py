@@ -1,6 +1,7 @@
 """How every training stage begins: its section, its processes, its run directory, its tokenizer, its data and its model."""
 
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -9,15 +10,16 @@ from tulu.config.job import Job, section_of
 from tulu.config.schema import Rlvr, drops_long
 from tulu.config.stages import STAGES
 from tulu.data.chat import template_hash
-from tulu.data.datasets import load_groups
+from tulu.data.datasets import cache_groups, open_groups
 from tulu.data.token_cache import Groups
 from tulu.errors import RecipeError
 from tulu.model.embeddings import check_vocabulary
 from tulu.model.load import Origin, checked_config, load_tokenizer
 from tulu.model.parallel import Parallel
 from tulu.model.positions import check_length
+from tulu.train.agreement import agree, from_main, software, start_digest
 from tulu.train.optimizer import Learner, Trainable
-from tulu.train.run import Run, named_tensors
+from tulu.train.run import Run, job_recipe, named_tensors
 
 
 class StageRun(Run):
@@ -55,10 +57,17 @@ class StageRun(Run):
         )
 
     def load_groups(self, tokenizer: PreTrainedTokenizerBase) -> Groups:
-        """The groups of the stage's data, tokenised as the stage table says; what became of the rows is logged."""
+        """The groups of the stage's data, tokenised as the stage table says; what became of the rows is logged.
+
+        The main process tokenises them, and the others read what it left in the cache.
+        """
         stage, section = STAGES[self.job.stage], self.section
-        sizes = {"seed": section.seed, "drop_long": drops_long(stage, section)}
-        groups = load_groups(stage.rows, section.data, tokenizer, section.max_length, self.cache, **sizes)
+        options = {"seed": section.seed, "drop_long": drops_long(stage, section)}
+
+        def tokenise() -> list[Path]:
+            return cache_groups(stage.rows, section.data, tokenizer, section.max_length, self.cache, **options)
+
+        groups = open_groups(from_main(self.parallel, f"the rows of {stage.name} to be tokenised", tokenise))
         groups.report.show()
         return groups
 
@@ -81,17 +90,24 @@ class StageRun(Run):
         """Pin what the run rests on, such as the digests of its data and starting weights, and set up the optimizer.
 
         Raises ResumeError if the run began with other data, weights, template or processes, and RecipeError if a weight that
-        it begins with is not finite.
+        it begins with is not finite, or another process sees other ones.
         """
         if names := self.parallel.not_finite(trained.module):
             cure = "Nothing can be learned from there; take another checkpoint of it"
             raise RecipeError(f"{self.job.start or self.job.stage}: weights that are not finite: {named_tensors(names)}\n{cure}.")
         if self.job.start is not None:
             facts["template"] = template_hash(self.tokenizer)
+        seen = {} if self.job.start is None else {"files of the start": start_digest(self.job.start, self.job.revision)}
+        agree(self.parallel, {**facts, **seen})
         self.pin(**facts)
         return Learner(trained, self.section, self.parallel)
 
 
 def open_stage(job: Job) -> StageRun:
-    """Connect the processes and open the run directory. Raises ResumeError if it holds a run of another recipe."""
-    return StageRun(job, Parallel(section_of(job.recipe, job.stage)))
+    """Connect the processes and open the run directory. Raises ResumeError if it holds a run of another recipe.
+
+    RecipeError if the processes were given different recipes, or have different software.
+    """
+    parallel = Parallel(section_of(job.recipe, job.stage))
+    agree(parallel, {"recipe": job_recipe(job), **software()})
+    return StageRun(job, parallel)
