@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import shutil
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -64,27 +65,29 @@ class Arrays:
     @classmethod
     def of(cls, groups: Iterable[Group]) -> "Arrays":
         """Groups end to end. No token of a prompt is trained."""
-        tokens: list[Sequence[int]] = []
-        trained: list[Sequence[bool]] = []
-        lengths, segments, margins, ids = [0], [0], [], []
+        # Buffers of plain numbers take lists in a third of the time that numpy does.
+        tokens, trained, ids = array("i"), bytearray(), bytearray()
+        bounds, first, margins, id_ends = [0], [0], [], []
         for group in groups:
-            sides = [(group.prompt, [False] * len(group.prompt))]
-            sides += [(completion.tokens, list(completion.trained)) for completion in group.completions]
-            for side, flags in sides:
-                tokens.append(side)
-                trained.append(flags)
-                lengths.append(len(side))
-            segments.append(len(sides))
+            tokens.extend(group.prompt)
+            trained += bytes(len(group.prompt))
+            bounds.append(len(tokens))
+            for completion in group.completions:
+                tokens.extend(completion.tokens)
+                trained += bytes(completion.trained)
+                bounds.append(len(tokens))
+            first.append(len(bounds) - 1)
             margins.append(group.margin)
-            ids.append(group.id.encode("utf-8", "surrogatepass"))
+            ids += group.id.encode("utf-8", "surrogatepass")
+            id_ends.append(len(ids))
         return cls(
-            _joined(tokens, np.int32),
-            _joined(trained, np.bool_),
-            np.cumsum(lengths),
-            np.cumsum(segments),
+            np.frombuffer(tokens, np.int32),
+            np.frombuffer(trained, np.bool_),
+            np.array(bounds, np.int64),
+            np.array(first, np.int64),
             np.array(margins, np.float64),
-            np.frombuffer(b"".join(ids), np.uint8),
-            np.cumsum([len(each) for each in ids], dtype=np.int64),
+            np.frombuffer(ids, np.uint8),
+            np.array(id_ends, np.int64),
         )
 
     def __len__(self) -> int:
@@ -104,10 +107,6 @@ class Arrays:
         """The id of one group."""
         begin = int(self.id_ends[index - 1]) if index else 0
         return self.ids[begin : int(self.id_ends[index])].tobytes().decode("utf-8", "surrogatepass")
-
-
-def _joined(parts: Sequence[Sequence[Any]], dtype: type[np.generic]) -> NDArray[Any]:
-    return np.concatenate([np.zeros(0, dtype), *(np.array(part, dtype) for part in parts)])
 
 
 @dataclass(frozen=True)
