@@ -142,8 +142,11 @@ def tokenize(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> list
         )
     if not texts:
         return []
-    batch = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)
-    return list(batch.encodings or [])
+    backend: Any = tokenizer.backend_tokenizer
+    # A saved tokenizer may say that it cuts or pads. What transformers would copy out of the encodings is not needed here.
+    backend.no_truncation()
+    backend.no_padding()
+    return list(backend.encode_batch(list(texts), add_special_tokens=False))
 
 
 def _token_spans(encoding: Any, text: str, spans: Sequence[Span]) -> list[Span]:

@@ -1,0 +1,73 @@
+"""The three that tokenise the same rows with the same number of processes: this project, the bare tokenizer, and TRL."""
+
+import json
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast
+
+from benchmarks.scale_child import clocked
+from tulu.config.schema import Source
+from tulu.data.mixing import sample_rows
+from tulu.data.tokenise import TokeniseOptions, encode_part
+
+LONGEST = 4096
+
+
+def ours(file: Path, model: Path, tokenizer: PreTrainedTokenizerFast, processes: int, context: Any) -> float:
+    """Seconds from the file to an entry of the cache: read, parsed, rendered, masked, checked, tokenised, written."""
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+        began = time.perf_counter()
+        rows = sample_rows(Source(name=str(file), fraction=1.0), 1, "sft")
+        encode_part("rows", rows, tokenizer, TokeniseOptions("sft", LONGEST), Path(folder) / "entry", processes)
+        return time.perf_counter() - began
+
+
+def bare(file: Path, model: Path, tokenizer: PreTrainedTokenizerFast, processes: int, context: Any) -> float:
+    """Seconds of the tokenizer alone on texts that are rendered already, and of sending back what it found."""
+    with file.open() as rows:
+        chats = [json.loads(line)["messages"] for line in rows]
+    texts = [str(tokenizer.apply_chat_template(chat, tokenize=False)) for chat in chats]
+    batches = [texts[place : place + 500] for place in range(0, len(texts), 500)]
+    with context.Pool(processes, _begin, (model,)) as pool:
+        pool.map(_encode, [["warm up"]] * processes)
+        began = time.perf_counter()
+        for _ in pool.imap(_encode, batches):
+            pass
+        return time.perf_counter() - began
+
+
+_tokenizer: list[PreTrainedTokenizerFast] = []
+
+
+def _begin(model: Path) -> None:
+    _tokenizer.append(PreTrainedTokenizerFast.from_pretrained(model))
+
+
+def _encode(texts: list[str]) -> int:
+    return sum(map(len, _tokenizer[0](texts, add_special_tokens=False)["input_ids"]))
+
+
+def trl(file: Path, model: Path, tokenizer: PreTrainedTokenizerFast, processes: int, context: Any) -> float:
+    """Seconds in which SFTTrainer prepares the data set, which is loaded before."""
+    import datasets
+    from trl import SFTConfig, SFTTrainer
+
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+        loaded = datasets.load_dataset("json", data_files=str(file), split="train", cache_dir=folder)
+        loaded = loaded.select_columns(["messages"])
+        spent: dict[str, float] = {}
+        plain = SFTTrainer._prepare_dataset
+        SFTTrainer._prepare_dataset = clocked(plain, "prepare", spent)
+        try:
+            settings = SFTConfig(
+                output_dir=folder, max_length=LONGEST, dataset_num_proc=processes, report_to="none", use_cpu=True, bf16=False
+            )
+            SFTTrainer(str(model), settings, train_dataset=loaded, processing_class=tokenizer)
+        finally:
+            SFTTrainer._prepare_dataset = plain
+            shutil.rmtree(folder, ignore_errors=True)
+        return spent["prepare"]
