@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,7 +29,17 @@ from transformers import PreTrainedTokenizerFast
 
 from benchmarks import material
 from benchmarks.scale_child import Start
+from tulu.config.load import load_recipe
+from tulu.config.schema import Source
+from tulu.config.stages import STAGES
+from tulu.data.chat import apply_template
+from tulu.data.datasets import entry_folder
+from tulu.data.row_report import RowReport
+from tulu.data.token_cache import Arrays, Groups, PartWriter, open_part
+from tulu.data.tokenise import TokeniseOptions
 from tulu.data.workers import cores
+from tulu.model.policy import Policy
+from tulu.train.reference import write_mix
 
 ROWS, PAIRS = 939_343, 350_000
 """Rows of allenai/tulu-3-sft-mixture, and about those of the preference mixes."""
@@ -48,17 +59,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pairs", type=int, default=PAIRS)
     parser.add_argument("--sample", type=int, default=20_000, help="rows of the comparison with TRL")
     parser.add_argument("--folder", type=Path, help="where everything is written; default: a temporary folder")
+    parser.add_argument("--prefill", action="store_true", help="make up tokens too, so that only warm starts are timed")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="tulu-scale-") as temporary:
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        figures = measure(folder, options.rows, options.pairs, options.sample, options.parts)
+        figures = measure(folder, options.rows, options.pairs, options.sample, options.parts, options.prefill)
         (folder / "scale.json").write_text(json.dumps(figures, indent=2) + "\n")
     return 0
 
 
-def measure(folder: Path, rows: int, pairs: int, sample: int, parts: Sequence[str]) -> dict[str, Any]:
+def measure(folder: Path, rows: int, pairs: int, sample: int, parts: Sequence[str], made_up: bool = False) -> dict[str, Any]:
     """The figures of each part, printed as they come."""
     figures: dict[str, Any] = {"rows": rows, "pairs": pairs, "cores": cores()}
     tokenizer = make(folder, rows, pairs)
@@ -68,6 +80,9 @@ def measure(folder: Path, rows: int, pairs: int, sample: int, parts: Sequence[st
         "data": lambda: seconds_of(["data", str(recipe(folder, "sft"))], folder),
         "dpo": lambda: starts(folder, "dpo"),
     }
+    if made_up:
+        for stage, count in (("sft", rows), ("dpo", pairs)):
+            prefill(folder, stage, count, tokenizer)
     for part in parts:
         load = os.getloadavg()[0]
         figures[part] = {"load before": round(load, 1), **steps[part]()}
@@ -98,6 +113,47 @@ def make(folder: Path, rows: int, pairs: int) -> PreTrainedTokenizerFast:
         link.unlink(missing_ok=True)
         link.symlink_to(file.name)
     return tokenizer
+
+
+def prefill(folder: Path, stage: str, count: int, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Put made-up tokens of so many rows where the stage looks for those of its file; of pairs also reference log-probs."""
+    apply_template(tokenizer, "tulu")
+    section = load_recipe(str(recipe(folder, stage)), (), 1, stage).model_dump()[stage]
+    source, options = Source(**section["data"][0]), TokeniseOptions(STAGES[stage].rows, LONGEST)
+    entry = entry_folder(source, tokenizer, options, folder / "runs" / ".cache", section["seed"])
+    sides = 1 if stage == "sft" else 2
+    if not entry.exists():
+        with PartWriter(source.name, entry) as writer:
+            for first in range(0, count, 5000):
+                rows = range(first, min(count, first + 5000))
+                writer.add(made_up_arrays(rows, sides, source.name), RowReport("", rows=len(rows)))
+            writer.part()
+    if sides == 2:
+        weights = Policy.load(folder / "model", template="tulu").digest()
+        cache = folder / "runs" / ".cache" / "reference" / f"{weights}-fp32"
+        write_mix(cache / f"mix-{Groups([open_part(entry)]).digest}", np.linspace(-300, -1, sides * count, dtype=np.float32))
+
+
+def made_up_arrays(rows: range, sides: int, name: str) -> Arrays:
+    """Random tokens of prompts and answers that are as long as those of real rows."""
+    random_state = np.random.RandomState(rows.start)
+    tokens = np.minimum(random_state.lognormal(np.log(MEAN) - SIGMA**2 / 2, SIGMA, len(rows)), LONGEST).astype(int) + 3
+    shares = np.linspace(0, 1, sides + 2)[1:]
+    ends = np.cumsum(tokens)[:, None] - tokens[:, None] + np.maximum(1, tokens[:, None] * shares).astype(int)
+    bounds = np.concatenate([[0], ends.ravel()])
+    trained = np.zeros(bounds[-1], bool)
+    for prompt_end, end in zip(ends[:, 0], ends[:, -1], strict=True):
+        trained[prompt_end:end] = True
+    ids = [f"{name}:{row + 1}".encode() for row in rows]
+    return Arrays(
+        random_state.randint(10, VOCABULARY, bounds[-1]).astype(np.int32),
+        trained,
+        bounds,
+        np.arange(len(rows) + 1) * (sides + 1),
+        np.zeros(len(rows)),
+        np.frombuffer(b"".join(ids), np.uint8),
+        np.cumsum([len(each) for each in ids]),
+    )
 
 
 def corpus() -> str:
@@ -160,7 +216,9 @@ def starts(folder: Path, stage: str) -> dict[str, Any]:
     """A cold start, a warm one of another run, and a resume of that one."""
     file = recipe(folder, stage)
     figures: dict[str, Any] = {}
-    for name, overrides in (("cold", []), ("warm", ["name=again"]), ("resume", ["name=again", f"{stage}.steps={STEPS}"])):
+    for name in (f"scale-{stage}", "again"):
+        shutil.rmtree(folder / "runs" / name, ignore_errors=True)
+    for name, overrides in (("first", []), ("warm", ["name=again"]), ("resume", ["name=again"])):
         if name == "resume":
             unfinish(folder / "runs" / "again" / stage)
         figures[name] = run_child(folder, stage, file, overrides)

@@ -9,7 +9,6 @@ from typing import Any, TypedDict
 
 import psutil
 
-
 BATCH = 128
 """Rows of the steps that are drawn and packed and not trained: Tülu 3's."""
 

@@ -111,3 +111,25 @@ def test_a_brief_bar_appears_only_where_work_takes_long(monkeypatch: pytest.Monk
     for _ in track(range(5), "rows"):
         time.sleep(0.001)
     assert "rows" in terminal.getvalue()
+
+
+def test_a_step_that_is_far_slower_than_usual_is_told_now_and_then(lines: list[str], clock: Clock) -> None:
+    def slow() -> list[str]:
+        return [line for line in lines if "are usual" in line]
+
+    with Progress("sft", 1000) as shown:
+        for step in range(1, 10):
+            shown.update(step, {}, 230.0 if step == 5 else 15_000.0)
+        assert slow() == [], "nobody knows yet what is usual"
+        shown.update(10, {}, 15_000.0)
+        shown.update(11, {}, 3_001.0)
+        assert slow() == [], "not quite five times"
+        shown.update(12, {}, 230.0)
+        told = "sft: 230 tokens/s in step 12, where 15,000 are usual: does something else use this machine? (uptime, nvidia-smi)"
+        assert slow() == [told]
+        clock.now += 30
+        shown.update(13, {}, 230.0)
+        assert len(slow()) == 1
+        clock.now += 31
+        shown.update(14, {}, 230.0)
+        assert len(slow()) == 2

@@ -2,8 +2,10 @@
 
 import logging
 import math
+import statistics
 import sys
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from types import TracebackType
 from typing import Self, TypeVar
@@ -22,6 +24,10 @@ LOG_EVERY = 15.0
 """Seconds between two lines of a log."""
 PATIENCE = 1.0
 """Seconds before a brief bar appears."""
+SLOW = 5.0
+"""How many times slower than the run's median a step must be to be told."""
+SLOW_AFTER, SLOW_EVERY = 10, 60.0
+"""Steps before the median says anything, and least seconds between two lines that a step was slow."""
 REDRAW = 0.1
 """Seconds between two updates of a bar that follows items."""
 
@@ -38,7 +44,8 @@ class Progress:
         self.name, self.total, self.done = name, total, done
         self.shown, self.brief = shown, brief
         self.on_terminal = shown and sys.stderr.isatty()
-        self._began = self._logged = -math.inf
+        self._began = self._logged = self._told_slow = -math.inf
+        self._speeds: deque[float] = deque(maxlen=1000)
         self._bar = Bar(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -66,6 +73,7 @@ class Progress:
             return
         figures = [f"{name} {metrics[name]:.3g}" for name in SHOWN if name in metrics] if metrics else []
         if tokens_per_second is not None:
+            self._tell_if_slow(tokens_per_second)
             figures.append(f"{tokens_per_second:,.0f} tok/s")
         if not self.on_terminal:
             self._log(figures)
@@ -73,6 +81,18 @@ class Progress:
         self._bar.update(self._task, completed=done, figures="  ".join(figures))
         if self.brief and time.monotonic() - self._began > PATIENCE:
             self._bar.start()
+
+    def _tell_if_slow(self, speed: float) -> None:
+        """Warn, now and then, that a step was far slower than the steps of this session usually are."""
+        usual = statistics.median(self._speeds) if len(self._speeds) >= SLOW_AFTER else 0.0
+        self._speeds.append(speed)
+        now = time.monotonic()
+        if speed * SLOW < usual and now - self._told_slow > SLOW_EVERY:
+            self._told_slow = now
+            log.warning(
+                "%s: %s tokens/s in step %d, where %s are usual: does something else use this machine? (uptime, nvidia-smi)",
+                *(self.name, f"{speed:,.0f}", self.done, f"{usual:,.0f}"),
+            )
 
     def _log(self, figures: list[str]) -> None:
         """Write a line if the last one is long enough ago, or the work is done."""

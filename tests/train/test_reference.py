@@ -13,9 +13,12 @@ from transformers import AutoModelForCausalLM
 
 from tests.samples import make_group, make_stage, plain_logps
 from tulu.config.schema import Dpo
+from tulu.data.row_report import RowReport
+from tulu.data.token_cache import Arrays, Groups, Part
 from tulu.model.batch import Batch
 from tulu.model.parallel import Parallel
 from tulu.model.policy import Policy
+from tulu.train import reference
 from tulu.train.reference import completion_key, read_cache, reference_logps, write_part
 from tulu.types import Completion, Group
 
@@ -106,6 +109,37 @@ def test_groups_of_any_number_of_completions(counting: Counting, tmp_path: Path)
     stage = make_stage(Dpo)
     logps = reference_logps(groups, counting.policy, stage, Parallel(stage), tmp_path)
     assert [len(logps[place]) for place in range(3)] == [1, 3, 2]
+
+
+@pytest.mark.parametrize("damage", ["none", "flipped", "short", "gone"])
+def test_a_mix_that_was_seen_before_is_read_at_once(
+    damage: str, counting: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not even keys of its rows are made again, unless what was kept of it is damaged."""
+    mix = Groups([Part(Arrays.of(ROWS), RowReport("rows"), "digest of the rows")])
+    stage = make_stage(Dpo)
+
+    def read() -> list[list[float]]:
+        return list(reference_logps(mix, counting.policy, stage, Parallel(stage), tmp_path))
+
+    first = read()
+    assert counting.completions == 20
+    assert first == [list(pair) for pair in reference_logps(ROWS, counting.policy, stage, Parallel(stage), tmp_path)]
+    [kept] = tmp_path.glob("mix-*")
+    content = kept.read_bytes()
+    if damage == "flipped":
+        kept.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    elif damage == "short":
+        kept.write_bytes(content[:-4])
+    elif damage == "gone":
+        kept.unlink()
+    keys: list[int] = []
+    monkeypatch.setattr(reference, "completion_key", lambda *of: keys.append(1) or completion_key(*of))
+    assert read() == first
+    assert len(keys) == (0 if damage == "none" else 20)
+    assert ("damaged" in caplog.text) == (damage in ("flipped", "short"))
+    assert counting.completions == 20
+    assert kept.read_bytes() == content
 
 
 def test_memory_does_not_grow_with_the_rows_beyond_four_bytes_a_completion(counting: Counting, tmp_path: Path) -> None:

@@ -80,17 +80,22 @@ def open_groups(folders: Sequence[Path]) -> Groups:
 
 def _cached(source: Source, tokenizer: "PreTrainedTokenizerBase", options: TokeniseOptions, cache: Path, seed: int) -> Path:
     """The cache's folder of one source, which is tokenised if the folder is not there or is damaged."""
-    # The rows of a hub name without commit are read twice, once for the key, because holding them all would take memory.
-    content = content_key(source, seed) or _row_digest(sample_rows(source, seed, options.kind))
-    settings = [source.model_dump(), seed, options.kind, options.max_length, options.drop_long]
-    key = [content, settings, tokenizer_digest(tokenizer), template_hash(tokenizer), code_digest()]
-    folder = cache / "tokens" / hashlib.blake2b(json.dumps(key).encode(), digest_size=16).hexdigest()
+    folder = entry_folder(source, tokenizer, options, cache, seed)
     if folder.exists():
         if is_whole(folder):
             return folder
         _discard(folder)
     _encode(source, tokenizer, options, seed, folder)
     return folder
+
+
+def entry_folder(source: Source, tokenizer: "PreTrainedTokenizerBase", options: TokeniseOptions, cache: Path, seed: int) -> Path:
+    """Where the cache keeps a source's groups, by everything that decides what they are."""
+    # The rows of a hub name without commit are read twice, once for the key, because holding them all would take memory.
+    content = content_key(source, seed) or _row_digest(sample_rows(source, seed, options.kind))
+    settings = [source.model_dump(), seed, options.kind, options.max_length, options.drop_long]
+    key = [content, settings, tokenizer_digest(tokenizer), template_hash(tokenizer), code_digest()]
+    return cache / "tokens" / hashlib.blake2b(json.dumps(key).encode(), digest_size=16).hexdigest()
 
 
 def _encode(

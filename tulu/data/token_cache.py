@@ -258,6 +258,11 @@ class Groups(LazySequence[Group]):
         return tuple(Groups((part,)) for part in self._parts)
 
     @cached_property
+    def completions(self) -> NDArray[np.int64]:
+        """(G,) completions of each group."""
+        return np.concatenate([np.diff(part.arrays.first) - 1 for part in self._parts])
+
+    @cached_property
     def lengths(self) -> NDArray[np.int64]:
         """(G,) tokens of each group: the prompt once, then every completion."""
         return np.concatenate([np.diff(part.arrays.bounds[part.arrays.first]) for part in self._parts])

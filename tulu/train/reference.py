@@ -13,9 +13,11 @@ import pyarrow
 import pyarrow.compute
 import pyarrow.parquet
 import xxhash
+from numpy.typing import NDArray
 
 from tulu.config.schema import TrainStage
 from tulu.data.lazy import LazySequence
+from tulu.data.token_cache import Groups
 from tulu.model.batch import sum_by_owner
 from tulu.model.dropout import evaluating
 from tulu.model.parallel import Parallel
@@ -26,6 +28,9 @@ from tulu.types import Completion, Group
 
 log = logging.getLogger("tulu")
 
+Logps = NDArray[numpy.float32]
+_DIGEST = 16
+"""Bytes of a hash."""
 CHUNK = 512
 """Groups between two writes of the cache, which is what a Ctrl-C can lose."""
 _COLUMNS = pyarrow.schema({"key": pyarrow.string(), "logp": pyarrow.float64()})
@@ -36,9 +41,37 @@ def reference_logps(
 ) -> Sequence[list[float]]:
     """The summed log-probs of each group's completions under the policy's present weights, in four bytes a completion.
 
-    `folder` caches those of these weights.
+    `folder` caches those of these weights: each by its own key, and those of a mix as a whole by the digest of the mix, so
+    that a run that begins again need not look at every row.
     """
-    starts = numpy.cumsum([0, *(len(group.completions) for group in groups)])
+    if not isinstance(groups, Groups):
+        starts = numpy.cumsum([0, *(len(group.completions) for group in groups)])
+        return _by_group(_of_completions(groups, starts, policy, stage, parallel, folder), starts)
+    starts = numpy.concatenate([[0], numpy.cumsum(groups.completions)])
+    file = folder / f"mix-{groups.digest}"
+    logps = read_mix(file, int(starts[-1]))
+    # All processes share the work, so all of them do it where one of them lacks its result.
+    is_lacking = parallel.largest(int(logps is None))
+    if is_lacking or logps is None:
+        logps = _of_completions(groups, starts, policy, stage, parallel, folder)
+        if parallel.is_main:
+            write_mix(file, logps)
+    return _by_group(logps, starts)
+
+
+def _by_group(logps: Logps, starts: NDArray[numpy.int64]) -> Sequence[list[float]]:
+    return LazySequence(len(starts) - 1, lambda group: logps[starts[group] : starts[group + 1]].tolist())
+
+
+def _of_completions(
+    groups: Sequence[Group],
+    starts: NDArray[numpy.int64],
+    policy: Policy,
+    stage: TrainStage,
+    parallel: Parallel,
+    folder: Path,
+) -> Logps:
+    """The log-prob of every completion, one group after the other; group g has those from starts[g] on."""
     keys = pyarrow.array([completion_key(group, completion) for group in groups for completion in group.completions], "string")
     cache = read_cache(folder)
     places = pyarrow.compute.index_in(keys, value_set=cache["key"])
@@ -57,7 +90,7 @@ def reference_logps(
             if parallel.is_main:
                 write_part(folder, dict(zip(keys.take(new).to_pylist(), computed.values(), strict=True)))
             progress.update(first + len(chunk), {})
-    return LazySequence(len(groups), lambda group: logps[starts[group] : starts[group + 1]].tolist())
+    return logps
 
 
 def _compute(groups: list[Group], policy: Policy, stage: TrainStage, parallel: Parallel) -> dict[tuple[int, int], float]:
@@ -93,6 +126,28 @@ def read_cache(folder: Path) -> pyarrow.Table:
             log.warning("%s is damaged and is computed again (%s)", file, error)
             file.unlink()
     return pyarrow.concat_tables(parts).combine_chunks()
+
+
+def read_mix(file: Path, count: int) -> Logps | None:
+    """The log-probs of a whole mix; None where they were not written, or are damaged."""
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError:
+        return None
+    digest, numbers = content[:_DIGEST], content[_DIGEST:]
+    if len(numbers) != 4 * count or xxhash.xxh3_128_digest(numbers) != digest:
+        log.warning("%s is damaged and is put together again", file)
+        return None
+    return numpy.frombuffer(numbers, numpy.float32)
+
+
+def write_mix(file: Path, logps: Logps) -> None:
+    """Write the log-probs of a whole mix behind a hash of them, beside their place and renamed."""
+    numbers = logps.astype(numpy.float32).tobytes()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".partial-{file.name}")
+    partial.write_bytes(xxhash.xxh3_128_digest(numbers) + numbers)
+    partial.rename(file)
 
 
 def write_part(folder: Path, logps: dict[str, float]) -> None:
