@@ -61,13 +61,13 @@ def trl(file: Path, model: Path, tokenizer: PreTrainedTokenizerFast, processes: 
         loaded = loaded.select_columns(["messages"])
         spent: dict[str, float] = {}
         plain = SFTTrainer._prepare_dataset
-        SFTTrainer._prepare_dataset = clocked(plain, "prepare", spent)
+        SFTTrainer._prepare_dataset = clocked(plain, "prepare", spent)  # type: ignore[method-assign]
         try:
             settings = SFTConfig(
                 output_dir=folder, max_length=LONGEST, dataset_num_proc=processes, report_to="none", use_cpu=True, bf16=False
             )
             SFTTrainer(str(model), settings, train_dataset=loaded, processing_class=tokenizer)
         finally:
-            SFTTrainer._prepare_dataset = plain
+            SFTTrainer._prepare_dataset = plain  # type: ignore[method-assign]
             shutil.rmtree(folder, ignore_errors=True)
         return spent["prepare"]

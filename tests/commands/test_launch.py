@@ -69,7 +69,7 @@ def start(tmp_path: Path) -> Start:
         environment = {**environment, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "CUDA_VISIBLE_DEVICES": ""}
         command = [sys.executable, "-c", LAUNCHER.replace("{count}", str(count))]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen(command, cwd=tmp_path, env=environment, text=True, **pipes)  # type: ignore[call-overload,no-any-return]
+        return subprocess.Popen(command, cwd=tmp_path, env=environment, text=True, **pipes)  # type: ignore[call-overload]
 
     return begin
 

@@ -80,7 +80,11 @@ def test_the_main_process_alone_works_and_all_have_its_result(monkeypatch: pytes
     worked: list[int] = []
 
     def work(parallel: Any) -> Any:
-        return from_main(parallel, "it", lambda: worked.append(parallel.rank) or ["folder"])
+        def once() -> list[str]:
+            worked.append(parallel.rank)
+            return ["folder"]
+
+        return from_main(parallel, "it", once)
 
     assert Together(3, monkeypatch).run(work) == [["folder"]] * 3
     assert worked == [0]

@@ -133,8 +133,13 @@ def test_a_mix_that_was_seen_before_is_read_at_once(
         kept.write_bytes(content[:-4])
     elif damage == "gone":
         kept.unlink()
-    keys: list[int] = []
-    monkeypatch.setattr(reference, "completion_key", lambda *of: keys.append(1) or completion_key(*of))
+    keys: list[str] = []
+
+    def keyed(group: Group, completion: Completion) -> str:
+        keys.append(completion_key(group, completion))
+        return keys[-1]
+
+    monkeypatch.setattr(reference, "completion_key", keyed)
     assert read() == first
     assert len(keys) == (0 if damage == "none" else 20)
     assert ("damaged" in caplog.text) == (damage in ("flipped", "short"))

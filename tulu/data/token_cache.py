@@ -1,4 +1,4 @@
-"""Tokenised rows: flat arrays that the cache keeps on the disk, mapped into memory and read as a sequence of groups."""
+"""Tokenised rows: flat arrays that the cache keeps on the disk, read as a sequence of groups, a row when it is asked for."""
 
 import json
 import logging
@@ -47,9 +47,9 @@ _READ = 1 << 24
 class Arrays:
     """G groups, end to end: T tokens in S segments, which are a prompt and its completions, group by group."""
 
-    tokens: NDArray[np.int32]
+    tokens: "NDArray[np.int32] | OnDisk"
     """(T,) token ids."""
-    trained: NDArray[np.bool_]
+    trained: "NDArray[np.bool_] | OnDisk"
     """(T,) whether a token's log-prob enters the loss."""
     bounds: NDArray[np.int64]
     """(S + 1,) segment s consists of the tokens [bounds[s], bounds[s + 1])."""
@@ -57,7 +57,7 @@ class Arrays:
     """(G + 1,) group g consists of the segments [first[g], first[g + 1]), its prompt first."""
     margins: NDArray[np.float64]
     """(G,) the Bradley-Terry margin of each pair; 0 where the data gives none."""
-    ids: NDArray[np.uint8]
+    ids: "NDArray[np.uint8] | OnDisk"
     """The ids of all groups as UTF-8, end to end."""
     id_ends: NDArray[np.int64]
     """(G,) where each id ends."""
@@ -96,12 +96,13 @@ class Arrays:
     def group(self, index: int) -> Group:
         """One group; only its own tokens become Python lists."""
         start, end = int(self.first[index]), int(self.first[index + 1])
-        bounds = self.bounds[start : end + 1].tolist()
+        bounds = self.bounds[start : end + 1]
+        tokens, trained = self.tokens[bounds[0] : bounds[-1]], self.trained[bounds[0] : bounds[-1]]
+        prompt, *ends = (bounds[1:] - bounds[0]).tolist()
         completions = tuple(
-            Completion(self.tokens[left:right].tolist(), self.trained[left:right].tolist())
-            for left, right in pairwise(bounds[1:])
+            Completion(tokens[left:right].tolist(), trained[left:right].tolist()) for left, right in pairwise([prompt, *ends])
         )
-        return Group(self.tokens[bounds[0] : bounds[1]].tolist(), completions, self.id(index), float(self.margins[index]))
+        return Group(tokens[:prompt].tolist(), completions, self.id(index), float(self.margins[index]))
 
     def id(self, index: int) -> str:
         """The id of one group."""
@@ -116,6 +117,11 @@ class Part:
     arrays: Arrays
     report: RowReport
     digest: str
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """The id of every group."""
+        return LazySequence(len(self.arrays), self.arrays.id)
 
 
 class PartWriter:
@@ -150,7 +156,7 @@ class PartWriter:
             self._write(key, values + self._ends[key])
             self._ends[key] += int(values[-1]) if len(values) else 0
         self.report.tokens += len(arrays.tokens)
-        self.report.trained += int(arrays.trained.sum())
+        self.report.trained += int(arrays.trained[:].sum())
 
     def _write(self, key: str, values: NDArray[Any]) -> None:
         content = np.ascontiguousarray(values, _DTYPES[key]).view(np.uint8).data
@@ -193,15 +199,41 @@ class PartWriter:
 
 
 def open_part(folder: Path) -> Part:
-    """An entry of the cache, its arrays mapped from the disk, so that processes share them. Nothing is read of them here."""
+    """An entry of the cache, whose arrays stay on the disk. Nothing is read of them here."""
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    arrays = Arrays(**{key: _mapped(folder / key, dtype) for key, dtype in _DTYPES.items()})
+    arrays = Arrays(**{key: _opened(folder / key, key) for key in _DTYPES})
     return Part(arrays, _REPORTS.validate_python(meta["report"]), str(meta["digest"]))
 
 
-def _mapped(file: Path, dtype: type[np.generic]) -> NDArray[Any]:
+_READ_BY_ROW = ("tokens", "trained", "ids")
+"""Arrays that are as long as all rows together."""
+
+
+class OnDisk:
+    """A flat array in a file of which slices are read, so that no page of it ever counts as memory of this process."""
+
+    def __init__(self, file: Path, dtype: type[np.generic]) -> None:
+        self._dtype = np.dtype(dtype)
+        self._stream = file.open("rb", buffering=0)
+        self._length = file.stat().st_size // self._dtype.itemsize
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, places: slice) -> NDArray[Any]:
+        start, end, _ = places.indices(self._length)
+        size = self._dtype.itemsize
+        # Unlike a seek, this is safe where threads read at the same time.
+        content = os.pread(self._stream.fileno(), max(0, end - start) * size, start * size)
+        return np.frombuffer(content, self._dtype)
+
+
+def _opened(file: Path, key: str) -> Any:
+    """An array of an entry: what a row has one number of is mapped, the rows themselves are read."""
+    if key in _READ_BY_ROW:
+        return OnDisk(file, _DTYPES[key])
     # An empty file cannot be mapped.
-    return np.memmap(file, dtype, "r") if file.stat().st_size else np.zeros(0, dtype)
+    return np.memmap(file, _DTYPES[key], "r") if file.stat().st_size else np.zeros(0, _DTYPES[key])
 
 
 def is_whole(folder: Path) -> bool:

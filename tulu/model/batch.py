@@ -4,12 +4,15 @@ Shape letters: T tokens of a row, N read positions (where a trained token is pre
 G groups that are packed together.
 """
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import accumulate, pairwise
 from typing import Any, Self, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -201,34 +204,37 @@ def _split(group: Group, row_tokens: int, limit: int) -> list[range]:
 
 
 def _row(groups: Sequence[Group], parts: Sequence[_Part]) -> Batch:
-    tokens: list[int] = []
-    positions: list[int] = []
+    # A step has a hundred thousand tokens: no Python loop runs over them.
+    tokens = array("q")
+    positions: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
     segments: list[Segment] = []
     index: list[tuple[int, int]] = []
     ids: list[str] = []
-    reads: list[tuple[int, int, int, int]] = []
+    reads: list[NDArray[np.int64]] = [np.zeros((4, 0), np.int64)]
     for group, numbers in parts:
         prompt = groups[group].prompt
         prompt_start, prompt_end = len(tokens), len(tokens) + len(prompt)
         tokens.extend(prompt)
-        positions.extend(range(len(prompt)))
+        positions.append(np.arange(len(prompt)))
         for number in numbers:
             completion = groups[group].completions[number]
             start = len(tokens)
             tokens.extend(completion.tokens)
-            positions.extend(range(len(prompt), len(prompt) + len(completion.tokens)))
-            for place, trained in enumerate(completion.trained):
-                # The prompt's last token predicts the first one; without a prompt nothing does.
-                predictor = start + place - 1 if place else prompt_end - 1
-                if trained and predictor >= prompt_start:
-                    reads.append((predictor, completion.tokens[place], len(segments), place))
+            positions.append(np.arange(len(prompt), len(prompt) + len(completion.tokens)))
+            place_n = np.flatnonzero(np.frombuffer(bytes(completion.trained), np.bool_))
+            # The prompt's last token predicts the first one; without a prompt nothing does.
+            predictor_n = np.where(place_n > 0, start + place_n - 1, prompt_end - 1)
+            is_read_n = predictor_n >= prompt_start
+            place_n, predictor_n = place_n[is_read_n], predictor_n[is_read_n]
+            target_n = np.array(tokens[start:], np.int64)[place_n]
+            reads.append(np.stack([predictor_n, target_n, np.full_like(place_n, len(segments)), place_n]))
             segments.append(Segment(start, len(tokens), prompt_start, prompt_end))
             index.append((group, number))
             ids.append(groups[group].id)
-    read_N, target_N, owner_N, place_N = torch.tensor(reads, dtype=torch.long).reshape(len(reads), 4).T.contiguous()
+    read_N, target_N, owner_N, place_N = torch.from_numpy(np.concatenate(reads, axis=1))
     return Batch(
-        tokens_T=torch.tensor(tokens, dtype=torch.long),
-        positions_T=torch.tensor(positions, dtype=torch.long),
+        tokens_T=torch.from_numpy(np.array(tokens, np.int64)),
+        positions_T=torch.from_numpy(np.concatenate(positions)),
         completions=tuple(segments),
         index_C=tuple(index),
         id_C=tuple(ids),
