@@ -1,6 +1,7 @@
 """The three that tokenise the same rows with the same number of processes: this project, the bare tokenizer, and TRL."""
 
 import json
+import resource
 import shutil
 import tempfile
 import time
@@ -9,35 +10,49 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
-from benchmarks.scale_child import clocked
 from tulu.config.schema import Source
 from tulu.data.mixing import sample_rows
 from tulu.data.tokenise import TokeniseOptions, encode_part
 
 LONGEST = 4096
+Seconds = tuple[float, float]
+"""By the clock, and of CPU time by this process and those that it waited for."""
 
 
-def ours(file: Path, model: Path, tokenizer: PreTrainedTokenizerFast, processes: int, context: Any) -> float:
-    """Seconds from the file to an entry of the cache: read, parsed, rendered, masked, checked, tokenised, written."""
+def now() -> Seconds:
+    """Both clocks."""
+    own, others = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.perf_counter(), own.ru_utime + own.ru_stime + others.ru_utime + others.ru_stime
+
+
+def since(began: Seconds) -> Seconds:
+    """Seconds on both clocks."""
+    clock, cpu = now()
+    return clock - began[0], cpu - began[1]
+
+
+def ours(file: Path, model: Path, tokenizer: PreTrainedTokenizerFast, processes: int, context: Any) -> Seconds:
+    """From the file to an entry of the cache: read, parsed, rendered, masked, checked, tokenised, written."""
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-        began = time.perf_counter()
+        began = now()
         rows = sample_rows(Source(name=str(file), fraction=1.0), 1, "sft")
         encode_part("rows", rows, tokenizer, TokeniseOptions("sft", LONGEST), Path(folder) / "entry", processes)
-        return time.perf_counter() - began
+        return since(began)
 
 
-def bare(file: Path, model: Path, tokenizer: PreTrainedTokenizerFast, processes: int, context: Any) -> float:
-    """Seconds of the tokenizer alone on texts that are rendered already, and of sending back what it found."""
+def bare(file: Path, model: Path, tokenizer: PreTrainedTokenizerFast, processes: int, context: Any) -> Seconds:
+    """The tokenizer alone on texts that are rendered already; what it found is counted and not sent back."""
     with file.open() as rows:
         chats = [json.loads(line)["messages"] for line in rows]
     texts = [str(tokenizer.apply_chat_template(chat, tokenize=False)) for chat in chats]
     batches = [texts[place : place + 500] for place in range(0, len(texts), 500)]
+    began = now()
     with context.Pool(processes, _begin, (model,)) as pool:
-        pool.map(_encode, [["warm up"]] * processes)
-        began = time.perf_counter()
         for _ in pool.imap(_encode, batches):
             pass
-        return time.perf_counter() - began
+        pool.close()
+        pool.join()
+    return since(began)
 
 
 _tokenizer: list[PreTrainedTokenizerFast] = []
@@ -51,17 +66,24 @@ def _encode(texts: list[str]) -> int:
     return sum(map(len, _tokenizer[0](texts, add_special_tokens=False)["input_ids"]))
 
 
-def trl(file: Path, model: Path, tokenizer: PreTrainedTokenizerFast, processes: int, context: Any) -> float:
-    """Seconds in which SFTTrainer prepares the data set, which is loaded before."""
+def trl(file: Path, model: Path, tokenizer: PreTrainedTokenizerFast, processes: int, context: Any) -> Seconds:
+    """SFTTrainer's preparation of the data set, which is loaded before."""
     import datasets
     from trl import SFTConfig, SFTTrainer
 
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
         loaded = datasets.load_dataset("json", data_files=str(file), split="train", cache_dir=folder)
         loaded = loaded.select_columns(["messages"])
-        spent: dict[str, float] = {}
+        spent: list[Seconds] = []
         plain = SFTTrainer._prepare_dataset
-        SFTTrainer._prepare_dataset = clocked(plain, "prepare", spent)  # type: ignore[method-assign]
+
+        def prepare(*arguments: Any, **options: Any) -> Any:
+            began = now()
+            prepared = plain(*arguments, **options)
+            spent.append(since(began))
+            return prepared
+
+        SFTTrainer._prepare_dataset = prepare  # type: ignore[method-assign]
         try:
             settings = SFTConfig(
                 output_dir=folder, max_length=LONGEST, dataset_num_proc=processes, report_to="none", use_cpu=True, bf16=False
@@ -70,4 +92,4 @@ def trl(file: Path, model: Path, tokenizer: PreTrainedTokenizerFast, processes: 
         finally:
             SFTTrainer._prepare_dataset = plain  # type: ignore[method-assign]
             shutil.rmtree(folder, ignore_errors=True)
-        return spent["prepare"]
+        return spent[0]
