@@ -103,8 +103,8 @@ def test_what_other_ranks_write_is_passed_on_with_their_number(start: Start) -> 
     assert code == 0
     lines = err.splitlines()
     assert lines[:2] == ["alike", "mine 0"], "rank 0 writes by itself"
-    assert sorted(lines[2:])[1:] == ["[rank 1] mine 1", "[rank 2] mine 2"]
-    assert sorted(lines[2:])[0] in ("[rank 1] alike", "[rank 2] alike"), "once for both"
+    assert {line for line in lines[2:] if "mine" in line} == {"[rank 1] mine 1", "[rank 2] mine 2"}
+    assert [line.partition("] ")[2] for line in lines[2:]].count("alike") == 1, "once for both"
 
 
 FAILURES = {
@@ -244,7 +244,7 @@ def recipe(tmp_path: Path) -> Path:
     """A recipe that is right, of a model folder that holds no weights: nothing here loads them."""
     model, rows, file = tmp_path / "model", tmp_path / "rows.jsonl", tmp_path / "mine.yaml"
     model.mkdir()
-    (model / "config.json").write_text("{}")
+    (model / "config.json").write_text('{"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]}')
     rows.write_text('{"prompt": "a", "completion": "b"}\n')
     file.write_text(RECIPE.format(model=model, rows=rows))
     return file

@@ -75,7 +75,7 @@ def spelled(tokenizer: Any, tokens: Any) -> str:
 
 def test_conversations_are_trained_whole_or_counted(tokenizer: Any) -> None:
     rows, sound = make_rows(SFT, 1300, 1)
-    part = encode_part("fuzz", placed(rows), tokenizer, TokeniseOptions("sft", LONG))
+    part = encode_part("fuzz", placed(rows), tokenizer, TokeniseOptions("sft", LONG), workers=1)
     check_counts(part.report, list(part.ids))
     notes = unread(part.report)
     check_sound_rows_are_read(notes, sound)
@@ -133,7 +133,7 @@ def placed(rows: list[dict[str, Any]]) -> list[Row]:
 
 def test_pairs_are_compared_whole_or_counted(tokenizer: Any) -> None:
     rows, sound = make_rows(PAIRS, 700, 2)
-    part = encode_part("fuzz", placed(rows), tokenizer, TokeniseOptions("pairs", LONG))
+    part = encode_part("fuzz", placed(rows), tokenizer, TokeniseOptions("pairs", LONG), workers=1)
     check_counts(part.report, list(part.ids))
     notes = unread(part.report)
     check_sound_rows_are_read(notes, sound)

@@ -276,7 +276,7 @@ def test_rows_are_not_held_in_memory(tokenizer: Any) -> None:
     rows = (Row(f"rows:{number}", sft("U:q", "A:ok") | {"notes": "x" * 4000}) for number in range(12_000))
     tracemalloc.start()
     try:
-        part = encode_part("rows", rows, tokenizer, TokeniseOptions("sft", ENOUGH))
+        part = encode_part("rows", rows, tokenizer, TokeniseOptions("sft", ENOUGH), workers=1)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -164,7 +164,7 @@ def _forwarded(ranks: Sequence[Rank]) -> Iterator[list[int]]:
     """While the context lasts, Ctrl-C and SIGTERM go to every rank, once each; from the third on the ranks are killed."""
     received: list[int] = []
 
-    def forward(number: int, frame: FrameType | None) -> None:
+    def forward(number: int, _frame: FrameType | None) -> None:
         received.append(number)
         for rank in ranks:
             if len(received) > 2:
