@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
-from types import FrameType
 from typing import IO
 
 from tulu.commands.reports import Report, read_reports
@@ -164,7 +163,7 @@ def _forwarded(ranks: Sequence[Rank]) -> Iterator[list[int]]:
     """While the context lasts, Ctrl-C and SIGTERM go to every rank, once each; from the third on the ranks are killed."""
     received: list[int] = []
 
-    def forward(number: int, _frame: FrameType | None) -> None:
+    def forward(number: int, *_: object) -> None:
         received.append(number)
         for rank in ranks:
             if len(received) > 2:

@@ -147,17 +147,19 @@ class Renderer:
     def takes_parts(self) -> bool:
         """Whether the template reads contents as lists of parts alone, which is asked once, so that no row depends on others."""
         if self._takes_parts is None:
-            chat: list[Message] = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "?"}]
-            shown = {}
-            for parts in (False, True):
-                try:
-                    rendering = self._marked(chat, (), False, Spelling(parts=parts))
-                    # A list that is written as Python shows it is no rendering of its parts.
-                    shown[parts] = not rendering.left_out and "{'type': 'text'" not in rendering.text
-                except Refused:
-                    shown[parts] = False
-            self._takes_parts = shown[True] and not shown[False]
+            # Parts are tried only where text fails: an error of jinja holds the frames of all callers until they are collected.
+            self._takes_parts = not self._shows(parts=False) and self._shows(parts=True)
         return self._takes_parts
+
+    def _shows(self, parts: bool) -> bool:
+        """Whether the template renders contents that are text, or lists of parts."""
+        chat: list[Message] = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "?"}]
+        try:
+            rendering = self._marked(chat, (), False, Spelling(parts=parts))
+        except Refused:
+            return False
+        # A list that is written as Python shows it is no rendering of its parts.
+        return not rendering.left_out and "{'type': 'text'" not in rendering.text
 
     def _marked(self, chat: Sequence[Message], tools: Tools, prompt: bool, spelling: Spelling) -> Rendering:
         """The conversation's text, with the places of all marks that did not change it."""
