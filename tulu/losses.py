@@ -131,7 +131,7 @@ def grpo_loss(
 
 
 def value_loss(values_N: Tensor, old_N: Tensor, returns_N: Tensor, clip: float, weight_N: Tensor | None = None) -> Loss:
-    """½ · max((V - R)², (V_clip - R)²) with V_clip = V_old + clip(V - V_old, ±clip), summed over tokens (PPO, as in
+    """½ · max((V - R)², (V_clip - R)²) with V_clip = V_old + clip(V - V_old, ±clip), summed over states (PPO, as in
     open-instruct, ppo_vllm_thread_ray_gtrl.py @ bac93931^)."""
     clipped_N = old_N + (values_N - old_N).clamp(-clip, clip)
     error_N, clipped_error_N = (values_N - returns_N).square(), (clipped_N - returns_N).square()

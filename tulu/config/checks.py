@@ -263,6 +263,13 @@ def _value_model(stage: Values) -> Iterator[Mistake]:
         yield stage.mistake("refill", "one completion never differs from its group: every prompt would be refilled; set false")
     if stage.value.path is not None and (problem := reward_model_problem(stage.value.path)):
         yield stage.mistake("value.path", problem, stage.value.path)
+    if stage.value.clip_norm is not None and stage.clip_norm is None:
+        text = "the policy's gradient would not be clipped; set rlvr.clip_norm too, or remove it"
+        yield stage.mistake("value.clip_norm", text, stage.value.clip_norm)
+    over = stage.value.whiten_over
+    if over is not None and stage.batch % over:
+        text = f"batch {stage.batch} is no multiple of it; use a divisor of the batch, or null for all of a step"
+        yield stage.mistake("value.whiten_over", text, over)
 
 
 def _lengths(stage: Values) -> Iterator[Mistake]:
@@ -275,6 +282,20 @@ def _micro_loss(stage: Values) -> Iterator[Mistake]:
     if stage.loss != "token" and stage.batch % stage.loss_micro_batch:
         text = f"batch {stage.batch} is no multiple of it, and loss {stage.loss} is defined by it; use a divisor of the batch"
         yield stage.mistake("loss_micro_batch", text)
+
+
+def _micro_mean(stage: Values) -> Iterator[Mistake]:
+    update = stage.batch // stage.minibatches
+    if stage.denominator == "micro_mean" and update % stage.loss_micro_batch:
+        text = (
+            f"{update} completions of an update are no multiple of it, and micro_mean is defined by it; use a divisor of {update}"
+        )
+        yield stage.mistake("loss_micro_batch", text)
+
+
+def _old(stage: Values) -> Iterator[Mistake]:
+    if stage.old == "minibatch" and stage.advantage == "gae":
+        yield stage.mistake("old", "advantage gae takes log-probs and values together before the first update; set step")
 
 
 def _task(stage: Values) -> Iterator[Mistake]:
@@ -297,6 +318,8 @@ STAGE_CHECKS: tuple[Check, ...] = (
     _lora,
     _lengths,
     _micro_loss,
+    _micro_mean,
+    _old,
     _value_model,
     _reward_model,
     _best_of,

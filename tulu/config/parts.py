@@ -117,6 +117,11 @@ class ValueModelSettings(Section):
     """Weight of the value loss beside the policy's loss (vf_coef)."""
     clip: PositiveFloat = 0.2
     """Most that a value may move, within a step, from what it was when the rollouts were made (cliprange_value)."""
+    clip_norm: PositiveFloat | None = None
+    """Largest norm of the value model's own gradient, beside rlvr.clip_norm for the policy's; null measures both together."""
+    reward_at: Literal["last", "after"] = "last"
+    """Where a completion's reward lies: on its last token, or one position after, in the state where the completion has ended
+    and the value model is trained too (open-instruct's PPO)."""
     gamma: Probability = 1.0
     """Discount of later rewards."""
     lam: Probability = 0.95
@@ -124,7 +129,9 @@ class ValueModelSettings(Section):
     warmup: Annotated[int, Field(ge=0)] = 0
     """First steps in which only the value model learns, because a reward model's score of half an answer is no value yet."""
     whiten: bool = True
-    """Scale the advantages of a step to mean 0 and variance 1, over all tokens and processes."""
+    """Scale the advantages of a step to mean 0 and variance 1."""
+    whiten_over: PositiveInt | None = None
+    """Completions that are whitened together, as many as one process of the original held; null takes those of a whole step."""
 
 
 def _as_path(value: object) -> object:

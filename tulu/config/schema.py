@@ -194,8 +194,16 @@ class Rlvr(TrainStage):
     """Ratios below 1 - clip_low get no gradient."""
     clip_high: NonNegative = 0.2
     """Ratios above 1 + clip_high get no gradient (clip-higher: 0.272)."""
-    denominator: Literal["token", "constant", "sequence"] = "token"
-    """What the loss is divided by: tokens trained, batch × max_tokens, or the length of each sequence and then batch."""
+    old: Literal["step", "minibatch"] = "step"
+    """When the log-probs are taken that ratios compare with: step, before a step's first update; minibatch, when a minibatch is
+    first trained, so that no ratio is clipped in the first pass (Tülu 3.1's code)."""
+    denominator: Literal["token", "constant", "sequence", "micro_mean"] = "token"
+    """What the loss is divided by: tokens trained, batch × max_tokens, or the length of each sequence and then batch. micro_mean
+    averages means over micro-batches (the released Tülu 3 and OLMo 2)."""
+    loss_micro_batch: PositiveInt = 1
+    """Completions in a micro-batch of the original training run, by which micro_mean is defined; not micro_batch."""
+    rate_by: Literal["step", "update"] = "step"
+    """Whether the learning rate advances from step to step, whose updates then share one, or from update to update."""
     kl: Literal["k1", "k2", "k3", "k4"] = "k3"
     """Estimator of the KL divergence, by its name."""
     beta: NonNegative = 0.0
@@ -276,6 +284,12 @@ class Recipe(Section):
             name: {"seed": fields["seed"], **section} if name in sections and isinstance(section, dict) else section
             for name, section in fields.items()
         }
+
+
+def clip_norms(stage: TrainStage) -> tuple[float | None, ...]:
+    """Largest norms of the gradients that are clipped apart: one, or the policy's and the value model's where it has its own."""
+    own = stage.value.clip_norm if isinstance(stage, Rlvr) and stage.value is not None else None
+    return (stage.clip_norm,) if own is None else (stage.clip_norm, own)
 
 
 def drops_long(stage: Stage, section: TrainStage) -> bool:

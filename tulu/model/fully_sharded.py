@@ -4,7 +4,7 @@ torch's `fully_shard` is called here directly. Accelerate's way to it averages g
 where a step needs sums, and binds precision to autocast.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from tulu.errors import RecipeError
 from tulu.model import state_files
 from tulu.model.gathering import set_whole
-from tulu.model.masters import HALF, LossScale, parameters_of, steps_on
+from tulu.model.masters import HALF, LossScale, clip, parameters_of, steps_on
 from tulu.model.packed import PackedModule
 from tulu.model.private_state import layer_classes, stays_float32
 from tulu.model.processes import Processes
@@ -106,13 +106,15 @@ class FullySharded:
                 gradient = parameter.grad.to_local()
                 self._shards[name].grad = gradient.div_(self.scale.factor) if self.scale.moves else gradient
                 gradients.append(gradient)
-        own = torch.nn.utils.get_total_norm(gradients).to(self.processes.device).double()
-        return self.processes.add_up(own.square()).sqrt().float()
+        return self._total_norm(torch.nn.utils.get_total_norm(gradients))
 
-    def step(self, clip_norm: float | None, norm: Tensor) -> None:
-        """Clip the gradients to a norm, and step."""
-        if clip_norm:
-            torch.nn.utils.clip_grads_with_norm_(self._shards.values(), clip_norm, norm)
+    def _total_norm(self, own: Tensor) -> Tensor:
+        """The norm over all processes, from that of the shards of this one."""
+        return self.processes.add_up(own.to(self.processes.device).double().square()).sqrt().float()
+
+    def step(self, clip_norms: Sequence[float | None], norm: Tensor) -> None:
+        """Clip the gradients of each group of parameters to a norm, and step; `norm` is that of all gradients."""
+        clip(self.optimizer, clip_norms, norm, self._total_norm)
         self.optimizer.step()
 
     def clear(self) -> None:

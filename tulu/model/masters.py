@@ -5,7 +5,7 @@ same reason the gradients of micro-batches are added up in float32 as they arriv
 are the masters.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -106,6 +106,20 @@ def steps_on(optimizer: torch.optim.Optimizer, masters: Iterable[Tensor]) -> Non
 def parameters_of(optimizer: torch.optim.Optimizer) -> list[Any]:
     """The parameters of an optimizer in the order of its groups."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def clip(
+    optimizer: torch.optim.Optimizer, largest: Sequence[float | None], norm: Tensor, total: Callable[[Tensor], Tensor]
+) -> None:
+    """Scale down the gradients of each group of an optimizer's parameters to its own largest norm; `norm` is that of all.
+
+    `total` makes the norm over all processes from the norm of what this one holds.
+    """
+    for group, most in zip(optimizer.param_groups, largest, strict=True):
+        masters = [master for master in group["params"] if master.grad is not None]
+        own = total(torch.nn.utils.get_total_norm([master.grad for master in masters])) if len(largest) > 1 else norm
+        if most is not None and masters:
+            torch.nn.utils.clip_grads_with_norm_(masters, most, own)
 
 
 class LossScale:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from tulu.config.processes import world_size
-from tulu.config.schema import TrainStage
+from tulu.config.schema import TrainStage, clip_norms
 from tulu.model.masters import HALF
 from tulu.model.private_state import shard_of
 from tulu.model.processes import Processes
@@ -39,11 +39,12 @@ class Parallel(Processes):
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
         super().__init__()
         self.precision = stage.precision
-        self.clip_norm = stage.clip_norm
+        self.clip_norms = clip_norms(stage)
+        """Largest norm of the gradients of each group of the optimizer's parameters."""
         self.seed = stage.seed
         self.module: nn.Module | None = None
         """The module under training, once it is prepared."""
-        self._zero = Zero(int(self.sharding[-1]), self, self.precision, self.clip_norm) if self.deepspeed else None
+        self._zero = Zero(int(self.sharding[-1]), self, self.precision, self.clip_norms) if self.deepspeed else None
         self._own: Any = None
         """What holds module and optimizer where DeepSpeed does not."""
 
@@ -100,7 +101,7 @@ class Parallel(Processes):
         total, norm = torch.stack([total_loss, norms.to(self.device).double()]).tolist()
         self._own.scale.update(math.isfinite(norm))
         if math.isfinite(total) and math.isfinite(norm):
-            self._own.step(self.clip_norm, norms)
+            self._own.step(self.clip_norms, norms)
         self._own.clear()
         return total, norm
 

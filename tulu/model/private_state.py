@@ -6,7 +6,7 @@ file is as light as what imports it.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
@@ -29,6 +29,29 @@ def deepspeed_engine(accelerator: Any) -> Any:
     looked at before the step is taken.
     """
     return accelerator.deepspeed_engine_wrapped.engine
+
+
+def clip_zero_groups(engine: Any, largest: Sequence[float | None]) -> float:
+    """Scale down the gradients of each group of the optimizer's parameters to a largest norm of its own, before a DeepSpeed step.
+
+    Returns the norm of all of them as it was. DeepSpeed itself clips by that one alone. Its shards of the gradients lie in one
+    list a group, and under ZeRO-3 in several, which it maps to the group.
+    """
+    zero = engine.optimizer
+    group_of = getattr(zero, "sub_group_to_group_id", None) or {number: number for number in range(len(largest))}
+    parameters = zero.fp16_groups if hasattr(zero, "fp16_groups") else zero.params_in_partition
+    squares: dict[int, Any] = {}
+    for number, group in group_of.items():
+        # In float16 the gradients are still multiplied by the scale of the loss.
+        norm = zero.get_grad_norm_direct(zero.averaged_gradients[number], parameters[number]) / zero.loss_scale
+        squares[group] = squares.get(group, 0.0) + norm**2
+    for number, group in group_of.items():
+        limit = largest[group]
+        if limit is not None:
+            factor = (limit / (squares[group] ** 0.5 + 1e-6)).clamp(max=1.0)
+            for gradient in zero.averaged_gradients[number]:
+                gradient.mul_(factor.to(gradient.device))
+    return float(sum(squares.values()) ** 0.5)
 
 
 def swap_zero3_settings(settings: Any) -> Any:

@@ -1,12 +1,13 @@
 """Training without sharding: one process, or several that each hold the whole model and add up their gradients once a step."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from tulu.model import state_files
-from tulu.model.masters import HALF, LossScale, Masters, parameters_of, steps_on
+from tulu.model.masters import HALF, LossScale, Masters, clip, parameters_of, steps_on
 from tulu.model.processes import Processes
 
 
@@ -46,10 +47,9 @@ class Replicated:
                 master.grad = torch.zeros_like(master)
         self.processes.add_up_all([master.grad for master in shared if master.grad is not None])
 
-    def step(self, clip_norm: float | None, norm: Tensor) -> None:
-        """Clip the gradients to a norm, and step."""
-        if clip_norm:
-            torch.nn.utils.clip_grads_with_norm_(self.masters.with_gradients(), clip_norm, norm)
+    def step(self, clip_norms: Sequence[float | None], norm: Tensor) -> None:
+        """Clip the gradients of each group of parameters to a norm, and step; `norm` is that of all gradients."""
+        clip(self.optimizer, clip_norms, norm, total=lambda own: own)
         self.optimizer.step()
         self.masters.publish()
 

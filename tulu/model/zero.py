@@ -1,5 +1,7 @@
 """DeepSpeed ZeRO through Accelerate: 1 shards the optimizer, 2 gradients too, 3 also the weights, already as they are loaded."""
 
+import math
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,23 +12,24 @@ from torch import Tensor, distributed, nn
 from tulu.errors import RecipeError
 from tulu.model.gathering import set_whole
 from tulu.model.masters import HALF, LossScale, halve
-from tulu.model.private_state import cast_shard, deepspeed_engine, is_sharded, reset_accelerate, shard_of
+from tulu.model.private_state import cast_shard, clip_zero_groups, deepspeed_engine, is_sharded, reset_accelerate, shard_of
 from tulu.model.processes import Processes
 
 
 class Zero:
     """A module and its optimizer inside a DeepSpeed engine. It is made before the model is loaded, which ZeRO-3 shards then."""
 
-    def __init__(self, level: int, processes: Processes, precision: str, clip_norm: float | None) -> None:
+    def __init__(self, level: int, processes: Processes, precision: str, clip_norms: Sequence[float | None]) -> None:
         from accelerate import Accelerator, DeepSpeedPlugin
 
-        self.processes, self.half = processes, HALF.get(precision)
+        self.processes, self.half, self.clip_norms = processes, HALF.get(precision), clip_norms
         config: dict[str, Any] = {
             "zero_optimization": {"stage": level, "overlap_comm": torch.cuda.is_available()},
             # Steps differ in their number of micro-batches, so `backward` marks the last one and DeepSpeed counts none.
             "gradient_accumulation_steps": 1,
             "train_micro_batch_size_per_gpu": 1,
-            "gradient_clipping": clip_norm or 0.0,
+            # DeepSpeed clips all gradients together. Where they are clipped apart, they have been when it steps.
+            "gradient_clipping": clip_norms[0] or 0.0 if len(clip_norms) == 1 else 0.0,
             "zero_allow_untested_optimizer": True,
             "steps_per_print": 1_000_000_000,
         }
@@ -116,8 +119,10 @@ class Zero:
 
     def step(self) -> float:
         """Clip the gradients, step and clear them; returns their norm, at which a step is passed over if it is not finite."""
+        before = clip_zero_groups(self.engine, self.clip_norms) if len(self.clip_norms) > 1 else None
         self.engine.step()
-        return float(self.engine.get_global_grad_norm() or 0.0)
+        norm = float(self.engine.get_global_grad_norm() or 0.0)
+        return norm if before is None or not math.isfinite(norm) else before
 
     def clear(self) -> None:
         """Forget the gradients."""

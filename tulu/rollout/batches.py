@@ -31,6 +31,14 @@ class RolloutBatch(SampledBatch):
     """Log-probs under the model that the stage starts from; None where the recipe has no KL term."""
     old_values_N: Tensor | None = None
     """The value model's values, before the updates, of the states in which the tokens were sampled; None without one."""
+    old_end_C: Tensor | None = None
+    """Its values of the states in which the completions have ended; None where no reward lies there."""
+    weight_C: Tensor | None = None
+    """Weight of every token of the completion in the policy's loss; None unless the recipe averages over micro-batches."""
+    value_weight_C: Tensor | None = None
+    """The same in the value model's loss."""
+    share_C: Tensor | None = None
+    """Share of one micro-batch of the original; a micro-batch's shares add up to 1."""
 
 
 def pack_rollouts(rollouts: Sequence[Rollout], stage: Rlvr) -> list[SampledBatch]:

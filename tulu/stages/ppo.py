@@ -1,13 +1,16 @@
 """PPO: a value model beside the policy, which spreads a completion's reward over the tokens that earned it.
 
 Policy and value model are one module with one optimizer, so that a step, a checkpoint and sharding know nothing of
-there being two. Order of operations and defaults: open-instruct, ppo_vllm_thread_ray_gtrl.py @ bac93931^.
+there being two. Order of operations and defaults: open-instruct, ppo_vllm_thread_ray_gtrl.py @ bac93931^. The original differs
+in five places, for each of which a field says how the released models were trained: `value.reward_at`, `value.clip_norm`,
+`value.whiten_over`, `denominator` and `rate_by`.
 """
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +19,13 @@ from tulu.advantages import gae
 from tulu.config.schema import Rlvr, ValueModelSettings
 from tulu.errors import RecipeError
 from tulu.losses import Loss, kl_estimate, mean_metric, value_loss
-from tulu.model.batch import Batch, sum_by_owner
+from tulu.model.batch import Batch
 from tulu.model.load import Origin
 from tulu.model.parallel import Parallel
 from tulu.model.policy import Policy, PolicyModule
 from tulu.reward_models.model import RewardModel, RewardModule
 from tulu.rollout.batches import RolloutBatch
+from tulu.stages.denominator import has_end
 
 log = logging.getLogger("tulu")
 
@@ -34,22 +38,35 @@ class ActorCriticModule(nn.Module):
         self.policy = policy
         self.value = value
 
-    def forward(self, batch: Batch, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, batch: Batch, temperature: float, ends: bool) -> tuple[Tensor, Tensor, Tensor]:
         logps_N, entropy_N = self.policy(batch, temperature, entropy=True)
-        return logps_N, entropy_N, self.value(batch, read="trained")
+        return logps_N, entropy_N, self.value(with_ends(batch) if ends else batch, read="trained")
+
+
+def with_ends(batch: Batch) -> Batch:
+    """The batch with one more state to read for each completion, after all others: the one in which it has ended."""
+    plain: dict[str, Any] = {field.name: getattr(batch, field.name) for field in fields(Batch)}
+    places_C = torch.arange(batch.n_completions, device=batch.owner_N.device)
+    plain["read_N"] = torch.cat([batch.read_N, batch.last_C])
+    plain["owner_N"] = torch.cat([batch.owner_N, places_C])
+    # Nothing is predicted in these states.
+    for name in ("target_N", "place_N"):
+        plain[name] = torch.cat([plain[name], torch.zeros_like(places_C)])
+    return Batch(**plain)
 
 
 class ActorCritic:
     """Policy and value model together: log-probs, entropies and values of a batch's trained tokens in one call."""
 
-    def __init__(self, policy: Policy, value: RewardModel) -> None:
-        """Raises RecipeError if the two do not read the same tokens."""
+    def __init__(self, policy: Policy, value: RewardModel, ends: bool = False) -> None:
+        """With `ends`, the states in which completions have ended have values too. RecipeError where they read other tokens."""
         # The value model may have one token more, a pad token of its own.
         vocabulary = value.tokenizer.get_vocab()
         if any(vocabulary.get(token) != index for token, index in policy.tokenizer.get_vocab().items()):
             raise RecipeError("rlvr.value: the value model has another vocabulary than the policy; name one trained from it")
         self.policy = policy
         self.value = value
+        self.ends = ends
         self.module = ActorCriticModule(policy.module, value.module)
         self.runner: nn.Module = self.module
 
@@ -78,11 +95,11 @@ class ActorCritic:
             new_head=None if path else stage.seed,
             **options,
         )
-        return cls(policy, value)
+        return cls(policy, value, ends=stage.value.reward_at == "after")
 
     def __call__(self, batch: Batch, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
-        """(N,) log-probs, (N,) entropies, (N,) values of the states before the trained tokens."""
-        numbers: tuple[Tensor, Tensor, Tensor] = self.runner(batch.to(self.policy.device), temperature)
+        """(N,) log-probs, (N,) entropies, (N,) values of the states before the trained tokens, then (C,) of those at the end."""
+        numbers: tuple[Tensor, Tensor, Tensor] = self.runner(batch.to(self.policy.device), temperature, self.ends)
         return numbers
 
 
@@ -94,6 +111,8 @@ class PpoBatch(RolloutBatch):
     return_N: Tensor
     kl_N: Tensor | None
     """KL to the starting model, which the rewards already hold; None where the recipe has none."""
+    end_return_C: Tensor | None = None
+    """The return in the state in which the completion has ended, 0 where there is none; None where no reward lies there."""
 
 
 def token_advantages(
@@ -102,56 +121,127 @@ def token_advantages(
     """The rows with every token's advantage and return.
 
     Token t earns -β · KL(old, reference)_t, the last one the completion's reward on top; then come generalised advantages,
-    and whitening over all tokens of the step with variance of N - 1, as the original does on each process.
+    and whitening with variance of N - 1. Under `reward_at: after` the reward is earned one position after the last token, whose
+    advantage is then λ · reward + (1 - λ) · V_end - V (γ 1), where V_end is the value of the state in which it has ended.
     """
     rows = [[_with_advantages(batch, stage, value) for batch in minibatch] for minibatch in minibatches]
-    if not value.whiten:
-        return rows
-    advantages = [batch.advantage_N.double() for minibatch in rows for batch in minibatch]
-    count = parallel.total(sum(len(row_N) for row_N in advantages))
-    mean = parallel.total(sum(float(row_N.sum()) for row_N in advantages)) / max(1.0, count)
-    squares = parallel.total(sum(float((row_N - mean).square().sum()) for row_N in advantages))
-    scale = (squares / max(1.0, count - 1) + 1e-8) ** -0.5
-    return [[replace(batch, advantage_N=(batch.advantage_N - mean) * scale) for batch in minibatch] for minibatch in rows]
+    return whitened(rows, value.whiten_over or stage.batch, parallel) if value.whiten else rows
 
 
 def _with_advantages(batch: RolloutBatch, stage: Rlvr, value: ValueModelSettings) -> PpoBatch:
     """A row with advantages, returns and the KL of its tokens. The KL is in the rewards now, and no longer in the loss."""
     values_N, old_N = batch.old_values_N, batch.old_logps_N
-    if values_N is None or old_N is None:
+    if values_N is None or old_N is None or (value.reward_at == "after" and batch.old_end_C is None):
         raise ValueError("advantages need the log-probs and values from before the update")
     rewards_N = torch.zeros_like(values_N)
     kl_N = None
     if batch.kl_reference_N is not None:
         kl_N = kl_estimate(old_N, batch.kl_reference_N, stage.kl)
         rewards_N -= stage.beta * kl_N
-    lengths_C = sum_by_owner(torch.ones_like(values_N), batch.owner_N, batch.n_completions).long()
-    trained_C = lengths_C > 0
-    rewards_N[lengths_C.cumsum(0)[trained_C] - 1] += batch.advantage_C[trained_C].to(rewards_N)
-    lengths = lengths_C.tolist()
-    pairs = [
-        gae(rewards_T, values_T, value.gamma, value.lam)
-        for rewards_T, values_T in zip(rewards_N.split(lengths), values_N.split(lengths), strict=True)
+    lengths = batch.lengths_C.long().tolist()
+    scores = batch.advantage_C.tolist()
+    ends: Sequence[float | None] = [None] * batch.n_completions
+    if value.reward_at == "after" and batch.old_end_C is not None:
+        ended = zip(batch.old_end_C.tolist(), has_end(batch, stage), strict=True)
+        ends = [end if has else None for end, has in ended]
+    # The sums run over plain numbers, on the CPU.
+    rewards, values = rewards_N.cpu().split(lengths), values_N.cpu().split(lengths)
+    parts = [
+        _completion_advantages(rewards_T, values_T, score, end, value)
+        for rewards_T, values_T, score, end in zip(rewards, values, scores, ends, strict=True)
     ]
-    advantage_N, return_N = (torch.cat(parts).to(values_N) for parts in zip(*pairs, strict=True))
+    advantage_N, return_N = (torch.cat([part[which] for part in parts]).to(values_N) for which in (0, 1))
+    end_return_C = None if batch.old_end_C is None else values_N.new_tensor([end_return for *_, end_return in parts])
     fields = {**vars(batch), "kl_reference_N": None}
-    return PpoBatch(**fields, advantage_N=advantage_N, return_N=return_N, kl_N=kl_N)
+    return PpoBatch(**fields, advantage_N=advantage_N, return_N=return_N, kl_N=kl_N, end_return_C=end_return_C)
+
+
+def _completion_advantages(
+    rewards_T: Tensor, values_T: Tensor, score: float, end: float | None, value: ValueModelSettings
+) -> tuple[Tensor, Tensor, float]:
+    """Advantages and returns of one completion's tokens, and the return in the state whose value is `end`, 0 without one."""
+    if not len(rewards_T):
+        return rewards_T, rewards_T, 0.0
+    if end is None:
+        last_T = torch.zeros_like(rewards_T)
+        last_T[-1] = score
+        return *gae(rewards_T + last_T, values_T, value.gamma, value.lam), 0.0
+    rewards_T = torch.cat([rewards_T, rewards_T.new_tensor([score])])
+    values_T = torch.cat([values_T, values_T.new_tensor([end])])
+    advantages_T, returns_T = gae(rewards_T, values_T, value.gamma, value.lam)
+    return advantages_T[:-1], returns_T[:-1], float(returns_T[-1])
+
+
+def whitened(minibatches: Sequence[Sequence[PpoBatch]], over: int, parallel: Parallel) -> Sequence[Sequence[PpoBatch]]:
+    """The rows with their advantages at mean 0 and variance 1 over the tokens of every `over` completions.
+
+    Completions are counted in the order in which their problems were drawn over all processes, so that the number of
+    processes changes nothing.
+    """
+    parts = len(minibatches)
+    places = [
+        [[(group * parts + part, parallel.rank, completion) for group, completion in row.index_C] for row in minibatch]
+        for part, minibatch in enumerate(minibatches)
+    ]
+    drawn = sorted(place for own in parallel.exchange(places) for minibatch in own for row in minibatch for place in row)
+    block_of = {place: number // over for number, place in enumerate(drawn)}
+    rows = [
+        (row, row.owner_N.new_tensor([block_of[place] for place in row_places])[row.owner_N])
+        for minibatch, minibatch_places in zip(minibatches, places, strict=True)
+        for row, row_places in zip(minibatch, minibatch_places, strict=True)
+    ]
+    n_blocks = max(block_of.values(), default=0) + 1
+    count_B = _block_sums([(torch.ones_like(row.advantage_N), block_N) for row, block_N in rows], n_blocks, parallel)
+    mean_B = _block_sums([(row.advantage_N, block_N) for row, block_N in rows], n_blocks, parallel) / count_B.clamp(min=1)
+    squares = [((row.advantage_N - mean_B.to(row.advantage_N)[block_N]).square(), block_N) for row, block_N in rows]
+    scale_B = (_block_sums(squares, n_blocks, parallel) / (count_B - 1).clamp(min=1) + 1e-8) ** -0.5
+    white = iter(
+        replace(row, advantage_N=(row.advantage_N - mean_B.to(row.advantage_N)[block_N]) * scale_B.to(row.advantage_N)[block_N])
+        for row, block_N in rows
+    )
+    return [[next(white) for _ in minibatch] for minibatch in minibatches]
+
+
+def _block_sums(rows: Sequence[tuple[Tensor, Tensor]], n_blocks: int, parallel: Parallel) -> Tensor:
+    """(B,) float64 sums of per-token numbers over each block, over all processes."""
+    sums_B = torch.zeros(n_blocks, dtype=torch.float64)
+    for values_N, block_N in rows:
+        sums_B += torch.zeros_like(sums_B).index_add(0, block_N.cpu(), values_N.cpu().double())
+    return torch.stack([torch.tensor(part, dtype=torch.float64) for part in parallel.exchange(sums_B.tolist())]).sum(0)
 
 
 def spare_ppo_batch(spare: RolloutBatch) -> PpoBatch:
     """A spare row, which is trained at weight 0, so that its numbers mean nothing."""
-    zeros_N = torch.zeros_like(spare.sampler_logps_N)
-    fields = {**vars(spare), "old_values_N": zeros_N}
-    return PpoBatch(**fields, advantage_N=zeros_N, return_N=zeros_N, kl_N=None)
+    zeros_N, zeros_C = torch.zeros_like(spare.sampler_logps_N), torch.zeros_like(spare.advantage_C)
+    fields = {**vars(spare), "old_values_N": zeros_N, "old_end_C": zeros_C}
+    return PpoBatch(**fields, advantage_N=zeros_N, return_N=zeros_N, kl_N=None, end_return_C=zeros_C)
 
 
 def ppo_loss(
-    policy: Loss, values_N: Tensor, batch: PpoBatch, value: ValueModelSettings, weight_N: Tensor | None, value_alone: bool = False
+    policy: Loss,
+    values_M: Tensor,
+    batch: PpoBatch,
+    stage: Rlvr,
+    value: ValueModelSettings,
+    weight_C: Tensor | None,
+    value_alone: bool = False,
 ) -> Loss:
-    """The policy's loss, unless the value model learns alone, plus the value model's times the recipe's coefficient."""
+    """The policy's loss, unless the value model learns alone, plus the value model's times the recipe's coefficient.
+
+    `values_M` are those of the states before the tokens and, where the critic reads them, of the states at the end.
+    """
     if batch.old_values_N is None:
         raise ValueError("the value loss needs the values from before the update")
-    loss, metrics = value_loss(values_N, batch.old_values_N, batch.return_N, value.clip, weight_N)
+    values_N, old_N, returns_N, owner_N = values_M[: batch.n_trained], batch.old_values_N, batch.return_N, batch.owner_N
+    if len(values_M) > batch.n_trained and batch.old_end_C is not None and batch.end_return_C is not None:
+        ended = [place for place, has in enumerate(has_end(batch, stage)) if has]
+        ended_E = torch.tensor(ended, dtype=torch.long, device=owner_N.device)
+        values_N = torch.cat([values_N, values_M[batch.n_trained :][ended_E]])
+        old_N = torch.cat([old_N, batch.old_end_C[ended_E]])
+        returns_N = torch.cat([returns_N, batch.end_return_C[ended_E]])
+        owner_N = torch.cat([owner_N, ended_E])
+    weight_N = None if weight_C is None else weight_C[owner_N]
+    loss, metrics = value_loss(values_N, old_N, returns_N, value.clip, weight_N)
     metrics = {**policy[1], **metrics}
     if batch.kl_N is not None:
         metrics["kl"] = mean_metric(batch.kl_N)

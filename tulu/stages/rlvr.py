@@ -42,11 +42,12 @@ from tulu.rollout.engine import EngineSpec
 from tulu.rollout.engines import make_engine
 from tulu.rollout.records import record, summary
 from tulu.rollout.sampler import Sampler, StepRollouts
+from tulu.stages.denominator import normaliser, token_weights, value_weights, weigh
 from tulu.stages.ppo import ActorCritic, PpoBatch, ppo_loss, spare_ppo_batch, token_advantages
 from tulu.train.open import StageRun, open_stage
 from tulu.train.optimizer import Learner, learning_rate
 from tulu.train.run import Run
-from tulu.train.step import Normaliser, Objective, count_completions, count_tokens, step
+from tulu.train.step import Objective, step
 from tulu.types import Problem
 
 log = logging.getLogger("tulu")
@@ -114,12 +115,11 @@ def train(learner: Learner, models: Models, sampler: Sampler, stage: Rlvr, run: 
     with run.interruptible(), Progress("rlvr", total, run.step, parallel.is_main) as progress:
         for index in range(run.step, total):
             began = time.monotonic()
-            rate = learning_rate(stage, index, total)
-            learner.set_learning_rate(rate)
+            rates = update_rates(stage, index, total)
             rollouts = sampler.collect(drawn)
             sampled = time.monotonic()
             run.journal("graded", step=index + 1, first=drawn, rows=[rollout.problem.id for rollout in rollouts.sampled])
-            metrics = update(learner, models, rollouts, stage, index)
+            metrics = update(learner, models, rollouts, stage, index, rates)
             sampler.engine.sync(policy.weights(), index + 1)
 
             drawn, run.step = rollouts.drawn, index + 1
@@ -127,34 +127,53 @@ def train(learner: Learner, models: Models, sampler: Sampler, stage: Rlvr, run: 
             seconds = time.monotonic() - began
             metrics |= summary(rollouts, parallel)
             timing = {"tokens": tokens, "seconds": seconds, "sampling_seconds": sampled - began}
-            run.log(run.step, {**metrics, "learning_rate": rate, **timing})
+            run.log(run.step, {**metrics, "learning_rate": rates[0], **timing})
             run.rollouts(run.step, [row for part in parallel.exchange(record(rollouts, policy.tokenizer)) for row in part])
             run.journal("trained", step=run.step, rows=[rollout.problem.id for rollout in rollouts.trained])
             progress.update(run.step, metrics, tokens / seconds)
             run.end_step(run.step == total, drawn=drawn)
 
 
-def update(learner: Learner, models: Models, rollouts: StepRollouts, stage: Rlvr, index: int) -> dict[str, float]:
+def update_rates(stage: Rlvr, index: int, total: int) -> list[float]:
+    """The learning rate of each update of step `index` of `total`."""
+    each = stage.minibatches * stage.updates
+    if stage.rate_by == "step":
+        return [learning_rate(stage, index, total)] * each
+    return [learning_rate(stage, index * each + update, total * each) for update in range(each)]
+
+
+def update(
+    learner: Learner, models: Models, rollouts: StepRollouts, stage: Rlvr, index: int, rates: Sequence[float]
+) -> dict[str, float]:
     """The optimizer steps on one step's rollouts; the metrics of the last one. Raises EngineError on a mismatch of weights."""
     parallel = learner.parallel
     trained = [rollout.to_train(stage.mask_truncated) for rollout in rollouts.trained]
     spare = spare_batch(rollouts, stage)
     with evaluating(learner.model.module):
         parts = [pack_rollouts(trained[part :: stage.minibatches], stage) for part in range(stage.minibatches)]
-        minibatches: Sequence[Sequence[RolloutBatch]] = [fix(models, part, spare, stage, parallel) for part in parts]
+        minibatches: list[Sequence[RolloutBatch]] = [fix(models, part, spare, stage, parallel) for part in parts]
 
     objective: Objective[Any] = partial(grpo, models.policy, stage)
     if models.critic is not None and stage.value is not None:
         objective = partial(ppo, models.critic, stage, stage.value, index)
-        minibatches = token_advantages(minibatches, stage, stage.value, parallel)
+        minibatches = [*token_advantages(minibatches, stage, stage.value, parallel)]
         spare = spare and spare_ppo_batch(spare)
 
+    first: dict[str, float] = {}
     metrics: dict[str, float] = {}
-    for minibatch in [*minibatches] * stage.updates:
+    for number, rate in enumerate(rates):
+        place = number % stage.minibatches
         # A mini-batch is passed over where no process has a row of it.
-        if parallel.largest(len(minibatch)):
-            metrics = step(learner, minibatch, objective, normaliser(stage), spare)
-    # A mismatch that is not a number is none that is small.
+        if not parallel.largest(len(minibatches[place])):
+            continue
+        if number < stage.minibatches and stage.old == "minibatch" and ratio_moves(stage):
+            minibatches[place] = remember(learner, models.policy, minibatches[place], spare, stage)
+        learner.set_learning_rate(rate)
+        rows = weigh(minibatches[place], stage, parallel, index * len(rates) + number)
+        metrics = step(learner, rows, objective, normaliser(stage), spare)
+        first = first or metrics
+    # Before the first update learner and engine hold the same weights. A mismatch that is not a number is none that is small.
+    metrics |= {"mismatch": first["mismatch"]} if first else {}
     if not metrics.get("mismatch", 0.0) <= MISMATCH_LIMIT:
         raise EngineError(
             f"learner and engine disagree by {metrics['mismatch']:.2f} nats a token: they do not hold the same weights\n"
@@ -179,22 +198,37 @@ def fix(
     That is the policy's log-probs before the updates, those of the KL reference, and the values of the value model. In a
     single update the ratio to the log-probs before is 1 by definition, unless adapters drop out.
     """
-    ratio_moves = stage.minibatches * stage.updates > 1 or (stage.lora is not None and stage.lora.dropout > 0)
     fixed = []
     for row, is_own in parallel.level(rows, spare):
         row = row.to(models.policy.device)
-        old_logps_N = old_values_N = kl_reference_N = None
+        before: dict[str, Tensor] = {}
         if models.critic is not None:
-            old_logps_N, _, old_values_N = models.critic(row, stage.temperature)
-        elif ratio_moves:
-            old_logps_N = models.policy.logps(row, stage.temperature)
+            before["old_logps_N"], _, values_M = models.critic(row, stage.temperature)
+            before["old_values_N"] = values_M[: row.n_trained]
+            if models.critic.ends:
+                before["old_end_C"] = values_M[row.n_trained :]
+        elif stage.old == "step" and ratio_moves(stage):
+            before["old_logps_N"] = models.policy.logps(row, stage.temperature)
         if models.kl_reference is not None:
-            kl_reference_N = models.kl_reference(row)
+            before["kl_reference_N"] = models.kl_reference(row)
         if is_own:
-            fixed.append(
-                RolloutBatch(**vars(row), old_logps_N=old_logps_N, kl_reference_N=kl_reference_N, old_values_N=old_values_N)
-            )
+            fixed.append(RolloutBatch(**{**vars(row), **before}))
     return fixed
+
+
+def ratio_moves(stage: Rlvr) -> bool:
+    """Whether the ratio to the log-probs before can be another than 1 when a mini-batch is trained."""
+    moved_before = stage.updates > 1 or (stage.old == "step" and stage.minibatches > 1)
+    return moved_before or (stage.lora is not None and stage.lora.dropout > 0)
+
+
+def remember(
+    learner: Learner, policy: Policy, rows: Sequence[RolloutBatch], spare: RolloutBatch | None, stage: Rlvr
+) -> Sequence[RolloutBatch]:
+    """The rows of a mini-batch with the log-probs under the policy as it is now, before it is first trained on them."""
+    with evaluating(learner.model.module):
+        now = [(row, policy.logps(row, stage.temperature), own) for row, own in learner.parallel.level(rows, spare)]
+    return [replace(row, old_logps_N=logps_N) for row, logps_N, own in now if own]
 
 
 def grpo(policy: Policy, stage: Rlvr, batch: RolloutBatch) -> Loss:
@@ -205,40 +239,29 @@ def grpo(policy: Policy, stage: Rlvr, batch: RolloutBatch) -> Loss:
 
 def ppo(critic: ActorCritic, stage: Rlvr, value: ValueModelSettings, index: int, batch: PpoBatch) -> Loss:
     """The policy's loss, every token with its own advantage, and the value model's, which learns alone in its warm-up."""
-    logps_N, entropy_N, values_N = critic(batch, stage.temperature)
+    logps_N, entropy_N, values_M = critic(batch, stage.temperature)
     policy = policy_loss(logps_N, entropy_N, batch, batch.advantage_N, stage)
-    return ppo_loss(policy, values_N, batch, value, token_weights(batch, stage), value_alone=index < value.warmup)
+    return ppo_loss(policy, values_M, batch, stage, value, value_weights(batch, stage), value_alone=index < value.warmup)
 
 
 def policy_loss(logps_N: Tensor, entropy_N: Tensor, batch: RolloutBatch, advantage_N: Tensor, stage: Rlvr) -> Loss:
     """The recipe's policy loss over a batch."""
     old_N = logps_N.detach() if batch.old_logps_N is None else batch.old_logps_N
     reference_N = batch.kl_reference_N
+    weight_C = token_weights(batch, stage)
     loss, metrics = grpo_loss(
         logps_N,
         old_N,
         advantage_N,
         clip_low=stage.clip_low,
         clip_high=stage.clip_high,
-        weight_N=token_weights(batch, stage),
+        weight_N=None if weight_C is None else weight_C[batch.owner_N],
         correction_N=truncated_ratio(old_N, batch.sampler_logps_N, stage.ratio_cap) if stage.ratio_cap else None,
         kl_N=None if reference_N is None else partial(kl_estimate, logps_N, reference_N, stage.kl),
         beta=stage.beta,
     )
     mismatch_N = (old_N - batch.sampler_logps_N).abs()
     return loss, {**metrics, "entropy": mean_metric(entropy_N), "mismatch": mean_metric(mismatch_N)}
-
-
-def token_weights(batch: Batch, stage: Rlvr) -> Tensor | None:
-    """(N,) what a token counts in its sequence; None where all tokens count alike."""
-    return 1 / batch.lengths_C[batch.owner_N] if stage.denominator == "sequence" else None
-
-
-def normaliser(stage: Rlvr) -> Normaliser[Batch]:
-    """What the summed loss is divided by: trained tokens, completions, or completions × max_tokens."""
-    if stage.denominator == "constant":
-        return lambda batch: float(batch.n_completions * stage.max_tokens)
-    return count_tokens if stage.denominator == "token" else count_completions
 
 
 def load_reward_model(

@@ -26,9 +26,10 @@ class Learner:
     def __init__(self, model: Trainable, stage: TrainStage, parallel: Parallel) -> None:
         self.model = model
         self.parallel = parallel
-        trained = [parameter for parameter in model.module.parameters() if parameter.requires_grad]
+        # Policy and value model may have gradients that are clipped apart; each is a group of parameters then.
+        parts = [model.module] if len(parallel.clip_norms) == 1 else list(model.module.children())
         optimizer = torch.optim.AdamW(
-            trained,
+            [{"params": [parameter for parameter in part.parameters() if parameter.requires_grad]} for part in parts],
             lr=stage.learning_rate,
             betas=(stage.adam_beta1, stage.adam_beta2),
             eps=stage.adam_epsilon,
