@@ -1,0 +1,58 @@
+"""Gradients of policy and value model that are clipped apart: numbers by hand, in one process and in two under ZeRO."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.model.ranks_clip import attempt
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def weight_after(gradient: float) -> float:
+    """A weight of 1 after AdamW's first step at a rate of 0.1 with an epsilon of 1."""
+    return 1 - 0.1 * gradient / (gradient + 1)
+
+
+def check(found: dict[str, Any]) -> None:
+    # Eight equal entries: a norm of 0.5 leaves 0.5 / √8 to each, 0.1768, and 0.25 leaves 0.0884.
+    assert found["policy"] == pytest.approx([weight_after(0.5 / math.sqrt(8))] * 8, abs=1e-6)
+    assert found["value"] == pytest.approx([weight_after(0.25 / math.sqrt(8))] * 8, abs=1e-6)
+    assert found["norm"] == pytest.approx(math.sqrt(8 * (1.5**2 + 4.5**2)))
+
+
+def test_policy_and_value_model_are_clipped_apart() -> None:
+    check(attempt(0.25))
+
+
+def test_otherwise_they_are_clipped_together() -> None:
+    # A norm of 0.5 for both together: a tenth of the squares is the policy's.
+    found = attempt(None)
+    assert found["policy"] == pytest.approx([weight_after(0.5 / math.sqrt(80))] * 8, abs=1e-6)
+    assert found["value"] == pytest.approx([weight_after(1.5 / math.sqrt(80))] * 8, abs=1e-6)
+
+
+def test_what_is_under_its_norm_stays() -> None:
+    # Only the policy's 1.5 · √8 = 4.24 is over its norm; the value model's 12.7 is under 20.
+    found = attempt(20.0)
+    assert found["policy"] == pytest.approx([weight_after(0.5 / math.sqrt(8))] * 8, abs=1e-6)
+    assert found["value"] == pytest.approx([weight_after(4.5)] * 8, abs=1e-6)
+
+
+def test_two_ranks_clip_apart_under_every_zero_stage(tmp_path: Path) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, "-m", "tests.model.ranks_clip", str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-6000:]
+    for rank in (0, 1):
+        found = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert set(found) == {"1", "2", "3"}
+        for zero in found.values():
+            check(zero)
