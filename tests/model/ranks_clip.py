@@ -17,10 +17,13 @@ from tests.samples import make_stage
 from tulu.config.schema import Rlvr
 from tulu.losses import Loss, sft_loss
 from tulu.model.batch import Batch, pack_row
-from tulu.model.parallel import Parallel, whole
+from tulu.model.gathering import whole
+from tulu.model.parallel import Parallel
 from tulu.train.optimizer import Learner
 from tulu.train.step import count_tokens, step
 from tulu.types import Completion, Group
+
+SHARDING = ("none", "zero1", "zero2", "zero3", "fsdp2")
 
 
 class Pair(nn.Module):
@@ -43,7 +46,7 @@ class Toy:
     runner: nn.Module
 
 
-def attempt(value_clip_norm: float | None, **sharding: Any) -> dict[str, Any]:
+def attempt(value_clip_norm: float | None, sharding: str = "none", precision: str = "fp32") -> dict[str, Any]:
     """The weights after a step on one token a rank, 1 and 2, and the norm of the gradients before they are clipped.
 
     The mean over both tokens has a gradient of 1.5 in every weight of the policy, and of 4.5 in those of the value model.
@@ -51,7 +54,8 @@ def attempt(value_clip_norm: float | None, **sharding: Any) -> dict[str, Any]:
     sizes = {"prompts": 4, "samples": 2, "max_prompt": 8, "max_tokens": 8, "advantage": "gae", "batch": 8}
     # With an epsilon of 1 the first step of AdamW is g / (|g| + 1).
     adam = {"learning_rate": 0.1, "adam_epsilon": 1.0, "clip_norm": 0.5, "schedule": "constant"}
-    stage = make_stage(Rlvr, **sizes, **adam, value={"clip_norm": value_clip_norm}, **sharding)
+    kind = {"sharding": sharding, "precision": precision}
+    stage = make_stage(Rlvr, **sizes, **adam, value={"clip_norm": value_clip_norm}, **kind)
     parallel = Parallel(stage)
     module = Pair()
     toy = Toy(module, module)
@@ -80,9 +84,10 @@ def in_small_groups(make_plugin: Any) -> Any:
 
 
 def main(out: Path) -> None:
-    """Every ZeRO stage."""
+    """Every way of sharding, and of 16 bits."""
     accelerate.DeepSpeedPlugin = in_small_groups(accelerate.DeepSpeedPlugin)  # type: ignore[misc,assignment]
-    found = {str(zero): attempt(0.25, zero=zero) for zero in (1, 2, 3)}
+    kinds = [(sharding, "fp32") for sharding in SHARDING] + [(sharding, "bf16") for sharding in SHARDING]
+    found = {f"{sharding} {precision}": attempt(0.25, sharding, precision) for sharding, precision in kinds}
     (out / f"{torch.distributed.get_rank()}.json").write_text(json.dumps(found))
 
 

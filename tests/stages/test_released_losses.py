@@ -1,4 +1,4 @@
-"""SFT under each normaliser and DPO with labels on every assistant turn: three steps as an independent implementation has them."""
+"""SFT under each normaliser and DPO with labels on every assistant turn: three steps as an independent implementation does."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -34,24 +34,42 @@ def deepspeed_engine(accelerator: Any) -> Any:
 def clip_zero_groups(engine: Any, largest: Sequence[float | None]) -> float:
     """Scale down the gradients of each group of the optimizer's parameters to a largest norm of its own, before a DeepSpeed step.
 
-    Returns the norm of all of them as it was. DeepSpeed itself clips by that one alone. Its shards of the gradients lie in one
-    list a group, and under ZeRO-3 in several, which it maps to the group.
+    Returns the norm of all of them as it was. DeepSpeed itself clips by that one alone.
     """
-    zero = engine.optimizer
-    group_of = getattr(zero, "sub_group_to_group_id", None) or {number: number for number in range(len(largest))}
-    parameters = zero.fp16_groups if hasattr(zero, "fp16_groups") else zero.params_in_partition
+    lists = _zero_gradients(engine.optimizer)
     squares: dict[int, Any] = {}
-    for number, group in group_of.items():
-        # In float16 the gradients are still multiplied by the scale of the loss.
-        norm = zero.get_grad_norm_direct(zero.averaged_gradients[number], parameters[number]) / zero.loss_scale
+    for group, _, norm in lists:
         squares[group] = squares.get(group, 0.0) + norm**2
-    for number, group in group_of.items():
+    for group, gradients, _ in lists:
         limit = largest[group]
         if limit is not None:
             factor = (limit / (squares[group] ** 0.5 + 1e-6)).clamp(max=1.0)
-            for gradient in zero.averaged_gradients[number]:
+            for gradient in gradients:
                 gradient.mul_(factor.to(gradient.device))
     return float(sum(squares.values()) ** 0.5)
+
+
+def _zero_gradients(optimizer: Any) -> list[tuple[int, Sequence[Any], Any]]:
+    """The lists in which DeepSpeed keeps this process's gradients: (group of parameters, gradients, norm over all processes)."""
+    import torch
+
+    if hasattr(optimizer, "fp32_groups_gradients"):
+        # ZeRO-1 in bfloat16, under which every process has whole gradients.
+        whole = enumerate(optimizer.fp32_groups_gradients)
+        return [(group, gradients, torch.nn.utils.get_total_norm(gradients)) for group, gradients in whole]
+    if hasattr(optimizer, "sub_group_to_group_id"):
+        # ZeRO-3, which cuts a large group into several lists.
+        group_of, parameters = optimizer.sub_group_to_group_id, optimizer.fp16_groups
+    else:
+        parameters = optimizer.params_in_partition
+        group_of = {group: group for group in range(len(parameters))}
+    lists = []
+    for number, group in group_of.items():
+        gradients = optimizer.averaged_gradients[number]
+        # In float16 the gradients are still multiplied by the scale of the loss.
+        norm = optimizer.get_grad_norm_direct(gradients, parameters[number]) / optimizer.loss_scale
+        lists.append((group, gradients, norm))
+    return lists
 
 
 def swap_zero3_settings(settings: Any) -> Any:
