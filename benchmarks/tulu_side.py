@@ -120,7 +120,8 @@ def train_grpo(task: Task, pace: Pace) -> None:
     pace.ready(useful([rollout.group for rollout in rollouts], task.batch, stage.seed))
     models = rlvr.Models(policy, critic=None, kl_reference=None)
     for index, kept in enumerate(steps):
-        metrics = rlvr.update(learner, models, StepRollouts(trained=kept, sampled=kept), stage, index)
+        rates = [stage.learning_rate]
+        metrics = rlvr.update(learner, models, StepRollouts(trained=kept, sampled=kept), stage, index, rates)
         pace.step(metrics["loss"])
 
 

@@ -150,8 +150,9 @@ def _with_advantages(batch: RolloutBatch, stage: Rlvr, value: ValueModelSettings
         _completion_advantages(rewards_T, values_T, score, end, value)
         for rewards_T, values_T, score, end in zip(rewards, values, scores, ends, strict=True)
     ]
-    advantage_N, return_N = (torch.cat([part[which] for part in parts]).to(values_N) for which in (0, 1))
-    end_return_C = None if batch.old_end_C is None else values_N.new_tensor([end_return for *_, end_return in parts])
+    advantages, returns, end_returns = zip(*parts, strict=True)
+    advantage_N, return_N = (torch.cat(numbers).to(values_N) for numbers in (advantages, returns))
+    end_return_C = None if batch.old_end_C is None else values_N.new_tensor(end_returns)
     fields = {**vars(batch), "kl_reference_N": None}
     return PpoBatch(**fields, advantage_N=advantage_N, return_N=return_N, kl_N=kl_N, end_return_C=end_return_C)
 
