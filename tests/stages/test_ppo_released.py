@@ -62,7 +62,6 @@ def test_the_value_loss_has_one_state_more_for_each_completion_that_ended() -> N
 
 @pytest.mark.parametrize("row_tokens", [1000, 9])
 def test_values_at_the_end_are_those_of_the_plain_model(
-    family: str,
     row_tokens: int,
     tiny_model: Callable[..., Path],
     tiny_reward_model: Callable[..., Path],
