@@ -1,4 +1,6 @@
-"""One step of two ranks in which the gradients of policy and value model are clipped apart; test_clipping launches it.
+"""Steps of two ranks: gradients of policy and value model that are clipped apart, and a rank without rows.
+
+test_clipping launches it.
 
 Usage: torchrun --nproc-per-node 2 -m tests.model.ranks_clip OUT, which writes OUT/RANK.json
 """
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 
 from tests.samples import make_stage
 from tulu.config.schema import Rlvr
-from tulu.losses import Loss, sft_loss
+from tulu.losses import Loss, mean_metric, sft_loss
 from tulu.model.batch import Batch, pack_row
 from tulu.model.gathering import whole
 from tulu.model.parallel import Parallel
@@ -73,6 +75,23 @@ def attempt(value_clip_norm: float | None, sharding: str = "none", precision: st
     return found
 
 
+def without_rows() -> dict[str, float]:
+    """The metrics of a step for which only rank 0 has a row; rank 1 repeats a spare one, which has a metric less."""
+    stage = make_stage(sharding="zero1")
+    parallel = Parallel(stage)
+    module = Pair()
+    toy = Toy(module, module)
+    learner = Learner(toy, stage, parallel)
+    rows = [pack_row([Group([0], (Completion([n], [True]),), f"row:{n}")]) for n in (1, 2)]
+
+    def objective(batch: Batch) -> Loss:
+        loss, metrics = sft_loss(toy.runner(batch))
+        return loss, {**metrics, "number": mean_metric(batch.target_N.double())} if batch.id_C == ("row:2",) else metrics
+
+    own = [] if parallel.rank else rows[1:]
+    return step(learner, own, objective, count_tokens, spare=rows[0])
+
+
 def in_small_groups(make_plugin: Any) -> Any:
     """Let ZeRO-3 cut each group of parameters into several, as it does with billions of them."""
 
@@ -88,6 +107,7 @@ def main(out: Path) -> None:
     accelerate.DeepSpeedPlugin = in_small_groups(accelerate.DeepSpeedPlugin)  # type: ignore[misc]
     kinds = [(sharding, "fp32") for sharding in SHARDING] + [(sharding, "bf16") for sharding in SHARDING]
     found = {f"{sharding} {precision}": attempt(0.25, sharding, precision) for sharding, precision in kinds}
+    found["without rows"] = without_rows()
     (out / f"{torch.distributed.get_rank()}.json").write_text(json.dumps(found))
 
 

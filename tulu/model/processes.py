@@ -78,11 +78,12 @@ class Processes:
         return int(self.most(torch.tensor(number, dtype=torch.int64, device=self.device)))
 
     def means(self, metrics: Metrics) -> dict[str, float]:
-        """Exact means over all processes of (sum, count) metrics."""
-        names = sorted(metrics)
+        """Exact means over all processes of (sum, count) metrics, also of those that only some of them know."""
+        names = sorted({name for known in self.exchange(list(metrics)) for name in known})
         if not names:
             return {}
-        pairs = [torch.stack([number.to(self.device).double() for number in metrics[name]]) for name in names]
+        nothing = (torch.zeros(()), torch.zeros(()))
+        pairs = [torch.stack([number.to(self.device).double() for number in metrics.get(name, nothing)]) for name in names]
         rows = self.add_up(torch.stack(pairs)).tolist()
         return {name: total / count if count else float("nan") for name, (total, count) in zip(names, rows, strict=True)}
 
