@@ -104,7 +104,7 @@ def in_small_groups(make_plugin: Any) -> Any:
 
 def main(out: Path) -> None:
     """Every way of sharding, and of 16 bits."""
-    accelerate.DeepSpeedPlugin = in_small_groups(accelerate.DeepSpeedPlugin)  # type: ignore[misc]
+    accelerate.DeepSpeedPlugin = in_small_groups(accelerate.DeepSpeedPlugin)
     kinds = [(sharding, "fp32") for sharding in SHARDING] + [(sharding, "bf16") for sharding in SHARDING]
     found = {f"{sharding} {precision}": attempt(0.25, sharding, precision) for sharding, precision in kinds}
     found["without rows"] = without_rows()
