@@ -117,7 +117,7 @@ def test_another_reward_model_is_another_run(place: Place, tiny_reward_model: Ca
     manifest = place.stage / "manifest.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "finished": False}))
     result = place.call(verifier=place.verifier, reward_model=str(judge), save_every=1)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "what this run began with has changed" in result.stderr
     assert "\n  reward_model: " in result.stderr
 
