@@ -1,5 +1,13 @@
 """The errors that are no bugs of this project; the command line prints their messages without a traceback."""
 
+from collections.abc import Sequence
+
+
+def first_few(names: Sequence[str], most: int = 4) -> str:
+    """The first of several names, and how many more there are, as messages list them."""
+    more = [f"and {len(names) - most} more"] if len(names) > most else []
+    return ", ".join([*names[:most], *more])
+
 
 class TuluError(Exception):
     """A failure with a message for a person: what is wrong, where (file, line, key) and what to do about it."""

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,6 +49,18 @@ def file_digest(file: Path) -> str:
         while count := handle.readinto(buffer):
             digest.update(buffer[:count])
     return digest.hexdigest()
+
+
+def file_fault(file: Path, name: str, expected: Sequence[Any]) -> str:
+    """What is wrong with a file of which [bytes, digest] are known; empty where it is as it was written."""
+    size, digest = expected
+    try:
+        found = file.stat().st_size
+        if found != size:
+            return f"{name} has {found} bytes of {size}"
+        return f"{name} is not what was written" if digest is not None and file_digest(file) != digest else ""
+    except OSError as error:
+        return f"{name} cannot be read ({error.strerror or error})"
 
 
 def remove_partials(folder: Path) -> None:

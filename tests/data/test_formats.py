@@ -50,6 +50,17 @@ def row(**columns: Any) -> Row:
         ({"messages": [S, U, A], "system": "another"}, [S, U, A]),
         ({"messages": [U, A], "system": ""}, [U, A]),
         ({"messages": [{"role": "developer", "content": "S"}, U, A]}, [S, U, A]),
+        ({"question": "Q", "response": "A", "system_message": "S"}, [S, U, A]),
+        # Dolly's passage
+        ({"instruction": "I", "context": "in", "response": "A"}, [{"role": "user", "content": "I\n\nin"}, A]),
+        ({"instruction": "Q", "context": "", "response": "A"}, [U, A]),
+        ({"conversation": [U, A]}, [U, A]),
+        ({"prompt": U, "completion": A}, [U, A]),
+        # a conversation whose answer stands beside it
+        ({"messages": [U], "completion": "A"}, [U, A]),
+        ({"conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "B"}, U], "output": A}, [U, B, U, A]),
+        ({"messages": [U, A], "response": "B"}, [U, A]),
+        ({"messages": [U, {"role": " Assistant ", "content": "A"}]}, [U, A]),
         # Alpaca's earlier turns
         ({"instruction": "Q", "output": "A", "history": [["Q", "B"]], "system": "S"}, [S, U, B, U, A]),
         ({"instruction": "Q", "output": "A", "history": '[["Q", "B"]]'}, [U, B, U, A]),
@@ -147,6 +158,13 @@ def test_a_turn_that_only_calls_tools_is_kept() -> None:
         (parse_conversation, {"messages": [{"speaker": "x", "text": "y"}]}, "message 1 has speaker, text; write"),
         (parse_conversation, {"messages": [U, "hi"]}, "message 2 holds a str"),
         (parse_conversation, {"messages": [U, {"role": "assistant"}]}, "message 2 has role; write {role, content}"),
+        (parse_conversation, {"messages": [{"role": "user", "text": "Q"}, A]}, "message 1 has role, text; write {role, content}"),
+        (
+            parse_conversation,
+            {"messages": [{"role": "user", "content": None, "message": "Q"}, A]},
+            "message 1 has role, content, mes",
+        ),
+        (parse_conversation, {"messages": [U, {"role": "assistant", "name": "x"}]}, "message 2 has role, name; write"),
         (parse_conversation, {"messages": 3}, "holds a int"),
         (parse_conversation, {"prompt": 3, "completion": "A"}, "prompt holds a int, not text"),
         (parse_conversation, {"messages": [U, A], "system": 3}, "system holds a int, not text"),

@@ -51,6 +51,7 @@ def test_linear_layers_of_an_architectures_own_get_one() -> None:
         ("llama", {"targets": ("q_proj", "w_pack")}, "LlamaForCausalLM has no w_pack\nIts linear layers: down_proj, gate_proj"),
         ("llama", {"targets": ("lm_head",)}, "lm_head takes no adapter"),
         ("bamba", {"targets": ("out_proj",)}, "out_proj of BambaForCausalLM takes no adapter"),
+        ("opt", {"targets": ("q_proj", "embed_positions")}, "embed_positions of OPTForCausalLM takes no adapter"),
         ("olmoe", {"dropout": 0.1}, "Set lora.dropout to 0, or name other modules in lora.targets"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from tulu.config.job import Job
 from tulu.config.schema import Recipe
 from tulu.errors import CheckpointError, RecipeError, ResumeError, TrainingError
 from tulu.model.parallel import Parallel
-from tulu.train.run import Run, job_recipe
+from tulu.train.run import Run, job_recipe, model_faults
 
 SFT = {"data": "rows.jsonl", "max_length": 64, "batch": 4, "epochs": 1, "learning_rate": 1e-3, "precision": "fp32"}
 
@@ -165,6 +166,61 @@ def test_a_model_is_whole_or_absent_and_finished_comes_last(tmp_path: Path) -> N
     assert opened(tmp_path).finished
     (run.path / "model").rename(tmp_path / "elsewhere")
     assert not opened(tmp_path).finished, "the manifest alone is no model"
+
+
+def written(tmp_path: Path) -> Run:
+    """A run that has finished, with a model of two files."""
+
+    def save(folder: Path, write: bool) -> None:
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        save_file({"weight": torch.arange(9.0)}, folder / "model.safetensors")
+
+    run = opened(tmp_path)
+    run.finish(save)
+    return run
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-7] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda model: flip(model / "model.safetensors"), "model.safetensors is not what was written"),
+        (lambda model: os.truncate(model / "model.safetensors", 50), "model.safetensors has 50 bytes of 108"),
+        (lambda model: (model / "config.json").unlink(), "config.json cannot be read (No such file or directory)"),
+    ],
+    ids=["flipped", "cut", "gone"],
+)
+def test_a_finished_model_that_was_damaged_is_written_again(
+    spoil: Callable[[Path], None], message: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = written(tmp_path)
+    assert opened(tmp_path).finished
+    spoil(run.model_folder)
+    assert not opened(tmp_path).finished
+    assert f"{run.model_folder} is damaged: {message}" in caplog.text
+    assert model_faults(run.model_folder) == [message]
+
+
+def test_settings_of_a_finished_model_may_be_edited(tmp_path: Path) -> None:
+    run = written(tmp_path)
+    (run.model_folder / "config.json").write_text('{"edited": true}')
+    assert opened(tmp_path).finished
+    assert model_faults(tmp_path / "a folder that no run has written" / "model") == []
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "recipe.yaml"])
+def test_what_a_run_began_with_must_be_readable(name: str, tmp_path: Path) -> None:
+    run = opened(tmp_path)
+    run.pin(data="d1")
+    (run.path / name).write_text('{"half')
+    with pytest.raises(ResumeError, match=rf"(?s){name}: is damaged, .*Restore it from a copy, or run with --fresh"):
+        opened(tmp_path)
 
 
 def test_due(tmp_path: Path) -> None:

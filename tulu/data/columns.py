@@ -6,12 +6,13 @@ from typing import Any
 from tulu.config.stages import RowKind
 
 _OF_PROMPTS = (
-    *("messages", "conversations", "prompt", "question", "query", "problem", "instruction", "input"),
-    *("system", "system_prompt", "history", "tools", "functions", "image", "images", "audio", "audios", "video", "videos"),
+    *("messages", "conversations", "conversation", "prompt", "question", "query", "problem", "instruction", "input", "context"),
+    *("system", "system_prompt", "system_message", "history", "documents", "tools", "functions", "available_tools"),
+    *("image", "images", "audio", "audios", "video", "videos"),
 )
 _OF_ANSWERS = (
     *("completion", "response", "answer", "output", "output_1", "output_2", "label", "chosen", "rejected", "margin"),
-    *("text", "instances", "ground_truth", "instruction_id_list", "kwargs"),
+    *("text", "instances", "ground_truth", "instruction_id_list", "kwargs", "thinking", "reasoning", "reasoning_content"),
 )
 
 

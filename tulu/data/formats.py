@@ -29,16 +29,19 @@ _SINGLE_TURNS = (
     ("query", "response"),
 )
 """Columns of a conversation of one turn: (prompt, completion)."""
-_CONVERSATIONS = ("messages", "conversations")
+_CONVERSATIONS = ("messages", "conversations", "conversation")
 """Columns that hold a list of messages, the first that is there."""
+_COMPLETIONS = ("completion", "response", "output")
+"""Columns that answer a conversation which ends in a turn of the user."""
 _PROBLEM_PROMPTS = ("messages", "prompt", "question", "problem")
 """Columns that hold the prompt of a problem, the first that is there."""
 _MEDIA_COLUMNS = ("image", "images", "audio", "audios", "video", "videos")
 
 ACCEPTED: dict[RowKind, str] = {
     "text": "text",
-    "sft": "messages; conversations (from, value); prompt + completion; question + answer; instruction (+ input) + output; "
-    "instruction + instances; message trees (prompt with replies); each with system, history and tools beside it",
+    "sft": "messages; conversations (from, value); prompt + completion; question + answer; "
+    "instruction (+ input or context) + output; instruction + instances; "
+    "message trees (prompt with replies); each with system, history and tools beside it",
     "pairs": "chosen + rejected, each an answer (text or messages) beside a prompt, question, input, instruction or messages, or "
     "a whole conversation (messages, or a transcript of Human: and Assistant: turns), or a list of several of these; "
     "input + output_1 + output_2 + label; message trees with ranked replies",
@@ -127,7 +130,9 @@ def is_trained(message: Message) -> bool:
 
 def _conversation(row: Row, columns: Columns) -> list[Message]:
     if name := columns.first_of(_CONVERSATIONS):
-        return read_messages(columns[name], f"{row.id}: {name}")
+        messages = read_messages(columns[name], f"{row.id}: {name}")
+        answer = columns.first_of(_COMPLETIONS) if messages and messages[-1]["role"] == "user" else None
+        return messages if answer is None else [*messages, *_answer(row, columns, name, answer)]
     for prompt_column, completion_column in _SINGLE_TURNS:
         if prompt_column in columns and completion_column in columns:
             return _single_turn(row, columns, prompt_column, completion_column)
@@ -144,7 +149,7 @@ def _single_turn(row: Row, columns: Columns, prompt_column: str, completion_colu
 
 def _asked(row: Row, columns: Columns, name: str) -> list[Message]:
     """The turns of a prompt column: its messages, or one turn of the user behind those of a `history`."""
-    if isinstance(columns[name], list | tuple):
+    if isinstance(columns[name], list | tuple | dict):
         return read_messages(columns[name], f"{row.id}: {name}")
     user = instruction_of(row, columns) if name == "instruction" else text_of(row, columns, name)
     return [*history_of(row, columns), {"role": "user", "content": user}]
@@ -164,7 +169,7 @@ def _answer(row: Row, columns: Columns, prompt_column: str, name: str) -> list[M
 
 def with_system(row: Row, columns: Columns, messages: list[Message]) -> list[Message]:
     """The messages behind the system's turn of a column, unless they have one of their own."""
-    name = next((name for name in ("system", "system_prompt") if columns.get(name)), None)
+    name = next((name for name in ("system", "system_prompt", "system_message") if columns.get(name)), None)
     if name is None:
         return messages
     if any(message["role"] == "system" for message in messages):
@@ -191,9 +196,10 @@ def tools_of(row: Row, columns: Columns) -> Tools:
 
 
 def instruction_of(row: Row, columns: Columns) -> str:
-    """An instruction, and behind an empty line the input that it is about, where there is one."""
+    """An instruction, and behind an empty line the input that it is about, where there is one; Dolly calls it context."""
     instruction = text_of(row, columns, "instruction")
-    return f"{instruction}\n\n{text_of(row, columns, 'input')}" if columns.get("input") else instruction
+    about = next((name for name in ("input", "context") if columns.get(name)), None)
+    return instruction if about is None else f"{instruction}\n\n{text_of(row, columns, about)}"
 
 
 def text_of(row: Row, columns: Columns, name: str) -> str:

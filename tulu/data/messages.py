@@ -28,6 +28,10 @@ _READ = frozenset(("role", "content", "from", "value", "tool_calls", "function_c
 _UNFLAGGED = frozenset((*_FLAGS, "train_detail")).isdisjoint
 _MEDIA = ("image", "image_url", "input_image", "audio", "audio_url", "input_audio", "video", "video_url", "file")
 """Types of parts that are no text; tables also name them as keys."""
+_SPEAKING = frozenset(("functions", "function_calls", "reasoning_content", "reasoning", "thinking"))
+"""Keys beside content of which templates make text."""
+_MISNAMED = frozenset(("text", "message"))
+"""Keys under which some rows have what belongs under content."""
 MEDIA = "it holds images, sound or video, and only text is read"
 """The reason of rows with a part that is no text."""
 _NO_MESSAGE = "a message is no {role, content}"
@@ -65,16 +69,18 @@ def _read_message(entry: Any, place: str) -> Message:
     calls = [
         call for key in ("tool_calls", "function_call") if entry.get(key) for call in read_calls(entry[key], f"{place}: {key}")
     ]
-    if isinstance(role, str) and role.lower() in _CALLING_ROLES:
+    if isinstance(role, str) and role.strip().lower() in _CALLING_ROLES:
         role, content, calls = "assistant", None, read_calls(content, f"{place}: {role}")
         if not calls:
             raise Misfit("a tool call has no name", f"{place} calls nothing; write {{name, arguments}}")
     text = _join_parts(content, place) if isinstance(content, list | tuple) else content
-    # A call of a tool needs no content; a message that holds nothing but its role is a slip.
-    has_content = "content" in entry or "value" in entry or extra or calls
+    # A call of a tool needs no content; a message that holds nothing but its role, or its text under another name, is a slip.
+    has_content = "content" in entry or "value" in entry or calls or not _SPEAKING.isdisjoint(extra)
+    if content is None and not _MISNAMED.isdisjoint(extra):
+        has_content = False
     if not isinstance(role, str) or not isinstance(text, str | None) or not has_content:
         raise Misfit(_NO_MESSAGE, f"{place} has {', '.join(map(str, entry))}; write {{role, content}}, both as text")
-    role = _ROLES.get(role.lower(), valid_text(role))
+    role = _ROLES.get(role.strip().lower(), valid_text(role))
     message: dict[str, Any] = {**extra, "role": role, "content": valid_text(text or "")}
     if calls:
         message["tool_calls"] = calls

@@ -25,7 +25,7 @@ from tulu.data.messages import is_transcript, read_messages, read_prompt, read_t
 from tulu.data.sources import Row
 from tulu.types import Message, Tools
 
-_PREFERENCE_PROMPTS = ("prompt", "question", "input", "instruction", "query", "messages", "conversations")
+_PREFERENCE_PROMPTS = ("prompt", "question", "input", "instruction", "query", "messages", "conversations", "conversation")
 """Columns that hold the prompt of a preference, the first that is there."""
 
 
@@ -125,7 +125,7 @@ def _preference_prompt(row: Row, columns: Columns, answers: Sequence[Any]) -> _P
         if not all(_is_conversation(row, answer) for answer in answers):
             raise
         # The column means something else, since the answers are whole conversations.
-        columns.forget(name, "instruction", "input", "history")
+        columns.forget(name, "instruction", "input", "context", "history")
         return None
     if name == "messages" and prompt and prompt[-1]["role"] == "assistant" and prompt[-1]["content"] in _last_texts(row, answers):
         # The column holds the demonstration, prompt and better answer.

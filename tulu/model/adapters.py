@@ -90,12 +90,29 @@ def _untrainable(model: PreTrainedModel) -> list[str]:
     """
     found = []
     for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and not _is_product(module):
+        if (isinstance(module, nn.Linear) and not _is_product(module)) or (
+            isinstance(module, nn.Embedding) and not _is_lookup(module)
+        ):
             found.append(name)
         elif {"A_log", "D"} <= {own for own, _ in module.named_parameters(recurse=False)}:
             inner = [child for child, layer in module.named_children() if isinstance(layer, nn.Linear) and child != "in_proj"]
             found += [f"{name}.{child}" for child in inner]
     return found
+
+
+def _is_lookup(layer: nn.Embedding) -> bool:
+    """Whether an embedding returns the rows that its input counts, scaled at most; OPT's positions are counted from a mask."""
+    if type(layer).forward is nn.Embedding.forward:
+        return True
+    with whole(layer.weight) as weight, torch.no_grad():
+        probe_T = torch.arange(min(4, len(weight)), device=weight.device)[None]
+        try:
+            found = layer(probe_T)
+        except (TypeError, RuntimeError, IndexError):
+            return False
+        # peft scales what an adapter adds by the same attribute.
+        expected = nn.functional.embedding(probe_T, weight) * getattr(layer, "embed_scale", 1.0)
+    return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-2, atol=1e-2)
 
 
 def _is_product(layer: nn.Linear) -> bool:

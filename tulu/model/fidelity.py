@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils.logging import get_verbosity, set_verbosity, set_verbosity_error
 
-from tulu.errors import RecipeError
+from tulu.errors import RecipeError, first_few
 from tulu.model.gathering import unsharded
 from tulu.model.private_state import ignored_at_loading
 from tulu.model.published import published_shapes, published_weights, saved_config, tied_names, unwrap
@@ -40,8 +40,6 @@ SCORE = "score.weight"
 """The head of a reward model, which a language model has not."""
 OUTPUT_HEADS = frozenset(("lm_head.weight", "lm_head.bias", "embed_out.weight", "embed_out.bias"))
 """The heads of language models, for which a reward model has no use."""
-LISTED = 4
-"""How many names a message lists."""
 PROBED_ROWS = 3
 """How many rows of each matrix are compared with the checkpoint: the first, one in the middle, the last."""
 
@@ -70,9 +68,7 @@ def check_loaded(path: str | Path, model: PreTrainedModel, loading: Mapping[str,
 
 def _listed(names: Collection[str], text: str) -> str:
     """How many names there are, and the first few; empty where there are none."""
-    first = sorted(names)[:LISTED]
-    more = [f"and {len(names) - len(first)} more"] if len(names) > len(first) else []
-    return text.format(len(names), ", ".join([*first, *more])) if names else ""
+    return text.format(len(names), first_few(sorted(names))) if names else ""
 
 
 def check_saving(model: nn.Module, path: str | Path, revision: str | None = None, fresh: Collection[str] = ()) -> None:

@@ -8,7 +8,6 @@ from typing import Any, TypedDict
 
 import torch
 from huggingface_hub import hf_hub_download
-from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -26,7 +25,7 @@ from tulu.data.chat import apply_template
 from tulu.errors import RecipeError
 from tulu.model.adapters import add_adapters
 from tulu.model.embeddings import fit_embeddings
-from tulu.model.fidelity import check_loaded, check_saving
+from tulu.model.fidelity import check_loaded, check_saving, without_load_report
 from tulu.model.refusals import KINDS, explain
 
 log = logging.getLogger("tulu")
@@ -47,13 +46,18 @@ def default_device() -> torch.device:
 def from_pretrained(auto_class: Any, path: str | Path, *, trust_remote_code: bool = False, **options: Any) -> Any:
     """`auto_class.from_pretrained`, with one RecipeError that says what `path` is where there is nothing to load.
 
-    transformers is always told whether to run code of the checkpoint: otherwise it would ask on the terminal.
+    transformers is always told whether to run code of the checkpoint: otherwise it would ask on the terminal. Its table of
+    missing and unexpected weights is silenced, because whoever loads a model is told of them in one message (`check_loaded`).
     """
     if problem := model_problem(str(path)):
         raise RecipeError(f"{path}: {problem}")
     try:
-        return auto_class.from_pretrained(str(path), trust_remote_code=trust_remote_code, **options)
-    except (OSError, ValueError, ImportError, SafetensorError) as error:
+        with without_load_report():
+            return auto_class.from_pretrained(str(path), trust_remote_code=trust_remote_code, **options)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        # A file that somebody else wrote may be wrong in any way, and transformers has no error of its own for that.
         raise explain(auto_class, path, options.get("revision"), error) from error
 
 

@@ -6,9 +6,12 @@ from typing import Any
 
 from transformers.utils.peft_utils import find_adapter_config_file
 
-from tulu.errors import RecipeError
+from tulu.errors import RecipeError, first_few
 
 CURE = "Give a model folder, or a hub name that is reachable."
+CURE_OF_FOLDER = "Correct its files, or copy or download the model again."
+MOST = 300
+"""Characters of an error of transformers that a message repeats."""
 KINDS = {
     "AutoModelForCausalLM": "no causal language model of this kind; name one, such as OLMo 2, Llama or Qwen",
     "AutoModelForSequenceClassification": "no reward model of this kind; name a model of another architecture",
@@ -33,7 +36,30 @@ def explain(auto_class: Any, path: str | Path, revision: str | None, error: Exce
             f"{path}: holds LoRA adapters (adapter_config.json), and no whole model\n"
             "Merge them with peft (AutoPeftModelForCausalLM, merge_and_unload), save model and tokenizer, and name that folder."
         )
-    return RecipeError(f"{path}: cannot be loaded as a model ({text.splitlines()[0]}){_meant(path)}\n{CURE}")
+    if names := _unjoined(error):
+        return RecipeError(
+            f"{path}: of the parts that are joined to one weight, such as the experts of a layer, some are missing or have "
+            f"another shape: {first_few(names)}\n{CURE_OF_FOLDER}"
+        )
+    what = "tokenizer" if auto_class.__name__ == "AutoTokenizer" else "model"
+    # What the hub's errors say first is enough; the cause of others may come last.
+    reason = text.splitlines()[0] if isinstance(error, OSError) else " ".join(text.split())[:MOST]
+    if " " not in reason:
+        # A KeyError says no more than the key.
+        reason = f"{type(error).__name__}: {reason}"
+    cure = CURE_OF_FOLDER if Path(path).is_dir() else CURE
+    return RecipeError(f"{path}: cannot be loaded as a {what} ({reason}){_meant(path)}\n{cure}")
+
+
+def _unjoined(error: Exception) -> list[str]:
+    """The weights that transformers could not make of several in the checkpoint; its error names none of them."""
+    trace = error.__traceback__
+    while trace is not None:
+        report = trace.tb_frame.f_locals.get("loading_info")
+        if failed := getattr(report, "conversion_errors", None):
+            return sorted(map(str, failed))
+        trace = trace.tb_next
+    return []
 
 
 def _is_adapter(path: str | Path, revision: str | None, asking: bool) -> bool:
@@ -47,6 +73,8 @@ def _is_adapter(path: str | Path, revision: str | None, asking: bool) -> bool:
 def _meant(path: str | Path) -> str:
     """The folder here that a name may stand for, which is then taken for one on the hub."""
     here = Path(path)
+    if here.exists():
+        return ""
     siblings = [folder.name for folder in here.parent.iterdir() if folder.is_dir()] if here.parent.is_dir() else []
     match = get_close_matches(here.name, siblings, n=1)
     return f"; did you mean {here.parent / match[0]}?" if match else ""

@@ -16,7 +16,7 @@ from typing import Any
 import xxhash
 
 from tulu.errors import CheckpointError, ResumeError
-from tulu.files import file_digest, remove_partials, sync_folder
+from tulu.files import file_digest, file_fault, remove_partials, sync_folder
 from tulu.model.parallel import Parallel
 
 log = logging.getLogger("tulu")
@@ -63,7 +63,7 @@ class Checkpoints:
         if problems:
             return {}, problems
         own = self.parallel.share(_largest_first(state["files"]))
-        found = [problem for name in own if (problem := _fault(path / name, name, state["files"][name]))]
+        found = [problem for name in own if (problem := file_fault(path / name, name, state["files"][name]))]
         return state, sorted(problem for part in self.parallel.exchange(found) for problem in part)
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
@@ -155,15 +155,3 @@ def _read_state(path: Path) -> tuple[dict[str, Any], list[str]]:
 def _largest_first(files: Mapping[str, Any]) -> list[str]:
     """The names in an order in which every n-th one is a fair share of the bytes; values are sizes, or begin with one."""
     return sorted(files, key=lambda name: (files[name] if isinstance(files[name], int) else files[name][0], name), reverse=True)
-
-
-def _fault(file: Path, name: str, expected: Sequence[Any]) -> str:
-    """What is wrong with a file of which size and digest are known; empty where it is as it was written."""
-    size, digest = expected
-    try:
-        found = file.stat().st_size
-        if found != size:
-            return f"{name} has {found} bytes of {size}"
-        return f"{name} is not what was written" if digest is not None and file_digest(file) != digest else ""
-    except OSError as error:
-        return f"{name} cannot be read ({error.strerror or error})"

@@ -19,7 +19,7 @@ from tulu.model.parallel import Parallel
 from tulu.model.positions import check_length
 from tulu.train.agreement import agree, from_main, software, start_digest
 from tulu.train.optimizer import Learner, Trainable
-from tulu.train.run import Run, job_recipe, named_tensors
+from tulu.train.run import Run, job_recipe, model_faults, named_tensors
 
 
 class StageRun(Run):
@@ -32,6 +32,9 @@ class StageRun(Run):
         It is read before data is, so a model that cannot be trained is refused here, before the work begins.
         """
         recipe, trusted = self.job.recipe, self.job.recipe.trust_remote_code
+        if faults := self.parallel.exchange(model_faults(Path(self.start)) if self.parallel.is_main else [])[0]:
+            cure = "Run the stage that wrote it again: it writes the model anew from its last checkpoint"
+            raise RecipeError(f"{self.start}: is damaged: {'; '.join(faults)}\n{cure}.")
         config = checked_config(self.start, trainable=True, revision=self.job.revision, trust_remote_code=trusted)
         tokenizer = load_tokenizer(self.start, recipe.template, self.job.revision, trusted)
         check_vocabulary(self.start, tokenizer, config, recipe.resize_embeddings)

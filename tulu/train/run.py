@@ -20,13 +20,16 @@ import yaml
 
 from tulu.config.job import Job, section_of
 from tulu.errors import CheckpointError, RecipeError, ResumeError, TrainingError
-from tulu.files import JsonLines, differences, remove_partials, sync_folder, write_atomic
+from tulu.files import JsonLines, differences, file_digest, file_fault, remove_partials, sync_folder, write_atomic
 from tulu.model.parallel import Parallel
 from tulu.train.checkpoints import STEP_NAME, Checkpoints
 from tulu.train.energy import Energy, EnergyMeter
 from tulu.train.manifest import environment
 
 log = logging.getLogger("tulu")
+
+MODEL = "model"
+"""The folder of a run that holds the trained model."""
 
 
 class Run:
@@ -83,7 +86,7 @@ class Run:
         file = self.path / "recipe.yaml"
         if file.exists() and self.manifest().get("pinned"):
             cure = "Undo the change to resume, run with --fresh to start over, or give the recipe another name."
-            self._refuse_changes("this run began with another recipe", yaml.safe_load(file.read_text()), resolved, cure)
+            self._refuse_changes("this run began with another recipe", _read(file, yaml.safe_load), resolved, cure)
         else:
             write_atomic(file, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
 
@@ -109,8 +112,7 @@ class Run:
 
     def manifest(self) -> dict[str, Any]:
         """The contents of manifest.json: versions, commit, digests, hardware and, at the end, totals."""
-        file = self.path / "manifest.json"
-        return dict(json.loads(file.read_text())) if file.exists() else {}
+        return read_manifest(self.path)
 
     def _update_manifest(self, **facts: Any) -> None:
         write_atomic(self.path / "manifest.json", json.dumps({**self.manifest(), **facts}, indent=2) + "\n")
@@ -118,12 +120,20 @@ class Run:
     @property
     def model_folder(self) -> Path:
         """The folder of the trained model."""
-        return self.path / "model"
+        return self.path / MODEL
 
     @property
     def finished(self) -> bool:
-        """Whether an earlier session brought the stage to its end."""
-        return bool(self.manifest().get("finished")) and self.model_folder.is_dir()
+        """Whether an earlier session brought the stage to its end, and its model is as it was written.
+
+        A damaged model is told, and written again from the last checkpoint. Every process must ask, and gets the same answer.
+        """
+        if not self.manifest().get("finished") or not self.model_folder.is_dir():
+            return False
+        faults = self.parallel.exchange(model_faults(self.model_folder) if self.parallel.is_main else [])[0]
+        if faults and self.parallel.is_main:
+            log.warning("%s is damaged: %s\nIt is written again.", self.model_folder, "; ".join(faults))
+        return not faults
 
     # -- while it runs -----------------------------------------------------------------------------------------
 
@@ -231,6 +241,8 @@ class Run:
                 if folder.exists():
                     shutil.rmtree(folder)
                 partial.rename(folder)
+                files = {str(file.relative_to(folder)): file for file in sorted(folder.rglob("*")) if file.is_file()}
+                facts["model"] = {name: [file.stat().st_size, file_digest(file)] for name, file in files.items()}
                 totals = {"steps": self.step, "seconds": round(self.elapsed(), 3), "energy": self.energy}
                 self._update_manifest(finished=True, **totals, **facts)
         except (OSError, CheckpointError) as error:
@@ -282,6 +294,33 @@ def not_finite_tensors(folder: Path) -> list[str]:
 def named_tensors(names: Sequence[str]) -> str:
     """So many tensors in words, the first ones by name."""
     return f"{len(names)} tensors, such as {', '.join(names[:3])}" if len(names) > 1 else names[0]
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The contents of a run's manifest.json, {} where there is none. Raises ResumeError if it cannot be read."""
+    file = folder / "manifest.json"
+    return _read(file, json.loads) if file.exists() else {}
+
+
+def _read(file: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+    try:
+        return dict(parse(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        reason = str(error).splitlines()[0]
+        cure = "Restore it from a copy, or run with --fresh to start over."
+        raise ResumeError(f"{file}: is damaged, so what the run began with is not known ({reason})\n{cure}") from error
+
+
+def model_faults(folder: Path) -> list[str]:
+    """Weights that are not as a run wrote them, and files that are gone; nothing for a folder that no run has recorded.
+
+    Settings and templates are files that people edit.
+    """
+    files = read_manifest(folder.parent).get("model", {}) if folder.name == MODEL else {}
+    edited = {name for name in files if not name.endswith((".safetensors", ".bin")) and (folder / name).is_file()}
+    return [
+        fault for name, expected in files.items() if name not in edited and (fault := file_fault(folder / name, name, expected))
+    ]
 
 
 def job_recipe(job: Job) -> dict[str, Any]:
