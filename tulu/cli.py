@@ -145,6 +145,9 @@ def verify(
     workers: Annotated[int, typer.Option(min=1, help="Processes that grade.")] = 2,
     unsafe_local: Annotated[bool, typer.Option("--unsafe-local", help="Run programs here without a sandbox.")] = False,
     reward_model: Annotated[str | None, typer.Option(help="Folder or hub name, for the verifier reward_model.")] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that the reward model brings along.")
+    ] = False,
     attack: Annotated[
         str | None, typer.Option(help="Verifier to attack in place of scoring rows; all attacks every one.")
     ] = None,
@@ -166,7 +169,8 @@ def verify(
         raise RecipeError(f"Missing {absent}: tulu verify takes VERIFIER --in FILE --out FILE, or --attack VERIFIER")
     from tulu.commands.verify import verify_file
 
-    verify_file(name, source, target, mode, workers, unsafe_local=unsafe_local, reward_model=reward_model)
+    how = {"unsafe_local": unsafe_local, "trust_remote_code": trust_remote_code}
+    verify_file(name, source, target, mode, workers, reward_model=reward_model, **how)
 
 
 def sample(model: Annotated[str, typer.Argument(help="What answers: folder or hub name.")], *, options: SampleOptions) -> None:

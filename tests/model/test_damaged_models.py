@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.model.policies import LORA
 from tulu.errors import RecipeError
 from tulu.model.load import load_tokenizer
 from tulu.model.policy import Policy
@@ -80,3 +81,15 @@ def test_weights_that_are_not_finite_are_named(trainable: bool, copy: Path) -> N
     edit_weights(copy, lambda weights: weights[UP][3].fill_(torch.inf))
     with pytest.raises(RecipeError, match=rf"{copy}: weights that are not finite: {UP}"):
         Policy.load(copy, template="tulu", trainable=trainable)
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_adapters_beside_a_whole_model_are_not_added_to_it_silently(trainable: bool, copy: Path) -> None:
+    adapted: Any = Policy.load(copy, template="tulu", lora=LORA).module.model
+    adapted.save_pretrained(copy)
+    with pytest.raises(
+        RecipeError, match=r"beside a whole model, .* remove adapter_config\.json to have it without, or merge them"
+    ):
+        Policy.load(copy, template="tulu", trainable=trainable)
+    (copy / "adapter_config.json").unlink()
+    Policy.load(copy, template="tulu", trainable=trainable)

@@ -16,14 +16,23 @@ from tulu.cli import app
 from tulu.errors import RecipeError
 from tulu.model.load import from_pretrained
 from tulu.model.policy import Policy
+from tulu.reward_models.model import RewardModel
 
 MODELING = """
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModel, LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, LlamaModel
 
 class OwnConfig(LlamaConfig):
     model_type = "own"
 
 class OwnForCausalLM(LlamaForCausalLM):
+    config_class = OwnConfig
+
+class OwnModel(LlamaModel):
+    config_class = OwnConfig
+
+AutoModel.register(OwnConfig, OwnModel)
+
+class OwnForSequenceClassification(LlamaForSequenceClassification):
     config_class = OwnConfig
 """
 AUTO_MAP = {"AutoConfig": "modeling_own.OwnConfig", "AutoModelForCausalLM": "modeling_own.OwnForCausalLM"}
@@ -77,3 +86,21 @@ def test_every_command_that_reads_a_model_has_the_option(command: list[str], own
     # What it samples at random never stops, which ends `tulu sample` with code 1.
     assert trusted.exit_code == (1 if command[0] == "sample" else 0), trusted.output
     assert list((tmp_path / "out").iterdir())
+
+
+def test_a_reward_model_with_code_of_its_own_verifies(own_code: Path, tiny_model: Callable[..., Path], tmp_path: Path) -> None:
+    RewardModel.load(tiny_model("llama"), template="tulu", new_head=0).save(tmp_path / "rm")
+    shutil.copy(own_code / "modeling_own.py", tmp_path / "rm")
+    name = "OwnForSequenceClassification"
+    auto_map = {"AutoConfig": "modeling_own.OwnConfig", "AutoModelForSequenceClassification": f"modeling_own.{name}"}
+    change_config(model_type="own", architectures=[name], auto_map=auto_map)(tmp_path / "rm")
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "one", "completion": "two", "ground_truth": null}\n')
+    files = ["--in", str(tmp_path / "rows.jsonl"), "--out", str(tmp_path / "out.jsonl")]
+    command = ["verify", "reward_model", *files, "--reward-model", str(tmp_path / "rm")]
+    refused = CliRunner().invoke(app, command)
+    assert (refused.exit_code, "needs code of its own" in refused.stderr) == (2, True), refused.output
+    trusted = CliRunner().invoke(app, [*command, "--trust-remote-code"])
+    assert trusted.exit_code == 0, trusted.output
+    assert json.loads((tmp_path / "out.jsonl").read_text())["status"] == "ok"
+    without = CliRunner().invoke(app, ["verify", "exact", *files, "--trust-remote-code"])
+    assert (without.exit_code, "belongs to --reward-model" in without.stderr) == (2, True)

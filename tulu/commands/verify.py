@@ -53,26 +53,22 @@ def verify_file(
     workers: int = 2,
     unsafe_local: bool = False,
     reward_model: str | None = None,
+    trust_remote_code: bool = False,
 ) -> None:
     """Write each row of `source` with its score, status and detail to `target`; `-` is standard input or output.
 
     Rows are JSON objects, one in each line: completion, ground_truth, and prompt or messages where the verifier needs the
     question. `unsafe_local` lets programs run without a sandbox. `reward_model` is a folder or a hub name, for the
-    verifier of that name. Raises RecipeError for an unknown verifier or mode and for a target that cannot be written, and
-    DataError that names the bad rows; then nothing is written. Raises TuluError where no row at all has a score; the
-    target is written all the same.
+    verifier of that name; `trust_remote_code` runs the code that it brings along. Raises RecipeError for an unknown verifier or
+    mode and for a target that cannot be written, and DataError that names the bad rows; then nothing is written. Raises TuluError
+    where no row at all has a score; the target is written all the same.
     """
     if mode not in MODES:
         raise RecipeError(f"mode {mode!r} is unknown; known are {', '.join(MODES)}")
     if unsafe_local:
         # The grading processes inherit the variable.
         os.environ[UNSAFE] = "1"
-    if reward_model is None:
-        check_name(name)
-    elif name.lower() != NAME:
-        raise RecipeError(f"--reward-model belongs to the verifier {NAME}, not to {name}; leave it out")
-    elif problem := reward_model_problem(reward_model):
-        raise RecipeError(f"--reward-model {reward_model}: {problem}")
+    _check_verifier(name, reward_model, trust_remote_code)
     find(name).grade(mode)
     check_target(source, target)
     problems = _read_problems(name, source)
@@ -81,7 +77,7 @@ def verify_file(
         # This import takes seconds, and no other verifier needs it.
         from tulu.reward_models.grader import RewardGrader
 
-        scorer = RewardGrader.load(RewardModelSettings(path=reward_model))
+        scorer = RewardGrader.load(RewardModelSettings(path=reward_model), trust_remote_code=trust_remote_code)
     began, seconds, verdicts = time.perf_counter(), 0.0, list[Verdict]()
     # The grader is closed before the threads that wait for its verdicts are joined.
     with (
@@ -103,6 +99,18 @@ def verify_file(
         console = Console(stderr=True)
         console.print(_table(name, verdicts, seconds, sorted(grader.seconds)))
         _report_faults(console, problems, verdicts)
+
+
+def _check_verifier(name: str, reward_model: str | None, trust_remote_code: bool) -> None:
+    """Raise RecipeError for an unknown verifier, and for a reward model that is none or belongs to another verifier."""
+    if reward_model is None:
+        if trust_remote_code:
+            raise RecipeError("--trust-remote-code belongs to --reward-model; leave it out")
+        check_name(name)
+    elif name.lower() != NAME:
+        raise RecipeError(f"--reward-model belongs to the verifier {NAME}, not to {name}; leave it out")
+    elif problem := reward_model_problem(reward_model):
+        raise RecipeError(f"--reward-model {reward_model}: {problem}")
 
 
 def _in_order(

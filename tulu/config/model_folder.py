@@ -35,7 +35,7 @@ def folder_problem(folder: Path) -> str | None:
     config = read_config(folder)
     if config is None:
         return "has a config.json that is no JSON object; copy the model again"
-    if not has_weights(folder) and (folder / "adapter_config.json").is_file():
+    if (folder / "adapter_config.json").is_file():
         return _adapter_problem(folder)
     if "model_type" not in config and "auto_map" not in config:
         return "has a config.json without model_type; name a folder that save_pretrained of transformers wrote"
@@ -77,8 +77,13 @@ def _adapter_problem(folder: Path) -> str:
     except (OSError, ValueError, AttributeError):
         base = None
     merged = f"{folder}-merged"
+    beside = (
+        "beside a whole model, which would be loaded with them; remove adapter_config.json to have it without, or"
+        if has_weights(folder)
+        else "and no whole model;"
+    )
     return (
-        f"holds LoRA adapters (adapter_config.json) of {base or 'a model that it does not name'}, and no whole model; "
+        f"holds LoRA adapters (adapter_config.json) of {base or 'a model that it does not name'}, {beside} "
         f"merge them, and name {merged}:\n"
         f'  python -c "from peft import AutoPeftModelForCausalLM as Model; from transformers import AutoTokenizer as Tokenizer; '
         f"Model.from_pretrained('{folder}').merge_and_unload().save_pretrained('{merged}'); "

@@ -26,7 +26,7 @@ from tulu.errors import RecipeError
 from tulu.model.adapters import add_adapters
 from tulu.model.embeddings import fit_embeddings
 from tulu.model.fidelity import check_loaded, check_saving, without_load_report
-from tulu.model.refusals import KINDS, explain
+from tulu.model.refusals import ADAPTERS, KINDS, explain
 
 log = logging.getLogger("tulu")
 if not sys.stderr.isatty():
@@ -144,6 +144,8 @@ def load_model(
     report = {"output_loading_info": True, "ignore_mismatched_sizes": True}
     origin: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     model, loading = from_pretrained(auto_class, path, dtype=dtype, **origin, **report, **options)
+    if hasattr(model, "peft_config"):
+        raise RecipeError(f"{path}: {ADAPTERS}")
     check_loaded(path, model, loading)
     # The model is saved in the dtype that its checkpoint was stored in.
     model.tulu_saved_dtype = stored_dtype(path, revision, trust_remote_code)

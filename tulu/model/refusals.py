@@ -12,6 +12,10 @@ CURE = "Give a model folder, or a hub name that is reachable."
 CURE_OF_FOLDER = "Correct its files, or copy or download the model again."
 MOST = 300
 """Characters of an error of transformers that a message repeats."""
+ADAPTERS = (
+    "holds LoRA adapters (adapter_config.json), and is no whole model\n"
+    "Merge them with peft (AutoPeftModelForCausalLM, merge_and_unload), save model and tokenizer, and name that folder."
+)
 KINDS = {
     "AutoModelForCausalLM": "no causal language model of this kind; name one, such as OLMo 2, Llama or Qwen",
     "AutoModelForSequenceClassification": "no reward model of this kind; name a model of another architecture",
@@ -32,10 +36,7 @@ def explain(auto_class: Any, path: str | Path, revision: str | None, error: Exce
         kind = text.split("class", 1)[1].split("for this kind")[0].strip().split(".")[-1].strip("'> ")
         return RecipeError(f"{path}: transformers has {KINDS[auto_class.__name__]} ({kind})")
     if isinstance(error, OSError) and not Path(path).exists() and _is_adapter(path, revision, asking="config.json" in text):
-        return RecipeError(
-            f"{path}: holds LoRA adapters (adapter_config.json), and no whole model\n"
-            "Merge them with peft (AutoPeftModelForCausalLM, merge_and_unload), save model and tokenizer, and name that folder."
-        )
+        return RecipeError(f"{path}: {ADAPTERS}")
     if names := _unjoined(error):
         return RecipeError(
             f"{path}: of the parts that are joined to one weight, such as the experts of a layer, some are missing or have "
