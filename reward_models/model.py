@@ -12,11 +12,12 @@ from tulu.errors import RecipeError
 from tulu.model.batch import Batch
 from tulu.model.dropout import start_training
 from tulu.model.embeddings import rows_needed
-from tulu.model.fidelity import SCORE, without_load_report
+from tulu.model.fidelity import SCORE
 from tulu.model.gathering import whole
 from tulu.model.load import LoadOptions, load_model, load_tokenizer
 from tulu.model.packed import PackedModel, PackedModule
 from tulu.model.published import unwrap
+from tulu.model.quiet import quiet
 from tulu.model.trunk import Read
 from tulu.reward_models import families  # noqa: F401  (registers heads)
 
@@ -72,7 +73,7 @@ class RewardModel(PackedModel[RewardModule]):
             return set()
 
         auto_class = AutoModelForSequenceClassification
-        with without_load_report():
+        with quiet():
             model = load_model(
                 auto_class, path, tokenizer=tokenizer, trainable=trainable, prepare=prepare, num_labels=1, **options
             )

@@ -6,34 +6,22 @@ Neither raises anything, so both are looked for here, on the real model, at the 
 
 import logging
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.utils.logging import get_verbosity, set_verbosity, set_verbosity_error
 
 from tulu.errors import RecipeError, first_few
 from tulu.model.gathering import unsharded
 from tulu.model.private_state import ignored_at_loading
 from tulu.model.published import published_shapes, published_weights, saved_config, tied_names, unwrap
+from tulu.model.quiet import quiet
 from tulu.model.stored import Stored, open_checkpoint
 
 log = logging.getLogger("tulu")
-
-
-@contextmanager
-def without_load_report() -> Iterator[None]:
-    """Silence transformers' table of missing and unexpected weights while a model is loaded whose report is dealt with here."""
-    before = get_verbosity()
-    set_verbosity_error()
-    try:
-        yield
-    finally:
-        set_verbosity(before)
 
 
 SCORE = "score.weight"
@@ -95,7 +83,7 @@ def check_reload(model: nn.Module, saved: Mapping[str, Tensor]) -> None:
     config = saved_config(inner, saved)
     # Tensors on the device "meta" have shapes and no values, so this costs neither memory nor time, however large the model.
     options: dict[str, Any] = {"device_map": "meta", "output_loading_info": True, "ignore_mismatched_sizes": True}
-    with unsharded(), without_load_report():
+    with unsharded(), quiet():
         model_class: Any = type(inner)
         again, loading = model_class.from_pretrained(None, config=config, state_dict=dict(saved), **options)
     faults = [

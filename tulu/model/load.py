@@ -25,7 +25,8 @@ from tulu.data.chat import apply_template
 from tulu.errors import RecipeError
 from tulu.model.adapters import add_adapters
 from tulu.model.embeddings import fit_embeddings
-from tulu.model.fidelity import check_loaded, check_saving, without_load_report
+from tulu.model.fidelity import check_loaded, check_saving
+from tulu.model.quiet import quiet
 from tulu.model.refusals import ADAPTERS, KINDS, explain
 
 log = logging.getLogger("tulu")
@@ -52,7 +53,7 @@ def from_pretrained(auto_class: Any, path: str | Path, *, trust_remote_code: boo
     if problem := model_problem(str(path)):
         raise RecipeError(f"{path}: {problem}")
     try:
-        with without_load_report():
+        with quiet():
             return auto_class.from_pretrained(str(path), trust_remote_code=trust_remote_code, **options)
     except (MemoryError, torch.OutOfMemoryError):
         raise
