@@ -15,6 +15,7 @@ from tests.model.policies import LORA
 from tulu.errors import RecipeError
 from tulu.model.load import load_tokenizer
 from tulu.model.policy import Policy
+from tulu.reward_models.model import RewardModel
 
 EXPERT = "model.layers.1.mlp.experts.2.up_proj.weight"
 UP = "model.layers.1.mlp.up_proj.weight"
@@ -77,10 +78,13 @@ def test_a_missing_expert_is_named_by_the_weight_that_it_belongs_to(
 
 
 @pytest.mark.parametrize("trainable", [True, False])
-def test_weights_that_are_not_finite_are_named(trainable: bool, copy: Path) -> None:
+def test_weights_that_are_not_finite_are_named(trainable: bool, copy: Path, caplog: pytest.LogCaptureFixture) -> None:
     edit_weights(copy, lambda weights: weights[UP][3].fill_(torch.inf))
     with pytest.raises(RecipeError, match=rf"{copy}: weights that are not finite: {UP}"):
         Policy.load(copy, template="tulu", trainable=trainable)
+    with pytest.raises(RecipeError, match=rf"{copy}: weights that are not finite: {UP}"):
+        RewardModel.load(copy, template="tulu", new_head=0)
+    assert not caplog.text, "one message"
 
 
 @pytest.mark.parametrize("trainable", [True, False])

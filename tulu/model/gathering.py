@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.func import functional_call
 
+from tulu.errors import RecipeError, first_few
 from tulu.model.private_state import is_sharded, swap_zero3_settings
 
 _WHOLE = "tulu_whole_values"
@@ -123,3 +124,16 @@ def unsharded() -> Iterator[None]:
         yield
     finally:
         swap_zero3_settings(before)
+
+
+def refuse_not_finite(model: Any) -> None:
+    """Raise RecipeError where weights of a transformers model are not finite; every process must ask, and gets the same."""
+    names = []
+    for name, parameter in model.named_parameters():
+        with whole(parameter) as values:
+            if not torch.isfinite(values).all():
+                names.append(name)
+    if names:
+        raise RecipeError(
+            f"{model.name_or_path}: weights that are not finite: {first_few(names)}\nTake another checkpoint of it."
+        )

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from tulu.errors import RecipeError, first_few
+from tulu.errors import RecipeError
 from tulu.model.dropout import evaluating
-from tulu.model.gathering import gathered, whole
+from tulu.model.gathering import gathered, refuse_not_finite, whole
 from tulu.model.logprobs import LogitRule, token_logps
 
 CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
@@ -81,16 +81,9 @@ def check_head(head: TokenLogps, model: PreTrainedModel, trunk: nn.Module) -> No
     expected_TV = head.rule.apply(products_TV.float())
     difference = float((logits_TV - expected_TV).abs().max() / expected_TV.abs().max())
     if not math.isfinite(difference):
-        raise RecipeError(_not_finite(model))
+        refuse_not_finite(model)
+        cure = "take precision fp32, or another checkpoint of it"
+        raise RecipeError(f"{model.name_or_path}: its logits are not finite in {model.dtype}; {cure}")
     if not difference <= TOLERANCE[hidden_TH.dtype]:
         reason = f"its logits differ by {difference:.1e} of their size from those that are trained"
         raise RecipeError(f"{type(model).__name__}: {reason}; this architecture makes them in a way that is not supported")
-
-
-def _not_finite(model: PreTrainedModel) -> str:
-    """Why the logits of a model are not finite: weights that are not, by name, or numbers too large for its dtype."""
-    with gathered(model):
-        names = [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
-    if not names:
-        return f"{model.name_or_path}: its logits are not finite in {model.dtype}; take precision fp32, or another checkpoint"
-    return f"{model.name_or_path}: weights that are not finite: {first_few(names)}\nTake another checkpoint of it."

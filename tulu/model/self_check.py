@@ -18,6 +18,7 @@ since a soft cap on small scores does nothing.
 Shape letters: T tokens of a row, H hidden size.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from transformers.masking_utils import eager_mask
 
 from tulu.model.attention import Layout, segment_attention
 from tulu.model.batch import Batch, Segment, documents, pack_row
+from tulu.model.gathering import refuse_not_finite
 from tulu.model.private_state import eager_attention_of
 from tulu.types import Completion, Group
 
@@ -191,6 +193,8 @@ class SelfCheck:
         self.owner.set_attn_implementation("eager")
         alone = [self.alone(tokens_T) for tokens_T in documents(batch)]
         off = _difference(together, alone)
+        if not math.isfinite(off):
+            refuse_not_finite(self.owner)
         if not off <= TOLERANCE[alone[0].dtype]:
             return f"hidden states differ from those of each document alone by {off:.1e} of their size"
         # Experts take all tokens of a row in one product, whose order of summation may depend on the neighbours.
