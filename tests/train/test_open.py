@@ -1,5 +1,6 @@
 """How a training stage begins: what its tokenizer and its model are loaded with."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,3 +85,23 @@ def test_a_new_model_has_positions_for_its_data(tmp_path: Path) -> None:
     recipe = Recipe.model_validate({"name": "tiny", "base": base})
     with pytest.raises(RecipeError, match=r"base.max_length: 33 tokens.*32 positions"):
         STAGE_RUNNERS["base"](Job(recipe, "base", tmp_path / "tiny" / "base", None))
+
+
+def test_a_stage_does_not_start_from_a_model_that_was_damaged_since_it_was_written(
+    tmp_path: Path, tiny_model: Callable[..., Path]
+) -> None:
+    recipe = Recipe.model_validate({"name": "tiny", "model": "owner/model", "template": "tulu", "sft": SFT, "dpo": SFT})
+    earlier = open_stage(Job(recipe, "sft", tmp_path / "tiny" / "sft", "owner/model"))
+
+    def save(partial: Path, write: bool) -> None:
+        shutil.copytree(tiny_model("olmo2"), partial)
+
+    folder = earlier.finish(save)
+    run = open_stage(Job(recipe, "dpo", tmp_path / "tiny" / "dpo", str(folder)))
+    assert run.tokenizer is not None
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[-9] ^= 1
+    (folder / "model.safetensors").write_bytes(weights)
+    run = open_stage(Job(recipe, "dpo", tmp_path / "tiny" / "dpo", str(folder)))
+    with pytest.raises(RecipeError, match=rf"{folder}: is damaged: model\.safetensors is not what was written\nRun the stage"):
+        run.tokenizer  # noqa: B018

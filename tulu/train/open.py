@@ -32,7 +32,7 @@ class StageRun(Run):
         It is read before data is, so a model that cannot be trained is refused here, before the work begins.
         """
         recipe, trusted = self.job.recipe, self.job.recipe.trust_remote_code
-        if faults := self.parallel.exchange(model_faults(Path(self.start)) if self.parallel.is_main else [])[0]:
+        if faults := from_main(self.parallel, f"a look at {self.start}", lambda: model_faults(Path(self.start))):
             cure = "Run the stage that wrote it again: it writes the model anew from its last checkpoint"
             raise RecipeError(f"{self.start}: is damaged: {'; '.join(faults)}\n{cure}.")
         config = checked_config(self.start, trainable=True, revision=self.job.revision, trust_remote_code=trusted)
