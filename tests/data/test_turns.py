@@ -110,6 +110,13 @@ def test_turns_that_the_template_does_not_mark_are_found_all_the_same() -> None:
     assert turns_of(template, "U:a", "A:b", "U:c", "A:d") == ["b<|end|>", "d<|end|>"]
 
 
+def test_marks_around_what_others_say_are_not_believed() -> None:
+    template = (
+        "{% for m in messages %}{% generation %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endgeneration %}{% endfor %}" + PROMPT
+    )
+    assert turns_of(template, "S:s", "U:a", "A:b", "U:c", "A:d") == ["b<|end|>", "d<|end|>"]
+
+
 def test_marks_that_hold_the_header_lose_it() -> None:
     template = (
         "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}<|assistant|>{{ m.content }}<|end|>"

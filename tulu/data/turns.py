@@ -8,6 +8,7 @@ is compared. What has been learned about such a gap holds for all turns with the
 once for each turn.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -72,11 +73,15 @@ class TurnFinder:
     def marked(self, rendering: Rendering, turns: Sequence[int], wanted: Sequence[int]) -> list[Span] | None:
         """The ranges that the template itself marks as the wanted turns', without the generation prompt that some marks hold.
 
-        None where it marks none of them, or where some turn has no marks of its own.
+        None where it marks none of them, where some turn has no marks of its own, or where the marks hold what others say.
         """
         if not self.renderer.has_generation(rendering.tools):
             return None
         ranges = self.renderer.generated(rendering)
+        others = [place for place, message in enumerate(rendering.chat) if message["role"] != "assistant"]
+        begins = sorted(place for index in others if (place := first_mark(rendering, index)) is not None)
+        if any(bisect_left(begins, start) != bisect_left(begins, end) for start, end in ranges):
+            return None
         owners = turns if len(ranges) == len(turns) else _owners(rendering, ranges, turns)
         if not set(wanted) <= set(owners):
             return None
