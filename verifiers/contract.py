@@ -1,7 +1,7 @@
 """What a verifier is: a check of the ground truth when data is loaded, and a function from one completion to one verdict.
 
 Every verifier has the same functions: `check` refuses ground truths that it cannot use, `strict` grades by the meaning that
-is the default, and `tulu3`, where there is one, grades as open-instruct does.
+is the default, and `tulu3`, where there is one, grades as open-instruct does; `tulu3_2024` as it did when Tülu 3 was trained.
 """
 
 import ast
@@ -14,11 +14,11 @@ from typing import Any, Literal
 from tulu.errors import DataError, RecipeError, TuluError
 from tulu.types import Verdict
 
-Mode = Literal["strict", "tulu3"]
+Mode = Literal["strict", "tulu3", "tulu3-2024"]
 Place = Literal["here", "worker", "thread"]
 _LARGEST = 1e300
 """The largest number of a ground truth; beyond it, arithmetic would overflow."""
-MODES: tuple[Mode, ...] = ("strict", "tulu3")
+MODES: tuple[Mode, ...] = ("strict", "tulu3", "tulu3-2024")
 
 
 class GoldError(DataError):
@@ -66,6 +66,8 @@ class Verifier:
     """Grades in mode strict, the default."""
     tulu3: Grade | None = None
     """Grades exactly as open-instruct @ e6c3044 does; None where open-instruct has no such verifier."""
+    tulu3_2024: Grade | None = None
+    """Grades exactly as open-instruct @ 5bcd3b25 (4 December 2024) did; None where it had no such verifier then."""
     quick: Grade | None = None
     """Grades as `strict` does, but in linear time; returns UNDECIDED where only `strict` can tell."""
     key: Callable[[Case], str] | None = None
@@ -82,16 +84,20 @@ class Verifier:
     """Raises RecipeError where this machine cannot run the verifier."""
     needs: tuple[str, ...] = ()
     """Modules of the extra `verifiers` that it imports; a missing one is an error when the recipe is loaded."""
+    needs_2024: tuple[str, ...] = ()
+    """Further modules that mode tulu3-2024 imports."""
     warm: Callable[[], None] | None = None
     """Imports what the first verdict would otherwise wait for."""
 
     def grade(self, mode: Mode) -> Grade:
-        """The function that grades in a mode; RecipeError where this verifier has no mode tulu3."""
+        """The function that grades in a mode; RecipeError where this verifier does not have it."""
         if mode == "strict":
             return self.strict
-        if self.tulu3 is None:
-            raise RecipeError("mode tulu3: open-instruct has no such verifier, use --mode strict")
-        return self.tulu3
+        grade = self.tulu3 if mode == "tulu3" else self.tulu3_2024
+        if grade is None:
+            when = "has" if mode == "tulu3" else "of December 2024 had"
+            raise RecipeError(f"mode {mode}: open-instruct {when} no such verifier, use mode strict")
+        return grade
 
     def __call__(self, completion: str, ground_truth: Any, mode: Mode = "strict", prompt: str = "") -> Verdict:
         """Grades one completion in this thread, without deadline or memory limit; no exception leaves it."""

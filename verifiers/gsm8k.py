@@ -2,7 +2,8 @@
 
 strict reads `#### N` or the last box, else the last number, and compares exact values; what stands at the mark is read as
 mathematics, so that 5! is not 5 and `\\frac12` not 12. tulu3 is open-instruct's GSM8KVerifier (ground_truth_utils.py @
-e6c3044), quirks kept: thinking is graded too, 42.0 is not 42, `10-3` ends in -3, and `1,2,3` ends in 3.
+e6c3044), quirks kept: thinking is graded too, 42.0 is not 42, `10-3` ends in -3, and `1,2,3` ends in 3. tulu3-2024 is the same
+@ 5bcd3b25, which read no sign before a whole number (d9797617, March 2026, mended that): -3 is never right, and 3 is for -3.
 """
 
 import re
@@ -20,7 +21,7 @@ from tulu.verifiers.math.units import SCALES
 from tulu.verifiers.math.values import ZERO, Collection, Named, Quantity
 from tulu.verifiers.math.values import Number as Number_
 from tulu.verifiers.numbers import Number, parse_number, same_number
-from tulu.verifiers.text import after_thinking, normalise_characters, visible_text
+from tulu.verifiers.text import after_thinking, last_turn, normalise_characters, visible_text
 
 _WINDOW = 20_000
 """Characters from the end of a completion in which its last number is looked for."""
@@ -58,6 +59,7 @@ _WRAPPED = re.compile(r"\\[a-zA-Z]+\s*\{[^{}]*$")  # \text{ 18
 _SENTENCE_END = re.compile(r"[.!?]\s")
 _UPSTREAM_COMMA = re.compile(r"(\d),(\d)")
 _UPSTREAM_NUMBER = re.compile(r"[-+]?(?:\d*\.\d+|\d+)")
+_RELEASED_NUMBER = re.compile(r"[-+]?\d*\.\d+|\d+")
 
 
 def _value(match: re.Match[str]) -> Number | None:
@@ -167,10 +169,19 @@ def strict(case: Case) -> Verdict:
 
 def tulu3(case: Case) -> Verdict:
     """1 where the last number, cut out as open-instruct does, equals the label as a string."""
-    text = _UPSTREAM_COMMA.sub(r"\1\2", case.completion)
-    numbers = _UPSTREAM_NUMBER.findall(text)
+    return _last_number_is_gold(case.completion, _UPSTREAM_NUMBER, case.gold)
+
+
+def tulu3_2024(case: Case) -> Verdict:
+    """As tulu3, with the numbers of December 2024."""
+    return _last_number_is_gold(last_turn(case.completion), _RELEASED_NUMBER, case.gold)
+
+
+def _last_number_is_gold(completion: str, number: re.Pattern[str], gold: object) -> Verdict:
+    text = _UPSTREAM_COMMA.sub(r"\1\2", completion)
+    numbers = number.findall(text)
     answer = numbers[-1] if numbers else text
-    return pass_or_fail(str(answer).lower() == str(case.gold).lower(), shorten(f"answer {answer}"))
+    return pass_or_fail(str(answer).lower() == str(gold).lower(), shorten(f"answer {answer}"))
 
 
-GSM8K = Verifier(check=check, strict=strict, tulu3=tulu3, place="here")
+GSM8K = Verifier(check=check, strict=strict, tulu3=tulu3, tulu3_2024=tulu3_2024, place="here")

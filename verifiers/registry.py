@@ -1,5 +1,6 @@
 """The table of all verifiers by name; a name may also be a function in a file of the user, `path/to/mine.py:score`."""
 
+from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib.util import find_spec
@@ -7,7 +8,7 @@ from typing import Any
 
 from tulu.errors import RecipeError
 from tulu.verifiers.code.verifier import CODE, CODE_STDIO
-from tulu.verifiers.contract import Verifier
+from tulu.verifiers.contract import Mode, Verifier
 from tulu.verifiers.custom import is_custom, load_custom
 from tulu.verifiers.gsm8k import GSM8K
 from tulu.verifiers.instructions.ifeval_old import IFEVAL_OLD
@@ -80,15 +81,25 @@ def find(name: str) -> Verifier:
         similar = get_close_matches(name.lower(), VERIFIERS, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(similar)}?" if similar else f"known are {', '.join(sorted(VERIFIERS))}"
         raise RecipeError(f"verifier {name!r} is unknown; {hint}, or a file of your own as path/to/mine.py:score")
-    missing = [module for module in verifier.needs if _spec(module) is None]
-    if missing:
-        raise RecipeError(f"verifier {name!r} needs {', '.join(missing)}: pip install 'tulu[verifiers]'")
+    _check_modules(name, verifier.needs)
     return verifier
 
 
-def check_name(name: str) -> None:
-    """RecipeError unless the verifier exists and can run on this machine."""
+def _check_modules(name: str, modules: Sequence[str]) -> None:
+    missing = [module for module in modules if _spec(module) is None]
+    if missing:
+        raise RecipeError(f"verifier {name!r} needs {', '.join(missing)}: pip install 'tulu[verifiers]'")
+
+
+def check_name(name: str, mode: Mode = "strict") -> None:
+    """RecipeError unless the verifier exists, has the mode and can run on this machine."""
     verifier = find(name)
+    try:
+        verifier.grade(mode)
+    except RecipeError as error:
+        raise RecipeError(f"verifier {name!r}: {error}") from error
+    if mode == "tulu3-2024":
+        _check_modules(name, verifier.needs_2024)
     if verifier.ready is not None:
         verifier.ready()
 

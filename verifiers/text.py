@@ -149,6 +149,11 @@ def remove_thinking_section(text: str) -> str:
     return text.replace("<answer>", "").replace("</answer>", "").strip()
 
 
+def last_turn(text: str) -> str:
+    """What open-instruct graded @ 5bcd3b25 (December 2024): what follows the last header of an assistant's turn, stripped."""
+    return text.rsplit("<|assistant|>\n", 1)[-1].strip()
+
+
 def normalise_squad(text: str) -> str:
     """SQuAD's normalisation: lower case, no ASCII punctuation, no English articles, single spaces."""
     words = "".join(character for character in text.lower() if character not in _PUNCTUATION)

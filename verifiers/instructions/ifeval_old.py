@@ -2,7 +2,9 @@
 
 Its 25 functions (open-instruct if_functions.py @ e6c3044) differ from IFEval's: counts are exact, a number of words can be
 `around` another, and a title may be empty. tulu3 differs from strict where a constraint has no arguments, because open-instruct
-grades the thinking there.
+grades the thinking there. tulu3-2024 is open-instruct @ 5bcd3b25: it removes no thinking, any text has enough placeholders (the
+function returned a pair, which is always true), a choice is right where the *text* is part of an option, `!` ends no sentence,
+and `around` N words in capitals means exactly N.
 """
 
 import re
@@ -14,7 +16,7 @@ from tulu.verifiers.contract import Case, GoldError, Verifier, as_text, parse_li
 from tulu.verifiers.instructions.ifeval import Instruction, count_spans, is_json
 from tulu.verifiers.instructions.registry import KINDS, check_arguments, stripped
 from tulu.verifiers.languages import detect_at_start, is_language, warm
-from tulu.verifiers.text import after_thinking, has_content, remove_thinking_section, visible_text
+from tulu.verifiers.text import after_thinking, has_content, last_turn, remove_thinking_section, visible_text
 
 _SENTENCE_END = re.compile(r"(?<!\w\.\w.)(?<![A-Z][a-z]\.)(?<=\.|\?|!)\s")
 """The space after `.`, `?` or `!`, but not after `e.g.` or `Dr.`."""
@@ -89,6 +91,17 @@ FUNCTIONS: dict[str, Instruction] = {
 
 UPSTREAM: dict[str, Instruction] = {"validate_response_language": lambda text, language: detect_at_start(text) == language}
 """The functions that mode tulu3 computes otherwise."""
+_RELEASED_SENTENCE_END = re.compile(r"(?<!\w\.\w.)(?<![A-Z][a-z]\.)(?<=\.|\?)\s")
+RELEASED: dict[str, Instruction] = {
+    **UPSTREAM,
+    "validate_placeholders": lambda text, N: True,
+    "validate_choice": lambda text, options: any(text in option for option in options),
+    "verify_sentence_constraint": lambda text, N, quantifier: _holds(len(_RELEASED_SENTENCE_END.split(text)), quantifier, N, 1),
+    "validate_frequency_capital_words": lambda text, N, quantifier: _holds(
+        len(re.findall(r"\b[A-Z]+\b", text)), quantifier, N, 0
+    ),
+}
+"""The functions that mode tulu3-2024 computes otherwise."""
 
 
 def parse(gold: Any) -> tuple[str, dict[str, Any]]:
@@ -128,4 +141,10 @@ def tulu3(case: Case) -> Verdict:
     return pass_or_fail(UPSTREAM.get(name, FUNCTIONS[name])(text, **values))
 
 
-IFEVAL_OLD = Verifier(check=parse, strict=strict, tulu3=tulu3, needs=("langdetect",), warm=warm)
+def tulu3_2024(case: Case) -> Verdict:
+    """As open-instruct's verify_ifeval_sample of December 2024."""
+    name, values = _cached_parse(as_text(case.gold))
+    return pass_or_fail(bool(RELEASED.get(name, FUNCTIONS[name])(last_turn(case.completion), **values)))
+
+
+IFEVAL_OLD = Verifier(check=parse, strict=strict, tulu3=tulu3, tulu3_2024=tulu3_2024, needs=("langdetect",), warm=warm)

@@ -126,5 +126,12 @@ def tulu3(case: Case) -> Verdict:
     return _share(follows(remove_thinking_section(case.completion), entries[0], "tulu3"), entries[0])
 
 
-IFEVAL = Verifier(check=parse, strict=strict, tulu3=tulu3, needs=("langdetect", "syllapy"), warm=warm)
-IFEVAL_LOOSE = replace(IFEVAL, strict=loose, tulu3=None)
+def tulu3_2024(case: Case) -> Verdict:
+    """As in December 2024, when rows had one constraint with a func_name; other rows have no verdict, where upstream scored 0."""
+    if _cached_parse(as_text(case.gold)) is None:
+        return ifeval_old.tulu3_2024(case)
+    return Verdict(None, "error", "mode tulu3-2024 knows ground truths with func_name alone; use mode tulu3")
+
+
+IFEVAL = Verifier(check=parse, strict=strict, tulu3=tulu3, tulu3_2024=tulu3_2024, needs=("langdetect", "syllapy"), warm=warm)
+IFEVAL_LOOSE = replace(IFEVAL, strict=loose, tulu3=None, tulu3_2024=None)

@@ -2,10 +2,11 @@
 
 strict finds the answer (extract.py), reads it into a typed value (tokens.py, expressions.py, commands.py, statements.py,
 read.py) and compares types, then values (compare.py), with certified arithmetic (certify.py, evaluate.py, balls.py). tulu3
-is what open-instruct's training computes (upstream.py).
+is what open-instruct's training computes (upstream.py), tulu3-2024 what it computed when Tülu 3 was trained (released.py).
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 from functools import lru_cache
@@ -16,10 +17,12 @@ from tulu.verifiers.contract import UNDECIDED, Case, GoldError, Verifier, gold_t
 from tulu.verifiers.math.compare import Answer, Comparison
 from tulu.verifiers.math.extract import boxes, extract, formula_of
 from tulu.verifiers.math.read import read
+from tulu.verifiers.math.released import NEEDS, released_candidates, same_answer
 from tulu.verifiers.math.tokens import LONGEST
 from tulu.verifiers.math.upstream import candidates, same_string, strict_candidates
 from tulu.verifiers.math.values import Collection, Named, Number, Quantity, System, Text, Value
 from tulu.verifiers.numbers import parse_number, same_number
+from tulu.verifiers.text import last_turn
 
 _CPU_SECONDS = 2.0
 _PLAIN = re.compile(r"\s*([-+]?\d+(?:\.\d+)?)\s*", re.ASCII)  # -17 or 3.5: most answers are, and need no parser
@@ -164,11 +167,25 @@ def tulu3_strict_math(case: Case) -> Verdict:
     return _any_same(strict_candidates(case.completion), case.gold)
 
 
-def _any_same(answers: list[str], gold: Any) -> Verdict:
+def tulu3_2024(case: Case) -> Verdict:
+    """1 where any of the candidates of December 2024 equals the label, as a string or for sympy."""
+    return _any_same(released_candidates(last_turn(case.completion)), case.gold, same_answer)
+
+
+def _any_same(answers: list[str], gold: Any, same: Callable[[str, str], bool] = same_string) -> Verdict:
     # As upstream, an empty box equals an empty label.
     labels = gold if isinstance(gold, list | tuple) else [gold]
-    return pass_or_fail(any(same_string(answer, str(label)) for answer in answers for label in labels))
+    return pass_or_fail(any(same(answer, str(label)) for answer in answers for label in labels))
 
 
-MATH = Verifier(check=check, strict=strict, tulu3=tulu3, quick=quick, key=key, cpu_seconds=_CPU_SECONDS)
-STRICT_MATH = replace(MATH, check=lambda gold: check(gold_text(gold)), tulu3=tulu3_strict_math)
+MATH = Verifier(
+    check=check,
+    strict=strict,
+    tulu3=tulu3,
+    tulu3_2024=tulu3_2024,
+    needs_2024=NEEDS,
+    quick=quick,
+    key=key,
+    cpu_seconds=_CPU_SECONDS,
+)
+STRICT_MATH = replace(MATH, check=lambda gold: check(gold_text(gold)), tulu3=tulu3_strict_math, tulu3_2024=None)
