@@ -35,6 +35,10 @@ OF_NO_EFFECT = {
     ),
     "rlvr.max_length": "bounds max_prompt + max_tokens, which tulu/config/checks.py compares with it",
     "base.lora": "tulu/config/checks.py refuses it: all weights of a new model are trained",
+    **{
+        f"{heading}.released_values": "what a released run set and nothing here reads is kept there, so that its recipe is whole"
+        for heading in ("Every training stage", *STAGES)
+    },
 }
 """Fields that no stage reads for a reason."""
 

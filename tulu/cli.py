@@ -111,10 +111,14 @@ def run(recipe: RecipeArgument, overrides: Overrides = None, *, how: TrainOption
     loaded = _load(recipe, overrides, how.gpus)
     if how.dry_run:
         from tulu.commands.plan import show_dry_run
+        from tulu.config.provenance import origins
 
-        show_dry_run(loaded, processes=how.gpus)
+        show_dry_run(loaded, origins(recipe, loaded, overrides or ()), processes=how.gpus)
         return
     from tulu.config.job import folders_of_run
+    from tulu.config.unknown import demand
+
+    demand(loaded, list(STAGES))
 
     with only_user(*folders_of_run(loaded, how.runs)):
         if _launched(how.gpus):
@@ -230,6 +234,7 @@ def _load(name: str, overrides: list[str] | None, processes: int | None = None, 
 def _run_from_recipe(stage: Stage, name: str, overrides: list[str] | None, how: RunOptions, label: str | None = None) -> None:
     """Resolve a recipe and run one of its stages, after the earlier stages whose model it needs and does not find."""
     from tulu.config.job import make_job, missing, section_of
+    from tulu.config.unknown import demand
 
     gpus = how.gpus if isinstance(how, TrainOptions) else None
     recipe = _load(name, overrides, gpus, stage.name)
@@ -237,10 +242,13 @@ def _run_from_recipe(stage: Stage, name: str, overrides: list[str] | None, how: 
     earlier = missing(recipe, stage.name, how.runs)
     if how.dry_run:
         from tulu.commands.plan import show_dry_run
+        from tulu.config.provenance import origins
 
         start = f"the model of {earlier[-1]}, which runs first" if earlier else make_job(recipe, stage.name, how.runs).start
-        show_dry_run(recipe, only=stage.name, start=start, processes=gpus)
+        told = origins(name, recipe, overrides or ())
+        show_dry_run(recipe, told, only=stage.name, start=start, processes=gpus)
         return
+    demand(recipe, [*earlier, stage.name])
     for before in earlier:
         _load(name, overrides, gpus, before)
     if not earlier:

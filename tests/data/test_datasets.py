@@ -104,6 +104,16 @@ def test_conversations_that_are_cut_and_dropped_are_not_confused(tmp_path: Path,
     assert (len(dropped), dropped.report.dropped["longer than 44 tokens"].count) == (10, 10)
 
 
+def test_which_turns_are_trained_is_part_of_the_key(tmp_path: Path, tokenizer: Any) -> None:
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "first"}, {"role": "user", "content": "r"}]
+    row = {side: [*turns, {"role": "assistant", "content": side}] for side in ("chosen", "rejected")}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(row))
+    source = Source(name=str(tmp_path / "pairs.jsonl"), fraction=1.0)
+    last = load_groups("pairs", [source], tokenizer, 100, tmp_path / "cache")
+    both = load_groups("pairs", [source], tokenizer, 100, tmp_path / "cache", labels="all")
+    assert both.report.trained == last.report.trained + 2 * len("first$")
+
+
 def test_code_is_part_of_the_key(tmp_path: Path, source: Source, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     load_groups("sft", [source], tokenizer, 100, tmp_path / "cache")
     monkeypatch.setattr(data, "code_digest", lambda: "another version")

@@ -160,6 +160,25 @@ def spelled_tail(group: Group) -> list[str]:
     return ["".join("$" if token == EOS else chr(token) for token in each.tokens) for each in group.completions]
 
 
+def test_labels_all_trains_every_turn_of_both_sides(tokenizer: Any) -> None:
+    """As open-instruct until June 2025: the shared earlier turn counts on both sides, so it enters both means of dpo_norm."""
+    row = Row("rows:0", two(["U:q", "A:one", "U:r", "A:xy"], ["U:q", "A:one", "U:r", "A:z"]))
+    options = TokeniseOptions("pairs", ENOUGH, labels="all")
+    group = Groups([encode_part("rows", [row], tokenizer, options)])[0]
+    between = "." * len("\n<|user|>\nr\n<|assistant|>\n")
+    assert spelled(group) == (HEAD.format("q"), [f"one${between}xy$", f"one${between}z$"])
+
+
+def test_labels_all_keeps_a_pair_whose_last_answer_is_cut_off(tokenizer: Any) -> None:
+    """As open-instruct, whose filter asks for one label; with the last turn alone the pair teaches nothing and is dropped."""
+    row = Row("rows:0", two(["U:q", "A:one", "U:r", "A:xy"], ["U:q", "A:two", "U:r", "A:z"]))
+    room = len(HEAD.format("q")) + 4
+    kept = Groups([encode_part("rows", [row], tokenizer, TokeniseOptions("pairs", room, labels="all"))])
+    assert spelled(kept[0]) == (HEAD.format("q"), ["one$", "two$"])
+    with pytest.raises(DataError, match="lost to truncation"):
+        encode_part("rows", [row], tokenizer, TokeniseOptions("pairs", room))
+
+
 def test_pairs_with_different_prompts_share_what_is_equal_and_are_noted(tokenizer: Any) -> None:
     groups = encoded(tokenizer, "pairs", [two(["U:ab", "A:x"], ["U:ac", "A:y"])])
     assert spelled(groups[0]) == ("<|user|>\na", ["." * len("b\n<|assistant|>\n") + "x$", "." * len("c\n<|assistant|>\n") + "y$"])

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from tulu.commands.files import writing
 from tulu.config.job import stages_of
-from tulu.config.schema import Recipe, Rlvr, Source, TrainStage, drops_long
+from tulu.config.schema import Recipe, Rlvr, Source, TrainStage, drops_long, labels_of
 from tulu.config.stages import Stage
 from tulu.config.tasks import TASKS
 from tulu.data.chat import apply_template, make_byte_tokenizer
@@ -110,13 +110,26 @@ def read_mix(stage: Stage, section: TrainStage, tokenizer: Any, cache: Path) -> 
     """A stage's mix, as the stage itself reads it."""
     if isinstance(section, Rlvr):
         read = load_problems(
-            section.data, tokenizer, section.max_prompt, section.verifier, section.seed, bad_golds=section.bad_golds
+            section.data,
+            tokenizer,
+            section.max_prompt,
+            section.verifier,
+            section.seed,
+            bad_golds=section.bad_golds,
+            mode=section.verifier_mode,
         )
         ends = np.cumsum([source.used for source in read.report.sources])[:-1]
         lengths = np.split(np.array([len(problem.prompt) for problem in read]), ends)
         return Mix(stage.name, read.report, lengths, Group(read[0].prompt, (), read[0].id))
     groups = load_groups(
-        stage.rows, section.data, tokenizer, section.max_length, cache, seed=section.seed, drop_long=drops_long(stage, section)
+        stage.rows,
+        section.data,
+        tokenizer,
+        section.max_length,
+        cache,
+        seed=section.seed,
+        drop_long=drops_long(stage, section),
+        labels=labels_of(section),
     )
     return Mix(stage.name, groups.report, [part.lengths for part in groups.parts], groups[0])
 

@@ -1,5 +1,7 @@
 """What `tulu plan` and `--dry-run` print: a block of facts for each stage, and the resolved recipe in colour."""
 
+from collections.abc import Mapping
+
 from rich.console import Console
 from rich.syntax import Syntax
 from rich.table import Table
@@ -9,15 +11,26 @@ from tulu.config.load import dump
 from tulu.config.options import PlanOptions
 from tulu.config.plan import GPUS, Size, batch_equation, count_rows, flops_per_token, memory, optimizer_steps, size_for
 from tulu.config.processes import world_size
+from tulu.config.provenance import Origin
 from tulu.config.schema import Recipe, TrainStage
 from tulu.config.stages import Stage
+from tulu.config.unknown import open_fields
+from tulu.config.yaml_text import annotate
 
 GIB = 1024**3
 
 
-def show_dry_run(recipe: Recipe, only: str | None = None, start: str | None = None, processes: int | None = None) -> None:
-    """Print the resolved recipe and its plan; with `only`, those of one stage, which starts from `start`."""
-    Console().print(Syntax(dump(recipe, only), "yaml", background_color="default", word_wrap=True))
+def show_dry_run(
+    recipe: Recipe,
+    origins: Mapping[str, Origin],
+    only: str | None = None,
+    start: str | None = None,
+    processes: int | None = None,
+) -> None:
+    """Print the resolved recipe with the origin of every value, and its plan; with `only`, those of one stage, which starts from
+    `start`."""
+    text = annotate(dump(recipe, only), {key: str(origin) for key, origin in origins.items()})
+    Console().print(Syntax(text, "yaml", background_color="default", word_wrap=True))
     show_plan(recipe, PlanOptions(processes=processes), only, start)
 
 
@@ -25,6 +38,9 @@ def show_plan(recipe: Recipe, options: PlanOptions, only: str | None = None, sta
     """Print the plan of every stage; with `only`, of that one, which starts from `start`."""
     for stage, section in stages_of(recipe, only):
         Console().print(_table(recipe, stage, section, options, start))
+    if waiting := open_fields(recipe, [stage.name for stage, _ in stages_of(recipe, only)]):
+        listed = "; ".join(f"{field} ({why})" for field, why in waiting.items())
+        Console().print(f"unknown, to be given before it trains: {listed}", soft_wrap=True, markup=False, highlight=False)
 
 
 def _table(recipe: Recipe, stage: Stage, section: TrainStage, options: PlanOptions, start: str | None) -> Table:

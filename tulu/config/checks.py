@@ -20,6 +20,7 @@ from tulu.config.schema import PLANNED, Recipe, sharding_of
 from tulu.config.stages import STAGES, Stage
 from tulu.config.tasks import TASKS
 from tulu.config.templates import TEMPLATES
+from tulu.config.unknown import unknown_mistakes
 from tulu.errors import RecipeError
 from tulu.verifiers.registry import check_name
 from tulu.verifiers.reward_model import NAME as REWARD_MODEL
@@ -225,7 +226,7 @@ def _verifier(stage: Values) -> Iterator[Mistake]:
             yield stage.mistake("verifier", text)
     elif stage.verifier is not None:
         try:
-            check_name(stage.verifier)
+            check_name(stage.verifier, stage.verifier_mode if "verifier_mode" in stage.declared else "strict")
         except RecipeError as error:
             yield stage.mistake("verifier", str(error))
 
@@ -306,7 +307,7 @@ def _task(stage: Values) -> Iterator[Mistake]:
 
 
 Check = Callable[[Values], Iterator[Mistake]]
-RECIPE_CHECKS: tuple[Check, ...] = (_model, _template)
+RECIPE_CHECKS: tuple[Check, ...] = (_model, _template, lambda recipe: unknown_mistakes(recipe.unknown, recipe.sections))
 STAGE_CHECKS: tuple[Check, ...] = (
     _planned,
     _duration,

@@ -11,6 +11,7 @@ from tulu.config.mistakes import Mistake, dotted, nearest, report, schema_mistak
 from tulu.config.processes import world_size
 from tulu.config.schema import Recipe
 from tulu.config.stages import STAGES, TRAINING
+from tulu.config.unknown import decide
 from tulu.config.yaml_text import Located, dump_yaml, parse_value, read_yaml
 from tulu.errors import RecipeError
 
@@ -64,7 +65,8 @@ def override(located: Located, overrides: Sequence[str]) -> list[Mistake]:
     """Apply each `key.path=value` in order, in place; the result lists those that cannot be applied.
 
     `model=OTHER` makes it another model's recipe: the released checkpoints, the revision and the section that makes a
-    new model belong to the file's own model, so they are dropped unless they are overridden too.
+    new model belong to the file's own model, so they are dropped unless they are overridden too. An overridden field is no
+    longer `unknown`.
     """
     mistakes: list[Mistake] = []
     keys = []
@@ -75,6 +77,7 @@ def override(located: Located, overrides: Sequence[str]) -> list[Mistake]:
             continue
         keys.append(key)
         mistakes += _assign(located, tuple(int(part) if part.isdigit() else part for part in key.split(".")), value)
+    decide(located.value, keys)
     if "model" in keys and located.value.get("model") is not None:
         _drop_what_belongs_to_the_old_model(located.value, keys)
     return mistakes

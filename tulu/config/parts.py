@@ -8,6 +8,11 @@ Fraction = Annotated[float, Field(gt=0)]
 Texts = Annotated[tuple[str, ...], Field(strict=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
+Unknown = Annotated[
+    tuple[Annotated[dict[str, str], Field(min_length=1, max_length=1)], ...],
+    Field(strict=False),
+]
+"""A list of entries `section.field: why`."""
 
 
 class Section(BaseModel):

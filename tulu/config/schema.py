@@ -4,7 +4,7 @@ A recipe is one YAML file for one model, with one section for each stage. Nothin
 a recipe after it was loaded (tulu/config/load.py loads, overrides and checks).
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -22,10 +22,12 @@ from tulu.config.parts import (
     Source,
     Sources,
     Texts,
+    Unknown,
     ValueModelSettings,
     section_in,
 )
 from tulu.config.stages import Stage
+from tulu.verifiers.contract import Mode
 
 __all__ = ["Lora", "RewardModelSettings", "RewardModelSignal", "Section", "Source", "Sources", "ValueModelSettings"]
 
@@ -87,6 +89,8 @@ class TrainStage(Section):
     """Steps between checkpoints; null saves only at the end."""
     keep_checkpoints: PositiveInt = 2
     """How many of the newest checkpoints are kept."""
+    released_values: dict[str, Any] = Field(default_factory=dict)
+    """What the original run set and nothing here reads, under its own names; kept so that a released recipe is whole."""
 
     @model_validator(mode="before")
     @classmethod
@@ -131,6 +135,8 @@ class Dpo(TrainStage):
     """dpo compares summed log-probs, dpo_norm log-probs averaged over the length, simpo averaged ones without a reference."""
     beta: PositiveFloat = 5.0
     """Strength of the pull towards the reference policy."""
+    labels: Literal["all", "last"] = "last"
+    """Turns whose log-probs are compared: the last of each side, or all of the assistant's (open-instruct until June 2025)."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """Assumed probability that a pair's label is wrong."""
     gamma_beta_ratio: NonNegative = 0.3
@@ -151,6 +157,9 @@ class Rlvr(TrainStage):
 
     verifier: str | None = None
     """Verifier of every row; null takes the one that each row names in its `dataset` field."""
+    verifier_mode: Mode = "strict"
+    """How verifiers grade: strict by the meaning, tulu3 as open-instruct @ e6c3044 does, tulu3-2024 as it did when Tülu 3 and
+    OLMo 2 were trained."""
     reward_model: OneSignal = None
     """Reward model beside the verifiers, or alone in rows whose only verifier is reward_model; a path or a section."""
     bad_golds: BadGolds = "stop"
@@ -242,6 +251,11 @@ class Evaluate(Section):
     """Seed of sampling, where temperature is above 0."""
 
 
+def labels_of(section: TrainStage) -> Literal["all", "last"]:
+    """The assistant's turns of a pair that are trained: those that DPO compares, else the last."""
+    return section.labels if isinstance(section, Dpo) else "last"
+
+
 class Recipe(Section):
     """One model, and one section for each stage, in the order in which the stages run."""
 
@@ -272,6 +286,9 @@ class Recipe(Section):
     """Reinforcement learning, from the DPO model (else the SFT model)."""
     evaluate: Evaluate | None = None
     """Held-out accuracy after every stage that yields a policy."""
+    unknown: Unknown = ()
+    """Fields that the original never published, each as `section.field: why`. What stands there is a stand-in, with which nothing
+    trains until the field is overridden."""
 
     @model_validator(mode="before")
     @classmethod

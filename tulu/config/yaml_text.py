@@ -1,6 +1,7 @@
 """YAML as recipes need it: YAML 1.2, in which `1e-5` is a number, with the line of every key and no key twice."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError, SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.tokens import CommentToken
 
 from tulu.errors import RecipeError
 
@@ -64,6 +66,43 @@ def read_yaml(path: Path) -> Located:
         content = "empty" if value is None else "not a mapping"
         raise RecipeError(f"{path}: {content}; a recipe is `key: value` lines, as in recipes/quickstart.yaml")
     return Located(value, lines)
+
+
+def key_lines(path: Path) -> dict[tuple[str | int, ...], int]:
+    """The line number of each key and list item of a file that `read_yaml` reads."""
+    return {key: int(where.rpartition(":")[2]) for key, where in read_yaml(path).lines.items()}
+
+
+def annotate(text: str, notes: Mapping[str, str]) -> str:
+    """YAML with a comment behind each key that has a note; `notes` has them by dotted key."""
+    lines: dict[tuple[str | int, ...], str] = {}
+    _locate(_yaml().compose(text), (), "", lines)
+    written = text.splitlines()
+    for key, where in lines.items():
+        if note := notes.get(".".join(map(str, key))):
+            number = int(where.rpartition(":")[2]) - 1
+            written[number] = f"{written[number]}  # {note}"
+    return "\n".join(written) + "\n"
+
+
+def comments_by_line(path: Path) -> dict[int, str]:
+    """The comment of each line that has one, without its #."""
+    found: dict[int, str] = {}
+    _collect_comments(YAML(typ="rt").load(path.read_text(encoding="utf-8")), found)
+    return found
+
+
+def _collect_comments(node: Any, found: dict[int, str]) -> None:
+    """Write the first line of every comment below a node into `found`; what follows it stands on lines without a key."""
+    waiting = [node.ca.comment, *node.ca.items.values()] if hasattr(node, "ca") else []
+    while waiting:
+        entry = waiting.pop()
+        if isinstance(entry, CommentToken):
+            found[entry.start_mark.line + 1] = entry.value.split("\n", 1)[0].lstrip("# ").rstrip()
+        elif isinstance(entry, list | tuple):
+            waiting += entry
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        _collect_comments(child, found)
 
 
 def parse_value(text: str) -> Any:

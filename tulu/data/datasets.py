@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import cache as memoise
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tulu.config.parts import Source
 from tulu.config.stages import RowKind
@@ -39,16 +39,19 @@ def load_groups(
     *,
     seed: int = 1,
     drop_long: bool = False,
+    labels: Literal["all", "last"] = "last",
 ) -> Groups:
     """The groups of a mix, of at most max_length tokens each side; DataError where a source has no usable row.
 
     `sft`: conversations, one completion each, every assistant turn trained, cut off at max_length. `pairs`: completions
-    (chosen, rejected) behind their longest common prefix, the last assistant turn trained; a side over max_length is cut off
-    (DPO), or with drop_long the pair is left out (reward models). `text`: plain text in pieces, every token trained.
+    (chosen, rejected) behind their longest common prefix, the last assistant turn trained, or with labels all every one; a side
+    over max_length is cut off (DPO), or with drop_long the pair is left out (reward models). `text`: plain text in pieces, every
+    token trained.
     """
     if cache is not None:
-        return open_groups(cache_groups(kind, sources, tokenizer, max_length, cache, seed=seed, drop_long=drop_long))
-    options = TokeniseOptions(kind, max_length, drop_long)
+        made = cache_groups(kind, sources, tokenizer, max_length, cache, seed=seed, drop_long=drop_long, labels=labels)
+        return open_groups(made)
+    options = TokeniseOptions(kind, max_length, drop_long, labels)
     return Groups([_encode(source, tokenizer, options, seed) for source in check_sources(sources)])
 
 
@@ -61,12 +64,13 @@ def cache_groups(
     *,
     seed: int = 1,
     drop_long: bool = False,
+    labels: Literal["all", "last"] = "last",
 ) -> list[Path]:
     """As `load_groups`, but the folders of the cache that hold the groups, one for each source; every byte was checked.
 
     One process does this for all that train together; the others only open the folders.
     """
-    options = TokeniseOptions(kind, max_length, drop_long)
+    options = TokeniseOptions(kind, max_length, drop_long, labels)
     return [_cached(source, tokenizer, options, cache, seed) for source in check_sources(sources)]
 
 
@@ -93,7 +97,7 @@ def entry_folder(source: Source, tokenizer: "PreTrainedTokenizerBase", options: 
     """Where the cache keeps a source's groups, by everything that decides what they are."""
     # The rows of a hub name without commit are read twice, once for the key, because holding them all would take memory.
     content = content_key(source, seed) or _row_digest(sample_rows(source, seed, options.kind))
-    settings = [source.model_dump(), seed, options.kind, options.max_length, options.drop_long]
+    settings = [source.model_dump(), seed, options.kind, options.max_length, options.drop_long, options.labels]
     key = [content, settings, tokenizer_digest(tokenizer), template_hash(tokenizer), code_digest()]
     return cache / "tokens" / hashlib.blake2b(json.dumps(key).encode(), digest_size=16).hexdigest()
 

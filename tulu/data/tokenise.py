@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tulu.config.stages import RowKind
 from tulu.data.chat import Encoded, encode_batch, tokenize
@@ -37,6 +37,8 @@ class TokeniseOptions:
     """Most tokens of a conversation, of a side of a pair, or of a piece of text."""
     drop_long: bool = False
     """Whether a conversation or a pair over max_length is dropped, rather than truncated."""
+    labels: Literal["all", "last"] = "last"
+    """The assistant's turns of a side of a pair that are trained."""
 
 
 ParsedRow = tuple[str, Any]
@@ -164,7 +166,7 @@ def _encode_pairs(
     tokenizer: "PreTrainedTokenizerBase", options: TokeniseOptions, report: RowReport, rows: Sequence[tuple[str, Pair]]
 ) -> Iterator[Group]:
     chats = [side for _, pair in rows for side in (pair.chosen, pair.rejected)]
-    encodings = encode_batch(tokenizer, chats, "last", [pair.tools for _, pair in rows for _ in range(2)])
+    encodings = encode_batch(tokenizer, chats, options.labels, [pair.tools for _, pair in rows for _ in range(2)])
     for (row_id, pair), chosen, rejected in zip(rows, encodings[::2], encodings[1::2], strict=True):
         reason = _loss(tokenizer, chosen, pair.chosen, pair.tools) or _loss(tokenizer, rejected, pair.rejected, pair.tools)
         sides = [Completion(side.tokens[: options.max_length], side.trained[: options.max_length]) for side in (chosen, rejected)]

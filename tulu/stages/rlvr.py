@@ -79,7 +79,14 @@ def run(job: Job) -> Path:
 
     with_reward_model = stage.reward_model is not None
     problems = load_problems(
-        stage.data, run.tokenizer, stage.max_prompt, stage.verifier, stage.seed, with_reward_model, stage.bad_golds
+        stage.data,
+        run.tokenizer,
+        stage.max_prompt,
+        stage.verifier,
+        stage.seed,
+        with_reward_model,
+        stage.bad_golds,
+        stage.verifier_mode,
     )
     problems.report.show()
     log.info(problems.report.golds())
@@ -101,7 +108,7 @@ def run(job: Job) -> Path:
         trust_remote_code=job.recipe.trust_remote_code,
         turn_ends=turn_end_tokens(policy.tokenizer),
     )
-    with closing(make_engine(stage.engine, spec, policy)) as engine, Grader() as grader:
+    with closing(make_engine(stage.engine, spec, policy)) as engine, Grader(mode=stage.verifier_mode) as grader:
         engine.sync(policy.weights(), run.step)
         sampler = Sampler(engine, grader, policy.tokenizer, problems, stage, run.parallel, reward_model)
         train(learner, Models(policy, critic, kl_reference), sampler, stage, run, state.get("drawn", 0))

@@ -7,7 +7,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from tulu.config.job import Job, section_of
-from tulu.config.schema import Rlvr, drops_long
+from tulu.config.schema import Rlvr, drops_long, labels_of
 from tulu.config.stages import STAGES
 from tulu.data.chat import template_hash
 from tulu.data.datasets import cache_groups, open_groups
@@ -65,7 +65,7 @@ class StageRun(Run):
         The main process tokenises them, and the others read what it left in the cache.
         """
         stage, section = STAGES[self.job.stage], self.section
-        options = {"seed": section.seed, "drop_long": drops_long(stage, section)}
+        options = {"seed": section.seed, "drop_long": drops_long(stage, section), "labels": labels_of(section)}
 
         def tokenise() -> list[Path]:
             return cache_groups(stage.rows, section.data, tokenizer, section.max_length, self.cache, **options)
