@@ -177,7 +177,7 @@ def rows(tmp_path: Path) -> dict[str, Path]:
         ("sft", [], 128),
         ("dpo", [], 128),
         ("rm", [], 256),
-        ("rlvr", ["rlvr.steps=1", "rlvr.max_tokens=8", "rlvr.engine=transformers"], 248),
+        ("rlvr", ["rlvr.beta=0.1", "rlvr.steps=1", "rlvr.max_tokens=8", "rlvr.engine=transformers"], 248),
     ],
 )
 def test_released_recipe_on_a_local_model_and_rows(

@@ -1,0 +1,134 @@
+"""The numbers of the released recipes, for test_released.py.
+
+reference: allenai/open-instruct @ e6c3044a unless another commit is named; the recipes say for each number where it stands.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+RELEASED = (
+    "tulu3-8b",
+    "tulu3-70b",
+    "tulu3-405b",
+    "tulu3.1-8b",
+    "olmo2-instruct",
+    "olmo2-32b",
+    "olmoe-0125",
+    "olmo3-7b-instruct",
+    "olmo3-32b-instruct",
+    "olmo-hybrid-7b-instruct",
+    "rewardbench2-rm",
+)
+SFT = {"schedule": "linear", "warmup": 0.03, "weight_decay": 0, "max_length": 4096, "epochs": 2, "loss": "sum"}
+DPO = {"schedule": "linear", "warmup": 0.1, "weight_decay": 0, "epochs": 1, "loss": "dpo_norm", "beta": 5, "label_smoothing": 0}
+RM = {"learning_rate": 3e-6, "schedule": "linear", "warmup": 0, "weight_decay": 0.01, "adam_epsilon": 1e-5, "max_length": 2048}
+PPO = {"samples": 1, "advantage": "gae", "kl": "k1", "updates": 4, "minibatches": 1, "clip_low": 0.2, "clip_high": 0.2}
+PPO |= {"no_stop_score": -10, "reward_scale": 10, "temperature": 1, "schedule": "linear", "ratio_cap": None, "refill": False}
+PPO |= {"adam_epsilon": 1e-8, "weight_decay": 0.01, "verifier_mode": "tulu3-2024", "max_prompt": 2048}
+GRPO = {"samples": 16, "prompts": 48, "batch": 768, "advantage": "standard", "ddof": 1, "kl": "k3", "beta": 0.01}
+GRPO |= {"minibatches": 2, "updates": 1, "clip_low": 0.2, "clip_high": 0.2, "no_stop_score": 0, "reward_scale": 10}
+GRPO |= {"schedule": "constant", "adam_epsilon": 1e-8, "weight_decay": 0.01, "learning_rate": 5e-7, "max_tokens": 2048, "seed": 1}
+FAST = {"samples": 8, "beta": 0, "clip_low": 0.2, "clip_high": 0.272, "schedule": "constant", "no_stop_score": None}
+FAST |= {"temperature": 1, "weight_decay": 0, "verifier_mode": "tulu3", "updates": 1, "reward_scale": 10, "max_prompt": 2048}
+CORE = {"schedule": "linear", "warmup": 0.03, "weight_decay": 0, "epochs": 2, "max_length": 32768, "seed": 34521}
+CORE |= {"adam_beta1": 0.9, "adam_beta2": 0.95}
+
+NUMBERS: Mapping[tuple[str, str], Mapping[str, Any]] = {
+    # docs/tulu3.md
+    ("tulu3-8b", "sft"): SFT | {"learning_rate": 5e-6, "batch": 128, "loss_micro_batch": 1, "seed": 123},
+    ("tulu3-8b", "dpo"): DPO | {"learning_rate": 5e-7, "batch": 128, "max_length": 2048, "labels": "all", "seed": 42},
+    ("tulu3-8b", "rm"): RM | {"batch": 256, "epochs": 1, "seed": 1},
+    ("tulu3-8b", "rlvr"): PPO
+    | {"learning_rate": 3e-7, "beta": 0.05, "prompts": 224, "steps": 10_000_000 // 224, "max_tokens": 2048, "seed": 3}
+    | {"warmup": 0, "save_every": 100},
+    ("tulu3-70b", "sft"): SFT | {"learning_rate": 2e-6, "batch": 128, "seed": 456, "save_every": 1000},
+    ("tulu3-70b", "dpo"): DPO | {"learning_rate": 2e-7, "batch": 128, "max_length": 2048, "labels": "all", "seed": 42},
+    ("tulu3-70b", "rlvr"): PPO
+    | {
+        "learning_rate": 1e-7,
+        "beta": 0.07,
+        "prompts": 640,
+        "steps": 400_000 // 640,
+        "max_tokens": 2048,
+        "seed": 8,
+        "warmup": 0.1,
+    },
+    ("tulu3-405b", "dpo"): DPO | {"learning_rate": 2e-7, "batch": 256, "max_length": 2048, "labels": "all", "seed": 42},
+    ("tulu3-405b", "rlvr"): PPO
+    | {"learning_rate": 1e-7, "beta": 0.05, "prompts": 29 * 8 * 8, "steps": 400_000 // 1856, "max_tokens": 1024, "seed": 3},
+    ("tulu3.1-8b", "rlvr"): GRPO | {"steps": 10_000_000 // 768, "verifier_mode": "tulu3-2024", "save_every": 40},
+    # docs/archived_dev_scripts/olmo2_1124.sh, configs/train_configs/olmo2/
+    ("olmo2-instruct", "sft"): SFT | {"learning_rate": 1e-5, "batch": 128, "loss_micro_batch": 1, "seed": 4},
+    ("olmo2-instruct", "dpo"): DPO | {"learning_rate": 8e-7, "batch": 128, "max_length": 2048, "labels": "all", "seed": 9},
+    ("olmo2-instruct", "rm"): RM | {"batch": 256, "epochs": 1, "seed": 1},
+    ("olmo2-instruct", "rlvr"): PPO
+    | {"learning_rate": 3e-7, "prompts": 248, "steps": 200_000 // 248, "max_tokens": 2048, "seed": 1, "save_every": 60},
+    # scripts/train/olmo2/finetune_32b.sh @ bb98dbcac^
+    ("olmo2-32b", "sft"): SFT | {"learning_rate": 4e-6, "batch": 256, "seed": 8},
+    ("olmo2-32b", "dpo"): DPO | {"batch": 128, "max_length": 2048, "labels": "all"},
+    # docs/archived_dev_scripts/olmoe_0125.sh
+    ("olmoe-0125", "sft"): SFT | {"learning_rate": 1.75e-5, "batch": 128, "loss_micro_batch": 2, "seed": 7},
+    ("olmoe-0125", "dpo"): DPO | {"learning_rate": 9e-7, "batch": 128, "max_length": 2048, "labels": "all", "seed": 42},
+    ("olmoe-0125", "rm"): RM | {"batch": 128, "epochs": 1, "seed": 1},
+    ("olmoe-0125", "rlvr"): PPO
+    | {"learning_rate": 3e-7, "prompts": 112, "steps": 200_000 // 112, "max_tokens": 2048, "seed": 3, "save_every": 40},
+    # scripts/train/olmo3/ @ 7917d417^, OLMo-core src/scripts/train/sft/OLMo-sft.py @ 9e97471 and abfa4ea
+    ("olmo3-7b-instruct", "sft"): CORE | {"learning_rate": 8e-5},
+    ("olmo3-7b-instruct", "dpo"): DPO | {"learning_rate": 1e-6, "batch": 128, "max_length": 16384, "labels": "last", "seed": 42},
+    ("olmo3-7b-instruct", "rlvr"): FAST
+    | {
+        "learning_rate": 1e-6,
+        "prompts": 64,
+        "batch": 512,
+        "minibatches": 4,
+        "max_tokens": 8192,
+        "steps": 1_024_000 // 512,
+        "seed": 1,
+    }
+    | {"advantage": "centred", "ratio_cap": None, "stop": ("</answer>",), "refill": True, "mask_truncated": False},
+    ("olmo3-32b-instruct", "sft"): CORE | {"learning_rate": 8e-5},
+    ("olmo3-32b-instruct", "dpo"): DPO | {"learning_rate": 1e-6, "batch": 128, "max_length": 8192, "labels": "last", "seed": 42},
+    ("olmo3-32b-instruct", "rlvr"): FAST
+    | {"learning_rate": 2e-6, "prompts": 64, "batch": 512, "minibatches": 1, "max_tokens": 16384, "steps": 10_000_000 // 512}
+    | {"advantage": "centred", "ratio_cap": 2, "seed": 543210, "refill": True, "mask_truncated": False},
+    # OLMo-core src/scripts/official/OLMo-hybrid/ @ 0b808818; scripts/train/olmo-hybrid/, scripts/train/olmo3/*_hybrid_rl.sh
+    ("olmo-hybrid-7b-instruct", "sft"): CORE | {"learning_rate": 2.5e-5},
+    ("olmo-hybrid-7b-instruct", "dpo"): DPO | {"learning_rate": 1e-6, "batch": 128, "max_length": 16384, "labels": "last"},
+    ("olmo-hybrid-7b-instruct", "rlvr"): FAST
+    | {
+        "learning_rate": 1e-6,
+        "prompts": 64,
+        "batch": 512,
+        "minibatches": 4,
+        "max_tokens": 8192,
+        "steps": 1_024_000 // 512,
+        "seed": 1,
+    }
+    | {"advantage": "centred", "ratio_cap": 2, "refill": True, "save_every": 10},
+    # arXiv 2506.01937
+    ("rewardbench2-rm", "rm"): RM | {"epochs": 2, "batch": 256},
+}
+MIXES: Mapping[tuple[str, str], Mapping[str, float]] = {
+    ("tulu3-8b", "sft"): {"allenai/tulu-3-sft-mixture": 1.0},
+    ("tulu3-8b", "dpo"): {"allenai/llama-3.1-tulu-3-8b-preference-mixture": 1.0},
+    ("tulu3-8b", "rlvr"): {"allenai/RLVR-GSM-MATH-IF-Mixed-Constraints": 1.0},
+    ("tulu3-70b", "dpo"): {"allenai/llama-3.1-tulu-3-70b-preference-mixture": 1.0},
+    ("tulu3-405b", "dpo"): {"ai2-adapt-dev/405b_preference_mix": 1.0},
+    ("tulu3-405b", "rlvr"): {"allenai/RLVR-MATH": 1.0},
+    ("tulu3.1-8b", "rlvr"): {"allenai/RLVR-GSM-MATH-IF-Mixed-Constraints": 1.0},
+    ("olmo2-instruct", "sft"): {"allenai/tulu-3-sft-olmo-2-mixture": 1.0},
+    ("olmo2-instruct", "dpo"): {"allenai/olmo-2-1124-7b-preference-mix": 1.0},
+    ("olmo2-instruct", "rlvr"): {"allenai/RLVR-GSM": 1.0},
+    ("olmo2-32b", "sft"): {"allenai/tulu-3-sft-olmo-2-mixture-0225": 1.0},
+    ("olmoe-0125", "sft"): {"allenai/tulu-3-sft-olmo-2-mixture": 1.0},
+    ("olmoe-0125", "rlvr"): {"allenai/RLVR-GSM": 1.0},
+    ("olmo-hybrid-7b-instruct", "dpo"): {"allenai/Dolci-Instruct-DPO-fixed": 259_922},
+}
+COUNTS = {
+    # The eight sets of the Olmo 3 Instruct RL mix, and the ten of its preferences, in order.
+    ("olmo3-7b-instruct", "rlvr"): [20000, 20000, 14000, 14000, 9000, 7000, 38000, 50000],
+    ("olmo3-32b-instruct", "rlvr"): [20000, 20000, 14000, 14000, 9000, 7000, 38000, 50000],
+    ("olmo-hybrid-7b-instruct", "rlvr"): [20000, 20000, 14000, 14000, 9000, 7000, 38000, 50000],
+    ("olmo3-7b-instruct", "dpo"): [125000, 125000, 1250, 938, 312, 2500, 1250, 938, 312, 2500],
+    ("olmo3-32b-instruct", "dpo"): [125000, 125000, 1250, 938, 312, 2500, 1250, 938, 312, 2500],
+}
