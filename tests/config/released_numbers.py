@@ -25,9 +25,11 @@ RM = {"learning_rate": 3e-6, "schedule": "linear", "warmup": 0, "weight_decay": 
 PPO = {"samples": 1, "advantage": "gae", "kl": "k1", "updates": 4, "minibatches": 1, "clip_low": 0.2, "clip_high": 0.2}
 PPO |= {"no_stop_score": -10, "reward_scale": 10, "temperature": 1, "schedule": "linear", "ratio_cap": None, "refill": False}
 PPO |= {"adam_epsilon": 1e-8, "weight_decay": 0.01, "verifier_mode": "tulu3-2024", "max_prompt": 2048}
+PPO |= {"denominator": "micro_mean", "rate_by": "update", "old": "step"}
 GRPO = {"samples": 16, "prompts": 48, "batch": 768, "advantage": "standard", "ddof": 1, "kl": "k3", "beta": 0.01}
 GRPO |= {"minibatches": 2, "updates": 1, "clip_low": 0.2, "clip_high": 0.2, "no_stop_score": 0, "reward_scale": 10}
 GRPO |= {"schedule": "constant", "adam_epsilon": 1e-8, "weight_decay": 0.01, "learning_rate": 5e-7, "max_tokens": 2048, "seed": 1}
+GRPO |= {"denominator": "micro_mean", "rate_by": "update", "old": "minibatch"}
 FAST = {"samples": 8, "beta": 0, "clip_low": 0.2, "clip_high": 0.272, "schedule": "constant", "no_stop_score": None}
 FAST |= {"temperature": 1, "weight_decay": 0, "verifier_mode": "tulu3", "updates": 1, "reward_scale": 10, "max_prompt": 2048}
 CORE = {"schedule": "linear", "warmup": 0.03, "weight_decay": 0, "epochs": 2, "max_length": 32768, "seed": 34521}
@@ -40,7 +42,7 @@ NUMBERS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("tulu3-8b", "rm"): RM | {"batch": 256, "epochs": 1, "seed": 1},
     ("tulu3-8b", "rlvr"): PPO
     | {"learning_rate": 3e-7, "beta": 0.05, "prompts": 224, "steps": 10_000_000 // 224, "max_tokens": 2048, "seed": 3}
-    | {"warmup": 0, "save_every": 100},
+    | {"warmup": 0, "save_every": 100, "loss_micro_batch": 2},
     ("tulu3-70b", "sft"): SFT | {"learning_rate": 2e-6, "batch": 128, "seed": 456, "save_every": 1000},
     ("tulu3-70b", "dpo"): DPO | {"learning_rate": 2e-7, "batch": 128, "max_length": 2048, "labels": "all", "seed": 42},
     ("tulu3-70b", "rlvr"): PPO

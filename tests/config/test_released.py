@@ -115,6 +115,19 @@ def test_plan_and_dry_run_need_no_decision_and_name_the_origin_of_every_field(na
     ] == []
 
 
+@pytest.mark.parametrize(
+    ("name", "together"), [("tulu3-8b", 32), ("tulu3-70b", 16), ("tulu3-405b", 8), ("olmo2-instruct", 8), ("olmoe-0125", 16)]
+)
+def test_value_models_are_those_of_the_release(name: str, together: int) -> None:
+    """Two engines, the reward behind the end, whitening per rank: ppo_vllm_thread_ray_gtrl.py @ 5bcd3b25."""
+    section = load_recipe(name, processes=1).rlvr
+    assert section is not None
+    assert section.value is not None
+    value = section.value
+    assert (value.coefficient, value.clip, value.gamma, value.lam, value.warmup, value.whiten) == (0.1, 0.2, 1, 0.95, 0, True)
+    assert (value.clip_norm, value.reward_at, value.whiten_over) == (1.0, "after", together)
+
+
 # The tables of the shared reference -------------------------------------------------------------------------------------------
 
 ROWS = {
