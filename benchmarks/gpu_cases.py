@@ -97,8 +97,8 @@ def attempt(case: Case, patience: float) -> Outcome:
         return ended("failed", f"{type(error).__name__}: {error}".strip())
     finally:
         # What the case left on the device must not count against the next one.
-        gc.collect()
         if torch.cuda.is_available():
+            gc.collect()
             torch.cuda.empty_cache()
 
 

@@ -124,7 +124,10 @@ def bytes_needed(speed: Speed, checkpointing: bool) -> float:
 
 
 def settle(speed: Speed, memory: float | None) -> bool:
-    """Whether a case needs gradient checkpointing to fit so many bytes; None has no end. Raises Unsuitable if that is not enough."""
+    """Whether a case needs gradient checkpointing to fit so many bytes; None has no end.
+
+    Raises Unsuitable where it does not fit even so.
+    """
     if memory is None:
         return False
     for checkpointing in (False, True):
