@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu_cases import Figures, Unsuitable
+from benchmarks.gpu_device import memory_taken, now, reset_memory
 from benchmarks.gpu_shapes import Shape
-from benchmarks.gpu_speed import memory_taken, now, reset_memory
 from tulu.model.logprobs import token_logps
 
 POSITIONS = 8192

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu_cases import Figures, Unsuitable
+from benchmarks.gpu_device import figures, memory_of, now, reset_memory
 from benchmarks.gpu_rows import PROMPT_SHARE, Rows
 from benchmarks.gpu_shapes import Shape, flops, new_model, tokenizer
-from benchmarks.gpu_speed import Speed, drop_gradients, figures, memory_of, now, reset_memory, settle
+from benchmarks.gpu_speed import Speed, drop_gradients, settle
 
 IGNORED = -100
 """The label of a token that is not trained."""

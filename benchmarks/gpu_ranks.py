@@ -95,9 +95,8 @@ def sharded(device: torch.device) -> Figures:
         learner.parallel.save(Path(folder))
         learner.parallel.load(Path(folder))
         again = weights(learner)
-    figures = {"connection": name, "weights differ by": largest(alone, together), "read back, by": largest(together, again)}
-    if figures["weights differ by"] > 1e-6 or figures["read back, by"]:
-        raise Failed(
-            f"weights differ by {figures['weights differ by']:.1e}, read back by {figures['read back, by']:.1e}", figures
-        )
+    apart, unread = largest(alone, together), largest(together, again)
+    figures = {"connection": name, "weights differ by": apart, "read back, by": unread}
+    if apart > 1e-6 or unread:
+        raise Failed(f"weights differ by {apart:.1e}, read back by {unread:.1e}", figures)
     return figures

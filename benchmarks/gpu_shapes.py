@@ -46,6 +46,8 @@ class Shape:
     vocabulary: int
     tied: bool = False
     """Whether input and output embeddings are one."""
+    takes_steps: bool = True
+    """Whether the optimizer is timed too; that of a 7B model does not fit one card."""
 
     @property
     def body(self) -> int:
@@ -67,11 +69,14 @@ class Shape:
 SHAPES = (
     Shape("OLMo 2 1B", "olmo2", 2048, 16, 16, 16, 8192, 100_352),
     Shape("Llama 3 1B", "llama", 2048, 16, 32, 8, 8192, 128_256, tied=True),
-    Shape("OLMo 2 7B", "olmo2", 4096, 32, 32, 32, 11_008, 100_352),
-    Shape("Llama 3 8B", "llama", 4096, 32, 32, 8, 14_336, 128_256),
+    Shape("OLMo 2 7B", "olmo2", 4096, 32, 32, 32, 11_008, 100_352, takes_steps=False),
+    Shape("Llama 3 8B", "llama", 4096, 32, 32, 8, 14_336, 128_256, takes_steps=False),
 )
 """Those of the released models."""
-TINY = (Shape("OLMo 2 tiny", "olmo2", 32, 2, 2, 2, 64, 320), Shape("Llama 3 tiny", "llama", 32, 2, 4, 2, 64, 320, tied=True))
+TINY = (
+    Shape("OLMo 2 tiny", "olmo2", 32, 2, 2, 2, 64, 320),
+    Shape("Llama 3 tiny", "llama", 32, 2, 4, 2, 64, 320, tied=True, takes_steps=False),
+)
 """Stand-ins for a CPU, so that every line of the benchmark runs in a test."""
 POSITIONS = 32_768
 

@@ -6,7 +6,6 @@ parameter) runs forward and backward alone, with weights in bf16 and gradients d
 """
 
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,8 +16,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from benchmarks.gpu_cases import Figures, Unsuitable
+from benchmarks.gpu_device import figures, memory_of, now, reset_memory
 from benchmarks.gpu_rows import Rows, ragged, useful_tokens
-from benchmarks.gpu_shapes import Shape, flops_of, new_model, peak, tokenizer
+from benchmarks.gpu_shapes import Shape, flops_of, new_model, tokenizer
 from tulu.config.job import Job
 from tulu.config.schema import Dpo, Recipe, Rlvr, Rm, Sft, Source, TrainStage
 from tulu.grading.reward import Grades
@@ -29,7 +29,7 @@ from tulu.model.parallel import Parallel
 from tulu.model.policy import Policy
 from tulu.reward_models import training as rm
 from tulu.reward_models.model import RewardModel
-from tulu.rollout.batches import pack_rollouts
+from tulu.rollout.batches import RolloutBatch, pack_rollouts
 from tulu.rollout.sampler import Rollout, StepRollouts
 from tulu.stages import dpo, rlvr, sft
 from tulu.train.fit import fit, pack_whole
@@ -40,8 +40,6 @@ from tulu.types import Group, Problem
 
 SPARE = 6 << 30
 """Bytes that are left free of a card when it is decided what fits: a chunk of the head, and what the allocator rounds up."""
-LARGE = 2e9
-"""Parameters from which on the optimizer of a model does not fit one card."""
 SECTIONS: dict[str, type[TrainStage]] = {"sft": Sft, "dpo": Dpo, "rm": Rm, "grpo": Rlvr}
 
 
@@ -93,20 +91,6 @@ def measure(speed: Speed, device: torch.device, scratch: Path) -> Figures:
     return {**figures(useful_tokens(groups), computed, work, seconds, device), "settings": settings, "loss": round(loss, 4)}
 
 
-def figures(useful: int, computed: int, work: float, seconds: float, device: torch.device) -> Figures:
-    """What the table and the JSON say of a step that took so many seconds."""
-    most = peak(device)
-    return {
-        "tokens_per_second": round(useful / seconds),
-        "computed_tokens_per_second": round(computed / seconds),
-        "mfu_percent": None if most is None else round(100 * work / seconds / most, 1),
-        "peak_gib": memory_taken(device),
-        "step_seconds": round(seconds, 4),
-        "step_tokens": useful,
-        "step_flops": work,
-    }
-
-
 # -- what fits ---------------------------------------------------------------------------------------------------------
 
 
@@ -135,29 +119,6 @@ def settle(speed: Speed, memory: float | None) -> bool:
             return checkpointing
     needed = (bytes_needed(speed, True) + SPARE) / 2**30
     raise Unsuitable(f"needs about {needed:.0f} GiB, the card has {memory / 2**30:.0f}")
-
-
-def memory_of(device: torch.device) -> float | None:
-    """Bytes of the card; None on a CPU, where the tiny shapes always fit."""
-    return float(torch.cuda.get_device_properties(device).total_memory) if device.type == "cuda" else None
-
-
-def reset_memory(device: torch.device) -> None:
-    """Begin to look for the largest memory anew."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def memory_taken(device: torch.device) -> float | None:
-    """The most GiB that were allocated since; None on a CPU."""
-    return round(torch.cuda.max_memory_allocated(device) / 2**30, 1) if device.type == "cuda" else None
-
-
-def now(device: torch.device) -> float:
-    """The time at which the device has done all that it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 # -- what is trained ---------------------------------------------------------------------------------------------------
@@ -213,7 +174,7 @@ class Task:
     """Groups, how they become batches, and the loss of a batch, as `fit` takes them."""
 
     rows: Sequence[Any]
-    pack: Callable[[Sequence[Any], Any], Sequence[Any]]
+    pack: Callable[[Sequence[Any], Any], list[Any]]
     objective: Callable[[Any], Loss]
     normaliser: Callable[[Any], float]
 
@@ -230,7 +191,12 @@ def tasks(speed: Speed, model: Any, groups: Sequence[Group], stage: Any) -> Task
     if speed.stage == "rm":
         return Task(groups, rm.pack_ranked, lambda batch: rm.ranking_loss(model, batch, stage), rm.count_pairs)
     rollouts = [to_rollout(group) for group in groups]
-    return Task(rollouts, pack_rollouts, lambda batch: rlvr.grpo(model, stage, batch), count_tokens)
+    return Task(rollouts, pack_sampled, lambda batch: rlvr.grpo(model, stage, batch), count_tokens)
+
+
+def pack_sampled(rollouts: Sequence[Rollout], stage: Rlvr) -> list[RolloutBatch]:
+    """Rows of rollouts as a single update trains on them, whose ratio is 1."""
+    return [RolloutBatch(**vars(batch)) for batch in pack_rollouts(rollouts, stage)]
 
 
 def to_rollout(group: Group) -> Rollout:
@@ -341,7 +307,7 @@ def drop_gradients(module: torch.nn.Module) -> None:
 
 def cases_of(shape: Shape, tiny: bool) -> list[Speed]:
     """What is timed of a shape, the most telling first, so that a budget that runs out costs the least."""
-    optimizer = shape.parameters < LARGE
+    optimizer = shape.takes_steps
     short, long, total = (48, 96, 192) if tiny else (4096, 16_384, 49_152 if optimizer else 32_768)
     rollouts = (2, 2, 8, 8) if tiny else (8, 8, 512, 512)
     mixed = tuple(ragged(total, short, 24 if tiny else 800))
