@@ -1,5 +1,6 @@
 """The benchmark of a GPU runs whole on a CPU, its figures are counted right, and its checks find what is wrong."""
 
+import gc
 import json
 import os
 import subprocess
@@ -217,6 +218,24 @@ def test_recomputed_activations_change_nothing_but_memory(
     assert again["loss"] == kept["loss"]
     assert again["step_flops"] == kept["step_flops"]
     assert gpu_peers.plain(speed, CPU)["settings"]["gradient_checkpointing"]
+
+
+def test_a_case_leaves_no_weights_behind(tmp_path: Path) -> None:
+    """On a card the next case would not fit beside them."""
+
+    def tensors() -> int:
+        gc.collect()
+        return sum(type(each) in (torch.nn.Parameter, torch.Tensor) and each.dim() > 1 for each in gc.get_objects())
+
+    before = tensors()
+    for shape in gpu_shapes.TINY:
+        speeds = gpu_speed.cases_of(shape, tiny=True)
+        for speed in (speeds[0], *speeds[2:5]):
+            gpu_speed.measure(speed, CPU, tmp_path)
+        gpu_peers.plain(speeds[0], CPU)
+    gpu_ranks.collectives(CPU)
+    of_llama()
+    assert tensors() == before
 
 
 def test_rows_have_the_lengths_that_were_asked_for() -> None:
