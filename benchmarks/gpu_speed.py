@@ -249,7 +249,7 @@ def updates(speed: Speed, policy: Policy, groups: Sequence[Group], stage: Rlvr) 
     for index in range(speed.warmup + speed.steps):
         if index == speed.warmup:
             began = now(parallel.device)
-        metrics = rlvr.update(learner, models, rollouts, stage, index)
+        metrics = rlvr.update(learner, models, rollouts, stage, index, [stage.learning_rate])
     return (now(parallel.device) - began) / speed.steps, metrics["loss"]
 
 
