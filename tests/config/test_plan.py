@@ -66,6 +66,8 @@ def test_memory_of_a_thousand_parameters() -> None:
         assert memory(stage.model_copy(update={"sharding": sharding}), size, 4)["weights"] == 1000
     checkpointed = memory(stage.model_copy(update={"gradient_checkpointing": True}), size, 1)
     assert checkpointed["activations"] == 4 * 3 * (2 * 10 + block)
+    selective = memory(stage.model_copy(update={"gradient_checkpointing": "selective"}), size, 1)
+    assert selective["activations"] == 4 * 3 * (2 * (3 * 10 + 5 + 20) + block)
     half = {"weights": 2000, "masters": 4000, "gradients": 4000, "moments": 8000, "activations": 2 * 3 * 2 * block}
     assert memory(stage.model_copy(update={"precision": "bf16"}), size, 1) == half
     zero1 = memory(stage.model_copy(update={"precision": "bf16", "sharding": "zero1"}), size, 4)
@@ -79,6 +81,7 @@ def test_flops_of_a_token() -> None:
     size = Size(1000, 500)
     assert flops_per_token(SFT, size) == 6 * 500
     assert flops_per_token(SFT.model_copy(update={"gradient_checkpointing": True}), size) == 8 * 500
+    assert flops_per_token(SFT.model_copy(update={"gradient_checkpointing": "selective"}), size) == 7 * 500
     assert flops_per_token(RLVR.model_copy(update={"beta": 0.1, "updates": 4}), size) == (4 * 6 + 2 + 2) * 500
 
 

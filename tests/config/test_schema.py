@@ -119,6 +119,8 @@ def test_a_source_has_exactly_one_amount(amounts: dict[str, Any]) -> None:
         ("max_length", 0),
         ("data", []),
         ("gradient_checkpointing", 1),
+        ("gradient_checkpointing", "true"),
+        ("gradient_checkpointing", "layers"),
         ("precision", "fp8"),
         ("sharding", "zero4"),
         ("sharding", None),

@@ -123,19 +123,26 @@ def test_a_window_counts_the_query_itself() -> None:
     assert (mask == 0).tolist() == [[False, True, True, False], [False, False, True, True]]
 
 
-def test_the_layout_of_variable_length_attention() -> None:
-    keys, queries, cumulative_keys, longest_query, longest_keys = layout(pack_row([make_group(0, 2, [1, 2])])).varlen
-    assert keys.tolist() == [0, 1, 2, 0, 1, 3, 4]
-    assert queries.tolist() == [0, 3, 5]
-    assert cumulative_keys.tolist() == [0, 3, 7]
-    assert (longest_query, longest_keys) == (3, 4)
+def test_the_row_as_flash_attention_takes_it() -> None:
+    positions, row = layout(pack_row([make_group(0, 2, [1, 2])])).row
+    assert positions is not None
+    assert positions.tolist() == [0, 1, 2, 0, 1, 3, 4]
+    assert row.queries.tolist() == [0, 3, 5]
+    assert row.keys.tolist() == [0, 3, 7]
+    assert (row.longest_queries, row.longest_keys) == (3, 4)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="variable-length attention runs on CUDA")
+def test_keys_of_whole_documents_are_the_row_itself() -> None:
+    positions, row = layout(pack_row([make_group(0, 2, [3]), make_group(1, 4, [1])])).row
+    assert positions is None
+    assert row.queries.tolist() == row.keys.tolist() == [0, 5, 10]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="flash attention runs on CUDA")
 @pytest.mark.parametrize("window", [None, 3, 6])
 @pytest.mark.parametrize("key_heads", [1, 4])
-def test_variable_length_attention_equals_dense(window: int | None, key_heads: int) -> None:
-    batch = BATCH.to(torch.device("cuda"))
+def test_flash_attention_equals_dense(window: int | None, key_heads: int) -> None:
+    batch = BATCH.to(torch.device("cuda", 0))
 
     def random(heads: int) -> Tensor:
         return torch.randn(1, heads, batch.n_tokens, 64, device="cuda", dtype=torch.bfloat16)

@@ -1,11 +1,14 @@
 """Log-probs and entropy from hidden states: against log_softmax, gradcheck, and the same whatever the chunk."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from tulu.model import logprobs
 from tulu.model.logprobs import LogitRule, token_logps
 
 N, H, V = 13, 6, 17
@@ -145,3 +148,83 @@ def test_a_cap_by_hand() -> None:
     # Two tokens with products 3 and 0: capped at 3 they are 3·tanh(1) = 2.2848 and 0.
     logps, _ = token_logps(torch.eye(1), torch.tensor([[3.0], [0.0]]), torch.tensor([0]), rule=LogitRule(cap=3.0))
     assert logps.item() == pytest.approx(-0.0969, abs=1e-4)
+
+
+@pytest.mark.parametrize("chunk", [4, 100])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_both_passes_multiply_in_the_dtype_of_the_weight(dtype: torch.dtype, chunk: int) -> None:
+    """The head of a bf16 model once went backward in float32, which a GPU does twenty times slower."""
+    hidden, weight, target, offset = case(dtype)
+    seen: list[tuple[torch.dtype, ...]] = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm):
+                seen.append(tuple(arg.dtype for arg in args if torch.is_tensor(arg)))
+            return func(*args, **(kwargs or {}))
+
+    with Watch():
+        logps, _ = token_logps(hidden, weight, target, bias_V=offset, chunk=chunk)
+        logps.sum().backward()
+    passes = -(-N // chunk) * (3 if chunk >= N else 4)
+    assert len(seen) == passes, "forward, again where it is not kept, and a product for each of the two gradients"
+    assert {found for dtypes in seen for found in dtypes} == {dtype}
+    assert logps.dtype == torch.float32
+    assert {leaf.grad.dtype for leaf in (hidden, weight, offset) if leaf is not None and leaf.grad is not None} == {dtype}
+
+
+def test_a_float32_hidden_state_meets_a_bfloat16_weight_in_bfloat16() -> None:
+    _, weight, target, _ = case(torch.bfloat16, bias=False)
+    hidden = torch.randn(N, H, requires_grad=True)
+    logps, _ = token_logps(hidden, weight, target)
+    expected, _ = token_logps(hidden.detach().bfloat16(), weight, target)
+    assert torch.equal(logps, expected)
+    logps.sum().backward()
+    assert hidden.grad is not None
+    assert hidden.grad.dtype == torch.float32
+
+
+def test_gradients_of_many_chunks_are_added_up_in_float32() -> None:
+    """1,000 times 1/256 is 3.9; added up in bfloat16 it would stop growing at 1, where 1/256 is half a step."""
+    n = 1000
+    weight = torch.zeros(2, 1, dtype=torch.bfloat16, requires_grad=True)
+    hidden = torch.full((n, 1), 1 / 128, dtype=torch.bfloat16)
+    token_logps(hidden, weight, torch.zeros(n, dtype=torch.long), chunk=1)[0].sum().backward()
+    assert weight.grad is not None
+    assert weight.grad.tolist() == [[3.90625], [-3.90625]]
+
+
+@pytest.mark.parametrize(
+    ("gibibytes", "vocabulary", "chunk"),
+    [(80, 100_352, 4096), (141, 128_256, 4096), (80, 262_144, 2048), (24, 128_256, 1024), (8, 262_144, 512), (141, 500, 4096)],
+)
+def test_chunks_of_a_gpu_follow_from_its_memory(
+    gibibytes: int, vocabulary: int, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 80 GiB / 16 = 5.4e9 bytes; 4,096 positions of 100,352 logits take 4.1e9 of 10 bytes each, of 262,144 logits 10.7e9.
+    monkeypatch.setattr(logprobs, "_memory_of", lambda device: gibibytes << 30)
+    assert logprobs.chunk_for(vocabulary, torch.device("cuda", 0)) == chunk
+    assert logprobs.chunk_for(vocabulary, torch.device("cpu")) == (1 << 25) // vocabulary
+
+
+def test_torchs_own_fused_loss_gives_the_same_numbers() -> None:
+    """`linear_cross_entropy` has no entropy, temperature or cap, and its losses of bfloat16 are bfloat16: it is no head here."""
+    hidden, weight, target, offset = case()
+    options = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=5)
+    expected = -torch.nn.functional.linear_cross_entropy(
+        hidden, weight, target, linear_bias=offset, reduction="none", options=options
+    )
+    found, _ = token_logps(hidden, weight, target, bias_V=offset, chunk=5)
+    assert torch.allclose(found, expected, rtol=0, atol=1e-12)
+    leaves = [leaf for leaf in (hidden, weight, offset) if leaf is not None]
+    upstream = torch.linspace(-2, 3, N, dtype=torch.float64)
+    for got, want in zip(
+        torch.autograd.grad((found * upstream).sum(), leaves),
+        torch.autograd.grad((expected * upstream).sum(), leaves),
+        strict=True,
+    ):
+        assert torch.allclose(got, want, rtol=0, atol=1e-12)
+    narrow = torch.nn.functional.linear_cross_entropy(
+        hidden.bfloat16(), weight.bfloat16(), target, reduction="none", options=options
+    )
+    assert narrow.dtype == torch.bfloat16

@@ -53,6 +53,45 @@ def test_transformers_keeps_its_own_attention_in_the_file_of_its_layers() -> Non
     assert not private_state.supports_sdpa(GptOssForCausalLM)
 
 
+def test_layers_apply_the_rotary_embedding_of_their_file() -> None:
+    from transformers.models.llama import modeling_llama
+
+    own = private_state.rotary_of(modeling_llama.__name__)
+    assert own is modeling_llama.apply_rotary_pos_emb
+    assert private_state.rotary_of("torch.nn.modules.linear") is None
+    sizes: dict[str, Any] = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = modeling_llama.LlamaConfig(vocab_size=9, **sizes)
+    model = modeling_llama.LlamaModel(config)
+    calls: list[Any] = []
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        calls.append(arguments)
+        return own(*arguments, **options)
+
+    private_state.set_rotary(modeling_llama.__name__, counted)
+    try:
+        model(input_ids=torch.arange(4)[None])
+    finally:
+        private_state.set_rotary(modeling_llama.__name__, own)
+    assert len(calls) == 1
+    query, key, cosines, sines = calls[0]
+    assert (query.shape, key.shape, cosines.shape, sines.shape) == ((1, 2, 4, 4), (1, 2, 4, 4), (1, 4, 4), (1, 4, 4))
+
+
+def test_torch_limits_how_often_a_function_is_compiled() -> None:
+    import torch._dynamo.config
+
+    before = torch._dynamo.config.recompile_limit
+    assert before == 8
+    private_state.allow_recompilations(4)
+    assert torch._dynamo.config.recompile_limit == before
+    try:
+        private_state.allow_recompilations(64)
+        assert torch._dynamo.config.recompile_limit == 64
+    finally:
+        torch._dynamo.config.recompile_limit = before
+
+
 def test_transformers_asks_for_the_settings_of_zero_3_that_we_swap() -> None:
     from transformers.integrations import HfDeepSpeedConfig, is_deepspeed_zero3_enabled
 

@@ -112,7 +112,8 @@ def memory(stage: TrainStage, size: Size, processes: int) -> dict[str, float]:
     all of it and activations of its own.
     Activations of a row: 8 hidden + 2 kv + 4 feed-forward values a token and layer (what a gated block keeps for its
     backward pass, attention scores excepted: neither SDPA nor varlen attention stores them); with gradient
-    checkpointing one hidden vector a token and layer, and one layer in full.
+    checkpointing one hidden vector a token and layer, and one layer in full; selective checkpointing also keeps attention's
+    output and every second product (1 hidden, and 1 hidden + 1 kv + 1 feed-forward).
     """
     element = 4 if stage.precision == "fp32" else 2
     trained = size.parameters * (0.02 if stage.lora else 1.0)
@@ -130,7 +131,8 @@ def memory(stage: TrainStage, size: Size, processes: int) -> dict[str, float]:
         amounts["reference"] = element * size.parameters / over["weights"]
     if size.layers:
         block = 8 * size.hidden + 2 * size.kv + 4 * size.feed_forward
-        values = size.layers * size.hidden + block if stage.gradient_checkpointing else size.layers * block
+        kept = {False: block, True: size.hidden, "selective": 3 * size.hidden + size.kv + size.feed_forward}
+        values = size.layers * kept[stage.gradient_checkpointing] + (block if stage.gradient_checkpointing else 0)
         amounts["activations"] = float(models * element * stage.row_tokens * values)
     return amounts
 
@@ -139,9 +141,10 @@ def flops_per_token(stage: TrainStage, size: Size) -> float:
     """FLOPs of training on one token, attention scores left out.
 
     6 N: 2 forward and 4 backward (Kaplan et al. 2020, arXiv 2001.08361 §2.1); 2 more to recompute under gradient
-    checkpointing; 2 for a reference pass of DPO or of RLVR with beta above 0; 2 to sample in RLVR; PPO trains twice as much.
+    checkpointing, 1 where it is selective; 2 for a reference pass of DPO or of RLVR with beta above 0; 2 to sample in RLVR; PPO
+    trains twice as much.
     """
-    factor = 6.0 + (2.0 if stage.gradient_checkpointing else 0.0)
+    factor = 6.0 + {False: 0.0, True: 2.0, "selective": 1.0}[stage.gradient_checkpointing]
     if isinstance(stage, Dpo) and stage.loss != "simpo":
         factor += 2.0
     if isinstance(stage, Rlvr):

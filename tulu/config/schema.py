@@ -74,8 +74,9 @@ class TrainStage(Section):
     """Largest global norm of the gradient, which is scaled down to it; null never scales."""
     precision: Literal["bf16", "fp16", "fp32"] = "bf16"
     """Weights and activations; behind bf16 and fp16 the optimizer keeps float32 weights. fp16 is for cards without bf16."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass, for less memory and about a third more time."""
+    gradient_checkpointing: bool | Literal["selective"] = False
+    """Recompute activations in the backward pass: true whole layers, for the least memory and about a third more time; selective
+    all but attention and every second matrix product, for half of that time."""
     sharding: Literal["none", "zero1", "zero2", "zero3", "fsdp2"] = "none"
     """What several processes spread: none nothing, zero1 (DeepSpeed) the optimizer, zero2 gradients too, zero3 weights too,
     fsdp2 (torch) all of it."""

@@ -2,8 +2,8 @@
 
 It is registered with transformers under the name SEGMENTS. A model's forward pass hands its keyword arguments down to every
 attention layer, so the `layout` of a batch reaches this function without a change of the model's code. On a CPU each segment
-is one call of scaled_dot_product_attention; on CUDA in half precision the whole row is one call of torch's variable-length
-flash attention. Scores with a soft cap, and attention sinks, have no such kernel: they are computed as they are defined.
+is one call of scaled_dot_product_attention; on CUDA in half precision the whole row is one call of flash attention (`flash`).
+Scores with a soft cap, and attention sinks, have no such kernel: they are computed as they are defined.
 
 An architecture may hand over more than is known here. What would change the numbers is an error, never left out in silence.
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
+from tulu.model import flash
 from tulu.model.batch import Batch, Segment
 from tulu.model.private_state import supports_sdpa
 
@@ -28,8 +29,9 @@ SEGMENTS = "tulu_segments"
 """The name of this attention in transformers."""
 HARMLESS = {"position_ids", "position_embeddings", "output_attentions", "output_hidden_states", "logits_to_keep"}
 """Keyword arguments that reach attention layers and change nothing there: positions are in the queries and keys already."""
-FLASH_HEAD = 256
-"""The largest head that variable-length flash attention takes; keys and values must have the same size."""
+FLASH_DEVICE = "cuda"
+"""The type of device that has flash attention."""
+HALF = (torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -82,24 +84,21 @@ class Layout:
         return self._masks[key]
 
     @cached_property
-    def varlen(self) -> tuple[Tensor, Tensor, Tensor, int, int]:
-        """What variable-length attention takes for the row, its segments one after the other.
+    def row(self) -> tuple[Tensor | None, flash.Row]:
+        """The row as flash attention takes it, its segments one after the other: the positions of their keys, and their lengths.
 
-        It is (key positions of all segments, cumulative numbers of queries, cumulative numbers of keys, most queries of a
-        segment, most keys of a segment). The keys of a prompt are repeated for each of its completions.
+        The keys of a prompt are repeated for each of its completions. None stands for keys that are the row as it is.
         """
-        keys = [
-            torch.cat([torch.arange(segment.prefix_start, segment.prefix_end), torch.arange(segment.start, segment.end)])
-            for segment in self.segments
-        ]
         queries = [segment.length for segment in self.segments]
-        return (
-            torch.cat(keys).to(self.device),
-            torch.tensor([0, *accumulate(queries)], dtype=torch.int32, device=self.device),
-            torch.tensor([0, *accumulate(map(len, keys))], dtype=torch.int32, device=self.device),
-            max(queries),
-            max(map(len, keys)),
-        )
+        keys = [segment.prefix_length + segment.length for segment in self.segments]
+        positions = None
+        if any(segment.prefix_length for segment in self.segments):
+            runs = [run for segment in self.segments for run in segment.runs]
+            positions = torch.cat([torch.arange(start, end) for start, end in runs]).to(self.device)
+        return positions, flash.Row(self._cumulative(queries), self._cumulative(keys), max(queries), max(keys))
+
+    def _cumulative(self, lengths: Sequence[int]) -> Tensor:
+        return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=self.device)
 
 
 def layout(batch: Batch, read: Tensor | None = None) -> Layout:
@@ -136,9 +135,13 @@ def segment_attention(
     """
     refuse_unknown(attention_mask, others)
     rule = Rule(scaling, dropout if module.training else 0.0, sliding_window, softcap, s_aux)
-    half = query.dtype in (torch.float16, torch.bfloat16)
-    flash = query.is_cuda and half and rule.has_kernel and query.shape[-1] == value.shape[-1] <= FLASH_HEAD
-    return (_varlen_attention if flash else _attention_by_segment)(query, key, value, layout, rule), None
+    if query.device.type == FLASH_DEVICE:
+        # Some rotary embeddings return float32, whatever they are given.
+        query, key = query.to(value.dtype), key.to(value.dtype)
+        has_flash = value.dtype in HALF and rule.has_kernel and flash.fits(query.shape[-1], value.shape[-1])
+        if has_flash and (attention := flash.chosen(query.device)) is not None:
+            return _attention_of_row(attention, query, key, value, layout, rule), None
+    return _attention_by_segment(query, key, value, layout, rule), None
 
 
 def refuse_unknown(attention_mask: Tensor | None, others: Mapping[str, Any]) -> None:
@@ -206,28 +209,16 @@ def _as_defined(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, 
     return shares @ value
 
 
-def _varlen_attention(query: Tensor, key: Tensor, value: Tensor, layout: Layout, rule: Rule) -> Tensor:
+def _attention_of_row(attention: flash.Attend, query: Tensor, key: Tensor, value: Tensor, layout: Layout, rule: Rule) -> Tensor:
     """Attention of a row in one call of flash attention; shapes as in `segment_attention`."""
-    from torch.nn.attention.varlen import varlen_attn
-
     if rule.dropout:
-        raise NotImplementedError("variable-length attention has no dropout; set attention_dropout to 0 in the model's config")
-    keys, cumulative_queries, cumulative_keys, longest_queries, longest_keys = layout.varlen
-    output: Any = varlen_attn(
-        query[0].transpose(0, 1).contiguous(),
-        key[0].transpose(0, 1)[keys],
-        value[0].transpose(0, 1)[keys],
-        cumulative_queries,
-        cumulative_keys,
-        longest_queries,
-        longest_keys,
-        scale=rule.scaling,
-        # The window of transformers includes the query itself; that of flash attention counts the keys to its left.
-        window_size=(-1, 0) if rule.window is None else (rule.window - 1, 0),
-        enable_gqa=query.shape[1] != key.shape[1],
-    )
-    attended: Tensor = output[None]
-    return attended
+        raise NotImplementedError("flash attention of a row has no dropout; set attention_dropout to 0 in the model's config")
+    positions, row = layout.row
+    query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    if positions is not None:
+        key, value = key[positions], value[positions]
+    query, key, value = (tensor.contiguous() for tensor in (query, key, value))
+    return flash.attend(attention, query, key, value, row, rule.scaling, rule.window)[None]
 
 
 def ordinary_attention_of(model: PreTrainedModel) -> str:

@@ -27,6 +27,7 @@ from tulu.model.adapters import add_adapters
 from tulu.model.embeddings import fit_embeddings
 from tulu.model.fidelity import check_loaded, check_saving
 from tulu.model.quiet import quiet
+from tulu.model.recompute import Recompute, enable_recompute
 from tulu.model.refusals import ADAPTERS, KINDS, explain
 
 log = logging.getLogger("tulu")
@@ -114,7 +115,7 @@ class LoadOptions(Origin, total=False):
 
     precision: str
     lora: Lora | None
-    gradient_checkpointing: bool
+    gradient_checkpointing: Recompute
 
 
 def load_model(
@@ -128,7 +129,7 @@ def load_model(
     resize_embeddings: bool = False,
     trainable: bool = False,
     lora: Lora | None = None,
-    gradient_checkpointing: bool = False,
+    gradient_checkpointing: Recompute = False,
     prepare: Callable[[Any, set[str]], set[str] | None] | None = None,
     **options: Any,
 ) -> Any:
@@ -153,9 +154,7 @@ def load_model(
     if tokenizer is not None:
         fit_embeddings(model, tokenizer, resize_embeddings, lora)
     fresh = (prepare(model, set(loading["missing_keys"])) if prepare is not None else None) or set()
-    if gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-        model.enable_input_require_grads()
+    enable_recompute(model, gradient_checkpointing)
     adapted = add_adapters(model, lora) if lora else model
     if trainable:
         check_saving(adapted, path, revision, fresh)

@@ -1,16 +1,27 @@
 """Log-probs and entropy of given tokens from hidden states, a chunk at a time, so that all logits never exist at once.
 
+The products with the head's weight are taken in the dtype of that weight, in the forward and in the backward pass alike; what
+is made of them, from the logits to the softmax, is float32.
+
 Shape letters: N positions that are read, H hidden size, V vocabulary.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 CHUNK_ELEMENTS = 1 << 25
-"""The most logits that exist at once (128 MiB in float32); more positions than that are projected chunk by chunk."""
+"""The most logits that exist at once on a CPU (128 MiB in float32); more positions than that are projected chunk by chunk."""
+CHUNKS = (4096, 2048, 1024, 512)
+"""How many positions may be projected at once on a GPU. Fewer keep it less busy, and more only take memory."""
+CHUNK_SHARE = 1 / 16
+"""The share of a GPU's memory that one chunk may take."""
+BYTES_PER_LOGIT = 10
+"""What exists of a chunk at once: logits and probabilities in float32, and a gradient of 16 bits."""
+HALF = (torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)
@@ -78,35 +89,89 @@ class _TokenLogps(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        grad_N = grads[0] / ctx.temperature
         hidden_NH, weight_VH, bias_V, target_N, logsumexp_N, stored_NV = ctx.saved_tensors
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         grad_hidden = torch.empty_like(hidden_NH) if needs_hidden else None
-        grad_weight = torch.zeros_like(weight_VH) if needs_weight else None
+        grad_weight = _Sum(weight_VH, len(hidden_NH) > ctx.chunk) if needs_weight else None
         grad_bias = torch.zeros_like(bias_V) if needs_bias and bias_V is not None else None
         for start in range(0, len(hidden_NH), ctx.chunk):
             part = slice(start, start + ctx.chunk)
             logits_NV = stored_NV
             if logits_NV is None:
                 logits_NV = _logits(hidden_NH[part], weight_VH, bias_V, ctx.temperature, ctx.rule)
-            grad_NV = torch.exp(logits_NV - logsumexp_N[part, None]).mul_(-grad_N[part, None])
-            grad_NV.scatter_add_(1, target_N[part, None], grad_N[part, None])
-            grad_NV = ctx.rule.backward(grad_NV, logits_NV * ctx.temperature if ctx.rule.cap else logits_NV).to(hidden_NH.dtype)
-            if grad_hidden is not None:
-                grad_hidden[part] = grad_NV @ weight_VH.to(hidden_NH.dtype)
-            if grad_weight is not None:
-                grad_weight += grad_NV.T @ hidden_NH[part]
+            grad_NV = _gradient(ctx, logits_NV, logsumexp_N[part], target_N[part], grads[0][part], stored_NV is None)
             if grad_bias is not None:
                 grad_bias += grad_NV.sum(0)
-        return grad_hidden, grad_weight, grad_bias, None, None, None, None, None
+            grad_NV = grad_NV.to(weight_VH.dtype)
+            if grad_hidden is not None:
+                grad_hidden[part] = grad_NV @ weight_VH
+            if grad_weight is not None:
+                grad_weight.add(grad_NV, hidden_NH[part])
+        total = None if grad_weight is None else grad_weight.total()
+        return grad_hidden, total, grad_bias, None, None, None, None, None
+
+
+def _gradient(ctx: Any, logits_NV: Tensor, logsumexp_N: Tensor, target_N: Tensor, grad_N: Tensor, overwrite: bool) -> Tensor:
+    """(N, V) float32 gradient of the products, of that of the log-probs; logits that nobody needs again are overwritten."""
+    grad_N = grad_N / ctx.temperature
+    # A cap needs the logits once more.
+    if overwrite and ctx.rule.cap is None:
+        p_NV = logits_NV.sub_(logsumexp_N[:, None]).exp_()
+    else:
+        p_NV = torch.exp(logits_NV - logsumexp_N[:, None])
+    grad_NV = p_NV.mul_(-grad_N[:, None])
+    grad_NV.scatter_add_(1, target_N[:, None], grad_N[:, None])
+    return ctx.rule.backward(grad_NV, logits_NV * ctx.temperature if ctx.rule.cap else logits_NV)
+
+
+class _Sum:
+    """The gradient of the weight, added up over the chunks: in float32 where one rounds each of several to 16 bits."""
+
+    def __init__(self, weight_VH: Tensor, several: bool) -> None:
+        self.dtype = weight_VH.dtype
+        wide = torch.float32 if several and self.dtype in HALF else self.dtype
+        self.sum_VH = torch.zeros_like(weight_VH, dtype=wide)
+
+    def add(self, grad_NV: Tensor, hidden_NH: Tensor) -> None:
+        """Add the products of one chunk."""
+        if self.sum_VH.dtype == self.dtype:
+            self.sum_VH += grad_NV.T @ hidden_NH
+        elif grad_NV.is_cuda:
+            # One kernel multiplies in 16 bits and adds in float32.
+            torch.addmm(self.sum_VH, grad_NV.T, hidden_NH, out_dtype=torch.float32, out=self.sum_VH)
+        else:
+            self.sum_VH += grad_NV.T @ hidden_NH
+
+    def total(self) -> Tensor:
+        """The gradient in the dtype of the weight."""
+        return self.sum_VH.to(self.dtype)
 
 
 def _logits(hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, temperature: float, rule: LogitRule) -> Tensor:
     """(N, V) logits / temperature in at least float32."""
-    bias = None if bias_V is None else bias_V.to(hidden_NH.dtype)
-    logits_NV = torch.nn.functional.linear(hidden_NH, weight_VH.to(hidden_NH.dtype), bias)
-    logits_NV = rule.apply(logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32)))
-    return logits_NV if temperature == 1.0 else logits_NV / temperature
+    if hidden_NH.is_cuda and weight_VH.dtype in HALF:
+        # The kernel adds up in float32. A result of 16 bits would round a logit of 20 by up to 0.06.
+        products_NV = torch.mm(hidden_NH, weight_VH.T, out_dtype=torch.float32)
+        products_NV = products_NV if bias_V is None else products_NV.add_(bias_V)
+    else:
+        products_NV = torch.nn.functional.linear(hidden_NH, weight_VH, bias_V)
+        products_NV = products_NV.to(torch.promote_types(products_NV.dtype, torch.float32))
+    logits_NV = rule.apply(products_NV)
+    return logits_NV if temperature == 1.0 else logits_NV.div_(temperature)
+
+
+@cache
+def _memory_of(device: torch.device) -> int:
+    """Bytes of a GPU. What is free of them differs from run to run, and with it the order of sums would."""
+    return int(torch.cuda.get_device_properties(device).total_memory)
+
+
+def chunk_for(vocabulary: int, device: torch.device) -> int:
+    """How many positions are projected at once."""
+    if device.type != "cuda":
+        return max(1, CHUNK_ELEMENTS // vocabulary)
+    fits = CHUNK_SHARE * _memory_of(device) / (BYTES_PER_LOGIT * vocabulary)
+    return next((chunk for chunk in CHUNKS if chunk <= fits), CHUNKS[-1])
 
 
 def token_logps(
@@ -124,12 +189,14 @@ def token_logps(
 
     `rule` says what an architecture does to the products before they are divided by the temperature. Both results are float32,
     or float64 for float64 input. Entropies carry no gradient and are empty without `entropy`. `chunk` is the number of
-    positions that are projected at once; the default keeps the logits within CHUNK_ELEMENTS.
+    positions that are projected at once; the default is that of `chunk_for`.
     """
-    chunk = chunk or max(1, CHUNK_ELEMENTS // len(weight_VH))
+    chunk = chunk or chunk_for(len(weight_VH), hidden_NH.device)
     if len(hidden_NH) == 0:
         # The result is empty, and still part of the graph: with sharded weights every process runs the same backward pass.
         empty_N = (hidden_NH.sum() + 0.0 * weight_VH.sum()) * target_N.new_zeros(0, dtype=torch.float32)
         return empty_N, empty_N.detach()
+    hidden_NH = hidden_NH.to(weight_VH.dtype)
+    bias_V = None if bias_V is None else bias_V.to(weight_VH.dtype)
     logps_N, entropy_N = _TokenLogps.apply(hidden_NH, weight_VH, bias_V, target_N, temperature, chunk, entropy, rule)
     return logps_N, entropy_N

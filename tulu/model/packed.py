@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tulu.model.companions import rehearse_saving
 from tulu.model.dropout import disable_dropout
+from tulu.model.kernel_choice import adopt_kernels
 from tulu.model.load import align, default_device
 from tulu.model.published import published_weights, unwrap
 from tulu.model.trunk import Trunk
@@ -43,6 +44,7 @@ class PackedModel(Generic[M]):
         self.runner: nn.Module = self.module
         """What forward passes go through: the module, or what Accelerate made of it."""
         self.module.trunk.adopt_segments()
+        adopt_kernels(self.module.trunk)
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """(name, tensor) of every weight as published, adapters merged; every rank must iterate, and gets the same."""

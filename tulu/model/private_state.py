@@ -132,6 +132,13 @@ def whole_shape(parameter: Any) -> tuple[int, ...]:
     return tuple(getattr(parameter, "ds_shape", parameter.shape))
 
 
+def allow_recompilations(number: int) -> None:
+    """Let torch.compile compile a function that often; beyond its limit, 8, it would run the function as it is, in silence."""
+    import torch._dynamo.config
+
+    torch._dynamo.config.recompile_limit = max(number, torch._dynamo.config.recompile_limit)
+
+
 def attention_of(model: Any) -> str:
     """The name of the attention implementation of a transformers model, which has a public setter and no public reader."""
     return str(model.config._attn_implementation)
@@ -143,6 +150,19 @@ def eager_attention_of(layer: Any) -> Any:
     Every architecture keeps it under one name in the file of its layers, and no public interface hands it out.
     """
     return vars(sys.modules[type(layer).__module__]).get("eager_attention_forward")
+
+
+def rotary_of(file: str) -> Any:
+    """The rotary embedding that the layers of a file of transformers apply, a function; None where there is none.
+
+    Layers call it by its name in their file, and no public interface hands it out or takes another.
+    """
+    return vars(sys.modules[file]).get("apply_rotary_pos_emb")
+
+
+def set_rotary(file: str, function: Any) -> None:
+    """Let the layers of a file of transformers apply another rotary embedding."""
+    vars(sys.modules[file])["apply_rotary_pos_emb"] = function
 
 
 def supports_sdpa(model: Any) -> bool:

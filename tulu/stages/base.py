@@ -16,6 +16,7 @@ from tulu.model.fidelity import check_reload
 from tulu.model.policy import Policy
 from tulu.model.positions import check_length
 from tulu.model.published import published_shapes
+from tulu.model.recompute import enable_recompute
 from tulu.train.fit import fit, pack_whole
 from tulu.train.open import open_stage
 from tulu.train.step import count_tokens
@@ -55,8 +56,7 @@ def new_policy(stage: Base) -> Policy:
         torch.manual_seed(stage.seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     check_reload(model, published_shapes(model))
-    if stage.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+    enable_recompute(model, stage.gradient_checkpointing)
     policy = Policy(model, tokenizer)
     start_training(policy.module)
     return policy
