@@ -236,6 +236,7 @@ def test_plan_of_a_released_model_works_offline_and_says_what_it_does_not_know()
         (["RECIPE", "--verifier", "nope"], "evaluate.verifier"),
         (["RECIPE", "--best-of", "4"], "evaluate.best_of"),
         (["RECIPE", "--template", "olmoo"], "template"),
+        (["RECIPE", "--template", "gone.jinja"], 'gone.jinja": no such file'),
     ],
 )
 def test_evaluate_takes_its_options_or_refuses_them(arguments: list[str], expected: str, tmp_path: Path) -> None:

@@ -10,15 +10,13 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from tulu.data.chat import (
     TEMPLATES,
-    apply_template,
     encode_batch,
     encode_prompt,
     encode_prompts,
     make_byte_tokenizer,
-    template_hash,
     tokenize,
 )
-from tulu.errors import DataError, RecipeError
+from tulu.errors import DataError
 from tulu.types import Message
 
 EOS = 256
@@ -204,7 +202,7 @@ def test_what_cannot_be_derived_is_not_trained_and_says_why() -> None:
 def test_a_refused_conversation_leaves_its_neighbours_alone() -> None:
     tokenizer = tokenizer_with("tulu")
     bad, good = encode_batch(tokenizer, [chat("U:a", "T:tool says", "A:b"), QA], "all")
-    assert "no role tool" in bad.problem
+    assert "role tool has no place" in bad.problem
     assert not bad.tokens
     assert good.tokens == encode(tokenizer, QA, "all")[0]
 
@@ -270,41 +268,6 @@ def test_byte_tokenizer_ids() -> None:
     assert len(tokenizer) == 258
     assert (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id) == (EOS, EOS, 257)
     assert tokenizer.chat_template is None
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("tokenizer", "has no chat template"),
-        ("tullu", "did you mean tulu"),
-        ("olmo123", "did you mean olmo"),
-        ("xyz", "known are"),
-    ],
-)
-def test_wrong_template_names(name: str, message: str) -> None:
-    with pytest.raises(RecipeError, match=message):
-        apply_template(make_byte_tokenizer(), name)
-
-
-def test_a_template_needs_the_tokens_it_writes() -> None:
-    backend = Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
-    with pytest.raises(RecipeError, match="writes eos_token"):
-        apply_template(PreTrainedTokenizerFast(tokenizer_object=backend), "tulu")
-    with pytest.raises(RecipeError, match="writes bos_token"):
-        apply_template(PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="[UNK]"), "tulu_bos")
-
-
-def test_the_tokenizers_own_template_stays() -> None:
-    tokenizer = tokenizer_with(CHATML)
-    apply_template(tokenizer, "tokenizer")
-    assert tokenizer.chat_template == CHATML
-
-
-def test_template_hash_tells_templates_apart() -> None:
-    hashes = {template_hash(tokenizer_with(name)) for name in TEMPLATES}
-    assert len(hashes) == len(TEMPLATES)
-    assert all(len(each) == 16 for each in hashes)
-    assert template_hash(make_byte_tokenizer()) == ""
 
 
 def test_a_slow_tokenizer_is_refused() -> None:

@@ -12,9 +12,12 @@ from trl import chat_template_utils
 
 from tests.data.template_rows import ROWS, TemplateRow, tokenizer_of
 from tulu.config.schema import Source
+from tulu.config.templates import TEMPLATES, source_hash
 from tulu.data.chat import Encoded, encode_batch
 from tulu.data.formats import parse_conversation
 from tulu.data.mixing import sample_rows
+from tulu.data.stability import prompt_break, turn_break
+from tulu.data.turns import TurnFinder
 from tulu.types import Message, Tools
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "templates.md"
@@ -198,13 +201,36 @@ def test_turns_hold_what_the_marks_of_trl_hold(name: str) -> None:
         assert not WORD.search(text)
 
 
+def test_the_document_lists_the_named_templates() -> None:
+    lines = ["| name | the prompt ends in | prompt stable | turns stable | hash |", "|---|---|---|---|---|"]
+    for name, source in TEMPLATES.items():
+        tokenizer = tokenizer_of(source)
+        ends = TurnFinder.of(tokenizer).prompt.text[-48:]
+        stable = ["no" if found else "yes" for found in (prompt_break(tokenizer), turn_break(tokenizer))]
+        cells = [f"`{name}`", code(ends) if ends else "nothing", *stable, f"`{source_hash(source)}`"]
+        lines.append(f"| {' | '.join(cells)} |")
+    assert "\n".join(lines) in DOCUMENT.read_text(encoding="utf-8"), "\n".join(lines)
+
+
+def code(text: str) -> str:
+    """A text as code in a cell of a table."""
+    shown = json.dumps(text, ensure_ascii=False)[1:-1].replace("|", "\\|")
+    return f"```` {shown} ````" if "`" in shown else f"`{shown}`"
+
+
 def test_the_document_has_the_table() -> None:
     lines = ["| template | source | a turn | the last turn | thoughts | tools | system turn |", "|---|---|---|---|---|---|---|"]
     for row in ROWS:
         kept = {"": "kept", "past": "kept in the last turn", "all": "left out: noted"}[row.cut]
         tools = "trained" if row.takes_calls else "left out: dropped" if row.call == "left out" else "refused: dropped"
         source = row.source if "/" in row.source and not row.source.startswith("chat_templates") else "written here"
-        shown = [json.dumps(turn, ensure_ascii=False)[1:-1].replace("|", "\\|") for turn in (row.turn, row.last)]
-        cells = [row.name, source, *(f"`{turn}`" for turn in shown), kept, tools, "refused: dropped" if row.system else "read"]
+        cells = [
+            row.name,
+            source,
+            *(code(turn) for turn in (row.turn, row.last)),
+            kept,
+            tools,
+            "refused: dropped" if row.system else "read",
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     assert "\n".join(lines) in DOCUMENT.read_text(encoding="utf-8"), "\n".join(lines)

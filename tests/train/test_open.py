@@ -9,6 +9,7 @@ import pytest
 
 from tulu.config.job import Job
 from tulu.config.schema import Recipe
+from tulu.config.templates import TEMPLATES, source_hash
 from tulu.errors import RecipeError
 from tulu.stages import base, rlvr, sft
 from tulu.train.open import open_stage
@@ -55,7 +56,7 @@ def test_the_base_model_is_loaded_at_the_recipes_revision(
     monkeypatch.setattr("tulu.train.open.check_vocabulary", lambda *arguments: None)
     monkeypatch.setattr("tulu.train.open.check_length", lambda *arguments: None)
     monkeypatch.setattr("tulu.train.open.load_tokenizer", lambda *arguments: arguments)
-    assert tuple(run.tokenizer) == (start, "tulu", revision, True)
+    assert tuple(run.tokenizer) == (start, "tulu", revision, True, None)
     assert checked == [(start, {"trainable": True, "revision": revision, "trust_remote_code": True})]
 
 
@@ -77,6 +78,16 @@ def test_documents_longer_than_the_models_positions_are_refused_before_data_is_r
     recipe = Recipe.model_validate({"name": "tiny", "model": start, "template": "tulu", stage: section})
     with pytest.raises(RecipeError, match=f"{field}.*512 positions"):
         STAGE_RUNNERS[stage](Job(recipe, stage, tmp_path / "tiny" / stage, start))
+
+
+def test_a_stage_reads_its_own_template_and_its_hash(tmp_path: Path, tiny_model: Callable[..., Path]) -> None:
+    start = str(tiny_model("llama"))
+    own = {**SFT, "template": "zephyr", "template_hash": source_hash(TEMPLATES["zephyr"])}
+    recipe = Recipe.model_validate({"name": "tiny", "model": start, "template": "tulu", "sft": own})
+    assert open_stage(Job(recipe, "sft", tmp_path / "tiny" / "sft", start)).tokenizer.chat_template == TEMPLATES["zephyr"]
+    pinned = recipe.model_copy(update={"sft": recipe.sft.model_copy(update={"template_hash": "0" * 16})})  # type: ignore[union-attr]
+    with pytest.raises(RecipeError, match="template_hash: 0000"):
+        _ = open_stage(Job(pinned, "sft", tmp_path / "other" / "sft", start)).tokenizer
 
 
 def test_a_new_model_has_positions_for_its_data(tmp_path: Path) -> None:

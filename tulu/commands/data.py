@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tulu.commands.files import writing
-from tulu.config.job import stages_of
-from tulu.config.schema import Recipe, Rlvr, Source, TrainStage, drops_long, labels_of
+from tulu.config.job import stages_of, template_of
+from tulu.config.schema import Base, Recipe, Rlvr, Source, TrainStage, drops_long, labels_of
 from tulu.config.stages import Stage
 from tulu.config.tasks import TASKS
 from tulu.data.chat import apply_template, make_byte_tokenizer
@@ -25,6 +25,7 @@ from tulu.data.nested import origin
 from tulu.data.problems import load_problems
 from tulu.data.row_report import MixReport, RowReport
 from tulu.data.sources import load_rows
+from tulu.data.stability import prompt_break, turn_break
 from tulu.errors import RecipeError
 from tulu.files import json_lines
 from tulu.model.load import load_tokenizer
@@ -66,14 +67,14 @@ def report(
     # Names of data sets contain what rich reads as markup and emoji (`sums:train:0`).
     console = Console(width=None if sys.stdout.isatty() else _COLUMNS, markup=False, emoji=False, highlight=False)
     stages = stages_of(recipe)
-    tokenizer = load_recipe_tokenizer(recipe)
     index = index_of(held_out(recipe, against)) if decontaminate or against or clean is not None else None
     for stage, section in stages:
+        tokenizer = load_recipe_tokenizer(recipe, section)
         mix = read_mix(stage, section, tokenizer, cache)
         console.print(mix_table(mix))
         if isinstance(section, Rlvr):
             console.print(f"  {mix.report.golds()}")
-        for line in mix.report.lines()[1:]:
+        for line in (*mix.report.lines()[1:], *_template_lines(section, tokenizer)):
             console.print(Text(f"  {line}", style="yellow"))
         console.print(Text(f"\n{mix.first.id}", style="bold"), masked_text(mix.first, tokenizer), sep="\n")
         console.print()
@@ -81,18 +82,27 @@ def report(
         _decontaminate(console, stages, index, clean)
 
 
-def load_recipe_tokenizer(recipe: Recipe) -> Any:
-    """The tokenizer of the recipe's model, with the recipe's chat template."""
+def _template_lines(section: TrainStage, tokenizer: Any) -> list[str]:
+    """What a chat template that is not prefix-stable writes in other words, where a stage reads conversations."""
+    if isinstance(section, Base):
+        return []
+    breaks = {"is not prefix-stable": prompt_break(tokenizer), "rewrites earlier turns": turn_break(tokenizer)}
+    return [f"the template {kind}: {text}" for kind, text in breaks.items() if text]
+
+
+def load_recipe_tokenizer(recipe: Recipe, stage: TrainStage | None = None) -> Any:
+    """The tokenizer of the recipe's model, with the chat template of a stage, or with the recipe's."""
+    template, pinned = template_of(recipe, stage)
     if recipe.base is not None:
         tokenizer = make_byte_tokenizer()
-        apply_template(tokenizer, recipe.template)
+        apply_template(tokenizer, template, pinned)
         return tokenizer
     starts = [recipe.model, *(section.start or section.released for _, section in stages_of(recipe))]
     model = next((start for start in starts if start), None)
     if model is None:
         raise RecipeError("model: missing; name the model folder or hub model whose tokenizer reads the data")
     revision = recipe.revision if model == recipe.model else None
-    return load_tokenizer(model, recipe.template, revision, recipe.trust_remote_code)
+    return load_tokenizer(model, template, revision, recipe.trust_remote_code, pinned)
 
 
 def held_out(recipe: Recipe, against: Sequence[str]) -> tuple[Source, ...]:

@@ -6,7 +6,6 @@ one mistake never hides another.
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -17,49 +16,14 @@ from tulu.config.mistakes import MISSING, Mistake, nearest, section_at
 from tulu.config.mistakes import Path as Key
 from tulu.config.parts import section_in
 from tulu.config.schema import PLANNED, Recipe, sharding_of
-from tulu.config.stages import STAGES, Stage
+from tulu.config.stages import STAGES
 from tulu.config.tasks import TASKS
-from tulu.config.templates import TEMPLATES
+from tulu.config.template_checks import recipe_template, reward_models_template, stage_template
 from tulu.config.unknown import unknown_mistakes
+from tulu.config.values import Unread, Values
 from tulu.errors import RecipeError
 from tulu.verifiers.registry import check_name
 from tulu.verifiers.reward_model import NAME as REWARD_MODEL
-
-
-class _Unread(Exception):
-    """Ends a check that reads a field which the section lacks, or which is wrong by itself."""
-
-
-@dataclass(frozen=True)
-class Values:
-    """The valid fields of one section, read as attributes, and what surrounds the section."""
-
-    name: str
-    """The section's key; empty for the recipe itself."""
-    fields: Mapping[str, Any]
-    declared: Mapping[str, FieldInfo]
-    """All the fields that the section may have."""
-    sections: Mapping[str, Any]
-    """The sections of the recipe that are there, as they are written."""
-    processes: int
-    """How many processes train the stage."""
-    given: Collection[str] = ()
-    """The keys that are written in the section."""
-
-    @property
-    def stage(self) -> Stage:
-        """The section's row of the stage table."""
-        return STAGES[self.name]
-
-    def __getattr__(self, name: str) -> Any:
-        if name not in self.fields:
-            raise _Unread(name)
-        return self.fields[name]
-
-    def mistake(self, key: str, text: str, value: Any = None) -> Mistake:
-        """A mistake at one of this section's keys, with its value, or another that is given: MISSING shows none."""
-        path: Key = (*((self.name,) if self.name else ()), *key.split("."))
-        return Mistake(path, text, self.fields.get(key) if value is None else value)
 
 
 def combination_mistakes(raw: Mapping[str, Any], wrong: Collection[Key], processes: Mapping[str, int]) -> list[Mistake]:
@@ -74,7 +38,7 @@ def combination_mistakes(raw: Mapping[str, Any], wrong: Collection[Key], process
         fields, declared = _valid_fields(name, given, wrong)
         values = Values(name, fields, declared, sections, processes.get(name, 1), given)
         for check in STAGE_CHECKS if name else RECIPE_CHECKS:
-            with suppress(_Unread):
+            with suppress(Unread):
                 mistakes.extend(check(values))
     return mistakes
 
@@ -181,15 +145,6 @@ def _model(recipe: Values) -> Iterator[Mistake]:
         trained = any(STAGES[name].trains for name in recipe.sections)
         if problem := (start_problem if trained else model_problem)(recipe.model):
             yield recipe.mistake("model", problem)
-
-
-def _template(recipe: Values) -> Iterator[Mistake]:
-    names = [*TEMPLATES, "tokenizer"]
-    if recipe.template not in names and not recipe.template.startswith("tokenizer:"):
-        hint = nearest(recipe.template, names)
-        yield recipe.mistake("template", f"unknown template{hint}; known are {', '.join(names)}")
-    elif recipe.template == "tokenizer" and recipe.base is not None:
-        yield recipe.mistake("template", "the tokenizer that the base section makes has no template; name one, such as tulu")
 
 
 def _reward_model(stage: Values) -> Iterator[Mistake]:
@@ -307,9 +262,11 @@ def _task(stage: Values) -> Iterator[Mistake]:
 
 
 Check = Callable[[Values], Iterator[Mistake]]
-RECIPE_CHECKS: tuple[Check, ...] = (_model, _template, lambda recipe: unknown_mistakes(recipe.unknown, recipe.sections))
+RECIPE_CHECKS: tuple[Check, ...] = (_model, recipe_template, lambda recipe: unknown_mistakes(recipe.unknown, recipe.sections))
 STAGE_CHECKS: tuple[Check, ...] = (
     _planned,
+    stage_template,
+    reward_models_template,
     _duration,
     _rollouts,
     _batch,

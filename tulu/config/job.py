@@ -29,6 +29,18 @@ class Job:
         """Commit or tag of `start` on the hub, which a recipe states for its base model alone."""
         return self.recipe.revision if self.start == self.recipe.model else None
 
+    @property
+    def template(self) -> tuple[str, str | None]:
+        """The chat template of the stage, and the hash that it must have."""
+        return template_of(self.recipe, dict(self.recipe)[self.stage] if STAGES[self.stage].trains else None)
+
+
+def template_of(recipe: Recipe, stage: TrainStage | None) -> tuple[str, str | None]:
+    """The chat template of a stage's section, and the hash that it must have: the section's own, else the recipe's."""
+    if stage is not None and stage.template is not None:
+        return stage.template, stage.template_hash
+    return recipe.template, recipe.template_hash
+
 
 def section_of(recipe: Recipe, stage: str) -> Any:
     """The recipe's section of a stage. Raises RecipeError where the recipe has none."""

@@ -11,10 +11,13 @@ from tulu.config.mistakes import Mistake, dotted, nearest, report, schema_mistak
 from tulu.config.processes import world_size
 from tulu.config.schema import Recipe
 from tulu.config.stages import STAGES, TRAINING
+from tulu.config.templates import OWN, SUFFIX
 from tulu.config.unknown import decide
 from tulu.config.yaml_text import Located, dump_yaml, parse_value, read_yaml
 from tulu.errors import RecipeError
 
+COMMAND_LINE = "command line"
+"""Where a value stands that an override gives."""
 BUILT_IN = Path(__file__).resolve().parents[1] / "recipes"
 """The recipes that come with the package (a link to recipes/ in a checkout)."""
 
@@ -48,6 +51,7 @@ def load_recipe(
     path = find_recipe(path_or_name)
     located = read_yaml(path)
     mistakes = override(located, overrides)
+    _place_templates(located, located.value, path.parent)
     recipe: Recipe | None = None
     try:
         recipe = Recipe.model_validate(located.value)
@@ -78,9 +82,29 @@ def override(located: Located, overrides: Sequence[str]) -> list[Mistake]:
         keys.append(key)
         mistakes += _assign(located, tuple(int(part) if part.isdigit() else part for part in key.split(".")), value)
     decide(located.value, keys)
+    _drop_pins(located.value, keys)
     if "model" in keys and located.value.get("model") is not None:
         _drop_what_belongs_to_the_old_model(located.value, keys)
     return mistakes
+
+
+def _drop_pins(raw: dict[Any, Any], overridden: Sequence[str]) -> None:
+    """Another template has another hash; so has the tokenizer's own where another model brings it."""
+    for name, section in (("", raw), *((f"{name}.", section) for name, section in raw.items() if isinstance(section, dict))):
+        brought = str(section.get("template", OWN)).partition(":")[0] == OWN
+        other = f"{name}template" in overridden or (brought and "model" in overridden)
+        if other and f"{name}template_hash" not in overridden:
+            section.pop("template_hash", None)
+
+
+def _place_templates(located: Located, section: Any, folder: Path, at: tuple[str | int, ...] = ()) -> None:
+    """Make paths of template files absolute: they are relative to the recipe, and those of overrides to the working folder."""
+    for key, value in section.items() if isinstance(section, dict) else enumerate(section) if isinstance(section, list) else ():
+        if key == "template" and isinstance(value, str) and value.endswith(SUFFIX):
+            from_here = located.lines.get((*at, key)) == COMMAND_LINE
+            section[key] = str((Path.cwd() if from_here else folder.resolve()) / Path(value).expanduser())
+        else:
+            _place_templates(located, value, folder, (*at, key))
 
 
 def _drop_what_belongs_to_the_old_model(raw: dict[Any, Any], overridden: Sequence[str]) -> None:
@@ -113,7 +137,7 @@ def _assign(located: Located, path: tuple[str | int, ...], text: str) -> list[Mi
             here[part] = {}
         if last:
             here[part] = value
-            located.lines[path] = "command line"
+            located.lines[path] = COMMAND_LINE
         else:
             here = here[part]
     return []

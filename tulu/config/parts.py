@@ -78,6 +78,10 @@ class Lora(Section):
     """Names of the modules that get an adapter; all-linear is every linear layer except the output head."""
 
 
+TemplateHash = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None
+"""The first 16 hex digits of the SHA-256 of a chat template."""
+
+
 class RewardModelSettings(Section):
     """A trained reward model that scores answers."""
 

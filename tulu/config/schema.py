@@ -21,6 +21,7 @@ from tulu.config.parts import (
     Section,
     Source,
     Sources,
+    TemplateHash,
     Texts,
     Unknown,
     ValueModelSettings,
@@ -84,6 +85,10 @@ class TrainStage(Section):
     """The old spelling of sharding: 0 is none, 1 is zero1, and so on."""
     lora: Lora | None = None
     """Train low-rank adapters instead of all weights."""
+    template: str | None = None
+    """Chat template of this stage, where it is another than the recipe's."""
+    template_hash: TemplateHash = None
+    """Hash of this stage's own template."""
     seed: int = 1
     """Seed of the order of rows, of dropout and of sampling."""
     save_every: PositiveInt | None = None
@@ -269,8 +274,10 @@ class Recipe(Section):
     seed: int = 1
     """Seed of every stage that sets none itself."""
     template: str = "tokenizer"
-    """Chat template: tulu, olmo, or tokenizer (the tokenizer's own; an error where it has none). tokenizer:NAME is the one of
-    that name where a tokenizer has several."""
+    """Chat template: a name of docs/templates.md such as tulu, a .jinja file beside the recipe, or tokenizer (the tokenizer's
+    own; an error where it has none). tokenizer:NAME is the one of that name where a tokenizer has several."""
+    template_hash: TemplateHash = None
+    """Hash of the template's text, as manifest.json and docs/templates.md give it; another text is refused."""
     trust_remote_code: bool = False
     """Run the Python code that a model's folder or repository brings along, on this machine; only for code that you have read."""
     resize_embeddings: bool = False

@@ -1,12 +1,10 @@
 """Messages to token ids and trained flags through the chat template; each conversation is rendered and tokenised once."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
 
-from tulu.config.templates import TEMPLATES
+from tulu.config.templates import OWN, TEMPLATES, hash_problem, source_hash, source_of
 from tulu.data.render import Refused, Renderer, Rendering
 from tulu.data.turns import Span, TurnFinder
 from tulu.errors import DataError, RecipeError
@@ -46,41 +44,44 @@ class Encoded:
         return flags
 
 
-def apply_template(tokenizer: "PreTrainedTokenizerBase", name: str) -> None:
-    """Give the tokenizer a template of `TEMPLATES`, or check that it has its own (the name `tokenizer`); RecipeError if not."""
-    if name == "tokenizer":
-        if not tokenizer.chat_template:
-            name = tokenizer.name_or_path or "(unnamed)"
-            raise RecipeError(
-                f"template: the tokenizer {name} has no chat template; set template to one of {', '.join(TEMPLATES)}"
-            )
-        if isinstance(tokenizer.chat_template, dict) and "default" not in tokenizer.chat_template:
-            names = ", ".join(f"tokenizer:{own}" for own in sorted(tokenizer.chat_template))
-            raise RecipeError(f"template: this tokenizer has several chat templates and no default; set it to one of {names}")
-        return
-    if name.startswith("tokenizer:"):
-        own = tokenizer.chat_template if isinstance(tokenizer.chat_template, dict) else {}
-        chosen = name.removeprefix("tokenizer:")
-        if chosen not in own:
-            names = ", ".join(f"tokenizer:{own}" for own in sorted(own)) or "tokenizer"
+def apply_template(tokenizer: "PreTrainedTokenizerBase", name: str, pinned: str | None = None) -> None:
+    """Give the tokenizer a template by name or from a file, or check that it has its own (the name `tokenizer`).
+
+    `pinned` is the hash that the recipe gives the template. RecipeError where there is no such template, or another one.
+    """
+    source = source_of(name)
+    if source is None:
+        _apply_own(tokenizer, name.partition(":")[2])
+    else:
+        for token in ("bos_token", "eos_token"):
+            written = token in source and f"{token} is defined" not in source
+            if written and tokenizer.special_tokens_map.get(token) is None:
+                raise RecipeError(f"template: {name} writes {token}, which this tokenizer does not have; choose another template")
+        tokenizer.chat_template = source
+    if problem := hash_problem(tokenizer.get_chat_template(), pinned):
+        raise RecipeError(f"template_hash: {pinned}: {problem}")
+
+
+def _apply_own(tokenizer: "PreTrainedTokenizerBase", chosen: str) -> None:
+    """Choose one of the templates that the tokenizer brings along, its default where none is named."""
+    own = tokenizer.chat_template
+    if chosen:
+        if not isinstance(own, dict) or chosen not in own:
+            names = ", ".join(f"{OWN}:{each}" for each in sorted(own)) if isinstance(own, dict) else OWN
             raise RecipeError(f"template: the tokenizer has no chat template {chosen!r}; set template to one of {names}")
         tokenizer.chat_template = own[chosen]
-        return
-    if name not in TEMPLATES:
-        near = get_close_matches(name, [*TEMPLATES, "tokenizer"], n=1)
-        guess = f"did you mean {near[0]}? " if near else ""
-        raise RecipeError(f"template: unknown template {name!r}; {guess}known are {', '.join(TEMPLATES)}, tokenizer")
-    for token in ("bos_token", "eos_token"):
-        if token in TEMPLATES[name] and tokenizer.special_tokens_map.get(token) is None:
-            raise RecipeError(f"template: {name} writes {token}, which this tokenizer does not have; choose another template")
-    tokenizer.chat_template = TEMPLATES[name]
+    elif not own:
+        name = tokenizer.name_or_path or "(unnamed)"
+        known = ", ".join(TEMPLATES)
+        raise RecipeError(f"template: the tokenizer {name} has no chat template; set template to a file, or to one of {known}")
+    elif isinstance(own, dict) and "default" not in own:
+        names = ", ".join(f"{OWN}:{each}" for each in sorted(own))
+        raise RecipeError(f"template: this tokenizer has several chat templates and no default; set it to one of {names}")
 
 
 def template_hash(tokenizer: "PreTrainedTokenizerBase") -> str:
     """First 16 hex digits of the SHA-256 of the template's source; empty for a tokenizer without template."""
-    if not tokenizer.chat_template:
-        return ""
-    return hashlib.sha256(tokenizer.get_chat_template().encode()).hexdigest()[:16]
+    return source_hash(tokenizer.get_chat_template()) if tokenizer.chat_template else ""
 
 
 def encode_prompt(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message], tools: Tools = ()) -> list[int]:

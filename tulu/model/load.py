@@ -64,14 +64,14 @@ def from_pretrained(auto_class: Any, path: str | Path, *, trust_remote_code: boo
 
 
 def load_tokenizer(
-    path: str | Path, template: str, revision: str | None = None, trust_remote_code: bool = False
+    path: str | Path, template: str, revision: str | None = None, trust_remote_code: bool = False, pinned: str | None = None
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model with the recipe's chat template set on it."""
+    """The tokenizer of a model with the recipe's chat template set on it; `pinned` is the hash that the template must have."""
     folder = Path(path)
     if folder.is_dir() and (problem := folder_problem(folder) or tokenizer_problem(folder)):
         raise RecipeError(f"{path}: {problem}")
     tokenizer = from_pretrained(AutoTokenizer, path, revision=revision, trust_remote_code=trust_remote_code)
-    apply_template(tokenizer, template)
+    apply_template(tokenizer, template, pinned)
     return tokenizer
 
 

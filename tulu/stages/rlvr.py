@@ -93,10 +93,10 @@ def run(job: Job) -> Path:
     runs = job.folder.parent
     reward_model = load_reward_model(stage, problems, runs, job.recipe.trust_remote_code)
     policy: Policy = run.load(Policy)
-    critic = ActorCritic.load(policy, stage, job.recipe.template, runs / "rm" / "model", run.start, run.start_options)
+    critic = ActorCritic.load(policy, stage, job.template[0], runs / "rm" / "model", run.start, run.start_options)
     facts = {"reward_model": reward_model.digest} if reward_model else {}
     facts |= {"value": critic.value.digest()} if critic else {}
-    kl_reference = load_kl_reference(policy, run, stage, job.recipe.template, run.start_options)
+    kl_reference = load_kl_reference(policy, run, stage, job.template[0], run.start_options)
     learner = run.begin(critic or policy, data=problems.digest, start=policy.digest(), **facts)
     state = run.resume()
 

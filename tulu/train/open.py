@@ -1,5 +1,6 @@
 """How every training stage begins: its section, its processes, its run directory, its tokenizer, its data and its model."""
 
+import logging
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from tulu.config.schema import Rlvr, drops_long, labels_of
 from tulu.config.stages import STAGES
 from tulu.data.chat import template_hash
 from tulu.data.datasets import cache_groups, open_groups
+from tulu.data.stability import prompt_break
 from tulu.data.token_cache import Groups
 from tulu.errors import RecipeError
 from tulu.model.embeddings import check_vocabulary
@@ -20,6 +22,8 @@ from tulu.model.positions import check_length
 from tulu.train.agreement import agree, from_main, software, start_digest
 from tulu.train.optimizer import Learner, Trainable
 from tulu.train.run import Run, job_recipe, model_faults, named_tensors
+
+log = logging.getLogger("tulu")
 
 
 class StageRun(Run):
@@ -35,8 +39,9 @@ class StageRun(Run):
         if faults := from_main(self.parallel, f"a look at {self.start}", lambda: model_faults(Path(self.start))):
             cure = "Run the stage that wrote it again: it writes the model anew from its last checkpoint"
             raise RecipeError(f"{self.start}: is damaged: {'; '.join(faults)}\n{cure}.")
+        name, pinned = self.job.template
         config = checked_config(self.start, trainable=True, revision=self.job.revision, trust_remote_code=trusted)
-        tokenizer = load_tokenizer(self.start, recipe.template, self.job.revision, trusted)
+        tokenizer = load_tokenizer(self.start, name, self.job.revision, trusted, pinned)
         check_vocabulary(self.start, tokenizer, config, recipe.resize_embeddings)
         check_length(*self._longest, config, self.start)
         return tokenizer
@@ -72,13 +77,15 @@ class StageRun(Run):
 
         groups = open_groups(from_main(self.parallel, f"the rows of {stage.name} to be tokenised", tokenise))
         groups.report.show()
+        if stage.yields_policy and not stage.makes_model and self.parallel.is_main and (told := prompt_break(tokenizer)):
+            log.warning("the template is not prefix-stable, so the model is asked in other words than it is trained on: %s", told)
         return groups
 
     def load(self, model_class: Any, **options: Any) -> Any:
         """The model that the stage starts from, ready to train, as a Policy or a RewardModel."""
         model = model_class.load(
             self.start,
-            template=self.job.recipe.template,
+            template=self.job.template[0],
             lora=self.section.lora,
             gradient_checkpointing=self.section.gradient_checkpointing,
             trainable=True,
