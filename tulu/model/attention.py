@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
-from tulu.model.batch import Batch, Segment
+from tulu.model.batch import Batch, Segment, distinct, send
 from tulu.model.private_state import supports_sdpa
 
 SEGMENTS = "tulu_segments"
@@ -94,9 +94,9 @@ class Layout:
         ]
         queries = [segment.length for segment in self.segments]
         return (
-            torch.cat(keys).to(self.device),
-            torch.tensor([0, *accumulate(queries)], dtype=torch.int32, device=self.device),
-            torch.tensor([0, *accumulate(map(len, keys))], dtype=torch.int32, device=self.device),
+            send(torch.cat(keys), self.device),
+            send(torch.tensor([0, *accumulate(queries)], dtype=torch.int32), self.device),
+            send(torch.tensor([0, *accumulate(map(len, keys))], dtype=torch.int32), self.device),
             max(queries),
             max(map(len, keys)),
         )
@@ -112,7 +112,7 @@ def layout(batch: Batch, read: Tensor | None = None) -> Layout:
         follows_prompt = completion.start == completion.prefix_end
         start = completion.prefix_start
         segments.append(Segment(start, completion.end, start, start) if follows_prompt else completion)
-    return Layout(segments, batch.tokens_T.device, None if read is None else read.unique())
+    return Layout(segments, batch.tokens_T.device, None if read is None else distinct(read))
 
 
 def segment_attention(

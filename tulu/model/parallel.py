@@ -83,27 +83,28 @@ class Parallel(Processes):
         """Accumulate gradients. `last` marks the last micro-batch of a step."""
         (self._zero or self._own).backward(loss, last)
 
-    def finish_step(self, module: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor) -> tuple[float, float]:
-        """Clip the gradients, step and clear them, unless `loss` over all processes or the norm of the gradients is not finite.
+    def finish_step(self, sums: Tensor) -> tuple[list[float], float]:
+        """Clip the gradients, step and clear them, unless the loss over all processes or the norm of the gradients is not finite.
 
-        Returns both, the norm as it was before clipping; they are the same in every process, and this is the one place of a
-        step that waits for the device. Where one of them is not finite no weight has moved.
+        `sums` are numbers of this process of which the first is the loss. Returns their sums over all processes, and the norm
+        as it was before clipping; they are the same in every process, and this is the one place of a step that waits for the
+        device, before it steps. Where one of the two is not finite no weight has moved.
         """
-        total_loss = self.add_up(loss.detach().to(self.device).double().clone())
+        sums = self.add_up(sums.detach().to(self.device).double().clone())
         if self._zero is not None:
-            total, norm = float(total_loss), math.nan
-            if math.isfinite(total):
+            totals, norm = sums.tolist(), math.nan
+            if math.isfinite(totals[0]):
                 norm = self._zero.step()
             else:
                 self._zero.clear()
-            return total, norm
+            return totals, norm
         norms = self._own.gradient_norm()
-        total, norm = torch.stack([total_loss, norms.to(self.device).double()]).tolist()
+        *totals, norm = torch.cat([sums, norms.to(self.device).double()[None]]).tolist()
         self._own.scale.update(math.isfinite(norm))
-        if math.isfinite(total) and math.isfinite(norm):
+        if math.isfinite(totals[0]) and math.isfinite(norm):
             self._own.step(self.clip_norms, norms)
         self._own.clear()
-        return total, norm
+        return totals, norm
 
     @property
     def skipped(self) -> int | None:

@@ -87,6 +87,6 @@ def pack_weighted(groups: Sequence[WeightedGroup], stage: Sft) -> list[WeightedB
     ]
 
 
-def count_micro_batches(batch: WeightedBatch) -> float:
+def count_micro_batches(batch: WeightedBatch) -> Tensor:
     """Normalise by the micro-batches of the original."""
-    return float(batch.share_C.sum())
+    return batch.share_C.sum()

@@ -12,8 +12,10 @@ import numpy
 import pyarrow
 import pyarrow.compute
 import pyarrow.parquet
+import torch
 import xxhash
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tulu.config.schema import TrainStage
 from tulu.data.lazy import LazySequence
@@ -97,13 +99,16 @@ def _compute(groups: list[Group], policy: Policy, stage: TrainStage, parallel: P
     """The summed log-prob of every (group, completion), in order; the processes share the work."""
     places = parallel.share(range(len(groups)))
     batches = pack_whole([groups[place] for place in places], stage)
-    computed: dict[tuple[int, int], float] = {}
+    own: list[tuple[int, int]] = []
+    sums: list[Tensor] = []
     for batch, is_own in parallel.level(batches, pack_whole(groups[:1], stage)[0]):
         batch = batch.to(policy.device)
         sums_C = sum_by_owner(policy.logps(batch), batch.owner_N, batch.n_completions)
         if is_own:
-            for (group, completion), value in zip(batch.index_C, sums_C.tolist(), strict=True):
-                computed[places[group], completion] = value
+            own += [(places[group], completion) for group, completion in batch.index_C]
+            sums.append(sums_C)
+    # They are read from the device once, so that no row waits for the one before.
+    computed = dict(zip(own, torch.cat(sums).tolist() if sums else [], strict=True))
     return dict(sorted(item for part in parallel.exchange(computed) for item in part.items()))
 
 
