@@ -14,8 +14,9 @@ from tulu.config.schema import Rm
 from tulu.data.lazy import LazySequence
 from tulu.data.mixing import order
 from tulu.losses import Loss, bradley_terry_loss
-from tulu.model.batch import Batch, send
+from tulu.model.batch import Batch
 from tulu.model.dropout import evaluating
+from tulu.model.sending import send
 from tulu.reward_models.model import RewardModel
 from tulu.train.fit import fit, pack_whole
 from tulu.train.open import open_stage

@@ -87,7 +87,7 @@ def test_a_weight_that_no_process_used_keeps_no_gradient(monkeypatch: pytest.Mon
     """As in one process. A weight that only the other process used gets a gradient here, too, or its optimizer would not step."""
     parallel = Parallel(make_stage())
     module = nn.ParameterList([torch.ones(1), torch.ones(1), torch.ones(1)])
-    _, optimizer = parallel.prepare(module, torch.optim.SGD(module.parameters(), lr=1.0))
+    parallel.prepare(module, torch.optim.SGD(module.parameters(), lr=1.0))
     parallel.world = 2
     replies = iter([torch.tensor([1.0, 7.0]), torch.tensor([1, 1, 0]), torch.tensor([4.0, 3.0])])
     monkeypatch.setattr("torch.distributed.all_reduce", lambda tensor, **_: tensor.copy_(next(replies)))
@@ -122,7 +122,7 @@ def test_means_are_exact_over_counts() -> None:
 def test_a_step_that_is_not_finite_is_not_taken(fault: str) -> None:
     parallel = Parallel(make_stage())
     module = nn.Linear(2, 1)
-    _, optimizer = parallel.prepare(module, torch.optim.AdamW(module.parameters()))
+    parallel.prepare(module, torch.optim.AdamW(module.parameters()))
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     parallel.backward(module(torch.ones(1, 2)).sum(), last=True)
     if fault == "gradient":

@@ -50,11 +50,10 @@ def test_an_error_surfaces_where_its_result_is_needed() -> None:
             raise ValueError(f"row {place} cannot be read")
         return place
 
-    found = []
-    with pytest.raises(ValueError, match="row 2 cannot be read"), ahead(make, range(5), CPU) as results:
-        for result in results:
-            found.append(result)
-    assert found == [0, 1]
+    with ahead(make, range(5), CPU) as results:
+        assert [next(results), next(results)] == [0, 1]
+        with pytest.raises(ValueError, match="row 2 cannot be read"):
+            next(results)
     assert threads() == []
 
 

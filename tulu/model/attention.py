@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
-from tulu.model.batch import Batch, Segment, distinct, send
+from tulu.model.batch import Batch, Segment
 from tulu.model.private_state import supports_sdpa
+from tulu.model.sending import distinct, send
 
 SEGMENTS = "tulu_segments"
 """The name of this attention in transformers."""

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from tulu.config.processes import world_size
 from tulu.config.schema import TrainStage, clip_norms
+from tulu.model.clock import Clock
 from tulu.model.masters import HALF
 from tulu.model.private_state import shard_of
 from tulu.model.processes import Processes
@@ -38,6 +39,7 @@ class Parallel(Processes):
             # DeepSpeed chooses its device when accelerate imports it.
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
         super().__init__()
+        self.clock = Clock(self.device)
         self.precision = stage.precision
         self.clip_norms = clip_norms(stage)
         """Largest norm of the gradients of each group of the optimizer's parameters."""
@@ -90,21 +92,28 @@ class Parallel(Processes):
         as it was before clipping; they are the same in every process, and this is the one place of a step that waits for the
         device, before it steps. Where one of the two is not finite no weight has moved.
         """
-        sums = self.add_up(sums.detach().to(self.device).double().clone())
         if self._zero is not None:
-            totals, norm = sums.tolist(), math.nan
-            if math.isfinite(totals[0]):
-                norm = self._zero.step()
-            else:
-                self._zero.clear()
-            return totals, norm
-        norms = self._own.gradient_norm()
-        *totals, norm = torch.cat([sums, norms.to(self.device).double()[None]]).tolist()
-        self._own.scale.update(math.isfinite(norm))
-        if math.isfinite(totals[0]) and math.isfinite(norm):
-            self._own.step(self.clip_norms, norms)
-        self._own.clear()
+            return self._finish_zero_step(self._zero, sums)
+        with self.clock.part("sync"):
+            sums = self.add_up(sums.detach().to(self.device).double().clone())
+            norms = self._own.gradient_norm()
+            *totals, norm = torch.cat([sums, norms.to(self.device).double()[None]]).tolist()
+        with self.clock.part("optimizer"):
+            self._own.scale.update(math.isfinite(norm))
+            if math.isfinite(totals[0]) and math.isfinite(norm):
+                self._own.step(self.clip_norms, norms)
+            self._own.clear()
         return totals, norm
+
+    def _finish_zero_step(self, zero: Zero, sums: Tensor) -> tuple[list[float], float]:
+        """The same through DeepSpeed, which learns the norm as it steps."""
+        with self.clock.part("sync"):
+            totals = self.add_up(sums.detach().to(self.device).double().clone()).tolist()
+        with self.clock.part("optimizer"):
+            if math.isfinite(totals[0]):
+                return totals, zero.step()
+            zero.clear()
+        return totals, math.nan
 
     @property
     def skipped(self) -> int | None:

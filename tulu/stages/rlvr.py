@@ -127,17 +127,24 @@ def train(learner: Learner, models: Models, sampler: Sampler, stage: Rlvr, run: 
             sampled = time.monotonic()
             run.journal("graded", step=index + 1, first=drawn, rows=[rollout.problem.id for rollout in rollouts.sampled])
             metrics = update(learner, models, rollouts, stage, index, rates)
+            updated = time.monotonic()
             sampler.engine.sync(policy.weights(), index + 1)
 
             drawn, run.step = rollouts.drawn, index + 1
             tokens = parallel.total(sum(rollout.group.n_tokens for rollout in rollouts.sampled))
             seconds = time.monotonic() - began
             metrics |= summary(rollouts, parallel)
-            timing = {"tokens": tokens, "seconds": seconds, "sampling_seconds": sampled - began}
-            run.log(run.step, {**metrics, "learning_rate": rates[0], **timing})
+            measured = learner.meter.read(seconds, updated - sampled)
+            timing = {
+                "tokens": tokens,
+                "seconds": seconds,
+                "sampling_seconds": sampled - began,
+                "tokens_per_second": tokens / seconds,
+            }
+            run.log(run.step, {**metrics, "learning_rate": rates[0], **timing, **measured})
             run.rollouts(run.step, [row for part in parallel.exchange(record(rollouts, policy.tokenizer)) for row in part])
             run.journal("trained", step=run.step, rows=[rollout.problem.id for rollout in rollouts.trained])
-            progress.update(run.step, metrics, tokens / seconds)
+            progress.update(run.step, metrics, tokens / seconds, measured["mfu"])
             run.end_step(run.step == total, drawn=drawn)
 
 

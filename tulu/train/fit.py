@@ -62,15 +62,17 @@ def fit(
             began = time.monotonic()
             rate = learning_rate(stage, index, total)
             learner.set_learning_rate(rate)
-            rows = next(steps)
+            with parallel.clock.part("data"):
+                rows = next(steps)
             metrics = step(learner, rows.batches, objective, normaliser, rows.spare, rows.shares)
             tokens = parallel.total(sum(batch.n_tokens for batch in rows.batches))
             seconds = time.monotonic() - began
             run.step = index + 1
-            timing = {"sequences": len(rows.ids), "tokens": tokens, "seconds": seconds}
-            run.log(run.step, {**metrics, "learning_rate": rate, **timing})
+            measured = learner.meter.read(seconds)
+            timing = {"sequences": len(rows.ids), "tokens": tokens, "seconds": seconds, "tokens_per_second": tokens / seconds}
+            run.log(run.step, {**metrics, "learning_rate": rate, **timing, **measured})
             run.journal("trained", step=run.step, rows=rows.ids)
-            progress.update(run.step, metrics, tokens / seconds)
+            progress.update(run.step, metrics, tokens / seconds, measured["mfu"])
             run.end_step(run.step == total)
 
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from tulu.config.schema import TrainStage
 from tulu.model.parallel import Parallel
+from tulu.train.meter import Meter
 
 
 class Trainable(Protocol):
@@ -26,6 +27,7 @@ class Learner:
     def __init__(self, model: Trainable, stage: TrainStage, parallel: Parallel) -> None:
         self.model = model
         self.parallel = parallel
+        self.meter = Meter(model.module, parallel)
         # Policy and value model may have gradients that are clipped apart; each is a group of parameters then.
         parts = [model.module] if len(parallel.clip_norms) == 1 else list(model.module.children())
         optimizer = torch.optim.AdamW(

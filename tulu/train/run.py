@@ -137,7 +137,7 @@ class Run:
 
     # -- while it runs -----------------------------------------------------------------------------------------
 
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+    def log(self, step: int, metrics: Mapping[str, float | None]) -> None:
         """Append one line to metrics.jsonl."""
         if self.parallel.is_main:
             self._metrics.append([{"step": step, **metrics}])

@@ -11,6 +11,7 @@ from tulu.errors import TrainingError
 from tulu.losses import Loss, Metrics
 from tulu.model.batch import Batch
 from tulu.model.parallel import Parallel
+from tulu.model.sending import send
 from tulu.train.optimizer import Learner
 
 B = TypeVar("B", bound=Batch)
@@ -54,25 +55,15 @@ def step(
     """
     parallel = learner.parallel
     total = parallel.total(_add_up([normaliser(batch) for batch in batches] if shares is None else shares))
-    rows = list(parallel.level(batches, spare))
-    sums: Metrics = {}
-    losses: list[Tensor] = []
-    for index, (batch, is_own) in enumerate(rows, 1):
-        loss, metrics = objective(batch.to(parallel.device))
-        parallel.backward(loss * ((1.0 if is_own else 0.0) / total), last=index == len(rows))
-        if is_own:
-            losses.append(loss.detach())
-        for name, (value, count) in metrics.items():
-            # A process without rows of its own knows by a spare one which numbers the others add up.
-            value, count = (value, count) if is_own else (torch.zeros_like(value), torch.zeros_like(count))
-            before = sums.get(name, (0.0, 0.0))
-            sums[name] = (before[0] + value, before[1] + count)
-    # Losses and metrics stay on the device until the step is about to be taken, so that no micro-batch waits for the one before,
-    # and are read then, together with the norm, so that nothing waits for the step itself.
+    losses, sums = _gradients(parallel, list(parallel.level(batches, spare)), objective, total)
+    # Everything stays on the device until the step is about to be taken, so that no micro-batch waits for the one before, and is
+    # read then together with the norm of the gradients, so that nothing waits for the step itself.
     names = sorted(sums)
-    parts = [torch.stack(losses).double().sum()] if losses else [torch.zeros((), dtype=torch.float64, device=parallel.device)]
-    parts += [number.to(parallel.device).double() for name in names for number in sums[name]]
-    (loss_total, *numbers), norm = parallel.finish_step(torch.stack(parts))
+    work = send(torch.tensor(learner.meter.work.on(batches), dtype=torch.float64), parallel.device)
+    loss = torch.stack(losses).double().sum() if losses else torch.zeros_like(work)
+    parts = [number.to(parallel.device).double() for name in names for number in sums[name]]
+    (loss_total, done, *numbers), norm = parallel.finish_step(torch.stack([loss, work, *parts]))
+    learner.meter.add(done)
     trained = [row for batch in batches for row in batch.id_C]
     if not math.isfinite(loss_total):
         bad = _culprits(parallel, batches, losses, objective, spare)
@@ -85,6 +76,27 @@ def step(
     pairs = zip(names, numbers[0::2], numbers[1::2], strict=True)
     means = {name: value / count if count else math.nan for name, value, count in pairs}
     return {"loss": loss_total / total, "gradient_norm": norm, **skipped, **means}
+
+
+def _gradients(
+    parallel: Parallel, rows: Sequence[tuple[B, bool]], objective: Objective[B], total: float
+) -> tuple[list[Tensor], Metrics]:
+    """Accumulate the gradients of rows, some of which count for nothing; the losses of the others and sums of their metrics."""
+    sums: Metrics = {}
+    losses: list[Tensor] = []
+    for index, (batch, is_own) in enumerate(rows, 1):
+        with parallel.clock.part("forward"):
+            loss, metrics = objective(batch.to(parallel.device))
+        with parallel.clock.part("backward"):
+            parallel.backward(loss * ((1.0 if is_own else 0.0) / total), last=index == len(rows))
+        if is_own:
+            losses.append(loss.detach())
+        for name, (value, count) in metrics.items():
+            # A process without rows of its own knows by a spare one which numbers the others add up.
+            value, count = (value, count) if is_own else (torch.zeros_like(value), torch.zeros_like(count))
+            before = sums.get(name, (0.0, 0.0))
+            sums[name] = (before[0] + value, before[1] + count)
+    return losses, sums
 
 
 def _add_up(shares: Sequence[float | Tensor]) -> float:
