@@ -21,7 +21,7 @@ from tulu.model.parallel import Parallel
 from tulu.model.processes import Processes
 
 ROOT = Path(__file__).resolve().parents[2]
-LOCAL = {"prepare", "prepare_frozen", "backward", "share", "save", "load", "not_finite", "shards_weights", "skipped"}
+LOCAL = {"prepare", "prepare_frozen", "backward", "clear", "share", "save", "load", "not_finite", "shards_weights", "skipped"}
 """What a process without sharding does by itself, or through a method below.
 
 Sharding exchanges weights and gradients through torch and DeepSpeed, which keep them where they are.

@@ -158,7 +158,7 @@ class AdvantageBatch(Batch):
 
 def pack_advantages(examples: Sequence[tuple[Group, list[float]]], stage: TrainStage) -> list[AdvantageBatch]:
     advantages = [advantage for _, advantage in examples]
-    batches = pack([group for group, _ in examples], stage.row_tokens, 4 * stage.micro_batch)
+    batches = pack([group for group, _ in examples], stage.row_limit, 4 * stage.micro_batch)
     return [AdvantageBatch(**vars(batch), advantage_C=batch.of_completions(advantages)) for batch in batches]
 
 

@@ -46,9 +46,12 @@ class Parallel(Processes):
         self.seed = stage.seed
         self.module: nn.Module | None = None
         """The module under training, once it is prepared."""
-        self._zero = Zero(int(self.sharding[-1]), self, self.precision, self.clip_norms) if self.deepspeed else None
+        self._zero = self._new_zero(stage) if self.deepspeed else None
         self._own: Any = None
         """What holds module and optimizer where DeepSpeed does not."""
+
+    def _new_zero(self, stage: TrainStage) -> Zero:
+        return Zero(int(self.sharding[-1]), self, self.precision, self.clip_norms, stage.offload_optimizer)
 
     @property
     def shards_weights(self) -> bool:
@@ -84,6 +87,10 @@ class Parallel(Processes):
     def backward(self, loss: Tensor, last: bool) -> None:
         """Accumulate gradients. `last` marks the last micro-batch of a step."""
         (self._zero or self._own).backward(loss, last)
+
+    def clear(self) -> None:
+        """Forget the gradients."""
+        (self._zero or self._own).clear()
 
     def finish_step(self, sums: Tensor) -> tuple[list[float], float]:
         """Clip the gradients, step and clear them, unless the loss over all processes or the norm of the gradients is not finite.

@@ -98,6 +98,8 @@ def run(job: Job) -> Path:
     facts |= {"value": critic.value.digest()} if critic else {}
     kl_reference = load_kl_reference(policy, run, stage, job.recipe.template, run.start_options)
     learner = run.begin(critic or policy, data=problems.digest, start=policy.digest(), **facts)
+    run.settle_rows(learner, partial(all_numbers, policy, critic))
+    stage = run.section
     state = run.resume()
 
     spec = EngineSpec(
@@ -113,6 +115,12 @@ def run(job: Job) -> Path:
         sampler = Sampler(engine, grader, policy.tokenizer, problems, stage, run.parallel, reward_model)
         train(learner, Models(policy, critic, kl_reference), sampler, stage, run, state.get("drawn", 0))
     return run.finish(policy.save, problems=len(problems))
+
+
+def all_numbers(policy: Policy, critic: ActorCritic | None, batch: Batch) -> Tensor:
+    """A number that depends on all weights that are trained."""
+    numbers = policy.logps_and_entropy(batch) if critic is None else critic(batch, 1.0)
+    return torch.stack([part.sum() for part in numbers]).sum()
 
 
 def train(learner: Learner, models: Models, sampler: Sampler, stage: Rlvr, run: Run, drawn: int) -> None:

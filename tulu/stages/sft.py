@@ -45,6 +45,7 @@ def run(job: Job) -> Path:
     groups = run.load_groups(run.tokenizer)
     policy: Policy = run.load(Policy)
     learner = run.begin(policy, data=groups.digest, start=policy.digest())
+    run.settle_rows(learner, lambda batch: policy.logps(batch).sum())
     run.resume()
 
     def token_mean(batch: Batch) -> Loss:

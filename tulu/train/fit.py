@@ -24,7 +24,7 @@ B = TypeVar("B", bound=Batch)
 def pack_whole(groups: Sequence[Group], stage: TrainStage) -> list[Batch]:
     """Packed rows; the completions of a group stay together, as pairwise losses need."""
     most = max((len(group.completions) for group in groups), default=1)
-    return pack_batches(groups, stage.row_tokens, stage.micro_batch * most, split=False)
+    return pack_batches(groups, stage.row_limit, stage.micro_batch * most, split=False)
 
 
 def draw(rows: int, stage: TrainStage, step: int) -> list[int]:

@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from tulu.config.job import Job, section_of
+from tulu.config.schema import MEMORY_FIELDS
 from tulu.errors import CheckpointError, RecipeError, ResumeError, TrainingError
 from tulu.files import JsonLines, differences, file_digest, file_fault, remove_partials, sync_folder, write_atomic
 from tulu.model.parallel import Parallel
@@ -84,10 +85,15 @@ class Run:
         """
         resolved = job_recipe(self.job)
         file = self.path / "recipe.yaml"
+        before: Any = None
         if file.exists() and self.manifest().get("pinned"):
             cure = "Undo the change to resume, run with --fresh to start over, or give the recipe another name."
-            self._refuse_changes("this run began with another recipe", _read(file, yaml.safe_load), resolved, cure)
-        else:
+            before = _read(file, yaml.safe_load)
+            # What only decides on memory and speed may change, above all where memory ran out.
+            changes = {name: resolved[self.job.stage][name] for name in MEMORY_FIELDS}
+            again = {**before, self.job.stage: {**before.get(self.job.stage, {}), **changes}}
+            self._refuse_changes("this run began with another recipe", again, resolved, cure)
+        if before != resolved:
             write_atomic(file, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
 
     def pin(self, **facts: Any) -> None:
