@@ -109,3 +109,17 @@ def test_the_command_ends_with_the_message(monkeypatch: pytest.MonkeyPatch, tmp_
     assert "base: out of memory: 134,217,728.00 GiB more could not be had" in done.output
     assert "base.row_tokens=2048" in done.output
     assert "Traceback" not in done.output
+
+
+def test_a_command_that_trains_nothing_ends_with_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*_: Any) -> None:
+        raise real_shortage()
+
+    module = ModuleType("fake")
+    module.run = run  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "tulu.reward_models.rewardbench", module)
+    done = CliRunner().invoke(app, ["rewardbench", "some/model"])
+    assert done.exit_code == 1
+    assert "out of memory: 134,217,728.00 GiB more could not be had" in done.output
+    assert "--row-tokens" in done.output
+    assert "Traceback" not in done.output

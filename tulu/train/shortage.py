@@ -20,6 +20,7 @@ _UNITS = {"bytes": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2
 _ASKED = re.compile(r"[Tt]ried to allocate (?P<number>[\d.]+) ?(?P<unit>bytes|[KMGT]iB|B)")
 _SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
 """Parts of the messages of torch's allocators, of CUDA and of cuBLAS."""
+SMALLER = "Lower batch (--batch), max_tokens (--max-tokens) or row_tokens (--row-tokens), or stop what else uses the device."
 MANY = 8
 """GPUs of one machine, for which sharding is estimated."""
 
@@ -44,9 +45,9 @@ def is_shortage(error: BaseException) -> bool:
 def describe(job: Job, error: BaseException) -> str:
     """The message for a stage that ran out of memory."""
     section = section_of(job.recipe, job.stage) if STAGES[job.stage].trains else None
-    lines = [f"{job.stage}: out of memory{_asked(error)}"]
+    lines = [f"{job.stage}: {_shortage(error)}"]
     if not isinstance(section, TrainStage):
-        return "\n".join([*lines, "Lower batch (--batch) or max_tokens (--max-tokens), or stop what else uses the device."])
+        return "\n".join([*lines, SMALLER])
     base = job.recipe.base
     size = model_size(job.start, base.config if job.start is None and base is not None else None)
     processes = world_size()
@@ -59,11 +60,16 @@ def describe(job: Job, error: BaseException) -> str:
     return "\n".join(lines)
 
 
-def _asked(error: BaseException) -> str:
+def say_shortage(error: BaseException) -> str:
+    """The message for a command that trains nothing."""
+    return f"{_shortage(error)}\n{SMALLER}"
+
+
+def _shortage(error: BaseException) -> str:
     found = _ASKED.search(str(error))
     if found is None:
-        return ""
-    return f": {float(found['number']) * _UNITS[found['unit']] / GIB:,.2f} GiB more could not be had"
+        return "out of memory"
+    return f"out of memory: {float(found['number']) * _UNITS[found['unit']] / GIB:,.2f} GiB more could not be had"
 
 
 def cures(stage: TrainStage, size: Size | None, processes: int) -> Sequence[tuple[str, str]]:
