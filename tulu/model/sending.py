@@ -25,6 +25,11 @@ def send_places(places: Tensor, device: torch.device) -> Tensor:
     return sent
 
 
+def note_distinct(places: Tensor, without_repetition: Tensor) -> None:
+    """Say what `distinct` is of positions that a device has put together."""
+    _distinct[places] = without_repetition
+
+
 def distinct(places: Tensor) -> Tensor:
     """Positions without repetition, ascending.
 

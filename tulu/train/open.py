@@ -23,9 +23,10 @@ from tulu.model.parallel import Parallel
 from tulu.model.positions import check_length
 from tulu.model.trunk import Trunk
 from tulu.train.agreement import agree, from_main, software, start_digest
+from tulu.train.finite import named_tensors
 from tulu.train.optimizer import Learner, Trainable
 from tulu.train.row_size import GpuMemory, Memory, longest_row
-from tulu.train.run import Run, job_recipe, model_faults, named_tensors
+from tulu.train.run import Run, job_recipe, model_faults
 
 log = logging.getLogger("tulu")
 

@@ -21,10 +21,11 @@ import yaml
 from tulu.config.job import Job, section_of
 from tulu.config.schema import MEMORY_FIELDS
 from tulu.errors import CheckpointError, RecipeError, ResumeError, TrainingError
-from tulu.files import JsonLines, differences, file_digest, file_fault, remove_partials, sync_folder, write_atomic
+from tulu.files import JsonLines, differences, file_digest, remove_partials, sync_folder, write_atomic
 from tulu.model.parallel import Parallel
 from tulu.train.checkpoints import STEP_NAME, Checkpoints
 from tulu.train.energy import Energy, EnergyMeter
+from tulu.train.finite import named_tensors, not_finite_tensors
 from tulu.train.manifest import environment
 
 log = logging.getLogger("tulu")
@@ -90,9 +91,10 @@ class Run:
             cure = "Undo the change to resume, run with --fresh to start over, or give the recipe another name."
             before = _read(file, yaml.safe_load)
             # What only decides on memory and speed may change, above all where memory ran out.
-            changes = {name: resolved[self.job.stage][name] for name in MEMORY_FIELDS}
-            again = {**before, self.job.stage: {**before.get(self.job.stage, {}), **changes}}
-            self._refuse_changes("this run began with another recipe", again, resolved, cure)
+            stage = self.job.stage
+            if isinstance(section := before.get(stage), dict):
+                section = {**section, **{name: resolved[stage][name] for name in MEMORY_FIELDS}}
+            self._refuse_changes("this run began with another recipe", {**before, stage: section}, resolved, cure)
         if before != resolved:
             write_atomic(file, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
 
@@ -283,23 +285,6 @@ class Run:
                 self._meter = None
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def not_finite_tensors(folder: Path) -> list[str]:
-    """The tensors in the safetensors files of a folder that hold a NaN or an infinity, by name."""
-    import torch
-    from safetensors import safe_open
-
-    names = []
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as tensors:
-            names += [name for name in tensors.keys() if not torch.isfinite(tensors.get_tensor(name)).all()]  # noqa: SIM118
-    return names
-
-
-def named_tensors(names: Sequence[str]) -> str:
-    """So many tensors in words, the first ones by name."""
-    return f"{len(names)} tensors, such as {', '.join(names[:3])}" if len(names) > 1 else names[0]
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
