@@ -78,6 +78,7 @@ def on_meta(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
         "tulu.model.attention",
         "tulu.reward_models.training",
         "tulu.train.step",
+        "tulu.stages.ppo",
     ):
         monkeypatch.setattr(f"{module}.send", counted)
 
@@ -129,11 +130,13 @@ def case(name: str, folder: Path) -> tuple[Any, Sequence[Any], Any, Any]:
         batches = [with_fields(row, RolloutBatch, kl_reference_N=zero) for row, zero in zip(rows, zeros, strict=True)]
         return policy, batches, lambda b: grpo(policy, stage, b), count_tokens
     value: Any = moved(RewardModel.load(folder, trainable=True, new_head=1, **load))
-    critic = ActorCritic(policy, value)
-    batches = [
-        with_fields(row, PpoBatch, advantage_N=zero, return_N=zero, kl_N=zero, old_values_N=zero, old_logps_N=zero)
-        for row, zero in zip(rows, zeros, strict=True)
-    ]
+    critic = ActorCritic(policy, value, ends=name == "ppo_ends")
+    batches = []
+    for row, zero in zip(rows, zeros, strict=True):
+        zero_C = torch.zeros(row.n_completions)
+        more = {"old_end_C": zero_C, "end_return_C": zero_C} if name == "ppo_ends" else {}
+        before = {"old_values_N": zero, "old_logps_N": zero, "kl_N": zero}
+        batches.append(with_fields(row, PpoBatch, advantage_N=zero, return_N=zero, **before, **more))
     return critic, batches, lambda b: ppo(critic, stage, ValueModelSettings(), 0, b), count_tokens
 
 
@@ -141,7 +144,7 @@ def _nll(logps_N: Tensor, weight_N: Tensor | None = None) -> Any:
     return sft_loss(logps_N, weight_N)
 
 
-@pytest.mark.parametrize("name", ["sft", "micro_mean", "dpo", "rm", "grpo", "ppo"])
+@pytest.mark.parametrize("name", ["sft", "micro_mean", "dpo", "rm", "grpo", "ppo", "ppo_ends"])
 def test_no_micro_batch_waits_for_the_device(
     name: str, tiny_model: Callable[..., Path], on_meta: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

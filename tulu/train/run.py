@@ -21,7 +21,7 @@ import yaml
 from tulu.config.job import Job, section_of
 from tulu.config.schema import MEMORY_FIELDS
 from tulu.errors import CheckpointError, RecipeError, ResumeError, TrainingError
-from tulu.files import JsonLines, differences, file_digest, remove_partials, sync_folder, write_atomic
+from tulu.files import JsonLines, differences, file_digest, file_fault, remove_partials, sync_folder, write_atomic
 from tulu.model.parallel import Parallel
 from tulu.train.checkpoints import STEP_NAME, Checkpoints
 from tulu.train.energy import Energy, EnergyMeter
