@@ -42,9 +42,9 @@ class PacedRun(Run):
         super().__init__(job, parallel)
         self.pace = pace
 
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+    def log(self, step: int, metrics: Mapping[str, float | None]) -> None:
         super().log(step, metrics)
-        self.pace.step(metrics["loss"])
+        self.pace.step(metrics["loss"] or 0.0)
 
 
 def settings(task: Task, file: str, batch: int) -> dict[str, Any]:

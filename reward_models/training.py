@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy
+import torch
 from torch import Tensor
 
 from tulu.config.job import Job
@@ -15,6 +16,7 @@ from tulu.data.mixing import order
 from tulu.losses import Loss, bradley_terry_loss
 from tulu.model.batch import Batch
 from tulu.model.dropout import evaluating
+from tulu.model.sending import send
 from tulu.reward_models.model import RewardModel
 from tulu.train.fit import fit, pack_whole
 from tulu.train.open import open_stage
@@ -44,6 +46,8 @@ def run(job: Job) -> Path:
     held_out, training = split(len(groups), stage)
     reward_model: RewardModel = run.load(RewardModel, new_head=stage.seed)
     learner = run.begin(reward_model, data=groups.digest, start=reward_model.digest())
+    run.settle_rows(learner, lambda batch: reward_model.score(batch).sum())
+    stage = run.section
     run.resume()
 
     rows = LazySequence(len(training), lambda row: groups[training[row]])
@@ -90,14 +94,14 @@ def count_pairs(batch: Batch) -> float:
 def ranking_loss(reward_model: RewardModel, batch: RankedBatch, stage: Rm) -> Loss:
     """Bradley-Terry over every pair of every prompt, from one forward pass."""
     rewards_C = reward_model.score(batch)
-    better, worse = ranked_pairs(batch)
+    better, worse = (send(torch.tensor(places, dtype=torch.long), rewards_C.device) for places in ranked_pairs(batch))
     return bradley_terry_loss(rewards_C[better], rewards_C[worse], batch.margin_C[better], stage.centre)
 
 
 def accuracy(learner: Learner, groups: Sequence[Group], places: Sequence[int], stage: Rm) -> float:
     """Share of the pairs at these places whose better completion is scored strictly higher, over all processes."""
     parallel = learner.parallel
-    right = total = 0.0
+    right, total = torch.zeros((), dtype=torch.float64, device=parallel.device), 0.0
     with evaluating(learner.model.module):
         for first in range(0, len(places), CHUNK):
             chunk = [groups[place] for place in places[first : first + CHUNK]]
@@ -105,7 +109,8 @@ def accuracy(learner: Learner, groups: Sequence[Group], places: Sequence[int], s
             for batch, is_own in parallel.level(batches, pack_whole(chunk[:1], stage)[0]):
                 rewards_C = learner.model.runner(batch.to(parallel.device))
                 if is_own:
-                    better, worse = ranked_pairs(batch)
-                    right += float((rewards_C[better] > rewards_C[worse]).sum())
+                    pairs = ranked_pairs(batch)
+                    better, worse = (send(torch.tensor(places, dtype=torch.long), parallel.device) for places in pairs)
+                    right += (rewards_C[better] > rewards_C[worse]).sum()
                     total += len(better)
-    return parallel.total(right) / parallel.total(total)
+    return parallel.total(float(right)) / parallel.total(total)

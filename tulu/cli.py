@@ -281,7 +281,10 @@ def _run_stage(recipe: "Recipe", stage: Stage, runs: Path, fresh: bool = False, 
         job = replace(job, folder=job.folder.with_name(label))
     if job.start is not None:
         _announce(f"{stage.name}: starts from {job.start}")
-    result = resolve(stage.runner)(job)
+    from tulu.train.shortage import telling_shortage
+
+    with telling_shortage(job):
+        result = resolve(stage.runner)(job)
     if stage.trains:
         _announce(f"{stage.name}: finished, {result}")
 

@@ -35,6 +35,10 @@ class TrainingError(TuluError):
     """Numbers of a training run that are no longer finite; the run stopped before they could reach a checkpoint or a model."""
 
 
+class MemoryShortage(TuluError):
+    """A GPU or a machine that has not enough memory; the message says what to lower, and by how much."""
+
+
 class CheckpointError(TuluError):
     """A run directory that cannot be written."""
 

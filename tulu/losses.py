@@ -21,7 +21,8 @@ RATIO_CLAMP = 10.0
 
 def mean_metric(values: Tensor, count: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The (sum, count) of values, from which their mean over all batches and processes is taken."""
-    return values.detach().sum().double(), values.new_tensor(values.numel()) if count is None else count
+    # A tensor that is made of a number waits for the device, one that is filled with it does not.
+    return values.detach().sum().double(), values.new_full((), values.numel()) if count is None else count
 
 
 def sft_loss(logps_N: Tensor, weight_N: Tensor | None = None) -> Loss:

@@ -66,8 +66,14 @@ class Progress:
         self._task = self._bar.add_task(self.name, total=self.total, completed=self.done, figures="")
         return self
 
-    def update(self, done: int, metrics: Mapping[str, float] | None = None, tokens_per_second: float | None = None) -> None:
-        """Show that so much is done, counted from the beginning of the work."""
+    def update(
+        self,
+        done: int,
+        metrics: Mapping[str, float] | None = None,
+        tokens_per_second: float | None = None,
+        mfu: float | None = None,
+    ) -> None:
+        """Show that so much is done, counted from the beginning of the work; `mfu` is the share of the device's best."""
         self.done = done
         if not self.shown:
             return
@@ -75,6 +81,8 @@ class Progress:
         if tokens_per_second is not None:
             self._tell_if_slow(tokens_per_second)
             figures.append(f"{tokens_per_second:,.0f} tok/s")
+        if mfu is not None:
+            figures.append(f"{mfu:.0%} MFU")
         if not self.on_terminal:
             self._log(figures)
             return

@@ -21,7 +21,7 @@ from tulu.model.parallel import Parallel
 from tulu.model.processes import Processes
 
 ROOT = Path(__file__).resolve().parents[2]
-LOCAL = {"prepare", "prepare_frozen", "backward", "share", "save", "load", "not_finite", "shards_weights", "skipped"}
+LOCAL = {"prepare", "prepare_frozen", "backward", "clear", "share", "save", "load", "not_finite", "shards_weights", "skipped"}
 """What a process without sharding does by itself, or through a method below.
 
 Sharding exchanges weights and gradients through torch and DeepSpeed, which keep them where they are.
@@ -41,7 +41,7 @@ def calls(parallel: Parallel, module: nn.Module, optimizer: torch.optim.Optimize
         "level": lambda: list(parallel.level(["row"], "row")),
         "exchange": lambda: parallel.exchange("item"),
         "wait": parallel.wait,
-        "finish_step": lambda: parallel.finish_step(module, optimizer, torch.tensor(1.0)),
+        "finish_step": lambda: parallel.finish_step(torch.ones(3)),
     }
 
 
@@ -87,12 +87,13 @@ def test_a_weight_that_no_process_used_keeps_no_gradient(monkeypatch: pytest.Mon
     """As in one process. A weight that only the other process used gets a gradient here, too, or its optimizer would not step."""
     parallel = Parallel(make_stage())
     module = nn.ParameterList([torch.ones(1), torch.ones(1), torch.ones(1)])
-    _, optimizer = parallel.prepare(module, torch.optim.SGD(module.parameters(), lr=1.0))
+    parallel.prepare(module, torch.optim.SGD(module.parameters(), lr=1.0))
     parallel.world = 2
-    replies = iter([torch.tensor(1.0), torch.tensor([1, 1, 0]), torch.tensor([4.0, 3.0])])
+    replies = iter([torch.tensor([1.0, 7.0]), torch.tensor([1, 1, 0]), torch.tensor([4.0, 3.0])])
     monkeypatch.setattr("torch.distributed.all_reduce", lambda tensor, **_: tensor.copy_(next(replies)))
     (2 * module[0]).sum().backward()
-    total, norm = parallel.finish_step(module, optimizer, torch.tensor(0.5))
+    (total, more), norm = parallel.finish_step(torch.tensor([0.5, 3.5]))
+    assert more == 7.0
     assert (total, norm) == (1.0, 5.0)
     assert [weight.item() for weight in module] == [-3.0, -2.0, 1.0]
 
@@ -121,13 +122,13 @@ def test_means_are_exact_over_counts() -> None:
 def test_a_step_that_is_not_finite_is_not_taken(fault: str) -> None:
     parallel = Parallel(make_stage())
     module = nn.Linear(2, 1)
-    _, optimizer = parallel.prepare(module, torch.optim.AdamW(module.parameters()))
+    parallel.prepare(module, torch.optim.AdamW(module.parameters()))
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     parallel.backward(module(torch.ones(1, 2)).sum(), last=True)
     if fault == "gradient":
         assert module.weight.grad is not None
         module.weight.grad[0, 0] = torch.inf
-    total, norm = parallel.finish_step(module, optimizer, torch.tensor(torch.nan if fault == "loss" else 1.0))
+    (total,), norm = parallel.finish_step(torch.tensor([torch.nan if fault == "loss" else 1.0]))
     assert not (torch.tensor([total, norm]).isfinite().all())
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
     assert module.weight.grad is None, "the next step begins without it"

@@ -41,10 +41,11 @@ class Cell:
     world: int
     precision: str = "fp32"
     lora: bool = False
+    offload: bool = False
 
     @property
     def name(self) -> str:
-        return f"{self.sharding}-{self.world}-{self.precision}{'-lora' if self.lora else ''}"
+        return f"{self.sharding}-{self.world}-{self.precision}{'-lora' if self.lora else ''}{'-offload' if self.offload else ''}"
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,8 @@ def recipe_of(cell: Cell, kind: str, folder: Path) -> Any:
     if cell.precision != "fp32":
         # One row at a time gives the same products in one process and in several, so that rounding to 16 bits is the same.
         section["micro_batch"] = 1
+    if cell.offload:
+        section["offload_optimizer"] = True
     if cell.lora:
         section["lora"] = {"rank": 4, "alpha": 8}
     if kind in ("grpo", "ppo"):

@@ -21,6 +21,8 @@ HALVED = [*(("bf16", sharding) for sharding in SHARDINGS), ("fp16", "none"), ("f
 HALVED_IN_CI = [("bf16", "zero3"), ("bf16", "fsdp2"), ("fp16", "none")]
 ADAPTED = [(precision, sharding) for precision in ("fp32", "bf16") for sharding in SHARDINGS]
 ADAPTED_IN_CI = [("fp32", "zero3"), ("bf16", "fsdp2")]
+OFFLOADED = SHARDINGS
+OFFLOADED_IN_CI = ["zero2", "fsdp2"]
 
 
 @pytest.mark.parametrize(("precision", "sharding"), HALVED if ALL else HALVED_IN_CI)
@@ -49,3 +51,11 @@ def test_adapters_are_merged_into_exact_weights(precision: str, sharding: str, f
     assert largest(together, alone) < (1e-6 if precision == "fp32" else 1e-4)
     assert torch.equal(together["model.norm.weight"], before["model.norm.weight"]), "frozen weights are not rounded"
     assert torch.equal(together["model.embed_tokens.weight"], before["model.embed_tokens.weight"])
+
+
+@pytest.mark.parametrize("sharding", OFFLOADED if ALL else OFFLOADED_IN_CI)
+def test_moments_on_the_cpu_change_nothing(sharding: str, folder: Path) -> None:
+    two = Cell(sharding, 2, offload=True)
+    run(two, folder, ("sft",))
+    assert largest(weights(two, "sft", folder), weights(Cell("none", 1), "sft", folder)) < 1e-6
+    resumes_to_the_same_bits(two, "sft", folder)

@@ -15,6 +15,7 @@ from tulu.errors import EngineError
 from tulu.model.attention import SEGMENTS
 from tulu.model.policy import Policy
 from tulu.rollout import transformers_engine
+from tulu.rollout.decode import Counts
 from tulu.rollout.engine import STALE, EngineSpec
 from tulu.rollout.transformers_engine import TransformersEngine
 from tulu.types import Group, Problem, SamplingParams
@@ -229,3 +230,27 @@ def test_it_samples_with_an_attention_that_leaves_nothing_out(feature: str, atte
         with transformers_engine.ordinary_attention(model):
             assert model.config._attn_implementation == attention
         assert model.config._attn_implementation == before
+
+
+def test_counts_that_come_a_step_late_change_no_completion(
+    engine: Callable[..., TransformersEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU nobody waits for the number of unfinished rows of the present step, so rows leave the batch a step later."""
+    sampler = engine()
+    params = SamplingParams(24, 1.0, seed=3)
+    monkeypatch.setattr(sampler, "stop_tokens", list(range(0, 256, 5)))
+    expected, steps = sampler.generate(make_problems(), 3, params), []
+    assert len({len(completion.tokens) for group in expected for completion in group.completions}) > 5
+    monkeypatch.setattr("tulu.rollout.decode.Counts", lambda late: Counts(late=True))
+    monkeypatch.setattr(sampler, "progress", lambda done, total: steps.append(done))
+    found = sampler.generate(make_problems(), 3, params)
+    assert tokens(found) == tokens(expected)
+    for before, now in zip(expected, found, strict=True):
+        for one, other in zip(before.completions, now.completions, strict=True):
+            assert one.finish == other.finish
+            assert one.sampler_logps == pytest.approx(other.sampler_logps, abs=1e-5)
+    assert steps == sorted(steps)
+    assert steps[-1] == 15
+    # All end in their first step: what comes late then is that none is left.
+    monkeypatch.setattr(sampler, "stop_tokens", list(range(len(sampler.tokenizer))))
+    assert {len(c.tokens) for group in sampler.generate(make_problems(), 3, params) for c in group.completions} == {1}

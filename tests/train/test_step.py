@@ -107,6 +107,28 @@ def test_a_process_without_rows_takes_part_at_weight_nothing(monkeypatch: pytest
         step(learner, [pack_row([rows[0]])], objective, count_tokens)
 
 
+def test_a_process_without_rows_adds_up_what_the_others_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The numbers of a step are added up in one exchange, which waits for ever where a process has fewer of them."""
+    model, stage = toy(), make_stage()
+    parallel = Parallel(stage)
+    learner = Learner(model, stage, parallel)
+    added: list[list[float]] = []
+    add_up = parallel.add_up
+
+    def noted(tensor: Tensor) -> Tensor:
+        added.append(tensor.tolist())
+        return add_up(tensor)
+
+    monkeypatch.setattr(parallel, "largest", lambda number: 1)
+    monkeypatch.setattr(parallel, "total", lambda number: 4.0)
+    monkeypatch.setattr(parallel, "add_up", noted)
+    row = pack_row(toy_rows()[:1])
+    step(learner, [row], lambda batch: sft_loss(model.logps(batch)), count_tokens)
+    step(learner, [], lambda batch: sft_loss(model.logps(batch)), count_tokens, spare=row)
+    assert [len(numbers) for numbers in added] == [4, 4], "loss, work, and nll with its count"
+    assert added[1] == [0.0, 0.0, 0.0, 0.0]
+
+
 # -- gradients that no packing may change ---------------------------------------------------------------------------
 
 
@@ -158,7 +180,7 @@ class AdvantageBatch(Batch):
 
 def pack_advantages(examples: Sequence[tuple[Group, list[float]]], stage: TrainStage) -> list[AdvantageBatch]:
     advantages = [advantage for _, advantage in examples]
-    batches = pack([group for group, _ in examples], stage.row_tokens, 4 * stage.micro_batch)
+    batches = pack([group for group, _ in examples], stage.row_limit, 4 * stage.micro_batch)
     return [AdvantageBatch(**vars(batch), advantage_C=batch.of_completions(advantages)) for batch in batches]
 
 

@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 
 from tulu.commands.reports import report_bug, report_failure
 from tulu.config.processes import end_with_the_launcher, is_launched, is_main_process, take_names_from_srun
-from tulu.errors import DataError, RecipeError, TrainingError, TuluError
+from tulu.errors import DataError, MemoryShortage, RecipeError, TrainingError, TuluError
 
 _CURES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
@@ -71,6 +71,11 @@ class Boundary(TyperGroup):
         except (typer.Exit, typer.Abort):
             raise
         except Exception as error:
+            from tulu.train.shortage import is_shortage, say_shortage
+
+            if is_shortage(error):
+                _fail(say_shortage(error), MemoryShortage.exit_code)
+                raise typer.Exit(MemoryShortage.exit_code) from error
             _tell_launcher(error)
             raise
 

@@ -108,8 +108,8 @@ def memory(stage: TrainStage, size: Size, processes: int) -> dict[str, float]:
     bytes, and behind the trained ones float32 masters and gradients of 4 bytes each, moments of 8. Sharding: zero1 spreads
     masters and moments over the processes, zero2 also gradients, zero3 also weights; fsdp2 spreads all of it, and its shards
     of the weights are float32, the masters themselves. A frozen reference (RLVR with beta above 0) takes another set of
-    weights. With LoRA about 2 % of the parameters are trained. PPO's value model, taken to be as large as the policy, has
-    all of it and activations of its own.
+    weights. Offloaded moments lie in the memory of the CPU and are left out. With LoRA about 2 % of the parameters are trained.
+    PPO's value model, taken to be as large as the policy, has all of it and activations of its own.
     Activations of a row: 8 hidden + 2 kv + 4 feed-forward values a token and layer (what a gated block keeps for its
     backward pass, attention scores excepted: neither SDPA nor varlen attention stores them); with gradient
     checkpointing one hidden vector a token and layer, and one layer in full; selective checkpointing also keeps attention's
@@ -126,14 +126,15 @@ def memory(stage: TrainStage, size: Size, processes: int) -> dict[str, float]:
     if has_masters:
         amounts["masters"] = models * 4 * trained / over["masters"]
     amounts["gradients"] = models * 4 * trained / over["gradients"]
-    amounts["moments"] = models * 8 * trained / over["moments"]
+    if not stage.offload_optimizer:
+        amounts["moments"] = models * 8 * trained / over["moments"]
     if isinstance(stage, Rlvr) and stage.beta > 0:
         amounts["reference"] = element * size.parameters / over["weights"]
     if size.layers:
         block = 8 * size.hidden + 2 * size.kv + 4 * size.feed_forward
         kept = {False: block, True: size.hidden, "selective": 3 * size.hidden + size.kv + size.feed_forward}
         values = size.layers * kept[stage.gradient_checkpointing] + (block if stage.gradient_checkpointing else 0)
-        amounts["activations"] = float(models * element * stage.row_tokens * values)
+        amounts["activations"] = float(models * element * stage.row_limit * values)
     return amounts
 
 

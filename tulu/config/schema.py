@@ -35,6 +35,11 @@ __all__ = ["Lora", "RewardModelSettings", "RewardModelSignal", "Section", "Sourc
 PLANNED = frozenset({"base.tokenizer", "rlvr.max_staleness"})
 """Fields that nothing reads yet. Any value but the default is refused until a field has a reader and leaves this list."""
 
+ROW_TOKENS = 8192
+"""Most tokens of a packed row on a CPU, unless a recipe says otherwise."""
+MEMORY_FIELDS = ("row_tokens", "micro_batch", "gradient_checkpointing", "offload_optimizer")
+"""Fields that change what fits and how fast it is, and no gradient. A run may go on with other ones."""
+
 
 class TrainStage(Section):
     """The fields that every training stage has."""
@@ -51,8 +56,9 @@ class TrainStage(Section):
     """Sequences (SFT), pairs (DPO, RM) or completions (RLVR) of one optimizer step, over all processes."""
     micro_batch: PositiveInt = 8
     """Most sequences, pairs or completions that one process takes side by side; accumulation follows from it."""
-    row_tokens: PositiveInt = 8192
-    """Most tokens of a packed row, which bounds memory. It changes the speed, never a gradient."""
+    row_tokens: PositiveInt | Literal["auto"] = "auto"
+    """Most tokens of a packed row, which bounds memory. It changes the speed, never a gradient. auto is 8192 on a CPU; on a GPU
+    it is the longest row that fits, measured once, with as many documents as it holds, whatever micro_batch says."""
     epochs: PositiveFloat | None = None
     """Passes over the mix; give either epochs or steps."""
     steps: PositiveInt | None = None
@@ -83,6 +89,8 @@ class TrainStage(Section):
     fsdp2 (torch) all of it."""
     zero: Literal[0, 1, 2, 3] | None = None
     """The old spelling of sharding: 0 is none, 1 is zero1, and so on."""
+    offload_optimizer: bool = False
+    """Keep AdamW's moments in the memory of the CPU, 8 bytes a trained weight; a step waits for them to come and go."""
     lora: Lora | None = None
     """Train low-rank adapters instead of all weights."""
     template: str | None = None
@@ -97,6 +105,11 @@ class TrainStage(Section):
     """How many of the newest checkpoints are kept."""
     released_values: dict[str, Any] = Field(default_factory=dict)
     """What the original run set and nothing here reads, under its own names; kept so that a released recipe is whole."""
+
+    @property
+    def row_limit(self) -> int:
+        """Most tokens of a packed row, where nobody has measured how many fit."""
+        return ROW_TOKENS if self.row_tokens == "auto" else self.row_tokens
 
     @model_validator(mode="before")
     @classmethod

@@ -24,6 +24,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from tulu.model import flash
 from tulu.model.batch import Batch, Segment
 from tulu.model.private_state import supports_sdpa
+from tulu.model.sending import distinct, send
 
 SEGMENTS = "tulu_segments"
 """The name of this attention in transformers."""
@@ -94,11 +95,11 @@ class Layout:
         positions = None
         if any(segment.prefix_length for segment in self.segments):
             runs = [run for segment in self.segments for run in segment.runs]
-            positions = torch.cat([torch.arange(start, end) for start, end in runs]).to(self.device)
+            positions = send(torch.cat([torch.arange(start, end) for start, end in runs]), self.device)
         return positions, flash.Row(self._cumulative(queries), self._cumulative(keys), max(queries), max(keys))
 
     def _cumulative(self, lengths: Sequence[int]) -> Tensor:
-        return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=self.device)
+        return send(torch.tensor([0, *accumulate(lengths)], dtype=torch.int32), self.device)
 
 
 def layout(batch: Batch, read: Tensor | None = None) -> Layout:
@@ -111,7 +112,7 @@ def layout(batch: Batch, read: Tensor | None = None) -> Layout:
         follows_prompt = completion.start == completion.prefix_end
         start = completion.prefix_start
         segments.append(Segment(start, completion.end, start, start) if follows_prompt else completion)
-    return Layout(segments, batch.tokens_T.device, None if read is None else read.unique())
+    return Layout(segments, batch.tokens_T.device, None if read is None else distinct(read))
 
 
 def segment_attention(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from tulu.model.sending import send, send_places
 from tulu.types import Group
 
 
@@ -97,7 +98,8 @@ class Batch:
     @property
     def last_C(self) -> Tensor:
         """Position in the row of each completion's last token."""
-        return torch.tensor([segment.end - 1 for segment in self.completions], device=self.tokens_T.device)
+        places_C = torch.tensor([segment.end - 1 for segment in self.completions], dtype=torch.long)
+        return send_places(places_C, self.tokens_T.device)
 
     def alone(self, group: int) -> Self:
         """The completions of one of the packed groups as a row of their own, with their entries of every field."""
@@ -127,11 +129,12 @@ class Batch:
 
     def of_groups(self, values_G: Sequence[float]) -> Tensor:
         """(C,) each completion's entry of values that hold one number per packed group."""
-        return torch.tensor([values_G[group] for group, _ in self.index_C], device=self.tokens_T.device)
+        return send(torch.tensor([values_G[group] for group, _ in self.index_C]), self.tokens_T.device)
 
     def of_completions(self, values_GC: Sequence[Sequence[float]]) -> Tensor:
         """(C,) each completion's entry of values that hold one number per completion of every packed group."""
-        return torch.tensor([values_GC[group][completion] for group, completion in self.index_C], device=self.tokens_T.device)
+        values = torch.tensor([values_GC[group][completion] for group, completion in self.index_C])
+        return send(values, self.tokens_T.device)
 
     def of_tokens(self, values_GCT: Sequence[Sequence[Sequence[float]]]) -> Tensor:
         """(N,) the trained tokens' entries of values that hold one number per token of every packed completion."""
@@ -142,8 +145,12 @@ class Batch:
 
     def to(self, device: torch.device) -> Self:
         """The same batch with its tensors on `device`."""
-        tensors: dict[str, Any] = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **tensors)
+        if self.tokens_T.device == device:
+            return self
+        moved = {name: send(value, device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        moved["read_N"] = send_places(self.read_N, device)
+        fields: dict[str, Any] = moved
+        return replace(self, **fields)
 
 
 def sum_by_owner(values_N: Tensor, owner_N: Tensor, n_completions: int) -> Tensor:
@@ -264,7 +271,8 @@ def padded_rows(batch: Batch) -> PaddedRows:
     tokens_CL = pad_sequence(rows, batch_first=True)
     mask_CL = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
     firsts = range(0, tokens_CL.numel(), tokens_CL.shape[1])
-    last_C = torch.tensor([first + len(row) - 1 for first, row in zip(firsts, rows, strict=True)], device=tokens_CL.device)
+    lasts = [first + len(row) - 1 for first, row in zip(firsts, rows, strict=True)]
+    last_C = send(torch.tensor(lasts), tokens_CL.device)
     return PaddedRows(tokens_CL, mask_CL, _moved_reads(batch, firsts), last_C)
 
 
@@ -298,13 +306,11 @@ def _moved_reads(batch: Batch, firsts: Sequence[int]) -> Tensor:
     """Where the read positions of a batch are when its documents begin at `firsts`."""
     device = batch.tokens_T.device
     # Where a position of the packed row moves to, from the prompt and from the completion.
-    shift_C2 = torch.tensor(
-        [
-            (first - segment.prefix_start, first + segment.prefix_length - segment.start)
-            for first, segment in zip(firsts, batch.completions, strict=True)
-        ],
-        device=device,
-    )
-    starts_C = torch.tensor([segment.start for segment in batch.completions], device=device)
+    shifts = [
+        (first - segment.prefix_start, first + segment.prefix_length - segment.start)
+        for first, segment in zip(firsts, batch.completions, strict=True)
+    ]
+    shift_C2 = send(torch.tensor(shifts), device)
+    starts_C = send(torch.tensor([segment.start for segment in batch.completions]), device)
     in_completion_N = (batch.read_N >= starts_C[batch.owner_N]).long()
     return batch.read_N + shift_C2[batch.owner_N, in_completion_N]

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from tulu.config.processes import world_size
 from tulu.config.schema import TrainStage, clip_norms
+from tulu.model.clock import Clock
 from tulu.model.masters import HALF
 from tulu.model.private_state import shard_of
 from tulu.model.processes import Processes
@@ -38,15 +39,19 @@ class Parallel(Processes):
             # DeepSpeed chooses its device when accelerate imports it.
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
         super().__init__()
+        self.clock = Clock(self.device)
         self.precision = stage.precision
         self.clip_norms = clip_norms(stage)
         """Largest norm of the gradients of each group of the optimizer's parameters."""
         self.seed = stage.seed
         self.module: nn.Module | None = None
         """The module under training, once it is prepared."""
-        self._zero = Zero(int(self.sharding[-1]), self, self.precision, self.clip_norms) if self.deepspeed else None
+        self._zero = self._new_zero(stage) if self.deepspeed else None
         self._own: Any = None
         """What holds module and optimizer where DeepSpeed does not."""
+
+    def _new_zero(self, stage: TrainStage) -> Zero:
+        return Zero(int(self.sharding[-1]), self, self.precision, self.clip_norms, stage.offload_optimizer)
 
     @property
     def shards_weights(self) -> bool:
@@ -83,27 +88,39 @@ class Parallel(Processes):
         """Accumulate gradients. `last` marks the last micro-batch of a step."""
         (self._zero or self._own).backward(loss, last)
 
-    def finish_step(self, module: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor) -> tuple[float, float]:
-        """Clip the gradients, step and clear them, unless `loss` over all processes or the norm of the gradients is not finite.
+    def clear(self) -> None:
+        """Forget the gradients."""
+        (self._zero or self._own).clear()
 
-        Returns both, the norm as it was before clipping; they are the same in every process, and this is the one place of a
-        step that waits for the device. Where one of them is not finite no weight has moved.
+    def finish_step(self, sums: Tensor) -> tuple[list[float], float]:
+        """Clip the gradients, step and clear them, unless the loss over all processes or the norm of the gradients is not finite.
+
+        `sums` are numbers of this process of which the first is the loss. Returns their sums over all processes, and the norm
+        as it was before clipping; they are the same in every process, and this is the one place of a step that waits for the
+        device, before it steps. Where one of the two is not finite no weight has moved.
         """
-        total_loss = self.add_up(loss.detach().to(self.device).double().clone())
         if self._zero is not None:
-            total, norm = float(total_loss), math.nan
-            if math.isfinite(total):
-                norm = self._zero.step()
-            else:
-                self._zero.clear()
-            return total, norm
-        norms = self._own.gradient_norm()
-        total, norm = torch.stack([total_loss, norms.to(self.device).double()]).tolist()
-        self._own.scale.update(math.isfinite(norm))
-        if math.isfinite(total) and math.isfinite(norm):
-            self._own.step(self.clip_norms, norms)
-        self._own.clear()
-        return total, norm
+            return self._finish_zero_step(self._zero, sums)
+        with self.clock.part("sync"):
+            sums = self.add_up(sums.detach().to(self.device).double().clone())
+            norms = self._own.gradient_norm()
+            *totals, norm = torch.cat([sums, norms.to(self.device).double()[None]]).tolist()
+        with self.clock.part("optimizer"):
+            self._own.scale.update(math.isfinite(norm))
+            if math.isfinite(totals[0]) and math.isfinite(norm):
+                self._own.step(self.clip_norms, norms)
+            self._own.clear()
+        return totals, norm
+
+    def _finish_zero_step(self, zero: Zero, sums: Tensor) -> tuple[list[float], float]:
+        """The same through DeepSpeed, which learns the norm as it steps."""
+        with self.clock.part("sync"):
+            totals = self.add_up(sums.detach().to(self.device).double().clone()).tolist()
+        with self.clock.part("optimizer"):
+            if math.isfinite(totals[0]):
+                return totals, zero.step()
+            zero.clear()
+        return totals, math.nan
 
     @property
     def skipped(self) -> int | None:

@@ -19,7 +19,9 @@ from tulu.model.processes import Processes
 class Zero:
     """A module and its optimizer inside a DeepSpeed engine. It is made before the model is loaded, which ZeRO-3 shards then."""
 
-    def __init__(self, level: int, processes: Processes, precision: str, clip_norms: Sequence[float | None]) -> None:
+    def __init__(
+        self, level: int, processes: Processes, precision: str, clip_norms: Sequence[float | None], offload: bool
+    ) -> None:
         from accelerate import Accelerator, DeepSpeedPlugin
 
         self.processes, self.half, self.clip_norms = processes, HALF.get(precision), clip_norms
@@ -33,6 +35,11 @@ class Zero:
             "zero_allow_untested_optimizer": True,
             "steps_per_print": 1_000_000_000,
         }
+        if offload:
+            where = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+            config["zero_optimization"]["offload_optimizer"] = where
+            # DeepSpeed's own optimizer for the CPU would have to be compiled on this machine.
+            config["zero_force_ds_cpu_optimizer"] = False
         if self.half == torch.float16:
             from deepspeed.accelerator import get_accelerator
 

@@ -54,5 +54,5 @@ def pack_rollouts(rollouts: Sequence[Rollout], stage: Rlvr) -> list[SampledBatch
             advantage_C=batch.of_completions(advantages),
             sampler_logps_N=batch.of_tokens([[row or () for row in rows] for rows in logps]),
         )
-        for batch in pack([rollout.group for rollout in rollouts], stage.row_tokens, stage.micro_batch)
+        for batch in pack([rollout.group for rollout in rollouts], stage.row_limit, stage.micro_batch)
     ]

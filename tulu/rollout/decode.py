@@ -110,25 +110,60 @@ def decode(
 ) -> Sampled:
     """Sample n completions of each problem, problem by problem.
 
-    `report_finished` is called after every step with the number of finished completions.
+    `report_finished` is called after every step with the number of finished completions, which a device that works on its own
+    tells a step late: to ask it for that of the present step would mean to wait until it has nothing left to do.
     """
     rows = prefill(model, problems, n, params.max_tokens)
     sampled = Sampled(len(problems) * n, params.max_tokens, model.device)
     uniforms_NT = torch.cat([uniforms(params.seed, problem.id, n, params.max_tokens) for problem in problems]).to(model.device)
+    counts = Counts(late=model.device.type == "cuda")
     for step in range(params.max_tokens):
         tokens_R, logps_R = draw(rows.logits_RV, uniforms_NT[rows.row_R, step], params.temperature, params.top_p)
         sampled.record(rows, step, tokens_R, logps_R)
         unfinished_R = sampled.end(rows, step, end.reached(tokens_R, sampled, rows, step))
-        unfinished = int(unfinished_R.sum())
-        report_finished(len(sampled.done_N) - unfinished)
-        if not unfinished or step + 1 == params.max_tokens:
+        unfinished = counts.next(unfinished_R.sum())
+        if unfinished is not None:
+            report_finished(len(sampled.done_N) - unfinished)
+        if unfinished == 0 or step + 1 == params.max_tokens:
             break
-        if unfinished < KEEP_FULL * len(unfinished_R):
+        if unfinished is not None and unfinished < KEEP_FULL * len(unfinished_R):
             index = unfinished_R.nonzero().squeeze(-1)
+            if not len(index):
+                break
             rows.select(index)
             tokens_R = tokens_R[index]
         advance(model, rows, tokens_R)
     return sampled
+
+
+class Counts:
+    """Whole numbers of a device. Where they are `late`, each is read when the next one is given, and the device has work left."""
+
+    def __init__(self, late: bool) -> None:
+        self._late = late
+        self._before: tuple[Tensor, torch.cuda.Event | None] | None = None
+
+    def next(self, count: Tensor) -> int | None:
+        """This count, or where they are late the one before, which is None at first."""
+        if not self._late:
+            return int(count)
+        before, self._before = self._before, _begin_reading(count)
+        if before is None:
+            return None
+        copied, event = before
+        if event is not None:
+            event.synchronize()
+        return int(copied)
+
+
+def _begin_reading(count: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+    """Memory that a number of a device is copied to, and the event after which it is there."""
+    if not count.is_cuda:
+        return count.clone(), None
+    copied = torch.empty((), dtype=count.dtype, pin_memory=True).copy_(count, non_blocking=True)
+    event = torch.cuda.Event()
+    event.record()
+    return copied, event
 
 
 def prefill(model: PreTrainedModel, problems: Sequence[Problem], n: int, max_tokens: int) -> Rows:

@@ -10,6 +10,7 @@ from tulu.config.schema import Rlvr
 from tulu.data.mixing import order
 from tulu.model.batch import Batch
 from tulu.model.parallel import Parallel
+from tulu.model.sending import send
 from tulu.rollout.batches import RolloutBatch
 from tulu.train.step import Normaliser, count_completions, count_tokens
 
@@ -38,11 +39,11 @@ def normaliser(stage: Rlvr) -> Normaliser[RolloutBatch]:
     return count_tokens if stage.denominator == "token" else count_completions
 
 
-def count_micro_batches(batch: RolloutBatch) -> float:
+def count_micro_batches(batch: RolloutBatch) -> Tensor:
     """Normalise by the micro-batches of the original."""
     if batch.share_C is None:
         raise ValueError("a mean over micro-batches needs each completion's share in one")
-    return float(batch.share_C.sum())
+    return batch.share_C.sum()
 
 
 def weigh(rows: Sequence[RolloutBatch], stage: Rlvr, parallel: Parallel, update: int) -> Sequence[RolloutBatch]:
@@ -87,5 +88,5 @@ def has_end(batch: Batch, stage: Rlvr) -> list[bool]:
 
 
 def _weighted(row: RolloutBatch, weights: Sequence[tuple[float, float, float]]) -> RolloutBatch:
-    weight_C, value_weight_C, share_C = torch.tensor(weights, device=row.tokens_T.device).T
+    weight_C, value_weight_C, share_C = send(torch.tensor(weights), row.tokens_T.device).T
     return replace(row, weight_C=weight_C, value_weight_C=value_weight_C, share_C=share_C)

@@ -44,6 +44,8 @@ def run(job: Job) -> Path:
     policy: Policy = run.load(Policy)
     weights = policy.digest()
     learner = run.begin(policy, data=groups.digest, start=weights)
+    run.settle_rows(learner, lambda batch: policy.logps(batch).sum())
+    stage = run.section
     if stage.loss == "simpo":
         run.resume()
         fit(learner, run, groups, pack_whole, lambda batch: simpo(policy, batch, stage), count_pairs)

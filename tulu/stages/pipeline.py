@@ -12,6 +12,7 @@ from tulu.errors import RecipeError
 from tulu.evaluation.evaluate import answer_all
 from tulu.model.gathering import forget_sharding
 from tulu.stages.summary import is_current, summarise
+from tulu.train.shortage import telling_shortage
 
 log = logging.getLogger("tulu")
 
@@ -30,7 +31,9 @@ def run_recipe(recipe: Recipe, runs: Path, fresh: bool = False) -> Path:
     with only_user(*folders_of_run(recipe, runs)):
         for stage in stages:
             log.info("── %s", stage.name)
-            model = resolve(stage.runner)(make_job(recipe, stage.name, runs, fresh))
+            job = make_job(recipe, stage.name, runs, fresh)
+            with telling_shortage(job):
+                model = resolve(stage.runner)(job)
             if recipe.evaluate is not None and stage.yields_policy and is_main_process():
                 results = folder / "evaluate" / stage.name
                 if not is_current(results, model, recipe.evaluate):

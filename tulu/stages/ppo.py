@@ -23,6 +23,7 @@ from tulu.model.batch import Batch
 from tulu.model.load import Origin
 from tulu.model.parallel import Parallel
 from tulu.model.policy import Policy, PolicyModule
+from tulu.model.sending import distinct, note_distinct, send
 from tulu.reward_models.model import RewardModel, RewardModule
 from tulu.rollout.batches import RolloutBatch
 from tulu.stages.denominator import has_end
@@ -47,7 +48,11 @@ def with_ends(batch: Batch) -> Batch:
     """The batch with one more state to read for each completion, after all others: the one in which it has ended."""
     plain: dict[str, Any] = {field.name: getattr(batch, field.name) for field in fields(Batch)}
     places_C = torch.arange(batch.n_completions, device=batch.owner_N.device)
-    plain["read_N"] = torch.cat([batch.read_N, batch.last_C])
+    last_C = batch.last_C
+    plain["read_N"] = torch.cat([batch.read_N, last_C])
+    if all(segment.length for segment in batch.completions):
+        # The last token of a completion predicts none of it, so that its state is not among those that are read already.
+        note_distinct(plain["read_N"], torch.cat([distinct(batch.read_N), last_C]).sort().values)
     plain["owner_N"] = torch.cat([batch.owner_N, places_C])
     # Nothing is predicted in these states.
     for name in ("target_N", "place_N"):
@@ -236,7 +241,7 @@ def ppo_loss(
     values_N, old_N, returns_N, owner_N = values_M[: batch.n_trained], batch.old_values_N, batch.return_N, batch.owner_N
     if len(values_M) > batch.n_trained and batch.old_end_C is not None and batch.end_return_C is not None:
         ended = [place for place, has in enumerate(has_end(batch, stage)) if has]
-        ended_E = torch.tensor(ended, dtype=torch.long, device=owner_N.device)
+        ended_E = send(torch.tensor(ended, dtype=torch.long), owner_N.device)
         values_N = torch.cat([values_N, values_M[batch.n_trained :][ended_E]])
         old_N = torch.cat([old_N, batch.old_end_C[ended_E]])
         returns_N = torch.cat([returns_N, batch.end_return_C[ended_E]])

@@ -98,6 +98,8 @@ def run(job: Job) -> Path:
     facts |= {"value": critic.value.digest()} if critic else {}
     kl_reference = load_kl_reference(policy, run, stage, job.template[0], run.start_options)
     learner = run.begin(critic or policy, data=problems.digest, start=policy.digest(), **facts)
+    run.settle_rows(learner, partial(all_numbers, policy, critic))
+    stage = run.section
     state = run.resume()
 
     spec = EngineSpec(
@@ -115,6 +117,12 @@ def run(job: Job) -> Path:
     return run.finish(policy.save, problems=len(problems))
 
 
+def all_numbers(policy: Policy, critic: ActorCritic | None, batch: Batch) -> Tensor:
+    """A number that depends on all weights that are trained."""
+    numbers = policy.logps_and_entropy(batch) if critic is None else critic(batch, 1.0)
+    return torch.stack([part.sum() for part in numbers]).sum()
+
+
 def train(learner: Learner, models: Models, sampler: Sampler, stage: Rlvr, run: Run, drawn: int) -> None:
     """Every step samples with the weights that the step before left; `drawn` problems were drawn before."""
     parallel, policy = learner.parallel, models.policy
@@ -127,17 +135,24 @@ def train(learner: Learner, models: Models, sampler: Sampler, stage: Rlvr, run: 
             sampled = time.monotonic()
             run.journal("graded", step=index + 1, first=drawn, rows=[rollout.problem.id for rollout in rollouts.sampled])
             metrics = update(learner, models, rollouts, stage, index, rates)
+            updated = time.monotonic()
             sampler.engine.sync(policy.weights(), index + 1)
 
             drawn, run.step = rollouts.drawn, index + 1
             tokens = parallel.total(sum(rollout.group.n_tokens for rollout in rollouts.sampled))
             seconds = time.monotonic() - began
             metrics |= summary(rollouts, parallel)
-            timing = {"tokens": tokens, "seconds": seconds, "sampling_seconds": sampled - began}
-            run.log(run.step, {**metrics, "learning_rate": rates[0], **timing})
+            measured = learner.meter.read(seconds, updated - sampled)
+            timing = {
+                "tokens": tokens,
+                "seconds": seconds,
+                "sampling_seconds": sampled - began,
+                "tokens_per_second": tokens / seconds,
+            }
+            run.log(run.step, {**metrics, "learning_rate": rates[0], **timing, **measured})
             run.rollouts(run.step, [row for part in parallel.exchange(record(rollouts, policy.tokenizer)) for row in part])
             run.journal("trained", step=run.step, rows=[rollout.problem.id for rollout in rollouts.trained])
-            progress.update(run.step, metrics, tokens / seconds)
+            progress.update(run.step, metrics, tokens / seconds, measured["mfu"])
             run.end_step(run.step == total, drawn=drawn)
 
 

@@ -45,6 +45,7 @@ def run(job: Job) -> Path:
     groups = run.load_groups(run.tokenizer)
     policy: Policy = run.load(Policy)
     learner = run.begin(policy, data=groups.digest, start=policy.digest())
+    run.settle_rows(learner, lambda batch: policy.logps(batch).sum())
     run.resume()
 
     def token_mean(batch: Batch) -> Loss:
@@ -87,6 +88,6 @@ def pack_weighted(groups: Sequence[WeightedGroup], stage: Sft) -> list[WeightedB
     ]
 
 
-def count_micro_batches(batch: WeightedBatch) -> float:
+def count_micro_batches(batch: WeightedBatch) -> Tensor:
     """Normalise by the micro-batches of the original."""
-    return float(batch.share_C.sum())
+    return batch.share_C.sum()

@@ -2,14 +2,18 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 from tulu.config.schema import TrainStage
 from tulu.data.mixing import order
 from tulu.model.batch import Batch
 from tulu.model.batch import pack as pack_batches
+from tulu.model.parallel import Parallel
 from tulu.progress import Progress
 from tulu.train.optimizer import Learner, learning_rate, total_steps
+from tulu.train.prefetch import ahead
 from tulu.train.run import Run
 from tulu.train.step import Normaliser, Objective, step
 from tulu.types import Group
@@ -20,7 +24,7 @@ B = TypeVar("B", bound=Batch)
 def pack_whole(groups: Sequence[Group], stage: TrainStage) -> list[Batch]:
     """Packed rows; the completions of a group stay together, as pairwise losses need."""
     most = max((len(group.completions) for group in groups), default=1)
-    return pack_batches(groups, stage.row_tokens, stage.micro_batch * most, split=False)
+    return pack_batches(groups, stage.row_limit, stage.micro_batch * most, split=False)
 
 
 def draw(rows: int, stage: TrainStage, step: int) -> list[int]:
@@ -43,24 +47,62 @@ def fit(
     """Train from where the run stands to its last step.
 
     `groups` are read when a step draws them, so memory need not grow with their number. `prepare(groups, stage)` is called
-    with those of a whole step, in every process alike; `pack(groups, stage)` makes the batches of a process's share.
+    with those of a whole step, in every process alike; `pack(groups, stage)` makes the batches of a process's share. A thread
+    does all that for the next step while the device is busy with the present one.
     """
     stage, parallel = run.section, learner.parallel
     total = total_steps(stage, len(groups))
-    with run.interruptible(), Progress(run.job.stage, total, run.step, parallel.is_main) as progress:
+    ready = partial(make_ready, groups, pack, normaliser, prepare, stage, parallel)
+    with (
+        run.interruptible(),
+        Progress(run.job.stage, total, run.step, parallel.is_main) as progress,
+        ahead(ready, range(run.step, total), parallel.device) as steps,
+    ):
         for index in range(run.step, total):
             began = time.monotonic()
             rate = learning_rate(stage, index, total)
             learner.set_learning_rate(rate)
-            drawn: Sequence[Group] = [groups[place] for place in draw(len(groups), stage, index)]
-            drawn = prepare(drawn, stage) if prepare else drawn
-            batches = pack(parallel.share(drawn), stage)
-            metrics = step(learner, batches, objective, normaliser, spare=pack(drawn[:1], stage)[0])
-            tokens = parallel.total(sum(batch.n_tokens for batch in batches))
+            with parallel.clock.part("data"):
+                rows = next(steps)
+            metrics = step(learner, rows.batches, objective, normaliser, rows.spare, rows.shares)
+            tokens = parallel.total(sum(batch.n_tokens for batch in rows.batches))
             seconds = time.monotonic() - began
             run.step = index + 1
-            timing = {"sequences": len(drawn), "tokens": tokens, "seconds": seconds}
-            run.log(run.step, {**metrics, "learning_rate": rate, **timing})
-            run.journal("trained", step=run.step, rows=[group.id for group in drawn])
-            progress.update(run.step, metrics, tokens / seconds)
+            measured = learner.meter.read(seconds)
+            timing = {"sequences": len(rows.ids), "tokens": tokens, "seconds": seconds, "tokens_per_second": tokens / seconds}
+            run.log(run.step, {**metrics, "learning_rate": rate, **timing, **measured})
+            run.journal("trained", step=run.step, rows=rows.ids)
+            progress.update(run.step, metrics, tokens / seconds, measured["mfu"])
             run.end_step(run.step == total)
+
+
+@dataclass(frozen=True)
+class Ready(Generic[B]):
+    """What a process trains on in one step, on its device."""
+
+    ids: list[str]
+    """The rows that all processes draw."""
+    batches: list[B]
+    shares: list[float]
+    """Each batch's share in the number that the loss is divided by."""
+    spare: B | None
+    """A batch for a process that has fewer than the others; None where there is no other."""
+
+
+def make_ready(
+    groups: Sequence[Group],
+    pack: Callable[[Sequence[Any], Any], list[B]],
+    normaliser: Normaliser[B],
+    prepare: Callable[[Sequence[Group], Any], Sequence[Group]] | None,
+    stage: TrainStage,
+    parallel: Parallel,
+    index: int,
+) -> Ready[B]:
+    """The rows of a step, drawn, packed and on their way to the device; nothing here depends on steps before."""
+    drawn: Sequence[Group] = [groups[place] for place in draw(len(groups), stage, index)]
+    drawn = prepare(drawn, stage) if prepare else drawn
+    batches = pack(parallel.share(drawn), stage)
+    # They are counted here, because a device would have to be waited for.
+    shares = [float(normaliser(batch)) for batch in batches]
+    spare = pack(drawn[:1], stage)[0].to(parallel.device) if parallel.world > 1 else None
+    return Ready([group.id for group in drawn], [batch.to(parallel.device) for batch in batches], shares, spare)

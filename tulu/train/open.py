@@ -1,27 +1,35 @@
 """How every training stage begins: its section, its processes, its run directory, its tokenizer, its data and its model."""
 
 import logging
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from tulu.config.job import Job, section_of
-from tulu.config.schema import Rlvr, drops_long, labels_of
+from tulu.config.schema import ROW_TOKENS, Rlvr, drops_long, labels_of
 from tulu.config.stages import STAGES
 from tulu.data.chat import template_hash
 from tulu.data.datasets import cache_groups, open_groups
 from tulu.data.stability import prompt_break
 from tulu.data.token_cache import Groups
 from tulu.errors import RecipeError
+from tulu.model.batch import Batch
 from tulu.model.embeddings import check_vocabulary
 from tulu.model.load import Origin, checked_config, load_tokenizer
 from tulu.model.parallel import Parallel
 from tulu.model.positions import check_length
+from tulu.model.trunk import Trunk
 from tulu.train.agreement import agree, from_main, software, start_digest
+from tulu.train.finite import named_tensors
 from tulu.train.optimizer import Learner, Trainable
-from tulu.train.run import Run, job_recipe, model_faults, named_tensors
+from tulu.train.row_size import GpuMemory, Memory, longest_row
+from tulu.train.run import Run, job_recipe, model_faults
+
+log = logging.getLogger("tulu")
 
 log = logging.getLogger("tulu")
 
@@ -111,6 +119,31 @@ class StageRun(Run):
         agree(self.parallel, {**facts, **seen})
         self.pin(**facts)
         return Learner(trained, self.section, self.parallel)
+
+    def settle_rows(self, learner: Learner, forward: Callable[[Batch], Tensor]) -> None:
+        """Replace `row_tokens: auto` in the section by a number, which a resumed run finds in the manifest.
+
+        `forward` makes a number of a row that depends on all that is trained; it is asked where memory can be measured.
+        """
+        section, parallel = self.section, self.parallel
+        if section.row_tokens != "auto":
+            return
+        settled = parallel.exchange(self.manifest().get("settled") if parallel.is_main else None)[0]
+        if settled is None:
+            settled = {"row_tokens": ROW_TOKENS}
+            # DeepSpeed has no way of giving gradients back.
+            if (memory := self.device_memory()) is not None and not parallel.deepspeed:
+                settled = {"row_tokens": longest_row(learner, section, forward, memory)}
+                if all(trunk.rows == "packed" for trunk in learner.model.module.modules() if isinstance(trunk, Trunk)):
+                    settled["micro_batch"] = max(section.micro_batch, section.batch)
+                log.info("row_tokens: auto is %d on this device", settled["row_tokens"])
+            if parallel.is_main:
+                self._update_manifest(settled=settled)
+        self.section = section.model_copy(update=settled)
+
+    def device_memory(self) -> Memory | None:
+        """The memory that rows must fit, where it can be measured: that of a GPU."""
+        return GpuMemory(self.parallel.device) if self.parallel.device.type == "cuda" else None
 
 
 def open_stage(job: Job) -> StageRun:

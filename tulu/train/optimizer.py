@@ -8,6 +8,8 @@ from torch import nn
 
 from tulu.config.schema import TrainStage
 from tulu.model.parallel import Parallel
+from tulu.train.meter import Meter
+from tulu.train.offloaded import OffloadedAdamW
 
 
 class Trainable(Protocol):
@@ -26,9 +28,12 @@ class Learner:
     def __init__(self, model: Trainable, stage: TrainStage, parallel: Parallel) -> None:
         self.model = model
         self.parallel = parallel
+        self.meter = Meter(model.module, parallel)
         # Policy and value model may have gradients that are clipped apart; each is a group of parameters then.
         parts = [model.module] if len(parallel.clip_norms) == 1 else list(model.module.children())
-        optimizer = torch.optim.AdamW(
+        # DeepSpeed offloads by itself.
+        kind = OffloadedAdamW if stage.offload_optimizer and not parallel.deepspeed else torch.optim.AdamW
+        optimizer = kind(
             [{"params": [parameter for parameter in part.parameters() if parameter.requires_grad]} for part in parts],
             lr=stage.learning_rate,
             betas=(stage.adam_beta1, stage.adam_beta2),

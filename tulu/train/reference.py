@@ -6,24 +6,28 @@ the cache is named after a hash of the weights and the precision.
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy
 import pyarrow
 import pyarrow.compute
 import pyarrow.parquet
+import torch
 import xxhash
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tulu.config.schema import TrainStage
 from tulu.data.lazy import LazySequence
 from tulu.data.token_cache import Groups
-from tulu.model.batch import sum_by_owner
+from tulu.model.batch import Batch, sum_by_owner
 from tulu.model.dropout import evaluating
 from tulu.model.parallel import Parallel
 from tulu.model.policy import Policy
 from tulu.progress import Progress
 from tulu.train.fit import pack_whole
+from tulu.train.prefetch import ahead
 from tulu.types import Completion, Group
 
 log = logging.getLogger("tulu")
@@ -81,29 +85,54 @@ def _of_completions(
     missing = numpy.unique(numpy.searchsorted(starts, unknown, side="right") - 1).tolist()
     if missing:
         log.info("reference log-probs: %d of %d rows to compute", len(missing), len(groups))
-    with Progress("reference", len(missing), 0, parallel.is_main) as progress, evaluating(policy.module):
-        for first in range(0, len(missing), CHUNK):
-            chunk = missing[first : first + CHUNK]
-            computed = _compute([groups[group] for group in chunk], policy, stage, parallel)
+    chunks = [missing[first : first + CHUNK] for first in range(0, len(missing), CHUNK)]
+
+    def ready(number: int) -> Ready:
+        return _make_ready([groups[group] for group in chunks[number]], stage, parallel)
+
+    with (
+        Progress("reference", len(missing), 0, parallel.is_main) as progress,
+        evaluating(policy.module),
+        ahead(ready, range(len(chunks)), parallel.device) as rows,
+    ):
+        for number, chunk in enumerate(chunks):
+            computed = _compute(next(rows), policy, parallel)
             new = [int(starts[chunk[group]]) + completion for group, completion in computed]
             logps[new] = list(computed.values())
             if parallel.is_main:
                 write_part(folder, dict(zip(keys.take(new).to_pylist(), computed.values(), strict=True)))
-            progress.update(first + len(chunk), {})
+            progress.update(number * CHUNK + len(chunk), {})
     return logps
 
 
-def _compute(groups: list[Group], policy: Policy, stage: TrainStage, parallel: Parallel) -> dict[tuple[int, int], float]:
-    """The summed log-prob of every (group, completion), in order; the processes share the work."""
+@dataclass(frozen=True)
+class Ready:
+    """A process's share of some groups, packed and on its device."""
+
+    places: Sequence[int]
+    """Which of the groups they are."""
+    batches: list[Batch]
+    spare: Batch
+    """A batch for a process that has fewer than the others."""
+
+
+def _make_ready(groups: list[Group], stage: TrainStage, parallel: Parallel) -> Ready:
     places = parallel.share(range(len(groups)))
-    batches = pack_whole([groups[place] for place in places], stage)
-    computed: dict[tuple[int, int], float] = {}
-    for batch, is_own in parallel.level(batches, pack_whole(groups[:1], stage)[0]):
-        batch = batch.to(policy.device)
+    batches = [batch.to(parallel.device) for batch in pack_whole([groups[place] for place in places], stage)]
+    return Ready(places, batches, pack_whole(groups[:1], stage)[0].to(parallel.device))
+
+
+def _compute(rows: Ready, policy: Policy, parallel: Parallel) -> dict[tuple[int, int], float]:
+    """The summed log-prob of every (group, completion), in order; the processes share the work."""
+    own: list[tuple[int, int]] = []
+    sums: list[Tensor] = []
+    for batch, is_own in parallel.level(rows.batches, rows.spare):
         sums_C = sum_by_owner(policy.logps(batch), batch.owner_N, batch.n_completions)
         if is_own:
-            for (group, completion), value in zip(batch.index_C, sums_C.tolist(), strict=True):
-                computed[places[group], completion] = value
+            own += [(rows.places[group], completion) for group, completion in batch.index_C]
+            sums.append(sums_C)
+    # They are read from the device once, so that no row waits for the one before.
+    computed = dict(zip(own, torch.cat(sums).tolist() if sums else [], strict=True))
     return dict(sorted(item for part in parallel.exchange(computed) for item in part.items()))
 
 

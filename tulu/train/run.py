@@ -19,11 +19,13 @@ from typing import Any
 import yaml
 
 from tulu.config.job import Job, section_of
+from tulu.config.schema import MEMORY_FIELDS
 from tulu.errors import CheckpointError, RecipeError, ResumeError, TrainingError
 from tulu.files import JsonLines, differences, file_digest, file_fault, remove_partials, sync_folder, write_atomic
 from tulu.model.parallel import Parallel
 from tulu.train.checkpoints import STEP_NAME, Checkpoints
 from tulu.train.energy import Energy, EnergyMeter
+from tulu.train.finite import named_tensors, not_finite_tensors
 from tulu.train.manifest import environment
 
 log = logging.getLogger("tulu")
@@ -84,10 +86,16 @@ class Run:
         """
         resolved = job_recipe(self.job)
         file = self.path / "recipe.yaml"
+        before: Any = None
         if file.exists() and self.manifest().get("pinned"):
             cure = "Undo the change to resume, run with --fresh to start over, or give the recipe another name."
-            self._refuse_changes("this run began with another recipe", _read(file, yaml.safe_load), resolved, cure)
-        else:
+            before = _read(file, yaml.safe_load)
+            # What only decides on memory and speed may change, above all where memory ran out.
+            stage = self.job.stage
+            if isinstance(section := before.get(stage), dict):
+                section = {**section, **{name: resolved[stage][name] for name in MEMORY_FIELDS}}
+            self._refuse_changes("this run began with another recipe", {**before, stage: section}, resolved, cure)
+        if before != resolved:
             write_atomic(file, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
 
     def pin(self, **facts: Any) -> None:
@@ -137,7 +145,7 @@ class Run:
 
     # -- while it runs -----------------------------------------------------------------------------------------
 
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+    def log(self, step: int, metrics: Mapping[str, float | None]) -> None:
         """Append one line to metrics.jsonl."""
         if self.parallel.is_main:
             self._metrics.append([{"step": step, **metrics}])
@@ -277,23 +285,6 @@ class Run:
                 self._meter = None
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def not_finite_tensors(folder: Path) -> list[str]:
-    """The tensors in the safetensors files of a folder that hold a NaN or an infinity, by name."""
-    import torch
-    from safetensors import safe_open
-
-    names = []
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as tensors:
-            names += [name for name in tensors.keys() if not torch.isfinite(tensors.get_tensor(name)).all()]  # noqa: SIM118
-    return names
-
-
-def named_tensors(names: Sequence[str]) -> str:
-    """So many tensors in words, the first ones by name."""
-    return f"{len(names)} tensors, such as {', '.join(names[:3])}" if len(names) > 1 else names[0]
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

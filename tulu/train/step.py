@@ -11,13 +11,14 @@ from tulu.errors import TrainingError
 from tulu.losses import Loss, Metrics
 from tulu.model.batch import Batch
 from tulu.model.parallel import Parallel
+from tulu.model.sending import send
 from tulu.train.optimizer import Learner
 
 B = TypeVar("B", bound=Batch)
 
 Objective = Callable[[B], Loss]
 """The loss of a batch, as a sum."""
-Normaliser = Callable[[B], float]
+Normaliser = Callable[[B], float | Tensor]
 """The share of a batch in the number that a step's loss is divided by."""
 
 NAMED = 8
@@ -35,33 +36,34 @@ def count_completions(batch: Batch) -> float:
 
 
 def step(
-    learner: Learner, batches: Sequence[B], objective: Objective[B], normaliser: Normaliser[B], spare: B | None = None
+    learner: Learner,
+    batches: Sequence[B],
+    objective: Objective[B],
+    normaliser: Normaliser[B],
+    spare: B | None = None,
+    shares: Sequence[float] | None = None,
 ) -> dict[str, float]:
     """One optimizer step over batches of any number and size; returns exact means over all of them and all processes.
 
     The sum of the objective is divided once, by the normaliser's total over all batches and processes, so neither
     packing nor micro-batches nor ranks change the gradient. Processes must run equally many forward passes when
-    weights are sharded: one that has fewer rows repeats `spare` at weight 0.
+    weights are sharded: one that has fewer rows repeats `spare` at weight 0. `shares` are what the normaliser says of the
+    batches, where it was asked before.
 
     Raises TrainingError, in every process alike, where the loss or the norm of the gradients is not finite. The step is not
     taken then, and the message names the rows.
     """
     parallel = learner.parallel
-    total = parallel.total(sum(normaliser(batch) for batch in batches))
-    rows = list(parallel.level(batches, spare))
-    sums: Metrics = {}
-    losses: list[Tensor] = []
-    for index, (batch, is_own) in enumerate(rows, 1):
-        loss, metrics = objective(batch.to(parallel.device))
-        parallel.backward(loss * ((1.0 if is_own else 0.0) / total), last=index == len(rows))
-        if is_own:
-            losses.append(loss.detach())
-            for name, (value, count) in metrics.items():
-                before = sums.get(name, (0.0, 0.0))
-                sums[name] = (before[0] + value, before[1] + count)
-    # Losses stay on the device until the step is about to be taken, so that no micro-batch waits for the one before.
-    loss_sum = torch.stack(losses).double().sum() if losses else torch.zeros((), dtype=torch.float64, device=parallel.device)
-    loss_total, norm = parallel.finish_step(learner.model.module, learner.optimizer, loss_sum)
+    total = parallel.total(_add_up([normaliser(batch) for batch in batches] if shares is None else shares))
+    losses, sums = _gradients(parallel, list(parallel.level(batches, spare)), objective, total)
+    # Everything stays on the device until the step is about to be taken, so that no micro-batch waits for the one before, and is
+    # read then together with the norm of the gradients, so that nothing waits for the step itself.
+    names = sorted(sums)
+    work = send(torch.tensor(learner.meter.work.on(batches), dtype=torch.float64), parallel.device)
+    loss = torch.stack(losses).double().sum() if losses else torch.zeros_like(work)
+    parts = [number.to(parallel.device).double() for name in names for number in sums[name]]
+    (loss_total, done, *numbers), norm = parallel.finish_step(torch.stack([loss, work, *parts]))
+    learner.meter.add(done)
     trained = [row for batch in batches for row in batch.id_C]
     if not math.isfinite(loss_total):
         bad = _culprits(parallel, batches, losses, objective, spare)
@@ -71,7 +73,37 @@ def step(
         named = _name_rows(parallel, trained, trained)
         raise TrainingError(f"the next step is not taken, its loss is finite, the norm of its gradients {norm}: {named}")
     skipped = {} if parallel.skipped is None else {"skipped_steps": float(parallel.skipped)}
-    return {"loss": loss_total / total, "gradient_norm": norm, **skipped, **parallel.means(sums)}
+    pairs = zip(names, numbers[0::2], numbers[1::2], strict=True)
+    means = {name: value / count if count else math.nan for name, value, count in pairs}
+    return {"loss": loss_total / total, "gradient_norm": norm, **skipped, **means}
+
+
+def _gradients(
+    parallel: Parallel, rows: Sequence[tuple[B, bool]], objective: Objective[B], total: float
+) -> tuple[list[Tensor], Metrics]:
+    """Accumulate the gradients of rows, some of which count for nothing; the losses of the others and sums of their metrics."""
+    sums: Metrics = {}
+    losses: list[Tensor] = []
+    for index, (batch, is_own) in enumerate(rows, 1):
+        with parallel.clock.part("forward"):
+            loss, metrics = objective(batch.to(parallel.device))
+        with parallel.clock.part("backward"):
+            parallel.backward(loss * ((1.0 if is_own else 0.0) / total), last=index == len(rows))
+        if is_own:
+            losses.append(loss.detach())
+        for name, (value, count) in metrics.items():
+            # A process without rows of its own knows by a spare one which numbers the others add up.
+            value, count = (value, count) if is_own else (torch.zeros_like(value), torch.zeros_like(count))
+            before = sums.get(name, (0.0, 0.0))
+            sums[name] = (before[0] + value, before[1] + count)
+    return losses, sums
+
+
+def _add_up(shares: Sequence[float | Tensor]) -> float:
+    """The sum of numbers, some of which a device may have, which is asked once."""
+    tensors = [share for share in shares if isinstance(share, Tensor)]
+    held = torch.stack(tensors).tolist() if tensors else []
+    return float(sum([share for share in shares if not isinstance(share, Tensor)]) + sum(held))
 
 
 def _culprits(

@@ -1,0 +1,125 @@
+"""Running out of memory is one message that names fields and how much each of them saves."""
+
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from tests.samples import make_stage
+from tulu.cli import app
+from tulu.config.job import Job
+from tulu.config.plan import Size, memory
+from tulu.config.schema import Evaluate, Recipe, Sft
+from tulu.config.stages import STAGES
+from tulu.errors import MemoryShortage
+from tulu.train.shortage import GIB, cures, is_shortage, telling_shortage
+
+SIZE = Size(7e9, 7e9, layers=32, hidden=4096, kv=4096, feed_forward=11008)
+
+
+def job_of(section: str = "sft", **fields: Any) -> Job:
+    stage: Any = make_stage(Sft, max_length=1024, precision="bf16", **fields)
+    return Job(Recipe(name="x", sft=stage, evaluate=Evaluate(task="sums")), section, Path("runs/x/sft"), None)
+
+
+def real_shortage() -> RuntimeError:
+    """What torch says where no machine has so much."""
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(1 << 57, dtype=torch.uint8)
+    return raised.value
+
+
+def test_what_is_a_shortage() -> None:
+    assert is_shortage(real_shortage())
+    assert is_shortage(MemoryError())
+    assert is_shortage(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB."))
+    assert is_shortage(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
+    assert not is_shortage(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+@pytest.mark.parametrize(
+    ("error", "asked"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79 GiB"), "2.50"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 512.00 MiB."), "0.50"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 3221225472 bytes."), "3.00"),
+    ],
+)
+def test_the_message_says_how_much_was_asked_for(error: Exception, asked: str) -> None:
+    with (
+        pytest.raises(MemoryShortage, match=f"sft: out of memory: {asked} GiB more could not be had\n"),
+        telling_shortage(job_of()),
+    ):
+        raise error
+
+
+def test_other_errors_pass() -> None:
+    with pytest.raises(RuntimeError, match="shapes"), telling_shortage(job_of()):
+        raise RuntimeError("shapes")
+
+
+def test_each_cure_saves_what_the_plan_says() -> None:
+    """Rows of 8,192 tokens in bf16: by hand, activations are 2 bytes · 8,192 · 32 layers · (8 · 4096 + 2 · 4096 + 4 · 11008)."""
+    stage = make_stage(Sft, max_length=1024, precision="bf16", row_tokens=8192)
+    saved = {option: float(gib) for option, gib in cures(stage, SIZE, 1)}
+    activations = 2 * 8192 * 32 * (8 * 4096 + 2 * 4096 + 4 * 11008) / GIB
+    assert saved["row_tokens=4096"] == pytest.approx(activations / 2, abs=0.01)
+    assert saved["micro_batch=4"] == saved["row_tokens=4096"], "four documents of 1,024 tokens fill half a row"
+    assert saved["offload_optimizer=true"] == pytest.approx(8 * 7e9 / GIB, abs=0.01)
+    assert saved["sharding=fsdp2 --gpus 8"] > 70
+    assert list(saved.values()) == sorted(saved.values(), reverse=True), "what saves most comes first"
+    assert "precision=bf16" not in saved
+    assert memory(stage.model_copy(update={"offload_optimizer": True}), SIZE, 1).keys() == {
+        *("weights", "masters", "gradients", "activations")
+    }
+
+
+def test_what_is_done_already_is_not_offered() -> None:
+    settings: dict[str, Any] = {"gradient_checkpointing": True, "offload_optimizer": True, "sharding": "fsdp2", "micro_batch": 1}
+    offered = dict(cures(make_stage(Sft, max_length=8192, precision="bf16", row_tokens=8192, **settings), SIZE, 4))
+    assert list(offered) == ["max_length=4096"], "a shorter row would hold a longest document all the same"
+
+
+def test_an_unknown_model_gets_the_fields_without_numbers() -> None:
+    with pytest.raises(MemoryShortage) as raised, telling_shortage(job_of()):
+        raise MemoryError
+    assert re.search(r"^  sft\.row_tokens=4096 *$", str(raised.value), re.MULTILINE)
+    assert raised.value.exit_code == 1
+
+
+def test_an_evaluation_has_a_batch_to_lower() -> None:
+    with pytest.raises(MemoryShortage, match="max_tokens"), telling_shortage(job_of("evaluate")):
+        raise MemoryError
+
+
+def test_the_command_ends_with_the_message(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def run(job: Job) -> None:
+        raise real_shortage()
+
+    module = ModuleType("fake")
+    module.run = run  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, STAGES["base"].runner.rpartition(".")[0], module)
+    done = CliRunner().invoke(app, ["base", "quickstart", "--runs", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "base: out of memory: 134,217,728.00 GiB more could not be had" in done.output
+    assert "base.row_tokens=2048" in done.output
+    assert "Traceback" not in done.output
+
+
+def test_a_command_that_trains_nothing_ends_with_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*_: Any) -> None:
+        raise real_shortage()
+
+    module = ModuleType("fake")
+    module.run = run  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "tulu.reward_models.rewardbench", module)
+    done = CliRunner().invoke(app, ["rewardbench", "some/model"])
+    assert done.exit_code == 1
+    assert "out of memory: 134,217,728.00 GiB more could not be had" in done.output
+    assert "--row-tokens" in done.output
+    assert "Traceback" not in done.output
