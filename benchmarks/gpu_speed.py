@@ -218,9 +218,9 @@ class TimedRun(Run):
         self.warmup, self.times = warmup, {0: 0.0}
         self.loss = math.nan
 
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+    def log(self, step: int, metrics: Mapping[str, float | None]) -> None:
         super().log(step, metrics)
-        self.loss = metrics["loss"]
+        self.loss = metrics["loss"] or 0.0
         if step in (self.warmup, self.section.steps):
             self.times[step] = now(self.parallel.device)
 

@@ -15,10 +15,11 @@ from tulu.config.locate import model_problem, reward_model_problem, source_probl
 from tulu.config.mistakes import MISSING, Mistake, nearest, section_at
 from tulu.config.mistakes import Path as Key
 from tulu.config.parts import section_in
-from tulu.config.schema import PLANNED, Recipe, sharding_of
+from tulu.config.schema import PLANNED, Recipe
 from tulu.config.stages import STAGES
 from tulu.config.tasks import TASKS
 from tulu.config.template_checks import recipe_template, reward_models_template, stage_template
+from tulu.config.training import sharding_of
 from tulu.config.unknown import unknown_mistakes
 from tulu.config.values import Unread, Values
 from tulu.errors import RecipeError

@@ -10,8 +10,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from tulu.config.job import Job, section_of
-from tulu.config.schema import ROW_TOKENS, Rlvr, drops_long, labels_of
+from tulu.config.schema import Rlvr, drops_long, labels_of
 from tulu.config.stages import STAGES
+from tulu.config.training import ROW_TOKENS
 from tulu.data.chat import template_hash
 from tulu.data.datasets import cache_groups, open_groups
 from tulu.data.stability import prompt_break

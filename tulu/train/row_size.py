@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from tulu.config.schema import ROW_TOKENS, TrainStage
+from tulu.config.training import ROW_TOKENS, TrainStage
 from tulu.model.batch import Batch, pack_row
 from tulu.train.optimizer import Learner
 from tulu.types import Completion, Group

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from tulu.config.job import Job, section_of
-from tulu.config.schema import MEMORY_FIELDS
+from tulu.config.training import MEMORY_FIELDS
 from tulu.errors import CheckpointError, RecipeError, ResumeError, TrainingError
 from tulu.files import JsonLines, differences, file_digest, file_fault, remove_partials, sync_folder, write_atomic
 from tulu.model.parallel import Parallel
