@@ -18,6 +18,12 @@ RELEASED = (
     "olmo3-32b-instruct",
     "olmo-hybrid-7b-instruct",
     "rewardbench2-rm",
+    "olmo3-7b-think",
+    "olmo3-32b-think",
+    "olmo3-rl-zero-math",
+    "olmo3-rl-zero-code",
+    "olmo3-rl-zero-if",
+    "olmo3-rl-zero-general",
 )
 SFT = {"schedule": "linear", "warmup": 0.03, "weight_decay": 0, "max_length": 4096, "epochs": 2, "loss": "sum"}
 DPO = {"schedule": "linear", "warmup": 0.1, "weight_decay": 0, "epochs": 1, "loss": "dpo_norm", "beta": 5, "label_smoothing": 0}
@@ -32,6 +38,15 @@ GRPO |= {"schedule": "constant", "adam_epsilon": 1e-8, "weight_decay": 0.01, "le
 GRPO |= {"denominator": "micro_mean", "rate_by": "update", "old": "minibatch"}
 FAST = {"samples": 8, "beta": 0, "clip_low": 0.2, "clip_high": 0.272, "schedule": "constant", "no_stop_score": None}
 FAST |= {"temperature": 1, "weight_decay": 0, "verifier_mode": "tulu3", "updates": 1, "reward_scale": 10, "max_prompt": 2048}
+ZERO = FAST | {
+    "learning_rate": 1e-6,
+    "prompts": 32,
+    "batch": 256,
+    "minibatches": 1,
+    "max_tokens": 16384,
+    "seed": 1,
+    "ratio_cap": 2,
+}
 CORE = {"schedule": "linear", "warmup": 0.03, "weight_decay": 0, "epochs": 2, "max_length": 32768, "seed": 34521}
 CORE |= {"adam_beta1": 0.9, "adam_beta2": 0.95}
 
@@ -107,6 +122,23 @@ NUMBERS: Mapping[tuple[str, str], Mapping[str, Any]] = {
         "seed": 1,
     }
     | {"advantage": "centred", "ratio_cap": 2, "refill": True, "save_every": 10},
+    # scripts/train/olmo3/ @ 7917d417^, OLMo-core src/scripts/train/sft/ @ 38f6652 and 79a184c
+    ("olmo3-7b-think", "sft"): CORE | {"learning_rate": 5e-5},
+    ("olmo3-7b-think", "dpo"): DPO | {"learning_rate": 8e-8, "batch": 128, "max_length": 16384, "labels": "last", "seed": 42},
+    ("olmo3-7b-think", "rlvr"): FAST
+    | {"learning_rate": 1e-6, "prompts": 64, "batch": 512, "minibatches": 1, "max_tokens": 32768, "steps": 10_000_000 // 512}
+    | {"seed": 1, "refill": False, "mask_truncated": False},
+    ("olmo3-32b-think", "sft"): CORE | {"learning_rate": 1e-4},
+    ("olmo3-32b-think", "dpo"): DPO | {"batch": 128, "max_length": 8192, "labels": "last", "seed": 42},
+    ("olmo3-32b-think", "rlvr"): FAST
+    | {"learning_rate": 2e-6, "prompts": 64, "batch": 512, "minibatches": 1, "max_tokens": 32768, "steps": 10_000_000 // 512}
+    | {"seed": 1, "refill": True, "mask_truncated": False, "advantage": "centred", "ratio_cap": 2},
+    ("olmo3-rl-zero-math", "rlvr"): ZERO
+    | {"steps": 768_000 // 256, "advantage": "centred", "refill": True, "mask_truncated": False},
+    ("olmo3-rl-zero-code", "rlvr"): ZERO | {"steps": 10_000_000 // 256, "advantage": "standard", "mask_truncated": True},
+    ("olmo3-rl-zero-if", "rlvr"): ZERO | {"steps": 10_000_000 // 256, "advantage": "standard", "mask_truncated": True},
+    ("olmo3-rl-zero-general", "rlvr"): ZERO
+    | {"steps": 10_000_000 // 256, "advantage": "standard", "mask_truncated": True, "stop": ("</answer>",)},
     # arXiv 2506.01937
     ("rewardbench2-rm", "rm"): RM | {"epochs": 2, "batch": 256},
 }
@@ -125,6 +157,18 @@ MIXES: Mapping[tuple[str, str], Mapping[str, float]] = {
     ("olmoe-0125", "sft"): {"allenai/tulu-3-sft-olmo-2-mixture": 1.0},
     ("olmoe-0125", "rlvr"): {"allenai/RLVR-GSM": 1.0},
     ("olmo-hybrid-7b-instruct", "dpo"): {"allenai/Dolci-Instruct-DPO-fixed": 259_922},
+    ("olmo3-7b-think", "dpo"): {"scottgeng00/olmo-3-preference-mix-deltas_reasoning-yolo_scottmix-DECON": 150_000},
+    ("olmo3-7b-think", "rlvr"): {"allenai/Dolci-Think-RL-7B": 1.0},
+    ("olmo3-32b-think", "rlvr"): {
+        "hamishivi/math_rlvr_mixture_dpo": 1.0,
+        "hamishivi/code_rlvr_mixture_dpo": 1.0,
+        "hamishivi/IF_multi_constraints_upto5_filtered_dpo_0625_filter": 30_186,
+        "allenai/rlvr_general_mix-keyword-filtered": 21_387,
+    },
+    ("olmo3-rl-zero-math", "rlvr"): {"allenai/Dolci-RLZero-Math-7B": 1.0},
+    ("olmo3-rl-zero-code", "rlvr"): {"allenai/Dolci-RLZero-Code-7B": 1.0},
+    ("olmo3-rl-zero-if", "rlvr"): {"allenai/Dolci-RLZero-IF-7B": 1.0},
+    ("olmo3-rl-zero-general", "rlvr"): {"hamishivi/rlvr_general_mix": 13_314},
 }
 COUNTS = {
     # The eight sets of the Olmo 3 Instruct RL mix, and the ten of its preferences, in order.

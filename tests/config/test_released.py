@@ -39,26 +39,42 @@ def name_of(value: Any) -> str | None:
 
 def stages(recipe: Recipe) -> Iterator[tuple[str, Any]]:
     """The training sections that a recipe has."""
-    yield from ((stage.name, section) for stage in TRAINING if (section := dict(recipe)[stage.name]) is not None)
+    for stage in TRAINING:
+        value = dict(recipe)[stage.name]
+        if isinstance(value, tuple):
+            yield from ((f"{stage.name}.{section.name}", section) for section in value)
+        elif value is not None:
+            yield stage.name, value
+
+
+def section_of(name: str, stage: str) -> Any:
+    """The section of a recipe's stage; `rlvr.math` is the one of that name among several."""
+    return dict(stages(load_recipe(name, processes=1)))[stage]
+
+
+def as_written(raw: Mapping[str, Any], stage: str) -> Mapping[str, Any]:
+    """What a recipe writes in a stage's section."""
+    key, _, name = stage.partition(".")
+    return next(section for section in raw[key] if section["name"] == name) if name else raw[key]
 
 
 @pytest.mark.parametrize(
     ("key", "numbers"), NUMBERS.items(), ids=lambda value: "-".join(value) if isinstance(value, tuple) else ""
 )
 def test_numbers(key: tuple[str, str], numbers: Mapping[str, Any]) -> None:
-    section = dict(load_recipe(key[0], processes=1))[key[1]]
+    section = section_of(*key)
     assert {field: getattr(section, field) for field in numbers} == numbers
 
 
 @pytest.mark.parametrize(("key", "mix"), MIXES.items(), ids=name_of)
 def test_mixes(key: tuple[str, str], mix: Mapping[str, float]) -> None:
-    section = dict(load_recipe(key[0], processes=1))[key[1]]
+    section = section_of(*key)
     assert {source.name: source.fraction or source.count for source in section.data} == mix
 
 
 @pytest.mark.parametrize(("key", "counts"), COUNTS.items(), ids=name_of)
 def test_counts(key: tuple[str, str], counts: list[int]) -> None:
-    assert [source.count for source in dict(load_recipe(key[0], processes=1))[key[1]].data] == counts
+    assert [source.count for source in section_of(*key).data] == counts
 
 
 def test_every_stage_of_every_released_recipe_is_in_the_table() -> None:
@@ -74,10 +90,11 @@ def test_no_hyper_parameter_is_left_to_a_default(name: str) -> None:
     raw, recipe = read_yaml(find_recipe(name)).value, load_recipe(name, processes=1)
     for stage, section in stages(recipe):
         duration = {"steps" if section.epochs is not None else "epochs"}
-        unwritten = set(type(section).model_fields) - set(raw[stage]) - OF_THE_MACHINE - duration
+        unwritten = set(type(section).model_fields) - set(as_written(raw, stage)) - OF_THE_MACHINE - duration
         assert unwritten == set(), f"{name}: write {stage}.{', '.join(sorted(unwritten))}"
-        if raw[stage].get("value") is not None:
-            assert set(ValueModelSettings.model_fields) - set(raw[stage]["value"]) - OF_THE_MACHINE == set()
+        value = as_written(raw, stage).get("value")
+        if value is not None:
+            assert set(ValueModelSettings.model_fields) - set(value) - OF_THE_MACHINE == set()
 
 
 @pytest.mark.parametrize("name", RELEASED)
@@ -142,6 +159,12 @@ ROWS = {
     "olmo3-7b-instruct": {"sft": "Olmo 3 7B Instruct", "dpo": "Olmo 3 7B Instruct", "grpo": "Olmo 3 7B Instruct"},
     "olmo3-32b-instruct": {"sft": "Olmo 3 32B Instruct", "dpo": "Olmo 3 32B Instruct", "grpo": "Olmo 3 32B Instruct"},
     "olmo-hybrid-7b-instruct": {"grpo": "Olmo-Hybrid 7B Instruct"},
+    "olmo3-7b-think": {"sft": "Olmo 3 7B Think", "dpo": "Olmo 3 7B Think", "grpo": "Olmo 3 7B Think"},
+    "olmo3-32b-think": {"sft": "Olmo 3 32B Think", "dpo": "Olmo 3 32B Think", "grpo": "Olmo 3 32B Think"},
+    "olmo3-rl-zero-math": {"grpo": "RL-Zero math"},
+    "olmo3-rl-zero-code": {"grpo": "RL-Zero code/IF/general/mix"},
+    "olmo3-rl-zero-if": {"grpo": "RL-Zero code/IF/general/mix"},
+    "olmo3-rl-zero-general": {"grpo": "RL-Zero code/IF/general/mix"},
 }
 COLUMNS = {
     # kind: field and the cells of the row in which its number must stand
@@ -165,6 +188,9 @@ NOT_IN_THE_TABLE = {
     ("tulu3-70b", "dpo", "seed"): "default 42, in the notes below §6",
     ("tulu3-405b", "dpo", "seed"): "default 42, in the notes below §6",
     ("olmo3-7b-instruct", "dpo", "seed"): "`default`, which is 42",
+    ("olmo3-7b-think", "dpo", "seed"): "`default`, which is 42",
+    ("olmo3-7b-think", "sft", "seed"): "34521, in the notes below §6",
+    ("olmo3-32b-think", "sft", "seed"): "34521, in the notes below §6",
     ("olmo3-7b-instruct", "sft", "batch"): "tokens, in released_values",
     ("olmo3-32b-instruct", "sft", "batch"): "tokens, in released_values",
     ("olmo3-7b-instruct", "sft", "seed"): "34521, in the notes below §6; the table has the init seed",
