@@ -20,13 +20,16 @@ from tulu.config.parts import ValueModelSettings
 from tulu.config.provenance import origins
 from tulu.config.schema import Recipe
 from tulu.config.stages import TRAINING
+from tulu.config.templates import TEMPLATES, source_hash
 from tulu.config.unknown import open_fields
 from tulu.config.yaml_text import read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
+THE_RECIPES = {"template", "template_hash"}
+"""Fields of a stage that stand for the recipe's where they are not written."""
 OF_THE_MACHINE = {
     *("start", "released", "row_tokens", "lora", "keep_checkpoints", "engine", "max_staleness", "released_values"),
-    *("path", "revision", "zero"),
+    *("path", "revision", "zero", "offload_optimizer"),
 }
 """Fields that are no hyper-parameters: where a stage starts and what it runs on. max_staleness has no reader yet,
 and zero is the old spelling of sharding."""
@@ -85,12 +88,18 @@ def test_every_stage_of_every_released_recipe_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize("name", RELEASED)
+def test_a_named_template_is_pinned(name: str) -> None:
+    recipe = load_recipe(name, processes=1)
+    assert recipe.template_hash == (source_hash(TEMPLATES[recipe.template]) if recipe.template in TEMPLATES else None)
+
+
+@pytest.mark.parametrize("name", RELEASED)
 def test_no_hyper_parameter_is_left_to_a_default(name: str) -> None:
     """Else a default that changes would change a released recipe, as it did to the original's scripts (trap T2)."""
     raw, recipe = read_yaml(find_recipe(name)).value, load_recipe(name, processes=1)
     for stage, section in stages(recipe):
         duration = {"steps" if section.epochs is not None else "epochs"}
-        unwritten = set(type(section).model_fields) - set(as_written(raw, stage)) - OF_THE_MACHINE - duration
+        unwritten = set(type(section).model_fields) - set(as_written(raw, stage)) - OF_THE_MACHINE - duration - THE_RECIPES
         assert unwritten == set(), f"{name}: write {stage}.{', '.join(sorted(unwritten))}"
         value = as_written(raw, stage).get("value")
         if value is not None:
