@@ -37,7 +37,7 @@ def calls(parallel: Parallel, module: nn.Module, optimizer: torch.optim.Optimize
         "most": lambda: parallel.most(number),
         "total": lambda: parallel.total(1.5),
         "largest": lambda: parallel.largest(2),
-        "means": lambda: parallel.means({"nll": (torch.tensor(3.0), torch.tensor(2))}),
+        "names_of_all": lambda: parallel.names_of_all(["nll"]),
         "level": lambda: list(parallel.level(["row"], "row")),
         "exchange": lambda: parallel.exchange("item"),
         "wait": parallel.wait,
@@ -107,15 +107,7 @@ def test_one_process_does_not_shard() -> None:
     assert parallel.largest(3) == 3
     assert parallel.share([1, 2, 3]) == [1, 2, 3]
     assert parallel.exchange("x") == ["x"]
-
-
-def test_means_are_exact_over_counts() -> None:
-    parallel = Parallel(make_stage())
-    sums = {"a": (torch.tensor(6.0), torch.tensor(4.0)), "none": (torch.tensor(0.0), torch.tensor(0))}
-    found = parallel.means(sums)
-    assert found["a"] == 1.5
-    assert found["none"] != found["none"]
-    assert parallel.means({}) == {}
+    assert parallel.names_of_all({"b": 1, "a": 2}) == ["a", "b"]
 
 
 @pytest.mark.parametrize("fault", ["loss", "gradient"])

@@ -152,4 +152,5 @@ def _kind(value: object) -> str:
 
 def _short(value: object) -> str:
     text = json.dumps(value, default=str, ensure_ascii=False)
-    return text if len(text) <= 80 else text[:77] + "..."
+    # Both ends stay, since the name of a file stands at the end of a path.
+    return text if len(text) <= 80 else f"{text[:38]}...{text[-39:]}"

@@ -4,14 +4,12 @@ Whatever they exchange lies on the device of the process, because NCCL, which co
 connects processes on CPUs, is given tensors on the CPU by the same rule.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
-
-from tulu.losses import Metrics
 
 T = TypeVar("T")
 
@@ -77,15 +75,9 @@ class Processes:
             return number
         return int(self.most(torch.tensor(number, dtype=torch.int64, device=self.device)))
 
-    def means(self, metrics: Metrics) -> dict[str, float]:
-        """Exact means over all processes of (sum, count) metrics, also of those that only some of them know."""
-        names = sorted({name for known in self.exchange(list(metrics)) for name in known})
-        if not names:
-            return {}
-        nothing = (torch.zeros(()), torch.zeros(()))
-        pairs = [torch.stack([number.to(self.device).double() for number in metrics.get(name, nothing)]) for name in names]
-        rows = self.add_up(torch.stack(pairs)).tolist()
-        return {name: total / count if count else float("nan") for name, (total, count) in zip(names, rows, strict=True)}
+    def names_of_all(self, names: Iterable[str]) -> list[str]:
+        """The names that any process has, sorted, the same in every process. Two whose names differ cannot add up numbers."""
+        return sorted({name for known in self.exchange(list(names)) for name in known})
 
     # -- rows and objects --------------------------------------------------------------------------------------
 

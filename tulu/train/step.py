@@ -57,11 +57,13 @@ def step(
     total = parallel.total(_add_up([normaliser(batch) for batch in batches] if shares is None else shares))
     losses, sums = _gradients(parallel, list(parallel.level(batches, spare)), objective, total)
     # Everything stays on the device until the step is about to be taken, so that no micro-batch waits for the one before, and is
-    # read then together with the norm of the gradients, so that nothing waits for the step itself.
-    names = sorted(sums)
+    # read then together with the norm of the gradients, so that nothing waits for the step itself. Some rows have numbers that
+    # others lack, so that a process may not know of all.
+    names = parallel.names_of_all(sums)
     work = send(torch.tensor(learner.meter.work.on(batches), dtype=torch.float64), parallel.device)
+    nothing = torch.zeros((), device=parallel.device), torch.zeros((), device=parallel.device)
     loss = torch.stack(losses).double().sum() if losses else torch.zeros_like(work)
-    parts = [number.to(parallel.device).double() for name in names for number in sums[name]]
+    parts = [number.to(parallel.device).double() for name in names for number in sums.get(name, nothing)]
     (loss_total, done, *numbers), norm = parallel.finish_step(torch.stack([loss, work, *parts]))
     learner.meter.add(done)
     trained = [row for batch in batches for row in batch.id_C]
