@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,13 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT))
 
 
+@pytest.fixture
+def workers_alive() -> Callable[[], int]:
+    """How many processes this one has started in the test; other tests may have left some."""
+    before = set(psutil.Process().children())
+    return lambda: len(set(psutil.Process().children()) - before)
+
+
 def test_results_come_in_order() -> None:
     assert list(shared_out(DOUBLE, -1, range(12), 3)) == [2 * number for number in range(12)]
 
@@ -111,12 +118,14 @@ def test_results_come_in_order() -> None:
     ("last", "kind", "message"),
     [(-1, DataError, "-1 is refused"), (-2, RuntimeError, "ZeroDivisionError: a bug"), (-3, DataError, "died .exit code")],
 )
-def test_what_stands_before_an_error_is_yielded_first(last: int, kind: type[Exception], message: str) -> None:
+def test_what_stands_before_an_error_is_yielded_first(
+    last: int, kind: type[Exception], message: str, workers_alive: Callable[[], int]
+) -> None:
     results = shared_out(DOUBLE, -1, [1, 2, 3, last, 5, 6], 2)
     assert [next(results) for _ in range(3)] == [2, 4, 6]
     with pytest.raises(kind, match=message):
         next(results)
-    assert not psutil.Process().children()
+    assert workers_alive() == 0
 
 
 def test_an_error_of_the_source_comes_behind_its_rows() -> None:
@@ -130,12 +139,12 @@ def test_an_error_of_the_source_comes_behind_its_rows() -> None:
         next(results)
 
 
-def test_workers_end_with_who_no_longer_wants_them() -> None:
+def test_workers_end_with_who_no_longer_wants_them(workers_alive: Callable[[], int]) -> None:
     results = shared_out(DOUBLE, -1, range(1000), 2)
     assert next(results) == 0
-    assert len(psutil.Process().children()) == 2
+    assert workers_alive() == 2
     results.close()  # type: ignore[attr-defined]
-    assert not psutil.Process().children()
+    assert workers_alive() == 0
 
 
 def test_batches_of_a_stream_that_breaks() -> None:
