@@ -73,7 +73,7 @@ def _apply_own(tokenizer: "PreTrainedTokenizerBase", chosen: str) -> None:
     elif not own:
         name = tokenizer.name_or_path or "(unnamed)"
         known = ", ".join(TEMPLATES)
-        raise RecipeError(f"template: the tokenizer {name} has no chat template; set template to a file, or to one of {known}")
+        raise RecipeError(f"template: the tokenizer {name} has no chat template; set template to one of {known}, or to a file")
     elif isinstance(own, dict) and "default" not in own:
         names = ", ".join(f"{OWN}:{each}" for each in sorted(own))
         raise RecipeError(f"template: this tokenizer has several chat templates and no default; set it to one of {names}")
