@@ -20,6 +20,7 @@ from typer.testing import CliRunner, Result
 from tulu.cli import app
 from tulu.commands.boundary import StderrHandler
 from tulu.config.job import Job
+from tulu.config.load import load_recipe
 from tulu.config.stages import STAGES as STAGE_TABLE
 from tulu.errors import CheckpointError, DataError, RecipeError
 
@@ -206,6 +207,13 @@ def test_recipes_are_listed_with_their_stages() -> None:
     result = call("recipes")
     assert "quickstart" in result.stdout
     assert "base sft dpo rm rlvr evaluate" in result.stdout
+
+
+def test_what_a_dry_run_prints_is_the_recipe_again(tmp_path: Path) -> None:
+    printed = call("sft", "olmo2-instruct", "--dry-run").stdout
+    (tmp_path / "again.yaml").write_text(printed[: printed.index("\ntulu sft") + 1])
+    again, recipe = (load_recipe(name, processes=1) for name in (str(tmp_path / "again.yaml"), "olmo2-instruct"))
+    assert (again.sft, again.model, again.template_hash) == (recipe.sft, recipe.model, recipe.template_hash)
 
 
 def test_plan_prints_the_plan_and_a_dry_run_the_resolved_recipe_before_it() -> None:

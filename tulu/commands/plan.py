@@ -30,7 +30,8 @@ def show_dry_run(
     """Print the resolved recipe with the origin of every value, and its plan; with `only`, those of one stage, which starts from
     `start`."""
     text = annotate(dump(recipe, only), {key: str(origin) for key, origin in origins.items()})
-    Console().print(Syntax(text, "yaml", background_color="default", word_wrap=True))
+    # Lines are never broken, so that what is written to a file is a recipe.
+    Console().print(Syntax("", "yaml", background_color="default").highlight(text), soft_wrap=True, end="")
     show_plan(recipe, PlanOptions(processes=processes), only, start)
 
 

@@ -146,6 +146,9 @@ def _assign(located: Located, path: tuple[str | int, ...], text: str) -> list[Mi
 def dump(recipe: Recipe, only: str | None = None) -> str:
     """The resolved recipe as YAML with every field written; `load_recipe` reads it back as an equal Recipe.
 
-    With `only`, the sections of the other stages are left out.
+    With `only`, the sections of the other stages are left out, and what is unknown of them.
     """
-    return dump_yaml(recipe.model_dump(mode="json", exclude={name for name in STAGES if only not in (None, name)}))
+    others = {name for name in STAGES if only not in (None, name)}
+    values = recipe.model_dump(mode="json", exclude=others)
+    values["unknown"] = [entry for entry in values["unknown"] if not {key.partition(".")[0] for key in entry} & others]
+    return dump_yaml(values)
