@@ -37,6 +37,8 @@ class Checkpoints:
         self.parallel = parallel
         if parallel.is_main:
             remove_partials(folder)
+        # A process that is ahead would begin to write what the main one then removes.
+        parallel.wait()
 
     def load_newest(self) -> dict[str, Any] | None:
         """Read the newest whole checkpoint into the prepared model and optimizer; returns the state saved with it, if any.
