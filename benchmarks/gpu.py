@@ -159,11 +159,11 @@ def machine(device: "torch.device") -> dict[str, Any]:
 
     import torch
 
-    from benchmarks.gpu_shapes import peak
+    from tulu.model.cards import peak_of
     from tulu.train.manifest import environment
 
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    most = peak(device)
+    most = peak_of(device)
     return {
         "card": card,
         "torch": torch.__version__,

@@ -5,12 +5,12 @@ import time
 import torch
 
 from benchmarks.gpu_cases import Figures
-from benchmarks.gpu_shapes import peak
+from tulu.model.cards import peak_of
 
 
 def figures(useful: int, computed: int, work: float, seconds: float, device: torch.device) -> Figures:
     """What the table and the JSON say of a step that took so many seconds."""
-    most = peak(device)
+    most = peak_of(device)
     return {
         "tokens_per_second": round(useful / seconds),
         "computed_tokens_per_second": round(computed / seconds),

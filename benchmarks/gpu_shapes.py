@@ -20,16 +20,6 @@ from tulu.data.chat import make_byte_tokenizer
 from tulu.model.attention import layout
 from tulu.model.batch import Batch
 
-PEAKS: tuple[tuple[str, float], ...] = (
-    ("B200", 2250e12),
-    ("H200", 989e12),
-    ("H100 PCIe", 756e12),
-    ("H100", 989e12),
-    ("A100", 312e12),
-    ("L40S", 362e12),
-)
-"""Part of a card's name, and its peak of dense bf16 FLOP/s from NVIDIA's data sheets; the first that fits is taken."""
-
 
 @dataclass(frozen=True)
 class Shape:
@@ -110,14 +100,6 @@ def new_model(
     torch.manual_seed(0)
     with torch.device(device):
         return auto_class.from_config(config, dtype=dtype, **options)
-
-
-def peak(device: torch.device) -> float | None:
-    """The FLOP/s of bf16 that the card's maker names; None on a CPU and for cards that are not in the table."""
-    if device.type != "cuda":
-        return None
-    name = torch.cuda.get_device_name(device)
-    return next((flops for part, flops in PEAKS if part in name), None)
 
 
 def visible_pairs(batch: Batch) -> float:

@@ -17,6 +17,7 @@ from benchmarks.gpu_cases import Case, Failed, Figures, Outcome, Unsuitable
 from benchmarks.gpu_rows import Rows, ragged, useful_tokens
 from tests.samples import make_group
 from tulu.model.batch import pack_row
+from tulu.model.cards import peak_of
 from tulu.model.parallel import Parallel
 from tulu.model.policy import Policy
 
@@ -134,8 +135,8 @@ def test_1b_is_that_of_the_measurements_before() -> None:
 )
 def test_the_peak_of_a_card(name: str, flops: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.get_device_name", lambda device: name)
-    assert gpu_shapes.peak(torch.device("cuda", 0)) == flops
-    assert gpu_shapes.peak(CPU) is None
+    assert peak_of(torch.device("cuda", 0)) == flops
+    assert peak_of(CPU) is None
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from tests.config.recipe_text import GOOD
 from tulu.config.job import section_of
 from tulu.config.load import find_recipe, load_recipe
-from tulu.errors import RecipeError
+from tulu.errors import DataError, RecipeError
 
 Write = Callable[[str], str]
 
@@ -206,3 +206,11 @@ def test_a_recipe_is_checked_without_importing_torch(write: Write) -> None:
     write(GOOD)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["3", "[]"]
+
+
+def test_an_empty_file_is_told_before_a_stage_that_runs_earlier(write: Write, tmp_path: Path) -> None:
+    recipe = write(GOOD.replace("{name: owner/pairs, fraction: 0.5}", "pairs.jsonl"))
+    (tmp_path / "pairs.jsonl").write_text("")
+    with pytest.raises(DataError, match=r"pairs.jsonl: the file is empty; point data at one that holds rows"):
+        load_recipe(recipe)
+    assert load_recipe(recipe, stage="sft").dpo is not None, "a stage that does not read it does not ask"

@@ -9,9 +9,12 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from tests.model.policies import LORA
 from tests.model.tiny_configs import CONFIGS
+from tests.samples import make_stage
 from tulu.errors import RecipeError
 from tulu.model.adapters import add_adapters
+from tulu.model.fully_sharded import shard
 from tulu.model.load import load_model
+from tulu.model.parallel import Parallel
 
 
 def adapted(name: str, **lora: Any) -> set[str]:
@@ -65,14 +68,17 @@ def test_experts_can_be_left_out_so_that_the_others_drop_out() -> None:
     assert adapted("olmoe", dropout=0.1, targets=("q_proj", "v_proj")) == {"q_proj", "v_proj"}
 
 
-def test_adapters_of_experts_under_zero_3_are_refused(tiny_model: Callable[..., Path]) -> None:
+def test_adapters_of_experts_that_are_sharded_are_refused(tiny_model: Callable[..., Path]) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_model("olmoe"))
     experts: Any = model.model.layers[1].mlp.experts
     # What DeepSpeed marks its shards with.
     experts.down_proj.ds_id = 7
-    with pytest.raises(RecipeError, match="cannot be trained under ZeRO-3\nSet zero: 2"):
+    with pytest.raises(RecipeError, match="cannot be trained with sharding: zero3\nSet sharding: zero2"):
         add_adapters(model, LORA)
-    add_adapters(AutoModelForCausalLM.from_pretrained(tiny_model("olmoe")), LORA)
+    adapted = add_adapters(AutoModelForCausalLM.from_pretrained(tiny_model("olmoe")), LORA)
+    # FSDP2 shards them later, and refuses before it connects anything.
+    with pytest.raises(RecipeError, match="cannot be trained with sharding: fsdp2\nSet sharding: zero2"):
+        shard(adapted, Parallel(make_stage()), "fp32")
 
 
 def test_the_same_adapters_every_time(tiny_model: Callable[..., Path]) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from tulu.config.checks import combination_mistakes
+from tulu.config.job import stages_of
+from tulu.config.locate import refuse_empty
 from tulu.config.mistakes import Mistake, dotted, nearest, report, schema_mistakes
 from tulu.config.processes import world_size
 from tulu.config.schema import Recipe
@@ -62,6 +64,10 @@ def load_recipe(
     mistakes += combination_mistakes(located.value, wrong, dict.fromkeys(checked, processes))
     if mistakes or recipe is None:
         raise report(path_or_name, mistakes, located.lines)
+    for _, section in (part for name in checked for part in stages_of(recipe, name)):
+        # It is told here because an earlier stage may have to run for hours before this one reads its data.
+        for source in section.data:
+            refuse_empty(Path(source.name).expanduser(), source.name)
     return recipe
 
 

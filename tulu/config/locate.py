@@ -10,12 +10,19 @@ from pathlib import Path
 from tulu.config.mistakes import nearest
 from tulu.config.model_folder import causal_problem, folder_problem, missing_folder, quantised_problem, read_config
 from tulu.config.tasks import GENERATED
+from tulu.errors import DataError
 
 DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 """The kinds of data files that every command reads, each also as .gz."""
 CLASSIFIER = "ForSequenceClassification"
 """How the name of an architecture with a scalar head ends."""
 HUB_NAME = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
+
+
+def refuse_empty(path: Path, name: str) -> None:
+    """DataError where a data set of this name is a file without a byte."""
+    if path.is_file() and path.stat().st_size == 0:
+        raise DataError(f"{name}: the file is empty; point data at one that holds rows")
 
 
 def source_problem(name: str) -> str | None:

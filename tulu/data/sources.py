@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tulu.config.locate import DATA_SUFFIXES, data_suffix, is_local_data
+from tulu.config.locate import DATA_SUFFIXES, data_suffix, is_local_data, refuse_empty
 from tulu.config.parts import Source
 from tulu.config.shards import folder_files, is_pattern, matching_files
 from tulu.data import sums
@@ -116,8 +116,7 @@ def _file(path: Path, name: str) -> Rows:
     reader = _READERS.get(data_suffix(path.name))
     if reader is None:
         raise DataError(f"{name}: unknown kind of file; known are {', '.join(DATA_SUFFIXES)}, each also as .gz")
-    if path.stat().st_size == 0:
-        raise DataError(f"{name}: the file is empty; point data at one that holds rows")
+    refuse_empty(path, name)
     try:
         with path.open("rb") as file:
             is_zipped = file.read(2) == _GZIP

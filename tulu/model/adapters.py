@@ -47,14 +47,20 @@ def add_adapters(model: PreTrainedModel, lora: Lora) -> nn.Module:
 
 
 def _refuse_sharded_experts(model: PreTrainedModel) -> None:
-    """Raise RecipeError where ZeRO-3 shards experts that have adapters: peft adds their product to the shard."""
+    """Raise RecipeError where ZeRO-3 shards experts that have adapters."""
+    if any(map(is_sharded, model.parameters())):
+        refuse_expert_adapters(model, "zero3")
+
+
+def refuse_expert_adapters(model: nn.Module, sharding: str) -> None:
+    """Raise RecipeError where experts have adapters, whose product peft would add to a shard of their weights."""
     from peft.tuners.lora.layer import ParamWrapper
 
     for name, module in model.named_modules():
-        if isinstance(module, ParamWrapper) and is_sharded(module.get_param()):
+        if isinstance(module, ParamWrapper):
             raise RecipeError(
-                f"lora: adapters of experts and their router ({name}) cannot be trained under ZeRO-3\n"
-                "Set zero: 2, or name the other modules in lora.targets."
+                f"lora: adapters of experts and their router ({name}) cannot be trained with sharding: {sharding}\n"
+                "Set sharding: zero2, or name the other modules in lora.targets."
             )
 
 

@@ -15,6 +15,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from tulu.errors import RecipeError
 from tulu.model import state_files
+from tulu.model.adapters import refuse_expert_adapters
 from tulu.model.gathering import set_whole
 from tulu.model.masters import HALF, LossScale, clip, parameters_of, steps_on
 from tulu.model.packed import PackedModule
@@ -27,11 +28,12 @@ def shard(module: nn.Module, processes: Processes, precision: str) -> None:
     """Spread a module over the processes: each layer by itself, and what is outside the layers together.
 
     The shards keep the dtype that the weights have now; what computes is in the given precision, and gradients arrive in float32.
-    Raises RecipeError for a model whose forward passes a process cannot count beforehand.
+    Raises RecipeError for a model whose forward passes a process cannot count beforehand, and for adapters of experts.
     """
     if any(isinstance(part, Trunk) and part.rows == "single" for part in module.modules()):
         cure = "Set sharding to none, zero1 or zero2: with fsdp2 every process must make equally many forward passes."
         raise RecipeError(f"sharding: fsdp2: this model must read one document at a time\n{cure}")
+    refuse_expert_adapters(module, "fsdp2")
     mesh = init_device_mesh(processes.device.type, (processes.world,))
     half = HALF.get(precision)
     policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)

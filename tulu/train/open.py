@@ -32,8 +32,6 @@ from tulu.train.run import Run, job_recipe, model_faults
 
 log = logging.getLogger("tulu")
 
-log = logging.getLogger("tulu")
-
 
 class StageRun(Run):
     """The run of a stage that trains a model, with what the stage reads: a tokenizer, data and a model to start from."""
