@@ -99,10 +99,34 @@ def flash_attn_varlen_func(
     return ragged(q, k, v, cu_seqlens_q, cu_seqlens_k, softmax_scale, window_size), torch.zeros(())
 
 
+def flash_attn_varlen_func_4(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    qv: Tensor | None = None,
+    cu_seqlens_q: Tensor | None = None,
+    cu_seqlens_k: Tensor | None = None,
+    max_seqlen_q: int | None = None,
+    max_seqlen_k: int | None = None,
+    softmax_scale: float | None = None,
+    causal: bool = False,
+    window_size: tuple[int | None, int | None] = (None, None),
+) -> Tensor:
+    """The signature of flash attention 4: another fourth argument, and another word for no window, of which -1 is none."""
+    assert causal
+    assert qv is None
+    assert cu_seqlens_q is not None
+    assert cu_seqlens_k is not None
+    left, right = window_size
+    assert left is None or left >= 0
+    return ragged(q, k, v, cu_seqlens_q, cu_seqlens_k, softmax_scale, (-1 if left is None else left, right or 0))
+
+
 FUNCTIONS: dict[str, Callable[[], flash.Attend]] = {
     "torch 2.11": lambda: flash.by_varlen(varlen_2_11),
     "torch 2.13": lambda: flash.by_varlen(varlen_2_13),
     "flash attention 3": lambda: flash.by_package(flash_attn_varlen_func),
+    "flash attention 4": lambda: flash.by_package(flash_attn_varlen_func_4, unlimited=None),
 }
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tests.model.architectures import make
 from tests.samples import gradients, largest_difference, make_group
 from tulu.config.schema import Lora
-from tulu.model import kernel_choice, kernel_places, kernels
+from tulu.model import kernel_choice, kernels
 from tulu.model.batch import pack_row
 from tulu.model.kernel_choice import adopt_kernels
 from tulu.model.kernel_places import places_of
@@ -55,7 +55,6 @@ def _nothing_stays(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Rows are short, and what is put into the files of transformers is taken out again."""
     monkeypatch.setattr(kernel_choice, "TIMED_TOKENS", 1)
     monkeypatch.setattr(kernel_choice, "COMPARED_TOKENS", 30)
-    monkeypatch.setattr(kernel_places, "GATE_WIDTH", 64)
     from transformers.models.llama import modeling_llama
     from transformers.models.olmo2 import modeling_olmo2
     from transformers.models.qwen3 import modeling_qwen3
@@ -122,6 +121,24 @@ def test_gemmas_norms_and_gates_are_told_from_llamas() -> None:
     assert found is not None
     version = found[1]
     assert version.args[2:] == (0.0, "llama")
+
+
+def test_only_the_version_that_the_definitions_show_is_tried(tiny_model: Callable[..., Path]) -> None:
+    """A kernel is compiled for each version that is tried, which takes seconds on a GPU."""
+    tried = set()
+
+    def norm(x: Tensor, weight: Tensor, epsilon: float, offset: float, casting: str) -> Tensor:
+        tried.add((offset, casting))
+        return kernels.rms_norm(x, weight, epsilon, offset, casting)
+
+    adopt(Policy.load(tiny_model("llama")), replace(GOOD, rms_norm=norm))
+    assert tried == {(0.0, "llama")}
+
+
+def test_a_gate_is_timed_at_its_own_width(tiny_model: Callable[..., Path]) -> None:
+    policy = Policy.load(tiny_model("llama"))
+    gate = next(place for place in places_of(policy.module.trunk.model) if place.name == "LlamaMLP")
+    assert [tensor.shape for tensor in gate.arguments(3, CPU)] == [(1, 3, policy.model.config.intermediate_size)] * 2
 
 
 def test_adapters_checkpointing_and_frozen_half_precision(tiny_model: Callable[..., Path]) -> None:

@@ -95,15 +95,19 @@ def by_varlen(varlen_attn: Callable[..., Any]) -> Attend:
     return attention
 
 
-def by_package(flash_attn_varlen_func: Callable[..., Any]) -> Attend:
-    """Attention through the function that the packages of flash attention offer."""
+def by_package(flash_attn_varlen_func: Callable[..., Any], unlimited: int | None = -1) -> Attend:
+    """Attention through the function that the packages of flash attention offer; `unlimited` is its word for no window."""
 
     def attention(query: Tensor, key: Tensor, value: Tensor, row: Row, scaling: float, window: int | None) -> Tensor:
         attended = flash_attn_varlen_func(
-            *(query, key, value, row.queries, row.keys, row.longest_queries, row.longest_keys),
+            *(query, key, value),
+            cu_seqlens_q=row.queries,
+            cu_seqlens_k=row.keys,
+            max_seqlen_q=row.longest_queries,
+            max_seqlen_k=row.longest_keys,
             softmax_scale=scaling,
             causal=True,
-            window_size=(-1, -1) if window is None else (window - 1, 0),
+            window_size=(unlimited, unlimited) if window is None else (window - 1, 0),
         )
         # Some editions return the log-sum-exp beside it.
         found: Tensor = attended[0] if isinstance(attended, tuple) else attended
@@ -147,6 +151,8 @@ def candidates(generation: int) -> Iterator[tuple[str, Callable[[], Attend]]]:
         yield "flash attention 3", lambda: _activated("FA3")
     if generation in (9, 10) and find_spec("flash_attn") and find_spec("flash_attn.cute"):
         yield "flash attention 4", lambda: _activated("FA4")
+        # torch calls inner functions of the package, which change from edition to edition.
+        yield "flash attention 4 by its own function", _fourth
     if generation == 9 and find_spec("kernels"):
         yield f"flash attention 3 of {HUB_KERNELS}", _from_hub
     yield "flash attention 2 of torch", lambda: by_varlen(torch_varlen())
@@ -158,6 +164,13 @@ def _activated(name: str) -> Attend:
 
     activate_flash_attention_impl(name)
     return by_varlen(torch_varlen())
+
+
+def _fourth() -> Attend:
+    """The function of the fourth version's package."""
+    from flash_attn.cute import flash_attn_varlen_func
+
+    return by_package(flash_attn_varlen_func, unlimited=None)
 
 
 def restore() -> None:

@@ -22,7 +22,7 @@ Function = Callable[..., Any]
 OWN = "tulu_own"
 """The attribute of a rotary embedding that stands in for another one, which it holds."""
 GATE_WIDTH = 4096
-"""The width on which gates are compared and timed; each number is computed by itself."""
+"""The width on which a gate is compared and timed that does not say how wide it is; each number is computed by itself."""
 
 
 class Place(Protocol):
@@ -36,14 +36,14 @@ class Place(Protocol):
     def key(self) -> tuple[Any, ...]:
         """Code and sizes: what is measured of one place holds for all with the same key."""
 
-    def arguments(self, n_tokens: int) -> list[Tensor]:
-        """Random float32 input of `own`, of which the first two have gradients."""
+    def arguments(self, n_tokens: int, device: torch.device) -> list[Tensor]:
+        """Random float32 input of `own`, of which the first two have gradients, made on a device: on a CPU it takes seconds."""
 
     def own(self, *arguments: Tensor) -> Any:
         """The architecture's own code."""
 
     def versions(self, kernels: Kernels) -> Iterator[Function]:
-        """What could stand in for it."""
+        """What could stand in for it, in an order that does not depend on the kernels."""
 
     def put_in(self, version: Function, device: str) -> None:
         """Let the model run a version on a type of device."""
@@ -79,8 +79,8 @@ class Norm(OfModules):
     def key(self) -> tuple[Any, ...]:
         return (Norm, self.kind, self.width, self.epsilon)
 
-    def arguments(self, n_tokens: int) -> list[Tensor]:
-        return [_random(1, n_tokens, self.width, seed=1), 1 + 0.2 * _random(self.width, seed=2)]
+    def arguments(self, n_tokens: int, device: torch.device) -> list[Tensor]:
+        return [_random(device, 1, n_tokens, self.width, seed=1), 1 + 0.2 * _random(device, self.width, seed=2)]
 
     def own(self, *arguments: Tensor) -> Any:
         x, weight = arguments
@@ -115,6 +115,7 @@ class Gate(OfModules):
 
     kind: type[nn.Module]
     activation: str
+    width: int
     modules: tuple[nn.Module, ...] = field(repr=False)
 
     @property
@@ -123,10 +124,10 @@ class Gate(OfModules):
 
     @property
     def key(self) -> tuple[Any, ...]:
-        return (Gate, self.kind, self.activation)
+        return (Gate, self.kind, self.activation, self.width)
 
-    def arguments(self, n_tokens: int) -> list[Tensor]:
-        return [_random(1, n_tokens, GATE_WIDTH, seed=seed) for seed in (1, 2)]
+    def arguments(self, n_tokens: int, device: torch.device) -> list[Tensor]:
+        return [_random(device, 1, n_tokens, self.width, seed=seed) for seed in (1, 2)]
 
     def own(self, *arguments: Tensor) -> Any:
         a, b = arguments
@@ -163,12 +164,13 @@ class Rotary:
     def key(self) -> tuple[Any, ...]:
         return (Rotary, self.file, self.heads, self.key_heads, self.size)
 
-    def arguments(self, n_tokens: int) -> list[Tensor]:
-        half = torch.arange(n_tokens)[:, None] / 10_000 ** torch.linspace(0, 1, self.size // 2)[None]
+    def arguments(self, n_tokens: int, device: torch.device) -> list[Tensor]:
+        speeds = 10_000 ** -torch.linspace(0, 1, self.size // 2, device=device)
+        half = torch.arange(n_tokens, device=device)[:, None] * speeds[None]
         angles = torch.cat([half, half], dim=-1)[None]
         # As they come from projections: token by token, every token's heads one after the other.
-        query = _random(1, n_tokens, self.heads, self.size, seed=1).transpose(1, 2)
-        key = _random(1, n_tokens, self.key_heads, self.size, seed=2).transpose(1, 2)
+        query = _random(device, 1, n_tokens, self.heads, self.size, seed=1).transpose(1, 2)
+        key = _random(device, 1, n_tokens, self.key_heads, self.size, seed=2).transpose(1, 2)
         return [query, key, angles.cos(), angles.sin()]
 
     def own(self, *arguments: Tensor) -> Any:
@@ -199,8 +201,8 @@ def _original(function: Any) -> Any:
     return getattr(function, OWN, function)
 
 
-def _random(*shape: int, seed: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+def _random(device: torch.device, *shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator(device).manual_seed(seed), device=device)
 
 
 def places_of(model: PreTrainedModel) -> list[Place]:
@@ -236,4 +238,5 @@ def _gate_key(module: nn.Module) -> tuple[Any, ...] | None:
     if not all(callable(getattr(module, name, None)) for name in Gate.PARTS):
         return None
     one_input = len(inspect.signature(type(module).forward).parameters) == 2
-    return (Gate, type(module), repr(module.act_fn)) if one_input else None
+    width = getattr(module.gate_proj, "out_features", GATE_WIDTH)
+    return (Gate, type(module), repr(module.act_fn), width) if one_input else None

@@ -71,6 +71,10 @@ def rotary(query: Tensor, key: Tensor, cosines: Tensor, sines: Tensor) -> tuple[
     return turned(query), turned(key)
 
 
+DEFINITIONS = Kernels("the definitions", "any", rms_norm, (silu_gate, gelu_gate), rotary)
+"""What every kernel must compute."""
+
+
 @cache
 def installed(device: torch.device) -> tuple[Kernels, ...]:
     """The kernels that this machine has for a device, in the order in which they are preferred; none on a CPU."""

@@ -19,6 +19,13 @@ BUCKET = 1 << 26
 """Numbers that are added up over the processes in one call."""
 
 
+def numbered(device: torch.device) -> torch.device:
+    """A device by its number: one process alone is told "cuda", which another thread may take for the first GPU, or refuse."""
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
+
+
 class Processes:
     """This process among the others."""
 
@@ -29,7 +36,7 @@ class Processes:
         state = PartialState(cpu=not torch.cuda.is_available(), timeout=TIMEOUT)
         self.rank, self.world = state.process_index, state.num_processes
         self.is_main = state.is_main_process
-        self.device: torch.device = state.device
+        self.device = numbered(state.device)
 
     # -- reductions --------------------------------------------------------------------------------------------
 
