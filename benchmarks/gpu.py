@@ -124,7 +124,9 @@ def speed_cases(device: "torch.device", tiny: bool, scratch: Path) -> "list[Case
                 cases.append(Case(f"transformers: {speed.name}", seconds, partial(gpu_peers.plain, speed, device)))
             if place == 1 and speed.shape is shapes[0]:
                 cases.append(Case(f"TRL: {speed.name}", 2 * seconds, partial(gpu_peers.trl, speed, device, scratch)))
-    heads = [Case(f"head: {name}", 3, partial(gpu_head.measure, side, shapes[0], device)) for name, side in gpu_head.SIDES.items()]
+    heads = [
+        Case(f"head: {name}", 3, partial(gpu_head.measure, side, shapes[0], device)) for name, side in gpu_head.SIDES.items()
+    ]
     return cases + heads
 
 

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tulu.model import logprobs
-from tulu.model.logprobs import LogitRule, token_logps
+from tulu.model.logprobs import token_logps
+from tulu.model.softmax import LogitRule
 
 N, H, V = 13, 6, 17
 

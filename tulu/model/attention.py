@@ -215,7 +215,8 @@ def _attention_of_row(attention: flash.Attend, query: Tensor, key: Tensor, value
     if rule.dropout:
         raise NotImplementedError("flash attention of a row has no dropout; set attention_dropout to 0 in the model's config")
     positions, row = layout.row
-    query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    # The gradient of tensor[0] is a copy into a tensor of zeros, that of squeeze is a view.
+    query, key, value = (tensor.squeeze(0).transpose(0, 1) for tensor in (query, key, value))
     if positions is not None:
         key, value = key[positions], value[positions]
     query, key, value = (tensor.contiguous() for tensor in (query, key, value))

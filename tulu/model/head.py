@@ -10,7 +10,8 @@ from transformers import PreTrainedModel
 from tulu.errors import RecipeError
 from tulu.model.dropout import evaluating
 from tulu.model.gathering import gathered, refuse_not_finite, whole
-from tulu.model.logprobs import LogitRule, token_logps
+from tulu.model.logprobs import token_logps
+from tulu.model.softmax import LogitRule
 
 CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 """The fields of configurations that hold the cap of the logits: Gemma's, RecurrentGemma's, xLSTM's."""

@@ -6,12 +6,13 @@ is made of them, from the logits to the softmax, is float32.
 Shape letters: N positions that are read, H hidden size, V vocabulary.
 """
 
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from tulu.model.softmax import PLAIN, PLAIN_RULE, LogitRule, chosen
 
 CHUNK_ELEMENTS = 1 << 25
 """The most logits that exist at once on a CPU (128 MiB in float32); more positions than that are projected chunk by chunk."""
@@ -22,30 +23,6 @@ CHUNK_SHARE = 1 / 16
 BYTES_PER_LOGIT = 10
 """What exists of a chunk at once: logits and probabilities in float32, and a gradient of 16 bits."""
 HALF = (torch.bfloat16, torch.float16)
-
-
-@dataclass(frozen=True)
-class LogitRule:
-    """How an architecture makes logits of the products hidden Wᵀ: scale · product, squeezed into (-cap, cap) by tanh."""
-
-    scale: float = 1.0
-    cap: float | None = None
-
-    def apply(self, products_NV: Tensor) -> Tensor:
-        """(N, V) logits; the products are overwritten where they change."""
-        if self.scale != 1.0:
-            products_NV = products_NV.mul_(self.scale)
-        return products_NV if self.cap is None else products_NV.div_(self.cap).tanh_().mul_(self.cap)
-
-    def backward(self, grad_NV: Tensor, logits_NV: Tensor) -> Tensor:
-        """The gradient of the products, of that of the logits, which is overwritten where it changes."""
-        if self.cap is not None:
-            # d cap·tanh(x / cap) / dx = 1 - tanh², and tanh is logits / cap.
-            grad_NV = grad_NV.mul_(1 - (logits_NV / self.cap).square_())
-        return grad_NV if self.scale == 1.0 else grad_NV.mul_(self.scale)
-
-
-PLAIN = LogitRule()
 
 
 class _TokenLogps(torch.autograd.Function):
@@ -69,23 +46,24 @@ class _TokenLogps(torch.autograd.Function):
         rule: LogitRule,
     ) -> tuple[Tensor, Tensor]:
         n = len(hidden_NH)
-        stored_NV: Tensor | None = None
+        settings = (temperature, rule, entropy)
+        # The gradient of a bias is summed before it is rounded, which one pass does not offer.
+        softmax = PLAIN if bias_V is not None else chosen(hidden_NH.device, len(weight_VH), weight_VH.dtype, *settings)
+        kept_NV: Tensor | None = None
         logps, entropies, normalisers = [], [], []
         for start in range(0, n, chunk):
-            logits_NV = _logits(hidden_NH[start : start + chunk], weight_VH, bias_V, temperature, rule)
-            logsumexp_N = torch.logsumexp(logits_NV, dim=-1)
-            target_logit_N = logits_NV.gather(1, target_N[start : start + chunk, None])[:, 0]
-            logps.append(target_logit_N - logsumexp_N)
+            part = slice(start, start + chunk)
+            kept_NV = softmax.keep(_products(hidden_NH[part], weight_VH, bias_V), temperature, rule)
+            logps_N, logsumexp_N, entropy_N = softmax.read(kept_NV, target_N[part], *settings)
+            logps.append(logps_N)
             normalisers.append(logsumexp_N)
-            stored_NV = logits_NV if n <= chunk else None
-            if entropy:
-                p_NV = torch.exp(logits_NV - logsumexp_N[:, None])
-                entropies.append(logsumexp_N - p_NV.mul_(logits_NV).sum(-1))
-        ctx.temperature, ctx.chunk, ctx.rule = temperature, chunk, rule
+            entropies += [] if entropy_N is None else [entropy_N]
+        stored_NV = kept_NV if n <= chunk else None
+        ctx.temperature, ctx.chunk, ctx.rule, ctx.softmax = temperature, chunk, rule, softmax
         ctx.save_for_backward(hidden_NH, weight_VH, bias_V, target_N, torch.cat(normalisers), stored_NV)
-        entropy_N = torch.cat(entropies) if entropy else hidden_NH.new_empty(0)
-        ctx.mark_non_differentiable(entropy_N)
-        return torch.cat(logps), entropy_N
+        all_entropy_N = torch.cat(entropies) if entropy else hidden_NH.new_empty(0)
+        ctx.mark_non_differentiable(all_entropy_N)
+        return torch.cat(logps), all_entropy_N
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -96,10 +74,13 @@ class _TokenLogps(torch.autograd.Function):
         grad_bias = torch.zeros_like(bias_V) if needs_bias and bias_V is not None else None
         for start in range(0, len(hidden_NH), ctx.chunk):
             part = slice(start, start + ctx.chunk)
-            logits_NV = stored_NV
-            if logits_NV is None:
-                logits_NV = _logits(hidden_NH[part], weight_VH, bias_V, ctx.temperature, ctx.rule)
-            grad_NV = _gradient(ctx, logits_NV, logsumexp_N[part], target_N[part], grads[0][part], stored_NV is None)
+            kept_NV = stored_NV
+            if kept_NV is None:
+                kept_NV = ctx.softmax.keep(_products(hidden_NH[part], weight_VH, bias_V), ctx.temperature, ctx.rule)
+            grad_NV = ctx.softmax.gradient(
+                *(kept_NV, logsumexp_N[part], target_N[part], grads[0][part]),
+                *(ctx.temperature, ctx.rule, weight_VH.dtype, stored_NV is None),
+            )
             if grad_bias is not None:
                 grad_bias += grad_NV.sum(0)
             grad_NV = grad_NV.to(weight_VH.dtype)
@@ -109,19 +90,6 @@ class _TokenLogps(torch.autograd.Function):
                 grad_weight.add(grad_NV, hidden_NH[part])
         total = None if grad_weight is None else grad_weight.total()
         return grad_hidden, total, grad_bias, None, None, None, None, None
-
-
-def _gradient(ctx: Any, logits_NV: Tensor, logsumexp_N: Tensor, target_N: Tensor, grad_N: Tensor, overwrite: bool) -> Tensor:
-    """(N, V) float32 gradient of the products, of that of the log-probs; logits that nobody needs again are overwritten."""
-    grad_N = grad_N / ctx.temperature
-    # A cap needs the logits once more.
-    if overwrite and ctx.rule.cap is None:
-        p_NV = logits_NV.sub_(logsumexp_N[:, None]).exp_()
-    else:
-        p_NV = torch.exp(logits_NV - logsumexp_N[:, None])
-    grad_NV = p_NV.mul_(-grad_N[:, None])
-    grad_NV.scatter_add_(1, target_N[:, None], grad_N[:, None])
-    return ctx.rule.backward(grad_NV, logits_NV * ctx.temperature if ctx.rule.cap else logits_NV)
 
 
 class _Sum:
@@ -147,17 +115,14 @@ class _Sum:
         return self.sum_VH.to(self.dtype)
 
 
-def _logits(hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, temperature: float, rule: LogitRule) -> Tensor:
-    """(N, V) logits / temperature in at least float32."""
+def _products(hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None) -> Tensor:
+    """(N, V) hidden Wᵀ + bias in at least float32."""
     if hidden_NH.is_cuda and weight_VH.dtype in HALF:
         # The kernel adds up in float32. A result of 16 bits would round a logit of 20 by up to 0.06.
         products_NV = torch.mm(hidden_NH, weight_VH.T, out_dtype=torch.float32)
-        products_NV = products_NV if bias_V is None else products_NV.add_(bias_V)
-    else:
-        products_NV = torch.nn.functional.linear(hidden_NH, weight_VH, bias_V)
-        products_NV = products_NV.to(torch.promote_types(products_NV.dtype, torch.float32))
-    logits_NV = rule.apply(products_NV)
-    return logits_NV if temperature == 1.0 else logits_NV.div_(temperature)
+        return products_NV if bias_V is None else products_NV.add_(bias_V)
+    products_NV = torch.nn.functional.linear(hidden_NH, weight_VH, bias_V)
+    return products_NV.to(torch.promote_types(products_NV.dtype, torch.float32))
 
 
 @cache
@@ -183,7 +148,7 @@ def token_logps(
     temperature: float = 1.0,
     chunk: int | None = None,
     entropy: bool = False,
-    rule: LogitRule = PLAIN,
+    rule: LogitRule = PLAIN_RULE,
 ) -> tuple[Tensor, Tensor]:
     """(N,) log-probs of `target_N` under softmax(hidden Wᵀ / temperature), and with `entropy` (N,) entropies in nats.
 

@@ -72,7 +72,7 @@ class Trunk(nn.Module):
                 position_ids=batch.positions_T[None],
                 attention_mask=None,
                 layout=layout(batch, read),
-            )[0]
+            ).squeeze(0)
 
     def _padded(self, batch: Batch, rows: PaddedRows) -> Tensor:
         """(C, L, H) hidden states of the completions, each behind its prompt."""
