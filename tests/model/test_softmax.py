@@ -1,6 +1,6 @@
 """The softmax in one pass: what it gives is what the plain one gives, and it is taken only where it is exact and faster."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -76,10 +76,10 @@ def off_by_a_thousandth(*arguments: Any) -> Any:
 
 
 @pytest.fixture
-def clock() -> Iterator[Callable[..., float]]:
+def clock() -> Callable[..., float]:
     """The plain one takes a second, every other as long as it says."""
     times = iter([0.5, 1.0])
-    yield lambda function, device: next(times)
+    return lambda function, device: next(times)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -21,7 +21,7 @@ BUCKET = 1 << 26
 
 def numbered(device: torch.device) -> torch.device:
     """A device by its number: one process alone is told "cuda", which another thread may take for the first GPU, or refuse."""
-    if device.type == "cuda" and device.index is None:
+    if device == torch.device("cuda"):
         return torch.device("cuda", torch.cuda.current_device())
     return device
 
