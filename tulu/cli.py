@@ -67,6 +67,7 @@ def rlvr(
     recipe: Annotated[str, typer.Argument(metavar="[RECIPE]", help="A recipe; without one, the quickstart's.")] = DEFAULT_RECIPE,
     overrides: Overrides = None,
     verifier: Annotated[str | None, typer.Option(help="Verifier of every row, instead of each row's own.")] = None,
+    stage: Annotated[str | None, typer.Option(help="Which of several RLVR stages; default: the next unfinished.")] = None,
     *,
     how: TrainOptions,
 ) -> None:
@@ -78,7 +79,7 @@ def rlvr(
     label = f"rlvr-{verifier.rpartition('/')[2].replace(':', '-')}" if recipe == DEFAULT_RECIPE and verifier else None
     if verifier is not None:
         changes.append(f"rlvr.verifier={verifier}")
-    _run_from_recipe(STAGES["rlvr"], recipe, changes, how, label)
+    _run_from_recipe(STAGES["rlvr"], recipe, changes, how, label, stage)
 
 
 def evaluate(
@@ -119,7 +120,6 @@ def run(recipe: RecipeArgument, overrides: Overrides = None, *, how: TrainOption
     from tulu.config.unknown import demand
 
     demand(loaded, list(STAGES))
-
     with only_user(*folders_of_run(loaded, how.runs)):
         if _launched(how.gpus):
             return
@@ -231,34 +231,44 @@ def _load(name: str, overrides: list[str] | None, processes: int | None = None, 
     return load_recipe(name, overrides or (), processes, stage)
 
 
-def _run_from_recipe(stage: Stage, name: str, overrides: list[str] | None, how: RunOptions, label: str | None = None) -> None:
-    """Resolve a recipe and run one of its stages, after the earlier stages whose model it needs and does not find."""
-    from tulu.config.job import make_job, missing, section_of
+def _run_from_recipe(
+    row: Stage, name: str, overrides: list[str] | None, how: RunOptions, label: str | None = None, which: str | None = None
+) -> None:
+    """Resolve a recipe and run one of its stages, after the earlier stages whose model it needs and does not find.
+
+    Of several stages of a row it is the next unfinished one, or the one named `which`; a label is another name of its folder.
+    """
+    from tulu.config.job import make_job, missing, next_stage, section_of, stage_of
     from tulu.config.unknown import demand
 
     gpus = how.gpus if isinstance(how, TrainOptions) else None
-    recipe = _load(name, overrides, gpus, stage.name)
-    section_of(recipe, stage.name)
-    earlier = missing(recipe, stage.name, how.runs)
+    recipe = _load(name, overrides, gpus, row.name)
+    chosen = next_stage(recipe, row.name, how.runs, which)
+    stage = chosen.key
+    section_of(recipe, stage)
+    earlier = missing(recipe, stage, how.runs)
     if how.dry_run:
         from tulu.commands.plan import show_dry_run
         from tulu.config.provenance import origins
 
-        start = f"the model of {earlier[-1]}, which runs first" if earlier else make_job(recipe, stage.name, how.runs).start
+        start = f"the model of {earlier[-1]}, which runs first" if earlier else make_job(recipe, stage, how.runs).start
         told = origins(name, recipe, overrides or ())
-        show_dry_run(recipe, told, only=stage.name, start=start, processes=gpus)
+        show_dry_run(recipe, told, only=stage, start=start, processes=gpus)
         return
-    demand(recipe, [*earlier, stage.name])
+    demand(recipe, [*earlier, stage])
     for before in earlier:
         _load(name, overrides, gpus, before)
     if not earlier:
-        make_job(recipe, stage.name, how.runs)
-    with only_user(*(how.runs / recipe.name / name for name in (*earlier, label or stage.name))):
+        make_job(recipe, stage, how.runs)
+    folders = [*(stage_of(recipe, before).name for before in earlier), label or chosen.name]
+    with only_user(*(how.runs / recipe.name / folder for folder in folders)):
         if _launched(gpus):
             return
         for before in earlier:
-            _announce(f"{stage.name} has no model to start from yet: running {before} first")
-            _run_stage(recipe, STAGES[before], how.runs)
+            _announce(f"{stage} has no model to start from yet: running {before} first")
+            _run_stage(recipe, before, how.runs)
+        if chosen.place is not None:
+            _announce(f"{stage}: the stage that `tulu {row.name}` runs now; --stage NAME runs another")
         _run_stage(recipe, stage, how.runs, how.fresh, label)
 
 
@@ -273,20 +283,20 @@ def _launched(gpus: int | None) -> bool:
     return True
 
 
-def _run_stage(recipe: "Recipe", stage: Stage, runs: Path, fresh: bool = False, label: str | None = None) -> None:
+def _run_stage(recipe: "Recipe", stage: str, runs: Path, fresh: bool = False, label: str | None = None) -> None:
     from tulu.config.job import make_job
 
-    job = make_job(recipe, stage.name, runs, fresh)
+    job = make_job(recipe, stage, runs, fresh)
     if label is not None:
         job = replace(job, folder=job.folder.with_name(label))
     if job.start is not None:
-        _announce(f"{stage.name}: starts from {job.start}")
+        _announce(f"{stage}: starts from {job.start}")
     from tulu.train.shortage import telling_shortage
 
     with telling_shortage(job):
-        result = resolve(stage.runner)(job)
-    if stage.trains:
-        _announce(f"{stage.name}: finished, {result}")
+        result = resolve(job.row.runner)(job)
+    if job.row.trains:
+        _announce(f"{stage}: finished, {result}")
 
 
 def _announce(line: str) -> None:

@@ -18,6 +18,8 @@ RELEASED = (
     "olmo3-32b-instruct",
     "olmo-hybrid-7b-instruct",
     "rewardbench2-rm",
+    "olmo2-1b",
+    "olmo2-13b",
     "olmo3-7b-think",
     "olmo3-32b-think",
     "olmo3-rl-zero-math",
@@ -122,6 +124,18 @@ NUMBERS: Mapping[tuple[str, str], Mapping[str, Any]] = {
         "seed": 1,
     }
     | {"advantage": "centred", "ratio_cap": 2, "refill": True, "save_every": 10},
+    # docs/olmo2.md
+    ("olmo2-1b", "sft"): SFT | {"learning_rate": 3e-5, "batch": 128, "loss_micro_batch": 2, "seed": 1},
+    ("olmo2-1b", "dpo"): DPO | {"learning_rate": 2.5e-6, "batch": 128, "max_length": 2048, "labels": "all", "seed": 111},
+    ("olmo2-1b", "rlvr.mixed"): GRPO | {"steps": 2_000_000 // 768, "loss_micro_batch": 1, "save_every": 200},
+    ("olmo2-1b", "rlvr.math"): GRPO | {"steps": 2_000_000 // 768, "loss_micro_batch": 1, "save_every": 200},
+    # docs/archived_dev_scripts/olmo2_1124.sh
+    ("olmo2-13b", "sft"): SFT | {"learning_rate": 5e-6, "batch": 64, "loss_micro_batch": 1, "seed": 1},
+    ("olmo2-13b", "dpo"): DPO | {"learning_rate": 8e-7, "batch": 128, "max_length": 2048, "labels": "all", "seed": 8},
+    ("olmo2-13b", "rm"): RM | {"batch": 256, "epochs": 1, "seed": 1},
+    ("olmo2-13b", "rlvr.mixed"): PPO | {"learning_rate": 3e-7, "prompts": 248, "steps": 806, "beta": 0.1, "seed": 52},
+    ("olmo2-13b", "rlvr.gsm"): PPO | {"learning_rate": 3e-7, "prompts": 248, "steps": 806, "beta": 0.03, "seed": 52},
+    ("olmo2-13b", "rlvr.math"): PPO | {"learning_rate": 3e-7, "prompts": 248, "steps": 806, "seed": 52},
     # scripts/train/olmo3/ @ 7917d417^, OLMo-core src/scripts/train/sft/ @ 38f6652 and 79a184c
     ("olmo3-7b-think", "sft"): CORE | {"learning_rate": 5e-5},
     ("olmo3-7b-think", "dpo"): DPO | {"learning_rate": 8e-8, "batch": 128, "max_length": 16384, "labels": "last", "seed": 42},
@@ -157,6 +171,15 @@ MIXES: Mapping[tuple[str, str], Mapping[str, float]] = {
     ("olmoe-0125", "sft"): {"allenai/tulu-3-sft-olmo-2-mixture": 1.0},
     ("olmoe-0125", "rlvr"): {"allenai/RLVR-GSM": 1.0},
     ("olmo-hybrid-7b-instruct", "dpo"): {"allenai/Dolci-Instruct-DPO-fixed": 259_922},
+    ("olmo2-1b", "sft"): {"allenai/tulu-3-sft-olmo-2-mixture-0225": 1.0},
+    ("olmo2-1b", "dpo"): {"allenai/olmo-2-0425-1b-preference-mix": 1.0},
+    ("olmo2-1b", "rlvr.mixed"): {"allenai/RLVR-GSM-MATH-IF-Mixed-Constraints": 1.0},
+    ("olmo2-1b", "rlvr.math"): {"allenai/RLVR-MATH": 1.0},
+    ("olmo2-13b", "sft"): {"allenai/tulu-3-sft-olmo-2-mixture": 1.0},
+    ("olmo2-13b", "dpo"): {"allenai/olmo-2-1124-13b-preference-mix": 1.0},
+    ("olmo2-13b", "rlvr.mixed"): {"allenai/RLVR-GSM-MATH-IF-Mixed-Constraints": 1.0},
+    ("olmo2-13b", "rlvr.gsm"): {"allenai/RLVR-GSM": 1.0},
+    ("olmo2-13b", "rlvr.math"): {"allenai/RLVR-MATH": 1.0},
     ("olmo3-7b-think", "dpo"): {"scottgeng00/olmo-3-preference-mix-deltas_reasoning-yolo_scottmix-DECON": 150_000},
     ("olmo3-7b-think", "rlvr"): {"allenai/Dolci-Think-RL-7B": 1.0},
     ("olmo3-32b-think", "rlvr"): {

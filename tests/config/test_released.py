@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 
 from tests.config.released_numbers import COUNTS, MIXES, NUMBERS, RELEASED
 from tulu.cli import app
+from tulu.config.job import stages_of
 from tulu.config.load import find_recipe, load_recipe
 from tulu.config.parts import ValueModelSettings
 from tulu.config.provenance import origins
 from tulu.config.schema import Recipe
-from tulu.config.stages import TRAINING
 from tulu.config.templates import TEMPLATES, source_hash
 from tulu.config.unknown import open_fields
 from tulu.config.yaml_text import read_yaml
@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 THE_RECIPES = {"template", "template_hash"}
 """Fields of a stage that stand for the recipe's where they are not written."""
 OF_THE_MACHINE = {
-    *("start", "released", "row_tokens", "lora", "keep_checkpoints", "engine", "max_staleness", "released_values"),
+    *("start", "released", "row_tokens", "lora", "keep_checkpoints", "keep_every", "engine", "max_staleness", "released_values"),
     *("path", "revision", "zero", "offload_optimizer"),
 }
 """Fields that are no hyper-parameters: where a stage starts and what it runs on. max_staleness has no reader yet,
@@ -42,12 +42,7 @@ def name_of(value: Any) -> str | None:
 
 def stages(recipe: Recipe) -> Iterator[tuple[str, Any]]:
     """The training sections that a recipe has."""
-    for stage in TRAINING:
-        value = dict(recipe)[stage.name]
-        if isinstance(value, tuple):
-            yield from ((f"{stage.name}.{section.name}", section) for section in value)
-        elif value is not None:
-            yield stage.name, value
+    yield from ((stage.key, stage.section) for stage in stages_of(recipe))
 
 
 def section_of(name: str, stage: str) -> Any:
@@ -142,22 +137,22 @@ def test_plan_and_dry_run_need_no_decision_and_name_the_origin_of_every_field(na
 
 
 @pytest.mark.parametrize(
-    ("name", "together"), [("tulu3-8b", 32), ("tulu3-70b", 16), ("tulu3-405b", 8), ("olmo2-instruct", 8), ("olmoe-0125", 16)]
+    ("name", "together"),
+    [("tulu3-8b", 32), ("tulu3-70b", 16), ("tulu3-405b", 8), ("olmo2-instruct", 8), ("olmo2-13b", 8)] + [("olmoe-0125", 16)],
 )
 def test_value_models_are_those_of_the_release(name: str, together: int) -> None:
     """Two engines, the reward behind the end, whitening per rank: ppo_vllm_thread_ray_gtrl.py @ 5bcd3b25."""
-    section = load_recipe(name, processes=1).rlvr
-    assert section is not None
-    assert section.value is not None
-    value = section.value
-    assert (value.coefficient, value.clip, value.gamma, value.lam, value.warmup, value.whiten) == (0.1, 0.2, 1, 0.95, 0, True)
-    assert (value.clip_norm, value.reward_at, value.whiten_over) == (1.0, "after", together)
+    values = [section.value for stage, section in stages(load_recipe(name, processes=1)) if stage.startswith("rlvr")]
+    assert len(values) == (3 if name == "olmo2-13b" else 1)
+    for value in values:
+        assert (value.coefficient, value.clip, value.gamma, value.lam, value.warmup, value.whiten) == (0.1, 0.2, 1, 0.95, 0, True)
+        assert (value.clip_norm, value.reward_at, value.whiten_over) == (1.0, "after", together)
 
 
 # The tables of the shared reference -------------------------------------------------------------------------------------------
 
 ROWS = {
-    # recipe: the first cell of its row in §2 SFT, §3 DPO, §4 reward models, §5 PPO and §6 GRPO
+    # recipe: the first cell of its row in §2 SFT, §3 DPO, §4 reward models, §5 PPO and §6 GRPO, for each stage of a list
     "tulu3-8b": {"sft": "Tülu 3 8B", "dpo": "Tülu 3 8B", "rm": "Tülu 3 8B RM", "ppo": "Tülu 3 8B"},
     "tulu3-70b": {"sft": "Tülu 3 70B", "dpo": "Tülu 3 70B", "ppo": "Tülu 3 70B"},
     "tulu3-405b": {"dpo": "Tülu 3 405B", "ppo": "Tülu 3 405B"},
@@ -168,6 +163,14 @@ ROWS = {
     "olmo3-7b-instruct": {"sft": "Olmo 3 7B Instruct", "dpo": "Olmo 3 7B Instruct", "grpo": "Olmo 3 7B Instruct"},
     "olmo3-32b-instruct": {"sft": "Olmo 3 32B Instruct", "dpo": "Olmo 3 32B Instruct", "grpo": "Olmo 3 32B Instruct"},
     "olmo-hybrid-7b-instruct": {"grpo": "Olmo-Hybrid 7B Instruct"},
+    "olmo2-1b": {
+        "sft": "OLMo 2 1B (0425)",
+        "dpo": "OLMo 2 1B",
+        "grpo mixed": "OLMo 2 1B stage 1",
+        "grpo math": "OLMo 2 1B stage 2",
+    },
+    "olmo2-13b": {"sft": "OLMo 2 13B script", "dpo": "OLMo 2 13B", "rm": "OLMo 2 7B / 13B RM"}
+    | {"ppo mixed": "OLMo 2 13B", "ppo gsm": "OLMo 2 13B", "ppo math": "OLMo 2 13B"},
     "olmo3-7b-think": {"sft": "Olmo 3 7B Think", "dpo": "Olmo 3 7B Think", "grpo": "Olmo 3 7B Think"},
     "olmo3-32b-think": {"sft": "Olmo 3 32B Think", "dpo": "Olmo 3 32B Think", "grpo": "Olmo 3 32B Think"},
     "olmo3-rl-zero-math": {"grpo": "RL-Zero math"},
@@ -200,6 +203,8 @@ NOT_IN_THE_TABLE = {
     ("olmo3-7b-think", "dpo", "seed"): "`default`, which is 42",
     ("olmo3-7b-think", "sft", "seed"): "34521, in the notes below §6",
     ("olmo3-32b-think", "sft", "seed"): "34521, in the notes below §6",
+    ("olmo2-13b", "ppo", "beta"): "0.03..0.1 is the range; stage 1's 0.1 stands beside its data",
+    ("olmo2-13b", "sft", "seed"): "the row of the configuration has 1, that of the script 8",
     ("olmo3-7b-instruct", "sft", "batch"): "tokens, in released_values",
     ("olmo3-32b-instruct", "sft", "batch"): "tokens, in released_values",
     ("olmo3-7b-instruct", "sft", "seed"): "34521, in the notes below §6; the table has the init seed",
@@ -228,11 +233,12 @@ def test_the_numbers_stand_in_the_reference(name: str) -> None:
     text = shared.read_text(encoding="utf-8")
     sections = {"sft": "2. SFT", "dpo": "3. DPO", "rm": "4. Reward", "ppo": "5. RLVR", "grpo": "6. RLVR"}
     recipe = load_recipe(name, processes=1)
-    for kind, label in ROWS[name].items():
+    for place, label in ROWS[name].items():
+        kind, _, several = place.partition(" ")
         row = table_rows(text, sections[kind])[label]
-        stage = "rlvr" if kind in ("ppo", "grpo") else kind
+        stage = ("rlvr" if kind in ("ppo", "grpo") else kind) + (f".{several}" if several else "")
         for field, columns in COLUMNS[kind].items():
-            value = getattr(dict(recipe)[stage], field)
+            value = getattr(dict(stages(recipe))[stage], field)
             if (name, kind, field) in NOT_IN_THE_TABLE or f"{stage}.{field}" in open_fields(recipe) or value is None:
                 continue
             cells = " ".join(row[column] for column in columns)

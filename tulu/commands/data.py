@@ -14,8 +14,8 @@ from rich.text import Text
 
 from tulu.commands.files import writing
 from tulu.config.job import stages_of, template_of
+from tulu.config.recipe_stages import RecipeStage, model_named_by
 from tulu.config.schema import Base, Recipe, Rlvr, Source, TrainStage, drops_long, labels_of
-from tulu.config.stages import Stage
 from tulu.config.tasks import TASKS
 from tulu.data.chat import apply_template, make_byte_tokenizer
 from tulu.data.datasets import load_groups
@@ -68,9 +68,10 @@ def report(
     console = Console(width=None if sys.stdout.isatty() else _COLUMNS, markup=False, emoji=False, highlight=False)
     stages = stages_of(recipe)
     index = index_of(held_out(recipe, against)) if decontaminate or against or clean is not None else None
-    for stage, section in stages:
+    for stage in stages:
+        section = stage.section
         tokenizer = load_recipe_tokenizer(recipe, section)
-        mix = read_mix(stage, section, tokenizer, cache)
+        mix = read_mix(stage, tokenizer, cache)
         console.print(mix_table(mix))
         if isinstance(section, Rlvr):
             console.print(f"  {mix.report.golds()}")
@@ -97,7 +98,8 @@ def load_recipe_tokenizer(recipe: Recipe, stage: TrainStage | None = None) -> An
         tokenizer = make_byte_tokenizer()
         apply_template(tokenizer, template, pinned)
         return tokenizer
-    starts = [recipe.model, *(section.start or section.released for _, section in stages_of(recipe))]
+    stages = stages_of(recipe)
+    starts = [recipe.model, *(model_named_by(each.section.start, stages) or each.section.released for each in stages)]
     model = next((start for start in starts if start), None)
     if model is None:
         raise RecipeError("model: missing; name the model folder or hub model whose tokenizer reads the data")
@@ -116,8 +118,9 @@ def held_out(recipe: Recipe, against: Sequence[str]) -> tuple[Source, ...]:
     raise RecipeError("evaluate.data: missing, so there is nothing to look for; set it, or name files with --against FILE")
 
 
-def read_mix(stage: Stage, section: TrainStage, tokenizer: Any, cache: Path) -> Mix:
+def read_mix(stage: RecipeStage[TrainStage], tokenizer: Any, cache: Path) -> Mix:
     """A stage's mix, as the stage itself reads it."""
+    section = stage.section
     if isinstance(section, Rlvr):
         read = load_problems(
             section.data,
@@ -130,18 +133,18 @@ def read_mix(stage: Stage, section: TrainStage, tokenizer: Any, cache: Path) -> 
         )
         ends = np.cumsum([source.used for source in read.report.sources])[:-1]
         lengths = np.split(np.array([len(problem.prompt) for problem in read]), ends)
-        return Mix(stage.name, read.report, lengths, Group(read[0].prompt, (), read[0].id))
+        return Mix(stage.key, read.report, lengths, Group(read[0].prompt, (), read[0].id))
     groups = load_groups(
-        stage.rows,
+        stage.row.rows,
         section.data,
         tokenizer,
         section.max_length,
         cache,
         seed=section.seed,
-        drop_long=drops_long(stage, section),
+        drop_long=drops_long(stage.row, section),
         labels=labels_of(section),
     )
-    return Mix(stage.name, groups.report, [part.lengths for part in groups.parts], groups[0])
+    return Mix(stage.key, groups.report, [part.lengths for part in groups.parts], groups[0])
 
 
 def mix_table(mix: Mix) -> Table:
@@ -185,18 +188,19 @@ def _append(shown: Text, tokens: Sequence[int], trained: Sequence[bool], tokeniz
         shown.append(f" … {len(pairs) - _SAMPLE_TOKENS:,} further tokens", style="italic")
 
 
-def _decontaminate(console: Console, stages: Sequence[tuple[Stage, TrainStage]], index: Index, clean: Path | None) -> None:
+def _decontaminate(console: Console, stages: Sequence[RecipeStage[TrainStage]], index: Index, clean: Path | None) -> None:
     short = f"; {len(index.too_short)} are too short to tell" if index.too_short else ""
     console.print(f"Held-out questions: {len(index.ids):,} looked for{short}.")
-    for stage, section in stages:
-        for source in section.data:
-            rows = sample_rows(source, section.seed, stage.rows)
-            leaks = matches(index, track(rows, f"searching {source.name}"), stage.rows)
+    for stage in stages:
+        kind, seed = stage.row.rows, stage.section.seed
+        for source in stage.section.data:
+            rows = sample_rows(source, seed, kind)
+            leaks = matches(index, track(rows, f"searching {source.name}"), kind)
             questions, places = {match.problem for match in leaks}, {origin(match.row) for match in leaks}
-            console.print(f"{stage.name}, {source.name}: {len(questions):,} questions given away by {len(places):,} rows")
+            console.print(f"{stage.key}, {source.name}: {len(questions):,} questions given away by {len(places):,} rows")
             _list(console, leaks)
             if clean is not None:
-                target = write_clean(source, section.seed, places, clean / stage.name)
+                target = write_clean(source, seed, places, clean / stage.name)
                 console.print(f"  without them: {target}")
 
 

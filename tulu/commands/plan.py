@@ -12,6 +12,7 @@ from tulu.config.options import PlanOptions
 from tulu.config.plan import GPUS, Size, batch_equation, count_rows, flops_per_token, memory, optimizer_steps, size_for
 from tulu.config.processes import world_size
 from tulu.config.provenance import Origin
+from tulu.config.recipe_stages import RecipeStage
 from tulu.config.schema import Recipe, TrainStage
 from tulu.config.stages import Stage
 from tulu.config.unknown import open_fields
@@ -37,15 +38,16 @@ def show_dry_run(
 
 def show_plan(recipe: Recipe, options: PlanOptions, only: str | None = None, start: str | None = None) -> None:
     """Print the plan of every stage; with `only`, of that one, which starts from `start`."""
-    for stage, section in stages_of(recipe, only):
-        Console().print(_table(recipe, stage, section, options, start))
-    if waiting := open_fields(recipe, [stage.name for stage, _ in stages_of(recipe, only)]):
+    for stage in stages_of(recipe, only):
+        Console().print(_table(recipe, stage, options, start))
+    if waiting := open_fields(recipe, [stage.key for stage in stages_of(recipe, only)]):
         listed = "; ".join(f"{field} ({why})" for field, why in waiting.items())
         Console().print(f"unknown, to be given before it trains: {listed}", soft_wrap=True, markup=False, highlight=False)
 
 
-def _table(recipe: Recipe, stage: Stage, section: TrainStage, options: PlanOptions, start: str | None) -> Table:
+def _table(recipe: Recipe, planned: RecipeStage[TrainStage], options: PlanOptions, start: str | None) -> Table:
     """The facts of one stage, one in each line."""
+    stage, section = planned.row, planned.section
     processes = options.processes or world_size()
     size = size_for(recipe, section, options)
     rows = count_rows(section.data)
@@ -63,13 +65,18 @@ def _table(recipe: Recipe, stage: Stage, section: TrainStage, options: PlanOptio
     if stage.makes_model:
         facts.pop("start")
     grid = Table(
-        title=f"tulu {stage.name}", title_justify="left", title_style="bold cyan", show_header=False, box=None, pad_edge=False
+        title=_title(planned), title_justify="left", title_style="bold cyan", show_header=False, box=None, pad_edge=False
     )
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     for key, value in facts.items():
         grid.add_row(key, value)
     return grid
+
+
+def _title(planned: RecipeStage[TrainStage]) -> str:
+    """The command of a stage, and its name where a list holds several."""
+    return f"tulu {planned.row.name}" + ("" if planned.place is None else f": {planned.name}")
 
 
 def _parameters(size: Size | None) -> str:

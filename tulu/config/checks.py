@@ -15,8 +15,9 @@ from tulu.config.locate import model_problem, reward_model_problem, source_probl
 from tulu.config.mistakes import MISSING, Mistake, nearest, section_at
 from tulu.config.mistakes import Path as Key
 from tulu.config.parts import section_in
+from tulu.config.recipe_stages import stages_in
 from tulu.config.schema import PLANNED, Recipe
-from tulu.config.stages import STAGES
+from tulu.config.stage_checks import stage_names, stage_start
 from tulu.config.tasks import TASKS
 from tulu.config.template_checks import recipe_template, reward_models_template, stage_template
 from tulu.config.training import sharding_of
@@ -30,23 +31,24 @@ from tulu.verifiers.reward_model import NAME as REWARD_MODEL
 def combination_mistakes(raw: Mapping[str, Any], wrong: Collection[Key], processes: Mapping[str, int]) -> list[Mistake]:
     """Every impossible combination in a recipe; the keys in `wrong` have mistakes of their own already.
 
-    `processes` says how many processes train a stage, by the stage's name: 1 where it says nothing.
+    `processes` says how many processes train a stage, by its key or that of its row: 1 where it says nothing.
     """
-    sections = {name: raw[name] for name in STAGES if isinstance(raw.get(name), Mapping)}
+    stages = stages_in(raw)
+    sections: dict[str, Any] = {stage.row.name: raw[stage.row.name] for stage in stages}
     mistakes: list[Mistake] = []
-    for name in ("", *sections):
-        given = raw[name] if name else raw
-        fields, declared = _valid_fields(name, given, wrong)
-        values = Values(name, fields, declared, sections, processes.get(name, 1), given)
-        for check in STAGE_CHECKS if name else RECIPE_CHECKS:
+    for stage in (None, *stages):
+        given = stage.section if stage else raw
+        fields, declared = _valid_fields(stage.path if stage else (), given, wrong)
+        count = processes.get(stage.key, processes.get(stage.row.name, 1)) if stage else 1
+        values = Values(stage, fields, declared, sections, count, given)
+        for check in STAGE_CHECKS if stage else RECIPE_CHECKS:
             with suppress(Unread):
                 mistakes.extend(check(values))
     return mistakes
 
 
-def _valid_fields(name: str, raw: Mapping[str, Any], wrong: Collection[Key]) -> tuple[dict[str, Any], dict[str, FieldInfo]]:
+def _valid_fields(path: Key, raw: Mapping[str, Any], wrong: Collection[Key]) -> tuple[dict[str, Any], dict[str, FieldInfo]]:
     """The fields of a section that are right by themselves, as a recipe holds them, and all that it may have."""
-    path: Key = (name,) if name else ()
     section = section_at(path)
     assert section is not None
     bad = {key[len(path)] for key in wrong if key[: len(path)] == path and len(key) > len(path)}
@@ -73,7 +75,7 @@ def micro_batch(batch: int, most: int, processes: int) -> int:
 def _planned(stage: Values) -> Iterator[Mistake]:
     for planned in sorted(PLANNED):
         section, _, key = planned.partition(".")
-        if section == stage.name and stage.fields.get(key, default := stage.declared[key].default) != default:
+        if section == stage.stage.name and stage.fields.get(key, default := stage.declared[key].default) != default:
             yield stage.mistake(key, f"this field is planned, and nothing reads it yet; leave it out, or at {default}")
 
 
@@ -128,14 +130,9 @@ def _data(stage: Values) -> Iterator[Mistake]:
             yield stage.mistake(f"data.{index}.name", problem, source.name)
 
 
-def _start(stage: Values) -> Iterator[Mistake]:
-    if stage.start is not None and (problem := start_problem(stage.start)):
-        yield stage.mistake("start", problem)
-
-
 def _model(recipe: Values) -> Iterator[Mistake]:
     if recipe.model is None and recipe.base is None:
-        starts = [section.get("start") for name, section in recipe.sections.items() if STAGES[name].trains]
+        starts = [stage.section.get("start") for stage in stages_in(recipe.sections) if stage.row.trains]
         if not all(starts):
             yield recipe.mistake(
                 "model", "missing; name a model folder or hub model, or add a base section that makes one", MISSING
@@ -143,7 +140,7 @@ def _model(recipe: Values) -> Iterator[Mistake]:
     elif recipe.model is not None and recipe.base is not None:
         yield recipe.mistake("model", "the base section makes another model; keep one of model and base")
     elif recipe.model is not None:
-        trained = any(STAGES[name].trains for name in recipe.sections)
+        trained = any(stage.row.trains for stage in stages_in(recipe.sections))
         if problem := (start_problem if trained else model_problem)(recipe.model):
             yield recipe.mistake("model", problem)
 
@@ -221,7 +218,7 @@ def _value_model(stage: Values) -> Iterator[Mistake]:
     if stage.value.path is not None and (problem := reward_model_problem(stage.value.path)):
         yield stage.mistake("value.path", problem, stage.value.path)
     if stage.value.clip_norm is not None and stage.clip_norm is None:
-        text = "the policy's gradient would not be clipped; set rlvr.clip_norm too, or remove it"
+        text = f"the policy's gradient would not be clipped; set {stage.name}.clip_norm too, or remove it"
         yield stage.mistake("value.clip_norm", text, stage.value.clip_norm)
     over = stage.value.whiten_over
     if over is not None and stage.batch % over:
@@ -263,7 +260,12 @@ def _task(stage: Values) -> Iterator[Mistake]:
 
 
 Check = Callable[[Values], Iterator[Mistake]]
-RECIPE_CHECKS: tuple[Check, ...] = (_model, recipe_template, lambda recipe: unknown_mistakes(recipe.unknown, recipe.sections))
+RECIPE_CHECKS: tuple[Check, ...] = (
+    _model,
+    stage_names,
+    recipe_template,
+    lambda recipe: unknown_mistakes(recipe.unknown, recipe.sections),
+)
 STAGE_CHECKS: tuple[Check, ...] = (
     _planned,
     stage_template,
@@ -273,7 +275,7 @@ STAGE_CHECKS: tuple[Check, ...] = (
     _batch,
     _sharding,
     _data,
-    _start,
+    stage_start,
     _lora,
     _lengths,
     _micro_loss,

@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from tulu.config.parts import Lora, RewardModelSettings, RewardModelSignal, Section, Source, ValueModelSettings
-from tulu.config.schema import PLANNED, Recipe, TrainStage
+from tulu.config.schema import PLANNED, NamedRlvr, Recipe, Rlvr, TrainStage
 from tulu.config.stages import STAGES, resolve
 
 SECTIONS: Mapping[str, type[Section]] = {
     "The recipe": Recipe,
     "Every training stage": TrainStage,
     **{name: resolve(stage.section) for name, stage in STAGES.items()},
+    "Further fields of rlvr where it is a list": NamedRlvr,
     "One data set of a mix": Source,
     "lora": Lora,
     "A reward model (evaluate.reward_model, rlvr.reward_model)": RewardModelSettings,
@@ -33,7 +34,8 @@ def markdown() -> str:
 
 
 def _table(heading: str, section: type[Section]) -> str:
-    shared = {name for base in (TrainStage, RewardModelSettings) if base in section.__mro__[1:] for name in base.model_fields}
+    bases = [base for base in (TrainStage, Rlvr, RewardModelSettings) if base in section.__mro__[1:]]
+    shared = {name for base in bases for name in base.model_fields}
     schema = section.model_json_schema()
     rows = []
     for name, info in section.model_fields.items():
@@ -57,8 +59,8 @@ def _type(field: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
     if "$ref" in field:
         name = field["$ref"].rpartition("/")[2]
         return {"Source": "data set"}.get(name, "section")
-    if "anyOf" in field:
-        kinds = [_type(option, schema) for option in field["anyOf"]]
+    if "anyOf" in field or "oneOf" in field:
+        kinds = [_type(option, schema) for option in field.get("anyOf") or field["oneOf"]]
         return " or ".join(dict.fromkeys(kind for kind in kinds if kind != "null"))
     if "enum" in field or "const" in field:
         return ", ".join(f"`{value}`" for value in field.get("enum", [field.get("const")]))

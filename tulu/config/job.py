@@ -4,10 +4,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tulu.config.recipe_stages import RecipeStage, named_by, stages_in, takes_from
 from tulu.config.schema import Recipe, TrainStage
-from tulu.config.stages import STAGES, TRAINING, Stage, StageName
+from tulu.config.stages import STAGES, Stage
 from tulu.config.yaml_text import read_yaml
 from tulu.errors import RecipeError
+
+MODEL = "model"
+"""The folder of a stage's run that holds the trained model."""
+KEPT = "models"
+"""The folder of a stage's run that holds the models which `keep_every` kept on the way, each under STEP_NAME."""
+STEP_NAME = "step-{:06d}"
+"""The name of everything that is written for one step, such as step-000100."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +24,7 @@ class Job:
 
     recipe: Recipe
     stage: str
-    """The stage's name."""
+    """The stage as overrides name it: sft, or rlvr.math where there are several."""
     folder: Path
     """Where its results go: runs/NAME/STAGE."""
     start: str | None
@@ -25,14 +33,27 @@ class Job:
     """Whether to start over instead of resuming."""
 
     @property
+    def row(self) -> Stage:
+        """The stage's row of the stage table."""
+        return stage_of(self.recipe, self.stage).row
+
+    @property
+    def section(self) -> Any:
+        """The recipe's section of the stage. Raises RecipeError where the recipe has none."""
+        return section_of(self.recipe, self.stage)
+
+    @property
     def revision(self) -> str | None:
         """Commit or tag of `start` on the hub, which a recipe states for its base model alone."""
         return self.recipe.revision if self.start == self.recipe.model else None
 
     @property
     def template(self) -> tuple[str, str | None]:
-        """The chat template of the stage, and the hash that it must have."""
-        return template_of(self.recipe, dict(self.recipe)[self.stage] if STAGES[self.stage].trains else None)
+        """The chat template, and its hash where one is pinned; of an evaluation, those of the stage whose model it asks."""
+        if self.row.trains:
+            return template_of(self.recipe, self.section)
+        made = {str(self.folder.parent / stage.name / MODEL): stage.section for stage in stages_of(self.recipe)}
+        return template_of(self.recipe, made.get(self.start or ""))
 
 
 def template_of(recipe: Recipe, stage: TrainStage | None) -> tuple[str, str | None]:
@@ -42,32 +63,61 @@ def template_of(recipe: Recipe, stage: TrainStage | None) -> tuple[str, str | No
     return recipe.template, recipe.template_hash
 
 
+def stage_of(recipe: Recipe, stage: str) -> RecipeStage[Any]:
+    """A stage of a recipe by its key (sft, rlvr.math). Raises RecipeError where the recipe has several of that name.
+
+    Where it has none, the stage has no section.
+    """
+    stages = stages_in(dict(recipe))
+    several = [other.key for other in stages if other.row.name == stage and other.key != stage]
+    if several:
+        raise RecipeError(f"recipe {recipe.name} has several {stage} stages; name one of {', '.join(several)}")
+    found = next((other for other in stages if other.key == stage), None)
+    return RecipeStage(STAGES[stage.partition(".")[0]], None) if found is None else found
+
+
 def section_of(recipe: Recipe, stage: str) -> Any:
     """The recipe's section of a stage. Raises RecipeError where the recipe has none."""
-    sections = dict(recipe)
-    if sections[stage] is None:
-        present = ", ".join(name for name in STAGES if sections[name] is not None)
+    section = stage_of(recipe, stage).section
+    if section is None:
+        present = ", ".join(other.key for other in stages_in(dict(recipe)))
         raise RecipeError(f"recipe {recipe.name} has no {stage} section; it has {present or 'none'}: add one")
-    return sections[stage]
+    return section
 
 
-def stages_of(recipe: Recipe, only: str | None = None) -> list[tuple[Stage, TrainStage]]:
-    """The training stages that a recipe has, in order, each with its section; with `only`, that one alone."""
-    sections = dict(recipe)
-    return [(stage, sections[stage.name]) for stage in TRAINING if sections[stage.name] and only in (None, stage.name)]
+def stages_of(recipe: Recipe, only: str | None = None) -> list[RecipeStage[TrainStage]]:
+    """The training stages that a recipe has, in order; with `only`, that one alone (rlvr: all of a list)."""
+    stages = [stage for stage in stages_in(dict(recipe)) if stage.row.trains]
+    return [stage for stage in stages if only in (None, stage.key, stage.row.name)]
+
+
+def next_stage(recipe: Recipe, row: str, runs: Path, name: str | None = None) -> RecipeStage[Any]:
+    """The stage that the command of a row runs: the one of this name, else the first without a model, else the last.
+
+    Raises RecipeError where there is none.
+    """
+    stages = [stage for stage in stages_in(dict(recipe)) if stage.row.name == row]
+    if name is not None:
+        named = next((stage for stage in stages if name in (stage.name, stage.key)), None)
+        if named is None:
+            known = ", ".join(stage.name for stage in stages) or "none"
+            raise RecipeError(f"--stage {name}: recipe {recipe.name} has no {row} stage of this name; it has {known}")
+        return named
+    unfinished = [stage for stage in stages if not (runs / recipe.name / stage.name / MODEL).is_dir()]
+    return next(iter([*unfinished, *stages[-1:]]), RecipeStage(STAGES[row], None))
 
 
 def folders_of_run(recipe: Recipe, runs: Path) -> list[Path]:
     """The folders in which `tulu run` writes: one for each stage of the recipe."""
-    return [runs / recipe.name / name for name in STAGES if dict(recipe)[name] is not None]
+    return [runs / recipe.name / stage.name for stage in stages_in(dict(recipe))]
 
 
-def missing(recipe: Recipe, stage: str, runs: Path) -> list[StageName]:
+def missing(recipe: Recipe, stage: str, runs: Path) -> list[str]:
     """The earlier stages that must run before this one because nothing else gives it a model to start from, in order."""
-    if STAGES[stage].makes_model or _start(recipe, stage, runs) is not None:
+    here = stage_of(recipe, stage)
+    if here.row.makes_model or _start(recipe, here, runs) is not None:
         return []
-    sections = dict(recipe)
-    previous = next((earlier for earlier in STAGES[stage].starts_from if sections[earlier] is not None), None)
+    previous = next((earlier.key for earlier, _ in _takes(recipe, here) if earlier.section is not None), None)
     return [] if previous is None else [*missing(recipe, previous, runs), previous]
 
 
@@ -75,55 +125,73 @@ def make_job(recipe: Recipe, stage: str, runs: Path, fresh: bool = False) -> Job
     """The job of a stage. Raises RecipeError where it has no model to start from, or one of another origin.
 
     A stage starts from its `start`, else from the earlier stage's model in the run folder, else from its `released`
-    checkpoint, else from the recipe's model.
+    checkpoint, else from the recipe's model. One that names a stage, or follows another in a list, never takes the last.
     """
-    row = STAGES[stage]
-    if row.trains:
+    here = stage_of(recipe, stage)
+    if here.row.trains:
         section_of(recipe, stage)
-    start = None if row.makes_model else _start(recipe, stage, runs)
-    if start is None and not row.makes_model:
-        earlier = " or ".join(f"`tulu {name}`" for name in row.starts_from if dict(recipe)[name] is not None)
+    start = None if here.row.makes_model else _start(recipe, here, runs)
+    if start is None and not here.row.makes_model:
+        commands = dict.fromkeys(f"`tulu {other.row.name}`" for other, _ in _takes(recipe, here) if other.section is not None)
+        earlier = " or ".join(commands)
         cure = f"run {earlier} first, or set {stage}.start" if earlier else f"set model or {stage}.start"
         raise RecipeError(f"{stage} has no model to start from: nothing in {runs / recipe.name}; {cure}")
-    return Job(recipe, stage, runs / recipe.name / stage, start, fresh)
+    return Job(recipe, stage, runs / recipe.name / here.name, start, fresh)
 
 
-def _start(recipe: Recipe, stage: str, runs: Path) -> str | None:
-    row = STAGES[stage]
-    section: TrainStage | None = dict(recipe)[stage] if row.trains else None
-    if section is not None and section.start:
+def _takes(recipe: Recipe, here: RecipeStage[Any]) -> list[tuple[RecipeStage[Any], int | None]]:
+    """The stages whose model a stage may take, best first, each with the step of the model that it kept; None is its last."""
+    stages = stages_in(dict(recipe))
+    named = named_by(here.section.start, stages) if here.row.trains and here.section is not None else None
+    return [named] if named else [(earlier, None) for earlier in takes_from(here, stages)]
+
+
+def _start(recipe: Recipe, here: RecipeStage[Any], runs: Path) -> str | None:
+    section: TrainStage | None = here.section if here.row.trains else None
+    named = section is not None and named_by(section.start, stages_in(dict(recipe))) is not None
+    if section is not None and section.start and not named:
         return section.start
     unfinished = None
-    start = (section.released if section is not None else None) or recipe.model
-    for earlier in row.starts_from:
-        folder = runs / recipe.name / earlier
-        if (folder / "model").is_dir():
-            _check_origin(recipe, stage, folder)
-            start = str(folder / "model")
+    start = (section.released if section is not None else None) or (None if named or here.place else recipe.model)
+    for earlier, step in _takes(recipe, here):
+        folder = runs / recipe.name / earlier.name
+        model = folder / MODEL if step is None else folder / KEPT / STEP_NAME.format(step)
+        if model.is_dir():
+            _check_origin(recipe, here.key, earlier.row, model, folder / "recipe.yaml")
+            start = str(model)
             break
-        unfinished = folder if unfinished is None and (folder / "recipe.yaml").is_file() else unfinished
-    if row.trains and start is not None and unfinished is not None:
+        if step is not None and (folder / MODEL).is_dir():
+            raise RecipeError(_not_kept(here.key, earlier, step, folder))
+        unfinished = earlier if unfinished is None and (folder / "recipe.yaml").is_file() else unfinished
+    if here.row.trains and start is not None and unfinished is not None:
         # Whoever began an earlier stage expects its model here, and would not notice that another one was trained.
         raise RecipeError(
-            f"{unfinished} was begun and has no model yet, so {stage} would start from {start}; "
-            f"bring `tulu {unfinished.name}` to its end first, or set {stage}.start={start}"
+            f"{runs / recipe.name / unfinished.name} was begun and has no model yet, so {here.key} would start from {start}; "
+            f"bring `tulu {unfinished.row.name}` to its end first, or set {here.key}.start={start}"
         )
     return start
 
 
-def _check_origin(recipe: Recipe, stage: str, folder: Path) -> None:
+def _not_kept(stage: str, earlier: RecipeStage[Any], step: int, folder: Path) -> str:
+    """What is there in place of a model that a finished stage did not keep, and what to do."""
+    there = sorted(int(kept.name.removeprefix("step-")) for kept in (folder / KEPT).glob("step-*"))
+    kept = f"it kept those of {', '.join(map(str, there))}" if there else "it kept the last alone"
+    return (
+        f"{folder} has no model of step {step}; {kept}: name one of these or the last ({stage}.start={earlier.name}), "
+        f"or run `tulu {earlier.row.name}` again with {earlier.key}.keep_every={step} and --fresh"
+    )
+
+
+def _check_origin(recipe: Recipe, stage: str, maker: Stage, model: Path, record: Path) -> None:
     """Refuse a model that an earlier stage made from another base model; the stage's recipe.yaml says which one that was."""
-    record = folder / "recipe.yaml"
     if not record.is_file():
-        raise RecipeError(
-            f"{folder}/model has no recipe.yaml beside it, so its origin is unknown; set {stage}.start={folder}/model"
-        )
+        raise RecipeError(f"{model} has no recipe.yaml beside it, so its origin is unknown; set {stage}.start={model}")
     earlier = read_yaml(record).value
     for key in ("model", "revision"):
         there, here = earlier.get(key), dict(recipe)[key]
         if there != here:
             raise RecipeError(
-                f"{folder}/model was made with {key} {there}, but this recipe says {key} {here}; "
-                f"run `tulu {folder.name}` again with --fresh, give this run another name (name=...), "
-                f"or set {stage}.start={folder}/model"
+                f"{model} was made with {key} {there}, but this recipe says {key} {here}; "
+                f"run `tulu {maker.name}` again with --fresh, give this run another name (name=...), "
+                f"or set {stage}.start={model}"
             )

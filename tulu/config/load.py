@@ -1,6 +1,6 @@
 """From a recipe's name and `key.path=value` overrides to a checked Recipe."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,9 @@ from pydantic import ValidationError
 from tulu.config.checks import combination_mistakes
 from tulu.config.job import stages_of
 from tulu.config.locate import refuse_empty
-from tulu.config.mistakes import Mistake, dotted, nearest, report, schema_mistakes
+from tulu.config.mistakes import Mistake, nearest, report, schema_mistakes
 from tulu.config.processes import world_size
+from tulu.config.recipe_stages import Key, below, dotted, led_to_by, parts_of, placed, stages_in
 from tulu.config.schema import Recipe
 from tulu.config.stages import STAGES, TRAINING
 from tulu.config.templates import OWN, SUFFIX
@@ -46,8 +47,8 @@ def load_recipe(
 ) -> Recipe:
     """Read, override and check a recipe; a RecipeError lists every mistake with its line, value and cure.
 
-    `processes` is the number of training processes over which the batch of `stage` must divide. The default is the
-    WORLD_SIZE that torchrun and accelerate set, and the batches of all stages.
+    `processes` is the number of training processes over which the batch of `stage` must divide (sft, rlvr.math, or rlvr for all
+    of a list). The default is the WORLD_SIZE that torchrun and accelerate set, and the batches of all stages.
     """
     processes = world_size() if processes is None else processes
     path = find_recipe(path_or_name)
@@ -63,10 +64,10 @@ def load_recipe(
     checked = [stage] if stage else [row.name for row in TRAINING]
     mistakes += combination_mistakes(located.value, wrong, dict.fromkeys(checked, processes))
     if mistakes or recipe is None:
-        raise report(path_or_name, mistakes, located.lines)
-    for _, section in (part for name in checked for part in stages_of(recipe, name)):
+        raise report(path_or_name, mistakes, located.lines, located.value)
+    for part in (part for name in checked for part in stages_of(recipe, name)):
         # It is told here because an earlier stage may have to run for hours before this one reads its data.
-        for source in section.data:
+        for source in part.section.data:
             refuse_empty(Path(source.name).expanduser(), source.name)
     return recipe
 
@@ -85,8 +86,9 @@ def override(located: Located, overrides: Sequence[str]) -> list[Mistake]:
         if not equals or not key:
             mistakes.append(Mistake((text,), "an override is key.path=value, such as sft.batch=64"))
             continue
-        keys.append(key)
-        mistakes += _assign(located, tuple(int(part) if part.isdigit() else part for part in key.split(".")), value)
+        path = placed(parts_of(key), located.value)
+        keys.append(dotted(path, located.value))
+        mistakes += _assign(located, path, value)
     decide(located.value, keys)
     _drop_pins(located.value, keys)
     if "model" in keys and located.value.get("model") is not None:
@@ -96,7 +98,7 @@ def override(located: Located, overrides: Sequence[str]) -> list[Mistake]:
 
 def _drop_pins(raw: dict[Any, Any], overridden: Sequence[str]) -> None:
     """Another template has another hash; so has the tokenizer's own where another model brings it."""
-    for name, section in (("", raw), *((f"{name}.", section) for name, section in raw.items() if isinstance(section, dict))):
+    for name, section in (("", raw), *((f"{stage.key}.", stage.section) for stage in stages_in(raw))):
         brought = str(section.get("template", OWN)).partition(":")[0] == OWN
         other = f"{name}template" in overridden or (brought and "model" in overridden)
         if other and f"{name}template_hash" not in overridden:
@@ -114,10 +116,11 @@ def _place_templates(located: Located, section: Any, folder: Path, at: tuple[str
 
 
 def _drop_what_belongs_to_the_old_model(raw: dict[Any, Any], overridden: Sequence[str]) -> None:
-    for name, section in raw.items():
-        if isinstance(section, dict) and f"{name}.released" not in overridden:
+    for stage in stages_in(raw):
+        name, section = stage.key, stage.section
+        if f"{name}.released" not in overridden:
             section.pop("released", None)
-        if isinstance(section, dict) and isinstance(section.get("value"), dict) and f"{name}.value.released" not in overridden:
+        if isinstance(section.get("value"), dict) and f"{name}.value.released" not in overridden:
             section["value"].pop("released", None)
     if "revision" not in overridden:
         raw.pop("revision", None)
@@ -137,6 +140,8 @@ def _assign(located: Located, path: tuple[str | int, ...], text: str) -> list[Mi
         if isinstance(here, list) and isinstance(part, int):
             if part >= len(here):
                 return [Mistake(path, f"there are {len(here)} items, counted from 0")]
+        elif isinstance(here, list) and path[:depth] == (path[0],) and path[0] in STAGES:
+            return [Mistake(path, _which_of_several(path, located.value))]
         elif not isinstance(here, dict):
             return [Mistake(path, f"{dotted(path[:depth])} is {here!r}, which has no {part}")]
         elif not last and here.get(part) is None:
@@ -149,12 +154,29 @@ def _assign(located: Located, path: tuple[str | int, ...], text: str) -> list[Mi
     return []
 
 
+def _which_of_several(path: Key, sections: Mapping[str, Any]) -> str:
+    """What to write in place of a key that names none of the stages of a list."""
+    names = [stage.name for stage in stages_in(sections) if stage.row.name == path[0]]
+    field = ".".join(map(str, path[1:] if len(path) == 2 else path[2:]))
+    example = f", such as {path[0]}.{names[0]}.{field}" if names else ""
+    return f"{path[0]} is a list of stages ({', '.join(names)}){nearest(str(path[1]), names)}; name one{example}"
+
+
 def dump(recipe: Recipe, only: str | None = None) -> str:
     """The resolved recipe as YAML with every field written; `load_recipe` reads it back as an equal Recipe.
 
-    With `only`, the sections of the other stages are left out, and what is unknown of them.
+    With `only`, which names a stage, the sections of the others are left out, and what is unknown of them; those that it names
+    as its start, or follows in a list, stay.
     """
-    others = {name for name in STAGES if only not in (None, name)}
-    values = recipe.model_dump(mode="json", exclude=others)
-    values["unknown"] = [entry for entry in values["unknown"] if not {key.partition(".")[0] for key in entry} & others]
+    values = recipe.model_dump(mode="json")
+    if only is not None:
+        stages = stages_in(dict(recipe))
+        kept = {part.path for stage in stages if stage.key == only for part in (*led_to_by(stage, stages), stage)}
+        left_out = [stage.key for stage in stages if stage.path not in kept]
+        for name in STAGES:
+            if isinstance(values[name], list):
+                values[name] = [section for place, section in enumerate(values[name]) if (name, place) in kept]
+            if not any(path[0] == name for path in kept):
+                del values[name]
+        values["unknown"] = [entry for entry in values["unknown"] if not any(below(field, left_out) for field in entry)]
     return dump_yaml(values)

@@ -10,8 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from tulu.config.parts import Section, section_in
-from tulu.config.schema import Recipe
+from tulu.config.parts import TEMPLATE_HASH, Section, section_in
+from tulu.config.recipe_stages import dotted
+from tulu.config.schema import ONE, RUN_NAME, SEVERAL, STAGE_NAME, Recipe
 from tulu.errors import RecipeError
 
 Path = tuple[str | int, ...]
@@ -30,16 +31,11 @@ class Mistake:
     value: Any = MISSING
     """What stands at the key; MISSING where nothing does, or where the text says it already."""
 
-    def line(self, lines: Lines) -> str:
-        """`file:line: path: value: what is wrong; cure`."""
+    def line(self, lines: Lines, sections: Mapping[str, Any]) -> str:
+        """`file:line: path: value: what is wrong; cure`; `sections` has what the recipe writes."""
         where = (lines[self.path[:n]] for n in range(len(self.path), 0, -1) if self.path[:n] in lines)
-        parts = [next(where, ""), dotted(self.path), _short(self.value) if self.value is not MISSING else "", self.text]
+        parts = [next(where, ""), dotted(self.path, sections), _short(self.value) if self.value is not MISSING else "", self.text]
         return ": ".join(part for part in parts if part)
-
-
-def dotted(path: Path) -> str:
-    """The key as overrides write it: `sft.data.0.name`."""
-    return ".".join(str(part) for part in path)
 
 
 def nearest(word: str, names: Iterable[str]) -> str:
@@ -48,9 +44,9 @@ def nearest(word: str, names: Iterable[str]) -> str:
     return f"; did you mean {match[0]}?" if match else ""
 
 
-def report(name: str, mistakes: Sequence[Mistake], lines: Lines) -> RecipeError:
-    """All mistakes as one error, in the order of the file."""
-    unique = sorted(dict.fromkeys(mistake.line(lines) for mistake in mistakes), key=_in_file_order)
+def report(name: str, mistakes: Sequence[Mistake], lines: Lines, sections: Mapping[str, Any]) -> RecipeError:
+    """All mistakes as one error, in the order of the file; `sections` has what the recipe writes."""
+    unique = sorted(dict.fromkeys(mistake.line(lines, sections) for mistake in mistakes), key=_in_file_order)
     count = "1 problem" if len(unique) == 1 else f"{len(unique)} problems"
     return RecipeError(f"{name}: {count}\n" + "\n".join(f"  {line}" for line in unique))
 
@@ -71,10 +67,10 @@ def schema_mistakes(error: ValidationError, raw: Mapping[str, Any]) -> list[Mist
 def section_at(path: Path) -> type[Section] | None:
     """The section class that has the keys under a path; None where the path leads to no section."""
     section: type[Section] = Recipe
-    for part in path:
+    for part, following in zip(path, [*path[1:], ""], strict=False):
         if not isinstance(part, int):
             field = section.model_fields.get(part)
-            nested = section_in(field.annotation) if field else None
+            nested = section_in(field.annotation, listed=isinstance(following, int)) if field else None
             if nested is None:
                 return None
             section = nested
@@ -86,6 +82,8 @@ def _path_in_recipe(detail: ErrorDetails, raw: Any) -> Path:
     path: list[str | int] = []
     here = raw
     for part in detail["loc"]:
+        if part in (ONE, SEVERAL):
+            continue
         if isinstance(part, int) and isinstance(here, Mapping):
             continue  # A single data set may be written without the list around it.
         listed = isinstance(here, Sequence) and not isinstance(here, str) and isinstance(part, int) and part < len(here)
@@ -136,12 +134,20 @@ _TYPES = {
 }
 
 
+_PATTERNS = {
+    RUN_NAME: "should be letters, digits, dots, dashes and underscores, as it names a folder",
+    STAGE_NAME: "should be small letters, digits, dashes and underscores, a letter first, as it names a folder",
+    TEMPLATE_HASH: "should be the 16 hex digits that docs/templates.md gives",
+}
+"""What a text should be that has to match one of these."""
+
+
 def _expected(detail: ErrorDetails) -> str:
     if detail["type"] in _TYPES:
         given = detail["input"]
         return f"wrong type, should be {_TYPES[detail['type']]}" + (f", not {_kind(given)}" if given is not None else "")
     if detail["type"] == "string_pattern_mismatch":
-        return "should be letters, digits, dots, dashes and underscores, as it names a folder"
+        return _PATTERNS.get(detail.get("ctx", {}).get("pattern", ""), detail["msg"])
     return detail["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
 
 

@@ -1,6 +1,6 @@
 """The smaller sections that the sections of a recipe contain: data sets, adapters, reward models and value models."""
 
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
@@ -21,11 +21,15 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, strict=True, allow_inf_nan=False)
 
 
-def section_in(annotation: Any) -> type[Section] | None:
-    """The section class in a field's annotation, such as Lora in `Lora | None`; None where the field is no section."""
+def section_in(annotation: Any, listed: bool = False) -> type[Section] | None:
+    """The section class in a field's annotation, such as Lora in `Lora | None`; None where the field is no section.
+
+    With `listed`, the class of the sections that stand in a list there.
+    """
     if isinstance(annotation, type) and issubclass(annotation, Section):
-        return annotation
-    return next((section for inner in get_args(annotation) if (section := section_in(inner)) is not None), None)
+        return None if listed else annotation
+    outside = listed and get_origin(annotation) is not tuple
+    return next((section for inner in get_args(annotation) if (section := section_in(inner, outside)) is not None), None)
 
 
 class Source(Section):
@@ -78,7 +82,8 @@ class Lora(Section):
     """Names of the modules that get an adapter; all-linear is every linear layer except the output head."""
 
 
-TemplateHash = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None
+TEMPLATE_HASH = r"^[0-9a-f]{16}$"
+TemplateHash = Annotated[str, Field(pattern=TEMPLATE_HASH)] | None
 """The first 16 hex digits of the SHA-256 of a chat template."""
 
 

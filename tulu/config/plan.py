@@ -13,6 +13,7 @@ from typing import Any
 
 from tulu.config.checks import micro_batch
 from tulu.config.options import Gpu, PlanOptions
+from tulu.config.recipe_stages import model_named_by, stages_in
 from tulu.config.schema import Dpo, Recipe, Rlvr, Source, TrainStage
 from tulu.config.tasks import GENERATED
 
@@ -190,4 +191,5 @@ def size_for(recipe: Recipe, stage: TrainStage, options: PlanOptions) -> Size | 
     if options.parameters is not None:
         return Size(options.parameters, options.parameters)
     new_model = recipe.base.config if recipe.base is not None else None
-    return model_size(stage.start or recipe.model, None if stage.start else new_model)
+    start = model_named_by(stage.start, stages_in(dict(recipe)))
+    return model_size(start or recipe.model, None if start else new_model)

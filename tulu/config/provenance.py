@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tulu.config.load import find_recipe
+from tulu.config.recipe_stages import Key, dotted, parts_of
 from tulu.config.schema import Recipe
+from tulu.config.stages import STAGES
 from tulu.config.unknown import hit, open_fields
 from tulu.config.yaml_text import comments_by_line, key_lines
 
@@ -38,19 +40,21 @@ def origins(name: str, recipe: Recipe, overrides: Sequence[str] = ()) -> dict[st
     """The origin of every field of a recipe, by its key; `name` is its name or path, and it was loaded with `overrides`."""
     path = find_recipe(name)
     comments, lines = comments_by_line(path), key_lines(path)
-    changed = [text.partition("=")[0] for text in overrides]
+    values = recipe.model_dump()
+    changed = [dotted(parts_of(text.partition("=")[0]), values) for text in overrides]
     never_published = open_fields(recipe)
-    return {".".join(key): _origin(key, comments, lines, changed, never_published) for key in _fields(recipe.model_dump())}
+    named = {dotted(key, values): key for key in _fields(values)}
+    return {name: _origin(name, key, comments, lines, changed, never_published) for name, key in named.items()}
 
 
 def _origin(
-    key: tuple[str, ...],
+    name: str,
+    key: Key,
     comments: Mapping[int, str],
-    lines: Mapping[tuple[str | int, ...], int],
+    lines: Mapping[Key, int],
     changed: Sequence[str],
     never_published: Mapping[str, str],
 ) -> Origin:
-    name = ".".join(key)
     if name in never_published:
         return Origin("unknown", never_published[name])
     if hit(name, changed):
@@ -70,13 +74,15 @@ def _origin(
     return Origin("released", f"{section}: {own}" if own else section) if _SOURCE.search(section) else Origin("recipe", own)
 
 
-def _fields(values: Mapping[str, Any], above: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    """The keys of all fields below a section; a list, such as a mix of data, is one field."""
-    keys = []
+def _fields(values: Mapping[str, Any], above: Key = ()) -> list[Key]:
+    """The keys of all fields below a section; a list, such as a mix of data, is one field, unless stages stand in it."""
+    keys: list[Key] = []
     for name, value in values.items():
         here = (*above, name)
         if isinstance(value, Mapping) and value:
             keys += _fields(value, here)
+        elif not above and name in STAGES and isinstance(value, list | tuple):
+            keys += [key for place, section in enumerate(value) for key in _fields(section, (*here, place))]
         elif here != ("unknown",):
             keys.append(here)
     return keys

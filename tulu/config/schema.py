@@ -6,7 +6,7 @@ a recipe after it was loaded (tulu/config/load.py loads, overrides and checks).
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
 
 from tulu.config.options import BadGolds, EngineName
 from tulu.config.parts import (
@@ -42,6 +42,9 @@ __all__ = [
     "ValueModelSettings",
 ]
 
+RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+STAGE_NAME = r"^[a-z][a-z0-9_-]*$"
+"""What a stage of a list may be called: a folder, and a part of a key that is no number and holds no dot."""
 PLANNED = frozenset({"base.tokenizer", "rlvr.max_staleness"})
 """Fields that nothing reads yet. Any value but the default is refused until a field has a reader and leaves this list."""
 
@@ -162,6 +165,25 @@ class Rlvr(TrainStage):
     """Cap of the importance ratio between learner and sampler; null does not correct for their difference."""
 
 
+class Named(Section):
+    """What a section of a list has besides, so that it can be told from the others."""
+
+    name: Annotated[str, Field(pattern=STAGE_NAME)]
+    """Name of the stage, of its folder and of its fields in overrides (rlvr.NAME.steps): small letters, digits, dashes."""
+
+
+class NamedRlvr(Rlvr, Named):
+    """One of several RLVR stages of a recipe, which run one after the other."""
+
+
+ONE, SEVERAL = "one stage", "several stages"
+"""What tells the two forms of rlvr apart in the places of pydantic's messages; no key has a space."""
+OneOrSeveral = Annotated[
+    Annotated[Rlvr, Tag(ONE)] | Annotated[tuple[NamedRlvr, ...], Field(min_length=1, strict=False), Tag(SEVERAL)],
+    Discriminator(lambda value: SEVERAL if isinstance(value, list | tuple) else ONE),
+]
+
+
 class Evaluate(Section):
     """Greedy or sampled answers on a task, scored by its verifier."""
 
@@ -199,7 +221,7 @@ def labels_of(section: TrainStage) -> Literal["all", "last"]:
 class Recipe(Section):
     """One model, and one section for each stage, in the order in which the stages run."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=RUN_NAME)]
     """Name of the run, whose folders are runs/NAME/STAGE; letters, digits, dot, dash and underscore."""
     model: str | None = None
     """Base model, a folder or a hub name; null where the base stage makes it."""
@@ -224,8 +246,9 @@ class Recipe(Section):
     """Preference optimisation, from the SFT model."""
     rm: Rm | None = None
     """Reward model, from the SFT model."""
-    rlvr: Rlvr | None = None
-    """Reinforcement learning, from the DPO model (else the SFT model)."""
+    rlvr: OneOrSeveral | None = None
+    """Reinforcement learning, from the DPO model (else the SFT model). A list of sections, each with a name, is several stages,
+    each from the one before."""
     evaluate: Evaluate | None = None
     """Held-out accuracy after every stage that yields a policy."""
     unknown: Unknown = ()
@@ -239,10 +262,13 @@ class Recipe(Section):
         if not isinstance(fields, dict) or "seed" not in fields:
             return fields
         sections = {name for name, info in cls.model_fields.items() if section_in(info.annotation) is not None}
-        return {
-            name: {"seed": fields["seed"], **section} if name in sections and isinstance(section, dict) else section
-            for name, section in fields.items()
-        }
+
+        def seeded(value: object) -> object:
+            if isinstance(value, list | tuple):
+                return [seeded(section) for section in value]
+            return {"seed": fields["seed"], **value} if isinstance(value, dict) else value
+
+        return {name: seeded(value) if name in sections else value for name, value in fields.items()}
 
 
 def clip_norms(stage: TrainStage) -> tuple[float | None, ...]:

@@ -1,4 +1,4 @@
-"""The stage table: one row for each stage of a recipe. Whatever differs between stages and fits into a column stands here.
+"""The stage table: one row for each kind of stage. Whatever differs between them and fits into a column stands here.
 
 This file imports nothing heavy, because `tulu --help` makes the commands of the stages from it.
 """
@@ -18,7 +18,7 @@ class Stage:
     """One row of the table."""
 
     name: StageName
-    """The stage's key in a recipe, its command and its folder in a run."""
+    """Its key in a recipe, its command and its folder in a run; recipe_stages.py says how several of a kind are told apart."""
     section: str
     """Dotted name of the class that holds the stage's recipe fields."""
     runner: str

@@ -16,7 +16,8 @@ class TrainStage(Section):
     """The fields that every training stage has."""
 
     start: str | None = None
-    """Model folder or hub name to start from; default: the earlier stage's model in runs/, else `released`, else `model`."""
+    """Model folder or hub name to start from, or an earlier stage of the recipe: sft is its model, sft@step-600 the one that it
+    kept then (keep_every). Default: the earlier stage's model in runs/, else `released`, else `model`."""
     released: str | None = None
     """Published checkpoint to start from where the earlier stage was not run here."""
     data: Sources
@@ -74,6 +75,9 @@ class TrainStage(Section):
     """Steps between checkpoints; null saves only at the end."""
     keep_checkpoints: PositiveInt = 2
     """How many of the newest checkpoints are kept."""
+    keep_every: PositiveInt | None = None
+    """Steps between models that are kept, in models/step-000600 of the stage's folder, to evaluate or to start from; null keeps
+    the last alone."""
     released_values: dict[str, Any] = Field(default_factory=dict)
     """What the original run set and nothing here reads, under its own names; kept so that a released recipe is whole."""
 

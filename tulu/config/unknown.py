@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tulu.config.mistakes import MISSING, Mistake, nearest, section_at
+from tulu.config.recipe_stages import below, placed, stages_in
 from tulu.config.schema import Recipe
 from tulu.config.stages import STAGES
 from tulu.errors import RecipeError
@@ -16,13 +17,16 @@ from tulu.errors import RecipeError
 def unknown_mistakes(unknown: Sequence[Mapping[str, str]], sections: Mapping[str, Any]) -> Iterator[Mistake]:
     """Entries that name no field, a field of a section that the recipe has not, or one that is there already."""
     seen: set[str] = set()
+    several = {stage.row.name: stage.key for stage in stages_in(sections) if stage.place is not None}
     for index, entry in enumerate(unknown):
         for field in entry:
             section, _, key = field.rpartition(".")
-            declared = section_at(tuple(section.split(".")) if section else ())
+            declared = section_at(placed(section.split("."), sections) if section else ())
             text = ""
-            if declared is None:
-                text = f"names no section of a recipe{nearest(section, STAGES)}"
+            if section in several:
+                text = f"this recipe has several {section} stages; name one, such as {several[section]}.{key}"
+            elif declared is None:
+                text = f"names no section of a recipe{nearest(section, [*STAGES, *several.values()])}"
             elif key not in declared.model_fields:
                 text = f"names no field of a recipe{nearest(key, declared.model_fields)}"
             elif section and section.partition(".")[0] not in sections:
@@ -48,9 +52,12 @@ def hit(field: Any, overridden: Sequence[str]) -> bool:
 
 
 def open_fields(recipe: Recipe, stages: Sequence[str] = tuple(STAGES)) -> dict[str, str]:
-    """The fields of these stages, and of the recipe itself, that are still to be decided, each with the reason."""
+    """The fields of these stages, and of the recipe itself, that are still to be decided, each with the reason.
+
+    A stage is named as overrides name it: sft, rlvr.math, or rlvr for all of a list.
+    """
     entries = {field: why for entry in recipe.unknown for field, why in entry.items()}
-    return {field: why for field, why in entries.items() if "." not in field or field.partition(".")[0] in stages}
+    return {field: why for field, why in entries.items() if "." not in field or below(field, stages)}
 
 
 def demand(recipe: Recipe, stages: Sequence[str]) -> None:
@@ -71,8 +78,8 @@ def demand(recipe: Recipe, stages: Sequence[str]) -> None:
 
 def _stand_in(recipe: Recipe, field: str) -> Any:
     here: Any = recipe.model_dump(mode="json")
-    for part in field.split("."):
-        here = here[part] if isinstance(here, Mapping) else None
+    for part in placed(field.split("."), here):
+        here = here[part] if isinstance(part, int) or isinstance(here, Mapping) else None
     return here
 
 

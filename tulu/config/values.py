@@ -8,7 +8,8 @@ from pydantic.fields import FieldInfo
 
 from tulu.config.mistakes import Mistake
 from tulu.config.mistakes import Path as Key
-from tulu.config.stages import STAGES, Stage
+from tulu.config.recipe_stages import RecipeStage
+from tulu.config.stages import Stage
 
 
 class Unread(Exception):
@@ -19,8 +20,8 @@ class Unread(Exception):
 class Values:
     """The valid fields of one section, read as attributes, and what surrounds the section."""
 
-    name: str
-    """The section's key; empty for the recipe itself."""
+    at: RecipeStage[Any] | None
+    """The stage that the section describes; None for the recipe itself."""
     fields: Mapping[str, Any]
     declared: Mapping[str, FieldInfo]
     """All the fields that the section may have."""
@@ -32,9 +33,15 @@ class Values:
     """The keys that are written in the section."""
 
     @property
+    def name(self) -> str:
+        """What stands before the section's fields in an override; empty for the recipe itself."""
+        return self.at.key if self.at else ""
+
+    @property
     def stage(self) -> Stage:
         """The section's row of the stage table."""
-        return STAGES[self.name]
+        assert self.at is not None
+        return self.at.row
 
     def __getattr__(self, name: str) -> Any:
         if name not in self.fields:
@@ -43,5 +50,5 @@ class Values:
 
     def mistake(self, key: str, text: str, value: Any = None) -> Mistake:
         """A mistake at one of this section's keys, with its value, or another that is given: MISSING shows none."""
-        path: Key = (*((self.name,) if self.name else ()), *key.split("."))
+        path: Key = (*(self.at.path if self.at else ()), *key.split("."))
         return Mistake(path, text, self.fields.get(key) if value is None else value)

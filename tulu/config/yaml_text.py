@@ -13,6 +13,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.tokens import CommentToken
 
+from tulu.config.recipe_stages import dotted
 from tulu.errors import RecipeError
 
 DEPTH = 50
@@ -77,9 +78,9 @@ def annotate(text: str, notes: Mapping[str, str]) -> str:
     """YAML with a comment behind each key that has a note; `notes` has them by dotted key."""
     lines: dict[tuple[str | int, ...], str] = {}
     _locate(_yaml().compose(text), (), "", lines)
-    written = text.splitlines()
+    written, sections = text.splitlines(), _yaml().load(text)
     for key, where in lines.items():
-        if note := notes.get(".".join(map(str, key))):
+        if note := notes.get(dotted(key, sections)):
             number = int(where.rpartition(":")[2]) - 1
             written[number] = f"{written[number]}  # {note}"
     return "\n".join(written) + "\n"

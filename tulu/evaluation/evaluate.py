@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tulu.config.job import Job, section_of
+from tulu.config.job import Job
 from tulu.config.locate import model_label, policy_problem, reward_model_problem
 from tulu.config.lock import only_user
 from tulu.config.schema import Evaluate
@@ -70,9 +70,9 @@ def run(job: Job) -> Path:
     """Evaluate the newest model of a recipe; returns the folder of the result."""
     if job.start is None:
         raise RecipeError(f"recipe {job.recipe.name}: there is no model to evaluate yet")
-    settings: Evaluate = section_of(job.recipe, "evaluate")
+    settings: Evaluate = job.section
     trusted = job.recipe.trust_remote_code
-    answer_all(job.start, settings, job.recipe.template, job.folder, job.fresh, job.revision, trusted)
+    answer_all(job.start, settings, job.template[0], job.folder, job.fresh, job.revision, trusted)
     return job.folder
 
 

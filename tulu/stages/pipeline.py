@@ -23,23 +23,23 @@ def run_recipe(recipe: Recipe, runs: Path, fresh: bool = False) -> Path:
     What an earlier call finished is not done again. Raises RecipeError if the recipe has no stage that trains, and InUseError
     if another process is at work in the run.
     """
-    stages = [stage for stage, _ in stages_of(recipe)]
+    stages = stages_of(recipe)
     if not stages:
         names = ", ".join(stage.name for stage in TRAINING)
         raise RecipeError(f"recipe {recipe.name} has no stage to run; it needs one of {names}")
     folder = runs / recipe.name
     with only_user(*folders_of_run(recipe, runs)):
         for stage in stages:
-            log.info("── %s", stage.name)
-            job = make_job(recipe, stage.name, runs, fresh)
+            log.info("── %s", stage.key)
+            job = make_job(recipe, stage.key, runs, fresh)
             with telling_shortage(job):
-                model = resolve(stage.runner)(job)
-            if recipe.evaluate is not None and stage.yields_policy and is_main_process():
+                model = resolve(stage.row.runner)(job)
+            if recipe.evaluate is not None and stage.row.yields_policy and is_main_process():
                 results = folder / "evaluate" / stage.name
                 if not is_current(results, model, recipe.evaluate):
                     forget_sharding()
                     trusted = recipe.trust_remote_code
-                    answer_all(str(model), recipe.evaluate, recipe.template, results, trust_remote_code=trusted)
+                    answer_all(str(model), recipe.evaluate, job.template[0], results, trust_remote_code=trusted)
         if is_main_process():
-            summarise(recipe, folder, [stage.name for stage in stages if stage.yields_policy])
+            summarise(recipe, folder, [stage.name for stage in stages if stage.row.yields_policy])
     return folder

@@ -127,7 +127,7 @@ def train(learner: Learner, models: Models, sampler: Sampler, stage: Rlvr, run: 
     """Every step samples with the weights that the step before left; `drawn` problems were drawn before."""
     parallel, policy = learner.parallel, models.policy
     total = stage.steps or max(1, math.ceil(len(sampler.problems) * (stage.epochs or 1.0) / stage.prompts))
-    with run.interruptible(), Progress("rlvr", total, run.step, parallel.is_main) as progress:
+    with run.interruptible(), Progress(run.job.stage, total, run.step, parallel.is_main) as progress:
         for index in range(run.step, total):
             began = time.monotonic()
             rates = update_rates(stage, index, total)

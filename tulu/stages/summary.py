@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tulu.config.job import stages_of
 from tulu.config.schema import Evaluate, Recipe
 from tulu.files import JsonLines, write_atomic
 
@@ -50,7 +51,7 @@ def summarise(recipe: Recipe, folder: Path, stages: list[str]) -> None:
     write_atomic(folder / "summary.json", json.dumps(content, indent=2) + "\n")
     show_answers(console, folder, stages)
     show_table(console, summaries, recipe.evaluate, rm_accuracy)
-    plot(folder, summaries)
+    plot(folder, summaries, [stage.name for stage in stages_of(recipe) if stage.row.name == "rlvr"])
     console.print(f"\n  {folder}/summary.json   {folder}/summary.png   models: {folder}/STAGE/model", highlight=False)
 
 
@@ -101,15 +102,15 @@ def show_answers(console: Console, folder: Path, stages: list[str]) -> None:
         console.print(table)
 
 
-def plot(folder: Path, summaries: list[StageSummary]) -> None:
-    """Draw accuracy by stage with intervals, and the share of solved completions by RLVR step, into summary.png."""
+def plot(folder: Path, summaries: list[StageSummary], rlvr: list[str]) -> None:
+    """Draw accuracy by stage with intervals, and the share of solved completions by step of the RLVR stages, into summary.png."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    curve = read_lines(folder / "rlvr" / "metrics.jsonl")
-    figure, panels = pyplot.subplots(1, 2 if curve else 1, figsize=(10 if curve else 5, 3.6), squeeze=False)
+    curves = {stage: lines for stage in rlvr if (lines := read_lines(folder / stage / "metrics.jsonl"))}
+    figure, panels = pyplot.subplots(1, 2 if curves else 1, figsize=(10 if curves else 5, 3.6), squeeze=False)
     bars = panels[0][0]
     heights = [100 * summary.accuracy for summary in summaries]
     errors = [
@@ -120,9 +121,15 @@ def plot(folder: Path, summaries: list[StageSummary]) -> None:
     for place, height in enumerate(heights):
         bars.annotate(f"{height:.1f}", (place, height), xytext=(5, 4), textcoords="offset points")
     bars.set(ylabel="held-out accuracy, %", ylim=(0, 105), title="after each stage")
-    if curve:
-        steps = panels[0][1]
-        steps.plot([line["step"] for line in curve], [100 * line["solved"] for line in curve], color="#55a868")
+    if curves:
+        steps, done, colour = panels[0][1], 0, "#55a868" if len(curves) == 1 else None
+        for stage, lines in curves.items():
+            # One stage after the other, as they were trained.
+            places = [done + line["step"] for line in lines]
+            steps.plot(places, [100 * line["solved"] for line in lines], label=stage, color=colour)
+            done = places[-1]
+        if len(curves) > 1:
+            steps.legend(frameon=False)
         steps.set(xlabel="RLVR step", ylabel="sampled completions solved, %", ylim=(0, 105), title="while it learns")
     for panel in panels[0]:
         panel.spines[["top", "right"]].set_visible(False)

@@ -15,14 +15,13 @@ from typing import Any
 
 import xxhash
 
+from tulu.config.job import STEP_NAME
 from tulu.errors import CheckpointError, ResumeError
 from tulu.files import file_digest, file_fault, remove_partials, sync_folder
 from tulu.model.parallel import Parallel
 
 log = logging.getLogger("tulu")
 
-STEP_NAME = "step-{:06d}"
-"""The name of everything that is written for one step, such as step-000100."""
 DAMAGED = "damaged-"
 """What the name of a checkpoint begins with that was found damaged, until another one is written."""
 

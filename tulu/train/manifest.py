@@ -1,12 +1,18 @@
 """What a run ran on: the versions of its packages, its git commit, its hardware and its command."""
 
+import json
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+import yaml
+
+from tulu.errors import ResumeError
 
 PACKAGES = (
     *("tulu", "torch", "transformers", "trl", "accelerate", "deepspeed", "datasets", "peft"),
@@ -54,3 +60,19 @@ def _commit(folder: Path) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return head + ("+" if status else "")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The contents of a run's manifest.json, {} where there is none. Raises ResumeError if it cannot be read."""
+    file = folder / "manifest.json"
+    return read_record(file, json.loads) if file.exists() else {}
+
+
+def read_record(file: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+    """What a run wrote into a file when it began. Raises ResumeError if it cannot be read."""
+    try:
+        return dict(parse(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        reason = str(error).splitlines()[0]
+        cure = "Restore it from a copy, or run with --fresh to start over."
+        raise ResumeError(f"{file}: is damaged, so what the run began with is not known ({reason})\n{cure}") from error

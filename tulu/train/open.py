@@ -9,9 +9,8 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from tulu.config.job import Job, section_of
+from tulu.config.job import Job
 from tulu.config.schema import Rlvr, drops_long, labels_of
-from tulu.config.stages import STAGES
 from tulu.config.training import ROW_TOKENS
 from tulu.data.chat import template_hash
 from tulu.data.datasets import cache_groups, open_groups
@@ -26,9 +25,10 @@ from tulu.model.positions import check_length
 from tulu.model.trunk import Trunk
 from tulu.train.agreement import agree, from_main, software, start_digest
 from tulu.train.finite import named_tensors
+from tulu.train.model_files import model_faults
 from tulu.train.optimizer import Learner, Trainable
 from tulu.train.row_size import GpuMemory, Memory, longest_row
-from tulu.train.run import Run, job_recipe, model_faults
+from tulu.train.run import Run, job_recipe
 
 log = logging.getLogger("tulu")
 
@@ -76,7 +76,7 @@ class StageRun(Run):
 
         The main process tokenises them, and the others read what it left in the cache.
         """
-        stage, section = STAGES[self.job.stage], self.section
+        stage, section = self.job.row, self.section
         options = {"seed": section.seed, "drop_long": drops_long(stage, section), "labels": labels_of(section)}
 
         def tokenise() -> list[Path]:
@@ -101,6 +101,7 @@ class StageRun(Run):
         )
         if self.parallel.is_main:
             model.rehearse_saving(self.path / ".partial-rehearsal")
+        self.save_model = model.save
         return model
 
     def begin(self, trained: Trainable, **facts: Any) -> Learner:
@@ -150,6 +151,6 @@ def open_stage(job: Job) -> StageRun:
 
     RecipeError if the processes were given different recipes, or have different software.
     """
-    parallel = Parallel(section_of(job.recipe, job.stage))
+    parallel = Parallel(job.section)
     agree(parallel, {"recipe": job_recipe(job), **software()})
     return StageRun(job, parallel)

@@ -10,7 +10,7 @@ import math
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -18,20 +18,18 @@ from typing import Any
 
 import yaml
 
-from tulu.config.job import Job, section_of
+from tulu.config.job import KEPT, MODEL, STEP_NAME, Job
 from tulu.config.training import MEMORY_FIELDS
-from tulu.errors import CheckpointError, RecipeError, ResumeError, TrainingError
-from tulu.files import JsonLines, differences, file_digest, file_fault, remove_partials, sync_folder, write_atomic
+from tulu.errors import RecipeError, ResumeError, TrainingError
+from tulu.files import JsonLines, differences, remove_partials, write_atomic
 from tulu.model.parallel import Parallel
-from tulu.train.checkpoints import STEP_NAME, Checkpoints
+from tulu.train.checkpoints import Checkpoints
 from tulu.train.energy import Energy, EnergyMeter
-from tulu.train.finite import named_tensors, not_finite_tensors
-from tulu.train.manifest import environment
+from tulu.train.finite import named_tensors
+from tulu.train.manifest import environment, read_manifest, read_record
+from tulu.train.model_files import SaveModel, model_faults, write_model
 
 log = logging.getLogger("tulu")
-
-MODEL = "model"
-"""The folder of a run that holds the trained model."""
 
 
 class Run:
@@ -50,16 +48,18 @@ class Run:
         """Energy that earlier sessions took, and at the end this one too."""
         self.interrupted = False
         """Whether this process was asked to stop after the present step."""
-        self.section: Any = section_of(job.recipe, job.stage)
+        self.section: Any = job.section
         """The recipe's section of the stage."""
         self._metrics, self._journal = JsonLines(self.path / "metrics.jsonl"), JsonLines(self.path / "journal")
         self._since = time.monotonic()
         self._meter: EnergyMeter | None = None
+        self.save_model: SaveModel | None = None
+        """Writes the model that is trained into a folder; known once it is loaded."""
         if parallel.is_main:
             if job.fresh and self.path.exists():
                 shutil.rmtree(self.path)
             self.path.mkdir(parents=True, exist_ok=True)
-            for folder in (self.path, self.path / "rollouts"):
+            for folder in (self.path, self.path / "rollouts", self.path / KEPT):
                 remove_partials(folder)
             self._check_recipe()
         self.checkpoints = Checkpoints(self.path / "checkpoints", self.section.keep_checkpoints, parallel)
@@ -89,9 +89,9 @@ class Run:
         before: Any = None
         if file.exists() and self.manifest().get("pinned"):
             cure = "Undo the change to resume, run with --fresh to start over, or give the recipe another name."
-            before = _read(file, yaml.safe_load)
+            before = read_record(file, yaml.safe_load)
             # What only decides on memory and speed may change, above all where memory ran out.
-            stage = self.job.stage
+            stage = self.job.row.name
             if isinstance(section := before.get(stage), dict):
                 section = {**section, **{name: resolved[stage][name] for name in MEMORY_FIELDS}}
             self._refuse_changes("this run began with another recipe", {**before, stage: section}, resolved, cure)
@@ -206,12 +206,25 @@ class Run:
         return last or bool(every and step % every == 0)
 
     def end_step(self, last: bool, **extra: Any) -> None:
-        """After a step: save where a checkpoint is due, and raise KeyboardInterrupt if any process was asked to stop."""
+        """After a step: keep the model and save a checkpoint where due; KeyboardInterrupt if a process was asked to stop."""
+        every = self.section.keep_every
+        if every and self.step % every == 0:
+            # Before the checkpoint, from which a session that dies in between would go on without it.
+            self._keep_model()
         stopping = self.parallel.largest(int(self.interrupted))
         if stopping or self.due(self.step, last):
             self.save(self.step, **extra)
         if stopping:
             raise KeyboardInterrupt
+
+    def _keep_model(self) -> None:
+        """Write the model as it is now into models/, with the digests of its files in the manifest."""
+        if self.save_model is None:
+            raise TrainingError(f"{self.job.stage}.keep_every: the stage has no model that could be kept")
+        name = STEP_NAME.format(self.step)
+        files = write_model(self.path / KEPT / name, self.save_model, self.parallel)
+        if self.parallel.is_main:
+            self._update_manifest(kept={**self.manifest().get("kept", {}), name: files})
 
     def _forget_after(self, step: int) -> None:
         """Cut from the logs what a dead session did after its last checkpoint, since it is done again."""
@@ -220,6 +233,9 @@ class Run:
         for file in (self.path / "rollouts").glob("step-*.parquet"):
             if int(file.stem.removeprefix("step-")) > step:
                 file.unlink()
+        for folder in (self.path / KEPT).glob("step-*"):
+            if int(folder.name.removeprefix("step-")) > step:
+                shutil.rmtree(folder)
 
     def _advice(self) -> str:
         """What is left of a run whose numbers are no longer finite, and what a person can do."""
@@ -232,33 +248,17 @@ class Run:
 
     # -- the end -----------------------------------------------------------------------------------------------
 
-    def finish(self, save: Callable[[Path, bool], None], **facts: Any) -> Path:
+    def finish(self, save: SaveModel, **facts: Any) -> Path:
         """Write model/ with `save(folder, whether this rank writes)` and close the manifest; returns the folder.
 
         Raises TrainingError if a number of the written model is not finite, CheckpointError if the disk refuses.
         """
-        folder, partial = self.model_folder, self.path / ".partial-model"
-        try:
-            save(partial, self.parallel.is_main)
-            if names := self.parallel.exchange(not_finite_tensors(partial) if self.parallel.is_main else [])[0]:
-                shutil.rmtree(partial, ignore_errors=True)
-                cure = "Start the stage over with --fresh and a lower learning rate, or from a model of another dtype (bfloat16)."
-                raise TrainingError(f"{folder}: not written, its numbers are not finite: {named_tensors(names)}\n{cure}")
-            if self.parallel.is_main:
-                sync_folder(partial)
-                if folder.exists():
-                    shutil.rmtree(folder)
-                partial.rename(folder)
-                files = {str(file.relative_to(folder)): file for file in sorted(folder.rglob("*")) if file.is_file()}
-                facts["model"] = {name: [file.stat().st_size, file_digest(file)] for name, file in files.items()}
-                totals = {"steps": self.step, "seconds": round(self.elapsed(), 3), "energy": self.energy}
-                self._update_manifest(finished=True, **totals, **facts)
-        except (OSError, CheckpointError) as error:
-            shutil.rmtree(partial, ignore_errors=True)
-            cure = "Free some space and run the same command again."
-            raise CheckpointError(f"{folder}: the model could not be written ({error})\n{cure}") from error
+        files = write_model(self.model_folder, save, self.parallel)
+        if self.parallel.is_main:
+            totals = {"steps": self.step, "seconds": round(self.elapsed(), 3), "energy": self.energy}
+            self._update_manifest(finished=True, **totals, **facts, model=files)
         self.parallel.wait()
-        return folder
+        return self.model_folder
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -287,34 +287,7 @@ class Run:
                 signal.signal(number, handler)
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The contents of a run's manifest.json, {} where there is none. Raises ResumeError if it cannot be read."""
-    file = folder / "manifest.json"
-    return _read(file, json.loads) if file.exists() else {}
-
-
-def _read(file: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
-    try:
-        return dict(parse(file.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, yaml.YAMLError) as error:
-        reason = str(error).splitlines()[0]
-        cure = "Restore it from a copy, or run with --fresh to start over."
-        raise ResumeError(f"{file}: is damaged, so what the run began with is not known ({reason})\n{cure}") from error
-
-
-def model_faults(folder: Path) -> list[str]:
-    """Weights that are not as a run wrote them, and files that are gone; nothing for a folder that no run has recorded.
-
-    Settings and templates are files that people edit.
-    """
-    files = read_manifest(folder.parent).get("model", {}) if folder.name == MODEL else {}
-    edited = {name for name in files if not name.endswith((".safetensors", ".bin")) and (folder / name).is_file()}
-    return [
-        fault for name, expected in files.items() if name not in edited and (fault := file_fault(folder / name, name, expected))
-    ]
-
-
 def job_recipe(job: Job) -> dict[str, Any]:
     """The part of a recipe that one stage reads, with every field, as plain values."""
-    fields = {"name", "model", "revision", "template", job.stage}
-    return {**job.recipe.model_dump(mode="json", include=fields), "start": job.start}
+    recipe = job.recipe.model_dump(mode="json", include={"name", "model", "revision", "template"})
+    return {**recipe, job.row.name: job.section.model_dump(mode="json"), "start": job.start}

@@ -8,11 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from tulu.config.job import Job, section_of
+from tulu.config.job import Job
 from tulu.config.plan import Size, memory, model_size
 from tulu.config.processes import world_size
 from tulu.config.schema import TrainStage
-from tulu.config.stages import STAGES
 from tulu.errors import MemoryShortage
 
 GIB = 2**30
@@ -44,7 +43,7 @@ def is_shortage(error: BaseException) -> bool:
 
 def describe(job: Job, error: BaseException) -> str:
     """The message for a stage that ran out of memory."""
-    section = section_of(job.recipe, job.stage) if STAGES[job.stage].trains else None
+    section = job.section if job.row.trains else None
     lines = [f"{job.stage}: {_shortage(error)}"]
     if not isinstance(section, TrainStage):
         return "\n".join([*lines, SMALLER])
