@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tulu.commands.data import held_out, load_recipe_tokenizer, masked_text, mix_table, read_mix, report
+from tulu.config.job import stages_of
 from tulu.config.schema import Recipe, Source
-from tulu.config.stages import STAGES
 from tulu.data.chat import apply_template, make_byte_tokenizer
 from tulu.data.datasets import load_groups
 from tulu.errors import RecipeError
@@ -52,8 +52,8 @@ def test_report_shows_every_stage(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_table_counts_by_hand(tmp_path: Path) -> None:
     rows = [{"prompt": "q", "completion": "a" * length} for length in (1, 3, 5)]
     loaded = recipe(sft={**STAGE, "data": written(tmp_path / "rows.jsonl", rows)})
-    assert loaded.sft is not None
-    mix = read_mix(STAGES["sft"], loaded.sft, load_recipe_tokenizer(loaded), tmp_path / "cache")
+    (stage,) = stages_of(loaded, "sft")
+    mix = read_mix(stage, load_recipe_tokenizer(loaded), tmp_path / "cache")
     # 25 prompt tokens each, answers of 2, 4 and 6 tokens with their end: 87 tokens, 12 of them trained.
     cells = [next(iter(column.cells)) for column in mix_table(mix).columns]
     assert cells[1:7] == ["3", "3", "0", "0", "87", "14%"]

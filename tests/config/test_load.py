@@ -42,10 +42,9 @@ def test_overrides_are_typed_as_yaml(write: Write, override: str, stage: str, fi
 
 def test_overrides_reach_into_lists_and_the_last_one_wins(write: Write) -> None:
     recipe = load_recipe(write(GOOD), ["rlvr.data.0.count=8", "dpo.data=rows.jsonl", "sft.batch=8", "sft.batch=24"])
-    assert recipe.rlvr is not None
     assert recipe.dpo is not None
     assert recipe.sft is not None
-    assert recipe.rlvr.data[0].count == 8
+    assert section_of(recipe, "rlvr").data[0].count == 8
     assert [(source.name, source.fraction) for source in recipe.dpo.data] == [("rows.jsonl", 1.0)]
     assert recipe.sft.batch == 24
 

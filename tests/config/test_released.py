@@ -138,7 +138,7 @@ def test_plan_and_dry_run_need_no_decision_and_name_the_origin_of_every_field(na
 
 @pytest.mark.parametrize(
     ("name", "together"),
-    [("tulu3-8b", 32), ("tulu3-70b", 16), ("tulu3-405b", 8), ("olmo2-instruct", 8), ("olmo2-13b", 8)] + [("olmoe-0125", 16)],
+    [("tulu3-8b", 32), ("tulu3-70b", 16), ("tulu3-405b", 8), ("olmo2-instruct", 8), ("olmo2-13b", 8), ("olmoe-0125", 16)],
 )
 def test_value_models_are_those_of_the_release(name: str, together: int) -> None:
     """Two engines, the reward behind the end, whitening per rank: ppo_vllm_thread_ray_gtrl.py @ 5bcd3b25."""
