@@ -134,8 +134,12 @@ NUMBERS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("olmo2-13b", "dpo"): DPO | {"learning_rate": 8e-7, "batch": 128, "max_length": 2048, "labels": "all", "seed": 8},
     ("olmo2-13b", "rm"): RM | {"batch": 256, "epochs": 1, "seed": 1},
     ("olmo2-13b", "rlvr.mixed"): PPO | {"learning_rate": 3e-7, "prompts": 248, "steps": 806, "beta": 0.1, "seed": 52},
-    ("olmo2-13b", "rlvr.gsm"): PPO | {"learning_rate": 3e-7, "prompts": 248, "steps": 806, "beta": 0.03, "seed": 52},
-    ("olmo2-13b", "rlvr.math"): PPO | {"learning_rate": 3e-7, "prompts": 248, "steps": 806, "seed": 52},
+    ("olmo2-13b", "rlvr.gsm"): PPO
+    | {"learning_rate": 3e-7, "prompts": 248, "steps": 806, "beta": 0.03, "seed": 52}
+    | {"start": "mixed@step-480", "released": "allenai/OLMo-2-1124-13B-Instruct-RLVR1"},
+    ("olmo2-13b", "rlvr.math"): PPO
+    | {"learning_rate": 3e-7, "prompts": 248, "steps": 806, "seed": 52}
+    | {"start": "gsm@step-180", "released": "allenai/OLMo-2-1124-13B-Instruct-RLVR2"},
     # scripts/train/olmo3/ @ 7917d417^, OLMo-core src/scripts/train/sft/ @ 38f6652 and 79a184c
     ("olmo3-7b-think", "sft"): CORE | {"learning_rate": 5e-5},
     ("olmo3-7b-think", "dpo"): DPO | {"learning_rate": 8e-8, "batch": 128, "max_length": 16384, "labels": "last", "seed": 42},

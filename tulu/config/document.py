@@ -4,15 +4,15 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tulu.config.parts import Lora, RewardModelSettings, RewardModelSignal, Section, Source, ValueModelSettings
-from tulu.config.schema import PLANNED, NamedRlvr, Recipe, Rlvr, TrainStage
+from tulu.config.parts import Lora, Named, RewardModelSettings, RewardModelSignal, Section, Source, ValueModelSettings
+from tulu.config.schema import PLANNED, Recipe, TrainStage
 from tulu.config.stages import STAGES, resolve
 
 SECTIONS: Mapping[str, type[Section]] = {
     "The recipe": Recipe,
     "Every training stage": TrainStage,
     **{name: resolve(stage.section) for name, stage in STAGES.items()},
-    "Further fields of rlvr where it is a list": NamedRlvr,
+    "Further fields of rlvr where it is a list": Named,
     "One data set of a mix": Source,
     "lora": Lora,
     "A reward model (evaluate.reward_model, rlvr.reward_model)": RewardModelSettings,
@@ -34,8 +34,7 @@ def markdown() -> str:
 
 
 def _table(heading: str, section: type[Section]) -> str:
-    bases = [base for base in (TrainStage, Rlvr, RewardModelSettings) if base in section.__mro__[1:]]
-    shared = {name for base in bases for name in base.model_fields}
+    shared = {name for base in (TrainStage, RewardModelSettings) if base in section.__mro__[1:] for name in base.model_fields}
     schema = section.model_json_schema()
     rows = []
     for name, info in section.model_fields.items():

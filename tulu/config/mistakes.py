@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from tulu.config.parts import TEMPLATE_HASH, Section, section_in
+from tulu.config.parts import STAGE_NAME, TEMPLATE_HASH, Section, section_in
 from tulu.config.recipe_stages import dotted
-from tulu.config.schema import ONE, RUN_NAME, SEVERAL, STAGE_NAME, Recipe
+from tulu.config.schema import ONE, RUN_NAME, SEVERAL, Recipe
 from tulu.errors import RecipeError
 
 Path = tuple[str | int, ...]

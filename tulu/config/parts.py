@@ -82,6 +82,17 @@ class Lora(Section):
     """Names of the modules that get an adapter; all-linear is every linear layer except the output head."""
 
 
+STAGE_NAME = r"^[a-z][a-z0-9_-]*$"
+"""What a stage of a list may be called: a folder, and a part of a key that is no number and holds no dot."""
+
+
+class Named(Section):
+    """What a section of a list has besides, so that it can be told from the others."""
+
+    name: Annotated[str, Field(pattern=STAGE_NAME)]
+    """Name of the stage, of its folder and of its fields in overrides (rlvr.NAME.steps): small letters, digits, dashes."""
+
+
 TEMPLATE_HASH = r"^[0-9a-f]{16}$"
 TemplateHash = Annotated[str, Field(pattern=TEMPLATE_HASH)] | None
 """The first 16 hex digits of the SHA-256 of a chat template."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from tulu.config.parts import Named
 from tulu.config.stages import STAGES, Stage
 
 S = TypeVar("S")
@@ -31,9 +32,7 @@ class RecipeStage(Generic[S]):
         """What people call the stage, and the name of its folder in a run: sft, or the name that its section has in a list."""
         if self.place is None:
             return self.row.name
-        section: Any = self.section
-        given = section.get("name") if isinstance(section, Mapping) else section.name
-        return given if isinstance(given, str) else str(self.place)
+        return _given_name(self.section) or str(self.place)
 
     @property
     def key(self) -> str:
@@ -44,6 +43,12 @@ class RecipeStage(Generic[S]):
     def path(self) -> Key:
         """Where its section stands."""
         return (self.row.name,) if self.place is None else (self.row.name, self.place)
+
+
+def _given_name(section: object) -> str | None:
+    """The name of a section of a list; None where what is written has none."""
+    given = section.name if isinstance(section, Named) else section.get("name") if isinstance(section, Mapping) else None
+    return given if isinstance(given, str) else None
 
 
 def stages_in(sections: Mapping[str, Any]) -> list[RecipeStage[Any]]:

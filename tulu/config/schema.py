@@ -11,6 +11,7 @@ from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, mode
 from tulu.config.options import BadGolds, EngineName
 from tulu.config.parts import (
     Lora,
+    Named,
     NonNegative,
     OneRewardModel,
     OneSignal,
@@ -43,8 +44,6 @@ __all__ = [
 ]
 
 RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-STAGE_NAME = r"^[a-z][a-z0-9_-]*$"
-"""What a stage of a list may be called: a folder, and a part of a key that is no number and holds no dot."""
 PLANNED = frozenset({"base.tokenizer", "rlvr.max_staleness"})
 """Fields that nothing reads yet. Any value but the default is refused until a field has a reader and leaves this list."""
 
@@ -163,13 +162,6 @@ class Rlvr(TrainStage):
     reference."""
     ratio_cap: PositiveFloat | None = 2.0
     """Cap of the importance ratio between learner and sampler; null does not correct for their difference."""
-
-
-class Named(Section):
-    """What a section of a list has besides, so that it can be told from the others."""
-
-    name: Annotated[str, Field(pattern=STAGE_NAME)]
-    """Name of the stage, of its folder and of its fields in overrides (rlvr.NAME.steps): small letters, digits, dashes."""
 
 
 class NamedRlvr(Rlvr, Named):
