@@ -93,8 +93,8 @@ def test_every_mistake_of_every_stage_is_told_by_name_and_line(write: Write) -> 
     for line in ("rlvr.gsm.batch: 7: batch is prompts × samples", "rlvr.math.schedule: ", "rlvr.mixed.max_length: 3: "):
         assert f"command line: {line}" in told
     spoilt = SEVERAL.replace("  - name: math\n", "  - name: math\n    micro_batch: 3\n")
-    line = spoilt[: spoilt.index("batch: 16", spoilt.index("name: math"))].count("\n") + 1
-    assert f"r.yaml:{line}: rlvr.math.batch: 16: does not divide" in complaints(write, spoilt)
+    number = spoilt[: spoilt.index("batch: 16", spoilt.index("name: math"))].count("\n") + 1
+    assert f"r.yaml:{number}: rlvr.math.batch: 16: does not divide" in complaints(write, spoilt)
 
 
 def test_the_batch_of_each_stage_divides_over_the_processes(write: Write) -> None:
