@@ -223,17 +223,6 @@ def test_plan_prints_the_plan_and_a_dry_run_the_resolved_recipe_before_it() -> N
     assert dry_run.endswith(plan)
 
 
-def test_plan_of_a_released_model_works_offline_and_says_what_it_does_not_know() -> None:
-    unknown = call("plan", "olmo2-instruct", "--processes", "8")
-    assert "global batch 128 = 8 processes × micro-batch 8 × accumulation 2" in unknown.stdout
-    assert "unknown offline" in unknown.stdout
-    plan = call(
-        "plan", "olmo2-instruct", "--gpu", "h100", "--price", "2", "--parameters", "7e9", "--rows", "128000", "--tokens", "500"
-    )
-    # 2000 steps × 128 × 500 tokens × 8 · 7e9 FLOPs / (989e12 × 0.4) = 18119 s
-    assert "estimate, 5.03 h on 1 h100 at 40% of peak, 5.0 GPU hours, cost 10.07" in plan.stdout
-
-
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

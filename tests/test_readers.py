@@ -26,7 +26,10 @@ from tulu.reward_models.options import RewardBenchOptions
 ROOT = Path(__file__).resolve().parents[1]
 ABOUT_RECIPES = ("config.checks", "config.document", "commands.data")
 """Modules that only check or describe a recipe; to be read here is not to have an effect."""
-PLAN = ("config.plan", "commands.plan")
+PLAN = (
+    "commands.plan",
+    *(f"config.{module}" for module in ("estimate", "facts", "fitting", "mixes", "operations", "plan", "sampling_time", "sizes")),
+)
 """Modules of `tulu plan`, which reads recipes to describe them, and options to act on them."""
 OF_NO_EFFECT = {
     **dict.fromkeys(

@@ -1,27 +1,12 @@
-"""The plan's arithmetic, by numbers that can be checked on paper."""
-
-import gzip
-from collections.abc import Callable
-from pathlib import Path
+"""Batch, memory and steps of a stage, by numbers that can be checked on paper."""
 
 import pytest
 
-from tulu.config.plan import Size, batch_equation, count_rows, flops_per_token, memory, model_size, optimizer_steps
-from tulu.config.schema import Rlvr, Sft, Source
-
-SFT = Sft(data=(Source(name="a", fraction=1.0),), max_length=64, batch=96, epochs=1, learning_rate=1e-4)
-RLVR = Rlvr(
-    data=SFT.data,
-    prompts=12,
-    samples=8,
-    batch=96,
-    minibatches=2,
-    steps=5,
-    learning_rate=1e-6,
-    max_prompt=32,
-    max_tokens=32,
-    max_length=64,
-)
+from tests.config.plan_sections import RLVR, SFT
+from tulu.config.parts import ValueModelSettings
+from tulu.config.plan import GIB, LONGEST_ROW, batch_equation, longest_row, memory, optimizer_steps
+from tulu.config.schema import Sft
+from tulu.config.sizes import Size
 
 
 @pytest.mark.parametrize(
@@ -35,24 +20,6 @@ RLVR = Rlvr(
 )
 def test_the_batch_is_an_equation(stage: Sft, processes: int, line: str) -> None:
     assert batch_equation(stage, processes) == line
-
-
-@pytest.mark.parametrize("family", ["olmo2", "olmo3", "olmoe", "qwen3", "llama"])
-def test_parameters_are_those_of_the_model(tiny_model: Callable[..., Path], family: str) -> None:
-    from transformers import AutoModelForCausalLM
-
-    # Wide enough that the norms, which the count leaves out, are small.
-    folder = tiny_model(family, hidden_size=128, intermediate_size=256, **({"head_dim": 32} if family == "qwen3" else {}))
-    size = model_size(str(folder))
-    assert size is not None
-    assert size.parameters == pytest.approx(AutoModelForCausalLM.from_pretrained(folder).num_parameters(), rel=0.005)
-    assert (size.active < size.parameters) == (family == "olmoe")
-
-
-def test_a_hub_name_is_unknown_offline() -> None:
-    assert model_size("owner/never-downloaded") is None
-    assert model_size(None) is None
-    assert model_size(None, {"model_type": "gpt2", "n_embd": 8}) is None
 
 
 def test_memory_of_a_thousand_parameters() -> None:
@@ -77,23 +44,33 @@ def test_memory_of_a_thousand_parameters() -> None:
     assert memory(RLVR.model_copy(update={"beta": 0.1}), size, 1)["reference"] == 2000
 
 
-def test_flops_of_a_token() -> None:
-    size = Size(1000, 500)
-    assert flops_per_token(SFT, size) == 6 * 500
-    assert flops_per_token(SFT.model_copy(update={"gradient_checkpointing": True}), size) == 8 * 500
-    assert flops_per_token(SFT.model_copy(update={"gradient_checkpointing": "selective"}), size) == 7 * 500
-    assert flops_per_token(RLVR.model_copy(update={"beta": 0.1, "updates": 4}), size) == (4 * 6 + 2 + 2) * 500
+def test_a_value_model_has_its_own_size() -> None:
+    policy, value = (
+        Size(1000, 1000, layers=2, hidden=10, kv=5, feed_forward=20),
+        Size(100, 100, layers=1, hidden=4, kv=4, feed_forward=8),
+    )
+    stage = RLVR.model_copy(update={"value": ValueModelSettings(), "row_tokens": 3})
+    alone = memory(RLVR.model_copy(update={"row_tokens": 3}), policy, 1)
+    same, smaller = memory(stage, policy, 1), memory(stage, policy, 1, value)
+    assert same == {part: 2 * amount for part, amount in alone.items()}, "of unknown size: as large as the policy"
+    assert smaller["moments"] == 8 * 1100
+    assert smaller["activations"] == alone["activations"] + 2 * 3 * (8 * 4 + 2 * 4 + 4 * 8)
 
 
-def test_rows_and_steps(tmp_path: Path) -> None:
-    plain, zipped = tmp_path / "a.jsonl", tmp_path / "b.jsonl.gz"
-    plain.write_text("{}\n\n{}\n{}\n")
-    with gzip.open(zipped, "wb") as file:
-        file.write(b"{}\n{}\n")
-    sources = [Source(name=str(plain), fraction=2.0), Source(name=str(zipped), fraction=0.5), Source(name="x/y", count=10)]
-    assert count_rows(sources) == 2 * 3 + 1 + 10
-    assert count_rows([*sources, Source(name="x/z", fraction=1.0)]) is None
-    assert count_rows([Source(name="sums:held_out", fraction=1.0)]) == 500
+def test_the_longest_row_fills_the_room_that_the_rest_leaves() -> None:
+    size = Size(1e6, 1e6, layers=2, hidden=100, kv=100, feed_forward=400)
+    stage = SFT.model_copy(update={"precision": "bf16"})
+    a_token = 2 * 2 * (8 * 100 + 2 * 100 + 4 * 400)
+    assert longest_row(stage, size, 1, 18e6 + 1000 * a_token) == 896, "1,000 tokens in units of 128"
+    assert longest_row(stage, size, 1, 18e6 - 1) == 0
+    assert longest_row(stage, size, 1, GIB * 1000) == LONGEST_ROW
+    for room in (20e6, 30e6, 5e8):
+        row = longest_row(stage, size, 1, room)
+        assert sum(memory(stage.model_copy(update={"row_tokens": row}), size, 1).values()) <= room
+        assert sum(memory(stage.model_copy(update={"row_tokens": row + 128}), size, 1).values()) > room
+
+
+def test_steps() -> None:
     assert optimizer_steps(SFT, 193) == 3, "the last, smaller step counts"
     assert optimizer_steps(SFT, None) is None
     assert optimizer_steps(RLVR, None) == 5

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tests.samples import make_stage
 from tests.train.test_step import Toy
 from tulu.config.job import Job
+from tulu.config.plan import LONGEST_ROW
 from tulu.config.schema import Recipe, Sft
 from tulu.errors import MemoryShortage
 from tulu.model.batch import Batch
@@ -20,7 +21,7 @@ from tulu.model.policy import Policy
 from tulu.stages import sft
 from tulu.train.open import StageRun
 from tulu.train.optimizer import Learner
-from tulu.train.row_size import MOST, longest_row, probe_row
+from tulu.train.row_size import longest_row, probe_row
 from tulu.train.run import Run
 from tulu.train.shortage import telling_shortage
 
@@ -70,7 +71,7 @@ def test_the_longest_row_that_fits_by_hand() -> None:
     assert device.rows == [4096, 8192]
     assert measured(Device(500_000.0, fixed=201_000.0))[0] == 202 * 128
     assert measured(Device(500_000.0, each=20.0))[0] == 179 * 128
-    assert measured(Device(1e9))[0] == MOST
+    assert measured(Device(1e9))[0] == LONGEST_ROW
 
 
 def test_moments_on_the_cpu_need_no_room() -> None:

@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 from tests.samples import make_stage
 from tulu.cli import app
 from tulu.config.job import Job
-from tulu.config.plan import Size, memory
+from tulu.config.plan import memory
 from tulu.config.schema import Evaluate, Recipe, Sft
+from tulu.config.sizes import Size
 from tulu.config.stages import STAGES
 from tulu.errors import MemoryShortage
 from tulu.train.shortage import GIB, cures, is_shortage, telling_shortage

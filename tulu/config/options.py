@@ -38,7 +38,13 @@ class PlanOptions:
     ] = None
     gpu: Annotated[Gpu | None, Option("Estimate the time on this GPU.")] = None
     price: Annotated[float | None, Option("Price of one GPU for one hour.", min=0)] = None
-    mfu: Annotated[float, Option("Share of the GPU's peak that training reaches.", min=0.01, max=1)] = 0.4
+    mfu: Annotated[
+        float | None,
+        Option("Share of the GPU's peak that training reaches; default: 0.4, of a mixture of experts 0.2.", min=0.01, max=1),
+    ] = None
     parameters: Annotated[float | None, Option("Parameters of the model if its config is not here: 7.3e9.", min=1)] = None
     rows: Annotated[int | None, Option("Rows of a mix that cannot be counted here.", min=1)] = None
-    tokens: Annotated[float | None, Option("Mean tokens of a sequence; default: max_length.", min=1)] = None
+    tokens: Annotated[
+        float | None,
+        Option("Mean tokens of a sequence, in RLVR of an answer; default: what is known of the data, else an assumption.", min=1),
+    ] = None

@@ -10,17 +10,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from tulu.config.plan import LONGEST_ROW, ROW_UNIT, USABLE
 from tulu.config.training import ROW_TOKENS, TrainStage
 from tulu.model.batch import Batch, pack_row
 from tulu.train.optimizer import Learner
 from tulu.types import Completion, Group
-
-USED = 0.92
-"""The share of memory that is planned with. The allocator loses some of it to gaps, and rows are not all alike."""
-MOST = 65_536
-"""Tokens of a row beyond which nothing is gained: the largest products of a layer still have fewer than 2³¹ numbers."""
-UNIT = 128
-"""Rows are as long as a multiple of this."""
 
 
 class Memory(Protocol):
@@ -74,8 +68,8 @@ def longest_row(learner: Learner, stage: TrainStage, forward: Callable[[Batch], 
             parallel.clear()
     each = max((peaks[1] - peaks[0]) / (large - small), 1.0)
     rest = peaks[1] - each * large + state_to_come(learner, stage)
-    fits = (USED * memory.available() - rest) / each
-    tokens = int(min(max(fits, UNIT), max(MOST, stage.max_length))) // UNIT * UNIT
+    fits = (USABLE * memory.available() - rest) / each
+    tokens = int(min(max(fits, ROW_UNIT), max(LONGEST_ROW, stage.max_length))) // ROW_UNIT * ROW_UNIT
     # Processes on unlike cards take the row that fits the smallest.
     return -parallel.largest(-tokens)
 

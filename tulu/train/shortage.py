@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from tulu.config.job import Job
-from tulu.config.plan import Size, memory, model_size
+from tulu.config.plan import memory
 from tulu.config.processes import world_size
 from tulu.config.schema import TrainStage
+from tulu.config.sizes import Size, model_size
 from tulu.errors import MemoryShortage
 
 GIB = 2**30

@@ -1,0 +1,106 @@
+"""`tulu plan` prints what is known, what is assumed and what is not known."""
+
+import socket
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tulu.cli import app
+from tulu.config.load import built_in
+
+GPUS = ["--gpu", "h100", "--gpus", "8", "--price", "2.5"]
+
+
+def plan(*arguments: str) -> str:
+    result = CliRunner(env={"COLUMNS": "500"}).invoke(app, ["plan", *arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.mark.parametrize("name", [path.stem for path in built_in()])
+def test_every_recipe_is_planned_without_a_network(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("the plan went to the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    text = plan(name, *GPUS)
+    stages = text.count("\ntulu ") + text.startswith("tulu ")
+    for line in (
+        "batch",
+        "rows",
+        "lengths",
+        "steps",
+        "parameters",
+        "row ",
+        "memory",
+        "tokens",
+        "operations",
+        "time",
+        "cost",
+        "energy",
+    ):
+        assert sum(row.startswith(line) for row in text.splitlines()) >= stages, line
+    assert "in all: " in text
+    assert "assumed: MFU 40%" in text
+    assert "left out: " in text
+    assert ("of it sampling" in text) == ("tulu rlvr" in text)
+
+
+def test_sources_and_assumptions_stand_beside_their_numbers() -> None:
+    text = plan("olmo2-instruct", *GPUS)
+    assert "about 939,000 (allenai/tulu-3-sft-olmo-2-mixture: the hub's viewer shows 939k rows" in text
+    assert "7,298,088,960 (allenai/OLMo-2-1124-7B: config.json" in text
+    assert "log-normal, mean 776 tokens (of the data)" in text
+    assert "answers log-normal, mean 512 tokens (assumed, give --tokens N)" in text
+    assert "700 W × 85% × PUE 1.2 (arXiv 2503.05804)" in text
+
+
+def test_what_does_not_fit_is_told_with_a_cure() -> None:
+    text = plan("tulu3-70b", "--gpu", "h100", "--gpus", "8")
+    assert "does NOT fit 74 GiB of a GPU: " in text
+    assert "--gpus 32 does" in text
+    assert "cost" not in text, "nobody gave a price"
+    assert "fits" in plan("tulu3-70b", "--gpu", "h100", "--gpus", "64")
+
+
+def test_what_is_not_known_is_one_line_and_no_error(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(
+        "name: mine\nmodel: owner/model\ntemplate: tulu\n"
+        "sft: {data: owner/rows, max_length: 64, batch: 8, epochs: 1, learning_rate: 1e-5}\n"
+    )
+    text = plan(str(recipe), *GPUS)
+    unknown = [line for line in text.splitlines() if line.startswith("unknown")]
+    assert len(unknown) == 1
+    assert "--parameters 7.3e9" in unknown[0]
+    assert "the rows of owner/rows: --rows N" in unknown[0]
+    assert "in all: 0.00 h" in text
+    assert "without sft, of which too little is known" in text
+    given = plan(str(recipe), *GPUS, "--parameters", "7e9", "--rows", "1000")
+    assert "unknown" not in given.replace("activations unknown", "")
+
+
+def test_cards_are_those_of_the_table_of_cards() -> None:
+    from tulu.config.cards import CARDS
+    from tulu.model.cards import peak_flops
+
+    assert {name: card.peak for name, card in CARDS.items()} == {name: peak_flops(name) for name in CARDS}
+
+
+def test_the_time_on_paper() -> None:
+    text = plan("olmo2-instruct", "--gpu", "h100", "--price", "2", "--parameters", "7e9", "--tokens", "500")
+    # 2 × 939,000 rows × 492 tokens (500, cut at 4,096) × 8 · 7e9 FLOPs / (989e12 × 0.4) = 36.3 h
+    assert "estimate, 36.3" in text
+    assert "on 1 h100 at 40% of peak" in text
+    planned = plan("olmo2-instruct", "--processes", "8")
+    assert "global batch 128 = 8 processes × micro-batch 8 × accumulation 2" in planned
+    assert "give --gpu a100|h100|h200 for an estimate" in planned
+
+
+@pytest.mark.parametrize("options", [["--parameters", "1"], ["--tokens", "1e9"], ["--mfu", "0.01"], ["--tokens", "1"]])
+@pytest.mark.parametrize("name", ["olmo2-instruct", "olmoe-0125", "quickstart"])
+def test_no_option_breaks_a_plan(name: str, options: list[str]) -> None:
+    text = plan(name, "--gpu", "a100", *options)
+    assert "nan" not in text
+    assert "in all: " in text

@@ -1,0 +1,86 @@
+"""What a stage would take: arithmetic, time, cost and energy, from what is known of it.
+
+Time = operations / (GPUs × peak × MFU), where recomputed activations count as operations: gradient checkpointing makes a step
+longer. In RLVR sampling comes on top, because the same GPUs first sample and then learn.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tulu.config.cards import POWER_SHARE, PUE
+from tulu.config.facts import Facts
+from tulu.config.operations import learner_operations, load_of, rollout_load, stage_operations
+from tulu.config.sampling_time import Sampling, sampling
+from tulu.config.schema import Rlvr
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a stage computes, in all its steps."""
+
+    tokens: float
+    operations: Mapping[str, float]
+    """By what they are for; those of sampling excepted."""
+    sampled: Sampling | None = None
+    """The sampling of one step of RLVR, where a GPU was named."""
+
+
+@dataclass(frozen=True)
+class Bill:
+    """What a stage costs."""
+
+    learner_hours: float
+    sampling_hours: float
+    gpu_hours: float
+    kwh: float
+    cost: float | None
+    """In the currency of the price; None without one."""
+
+    @property
+    def hours(self) -> float:
+        return self.learner_hours + self.sampling_hours
+
+
+def work_of(facts: Facts) -> Work | None:
+    """What a stage computes; None where its model or its steps are not known."""
+    if facts.size is None or facts.steps is None:
+        return None
+    return _rollouts(facts, facts.section) if isinstance(facts.section, Rlvr) else _fixed(facts)
+
+
+def _fixed(facts: Facts) -> Work:
+    """The work of a stage over fixed data."""
+    section = facts.section
+    assert facts.size is not None
+    assert facts.steps is not None
+    units = float(facts.steps * section.batch)
+    if section.steps is None and section.epochs is not None and facts.rows is not None:
+        # The last step is smaller than the others.
+        units = facts.rows * section.epochs
+    load = load_of(section, facts.size, facts.lengths)
+    return Work(units * load.tokens, stage_operations(section, facts.size, load, units, facts.rows))
+
+
+def _rollouts(facts: Facts, section: Rlvr) -> Work:
+    """The work of RLVR, no group of which is counted as replaced."""
+    assert facts.size is not None
+    assert facts.steps is not None
+    load = rollout_load(section, facts.size, facts.prompt, facts.lengths)
+    step = learner_operations(section, facts.size, facts.value, facts.prompt, facts.lengths)
+    sampled = None
+    if facts.card is not None:
+        sampled = sampling(section, facts.size, facts.card, facts.processes, facts.mfu, facts.prompt, facts.lengths)
+    tokens = facts.steps * section.prompts * load.tokens
+    return Work(tokens, {name: facts.steps * amount for name, amount in step.items()}, sampled)
+
+
+def bill_of(facts: Facts, work: Work | None, price: float | None) -> Bill | None:
+    """What that work costs; None without a GPU."""
+    if work is None or facts.card is None or facts.steps is None:
+        return None
+    peak = facts.card.peak_fp32 if facts.section.precision == "fp32" else facts.card.peak
+    learner = sum(work.operations.values()) / (facts.processes * peak * facts.mfu) / 3600
+    sampling_hours = 0.0 if work.sampled is None else facts.steps * work.sampled.seconds / 3600
+    gpu_hours = facts.processes * (learner + sampling_hours)
+    kwh = gpu_hours * facts.card.watts / 1000 * POWER_SHARE * PUE
+    return Bill(learner, sampling_hours, gpu_hours, kwh, None if price is None else gpu_hours * price)
