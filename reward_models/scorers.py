@@ -15,7 +15,8 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 
 from tulu.data.chat import template_hash
 from tulu.errors import RecipeError
-from tulu.model.batch import Batch, pack, sum_by_owner
+from tulu.losses import sum_by_owner
+from tulu.model.batch import Batch, pack
 from tulu.model.load import default_device, load_model, load_tokenizer
 from tulu.model.policy import Policy
 from tulu.model.weights import weights_digest

@@ -24,7 +24,7 @@ from tulu.evaluation.options import EvaluateOptions, SampleOptions
 from tulu.reward_models.options import RewardBenchOptions
 
 ROOT = Path(__file__).resolve().parents[1]
-ABOUT_RECIPES = ("config.checks", "config.document", "commands.data")
+ABOUT_RECIPES = ("config.algorithm_checks", "config.checks", "config.document", "commands.data")
 """Modules that only check or describe a recipe; to be read here is not to have an effect."""
 PLAN = (
     "commands.plan",

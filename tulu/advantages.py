@@ -29,9 +29,14 @@ ADVANTAGES: dict[str, Callable[[Tensor], Tensor]] = {"centred": centred, "loo": 
 
 
 def group_advantages(rewards_G: Tensor, mode: str, ddof: int = 0) -> Tensor:
-    """Advantages of one group by the recipe's name for them; under gae the rewards, which a value model spreads over tokens."""
+    """Advantages of one group by the recipe's name for them; under gae the rewards, which a value model spreads over tokens.
+
+    Under none they are 0, also where grading failed: what is trained does not depend on the rewards.
+    """
     if mode == "gae":
         return rewards_G
+    if mode == "none":
+        return torch.zeros_like(rewards_G)
     if mode == "standard":
         return standard(rewards_G, ddof)
     return ADVANTAGES[mode](rewards_G)

@@ -5,6 +5,7 @@ Shape letters: N trained tokens, C completions, P pairs.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,6 +24,39 @@ def mean_metric(values: Tensor, count: Tensor | None = None) -> tuple[Tensor, Te
     """The (sum, count) of values, from which their mean over all batches and processes is taken."""
     # A tensor that is made of a number waits for the device, one that is filled with it does not.
     return values.detach().sum().double(), values.new_full((), values.numel()) if count is None else count
+
+
+@dataclass(frozen=True)
+class Owners:
+    """Which completion each of N tokens belongs to, for what is taken over whole completions."""
+
+    owner_N: Tensor
+    """The completion of each token, ascending."""
+    count: int
+    """Number of completions."""
+
+    def spread(self, values_N: Tensor, mean: bool) -> Tensor:
+        """(N,) the sum, or the mean, of the values over each token's completion."""
+        reduce = mean_by_owner if mean else sum_by_owner
+        return reduce(values_N, self.owner_N, self.count)[self.owner_N]
+
+
+def owners_of(owners: Owners | None) -> Owners:
+    """The owners, which what is taken over completions cannot do without."""
+    if owners is None:
+        raise ValueError("what is taken over whole completions needs to know which tokens are whose")
+    return owners
+
+
+def sum_by_owner(values_N: Tensor, owner_N: Tensor, n_completions: int) -> Tensor:
+    """(C,) sums of (N,) values over the tokens of each completion."""
+    return values_N.new_zeros(n_completions).index_add(0, owner_N, values_N)
+
+
+def mean_by_owner(values_N: Tensor, owner_N: Tensor, n_completions: int) -> Tensor:
+    """(C,) means over each completion's trained tokens; 0 where it has none, never NaN."""
+    count_C = sum_by_owner(torch.ones_like(values_N), owner_N, n_completions)
+    return sum_by_owner(values_N, owner_N, n_completions) / count_C.clamp(min=1)
 
 
 def sft_loss(logps_N: Tensor, weight_N: Tensor | None = None) -> Loss:
@@ -92,9 +126,67 @@ def kl_estimate(logps_N: Tensor, ref_N: Tensor, estimator: str, ratio_N: Tensor 
     return KL[estimator](d_N, torch.ones_like(d_N) if ratio_N is None else ratio_N)
 
 
-def truncated_ratio(old_N: Tensor, sampler_N: Tensor, cap: float) -> Tensor:
-    """min(old / sampler, cap) without gradient: truncated importance sampling, for an engine whose arithmetic differs."""
-    return torch.exp((old_N - sampler_N).clamp(-RATIO_CLAMP, RATIO_CLAMP)).clamp(max=cap).detach()
+def sampler_ratio(old_N: Tensor, sampler_N: Tensor, level: str = "token", owners: Owners | None = None) -> Tensor:
+    """(N,) ratios ρ of the learner's probability to the sampler's, without gradient, by which an update is corrected for an
+    engine whose arithmetic or weights differ.
+
+    `token` takes every token's own ratio; `sequence` the product over its completion, the ratio by which importance sampling
+    is unbiased for whole completions; `geometric` the product's root, exp(mean of the log-ratios), which does not grow with the
+    length (open-instruct grpo_utils.py, rho_mask_sequence_level @ e6c3044a).
+    """
+    x_N = (old_N - sampler_N).clamp(-RATIO_CLAMP, RATIO_CLAMP)
+    if level != "token":
+        x_N = owners_of(owners).spread(x_N, mean=level == "geometric").clamp(-RATIO_CLAMP, RATIO_CLAMP)
+    return torch.exp(x_N).detach()
+
+
+def truncated(ratio_N: Tensor, floor: float | None, cap: float | None) -> Tensor:
+    """TIS: max(floor, min(ρ, cap)), so that no ratio makes a step large (truncated importance sampling, Ionides 2008; of
+    tokens: Yao et al. 2025, "Your Efficient RL Framework Secretly Brings You Off-Policy RL Training")."""
+    return ratio_N if floor is None and cap is None else ratio_N.clamp(floor, cap)
+
+
+def masked(ratio_N: Tensor, floor: float | None, cap: float | None) -> Tensor:
+    """MIS: ρ within the bounds and 0 outside, so that nothing is learned where learner and sampler disagree (of tokens with
+    both bounds: IcePop, "Every Step Evolves", arXiv 2510.18855; of completions with a cap: Liu et al. 2025, "When Speed Kills
+    Stability")."""
+    return ratio_N * (~outside(ratio_N, floor, cap)).to(ratio_N)
+
+
+def outside(ratio_N: Tensor, floor: float | None, cap: float | None) -> Tensor:
+    """(N,) whether a ratio is beyond the bounds."""
+    beyond_N = torch.zeros_like(ratio_N, dtype=torch.bool)
+    if floor is not None:
+        beyond_N = beyond_N | (ratio_N < floor)
+    return beyond_N if cap is None else beyond_N | (ratio_N > cap)
+
+
+def sequence_ratio(logps_N: Tensor, old_N: Tensor, owners: Owners) -> Tensor:
+    """(N,) GSPO's ratio s = (π(y) / π_old(y))^(1/|y|) of each token's completion ("Group Sequence Policy Optimization", arXiv
+    2507.18071, eq. 7), as eq. 14 writes it for tokens: sg[s] · π(y_t) / sg[π(y_t)].
+
+    Where the tokens of a completion share advantage and weight, the gradients of both forms are equal; where advantages differ
+    from token to token, each token follows its own.
+    """
+    mean_N = owners.spread((logps_N - old_N).detach(), mean=True)
+    return torch.exp(mean_N + logps_N - logps_N.detach())
+
+
+def clipped_surrogate(ratio_N: Tensor, advantage_N: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
+    """max(-A r, -A clip(r, 1 - low, 1 + high)) ("Proximal Policy Optimization Algorithms", arXiv 1707.06347, eq. 7; the two
+    bounds apart: DAPO, arXiv 2503.14476, eq. 8), and whether the clipped side is taken, where there is no gradient."""
+    unclipped_N = -advantage_N * ratio_N
+    clipped_N = -advantage_N * ratio_N.clamp(1 - low, 1 + high)
+    return torch.maximum(unclipped_N, clipped_N), clipped_N > unclipped_N
+
+
+def cispo_surrogate(logps_N: Tensor, ratio_N: Tensor, advantage_N: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
+    """-A · sg[clip(r, 1 - low, 1 + high)] · logp (CISPO, "MiniMax-M1", arXiv 2506.13585, eq. 4 and 5), and whether r is clipped.
+
+    Every token keeps a gradient, only its weight is bounded. The paper sets no lower bound, which is a `low` of 1.
+    """
+    weight_N = ratio_N.clamp(1 - low, 1 + high).detach()
+    return -advantage_N * weight_N * logps_N, weight_N != ratio_N
 
 
 def grpo_loss(
@@ -102,30 +194,39 @@ def grpo_loss(
     old_N: Tensor,
     advantage_N: Tensor,
     *,
+    surrogate: str = "clip",
     clip_low: float = 0.2,
     clip_high: float = 0.2,
+    owners: Owners | None = None,
     weight_N: Tensor | None = None,
     correction_N: Tensor | None = None,
     kl_N: Callable[[Tensor], Tensor] | None = None,
     beta: float = 0.0,
+    entropy_N: Tensor | None = None,
+    entropy_bonus: float = 0.0,
 ) -> Loss:
-    """Clipped policy gradient per token, ρ · max(-A r, -A clip(r)) + β · KL, summed (losses: DeepSeekMath, arXiv 2402.03300;
-    clip-higher and the token denominator: DAPO, arXiv 2503.14476).
+    """A policy gradient per token, ρ · g(r, A) + β · KL - c · H, summed ("DeepSeekMath", arXiv 2402.03300, eq. 3; the token
+    denominator: DAPO, arXiv 2503.14476, eq. 8; the bonus c for entropy H: arXiv 1602.01783, section 4).
 
-    `weight_N` carries a per-sequence denominator, `correction_N` the truncated importance ratio; the correction
-    multiplies the policy term alone. `kl_N` takes the ratio and returns the KL per token.
+    g is the `clip`ped surrogate of PPO and GRPO, that of `cispo`, or under `gspo` the clipped one with a ratio for whole
+    completions, which needs `owners`. `weight_N` carries a per-sequence denominator, `correction_N` the importance ratio ρ to
+    the sampler, which multiplies g alone. `kl_N` takes the ratio and returns the KL per token.
     """
-    ratio_N = torch.exp(logps_N - old_N)
-    unclipped_N = -advantage_N * ratio_N
-    clipped_N = -advantage_N * ratio_N.clamp(1 - clip_low, 1 + clip_high)
-    loss_N = torch.maximum(unclipped_N, clipped_N)
+    token_ratio_N = torch.exp(logps_N - old_N)
+    ratio_N = sequence_ratio(logps_N, old_N, owners_of(owners)) if surrogate == "gspo" else token_ratio_N
+    if surrogate == "cispo":
+        loss_N, clipped_N = cispo_surrogate(logps_N, ratio_N, advantage_N, clip_low, clip_high)
+    else:
+        loss_N, clipped_N = clipped_surrogate(ratio_N, advantage_N, clip_low, clip_high)
     if correction_N is not None:
         loss_N = loss_N * correction_N
-    metrics = {"clipped": mean_metric((clipped_N > unclipped_N).float()), "ratio": mean_metric(ratio_N)}
+    metrics = {"clipped": mean_metric(clipped_N.float()), "ratio": mean_metric(ratio_N)}
     if kl_N is not None:
-        divergence_N = kl_N(ratio_N)
+        divergence_N = kl_N(token_ratio_N)
         loss_N = loss_N + beta * divergence_N
         metrics["kl"] = mean_metric(divergence_N)
+    if entropy_bonus and entropy_N is not None:
+        loss_N = loss_N - entropy_bonus * entropy_N
     if weight_N is not None:
         loss_N = loss_N * weight_N
     return loss_N.sum(), metrics

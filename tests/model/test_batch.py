@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from tests.samples import make_group
-from tulu.model.batch import Batch, Segment, mean_by_owner, pack, pack_row, padded_rows, sum_by_owner
+from tulu.losses import mean_by_owner, sum_by_owner
+from tulu.model.batch import Batch, Segment, pack, pack_row, padded_rows
 from tulu.types import Completion, Group
 
 PAIR = Group([5, 6, 7], (Completion([8, 9], [True, True]), Completion([10, 11, 12], [False, True, True])))

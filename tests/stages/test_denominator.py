@@ -157,7 +157,6 @@ def with_numbers(rows: Sequence[RolloutBatch]) -> list[PpoBatch]:
             **vars(row),
             advantage_N=row.advantage_C[row.owner_N] + row.place_N,
             return_N=torch.zeros(row.n_trained),
-            kl_N=None,
         )
         for row in rows
     ]

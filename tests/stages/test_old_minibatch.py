@@ -15,7 +15,7 @@ from tulu.model.batch import pack_row
 from tulu.model.parallel import Parallel
 from tulu.model.policy import Policy
 from tulu.rollout.sampler import Rollout, StepRollouts
-from tulu.stages import rlvr
+from tulu.stages import policy_loss
 from tulu.stages.rlvr import Models, update, update_rates
 from tulu.train.optimizer import Learner
 from tulu.types import Completion, Group, Problem
@@ -50,7 +50,7 @@ def test_when_the_ratio_is_one(
         ratios.append(bool(torch.allclose(logps_N, old_N, atol=1e-9)))
         return grpo_loss(logps_N, old_N, *arguments, **options)
 
-    monkeypatch.setattr(rlvr, "grpo_loss", watched)
+    monkeypatch.setattr(policy_loss, "grpo_loss", watched)
     learner = Learner(policy, stage, Parallel(stage))
     groups = [Group([3, seed], tuple(Completion([seed, 9, n], [True] * 3) for n in (4, 5)), f"row:{seed}") for seed in (6, 7)]
     rollouts = [rollout(policy, group) for group in groups]

@@ -25,8 +25,8 @@ from tulu.model.parallel import Parallel
 from tulu.model.policy import Policy
 from tulu.reward_models.model import RewardModel
 from tulu.rollout.batches import RolloutBatch
+from tulu.stages.policy_loss import policy_loss
 from tulu.stages.ppo import ActorCritic, PpoBatch, ppo_loss, token_advantages
-from tulu.stages.rlvr import policy_loss
 from tulu.types import Completion, Group
 
 ROW = {"prompts": 2, "samples": 1, "batch": 2, "max_prompt": 64, "max_tokens": 8, "advantage": "gae", "refill": False}

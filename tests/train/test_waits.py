@@ -27,8 +27,8 @@ from tulu.reward_models.training import count_pairs as count_ranked
 from tulu.reward_models.training import pack_ranked, ranking_loss
 from tulu.rollout.batches import RolloutBatch
 from tulu.stages.dpo import count_pairs, dpo, pack_pairs, with_reference
+from tulu.stages.policy_loss import grpo, ppo
 from tulu.stages.ppo import ActorCritic, PpoBatch
-from tulu.stages.rlvr import grpo, ppo
 from tulu.stages.sft import count_micro_batches, pack_weighted, weight_groups
 from tulu.train.fit import pack_whole
 from tulu.train.optimizer import Learner

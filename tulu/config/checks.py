@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
+from tulu.config.algorithm_checks import ALGORITHM_CHECKS
 from tulu.config.locate import model_problem, reward_model_problem, source_problem, start_problem
 from tulu.config.mistakes import MISSING, Mistake, nearest, section_at
 from tulu.config.mistakes import Path as Key
@@ -203,29 +204,6 @@ def _rollouts(stage: Values) -> Iterator[Mistake]:
         yield stage.mistake("minibatches", text)
 
 
-def _value_model(stage: Values) -> Iterator[Mistake]:
-    gae = stage.advantage == "gae"
-    if stage.value is None:
-        if gae:
-            yield stage.mistake("value", "missing; advantage gae (PPO) needs a value model, such as value: {}", MISSING)
-        elif stage.samples == 1:
-            yield stage.mistake("samples", "one completion has nothing to be compared with; use 2 or more, or advantage: gae")
-        return
-    if not gae:
-        yield stage.mistake("value", f"advantage {stage.advantage} uses no value model; set advantage: gae, or remove it", "set")
-    if stage.samples == 1 and stage.refill:
-        yield stage.mistake("refill", "one completion never differs from its group: every prompt would be refilled; set false")
-    if stage.value.path is not None and (problem := reward_model_problem(stage.value.path)):
-        yield stage.mistake("value.path", problem, stage.value.path)
-    if stage.value.clip_norm is not None and stage.clip_norm is None:
-        text = f"the policy's gradient would not be clipped; set {stage.name}.clip_norm too, or remove it"
-        yield stage.mistake("value.clip_norm", text, stage.value.clip_norm)
-    over = stage.value.whiten_over
-    if over is not None and stage.batch % over:
-        text = f"batch {stage.batch} is no multiple of it; use a divisor of the batch, or null for all of a step"
-        yield stage.mistake("value.whiten_over", text, over)
-
-
 def _lengths(stage: Values) -> Iterator[Mistake]:
     if stage.max_prompt + stage.max_tokens > stage.max_length:
         text = f"max_prompt + max_tokens = {stage.max_prompt + stage.max_tokens} is more; raise it or lower one of them"
@@ -236,20 +214,6 @@ def _micro_loss(stage: Values) -> Iterator[Mistake]:
     if stage.loss != "token" and stage.batch % stage.loss_micro_batch:
         text = f"batch {stage.batch} is no multiple of it, and loss {stage.loss} is defined by it; use a divisor of the batch"
         yield stage.mistake("loss_micro_batch", text)
-
-
-def _micro_mean(stage: Values) -> Iterator[Mistake]:
-    update = stage.batch // stage.minibatches
-    if stage.denominator == "micro_mean" and update % stage.loss_micro_batch:
-        text = (
-            f"{update} completions of an update are no multiple of it, and micro_mean is defined by it; use a divisor of {update}"
-        )
-        yield stage.mistake("loss_micro_batch", text)
-
-
-def _old(stage: Values) -> Iterator[Mistake]:
-    if stage.old == "minibatch" and stage.advantage == "gae":
-        yield stage.mistake("old", "advantage gae takes log-probs and values together before the first update; set step")
 
 
 def _task(stage: Values) -> Iterator[Mistake]:
@@ -279,9 +243,7 @@ STAGE_CHECKS: tuple[Check, ...] = (
     _lora,
     _lengths,
     _micro_loss,
-    _micro_mean,
-    _old,
-    _value_model,
+    *ALGORITHM_CHECKS,
     _reward_model,
     _best_of,
     _verifier,

@@ -4,7 +4,16 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tulu.config.parts import Lora, Named, RewardModelSettings, RewardModelSignal, Section, Source, ValueModelSettings
+from tulu.config.parts import (
+    Lora,
+    Named,
+    RewardModelSettings,
+    RewardModelSignal,
+    Section,
+    Source,
+    TeacherSettings,
+    ValueModelSettings,
+)
 from tulu.config.schema import PLANNED, Recipe, TrainStage
 from tulu.config.stages import STAGES, resolve
 
@@ -18,6 +27,7 @@ SECTIONS: Mapping[str, type[Section]] = {
     "A reward model (evaluate.reward_model, rlvr.reward_model)": RewardModelSettings,
     "Further fields of rlvr.reward_model": RewardModelSignal,
     "rlvr.value, the value model of PPO": ValueModelSettings,
+    "rlvr.teacher, the model to distil from": TeacherSettings,
 }
 """The section of each table by the table's heading, in order."""
 

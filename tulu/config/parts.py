@@ -159,6 +159,20 @@ class ValueModelSettings(Section):
     """Completions that are whitened together, as many as one process of the original held; null takes those of a whole step."""
 
 
+class TeacherSettings(Section):
+    """The teacher of on-policy distillation: a frozen model that says what it thinks of every token that the policy sampled."""
+
+    path: str
+    """The teacher, a folder or a hub name; it must read the tokens that the policy reads."""
+    revision: str | None = None
+    """Commit or tag of a teacher on the hub."""
+    weight: PositiveFloat = 1.0
+    """Weight of the reverse KL divergence KL(policy || teacher)."""
+    through: Literal["advantage", "k2", "k3", "k4"] = "advantage"
+    """How it is lowered: advantage takes log π - log π_teacher off the advantage of every token; k2, k3 and k4 are estimators of
+    it in the loss."""
+
+
 def _as_path(value: object) -> object:
     """Turn a path alone into a section, so that `evaluate.reward_model=PATH` works on the command line."""
     return {"path": value} if isinstance(value, str) else value
@@ -167,6 +181,7 @@ def _as_path(value: object) -> object:
 OneRewardModel = Annotated[
     RewardModelSettings | None, BeforeValidator(_as_path, json_schema_input_type=RewardModelSettings | str | None)
 ]
+OneTeacher = Annotated[TeacherSettings | None, BeforeValidator(_as_path, json_schema_input_type=TeacherSettings | str | None)]
 OneSignal = Annotated[RewardModelSignal | None, BeforeValidator(_as_path, json_schema_input_type=RewardModelSignal | str | None)]
 OneValueModel = Annotated[
     ValueModelSettings | None, BeforeValidator(_as_path, json_schema_input_type=ValueModelSettings | str | None)

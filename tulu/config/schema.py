@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
 
+from tulu.config.algorithm import Algorithm
 from tulu.config.options import BadGolds, EngineName
 from tulu.config.parts import (
     Lora,
@@ -15,8 +16,6 @@ from tulu.config.parts import (
     NonNegative,
     OneRewardModel,
     OneSignal,
-    OneValueModel,
-    Probability,
     RewardModelSettings,
     RewardModelSignal,
     Section,
@@ -94,7 +93,7 @@ class Rm(TrainStage):
     """Share of the pairs that is not trained on, to report accuracy on."""
 
 
-class Rlvr(TrainStage):
+class Rlvr(Algorithm):
     """Reinforcement learning with verifiable rewards: GRPO over groups of sampled completions."""
 
     verifier: str | None = None
@@ -109,7 +108,7 @@ class Rlvr(TrainStage):
     prompts: PositiveInt
     """Prompts of one step; batch = prompts × samples."""
     samples: PositiveInt
-    """Completions per prompt; 1 is allowed only where completions are compared with a value model."""
+    """Completions per prompt; 1 is allowed only where completions are not compared with each other (advantage gae or none)."""
     max_prompt: PositiveInt
     """Most tokens of a prompt; longer prompts are left out and counted."""
     max_tokens: PositiveInt
@@ -122,13 +121,6 @@ class Rlvr(TrainStage):
     """What samples: auto is vllm where it is installed and there is a GPU, else transformers in this process."""
     max_staleness: Annotated[int, Field(ge=0)] = 0
     """Most optimizer steps by which a rollout may lag behind the learner; 0 is on-policy."""
-    advantage: Literal["standard", "centred", "loo", "gae"] = "centred"
-    """How a score s is compared with its group: standard (s-μ)/σ, centred s-μ, loo s minus the mean of the others. gae is PPO,
-    which compares with `value` token by token."""
-    value: OneValueModel = None
-    """Value model of gae, trained beside the policy; a path or a section."""
-    ddof: Literal[0, 1] = 0
-    """Degrees of freedom taken off in the σ of standard: 1 in Tülu 3.1's code, 0 in grpo_fast."""
     reward_scale: PositiveFloat = 10.0
     """Reward of a right answer (open-instruct's verification_reward)."""
     no_stop_score: float | None = None
@@ -137,31 +129,6 @@ class Rlvr(TrainStage):
     """Leave completions that did not stop out of the loss; they still count in their group's statistics."""
     refill: bool = True
     """Replace groups whose rewards are all equal by further prompts, so that a step is always full."""
-    minibatches: PositiveInt = 1
-    """Number of optimizer steps into which one step's rollouts are split."""
-    updates: PositiveInt = 1
-    """Passes over one step's rollouts."""
-    clip_low: Probability = 0.2
-    """Ratios below 1 - clip_low get no gradient."""
-    clip_high: NonNegative = 0.2
-    """Ratios above 1 + clip_high get no gradient (clip-higher: 0.272)."""
-    old: Literal["step", "minibatch"] = "step"
-    """When the log-probs are taken that ratios compare with: step, before a step's first update; minibatch, when a minibatch is
-    first trained, so that no ratio is clipped in the first pass (Tülu 3.1's code)."""
-    denominator: Literal["token", "constant", "sequence", "micro_mean"] = "token"
-    """What the loss is divided by: tokens trained, batch × max_tokens, or the length of each sequence and then batch. micro_mean
-    averages means over micro-batches (the released Tülu 3 and OLMo 2)."""
-    loss_micro_batch: PositiveInt = 1
-    """Completions in a micro-batch of the original training run, by which micro_mean is defined; not micro_batch."""
-    rate_by: Literal["step", "update"] = "step"
-    """Whether the learning rate advances from step to step, whose updates then share one, or from update to update."""
-    kl: Literal["k1", "k2", "k3", "k4"] = "k3"
-    """Estimator of the KL divergence, by its name."""
-    beta: NonNegative = 0.0
-    """Weight of the KL divergence to the starting model, in the loss or, for gae, in every token's reward; 0 needs no
-    reference."""
-    ratio_cap: PositiveFloat | None = 2.0
-    """Cap of the importance ratio between learner and sampler; null does not correct for their difference."""
 
 
 class NamedRlvr(Rlvr, Named):

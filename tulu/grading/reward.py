@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tulu.config.schema import RewardModelSignal, Rlvr
 from tulu.errors import TuluError
-from tulu.types import Completion, Verdict
+from tulu.types import Completion, Group, Verdict
 
 MAX_FAULTS = 0.5
 """Share of a step's completions whose grading may fail through no fault of theirs before the run stops."""
@@ -54,6 +54,22 @@ def reward(grades: Grades, completion: Completion, stage: Rlvr) -> float:
         # This is 1 / (1 + exp(-x)) in a form that does not overflow.
         score = (1 + math.tanh(score / 2)) / 2
     return verifiable + stage.reward_model.weight * grades.weight * score
+
+
+def overlong_penalty(length: int, max_tokens: int, buffer: int) -> float:
+    """DAPO's soft punishment of long answers, from 0 down to -1 ("DAPO", arXiv 2503.14476, eq. 13).
+
+    It is 0 up to max_tokens - buffer tokens, falls in a straight line over the buffer, and is -1 from max_tokens on.
+    """
+    return -min(1.0, max(0.0, (length - (max_tokens - buffer)) / buffer))
+
+
+def overlong_penalties(group: Group, stage: Rlvr) -> tuple[float, ...]:
+    """What the recipe adds to the reward of each completion of a group for its length; empty where it has no penalty."""
+    if stage.overlong_buffer is None:
+        return ()
+    lengths = [len(completion.tokens) for completion in group.completions]
+    return tuple(stage.overlong_penalty * overlong_penalty(n, stage.max_tokens, stage.overlong_buffer) for n in lengths)
 
 
 def check_faults(grades: Sequence[Grades]) -> None:

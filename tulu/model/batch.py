@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from tulu.losses import sum_by_owner
 from tulu.model.sending import send, send_places
 from tulu.types import Group
 
@@ -151,17 +152,6 @@ class Batch:
         moved["read_N"] = send_places(self.read_N, device)
         fields: dict[str, Any] = moved
         return replace(self, **fields)
-
-
-def sum_by_owner(values_N: Tensor, owner_N: Tensor, n_completions: int) -> Tensor:
-    """(C,) sums of (N,) values over the tokens of each completion."""
-    return values_N.new_zeros(n_completions).index_add(0, owner_N, values_N)
-
-
-def mean_by_owner(values_N: Tensor, owner_N: Tensor, n_completions: int) -> Tensor:
-    """(C,) means over each completion's trained tokens; 0 where it has none, never NaN."""
-    count_C = sum_by_owner(torch.ones_like(values_N), owner_N, n_completions)
-    return sum_by_owner(values_N, owner_N, n_completions) / count_C.clamp(min=1)
 
 
 _Part = tuple[int, range]

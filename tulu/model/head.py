@@ -38,8 +38,11 @@ class TokenLogps(nn.Module):
         self.bias = getattr(head, "bias", None)
         self.rule = logit_rule(model.config.get_text_config())
 
-    def forward(self, hidden_NH: Tensor, target_N: Tensor, temperature: float, entropy: bool) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, hidden_NH: Tensor, target_N: Tensor, temperature: float, entropy: bool, entropy_gradient: bool = False
+    ) -> tuple[Tensor, Tensor]:
         numbers: dict[str, Any] = {"temperature": temperature, "entropy": entropy, "rule": self.rule}
+        numbers["entropy_gradient"] = entropy_gradient
         return token_logps(hidden_NH, self.weight, target_N, bias_V=self.bias, **numbers)
 
 

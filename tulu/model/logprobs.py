@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tulu.model.softmax import PLAIN, PLAIN_RULE, LogitRule, chosen
+from tulu.model.softmax import PLAIN, PLAIN_RULE, LogitRule, chosen, gradient_with_entropy
 
 CHUNK_ELEMENTS = 1 << 25
 """The most logits that exist at once on a CPU (128 MiB in float32); more positions than that are projected chunk by chunk."""
@@ -44,11 +44,13 @@ class _TokenLogps(torch.autograd.Function):
         chunk: int,
         entropy: bool,
         rule: LogitRule,
+        entropy_gradient: bool,
     ) -> tuple[Tensor, Tensor]:
         n = len(hidden_NH)
         settings = (temperature, rule, entropy)
-        # The gradient of a bias is summed before it is rounded, which one pass does not offer.
-        softmax = PLAIN if bias_V is not None else chosen(hidden_NH.device, len(weight_VH), weight_VH.dtype, *settings)
+        # The gradient of a bias is summed before it is rounded, which one pass does not offer, nor the gradient of entropies.
+        plain = bias_V is not None or entropy_gradient
+        softmax = PLAIN if plain else chosen(hidden_NH.device, len(weight_VH), weight_VH.dtype, *settings)
         kept_NV: Tensor | None = None
         logps, entropies, normalisers = [], [], []
         for start in range(0, n, chunk):
@@ -60,14 +62,16 @@ class _TokenLogps(torch.autograd.Function):
             entropies += [] if entropy_N is None else [entropy_N]
         stored_NV = kept_NV if n <= chunk else None
         ctx.temperature, ctx.chunk, ctx.rule, ctx.softmax = temperature, chunk, rule, softmax
-        ctx.save_for_backward(hidden_NH, weight_VH, bias_V, target_N, torch.cat(normalisers), stored_NV)
         all_entropy_N = torch.cat(entropies) if entropy else hidden_NH.new_empty(0)
-        ctx.mark_non_differentiable(all_entropy_N)
+        wanted_N = all_entropy_N if entropy and entropy_gradient else None
+        if wanted_N is None:
+            ctx.mark_non_differentiable(all_entropy_N)
+        ctx.save_for_backward(hidden_NH, weight_VH, bias_V, target_N, torch.cat(normalisers), stored_NV, wanted_N)
         return torch.cat(logps), all_entropy_N
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        hidden_NH, weight_VH, bias_V, target_N, logsumexp_N, stored_NV = ctx.saved_tensors
+        hidden_NH, weight_VH, bias_V, target_N, logsumexp_N, stored_NV, entropy_N = ctx.saved_tensors
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         grad_hidden = torch.empty_like(hidden_NH) if needs_hidden else None
         grad_weight = _Sum(weight_VH, len(hidden_NH) > ctx.chunk) if needs_weight else None
@@ -77,10 +81,12 @@ class _TokenLogps(torch.autograd.Function):
             kept_NV = stored_NV
             if kept_NV is None:
                 kept_NV = ctx.softmax.keep(_products(hidden_NH[part], weight_VH, bias_V), ctx.temperature, ctx.rule)
-            grad_NV = ctx.softmax.gradient(
-                *(kept_NV, logsumexp_N[part], target_N[part], grads[0][part]),
-                *(ctx.temperature, ctx.rule, weight_VH.dtype, stored_NV is None),
-            )
+            upstream = (kept_NV, logsumexp_N[part], target_N[part], grads[0][part])
+            if entropy_N is None:
+                settings = (ctx.temperature, ctx.rule, weight_VH.dtype, stored_NV is None)
+                grad_NV = ctx.softmax.gradient(*upstream, *settings)
+            else:
+                grad_NV = gradient_with_entropy(*upstream, entropy_N[part], grads[1][part], ctx.temperature, ctx.rule)
             if grad_bias is not None:
                 grad_bias += grad_NV.sum(0)
             grad_NV = grad_NV.to(weight_VH.dtype)
@@ -89,7 +95,7 @@ class _TokenLogps(torch.autograd.Function):
             if grad_weight is not None:
                 grad_weight.add(grad_NV, hidden_NH[part])
         total = None if grad_weight is None else grad_weight.total()
-        return grad_hidden, total, grad_bias, None, None, None, None, None
+        return grad_hidden, total, grad_bias, None, None, None, None, None, None
 
 
 class _Sum:
@@ -149,12 +155,13 @@ def token_logps(
     chunk: int | None = None,
     entropy: bool = False,
     rule: LogitRule = PLAIN_RULE,
+    entropy_gradient: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """(N,) log-probs of `target_N` under softmax(hidden Wᵀ / temperature), and with `entropy` (N,) entropies in nats.
 
     `rule` says what an architecture does to the products before they are divided by the temperature. Both results are float32,
-    or float64 for float64 input. Entropies carry no gradient and are empty without `entropy`. `chunk` is the number of
-    positions that are projected at once; the default is that of `chunk_for`.
+    or float64 for float64 input. Entropies are empty without `entropy`, and carry a gradient with `entropy_gradient` alone.
+    `chunk` is the number of positions that are projected at once; the default is that of `chunk_for`.
     """
     chunk = chunk or chunk_for(len(weight_VH), hidden_NH.device)
     if len(hidden_NH) == 0:
@@ -163,5 +170,7 @@ def token_logps(
         return empty_N, empty_N.detach()
     hidden_NH = hidden_NH.to(weight_VH.dtype)
     bias_V = None if bias_V is None else bias_V.to(weight_VH.dtype)
-    logps_N, entropy_N = _TokenLogps.apply(hidden_NH, weight_VH, bias_V, target_N, temperature, chunk, entropy, rule)
+    logps_N, entropy_N = _TokenLogps.apply(
+        hidden_NH, weight_VH, bias_V, target_N, temperature, chunk, entropy, rule, entropy_gradient
+    )
     return logps_N, entropy_N

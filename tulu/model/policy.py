@@ -24,9 +24,11 @@ class PolicyModule(PackedModule):
         self.head = TokenLogps(causal)
         check_head(self.head, causal, self.trunk.model)
 
-    def forward(self, batch: Batch, temperature: float = 1.0, entropy: bool = False) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, batch: Batch, temperature: float = 1.0, entropy: bool = False, entropy_gradient: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """(N,) log-probs of the trained tokens, and their (N,) entropies, which are empty unless asked for."""
-        logps_N, entropy_N = self.head(self.trunk(batch), batch.target_N, temperature, entropy)
+        logps_N, entropy_N = self.head(self.trunk(batch), batch.target_N, temperature, entropy, entropy_gradient)
         return logps_N, entropy_N
 
 
@@ -56,9 +58,9 @@ class Policy(PackedModel[PolicyModule]):
         logps_N: Tensor = self.runner(batch.to(self.device), temperature, False)[0]
         return logps_N
 
-    def logps_and_entropy(self, batch: Batch, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
-        """(N,) float32 log-probs as `logps` gives them, and (N,) entropies in nats, which carry no gradient."""
-        logps_N, entropy_N = self.runner(batch.to(self.device), temperature, True)
+    def logps_and_entropy(self, batch: Batch, temperature: float = 1.0, entropy_gradient: bool = False) -> tuple[Tensor, Tensor]:
+        """(N,) float32 log-probs as `logps` gives them, and (N,) entropies in nats, which carry no gradient unless asked to."""
+        logps_N, entropy_N = self.runner(batch.to(self.device), temperature, True, entropy_gradient)
         return logps_N, entropy_N
 
     def without_adapter(self) -> AbstractContextManager[Any]:

@@ -110,6 +110,25 @@ def _gradient_in_place(
     return rule.backward(grad_NV, logits_NV * temperature if rule.cap else logits_NV)
 
 
+def gradient_with_entropy(
+    logits_NV: Tensor,
+    logsumexp_N: Tensor,
+    target_N: Tensor,
+    grad_N: Tensor,
+    entropy_N: Tensor,
+    grad_entropy_N: Tensor,
+    temperature: float,
+    rule: LogitRule,
+) -> Tensor:
+    """The gradient of the products where entropies have one too, of the logits that PLAIN keeps: d H / d logits = -p (log p + H)."""
+    grad_N, grad_entropy_N = grad_N / temperature, grad_entropy_N / temperature
+    logp_NV = logits_NV - logsumexp_N[:, None]
+    p_NV = torch.exp(logp_NV)
+    grad_NV = logp_NV.add_(entropy_N[:, None]).mul_(grad_entropy_N[:, None]).add_(grad_N[:, None]).mul_(p_NV).neg_()
+    grad_NV.scatter_add_(1, target_N[:, None], grad_N[:, None])
+    return rule.backward(grad_NV, logits_NV * temperature if rule.cap else logits_NV)
+
+
 PLAIN = Softmax("operation by operation", _logits_in_place, _read_logits, _gradient_in_place)
 
 

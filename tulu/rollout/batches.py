@@ -16,7 +16,7 @@ class SampledBatch(Batch):
     """A row of sampled completions."""
 
     advantage_C: Tensor
-    """Each completion's advantage over its group; with a value model its reward, which is taken apart token by token."""
+    """Each completion's advantage over its group; its reward where the learner compares rewards later, as with a value model."""
     sampler_logps_N: Tensor
     """Log-probs under the distribution that the engine sampled from."""
 
@@ -28,7 +28,11 @@ class RolloutBatch(SampledBatch):
     old_logps_N: Tensor | None = None
     """Log-probs under the policy before the updates; None where there is a single update, in which they are its own."""
     kl_reference_N: Tensor | None = None
-    """Log-probs under the model that the stage starts from; None where the recipe has no KL term."""
+    """Log-probs under the model that the stage starts from; None where the loss has no KL term."""
+    kl_N: Tensor | None = None
+    """KL to the starting model, which the rewards already hold; None where they hold none."""
+    teacher_logps_N: Tensor | None = None
+    """Log-probs under the teacher; None where the recipe has none."""
     old_values_N: Tensor | None = None
     """The value model's values, before the updates, of the states in which the tokens were sampled; None without one."""
     old_end_C: Tensor | None = None

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 def record(rollouts: StepRollouts, tokenizer: "PreTrainedTokenizerBase") -> list[dict[str, Any]]:
     """Rows {id, prompt, completion, reward, score, status, detail, advantage, finish, tokens, versions, trained}.
 
-    Where a reward model scored they also hold {reward_model}, its score as it gave it. Status and detail are those of
-    whatever failed.
+    Where a reward model scored they also hold {reward_model}, its score as it gave it, and where long completions are
+    penalised {penalty}, which is added to the reward. Status and detail are those of whatever failed.
     """
     trained = {id(rollout) for rollout in rollouts.trained}
     with_preference = any(grades.preference is not None for rollout in rollouts.sampled for grades in rollout.grades)
@@ -39,6 +39,8 @@ def record(rollouts: StepRollouts, tokenizer: "PreTrainedTokenizerBase") -> list
             }
             if with_preference:
                 row["reward_model"] = grades.preference.score if grades.preference else None
+            if rollout.penalties:
+                row["penalty"] = rollout.penalties[place]
             rows.append(row)
     return rows
 
@@ -46,8 +48,8 @@ def record(rollouts: StepRollouts, tokenizer: "PreTrainedTokenizerBase") -> list
 def summary(rollouts: StepRollouts, parallel: Parallel) -> dict[str, float]:
     """Figures over everything that all processes sampled in the step: reward, solved, truncated, masked, lengths.
 
-    `solved` is the mean score of the verifiers and `reward_model` that of the reward model; either is absent where it
-    scored nothing.
+    `solved` is the mean score of the verifiers, `reward_model` that of the reward model, and `penalty` what is added to the
+    rewards of long completions; each is absent where there is none.
     """
     grades = [one for rollout in rollouts.sampled for one in rollout.grades]
     rewards = [reward for rollout in rollouts.sampled for reward in rollout.rewards if reward == reward]
@@ -63,6 +65,7 @@ def summary(rollouts: StepRollouts, parallel: Parallel) -> dict[str, float]:
     means = {
         "solved": mean(scores([one.verdict for one in grades])),
         "reward_model": mean(scores([one.preference for one in grades])),
+        "penalty": mean([penalty for rollout in rollouts.sampled for penalty in rollout.penalties]),
     }
     return {
         "reward": mean(rewards),

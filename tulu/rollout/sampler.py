@@ -13,7 +13,7 @@ from tulu.advantages import group_advantages, has_signal
 from tulu.config.schema import Rlvr
 from tulu.data.mixing import order
 from tulu.grading.grader import Scores, grade_by_verifiers, pair_with_problems, split_off_reward_model
-from tulu.grading.reward import Grades, check_faults, needs_preference, reward
+from tulu.grading.reward import Grades, check_faults, needs_preference, overlong_penalties, reward
 from tulu.model.parallel import Parallel
 from tulu.rollout.engine import RolloutEngine
 from tulu.types import Group, Problem, SamplingParams
@@ -40,7 +40,9 @@ class Rollout:
     rewards: tuple[float, ...]
     """NaN where verifiers or reward model failed."""
     advantages: tuple[float, ...]
-    """NaN where the reward is."""
+    """NaN where the reward is. They are the rewards less the penalties where the learner compares those later."""
+    penalties: tuple[float, ...] = ()
+    """What is added to the rewards for their length, 0 or less; empty without a penalty. It makes no group worth training."""
 
     def to_train(self, mask_truncated: bool) -> "Rollout":
         """The completions that enter the loss: those with an advantage, and with `mask_truncated` only those that stopped."""
@@ -54,7 +56,8 @@ class Rollout:
 
         group = replace(self.group, completions=select(self.group.completions))
         texts, grades = select(self.texts), select(self.grades)
-        return Rollout(self.problem, group, texts, grades, select(self.rewards), select(self.advantages))
+        rewards, advantages, penalties = select(self.rewards), select(self.advantages), select(self.penalties)
+        return Rollout(self.problem, group, texts, grades, rewards, advantages, penalties)
 
 
 @dataclass
@@ -127,8 +130,13 @@ class Sampler:
     def _rollout(self, problem: Problem, group: Group, texts: Sequence[str], grades: Sequence[Grades]) -> Rollout:
         """The completions of a problem with their rewards and advantages."""
         rewards = [reward(one, completion, self.stage) for one, completion in zip(grades, group.completions, strict=True)]
-        advantages = group_advantages(torch.tensor(rewards, dtype=torch.float64), self.stage.advantage, self.stage.ddof).tolist()
-        return Rollout(problem, group, tuple(texts), tuple(grades), tuple(rewards), tuple(advantages))
+        penalties = overlong_penalties(group, self.stage)
+        worth = torch.tensor(rewards, dtype=torch.float64)
+        if penalties:
+            worth = worth + torch.tensor(penalties, dtype=torch.float64)
+        later = self.stage.compares_later
+        advantages = (worth if later else group_advantages(worth, self.stage.advantage, self.stage.ddof)).tolist()
+        return Rollout(problem, group, tuple(texts), tuple(grades), tuple(rewards), tuple(advantages), penalties)
 
     def grade(self, items: Sequence[tuple[str, Problem]]) -> list[Grades]:
         """Grades of every (completion, problem); the reward model scores all that it has to in one pass."""

@@ -9,8 +9,8 @@ from torch import Tensor
 from tulu.config.job import Job
 from tulu.config.schema import Dpo
 from tulu.data.lazy import LazySequence
-from tulu.losses import Loss, dpo_loss, simpo_loss
-from tulu.model.batch import Batch, mean_by_owner, sum_by_owner
+from tulu.losses import Loss, dpo_loss, mean_by_owner, simpo_loss, sum_by_owner
+from tulu.model.batch import Batch
 from tulu.model.policy import Policy
 from tulu.train.fit import fit, pack_whole
 from tulu.train.open import open_stage

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from tulu.advantages import gae
 from tulu.config.schema import Rlvr, ValueModelSettings
-from tulu.errors import RecipeError
-from tulu.losses import Loss, kl_estimate, mean_metric, value_loss
+from tulu.losses import Loss, kl_estimate, value_loss
 from tulu.model.batch import Batch
 from tulu.model.load import Origin
 from tulu.model.parallel import Parallel
@@ -27,6 +26,7 @@ from tulu.model.sending import distinct, note_distinct, send
 from tulu.reward_models.model import RewardModel, RewardModule
 from tulu.rollout.batches import RolloutBatch
 from tulu.stages.denominator import has_end
+from tulu.stages.frozen import check_same_tokens
 
 log = logging.getLogger("tulu")
 
@@ -39,8 +39,10 @@ class ActorCriticModule(nn.Module):
         self.policy = policy
         self.value = value
 
-    def forward(self, batch: Batch, temperature: float, ends: bool) -> tuple[Tensor, Tensor, Tensor]:
-        logps_N, entropy_N = self.policy(batch, temperature, entropy=True)
+    def forward(
+        self, batch: Batch, temperature: float, ends: bool, entropy_gradient: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        logps_N, entropy_N = self.policy(batch, temperature, entropy=True, entropy_gradient=entropy_gradient)
         return logps_N, entropy_N, self.value(with_ends(batch) if ends else batch, read="trained")
 
 
@@ -65,10 +67,7 @@ class ActorCritic:
 
     def __init__(self, policy: Policy, value: RewardModel, ends: bool = False) -> None:
         """With `ends`, the states in which completions have ended have values too. RecipeError where they read other tokens."""
-        # The value model may have one token more, a pad token of its own.
-        vocabulary = value.tokenizer.get_vocab()
-        if any(vocabulary.get(token) != index for token, index in policy.tokenizer.get_vocab().items()):
-            raise RecipeError("rlvr.value: the value model has another vocabulary than the policy; name one trained from it")
+        check_same_tokens(policy.tokenizer, value.tokenizer, "rlvr.value", "the value model", "name one trained from it")
         self.policy = policy
         self.value = value
         self.ends = ends
@@ -102,9 +101,11 @@ class ActorCritic:
         )
         return cls(policy, value, ends=stage.value.reward_at == "after")
 
-    def __call__(self, batch: Batch, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(self, batch: Batch, temperature: float, entropy_gradient: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """(N,) log-probs, (N,) entropies, (N,) values of the states before the trained tokens, then (C,) of those at the end."""
-        numbers: tuple[Tensor, Tensor, Tensor] = self.runner(batch.to(self.policy.device), temperature, self.ends)
+        numbers: tuple[Tensor, Tensor, Tensor] = self.runner(
+            batch.to(self.policy.device), temperature, self.ends, entropy_gradient
+        )
         return numbers
 
 
@@ -114,8 +115,6 @@ class PpoBatch(RolloutBatch):
 
     advantage_N: Tensor
     return_N: Tensor
-    kl_N: Tensor | None
-    """KL to the starting model, which the rewards already hold; None where the recipe has none."""
     end_return_C: Tensor | None = None
     """The return in the state in which the completion has ended, 0 where there is none; None where no reward lies there."""
 
@@ -134,13 +133,13 @@ def token_advantages(
 
 
 def _with_advantages(batch: RolloutBatch, stage: Rlvr, value: ValueModelSettings) -> PpoBatch:
-    """A row with advantages, returns and the KL of its tokens. The KL is in the rewards now, and no longer in the loss."""
+    """A row with advantages, returns and the KL of its tokens. KL that is in the rewards now is no longer in the loss."""
     values_N, old_N = batch.old_values_N, batch.old_logps_N
     if values_N is None or old_N is None or (value.reward_at == "after" and batch.old_end_C is None):
         raise ValueError("advantages need the log-probs and values from before the update")
     rewards_N = torch.zeros_like(values_N)
     kl_N = None
-    if batch.kl_reference_N is not None:
+    if batch.kl_reference_N is not None and stage.kl_in_reward:
         kl_N = kl_estimate(old_N, batch.kl_reference_N, stage.kl)
         rewards_N -= stage.beta * kl_N
     lengths = batch.lengths_C.long().tolist()
@@ -158,8 +157,8 @@ def _with_advantages(batch: RolloutBatch, stage: Rlvr, value: ValueModelSettings
     advantages, returns, end_returns = zip(*parts, strict=True)
     advantage_N, return_N = (torch.cat(numbers).to(values_N) for numbers in (advantages, returns))
     end_return_C = None if batch.old_end_C is None else values_N.new_tensor(end_returns)
-    fields = {**vars(batch), "kl_reference_N": None}
-    return PpoBatch(**fields, advantage_N=advantage_N, return_N=return_N, kl_N=kl_N, end_return_C=end_return_C)
+    fields = {**vars(batch), "kl_N": kl_N, "kl_reference_N": None if stage.kl_in_reward else batch.kl_reference_N}
+    return PpoBatch(**fields, advantage_N=advantage_N, return_N=return_N, end_return_C=end_return_C)
 
 
 def _completion_advantages(
@@ -220,7 +219,7 @@ def spare_ppo_batch(spare: RolloutBatch) -> PpoBatch:
     """A spare row, which is trained at weight 0, so that its numbers mean nothing."""
     zeros_N, zeros_C = torch.zeros_like(spare.sampler_logps_N), torch.zeros_like(spare.advantage_C)
     fields = {**vars(spare), "old_values_N": zeros_N, "old_end_C": zeros_C}
-    return PpoBatch(**fields, advantage_N=zeros_N, return_N=zeros_N, kl_N=None, end_return_C=zeros_C)
+    return PpoBatch(**fields, advantage_N=zeros_N, return_N=zeros_N, end_return_C=zeros_C)
 
 
 def ppo_loss(
@@ -248,7 +247,4 @@ def ppo_loss(
         owner_N = torch.cat([owner_N, ended_E])
     weight_N = None if weight_C is None else weight_C[owner_N]
     loss, metrics = value_loss(values_N, old_N, returns_N, value.clip, weight_N)
-    metrics = {**policy[1], **metrics}
-    if batch.kl_N is not None:
-        metrics["kl"] = mean_metric(batch.kl_N)
-    return (0.0 if value_alone else 1.0) * policy[0] + value.coefficient * loss, metrics
+    return (0.0 if value_alone else 1.0) * policy[0] + value.coefficient * loss, {**policy[1], **metrics}

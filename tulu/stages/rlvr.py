@@ -12,8 +12,8 @@ engine. It leaves out what does not belong to the update: engines sample (rollou
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, closing
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,16 +23,14 @@ import torch
 from torch import Tensor
 
 from tulu.config.job import Job
-from tulu.config.schema import Rlvr, ValueModelSettings
+from tulu.config.schema import Rlvr
 from tulu.data.problems import load_problems
 from tulu.errors import EngineError, RecipeError
 from tulu.grading.grader import Grader, split_off_reward_model
-from tulu.losses import Loss, grpo_loss, kl_estimate, mean_metric, truncated_ratio
 from tulu.model.batch import Batch
 from tulu.model.dropout import evaluating
-from tulu.model.gathering import gathered, unsharded
+from tulu.model.gathering import unsharded
 from tulu.model.generation import turn_end_tokens
-from tulu.model.load import Origin
 from tulu.model.parallel import Parallel
 from tulu.model.policy import Policy
 from tulu.progress import Progress
@@ -42,18 +40,19 @@ from tulu.rollout.engine import EngineSpec
 from tulu.rollout.engines import make_engine
 from tulu.rollout.records import record, summary
 from tulu.rollout.sampler import Sampler, StepRollouts
-from tulu.stages.denominator import normaliser, token_weights, value_weights, weigh
-from tulu.stages.ppo import ActorCritic, PpoBatch, ppo_loss, spare_ppo_batch, token_advantages
-from tulu.train.open import StageRun, open_stage
+from tulu.stages.denominator import normaliser, weigh
+from tulu.stages.frozen import TokenLogps, load_kl_reference, load_teacher
+from tulu.stages.kl_in_reward import compare_less_kl
+from tulu.stages.policy_loss import grpo, ppo, ratio_moves
+from tulu.stages.ppo import ActorCritic, spare_ppo_batch, token_advantages
+from tulu.train.agreement import start_digest
+from tulu.train.open import open_stage
 from tulu.train.optimizer import Learner, learning_rate
 from tulu.train.run import Run
 from tulu.train.step import Objective, step
 from tulu.types import Problem
 
 log = logging.getLogger("tulu")
-
-KlReference = Callable[[Batch], Tensor]
-"""A batch to the (N,) log-probs of its trained tokens under the model that the stage starts from."""
 
 MISMATCH_LIMIT = 0.5
 """Mean |log-prob of the learner - of the sampler| in nats beyond which the weights cannot be the same."""
@@ -66,8 +65,10 @@ class Models:
     policy: Policy
     critic: ActorCritic | None
     """Policy and value model, where the recipe is PPO."""
-    kl_reference: KlReference | None
-    """None where β is 0."""
+    kl_reference: TokenLogps | None
+    """The model that the stage starts from; None where β is 0."""
+    teacher: TokenLogps | None = None
+    """The model that the policy is distilled from, where the recipe has one."""
 
 
 def run(job: Job) -> Path:
@@ -96,9 +97,12 @@ def run(job: Job) -> Path:
     critic = ActorCritic.load(policy, stage, job.template[0], runs / "rm" / "model", run.start, run.start_options)
     facts = {"reward_model": reward_model.digest} if reward_model else {}
     facts |= {"value": critic.value.digest()} if critic else {}
+    if stage.teacher is not None:
+        facts["teacher"] = start_digest(stage.teacher.path, stage.teacher.revision)
     kl_reference = load_kl_reference(policy, run, stage, job.template[0], run.start_options)
+    teacher = load_teacher(policy, run.parallel, stage, job.template[0], job.recipe.trust_remote_code)
     learner = run.begin(critic or policy, data=problems.digest, start=policy.digest(), **facts)
-    run.settle_rows(learner, partial(all_numbers, policy, critic))
+    run.settle_rows(learner, partial(all_numbers, policy, critic, stage.entropy_bonus > 0))
     stage = run.section
     state = run.resume()
 
@@ -113,13 +117,13 @@ def run(job: Job) -> Path:
     with closing(make_engine(stage.engine, spec, policy)) as engine, Grader(mode=stage.verifier_mode) as grader:
         engine.sync(policy.weights(), run.step)
         sampler = Sampler(engine, grader, policy.tokenizer, problems, stage, run.parallel, reward_model)
-        train(learner, Models(policy, critic, kl_reference), sampler, stage, run, state.get("drawn", 0))
+        train(learner, Models(policy, critic, kl_reference, teacher), sampler, stage, run, state.get("drawn", 0))
     return run.finish(policy.save, problems=len(problems))
 
 
-def all_numbers(policy: Policy, critic: ActorCritic | None, batch: Batch) -> Tensor:
-    """A number that depends on all weights that are trained."""
-    numbers = policy.logps_and_entropy(batch) if critic is None else critic(batch, 1.0)
+def all_numbers(policy: Policy, critic: ActorCritic | None, entropy_gradient: bool, batch: Batch) -> Tensor:
+    """A number that depends on all weights that are trained, in all ways in which a loss does."""
+    numbers = policy.logps_and_entropy(batch, 1.0, entropy_gradient) if critic is None else critic(batch, 1.0, entropy_gradient)
     return torch.stack([part.sum() for part in numbers]).sum()
 
 
@@ -180,6 +184,8 @@ def update(
         objective = partial(ppo, models.critic, stage, stage.value, index)
         minibatches = [*token_advantages(minibatches, stage, stage.value, parallel)]
         spare = spare and spare_ppo_batch(spare)
+    elif stage.compares_later:
+        minibatches = [compare_less_kl(rows, stage) for rows in minibatches]
 
     first: dict[str, float] = {}
     metrics: dict[str, float] = {}
@@ -217,8 +223,8 @@ def fix(
 ) -> Sequence[RolloutBatch]:
     """The rows with what must not move while they are trained on, all without dropout.
 
-    That is the policy's log-probs before the updates, those of the KL reference, and the values of the value model. In a
-    single update the ratio to the log-probs before is 1 by definition, unless adapters drop out.
+    That is the policy's log-probs before the updates, those of the KL reference and of the teacher, and the values of the value
+    model. In a single update the ratio to the log-probs before is 1 by definition, unless adapters drop out.
     """
     fixed = []
     for row, is_own in parallel.level(rows, spare):
@@ -229,19 +235,15 @@ def fix(
             before["old_values_N"] = values_M[: row.n_trained]
             if models.critic.ends:
                 before["old_end_C"] = values_M[row.n_trained :]
-        elif stage.old == "step" and ratio_moves(stage):
+        elif stage.compares_later or (stage.old == "step" and ratio_moves(stage)):
             before["old_logps_N"] = models.policy.logps(row, stage.temperature)
         if models.kl_reference is not None:
             before["kl_reference_N"] = models.kl_reference(row)
+        if models.teacher is not None:
+            before["teacher_logps_N"] = models.teacher(row)
         if is_own:
             fixed.append(RolloutBatch(**{**vars(row), **before}))
     return fixed
-
-
-def ratio_moves(stage: Rlvr) -> bool:
-    """Whether the ratio to the log-probs before can be another than 1 when a mini-batch is trained."""
-    moved_before = stage.updates > 1 or (stage.old == "step" and stage.minibatches > 1)
-    return moved_before or (stage.lora is not None and stage.lora.dropout > 0)
 
 
 def remember(
@@ -251,39 +253,6 @@ def remember(
     with evaluating(learner.model.module):
         now = [(row, policy.logps(row, stage.temperature), own) for row, own in learner.parallel.level(rows, spare)]
     return [replace(row, old_logps_N=logps_N) for row, logps_N, own in now if own]
-
-
-def grpo(policy: Policy, stage: Rlvr, batch: RolloutBatch) -> Loss:
-    """The policy's loss, every token with the advantage of its completion."""
-    logps_N, entropy_N = policy.logps_and_entropy(batch, stage.temperature)
-    return policy_loss(logps_N, entropy_N, batch, batch.advantage_C[batch.owner_N], stage)
-
-
-def ppo(critic: ActorCritic, stage: Rlvr, value: ValueModelSettings, index: int, batch: PpoBatch) -> Loss:
-    """The policy's loss, every token with its own advantage, and the value model's, which learns alone in its warm-up."""
-    logps_N, entropy_N, values_M = critic(batch, stage.temperature)
-    policy = policy_loss(logps_N, entropy_N, batch, batch.advantage_N, stage)
-    return ppo_loss(policy, values_M, batch, stage, value, value_weights(batch, stage), value_alone=index < value.warmup)
-
-
-def policy_loss(logps_N: Tensor, entropy_N: Tensor, batch: RolloutBatch, advantage_N: Tensor, stage: Rlvr) -> Loss:
-    """The recipe's policy loss over a batch."""
-    old_N = logps_N.detach() if batch.old_logps_N is None else batch.old_logps_N
-    reference_N = batch.kl_reference_N
-    weight_C = token_weights(batch, stage)
-    loss, metrics = grpo_loss(
-        logps_N,
-        old_N,
-        advantage_N,
-        clip_low=stage.clip_low,
-        clip_high=stage.clip_high,
-        weight_N=None if weight_C is None else weight_C[batch.owner_N],
-        correction_N=truncated_ratio(old_N, batch.sampler_logps_N, stage.ratio_cap) if stage.ratio_cap else None,
-        kl_N=None if reference_N is None else partial(kl_estimate, logps_N, reference_N, stage.kl),
-        beta=stage.beta,
-    )
-    mismatch_N = (old_N - batch.sampler_logps_N).abs()
-    return loss, {**metrics, "entropy": mean_metric(entropy_N), "mismatch": mean_metric(mismatch_N)}
 
 
 def load_reward_model(
@@ -296,26 +265,3 @@ def load_reward_model(
         raise RecipeError("rlvr.reward_model.rows: named, and no row's verifiers name reward_model; set it to all, or name it")
     with unsharded():
         return RewardGrader.load(stage.reward_model, runs / "rm" / "model", trust_remote_code)
-
-
-def load_kl_reference(
-    policy: Policy, run: StageRun, stage: Rlvr, template: str, options: Origin | None = None
-) -> KlReference | None:
-    """Log-probs under the starting model: of frozen weights, or of the policy without its adapters; None if β is 0."""
-    if not stage.beta:
-        return None
-    start_weights: Callable[[], AbstractContextManager[Any]]
-    if stage.lora:
-        frozen, start_weights = policy, policy.without_adapter
-    else:
-        frozen = Policy.load(run.start, template=template, precision=stage.precision, trainable=False, **(options or Origin()))
-        run.parallel.prepare_frozen(frozen.module)
-        # Under ZeRO-3 frozen weights are sharded as they load, with no engine around them to gather them.
-        start_weights = partial(gathered, frozen.module)
-
-    @torch.no_grad()
-    def logps(batch: Batch) -> Tensor:
-        with start_weights():
-            return frozen.logps(batch, stage.temperature)
-
-    return logps

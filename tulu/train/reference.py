@@ -21,7 +21,8 @@ from torch import Tensor
 from tulu.config.schema import TrainStage
 from tulu.data.lazy import LazySequence
 from tulu.data.token_cache import Groups
-from tulu.model.batch import Batch, sum_by_owner
+from tulu.losses import sum_by_owner
+from tulu.model.batch import Batch
 from tulu.model.dropout import evaluating
 from tulu.model.parallel import Parallel
 from tulu.model.policy import Policy

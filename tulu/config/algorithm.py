@@ -1,0 +1,76 @@
+"""What RLVR makes of rewards: advantages, the policy's loss, its corrections and penalties. docs/recipes.md lists the lines of
+each published algorithm.
+"""
+
+from typing import Literal
+
+from pydantic import PositiveFloat, PositiveInt
+
+from tulu.config.parts import NonNegative, OneTeacher, OneValueModel, Probability
+from tulu.config.training import TrainStage
+
+
+class Algorithm(TrainStage):
+    """The fields of RLVR that say how it learns from rewards."""
+
+    advantage: Literal["standard", "centred", "loo", "gae", "none"] = "centred"
+    """How a score s is compared with its group: standard (s-μ)/σ, centred s-μ, loo s minus the mean of the others. gae is PPO,
+    which compares with `value` token by token; none leaves all to the `teacher`."""
+    value: OneValueModel = None
+    """Value model of gae, trained beside the policy; a path or a section."""
+    ddof: Literal[0, 1] = 0
+    """Degrees of freedom taken off in the σ of standard: 1 in Tülu 3.1's code, 0 in grpo_fast."""
+    minibatches: PositiveInt = 1
+    """Number of optimizer steps into which one step's rollouts are split."""
+    updates: PositiveInt = 1
+    """Passes over one step's rollouts."""
+    loss: Literal["clip", "cispo", "gspo"] = "clip"
+    """What bounds an update: clip is PPO's and GRPO's, token by token; cispo bounds a token's weight and keeps its gradient; gspo
+    clips by the ratio of the whole completion."""
+    clip_low: Probability = 0.2
+    """Ratios below 1 - clip_low get no gradient; under cispo they count as that, and 1.0 is no bound."""
+    clip_high: NonNegative = 0.2
+    """Ratios above 1 + clip_high get no gradient (clip-higher: 0.272); under cispo they count as that."""
+    old: Literal["step", "minibatch"] = "step"
+    """When the log-probs are taken that ratios compare with: step, before a step's first update; minibatch, when a minibatch is
+    first trained, so that no ratio is clipped in the first pass (Tülu 3.1's code)."""
+    denominator: Literal["token", "constant", "sequence", "micro_mean"] = "token"
+    """What the loss is divided by: tokens trained, batch × max_tokens, or the length of each sequence and then batch. micro_mean
+    averages means over micro-batches (the released Tülu 3 and OLMo 2)."""
+    loss_micro_batch: PositiveInt = 1
+    """Completions in a micro-batch of the original training run, by which micro_mean is defined; not micro_batch."""
+    rate_by: Literal["step", "update"] = "step"
+    """Whether the learning rate advances from step to step, whose updates then share one, or from update to update."""
+    kl: Literal["k1", "k2", "k3", "k4"] = "k3"
+    """Estimator of the KL divergence, by its name."""
+    beta: NonNegative = 0.0
+    """Weight of the KL divergence to the starting model, in the loss or the reward; 0 needs no reference."""
+    kl_in: Literal["loss", "reward"] | None = None
+    """Where the KL divergence is lowered: in the loss, or taken off the rewards, of every token for gae and of every completion
+    else. null is the reward for gae and else the loss."""
+    entropy_bonus: NonNegative = 0.0
+    """Weight of the policy's entropy, which the loss then raises; 0 leaves it out."""
+    ratio_cap: PositiveFloat | None = 2.0
+    """Cap of the importance ratio between learner and sampler; null does not correct for their difference."""
+    ratio_floor: PositiveFloat | None = None
+    """Lower bound of that ratio; null has none."""
+    ratio_outside: Literal["truncate", "mask"] = "truncate"
+    """What becomes of a ratio outside its bounds: truncate takes the bound, mask leaves the tokens out of the policy's loss."""
+    ratio_level: Literal["token", "sequence", "geometric"] = "token"
+    """Whose ratio it is: each token's, the product over its completion, or the product's root by the number of tokens."""
+    overlong_buffer: PositiveInt | None = None
+    """Last tokens before max_tokens over which a penalty on long completions grows (DAPO); null has none."""
+    overlong_penalty: PositiveFloat = 1.0
+    """Most that this penalty takes off, from max_tokens on, in the unit of reward_scale."""
+    teacher: OneTeacher = None
+    """Model that the policy is distilled from on its own completions (reverse KL); a path or a section."""
+
+    @property
+    def kl_in_reward(self) -> bool:
+        """Whether the KL divergence is taken off the rewards."""
+        return self.beta > 0 and (self.kl_in or ("reward" if self.advantage == "gae" else "loss")) == "reward"
+
+    @property
+    def compares_later(self) -> bool:
+        """Whether the rewards are compared only when the learner has computed values or KL divergences."""
+        return self.advantage == "gae" or (self.kl_in_reward and self.advantage != "none")
