@@ -7,8 +7,8 @@ import pytest
 
 from tulu.config.schema import Rlvr
 from tulu.errors import TuluError
-from tulu.grading.reward import Grades, check_faults, reward
-from tulu.types import Completion, Verdict
+from tulu.grading.reward import Grades, check_faults, overlong_penalties, overlong_penalty, reward
+from tulu.types import Completion, Group, Verdict
 
 VERDICTS = {"r": Verdict(1.0), "w": Verdict(0.0), "?": Verdict(None, "timeout", "10 s"), "!": Verdict(None, "error")}
 """Right, wrong, and two verdicts that failed."""
@@ -41,6 +41,21 @@ def completion(letter: str) -> Completion:
 )
 def test_reward(verdict: Verdict, letter: str, fields: dict[str, Any], expected: float) -> None:
     assert reward(Grades(verdict), completion(letter), rlvr(**fields)) == pytest.approx(expected, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("length", "expected"), [(0, 0.0), (16, 0.0), (17, -0.25), (18, -0.5), (19, -0.75), (20, -1.0), (25, -1.0)]
+)
+def test_the_overlong_penalty_grows_over_the_buffer(length: int, expected: float) -> None:
+    # 20 tokens at most, of which the last 4 are the buffer.
+    assert overlong_penalty(length, max_tokens=20, buffer=4) == expected
+
+
+def test_the_overlong_penalty_is_that_of_the_recipe() -> None:
+    lengths = (1, 6, 7, 8)
+    group = Group([1], tuple(Completion([7] * n, [True] * n) for n in lengths))
+    assert overlong_penalties(group, rlvr()) == ()
+    assert overlong_penalties(group, rlvr(overlong_buffer=4, overlong_penalty=2.0)) == (0.0, -1.0, -1.5, -2.0)
 
 
 def test_a_run_goes_on_while_at_most_half_of_the_verdicts_fail() -> None:

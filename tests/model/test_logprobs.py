@@ -145,6 +145,36 @@ def test_capped_and_scaled_logits_are_exact(rule: LogitRule, chunk: int) -> None
     assert torch.autograd.gradcheck(logps, (hidden, weight, offset), atol=1e-7, rtol=1e-5)
 
 
+@pytest.mark.parametrize("chunk", [5, 100])
+@pytest.mark.parametrize("rule", [LogitRule(), LogitRule(3.0, 1.5)], ids=["plain", "capped"])
+def test_entropies_have_their_gradient_where_it_is_asked_for(rule: LogitRule, chunk: int) -> None:
+    hidden, weight, target, offset = case()
+    assert offset is not None
+
+    def both(hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor) -> tuple[Tensor, Tensor]:
+        options: dict[str, Any] = {"temperature": 0.7, "chunk": chunk, "rule": rule, "entropy": True}
+        return token_logps(hidden_NH, weight_VH, target, bias_V=bias_V, **options, entropy_gradient=True)
+
+    assert torch.autograd.gradcheck(both, (hidden, weight, offset), atol=1e-7, rtol=1e-5)
+    leaves = (hidden, weight, offset)
+    logps, entropy = both(*leaves)
+    plain, _ = token_logps(hidden, weight, target, bias_V=offset, temperature=0.7, chunk=chunk, rule=rule)
+    for found, expected in zip(torch.autograd.grad(logps.sum(), leaves), torch.autograd.grad(plain.sum(), leaves), strict=True):
+        assert torch.allclose(found, expected, rtol=0, atol=1e-12)
+    assert entropy.requires_grad
+
+
+def test_an_entropy_gradient_by_hand() -> None:
+    # Logits 0 and ln 3: p = 1/4, 3/4 and H = 0.562335, so d H / d logit = -p (ln p + H) = 0.205990 and its negative.
+    hidden = torch.ones(1, 1, dtype=torch.float64)
+    weight = torch.tensor([[0.0], [1.0986122886681098]], dtype=torch.float64, requires_grad=True)
+    _, entropy = token_logps(hidden, weight, torch.tensor([0]), entropy=True, entropy_gradient=True)
+    entropy.sum().backward()
+    assert entropy.item() == pytest.approx(0.562335, abs=1e-6)
+    assert weight.grad is not None
+    assert weight.grad[:, 0].tolist() == pytest.approx([0.205990, -0.205990], abs=1e-6)
+
+
 def test_a_cap_by_hand() -> None:
     # Two tokens with products 3 and 0: capped at 3 they are 3·tanh(1) = 2.2848 and 0.
     logps, _ = token_logps(torch.eye(1), torch.tensor([[3.0], [0.0]]), torch.tensor([0]), rule=LogitRule(cap=3.0))

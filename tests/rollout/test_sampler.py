@@ -274,3 +274,42 @@ def test_a_run_without_a_reward_model_has_no_figures_of_one() -> None:
     found = made.collect(0)
     assert "reward_model" not in summary(found, made.parallel)
     assert "reward_model" not in record(found, cast(Any, Numbers()))[0]
+
+
+def test_an_overlong_penalty_changes_advantages_and_not_which_groups_teach() -> None:
+    """DAPO asks which answers are right: a group of right ones of different lengths would teach to be short alone."""
+    settings = stage(prompts=2, batch=4, overlong_buffer=7, overlong_penalty=0.7, refill=True)
+    made, _ = sampler(lambda problem, _: "rr" if problem.id == "p0" else "rw", settings, count=4)
+    # Completions have 2 of 8 tokens: 1 token into the buffer of 7, which is a seventh of 0.7.
+    found = made.collect(0)
+    assert "p0" not in ids(found.trained)
+    [first, *_] = found.trained
+    assert first.rewards == (1.0, 0.0)
+    assert first.penalties == pytest.approx((-0.1, -0.1))
+    assert first.advantages == pytest.approx((0.5, -0.5))
+    assert first.to_train(mask_truncated=False).penalties == first.penalties
+    assert record(found, cast(Any, Numbers()))[0]["penalty"] == pytest.approx(-0.1)
+    assert summary(found, made.parallel)["penalty"] == pytest.approx(-0.1)
+
+
+def test_a_penalty_lowers_what_a_longer_answer_is_worth() -> None:
+    settings = stage(prompts=1, batch=2, overlong_buffer=7, overlong_penalty=0.7)
+    made, engine = sampler(lambda *_: "rw", settings, count=1)
+    long = Completion([ord("r")] * 8, [True] * 8, sampler_logps=[-1.0] * 8)
+    engine._answers = lambda problem, n: [long, answer("w")]  # type: ignore[method-assign]
+    [rollout] = made.collect(0).trained
+    # 1 - 0.7 against 0 - 0.1: half of 0.4 apart from their mean.
+    assert rollout.advantages == pytest.approx((0.2, -0.2))
+
+
+def test_rewards_that_the_learner_compares_are_handed_over_as_they_are() -> None:
+    made, _ = sampler(lambda *_: "rw?w", stage(samples=4, batch=16, beta=0.1, kl_in="reward", reward_scale=10.0))
+    [first, *_] = made.collect(0).trained
+    assert first.advantages == pytest.approx((10.0, 0.0, math.nan, 0.0), nan_ok=True)
+
+
+def test_without_rewards_every_completion_is_trained_also_one_that_nobody_could_grade() -> None:
+    made, _ = sampler(lambda *_: "rw?w", stage(samples=4, batch=16, advantage="none", refill=False, teacher="owner/teacher"))
+    [first, *_] = made.collect(0).trained
+    assert first.advantages == (0.0,) * 4
+    assert len(first.to_train(mask_truncated=False).group.completions) == 4

@@ -56,9 +56,8 @@ def _clips(stage: Values) -> Iterator[Mistake]:
     if stage.loss in CLIPS:
         for key in ("clip_low", "clip_high"):
             if key not in stage.given:
-                yield stage.mistake(
-                    key, f"missing; the default is one of loss clip. Write both, such as {CLIPS[stage.loss]}", MISSING
-                )
+                text = f"missing, and the default is meant for loss clip; write both, such as {CLIPS[stage.loss]}"
+                yield stage.mistake(key, text, MISSING)
 
 
 def _kl(stage: Values) -> Iterator[Mistake]:
