@@ -120,7 +120,7 @@ def gradient_with_entropy(
     temperature: float,
     rule: LogitRule,
 ) -> Tensor:
-    """The gradient of the products where entropies have one too, of the logits that PLAIN keeps: d H / d logits = -p (log p + H)."""
+    """The gradient of the products where entropies have one too, of PLAIN's logits: d H / d logits = -p (log p + H)."""
     grad_N, grad_entropy_N = grad_N / temperature, grad_entropy_N / temperature
     logp_NV = logits_NV - logsumexp_N[:, None]
     p_NV = torch.exp(logp_NV)
