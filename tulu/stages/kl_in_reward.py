@@ -27,20 +27,21 @@ def compare_less_kl(rows: Sequence[RolloutBatch], stage: Rlvr) -> Sequence[Rollo
         divergences.append(kl_estimate(row.old_logps_N, row.kl_reference_N, stage.kl))
         sums.append(sum_by_owner(divergences[-1], row.owner_N, row.n_completions))
     # A group may lie in several rows. All numbers are fetched at once, because each fetch waits for the device.
-    places = [(row, place) for row, one in enumerate(rows) for place in range(one.n_completions)]
+    places = [(number, place) for number, row in enumerate(rows) for place in range(row.n_completions)]
     rewards = torch.cat([row.advantage_C for row in rows]).tolist() if rows else []
     penalties = torch.cat(sums).tolist() if rows else []
     groups: dict[int, list[tuple[int, int, int, float]]] = defaultdict(list)
-    for (row, place), reward, penalty in zip(places, rewards, penalties, strict=True):
-        group, completion = rows[row].index_C[place]
-        groups[group].append((completion, row, place, reward - stage.beta * penalty))
+    for (number, place), reward, penalty in zip(places, rewards, penalties, strict=True):
+        group, completion = rows[number].index_C[place]
+        groups[group].append((completion, number, place, reward - stage.beta * penalty))
     found = [[0.0] * row.n_completions for row in rows]
     for members in groups.values():
+        # A group's numbers are added up in the same order whatever its rows are.
         members.sort()
         worth = torch.tensor([member[3] for member in members], dtype=torch.float64)
         advantages = group_advantages(worth, stage.advantage, stage.ddof).tolist()
-        for (_, row, place, _), advantage in zip(members, advantages, strict=True):
-            found[row][place] = advantage
+        for (_, number, place, _), advantage in zip(members, advantages, strict=True):
+            found[number][place] = advantage
     return [
         replace(
             row,
