@@ -1,5 +1,6 @@
 """A teacher answers with transformers' own log-probs, whatever its architecture, and is refused where it reads other tokens."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,13 @@ def policy(tiny_model: Callable[..., Path]) -> Policy:
 
 
 @pytest.mark.parametrize("family", ["qwen3", "olmo_hybrid"])
-def test_a_teacher_of_another_architecture(family: str, policy: Policy, tiny_model: Callable[..., Path]) -> None:
-    folder, groups = tiny_model(family, 3), [make_group(seed, 5, [6, 4], trained=1.0) for seed in range(3)]
+def test_a_teacher_of_another_architecture(family: str, policy: Policy, tiny_model: Callable[..., Path], tmp_path: Path) -> None:
+    shutil.copytree(tiny_model(family, 3), folder := tmp_path / family)
+    groups = [make_group(seed, 5, [6, 4], trained=1.0) for seed in range(3)]
+    # A base model that nobody has given a chat template.
+    (folder / "chat_template.jinja").unlink()
     settings = stage(teacher=str(folder))
-    teacher = load_teacher(policy, Parallel(settings), settings, "tokenizer", trust_remote_code=False)
+    teacher = load_teacher(policy, Parallel(settings), settings, trust_remote_code=False)
     assert teacher is not None
     found = in_order(pack(groups, 40), teacher)
     plain = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
@@ -44,13 +48,13 @@ def test_a_teacher_of_another_architecture(family: str, policy: Policy, tiny_mod
 
 
 def test_without_a_teacher_nothing_is_loaded(policy: Policy) -> None:
-    assert load_teacher(policy, Parallel(stage()), stage(), "tokenizer", trust_remote_code=False) is None
+    assert load_teacher(policy, Parallel(stage()), stage(), trust_remote_code=False) is None
 
 
 def refusal(folder: Path, policy: Policy, **fields: Any) -> str:
     settings = stage(teacher=str(folder), **fields)
     with pytest.raises(RecipeError) as error:
-        load_teacher(policy, Parallel(settings), settings, "tokenizer", trust_remote_code=False)
+        load_teacher(policy, Parallel(settings), settings, trust_remote_code=False)
     return str(error.value)
 
 

@@ -68,6 +68,12 @@ def test_rewards_less_kl_are_compared(row_tokens: int, fields: dict[str, Any], e
     assert total == pytest.approx(-0.2 if fields.get("kl", "k1") == "k1" else 0.13)
 
 
+@pytest.mark.parametrize("old", ["step", "minibatch"])
+def test_ratios_compare_with_the_step_only_where_the_recipe_says_so(old: str) -> None:
+    kept = [row.old_logps_N is not None for row in compare_less_kl(rows(100), stage(old=old, minibatches=2))]
+    assert kept == [old == "step"]
+
+
 def test_nothing_sampled_is_nothing_to_compare() -> None:
     assert compare_less_kl([], stage()) == []
 

@@ -37,7 +37,7 @@ def load_kl_reference(
     return _asking(frozen, partial(gathered, frozen.module), stage.temperature)
 
 
-def load_teacher(policy: Policy, parallel: Parallel, stage: Rlvr, template: str, trust_remote_code: bool) -> TokenLogps | None:
+def load_teacher(policy: Policy, parallel: Parallel, stage: Rlvr, trust_remote_code: bool) -> TokenLogps | None:
     """Log-probs under the recipe's teacher; None without one. RecipeError where it reads other tokens, or shorter texts."""
     if stage.teacher is None:
         return None
@@ -45,7 +45,8 @@ def load_teacher(policy: Policy, parallel: Parallel, stage: Rlvr, template: str,
     config = checked_config(path, trainable=True, revision=revision, trust_remote_code=trust_remote_code)
     check_length(stage.max_prompt + stage.max_tokens, "rlvr.max_prompt + rlvr.max_tokens", config, path)
     options = Origin(revision=revision, trust_remote_code=trust_remote_code)
-    teacher = _frozen(path, parallel, stage, template, options)
+    # It is asked about tokens alone, so any template will do, and a teacher may lack one.
+    teacher = _frozen(path, parallel, stage, "tulu", options)
     check_same_tokens(policy.tokenizer, teacher.tokenizer, "rlvr.teacher", "the teacher", "name one of the same tokenizer")
     return _asking(teacher, partial(gathered, teacher.module), stage.temperature)
 

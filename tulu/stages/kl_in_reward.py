@@ -48,6 +48,8 @@ def compare_less_kl(rows: Sequence[RolloutBatch], stage: Rlvr) -> Sequence[Rollo
             advantage_C=send(torch.tensor(advantages, dtype=row.advantage_C.dtype), row.advantage_C.device),
             kl_N=divergence_N,
             kl_reference_N=None,
+            # Ratios compare with it only where the recipe says so.
+            old_logps_N=row.old_logps_N if stage.old == "step" else None,
         )
         for row, advantages, divergence_N in zip(rows, found, divergences, strict=True)
     ]
