@@ -129,6 +129,11 @@ def case(name: str, folder: Path) -> tuple[Any, Sequence[Any], Any, Any]:
     if name == "grpo":
         batches = [with_fields(row, RolloutBatch, kl_reference_N=zero) for row, zero in zip(rows, zeros, strict=True)]
         return policy, batches, lambda b: grpo(policy, stage, b), count_tokens
+    if name == "gspo":
+        lines: dict[str, Any] = {"loss": "gspo", "ratio_outside": "mask", "ratio_level": "sequence", "entropy_bonus": 0.1}
+        whole = make_stage(Rlvr, **RL, **lines, teacher={"path": "owner/teacher", "through": "k2"})
+        batches = [with_fields(row, RolloutBatch, teacher_logps_N=zero) for row, zero in zip(rows, zeros, strict=True)]
+        return policy, batches, lambda b: grpo(policy, whole, b), count_tokens
     value: Any = moved(RewardModel.load(folder, trainable=True, new_head=1, **load))
     critic = ActorCritic(policy, value, ends=name == "ppo_ends")
     batches = []
@@ -144,7 +149,7 @@ def _nll(logps_N: Tensor, weight_N: Tensor | None = None) -> Any:
     return sft_loss(logps_N, weight_N)
 
 
-@pytest.mark.parametrize("name", ["sft", "micro_mean", "dpo", "rm", "grpo", "ppo", "ppo_ends"])
+@pytest.mark.parametrize("name", ["sft", "micro_mean", "dpo", "rm", "grpo", "gspo", "ppo", "ppo_ends"])
 def test_no_micro_batch_waits_for_the_device(
     name: str, tiny_model: Callable[..., Path], on_meta: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
