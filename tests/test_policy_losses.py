@@ -121,6 +121,7 @@ CASES = {
     "cispo with a lower bound": Terms(loss="cispo", low=0.1, high=0.3),
     "gspo": Terms(loss="gspo", low=0.05, high=0.1, mean_over_tokens=True),
     "gspo over tokens, with KL": Terms(loss="gspo", low=0.05, high=0.1, beta=0.1, kl="k2"),
+    "gspo, with a KL that takes the token's ratio": Terms(loss="gspo", low=0.05, high=0.1, beta=0.1, kl="k4"),
     "gspo with TIS": Terms(loss="gspo", low=0.05, high=0.1, cap=1.02, level="geometric", mean_over_tokens=True),
     "TIS": Terms(cap=1.1, floor=0.8),
     "TIS of completions": Terms(cap=1.1, level="sequence"),

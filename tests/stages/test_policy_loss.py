@@ -221,6 +221,25 @@ def test_gradients_are_those_of_the_paper(
 STEP = {"prompts": 16, "samples": 2, "batch": 32, "max_prompt": 8, "max_tokens": 5, "micro_batch": 8, "row_tokens": 64}
 
 
+def pairs_of(policy: Policy, stage: Rlvr, rewards: Sequence[float]) -> list[Rollout]:
+    """Sixteen problems, each with a completion for both rewards, sampled by an engine of the policy's weights."""
+    rollouts = []
+    for place in range(16):
+        group = Group([3, place + 4], tuple(Completion([place + 9, n, 2], [True] * 3) for n in (4, 5)), f"row:{place}")
+        row = pack_row([group])
+        with torch.no_grad():
+            logps_N = policy.logps(row, stage.temperature)
+        completions = tuple(
+            replace(one, sampler_logps=logps_N[row.owner_N == copy].tolist()) for copy, one in enumerate(group.completions)
+        )
+        worth = torch.tensor(rewards, dtype=torch.float64)
+        advantages = worth if stage.compares_later else group_advantages(worth, stage.advantage, stage.ddof)
+        problem = Problem(group.id, [], group.prompt, None, [])
+        own = replace(group, completions=completions)
+        rollouts.append(Rollout(problem, own, ("",) * 2, (Grades(None),) * 2, tuple(worth.tolist()), tuple(advantages.tolist())))
+    return rollouts
+
+
 @pytest.mark.parametrize("name", algorithms())
 def test_every_documented_algorithm_takes_a_step(name: str, folders: Sequence[Path]) -> None:
     lines = dict(algorithms()[name])
@@ -235,20 +254,7 @@ def test_every_documented_algorithm_takes_a_step(name: str, folders: Sequence[Pa
         torch.no_grad()(lambda row: reference.logps(row, stage.temperature)) if stage.beta else None,
         torch.no_grad()(lambda row: teacher.logps(row, stage.temperature)) if stage.teacher else None,
     )
-    rollouts = []
-    for place in range(16):
-        group = Group([3, place + 4], tuple(Completion([place + 9, n, 2], [True] * 3) for n in (4, 5)), f"row:{place}")
-        row = pack_row([group])
-        with torch.no_grad():
-            logps_N = policy.logps(row, stage.temperature)
-        completions = tuple(
-            replace(one, sampler_logps=logps_N[row.owner_N == copy].tolist()) for copy, one in enumerate(group.completions)
-        )
-        worth = torch.tensor([stage.reward_scale, 0.0], dtype=torch.float64)
-        advantages = worth if stage.compares_later else group_advantages(worth, stage.advantage, stage.ddof)
-        problem = Problem(group.id, [], group.prompt, None, [])
-        own = replace(group, completions=completions)
-        rollouts.append(Rollout(problem, own, ("",) * 2, (Grades(None),) * 2, tuple(worth.tolist()), tuple(advantages.tolist())))
+    rollouts = pairs_of(policy, stage, [stage.reward_scale, 0.0])
     before = [parameter.detach().clone() for parameter in policy.module.parameters()]
     learner = Learner(critic or policy, stage, Parallel(stage))
     metrics = update(learner, models, StepRollouts(rollouts, rollouts), stage, 0, update_rates(stage, 0, 1))
@@ -258,3 +264,16 @@ def test_every_documented_algorithm_takes_a_step(name: str, folders: Sequence[Pa
     assert ("teacher_kl" in metrics) == (stage.teacher is not None)
     moved = max(float((now.detach() - then).abs().max()) for now, then in zip(policy.module.parameters(), before, strict=True))
     assert moved > 1e-5
+
+
+@pytest.mark.parametrize("kl_in", ["loss", "reward"])
+def test_equal_rewards_at_the_starting_model_teach_nothing(kl_in: str, folders: Sequence[Path]) -> None:
+    """So an update compares rewards that the sampler left as they were: 10 and 10 raise no answer over another."""
+    stage: Rlvr = make_stage(Rlvr, **STEP, advantage="loo", beta=0.5, kl="k2", kl_in=kl_in, refill=False)
+    policy = Policy.load(folders[0])
+    models = Models(policy, None, torch.no_grad()(lambda row: policy.logps(row, stage.temperature)))
+    rollouts = pairs_of(policy, stage, [10.0, 10.0])
+    assert rollouts[0].advantages == ((10.0, 10.0) if kl_in == "reward" else (0.0, 0.0))
+    learner = Learner(policy, stage, Parallel(stage))
+    metrics = update(learner, models, StepRollouts(rollouts, rollouts), stage, 0, update_rates(stage, 0, 1))
+    assert metrics["gradient_norm"] == 0.0
