@@ -92,7 +92,7 @@ def test_what_means_nothing_is_refused(write: Write, fields: list[str], expected
 def test_one_completion_is_enough_for_a_teacher(write: Write) -> None:
     fields = ["samples=1", "batch=4", "advantage=none", "refill=false", "teacher=owner/teacher"]
     section = load_recipe(write(GOOD), [f"rlvr.{field}" for field in fields]).rlvr
-    assert section is not None
+    assert isinstance(section, Rlvr)
     assert section.teacher is not None
     assert section.teacher.path == "owner/teacher"
 
