@@ -31,7 +31,15 @@ BESIDE_EACH_OTHER = {("losses", "errors"), ("files", "errors"), ("__main__", "cl
 """(importer, imported) pairs of plain files on one rung."""
 WITHOUT_TORCH = ("errors", "types", "files", "progress", "intervals", "verifiers", "config")
 """Chapters and files that do not import torch, so that a mistake is told at once."""
-STAGES = ("stages.base", "stages.sft", "stages.dpo", "stages.rlvr", "reward_models.training", "evaluation.evaluate")
+STAGES = (
+    "stages.base",
+    "stages.sft",
+    "stages.merge",
+    "stages.dpo",
+    "stages.rlvr",
+    "reward_models.training",
+    "evaluation.evaluate",
+)
 """The files that run a stage, none of which imports another."""
 MAX_LINES = 330
 MAX_FUNCTION_LINES = 60

@@ -117,9 +117,11 @@ def run(recipe: RecipeArgument, overrides: Overrides = None, *, how: TrainOption
         show_dry_run(loaded, origins(recipe, loaded, overrides or ()), processes=how.gpus)
         return
     from tulu.config.job import folders_of_run
+    from tulu.config.merging import require_models
     from tulu.config.unknown import demand
 
     demand(loaded, list(STAGES))
+    require_models(loaded.merge, loaded.name, how.runs, own=False)
     with only_user(*folders_of_run(loaded, how.runs)):
         if _launched(how.gpus):
             return
@@ -239,6 +241,7 @@ def _run_from_recipe(
     Of several stages of a row it is the next unfinished one, or the one named `which`; a label is another name of its folder.
     """
     from tulu.config.job import make_job, missing, next_stage, section_of, stage_of
+    from tulu.config.merging import require_models
     from tulu.config.unknown import demand
 
     gpus = how.gpus if isinstance(how, TrainOptions) else None
@@ -259,7 +262,8 @@ def _run_from_recipe(
     for before in earlier:
         _load(name, overrides, gpus, before)
     if not earlier:
-        make_job(recipe, stage, how.runs)
+        job = make_job(recipe, stage, how.runs)
+        require_models(recipe.merge if job.row.merges else None, recipe.name, how.runs, own=True)
     folders = [*(stage_of(recipe, before).name for before in earlier), label or chosen.name]
     with only_user(*(how.runs / recipe.name / folder for folder in folders)):
         if _launched(gpus):
@@ -289,13 +293,13 @@ def _run_stage(recipe: "Recipe", stage: str, runs: Path, fresh: bool = False, la
     job = make_job(recipe, stage, runs, fresh)
     if label is not None:
         job = replace(job, folder=job.folder.with_name(label))
-    if job.start is not None:
+    if job.start is not None and not job.row.merges:
         _announce(f"{stage}: starts from {job.start}")
     from tulu.train.shortage import telling_shortage
 
     with telling_shortage(job):
         result = resolve(job.row.runner)(job)
-    if job.row.trains:
+    if job.row.makes_folder:
         _announce(f"{stage}: finished, {result}")
 
 

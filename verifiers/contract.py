@@ -33,6 +33,25 @@ class OverBudget(BaseException):
 
 
 @dataclass(frozen=True, slots=True)
+class Settings:
+    """What a run sets for all verdicts, and a row may set otherwise; None leaves it to the verifier."""
+
+    code_threshold: float | None = None
+    """Least share of passed tests that scores more than 0."""
+    code_seconds: float | None = None
+    """CPU seconds of a test."""
+    judge_model: str | None = None
+    """Model that a judge's endpoint is asked for."""
+    judge_seconds: float | None = None
+    """Seconds for one score, all attempts together."""
+    judge_tokens: int | None = None
+    """Most tokens of a judge's reply."""
+
+
+NO_SETTINGS = Settings()
+
+
+@dataclass(frozen=True, slots=True)
 class Case:
     """One completion and the ground truth that it is compared with."""
 
@@ -45,6 +64,7 @@ class Case:
     attempt: int = 0
     """0: the only one. 1: others wait, so that a verifier may postpone what takes long. 2: it may still postpone what missed its
     time on a busy machine. 3: the last one, on an idle machine."""
+    settings: Settings = NO_SETTINGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +100,8 @@ class Verifier:
     holds, and an answer that passes it scores 0 unless a neutral answer does too."""
     deadline: float | None = None
     """Seconds that a verdict may take in a worker, where the grader's own deadline is too short for it."""
-    ready: Callable[[], None] | None = None
-    """Raises RecipeError where this machine cannot run the verifier."""
+    ready: Callable[[Settings], None] | None = None
+    """Raises RecipeError where this machine cannot run the verifier with these settings."""
     needs: tuple[str, ...] = ()
     """Modules of the extra `verifiers` that it imports; a missing one is an error when the recipe is loaded."""
     needs_2024: tuple[str, ...] = ()

@@ -20,7 +20,7 @@ from typing import Any
 
 from tulu.errors import RecipeError
 from tulu.types import Verdict
-from tulu.verifiers.contract import Case, GoldError, Grade, Verifier, is_finite, not_negative, shorten
+from tulu.verifiers.contract import Case, GoldError, Grade, Settings, Verifier, is_finite, not_negative, shorten
 from tulu.verifiers.endpoint import Endpoint, EndpointError, TimedOut
 from tulu.verifiers.json_text import BadJson, strict_json, unfenced
 from tulu.verifiers.text import final_answer, has_content
@@ -70,9 +70,9 @@ def _setting(*names: str) -> str:
     return next((os.environ[name] for name in names if os.environ.get(name)), "")
 
 
-def ready() -> None:
+def ready(settings: Settings) -> None:
     """RecipeError unless an endpoint and a model are named."""
-    if not _setting("TULU_JUDGE_URL", "OPENAI_BASE_URL") or not _setting("TULU_JUDGE_MODEL"):
+    if not _setting("TULU_JUDGE_URL", "OPENAI_BASE_URL") or not (settings.judge_model or _setting("TULU_JUDGE_MODEL")):
         raise RecipeError("a judge needs TULU_JUDGE_URL (an OpenAI-compatible endpoint, with /v1) and TULU_JUDGE_MODEL")
 
 
@@ -88,12 +88,12 @@ def _price(model: str) -> tuple[float, float]:
     return _PRICES.get(model.rsplit("/", 1)[-1], (0.0, 0.0))
 
 
-def _reply(messages: list[dict[str, str]], seconds: float) -> tuple[str, float]:
+def _reply(messages: list[dict[str, str]], seconds: float, settings: Settings) -> tuple[str, float]:
     """Text and cost of one request; EndpointError otherwise."""
-    model = _setting("TULU_JUDGE_MODEL")
+    model = settings.judge_model or _setting("TULU_JUDGE_MODEL")
     endpoint = Endpoint(_setting("TULU_JUDGE_URL", "OPENAI_BASE_URL"), model, _setting("TULU_JUDGE_KEY", "OPENAI_API_KEY"))
     # Greedy and with a fixed seed, so that the same answer has the same score.
-    reply = endpoint.complete(messages, _REPLY_TOKENS, timeout=seconds, seed=0)
+    reply = endpoint.complete(messages, settings.judge_tokens or _REPLY_TOKENS, timeout=seconds, seed=0)
     price = _price(model)
     cost = (reply.tokens_in * price[0] + reply.tokens_out * price[1]) / 1e6
     with _spent_lock:
@@ -134,21 +134,22 @@ def _score(text: str, most: float) -> float:
     return float(score)
 
 
-def ask_for_score(task: str, question: str, answer: str, most: float) -> tuple[float, float]:
+def ask_for_score(task: str, case: Case, most: float) -> tuple[float, float]:
     """Score from 0 to `most`, and its cost in dollars; EndpointError after the last attempt, or at once where time runs out."""
+    question, answer, seconds = case.prompt, _answer(case), case.settings.judge_seconds or SECONDS
     # No answer can contain the hash of itself, so none can close the tag around it.
     code = hashlib.sha256(f"{task}\0{question}\0{answer}".encode("utf-8", "replace")).hexdigest()[:16]
     parts = (("question", question), ("answer", answer))
     material = "\n\n".join(f"<{name}-{code}>\n{text}\n</{name}-{code}>" for name, text in parts)
     content = f"{task}\n\n{material}\n\nGrade what stands in answer-{code}. Reply with the JSON object only."
     messages = [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": content.encode("utf-8", "replace").decode()}]
-    ends, cost = time.monotonic() + SECONDS, 0.0
+    ends, cost = time.monotonic() + seconds, 0.0
     for attempt in range(_ATTEMPTS):
         left = ends - time.monotonic()
         if left <= 0:
-            raise TimedOut(f"no score within {SECONDS:.0f} s")
+            raise TimedOut(f"no score within {seconds:.0f} s")
         try:
-            text, price = _reply(messages, left)
+            text, price = _reply(messages, left, case.settings)
             cost += price
             return _score(text, most), cost
         except EndpointError as fault:
@@ -211,7 +212,7 @@ def llm_judge(case: Case) -> Verdict:
         task += f"\nCriteria: {fields['criteria']}"
     if "reference" in fields:
         task += f"\nA correct reference answer, which the answer has to agree with:\n{fields['reference']}"
-    score, cost = ask_for_score(task, case.prompt, _answer(case), 10)
+    score, cost = ask_for_score(task, case, 10)
     return Verdict(score / 10, detail=f"{score:g}/10, ${cost:.2g}")
 
 
@@ -238,7 +239,7 @@ def rubric_tulu3(case: Case) -> Verdict:
     criteria, total, spent, scores = rubric_criteria(case.gold), 0.0, 0.0, []
     for text, weight in criteria:
         task = f"SCORE 0 (not met), 1 (partly met) or 2 (met): does the answer meet this criterion?\nCriterion: {text}"
-        score, cost = ask_for_score(task, case.prompt, _answer(case), 2)
+        score, cost = ask_for_score(task, case, 2)
         total += weight * score / 2
         spent += cost
         scores.append(f"{score:g}")

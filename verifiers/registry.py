@@ -8,7 +8,7 @@ from typing import Any
 
 from tulu.errors import RecipeError
 from tulu.verifiers.code.verifier import CODE, CODE_STDIO
-from tulu.verifiers.contract import Mode, Verifier
+from tulu.verifiers.contract import NO_SETTINGS, Mode, Settings, Verifier
 from tulu.verifiers.custom import is_custom, load_custom
 from tulu.verifiers.gsm8k import GSM8K
 from tulu.verifiers.instructions.ifeval_old import IFEVAL_OLD
@@ -91,7 +91,7 @@ def _check_modules(name: str, modules: Sequence[str]) -> None:
         raise RecipeError(f"verifier {name!r} needs {', '.join(missing)}: pip install 'tulu[verifiers]'")
 
 
-def check_name(name: str, mode: Mode = "strict") -> None:
+def check_name(name: str, mode: Mode = "strict", settings: Settings = NO_SETTINGS) -> None:
     """RecipeError unless the verifier exists, has the mode and can run on this machine."""
     verifier = find(name)
     try:
@@ -101,7 +101,7 @@ def check_name(name: str, mode: Mode = "strict") -> None:
     if mode == "tulu3-2024":
         _check_modules(name, verifier.needs_2024)
     if verifier.ready is not None:
-        verifier.ready()
+        verifier.ready(settings)
 
 
 def check_gold(name: str, ground_truth: Any) -> None:

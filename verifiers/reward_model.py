@@ -8,12 +8,12 @@ from typing import Any
 
 from tulu.errors import RecipeError
 from tulu.types import Verdict
-from tulu.verifiers.contract import Case, Verifier
+from tulu.verifiers.contract import Case, Settings, Verifier
 
 NAME = "reward_model"
 
 
-def ready() -> None:
+def ready(_settings: Settings) -> None:
     """Always raises RecipeError: a command that has a reward model does not call this."""
     raise RecipeError(
         f"verifier {NAME!r}: there is no reward model to ask; set rlvr.reward_model.path in the recipe, "

@@ -6,6 +6,8 @@ reference: allenai/open-instruct @ e6c3044a unless another commit is named; the 
 from collections.abc import Mapping
 from typing import Any
 
+from tulu.config.parts import SkipSteps, VerifierSettings
+
 RELEASED = (
     "tulu3-8b",
     "tulu3-70b",
@@ -33,12 +35,13 @@ RM = {"learning_rate": 3e-6, "schedule": "linear", "warmup": 0, "weight_decay": 
 PPO = {"samples": 1, "advantage": "gae", "kl": "k1", "updates": 4, "minibatches": 1, "clip_low": 0.2, "clip_high": 0.2}
 PPO |= {"no_stop_score": -10, "reward_scale": 10, "temperature": 1, "schedule": "linear", "ratio_cap": None, "refill": False}
 PPO |= {"adam_epsilon": 1e-8, "weight_decay": 0.01, "verifier_mode": "tulu3-2024", "max_prompt": 2048}
-PPO |= {"denominator": "micro_mean", "rate_by": "update", "old": "step"}
+PPO |= {"denominator": "micro_mean", "rate_by": "update", "old": "step", "drop_equal": False, "retire_at": None}
 GRPO = {"samples": 16, "prompts": 48, "batch": 768, "advantage": "standard", "ddof": 1, "kl": "k3", "beta": 0.01}
 GRPO |= {"minibatches": 2, "updates": 1, "clip_low": 0.2, "clip_high": 0.2, "no_stop_score": 0, "reward_scale": 10}
 GRPO |= {"schedule": "constant", "adam_epsilon": 1e-8, "weight_decay": 0.01, "learning_rate": 5e-7, "max_tokens": 2048, "seed": 1}
-GRPO |= {"denominator": "micro_mean", "rate_by": "update", "old": "minibatch"}
+GRPO |= {"denominator": "micro_mean", "rate_by": "update", "old": "minibatch", "drop_equal": False, "retire_at": None}
 FAST = {"samples": 8, "beta": 0, "clip_low": 0.2, "clip_high": 0.272, "schedule": "constant", "no_stop_score": None}
+FAST |= {"drop_equal": True, "retire_at": None}
 FAST |= {"temperature": 1, "weight_decay": 0, "verifier_mode": "tulu3", "updates": 1, "reward_scale": 10, "max_prompt": 2048}
 ZERO = FAST | {
     "learning_rate": 1e-6,
@@ -49,8 +52,10 @@ ZERO = FAST | {
     "seed": 1,
     "ratio_cap": 2,
 }
+JUDGE: Mapping[str, Any] = {"judge_model": "Qwen/Qwen3-32B", "judge_seconds": 600.0, "judge_tokens": 2048}
+OLMO3_VERIFIERS = VerifierSettings(code_threshold=0.99, code_seconds=1.0, **JUDGE)
 CORE = {"schedule": "linear", "warmup": 0.03, "weight_decay": 0, "epochs": 2, "max_length": 32768, "seed": 34521}
-CORE |= {"adam_beta1": 0.9, "adam_beta2": 0.95}
+CORE |= {"adam_beta1": 0.9, "adam_beta2": 0.95, "skip_steps": SkipSteps(window=128, sigma=6.0), "loss": "token"}
 
 NUMBERS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     # docs/tulu3.md
@@ -92,7 +97,7 @@ NUMBERS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("olmoe-0125", "rlvr"): PPO
     | {"learning_rate": 3e-7, "prompts": 112, "steps": 200_000 // 112, "max_tokens": 2048, "seed": 3, "save_every": 40},
     # scripts/train/olmo3/ @ 7917d417^, OLMo-core src/scripts/train/sft/OLMo-sft.py @ 9e97471 and abfa4ea
-    ("olmo3-7b-instruct", "sft"): CORE | {"learning_rate": 8e-5},
+    ("olmo3-7b-instruct", "sft"): CORE | {"learning_rate": 8e-5, "batch_tokens": 2**20},
     ("olmo3-7b-instruct", "dpo"): DPO | {"learning_rate": 1e-6, "batch": 128, "max_length": 16384, "labels": "last", "seed": 42},
     ("olmo3-7b-instruct", "rlvr"): FAST
     | {
@@ -104,14 +109,29 @@ NUMBERS: Mapping[tuple[str, str], Mapping[str, Any]] = {
         "steps": 1_024_000 // 512,
         "seed": 1,
     }
-    | {"advantage": "centred", "ratio_cap": None, "stop": ("</answer>",), "refill": True, "mask_truncated": False},
-    ("olmo3-32b-instruct", "sft"): CORE | {"learning_rate": 8e-5},
+    | {
+        "advantage": "centred",
+        "ratio_cap": None,
+        "verifier_settings": OLMO3_VERIFIERS,
+        "retire_at": 0.875,
+        "stop": ("</answer>",),
+        "refill": True,
+        "mask_truncated": False,
+    },
+    ("olmo3-32b-instruct", "sft"): CORE | {"learning_rate": 8e-5, "batch_tokens": 2**22},
     ("olmo3-32b-instruct", "dpo"): DPO | {"learning_rate": 1e-6, "batch": 128, "max_length": 8192, "labels": "last", "seed": 42},
     ("olmo3-32b-instruct", "rlvr"): FAST
     | {"learning_rate": 2e-6, "prompts": 64, "batch": 512, "minibatches": 1, "max_tokens": 16384, "steps": 10_000_000 // 512}
-    | {"advantage": "centred", "ratio_cap": 2, "seed": 543210, "refill": True, "mask_truncated": False},
+    | {
+        "advantage": "centred",
+        "ratio_cap": 2,
+        "verifier_settings": VerifierSettings(code_threshold=0.99, code_seconds=6.0, **JUDGE),
+        "seed": 543210,
+        "refill": True,
+        "mask_truncated": False,
+    },
     # OLMo-core src/scripts/official/OLMo-hybrid/ @ 0b808818; scripts/train/olmo-hybrid/, scripts/train/olmo3/*_hybrid_rl.sh
-    ("olmo-hybrid-7b-instruct", "sft"): CORE | {"learning_rate": 2.5e-5},
+    ("olmo-hybrid-7b-instruct", "sft"): CORE | {"learning_rate": 2.5e-5, "batch_tokens": 2**21},
     ("olmo-hybrid-7b-instruct", "dpo"): DPO | {"learning_rate": 1e-6, "batch": 128, "max_length": 16384, "labels": "last"},
     ("olmo-hybrid-7b-instruct", "rlvr"): FAST
     | {
@@ -123,7 +143,14 @@ NUMBERS: Mapping[tuple[str, str], Mapping[str, Any]] = {
         "steps": 1_024_000 // 512,
         "seed": 1,
     }
-    | {"advantage": "centred", "ratio_cap": 2, "refill": True, "save_every": 10},
+    | {
+        "advantage": "centred",
+        "ratio_cap": 2,
+        "refill": True,
+        "verifier_settings": OLMO3_VERIFIERS,
+        "retire_at": 0.875,
+        "save_every": 10,
+    },
     # docs/olmo2.md
     ("olmo2-1b", "sft"): SFT | {"learning_rate": 3e-5, "batch": 128, "loss_micro_batch": 2, "seed": 1},
     ("olmo2-1b", "dpo"): DPO | {"learning_rate": 2.5e-6, "batch": 128, "max_length": 2048, "labels": "all", "seed": 111},
@@ -141,22 +168,41 @@ NUMBERS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     | {"learning_rate": 3e-7, "prompts": 248, "steps": 806, "seed": 52}
     | {"start": "gsm@step-180", "released": "allenai/OLMo-2-1124-13B-Instruct-RLVR2"},
     # scripts/train/olmo3/ @ 7917d417^, OLMo-core src/scripts/train/sft/ @ 38f6652 and 79a184c
-    ("olmo3-7b-think", "sft"): CORE | {"learning_rate": 5e-5},
+    ("olmo3-7b-think", "sft"): CORE | {"learning_rate": 5e-5, "batch_tokens": 2**20},
     ("olmo3-7b-think", "dpo"): DPO | {"learning_rate": 8e-8, "batch": 128, "max_length": 16384, "labels": "last", "seed": 42},
     ("olmo3-7b-think", "rlvr"): FAST
     | {"learning_rate": 1e-6, "prompts": 64, "batch": 512, "minibatches": 1, "max_tokens": 32768, "steps": 10_000_000 // 512}
-    | {"seed": 1, "refill": False, "mask_truncated": False},
-    ("olmo3-32b-think", "sft"): CORE | {"learning_rate": 1e-4},
+    | {"verifier_settings": OLMO3_VERIFIERS, "seed": 1, "refill": False, "mask_truncated": False},
+    ("olmo3-32b-think", "sft"): CORE | {"learning_rate": 1e-4, "batch_tokens": 2**22},
     ("olmo3-32b-think", "dpo"): DPO | {"batch": 128, "max_length": 8192, "labels": "last", "seed": 42},
     ("olmo3-32b-think", "rlvr"): FAST
     | {"learning_rate": 2e-6, "prompts": 64, "batch": 512, "minibatches": 1, "max_tokens": 32768, "steps": 10_000_000 // 512}
-    | {"seed": 1, "refill": True, "mask_truncated": False, "advantage": "centred", "ratio_cap": 2},
+    | {
+        "verifier_settings": OLMO3_VERIFIERS,
+        "seed": 1,
+        "refill": True,
+        "mask_truncated": False,
+        "advantage": "centred",
+        "ratio_cap": 2,
+    },
     ("olmo3-rl-zero-math", "rlvr"): ZERO
-    | {"steps": 768_000 // 256, "advantage": "centred", "refill": True, "mask_truncated": False},
-    ("olmo3-rl-zero-code", "rlvr"): ZERO | {"steps": 10_000_000 // 256, "advantage": "standard", "mask_truncated": True},
+    | {"steps": 768_000 // 256, "advantage": "centred", "retire_at": 0.875, "refill": True, "mask_truncated": False},
+    ("olmo3-rl-zero-code", "rlvr"): ZERO
+    | {
+        "verifier_settings": VerifierSettings(code_threshold=0.0, code_seconds=1.0),
+        "steps": 10_000_000 // 256,
+        "advantage": "standard",
+        "mask_truncated": True,
+    },
     ("olmo3-rl-zero-if", "rlvr"): ZERO | {"steps": 10_000_000 // 256, "advantage": "standard", "mask_truncated": True},
     ("olmo3-rl-zero-general", "rlvr"): ZERO
-    | {"steps": 10_000_000 // 256, "advantage": "standard", "mask_truncated": True, "stop": ("</answer>",)},
+    | {
+        "steps": 10_000_000 // 256,
+        "advantage": "standard",
+        "mask_truncated": True,
+        "verifier_settings": VerifierSettings(**JUDGE),
+        "stop": ("</answer>",),
+    },
     # arXiv 2506.01937
     ("rewardbench2-rm", "rm"): RM | {"epochs": 2, "batch": 256},
 }

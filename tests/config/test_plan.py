@@ -4,7 +4,7 @@ import pytest
 
 from tests.config.plan_sections import RLVR, SFT
 from tulu.config.parts import ValueModelSettings
-from tulu.config.plan import GIB, LONGEST_ROW, batch_equation, longest_row, memory, optimizer_steps
+from tulu.config.plan import GIB, LONGEST_ROW, batch_equation, longest_row, memory, optimizer_steps, units_of_step
 from tulu.config.schema import Sft
 from tulu.config.sizes import Size
 
@@ -75,3 +75,19 @@ def test_steps() -> None:
     assert optimizer_steps(SFT, None) is None
     assert optimizer_steps(RLVR, None) == 5
     assert optimizer_steps(RLVR.model_copy(update={"steps": None, "epochs": 2.0}), 60) == 10, "12 prompts a step"
+
+
+def test_a_batch_that_counts_tokens_has_as_many_steps_as_the_tokens_say() -> None:
+    """193 rows of 100 tokens twice are 38,600 tokens: 10 steps of 4,096, the last one smaller."""
+    stage = Sft.model_validate(
+        {
+            **SFT.model_dump(exclude={"batch", "batch_tokens", "steps", "epochs"}),
+            "batch_tokens": 4096,
+            "max_length": 1024,
+            "epochs": 2.0,
+        }
+    )
+    assert batch_equation(stage, 3) == "global batch 4,096 tokens, as many as 4 of max_length"
+    assert optimizer_steps(stage, 193, 100.0) == 10
+    assert units_of_step(stage, 100.0) == 40.96
+    assert units_of_step(SFT, 100.0) == SFT.batch

@@ -28,6 +28,7 @@ def test_one_stage_makes_a_model_and_pairs_have_two_sequences() -> None:
     assert {name: stage.sequences_per_unit for name, stage in STAGES.items()} == {
         "base": 1,
         "sft": 1,
+        "merge": 1,
         "dpo": 2,
         "rm": 2,
         "rlvr": 1,

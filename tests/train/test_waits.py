@@ -161,7 +161,7 @@ def test_no_micro_batch_waits_for_the_device(
     learner = Learner(model, stage, parallel)
     asked: list[Tensor] = []
 
-    def finish(sums: Tensor) -> tuple[list[float], float]:
+    def finish(sums: Tensor, _divisor: float) -> tuple[list[float], float]:
         asked.append(sums)
         return [1.0] * len(sums), 1.0
 

@@ -1,5 +1,6 @@
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,7 +12,7 @@ from tulu.errors import RecipeError
 from tulu.grading.grader import Grader
 from tulu.types import Problem
 from tulu.verifiers import judge
-from tulu.verifiers.contract import GoldError
+from tulu.verifiers.contract import GoldError, Settings
 from tulu.verifiers.judge import LLM_JUDGE, RUBRIC
 from tulu.verifiers.registry import check_name
 
@@ -200,3 +201,25 @@ def test_bad_references(gold: Any) -> None:
 def test_bad_rubrics(gold: Any) -> None:
     with pytest.raises(GoldError):
         RUBRIC.check(gold)
+
+
+def test_a_run_names_the_model_and_the_length_of_a_reply(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = Problem("p", ({"role": "user", "content": "2 + 2?"},), (1,), None, ("llm_judge",))
+    settings = Settings(judge_model="qwen3-32b", judge_tokens=77)
+    with serve(Judge(score(10)), monkeypatch) as fake:
+        monkeypatch.delenv("TULU_JUDGE_MODEL")
+        with pytest.raises(RecipeError, match="TULU_JUDGE_MODEL"):
+            check_name("llm_judge")
+        check_name("llm_judge", settings=settings)
+        with Grader(settings=settings) as grader:
+            assert grader.grade([("4", problem)])[0].score == 1.0
+        assert (fake.requests[0]["model"], fake.requests[0]["max_tokens"]) == ("qwen3-32b", 77)
+
+
+def test_a_run_says_how_long_a_judge_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = Problem("p", ({"role": "user", "content": "2 + 2?"},), (1,), None, ("llm_judge",))
+    with serve(Judge(503), monkeypatch), Grader(settings=Settings(judge_seconds=0.5)) as grader:
+        monkeypatch.setenv("TULU_JUDGE_WAIT", "60")
+        began = time.monotonic()
+        assert grader.grade([("4", problem)])[0].score is None
+        assert time.monotonic() - began < 5

@@ -12,10 +12,13 @@ from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
 from tulu.config.algorithm_checks import ALGORITHM_CHECKS
+from tulu.config.batch_checks import batch, batch_tokens, drop_equal, micro_loss
+from tulu.config.batch_checks import micro_batch as micro_batch
 from tulu.config.locate import model_problem, reward_model_problem, source_problem, start_problem
+from tulu.config.merge_checks import merged_models
 from tulu.config.mistakes import MISSING, Mistake, nearest, section_at
 from tulu.config.mistakes import Path as Key
-from tulu.config.parts import section_in
+from tulu.config.parts import VerifierSettings, section_in
 from tulu.config.recipe_stages import stages_in
 from tulu.config.schema import PLANNED, Recipe
 from tulu.config.stage_checks import stage_names, stage_start
@@ -25,6 +28,7 @@ from tulu.config.training import sharding_of
 from tulu.config.unknown import unknown_mistakes
 from tulu.config.values import Unread, Values
 from tulu.errors import RecipeError
+from tulu.verifiers.contract import NO_SETTINGS, Mode
 from tulu.verifiers.registry import check_name
 from tulu.verifiers.reward_model import NAME as REWARD_MODEL
 
@@ -68,11 +72,6 @@ def _validated(info: FieldInfo, raw: Any) -> Any:
     return TypeAdapter(info.rebuild_annotation()).validate_python(raw)
 
 
-def micro_batch(batch: int, most: int, processes: int) -> int:
-    """Sequences that one process takes side by side: `most`, or its share of the batch where that is smaller."""
-    return max(1, min(most, batch // processes))
-
-
 def _planned(stage: Values) -> Iterator[Mistake]:
     for planned in sorted(PLANNED):
         section, _, key = planned.partition(".")
@@ -84,33 +83,6 @@ def _duration(stage: Values) -> Iterator[Mistake]:
     if (stage.epochs is None) == (stage.steps is None):
         given = "neither is given" if stage.epochs is None else f"both are given ({stage.epochs:g} and {stage.steps})"
         yield stage.mistake("epochs", f"give exactly one of epochs and steps; {given}", MISSING)
-
-
-def _batch(stage: Values) -> Iterator[Mistake]:
-    most, processes, parts = stage.micro_batch, stage.processes, 1
-    if "minibatches" in stage.declared:
-        parts = stage.minibatches
-        if stage.batch != stage.prompts * stage.samples or stage.prompts % parts:
-            return  # This is the mistake of _rollouts.
-    step = stage.batch // parts
-    if step % processes:
-        yield stage.mistake("batch", f"does not divide over {processes} processes; {_choices(stage.batch, parts * processes)}")
-        return
-    micro = micro_batch(step, most, processes)
-    if (step // processes) % micro:
-        share = step // processes
-        cure = ", ".join(str(n) for n in range(micro, 0, -1) if share % n == 0)
-        whose = f"{share} a process" if processes > 1 else f"{share} a minibatch" if parts > 1 else "it"
-        yield stage.mistake(
-            "batch",
-            f"does not divide: {whose} is no multiple of micro_batch {micro}; "
-            f"set {stage.name}.micro_batch to one of {cure}, or {_choices(stage.batch, parts * processes * micro)}",
-        )
-
-
-def _choices(batch: int, unit: int) -> str:
-    below, above = batch // unit * unit, (batch // unit + 1) * unit
-    return f"use a multiple of {unit} such as {above if below == 0 else f'{below} or {above}'}"
 
 
 def _sharding(stage: Values) -> Iterator[Mistake]:
@@ -180,7 +152,9 @@ def _verifier(stage: Values) -> Iterator[Mistake]:
             yield stage.mistake("verifier", text)
     elif stage.verifier is not None:
         try:
-            check_name(stage.verifier, stage.verifier_mode if "verifier_mode" in stage.declared else "strict")
+            mode: Mode = stage.verifier_mode if "verifier_mode" in stage.declared else "strict"
+            given = stage.fields.get("verifier_settings")
+            check_name(stage.verifier, mode, given.settings if isinstance(given, VerifierSettings) else NO_SETTINGS)
         except RecipeError as error:
             yield stage.mistake("verifier", str(error))
 
@@ -210,12 +184,6 @@ def _lengths(stage: Values) -> Iterator[Mistake]:
         yield stage.mistake("max_length", text)
 
 
-def _micro_loss(stage: Values) -> Iterator[Mistake]:
-    if stage.loss != "token" and stage.batch % stage.loss_micro_batch:
-        text = f"batch {stage.batch} is no multiple of it, and loss {stage.loss} is defined by it; use a divisor of the batch"
-        yield stage.mistake("loss_micro_batch", text)
-
-
 def _task(stage: Values) -> Iterator[Mistake]:
     if stage.data is None and stage.task not in TASKS:
         yield stage.mistake(
@@ -236,16 +204,19 @@ STAGE_CHECKS: tuple[Check, ...] = (
     reward_models_template,
     _duration,
     _rollouts,
-    _batch,
+    batch_tokens,
+    batch,
     _sharding,
     _data,
     stage_start,
     _lora,
     _lengths,
-    _micro_loss,
+    micro_loss,
     *ALGORITHM_CHECKS,
+    drop_equal,
     _reward_model,
     _best_of,
     _verifier,
     _task,
+    merged_models,
 )

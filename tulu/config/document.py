@@ -4,15 +4,18 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from tulu.config.merging import MergedModel
 from tulu.config.parts import (
     Lora,
     Named,
     RewardModelSettings,
     RewardModelSignal,
     Section,
+    SkipSteps,
     Source,
     TeacherSettings,
     ValueModelSettings,
+    VerifierSettings,
 )
 from tulu.config.schema import PLANNED, Recipe, TrainStage
 from tulu.config.stages import STAGES, resolve
@@ -23,6 +26,9 @@ SECTIONS: Mapping[str, type[Section]] = {
     **{name: resolve(stage.section) for name, stage in STAGES.items()},
     "Further fields of rlvr where it is a list": Named,
     "One data set of a mix": Source,
+    "One model of merge.models": MergedModel,
+    "skip_steps": SkipSteps,
+    "rlvr.verifier_settings": VerifierSettings,
     "lora": Lora,
     "A reward model (evaluate.reward_model, rlvr.reward_model)": RewardModelSettings,
     "Further fields of rlvr.reward_model": RewardModelSignal,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from tulu.config.cards import POWER_SHARE, PUE
 from tulu.config.facts import Facts
 from tulu.config.operations import learner_operations, load_of, rollout_load, stage_operations
+from tulu.config.plan import units_of_step
 from tulu.config.sampling_time import Sampling, sampling
 from tulu.config.schema import Rlvr
 
@@ -53,7 +54,7 @@ def _fixed(facts: Facts) -> Work:
     section = facts.section
     assert facts.size is not None
     assert facts.steps is not None
-    units = float(facts.steps * section.batch)
+    units = facts.steps * units_of_step(section, facts.lengths.tokens)
     if section.steps is None and section.epochs is not None and facts.rows is not None:
         # The last step is smaller than the others.
         units = facts.rows * section.epochs

@@ -69,7 +69,7 @@ def facts_of(recipe: Recipe, stage: Stage, section: TrainStage, options: PlanOpt
         mfu=options.mfu or (EXPERTS_MFU if size is not None and size.has_experts else MFU),
         mix=mix,
         rows=rows,
-        steps=optimizer_steps(section, rows),
+        steps=optimizer_steps(section, rows, lengths.tokens),
         size=size,
         size_from=size_from,
         value=value_size(section),

@@ -151,7 +151,7 @@ def _start(recipe: Recipe, here: RecipeStage[Any], runs: Path) -> str | None:
     named = section is not None and named_by(section.start, stages_in(dict(recipe))) is not None
     if section is not None and section.start and not named:
         return section.start
-    unfinished = None
+    unfinished = unmerged = None
     start = (section.released if section is not None else None) or (None if named or here.place else recipe.model)
     for earlier, step in _takes(recipe, here):
         folder = runs / recipe.name / earlier.name
@@ -159,9 +159,13 @@ def _start(recipe: Recipe, here: RecipeStage[Any], runs: Path) -> str | None:
         if model.is_dir():
             _check_origin(recipe, here.key, earlier.row, model, folder / "recipe.yaml")
             start = str(model)
+            if here.row.trains and unmerged is not None:
+                what = f"{runs / recipe.name / unmerged} has no model yet, so {here.key} would start from {start}"
+                raise RecipeError(f"{what}; run `tulu merge` first, or set {here.key}.start={earlier.name}")
             break
         if step is not None and (folder / MODEL).is_dir():
             raise RecipeError(_not_kept(here.key, earlier, step, folder))
+        unmerged = earlier.name if earlier.row.merges and earlier.section is not None else unmerged
         unfinished = earlier if unfinished is None and (folder / "recipe.yaml").is_file() else unfinished
     if here.row.trains and start is not None and unfinished is not None:
         # Whoever began an earlier stage expects its model here, and would not notice that another one was trained.

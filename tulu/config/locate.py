@@ -54,7 +54,7 @@ def data_suffix(name: str) -> str:
 
 def is_local_data(name: str) -> bool:
     """Whether the name of a data set can only be a path: it ends as a data file does, or looks like a path."""
-    return data_suffix(name) in DATA_SUFFIXES or _looks_local(name)
+    return data_suffix(name) in (*DATA_SUFFIXES, ".npy") or _looks_local(name)
 
 
 def _looks_local(name: str) -> bool:

@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
+from tulu.verifiers.contract import Settings
+
 Fraction = Annotated[float, Field(gt=0)]
 Texts = Annotated[tuple[str, ...], Field(strict=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -37,7 +39,7 @@ class Source(Section):
 
     name: str
     """Path of a JSONL, JSON, CSV or Parquet file (optionally .gz), a folder of such files, a pattern (`data/*.parquet`), a saved
-    Arrow folder, a hub name, or TASK:SPLIT."""
+    Arrow folder, a hub name, or TASK:SPLIT; for sft also a folder of token_ids_*.npy with labels_mask_*.npy (OLMo-core)."""
     split: str = "train"
     """Split of a hub data set or of a folder; a file and a pattern have none."""
     subset: str | None = None
@@ -48,6 +50,9 @@ class Source(Section):
     """Share of the rows: 1.0 is all of them once, 2.5 is two and a half copies."""
     count: PositiveInt | None = None
     """Number of rows, in place of a share."""
+
+    dtype: Literal["uint8", "uint16", "uint32", "uint64"] | None = None
+    """Type of the numbers in files of token ids (token_ids_*.npy); null is the smallest that holds the vocabulary."""
 
     @model_validator(mode="after")
     def _one_amount(self) -> Self:
@@ -80,6 +85,35 @@ class Lora(Section):
     """Dropout on the adapter's input."""
     targets: Texts | Literal["all-linear"] = "all-linear"
     """Names of the modules that get an adapter; all-linear is every linear layer except the output head."""
+
+
+class VerifierSettings(Section):
+    """What verifiers take where a row of the data names nothing else; null is the verifier's own."""
+
+    code_threshold: Probability | None = None
+    """Least share of passed tests that scores more than 0 (open-instruct's code_pass_rate_reward_threshold)."""
+    code_seconds: Annotated[float, Field(gt=0, le=40)] | None = None
+    """CPU seconds that a program may take for one test (code_max_execution_time)."""
+    judge_model: str | None = None
+    """Model that the judge's endpoint is asked for (llm_judge_model), in place of TULU_JUDGE_MODEL."""
+    judge_seconds: PositiveFloat | None = None
+    """Seconds for one score of a judge, all attempts together (llm_judge_timeout)."""
+    judge_tokens: PositiveInt | None = None
+    """Most tokens of a judge's reply (llm_judge_max_tokens)."""
+
+    @property
+    def settings(self) -> Settings:
+        """The same as verifiers take it."""
+        return Settings(self.code_threshold, self.code_seconds, self.judge_model, self.judge_seconds, self.judge_tokens)
+
+
+class SkipSteps(Section):
+    """Passing over steps that stand out from those before."""
+
+    window: Annotated[int, Field(ge=6)] = 128
+    """Steps before, whose losses and gradient norms a step is compared with; from half of them on, steps are judged."""
+    sigma: PositiveFloat = 6.0
+    """Standard deviations above the mean of the window from which on a step is passed over."""
 
 
 STAGE_NAME = r"^[a-z][a-z0-9_-]*$"

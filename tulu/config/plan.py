@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from tulu.config.checks import micro_batch
 from tulu.config.schema import Rlvr, TrainStage
 from tulu.config.sizes import Size
+from tulu.config.training import TokenBatched
 
 GIB = 1024**3
 USABLE = 0.92
@@ -30,6 +31,8 @@ SPREAD: Mapping[str, tuple[str, ...]] = {
 
 def batch_equation(stage: TrainStage, processes: int) -> str:
     """The batch of one optimizer step as the product of processes, micro-batch and micro-batches taken one after the other."""
+    if isinstance(stage, TokenBatched) and stage.batch_tokens is not None:
+        return f"global batch {stage.batch_tokens:,} tokens, as many as {stage.batch} of max_length"
     minibatches = stage.minibatches if isinstance(stage, Rlvr) else 1
     batch = stage.batch // minibatches
     micro = micro_batch(batch, stage.micro_batch, processes)
@@ -91,10 +94,16 @@ def longest_row(stage: TrainStage, size: Size, processes: int, room: float, valu
     return int(min(free / a_token, max(LONGEST_ROW, stage.max_length))) // ROW_UNIT * ROW_UNIT
 
 
-def optimizer_steps(stage: TrainStage, rows: int | None) -> int | None:
-    """Steps of a stage: as stated, or by its epochs over the mix; None where the rows are not known."""
+def units_of_step(stage: TrainStage, tokens: float) -> float:
+    """Sequences, pairs, or prompts of one step; where the batch counts tokens, as many as have so many, of this mean length."""
+    if isinstance(stage, TokenBatched) and stage.batch_tokens is not None:
+        return stage.batch_tokens / tokens
+    return stage.prompts if isinstance(stage, Rlvr) else stage.batch
+
+
+def optimizer_steps(stage: TrainStage, rows: int | None, tokens: float = 1.0) -> int | None:
+    """Steps of a stage: as stated, or by its epochs over a mix of rows with this mean length; None where they are not known."""
     if stage.steps is not None:
         return stage.steps
     assert stage.epochs is not None
-    drawn = stage.prompts if isinstance(stage, Rlvr) else stage.batch
-    return None if rows is None else math.ceil(rows * stage.epochs / drawn)
+    return None if rows is None else math.ceil(rows * stage.epochs / units_of_step(stage, tokens))

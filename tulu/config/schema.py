@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
 
 from tulu.config.algorithm import Algorithm
+from tulu.config.merging import Merge, MergedModel
 from tulu.config.options import BadGolds, EngineName
 from tulu.config.parts import (
     Lora,
@@ -25,14 +26,17 @@ from tulu.config.parts import (
     Texts,
     Unknown,
     ValueModelSettings,
+    VerifierSettings,
     section_in,
 )
 from tulu.config.stages import Stage
-from tulu.config.training import TrainStage
+from tulu.config.training import TokenBatched, TrainStage
 from tulu.verifiers.contract import Mode
 
 __all__ = [
     "Lora",
+    "Merge",
+    "MergedModel",
     "RewardModelSettings",
     "RewardModelSignal",
     "Section",
@@ -47,7 +51,7 @@ PLANNED = frozenset({"base.tokenizer", "rlvr.max_staleness"})
 """Fields that nothing reads yet. Any value but the default is refused until a field has a reader and leaves this list."""
 
 
-class Sft(TrainStage):
+class Sft(TokenBatched):
     """Supervised fine-tuning on the assistant's turns."""
 
     loss: Literal["sum", "micro_mean", "token"] = "token"
@@ -60,7 +64,7 @@ class Sft(TrainStage):
     no end; drop leaves it out."""
 
 
-class Base(TrainStage):
+class Base(TokenBatched):
     """Next-token training of a new model on every token of plain text; for models made from scratch."""
 
     config: dict[str, int | float | str | bool | list[int] | None]
@@ -101,6 +105,8 @@ class Rlvr(Algorithm):
     verifier_mode: Mode = "strict"
     """How verifiers grade: strict by the meaning, tulu3 as open-instruct @ e6c3044 does, tulu3-2024 as it did when Tülu 3 and
     OLMo 2 were trained."""
+    verifier_settings: VerifierSettings | None = None
+    """What verifiers of programs and judges take where a row names nothing else."""
     reward_model: OneSignal = None
     """Reward model beside the verifiers, or alone in rows whose only verifier is reward_model; a path or a section."""
     bad_golds: BadGolds = "stop"
@@ -129,6 +135,12 @@ class Rlvr(Algorithm):
     """Leave completions that did not stop out of the loss; they still count in their group's statistics."""
     refill: bool = True
     """Replace groups whose rewards are all equal by further prompts, so that a step is always full."""
+    drop_equal: bool = False
+    """Leave groups whose rewards are all equal out of the loss and of what it is divided by, where refill does not replace them
+    (open-instruct's filter_zero_std_samples); a step may then be smaller."""
+    retire_at: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Mean score from which on a problem is drawn no more in the epochs that follow (open-instruct's no_resampling_pass_rate);
+    null draws all of them in every epoch."""
 
 
 class NamedRlvr(Rlvr, Named):
@@ -201,6 +213,8 @@ class Recipe(Section):
     """Training of a new base model from scratch."""
     sft: Sft | None = None
     """Supervised fine-tuning."""
+    merge: Merge | None = None
+    """Weighted mean of several models, from which the stages after it start."""
     dpo: Dpo | None = None
     """Preference optimisation, from the SFT model."""
     rm: Rm | None = None
@@ -220,7 +234,8 @@ class Recipe(Section):
         """Write the recipe's seed into every section that sets none, so that a resolved recipe states every seed."""
         if not isinstance(fields, dict) or "seed" not in fields:
             return fields
-        sections = {name for name, info in cls.model_fields.items() if section_in(info.annotation) is not None}
+        classes = {name: section_in(info.annotation) for name, info in cls.model_fields.items()}
+        sections = {name for name, section in classes.items() if section is not None and "seed" in section.model_fields}
 
         def seeded(value: object) -> object:
             if isinstance(value, list | tuple):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
 
-StageName = Literal["base", "sft", "dpo", "rm", "rlvr", "evaluate"]
+StageName = Literal["base", "sft", "merge", "dpo", "rm", "rlvr", "evaluate"]
 RowKind = Literal["text", "sft", "pairs", "rlvr"]
 Unit = Literal["sequences", "pairs", "completions", "prompts"]
 
@@ -46,6 +46,16 @@ class Stage:
         return not self.starts_from
 
     @property
+    def merges(self) -> bool:
+        """Whether the stage makes a policy without training one."""
+        return self.yields_policy and not self.trains
+
+    @property
+    def makes_folder(self) -> bool:
+        """Whether the stage leaves a model in the folder of the run: it trains one, or merges several."""
+        return self.trains or self.merges
+
+    @property
     def sequences_per_unit(self) -> int:
         """Sequences of up to `max_length` tokens in one unit of the batch."""
         return 2 if self.unit == "pairs" else 1
@@ -71,13 +81,23 @@ _ROWS = (
         starts_from=("base",),
     ),
     Stage(
+        name="merge",
+        section="tulu.config.schema.Merge",
+        runner="tulu.stages.merge.run",
+        help="Merge several models into their weighted mean, such as SFT runs that differ in their learning rate.",
+        rows="sft",
+        unit="sequences",
+        starts_from=("sft", "base"),
+        trains=False,
+    ),
+    Stage(
         name="dpo",
         section="tulu.config.schema.Dpo",
         runner="tulu.stages.dpo.run",
         help="Preference optimisation, from the SFT model.",
         rows="pairs",
         unit="pairs",
-        starts_from=("sft",),
+        starts_from=("merge", "sft"),
     ),
     Stage(
         name="rm",
@@ -86,7 +106,7 @@ _ROWS = (
         help="Train a reward model on preference pairs, from the SFT model.",
         rows="pairs",
         unit="pairs",
-        starts_from=("sft",),
+        starts_from=("merge", "sft"),
         yields_policy=False,
         drops_long=True,
     ),
@@ -97,7 +117,7 @@ _ROWS = (
         help="Reinforcement learning with verifiable rewards, from the DPO model (else the SFT model).",
         rows="rlvr",
         unit="completions",
-        starts_from=("dpo", "sft"),
+        starts_from=("dpo", "merge", "sft"),
         drops_long=True,
     ),
     Stage(
@@ -107,7 +127,7 @@ _ROWS = (
         help="Accuracy on a task, with a 95 % interval.",
         rows="rlvr",
         unit="prompts",
-        starts_from=("rlvr", "dpo", "sft", "base"),
+        starts_from=("rlvr", "dpo", "merge", "sft", "base"),
         trains=False,
         yields_policy=False,
     ),

@@ -2,9 +2,9 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
-from tulu.config.parts import Lora, NonNegative, Probability, Section, Sources, TemplateHash
+from tulu.config.parts import Lora, NonNegative, Probability, Section, SkipSteps, Sources, TemplateHash
 
 ROW_TOKENS = 8192
 """Most tokens of a packed row on a CPU, unless a recipe says otherwise."""
@@ -51,6 +51,8 @@ class TrainStage(Section):
     """AdamW's epsilon."""
     clip_norm: PositiveFloat | None = None
     """Largest global norm of the gradient, which is scaled down to it; null never scales."""
+    skip_steps: SkipSteps | None = None
+    """Pass over a step whose loss or gradient norm stands out from those before (OLMo-core's SkipStepAdamW); null takes all."""
     precision: Literal["bf16", "fp16", "fp32"] = "bf16"
     """Weights and activations; behind bf16 and fp16 the optimizer keeps float32 weights. fp16 is for cards without bf16."""
     gradient_checkpointing: bool | Literal["selective"] = False
@@ -93,6 +95,42 @@ class TrainStage(Section):
         if isinstance(fields, dict) and fields.get("zero") is not None and "sharding" not in fields:
             return {**fields, "sharding": sharding_of(fields["zero"])}
         return fields
+
+
+def _batch_or_tokens(schema: dict[str, Any]) -> None:
+    """Say in a JSON schema that one of the two counts the batch."""
+    schema["required"] = [name for name in schema["required"] if name != "batch"]
+    schema["anyOf"] = [{"required": ["batch"]}, {"required": ["batch_tokens"]}]
+
+
+class TokenBatched(TrainStage):
+    """A stage whose batch may count tokens."""
+
+    model_config = ConfigDict(json_schema_extra=_batch_or_tokens)
+
+    batch_tokens: PositiveInt | None = None
+    """Tokens of one optimizer step, in place of sequences: a step takes rows until it has so many. `batch` is left out then, and
+    becomes batch_tokens / max_length, the full rows of a step (OLMo-core's global_batch_size)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _count_full_rows(cls, fields: object) -> object:
+        """Write `batch` where a recipe counts tokens, so that everything that describes a batch has a number."""
+        if not isinstance(fields, dict) or "batch" in fields:
+            return fields
+        tokens, length = fields.get("batch_tokens"), fields.get("max_length")
+        counts = all(type(number) is int and number > 0 for number in (tokens, length))
+        return {**fields, "batch": full_rows(tokens, length)} if counts else fields
+
+
+def sequences_of(stage: TrainStage) -> int:
+    """Most sequences, pairs or completions that one optimizer step may have: none has less than a token."""
+    return stage.batch_tokens if isinstance(stage, TokenBatched) and stage.batch_tokens is not None else stage.batch
+
+
+def full_rows(batch_tokens: Any, max_length: Any) -> int:
+    """Rows of max_length tokens in a batch that counts tokens."""
+    return max(1, int(batch_tokens) // int(max_length))
 
 
 def sharding_of(zero: object) -> str:

@@ -10,14 +10,26 @@ from contextlib import suppress
 from functools import cache as memoise
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tulu.config.parts import Source
 from tulu.config.stages import RowKind
 from tulu.data.chat import template_hash
+from tulu.data.formats import ACCEPTED
 from tulu.data.mixing import check_sources, sample_rows
 from tulu.data.sources import Row, content_key
 from tulu.data.token_cache import Groups, Part, is_whole, open_part
+from tulu.data.token_files import (
+    TokenFile,
+    files_digest,
+    index_files,
+    is_whole_index,
+    part_of,
+    read_index,
+    token_files,
+    token_paths,
+    write_index,
+)
 from tulu.data.tokenise import TokeniseOptions, encode_part
 from tulu.errors import DataError
 from tulu.progress import track
@@ -52,7 +64,22 @@ def load_groups(
         made = cache_groups(kind, sources, tokenizer, max_length, cache, seed=seed, drop_long=drop_long, labels=labels)
         return open_groups(made)
     options = TokeniseOptions(kind, max_length, drop_long, labels)
-    return Groups([_encode(source, tokenizer, options, seed) for source in check_sources(sources)])
+    return Groups([_part(source, tokenizer, options, seed) for source in check_sources(sources)])
+
+
+def _part(source: Source, tokenizer: "PreTrainedTokenizerBase", options: TokeniseOptions, seed: int) -> Part:
+    if paths := token_paths(source):
+        files = _token_files(paths, source, tokenizer, options.kind)
+        return part_of(*index_files(source, files, tokenizer, options.max_length, options.drop_long, seed), files_digest(files))
+    return _encode(source, tokenizer, options, seed)
+
+
+def _token_files(
+    paths: Sequence[Path], source: Source, tokenizer: "PreTrainedTokenizerBase", kind: RowKind
+) -> Sequence[TokenFile]:
+    if kind != "sft":
+        raise DataError(f"{source.name}: holds token ids, which sft alone reads; give rows of {ACCEPTED[kind]}")
+    return token_files(paths, source, tokenizer)
 
 
 def cache_groups(
@@ -79,11 +106,13 @@ def open_groups(folders: Sequence[Path]) -> Groups:
     for folder in folders:
         if not (folder / "meta.json").is_file():
             raise DataError(f"{folder}: not to be seen by this process; put --runs on a file system that all processes share")
-    return Groups([open_part(folder) for folder in folders])
+    return Groups([read_index(folder) or open_part(folder) for folder in folders])
 
 
 def _cached(source: Source, tokenizer: "PreTrainedTokenizerBase", options: TokeniseOptions, cache: Path, seed: int) -> Path:
     """The cache's folder of one source, which is tokenised if the folder is not there or is damaged."""
+    if paths := token_paths(source):
+        return _indexed(_token_files(paths, source, tokenizer, options.kind), source, tokenizer, options, cache, seed)
     folder = entry_folder(source, tokenizer, options, cache, seed)
     if folder.exists():
         if is_whole(folder):
@@ -93,13 +122,36 @@ def _cached(source: Source, tokenizer: "PreTrainedTokenizerBase", options: Token
     return folder
 
 
+def _indexed(
+    files: Sequence[TokenFile],
+    source: Source,
+    tokenizer: "PreTrainedTokenizerBase",
+    options: TokeniseOptions,
+    cache: Path,
+    seed: int,
+) -> Path:
+    """The cache's folder that says where the documents of files of token ids lie."""
+    content = files_digest(files)
+    settings = [source.model_dump(), seed, options.max_length, options.drop_long, [file.tokens for file in files]]
+    folder = _folder([content, settings, tokenizer_digest(tokenizer), code_digest()], cache)
+    if folder.exists() and not is_whole_index(folder):
+        _discard(folder)
+    if not folder.exists():
+        write_index(folder, *index_files(source, files, tokenizer, options.max_length, options.drop_long, seed), content)
+    return folder
+
+
+def _folder(key: Sequence[Any], cache: Path) -> Path:
+    return cache / "tokens" / hashlib.blake2b(json.dumps(key).encode(), digest_size=16).hexdigest()
+
+
 def entry_folder(source: Source, tokenizer: "PreTrainedTokenizerBase", options: TokeniseOptions, cache: Path, seed: int) -> Path:
     """Where the cache keeps a source's groups, by everything that decides what they are."""
     # The rows of a hub name without commit are read twice, once for the key, because holding them all would take memory.
     content = content_key(source, seed) or _row_digest(sample_rows(source, seed, options.kind))
     settings = [source.model_dump(), seed, options.kind, options.max_length, options.drop_long, options.labels]
     key = [content, settings, tokenizer_digest(tokenizer), template_hash(tokenizer), code_digest()]
-    return cache / "tokens" / hashlib.blake2b(json.dumps(key).encode(), digest_size=16).hexdigest()
+    return _folder(key, cache)
 
 
 def _encode(

@@ -20,7 +20,7 @@ from tulu.data.row_report import MixReport, RowReport, Tally, total
 from tulu.data.sources import Row
 from tulu.errors import DataError, RecipeError
 from tulu.types import Problem
-from tulu.verifiers.contract import Mode
+from tulu.verifiers.contract import NO_SETTINGS, Mode, Settings
 from tulu.verifiers.registry import check_name
 from tulu.verifiers.reward_model import NAME as REWARD_MODEL
 
@@ -60,6 +60,7 @@ def load_problems(
     with_reward_model: bool = False,
     bad_golds: BadGolds = "stop",
     mode: Mode = "strict",
+    settings: Settings = NO_SETTINGS,
 ) -> Problems:
     """Prompts of at most max_prompt tokens, each with a ground truth that its verifiers can use.
 
@@ -68,13 +69,13 @@ def load_problems(
     ground truth does not grade itself right are left out; over 1 % of a source are a DataError, unless `bad_golds` is skip.
     """
     if verifier is not None:
-        _check_verifiers({verifier: Tally()}, with_reward_model, mode)
+        _check_verifiers({verifier: Tally()}, with_reward_model, mode, settings)
     parsed = [_parse(source, verifier, seed) for source in check_sources(sources)]
     rows_of: dict[str, Tally] = defaultdict(Tally)
     for row, problem in (entry for _, entries in parsed for entry in entries):
         for name in problem.verifiers:
             rows_of[name] += Tally(1, (row.id,))
-    _check_verifiers(rows_of, with_reward_model, mode)
+    _check_verifiers(rows_of, with_reward_model, mode, settings)
     result: list[Problem] = []
     for report, entries in parsed:
         usable = _tokenise(_with_usable_truths(entries, report, bad_golds), report, tokenizer, max_prompt)
@@ -100,7 +101,7 @@ def _contents(problem: ProblemText) -> list[str]:
     return [message["content"] for message in problem.messages]
 
 
-def _check_verifiers(rows_of: Mapping[str, Tally], with_reward_model: bool, mode: Mode) -> None:
+def _check_verifiers(rows_of: Mapping[str, Tally], with_reward_model: bool, mode: Mode, settings: Settings) -> None:
     """RecipeError where no verifier has one of these names, or it lacks the mode.
 
     reward_model is a verifier only for a caller that has a reward model.
@@ -109,7 +110,7 @@ def _check_verifiers(rows_of: Mapping[str, Tally], with_reward_model: bool, mode
     for name, rows in rows_of.items():
         try:
             if not (with_reward_model and name.lower() == REWARD_MODEL):
-                check_name(name, mode)
+                check_name(name, mode, settings)
         except RecipeError as error:
             errors.append(f"{error}; rows: {rows}" if rows.count else str(error))
     if errors:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from tulu.data.lazy import LazySequence
+from tulu.data.on_disk import Held, OnDisk
 from tulu.data.row_report import MixReport, RowReport, total
 from tulu.errors import DataError
 from tulu.files import sync_folder
@@ -104,6 +105,16 @@ class Arrays:
         )
         return Group(tokens[:prompt].tolist(), completions, self.id(index), float(self.margins[index]))
 
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(G,) tokens of each group: the prompt once, then every completion."""
+        return np.diff(self.bounds[self.first])
+
+    @property
+    def completions(self) -> NDArray[np.int64]:
+        """(G,) completions of each group."""
+        return np.diff(self.first) - 1
+
     def id(self, index: int) -> str:
         """The id of one group."""
         begin = int(self.id_ends[index - 1]) if index else 0
@@ -114,7 +125,7 @@ class Arrays:
 class Part:
     """The groups of one source, the report of what became of its rows, and a hash of both, 32 hex digits."""
 
-    arrays: Arrays
+    arrays: Held
     report: RowReport
     digest: str
 
@@ -209,25 +220,6 @@ _READ_BY_ROW = ("tokens", "trained", "ids")
 """Arrays that are as long as all rows together."""
 
 
-class OnDisk:
-    """A flat array in a file of which slices are read, so that no page of it ever counts as memory of this process."""
-
-    def __init__(self, file: Path, dtype: type[np.generic]) -> None:
-        self._dtype = np.dtype(dtype)
-        self._stream = file.open("rb", buffering=0)
-        self._length = file.stat().st_size // self._dtype.itemsize
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, places: slice) -> NDArray[Any]:
-        start, end, _ = places.indices(self._length)
-        size = self._dtype.itemsize
-        # Unlike a seek, this is safe where threads read at the same time.
-        content = os.pread(self._stream.fileno(), max(0, end - start) * size, start * size)
-        return np.frombuffer(content, self._dtype)
-
-
 def _opened(file: Path, key: str) -> Any:
     """An array of an entry: what a row has one number of is mapped, the rows themselves are read."""
     if key in _READ_BY_ROW:
@@ -292,9 +284,9 @@ class Groups(LazySequence[Group]):
     @cached_property
     def completions(self) -> NDArray[np.int64]:
         """(G,) completions of each group."""
-        return np.concatenate([np.diff(part.arrays.first) - 1 for part in self._parts])
+        return np.concatenate([part.arrays.completions for part in self._parts])
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
         """(G,) tokens of each group: the prompt once, then every completion."""
-        return np.concatenate([np.diff(part.arrays.bounds[part.arrays.first]) for part in self._parts])
+        return np.concatenate([part.arrays.lengths for part in self._parts])

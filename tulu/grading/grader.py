@@ -15,7 +15,7 @@ from tulu.errors import DataError
 from tulu.grading.pool import Workers
 from tulu.grading.task import Task
 from tulu.types import Group, Problem, Verdict
-from tulu.verifiers.contract import UNDECIDED, Case, Mode, grade_safely
+from tulu.verifiers.contract import UNDECIDED, Case, Mode, Settings, grade_safely
 from tulu.verifiers.registry import find
 from tulu.verifiers.reward_model import NAME as REWARD_MODEL
 from tulu.verifiers.text import without_thinking_tags
@@ -36,9 +36,17 @@ class Grader:
     """
 
     def __init__(
-        self, workers: int | None = None, deadline: float = 6.0, *, mode: Mode = "strict", memory_mb: int = 2048
+        self,
+        workers: int | None = None,
+        deadline: float = 6.0,
+        *,
+        mode: Mode = "strict",
+        memory_mb: int = 2048,
+        settings: Settings | None = None,
     ) -> None:
         self.mode = mode
+        self.settings = settings or Settings()
+        """What verifiers take where a row names nothing else."""
         self._workers = Workers(workers or os.cpu_count() or 1, deadline, memory_mb)
         self._threads: ThreadPoolExecutor | None = None
         self._lock = threading.RLock()
@@ -68,7 +76,7 @@ class Grader:
         Raises RecipeError for an unknown verifier and DataError for a problem with a wrong number of ground truths. A failing
         verifier never raises; its verdict has a status other than ok.
         """
-        cases = [_split_by_verifier(completion, problem) for completion, problem in items]
+        cases = [_split_by_verifier(completion, problem, self.settings) for completion, problem in items]
         tasks: list[Task] = []
         started = [self._start(name, case, tasks) for group in cases for name, case in group]
         if tasks:
@@ -179,7 +187,7 @@ def grade_by_verifiers(grader: Scores, items: Sequence[tuple[str, Problem]]) -> 
     return [None if part is None else next(verdicts) for _, part in parts]
 
 
-def _split_by_verifier(completion: str, problem: Problem) -> list[tuple[str, Case]]:
+def _split_by_verifier(completion: str, problem: Problem, settings: Settings) -> list[tuple[str, Case]]:
     """(verifier, case) for each verifier of a problem. Raises DataError if the number of ground truths is another."""
     names = problem.verifiers
     truths = [problem.ground_truth] if len(names) == 1 else problem.ground_truth
@@ -188,7 +196,9 @@ def _split_by_verifier(completion: str, problem: Problem) -> list[tuple[str, Cas
     completion = expose_thinking(completion, problem)
     users = [message["content"] for message in problem.messages if message["role"] == "user"]
     prompt = users[-1] if users else ""
-    return [(name, Case(completion, truth, prompt, problem.row)) for name, truth in zip(names, truths, strict=True)]
+    return [
+        (name, Case(completion, truth, prompt, problem.row, settings=settings)) for name, truth in zip(names, truths, strict=True)
+    ]
 
 
 def _combine(verdicts: list[Verdict], problem: Problem) -> Verdict:

@@ -12,6 +12,7 @@ float32 masters behind weights of 16 bits (model/masters.py) are what the optimi
 
 import math
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,14 @@ from tulu.config.processes import world_size
 from tulu.config.schema import TrainStage, clip_norms
 from tulu.model.clock import Clock
 from tulu.model.masters import HALF
+from tulu.model.outliers import Outliers
 from tulu.model.private_state import shard_of
 from tulu.model.processes import Processes
 from tulu.model.replicated import Replicated
 from tulu.model.zero import Zero, cast_frozen
+
+OUTLIERS = "outliers.json"
+"""The file of a checkpoint that says which losses and norms the last steps had."""
 
 
 class Parallel(Processes):
@@ -43,6 +48,8 @@ class Parallel(Processes):
         self.precision = stage.precision
         self.clip_norms = clip_norms(stage)
         """Largest norm of the gradients of each group of the optimizer's parameters."""
+        self.outliers = Outliers(stage.skip_steps) if stage.skip_steps is not None else None
+        """Which steps are passed over because they stand out; None where none is."""
         self.seed = stage.seed
         self.module: nn.Module | None = None
         """The module under training, once it is prepared."""
@@ -92,33 +99,37 @@ class Parallel(Processes):
         """Forget the gradients."""
         (self._zero or self._own).clear()
 
-    def finish_step(self, sums: Tensor) -> tuple[list[float], float]:
+    def finish_step(self, sums: Tensor, divisor: float = 1.0) -> tuple[list[float], float]:
         """Clip the gradients, step and clear them, unless the loss over all processes or the norm of the gradients is not finite.
 
-        `sums` are numbers of this process of which the first is the loss. Returns their sums over all processes, and the norm
-        as it was before clipping; they are the same in every process, and this is the one place of a step that waits for the
-        device, before it steps. Where one of the two is not finite no weight has moved.
+        `sums` are numbers of this process of which the first is the loss, before it is divided by `divisor`. Returns their sums
+        over all processes, and the norm as it was before clipping; they are the same in every process, and this is the one place
+        of a step that waits for the device, before it steps. Where one of the two is not finite, or stands out (`outliers`), no
+        weight has moved.
         """
         if self._zero is not None:
-            return self._finish_zero_step(self._zero, sums)
+            return self._finish_zero_step(self._zero, sums, divisor)
         with self.clock.part("sync"):
             sums = self.add_up(sums.detach().to(self.device).double().clone())
             norms = self._own.gradient_norm()
             *totals, norm = torch.cat([sums, norms.to(self.device).double()[None]]).tolist()
         with self.clock.part("optimizer"):
             self._own.scale.update(math.isfinite(norm))
-            if math.isfinite(totals[0]) and math.isfinite(norm):
+            if math.isfinite(totals[0]) and math.isfinite(norm) and not self._stands_out(totals[0] / divisor, norm):
                 self._own.step(self.clip_norms, norms)
             self._own.clear()
         return totals, norm
 
-    def _finish_zero_step(self, zero: Zero, sums: Tensor) -> tuple[list[float], float]:
+    def _stands_out(self, loss: float, norm: float) -> bool:
+        return self.outliers is not None and self.outliers.stands_out(loss, norm)
+
+    def _finish_zero_step(self, zero: Zero, sums: Tensor, divisor: float) -> tuple[list[float], float]:
         """The same through DeepSpeed, which learns the norm as it steps."""
         with self.clock.part("sync"):
             totals = self.add_up(sums.detach().to(self.device).double().clone()).tolist()
         with self.clock.part("optimizer"):
             if math.isfinite(totals[0]):
-                return totals, zero.step()
+                return totals, zero.step(partial(self._stands_out, totals[0] / divisor) if self.outliers is not None else None)
             zero.clear()
         return totals, math.nan
 
@@ -141,7 +152,11 @@ class Parallel(Processes):
     def save(self, folder: Path) -> None:
         """Write weights, optimizer and random states of all processes into a folder."""
         (self._zero or self._own).save(folder)
+        if self.outliers is not None and self.is_main:
+            self.outliers.save(folder / OUTLIERS)
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote, with as many processes as wrote it."""
         (self._zero or self._own).load(folder)
+        if self.outliers is not None:
+            self.outliers.load(folder / OUTLIERS)

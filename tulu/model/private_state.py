@@ -6,7 +6,8 @@ file is as light as what imports it.
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -47,6 +48,29 @@ def clip_zero_groups(engine: Any, largest: Sequence[float | None]) -> float:
             for gradient in gradients:
                 gradient.mul_(factor.to(gradient.device))
     return float(sum(squares.values()) ** 0.5)
+
+
+@contextmanager
+def passing_over(engine: Any, refuses: Callable[[float], bool]) -> Iterator[None]:
+    """While the context lasts, a step of a DeepSpeed engine leaves weights and moments alone where `refuses(norm)` says so.
+
+    DeepSpeed knows the norm of the gradients before it lets the optimizer that it was given step, once for each group of
+    parameters. That call is passed over; DeepSpeed's own part of the step, such as clearing gradients, goes on.
+    """
+    outer = engine.optimizer
+    inner = outer.optimizer
+    answers: list[bool] = []
+
+    def step(*args: Any, **kwargs: Any) -> Any:
+        if not answers:
+            answers.append(refuses(float(outer._global_grad_norm)))
+        return None if answers[0] else type(inner).step(inner, *args, **kwargs)
+
+    inner.step = step
+    try:
+        yield
+    finally:
+        del inner.step
 
 
 def _zero_gradients(optimizer: Any) -> list[tuple[int, Sequence[Any], Any]]:

@@ -1,7 +1,7 @@
 """DeepSpeed ZeRO through Accelerate: 1 shards the optimizer, 2 gradients too, 3 also the weights, already as they are loaded."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,15 @@ from torch import Tensor, distributed, nn
 from tulu.errors import RecipeError
 from tulu.model.gathering import set_whole
 from tulu.model.masters import HALF, LossScale, halve
-from tulu.model.private_state import cast_shard, clip_zero_groups, deepspeed_engine, is_sharded, reset_accelerate, shard_of
+from tulu.model.private_state import (
+    cast_shard,
+    clip_zero_groups,
+    deepspeed_engine,
+    is_sharded,
+    passing_over,
+    reset_accelerate,
+    shard_of,
+)
 from tulu.model.processes import Processes
 
 
@@ -124,10 +132,17 @@ class Zero:
         # DeepSpeed averages gradients over processes, where a step needs their sum.
         self.engine.backward(loss * self.processes.world)
 
-    def step(self) -> float:
-        """Clip the gradients, step and clear them; returns their norm, at which a step is passed over if it is not finite."""
+    def step(self, stands_out: Callable[[float], bool] | None = None) -> float:
+        """Clip the gradients, step and clear them; returns their norm, at which a step is passed over if it is not finite.
+
+        It is passed over, too, where `stands_out(norm)` says so, which is asked at most once.
+        """
         before = clip_zero_groups(self.engine, self.clip_norms) if len(self.clip_norms) > 1 else None
-        self.engine.step()
+        if stands_out is None:
+            self.engine.step()
+        else:
+            with passing_over(self.engine, lambda norm: stands_out(norm if before is None else before)):
+                self.engine.step()
         norm = float(self.engine.get_global_grad_norm() or 0.0)
         return norm if before is None or not math.isfinite(norm) else before
 

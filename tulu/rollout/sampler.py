@@ -2,8 +2,9 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import compress
 from typing import TYPE_CHECKING, TypeVar
 
@@ -11,11 +12,11 @@ import torch
 
 from tulu.advantages import group_advantages, has_signal
 from tulu.config.schema import Rlvr
-from tulu.data.mixing import order
 from tulu.grading.grader import Scores, grade_by_verifiers, pair_with_problems, split_off_reward_model
 from tulu.grading.reward import Grades, check_faults, needs_preference, overlong_penalties, reward
 from tulu.model.parallel import Parallel
 from tulu.rollout.engine import RolloutEngine
+from tulu.rollout.problem_order import ProblemOrder
 from tulu.types import Group, Problem, SamplingParams
 
 if TYPE_CHECKING:
@@ -43,6 +44,12 @@ class Rollout:
     """NaN where the reward is. They are the rewards less the penalties where the learner compares those later."""
     penalties: tuple[float, ...] = ()
     """What is added to the rewards for their length, 0 or less; empty without a penalty. It makes no group worth training."""
+
+    @property
+    def solved(self) -> float | None:
+        """The mean score that verifiers gave its completions; None where none has a score."""
+        scores = [one.verdict.score for one in self.grades if one.verdict is not None and one.verdict.score is not None]
+        return sum(scores) / len(scores) if scores else None
 
     def to_train(self, mask_truncated: bool) -> "Rollout":
         """The completions that enter the loss: those with an advantage, and with `mask_truncated` only those that stopped."""
@@ -85,32 +92,46 @@ class Sampler:
     parallel: Parallel
     reward_model: Scores | None = None
     """The reward model of the recipe's `rlvr.reward_model`."""
+    retired: Iterable[Sequence[int]] = ()
+    """The problems that an earlier session retired, as `order.state()` says it."""
+
+    @cached_property
+    def order(self) -> ProblemOrder:
+        """Where each problem stands."""
+        return ProblemOrder(len(self.problems), self.stage.seed, self.retired)
 
     def collect(self, drawn: int) -> StepRollouts:
         """`prompts` groups over all processes; with `refill`, those whose rewards are all equal are replaced.
 
-        What is drawn, and what is sampled from it, is a function of the seed and of how much was drawn before.
-        Raises TuluError if most verdicts are faults of the verifier.
+        What is drawn, and what is sampled from it, is a function of the seed, of how much was drawn before, and of what was
+        retired. Raises TuluError if most verdicts are faults of the verifier.
         """
         rollouts = StepRollouts(drawn=drawn)
         missing = self.stage.prompts
         while missing and rollouts.rounds < MAX_ROUNDS:
-            problems = [self._problem(position) for position in range(rollouts.drawn, rollouts.drawn + missing)]
-            sampled = self.sample(self.parallel.share(problems), seed=self.stage.seed * 1_000_003 + rollouts.drawn)
-            trained = [one for one in sampled if not self.stage.refill or has_signal(torch.tensor(one.rewards))]
+            places = [self.order.at(position) for position in range(rollouts.drawn, rollouts.drawn + missing)]
+            own = self.parallel.share(places)
+            sampled = self.sample([self.problems[place] for place in own], seed=self.stage.seed * 1_000_003 + rollouts.drawn)
+            teaching = [one for one in sampled if has_signal(torch.tensor(one.rewards))]
             rollouts.sampled += sampled
-            rollouts.trained += trained
+            rollouts.trained += teaching if self.stage.refill or self.stage.drop_equal else sampled
             rollouts.drawn += missing
             rollouts.rounds += 1
-            missing -= int(self.parallel.total(len(trained)))
+            self._retire(own, sampled, rollouts.drawn)
+            missing = missing - int(self.parallel.total(len(teaching))) if self.stage.refill else 0
         if missing == self.stage.prompts:
             log.warning("no group teaches anything after %d rounds of %d prompts: nothing is trained", rollouts.rounds, missing)
         return rollouts
 
-    def _problem(self, position: int) -> Problem:
-        """The problem at a place of the endless shuffled order."""
-        epoch, place = divmod(position, len(self.problems))
-        return self.problems[int(order(len(self.problems), self.stage.seed, epoch)[place])]
+    def _retire(self, places: Sequence[int], sampled: Sequence[Rollout], drawn: int) -> None:
+        """Take out what is solved as often as `retire_at` says, in every process alike."""
+        limit = self.stage.retire_at
+        if limit is None:
+            return
+        solved = [
+            place for place, one in zip(places, sampled, strict=True) if (share := one.solved) is not None and share >= limit
+        ]
+        self.order.retire(sorted(place for part in self.parallel.exchange(solved) for place in part), drawn)
 
     def sample(self, problems: Sequence[Problem], seed: int) -> list[Rollout]:
         """Sample and grade `samples` completions of each problem."""

@@ -3,9 +3,10 @@
 import logging
 from pathlib import Path
 
-from tulu.config.job import folders_of_run, make_job, stages_of
+from tulu.config.job import folders_of_run, make_job
 from tulu.config.lock import only_user
 from tulu.config.processes import is_main_process
+from tulu.config.recipe_stages import stages_in
 from tulu.config.schema import Recipe
 from tulu.config.stages import TRAINING, resolve
 from tulu.errors import RecipeError
@@ -23,7 +24,7 @@ def run_recipe(recipe: Recipe, runs: Path, fresh: bool = False) -> Path:
     What an earlier call finished is not done again. Raises RecipeError if the recipe has no stage that trains, and InUseError
     if another process is at work in the run.
     """
-    stages = stages_of(recipe)
+    stages = [stage for stage in stages_in(dict(recipe)) if stage.row.makes_folder]
     if not stages:
         names = ", ".join(stage.name for stage in TRAINING)
         raise RecipeError(f"recipe {recipe.name} has no stage to run; it needs one of {names}")

@@ -51,6 +51,7 @@ from tulu.train.optimizer import Learner, learning_rate
 from tulu.train.run import Run
 from tulu.train.step import Objective, step
 from tulu.types import Problem
+from tulu.verifiers.contract import Settings
 
 log = logging.getLogger("tulu")
 
@@ -79,6 +80,7 @@ def run(job: Job) -> Path:
         return run.model_folder
 
     with_reward_model = stage.reward_model is not None
+    verdict_settings = stage.verifier_settings.settings if stage.verifier_settings else Settings()
     problems = load_problems(
         stage.data,
         run.tokenizer,
@@ -88,6 +90,7 @@ def run(job: Job) -> Path:
         with_reward_model,
         stage.bad_golds,
         stage.verifier_mode,
+        verdict_settings,
     )
     problems.report.show()
     log.info(problems.report.golds())
@@ -114,9 +117,11 @@ def run(job: Job) -> Path:
         trust_remote_code=job.recipe.trust_remote_code,
         turn_ends=turn_end_tokens(policy.tokenizer),
     )
-    with closing(make_engine(stage.engine, spec, policy)) as engine, Grader(mode=stage.verifier_mode) as grader:
+    grading = Grader(mode=stage.verifier_mode, settings=verdict_settings)
+    with closing(make_engine(stage.engine, spec, policy)) as engine, grading as grader:
         engine.sync(policy.weights(), run.step)
-        sampler = Sampler(engine, grader, policy.tokenizer, problems, stage, run.parallel, reward_model)
+        retired = state.get("retired", ())
+        sampler = Sampler(engine, grader, policy.tokenizer, problems, stage, run.parallel, reward_model, retired)
         train(learner, Models(policy, critic, kl_reference, teacher), sampler, stage, run, state.get("drawn", 0))
     return run.finish(policy.save, problems=len(problems))
 
@@ -157,7 +162,7 @@ def train(learner: Learner, models: Models, sampler: Sampler, stage: Rlvr, run: 
             run.rollouts(run.step, [row for part in parallel.exchange(record(rollouts, policy.tokenizer)) for row in part])
             run.journal("trained", step=run.step, rows=[rollout.problem.id for rollout in rollouts.trained])
             progress.update(run.step, metrics, tokens / seconds, measured["mfu"])
-            run.end_step(run.step == total, drawn=drawn)
+            run.end_step(run.step == total, drawn=drawn, retired=sampler.order.state())
 
 
 def update_rates(stage: Rlvr, index: int, total: int) -> list[float]:

@@ -19,6 +19,7 @@ from tulu.errors import RecipeError, TuluError
 from tulu.files import differences
 from tulu.model.load import hub_commit
 from tulu.model.parallel import Parallel
+from tulu.model.processes import Processes
 
 log = logging.getLogger("tulu")
 
@@ -56,7 +57,7 @@ def software() -> dict[str, str]:
     return {"python": platform.python_version(), **packages, "code of tulu": code.hexdigest()}
 
 
-def from_main(parallel: Parallel, what: str, work: Callable[[], T]) -> T:
+def from_main(parallel: Processes, what: str, work: Callable[[], T]) -> T:
     """The result of `work()`, which the main process alone calls while the others wait; its TuluError is raised in all.
 
     `what` says what the others wait for, as in "the rows to be tokenised".

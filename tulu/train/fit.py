@@ -4,10 +4,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
 
 from tulu.config.schema import TrainStage
+from tulu.config.training import TokenBatched
 from tulu.data.mixing import order
+from tulu.data.token_cache import Groups
 from tulu.model.batch import Batch
 from tulu.model.batch import pack as pack_batches
 from tulu.model.parallel import Parallel
@@ -16,6 +20,7 @@ from tulu.train.optimizer import Learner, learning_rate, total_steps
 from tulu.train.prefetch import ahead
 from tulu.train.run import Run
 from tulu.train.step import Normaliser, Objective, step
+from tulu.train.token_batches import TokenBatches
 from tulu.types import Group
 
 B = TypeVar("B", bound=Batch)
@@ -35,6 +40,35 @@ def draw(rows: int, stage: TrainStage, step: int) -> list[int]:
     return [int(order(rows, stage.seed, position // rows)[position % rows]) for position in range(first, last)]
 
 
+class Draws(Protocol):
+    """Which rows a step draws, a function of the step alone, and how many steps there are."""
+
+    steps: int
+
+    def draw(self, step: int) -> list[int]:
+        """The rows of a step."""
+
+
+class SequenceBatches:
+    """The rows of every step of a stage whose batch counts sequences or pairs."""
+
+    def __init__(self, rows: int, stage: TrainStage) -> None:
+        self.steps = total_steps(stage, rows)
+        self._rows, self._stage = rows, stage
+
+    def draw(self, step: int) -> list[int]:
+        """The rows of a step."""
+        return draw(self._rows, self._stage, step)
+
+
+def draws_of(groups: Sequence[Group], stage: TrainStage) -> Draws:
+    """How the steps of a stage draw from these groups."""
+    if not isinstance(stage, TokenBatched) or stage.batch_tokens is None:
+        return SequenceBatches(len(groups), stage)
+    lengths = groups.lengths if isinstance(groups, Groups) else np.array([group.n_tokens for group in groups], np.int64)
+    return TokenBatches(lengths, stage)
+
+
 def fit(
     learner: Learner,
     run: Run,
@@ -51,8 +85,9 @@ def fit(
     does all that for the next step while the device is busy with the present one.
     """
     stage, parallel = run.section, learner.parallel
-    total = total_steps(stage, len(groups))
-    ready = partial(make_ready, groups, pack, normaliser, prepare, stage, parallel)
+    draws = draws_of(groups, stage)
+    total = draws.steps
+    ready = partial(make_ready, groups, draws, pack, normaliser, prepare, stage, parallel)
     with (
         run.interruptible(),
         Progress(run.job.stage, total, run.step, parallel.is_main) as progress,
@@ -91,6 +126,7 @@ class Ready(Generic[B]):
 
 def make_ready(
     groups: Sequence[Group],
+    draws: Draws,
     pack: Callable[[Sequence[Any], Any], list[B]],
     normaliser: Normaliser[B],
     prepare: Callable[[Sequence[Group], Any], Sequence[Group]] | None,
@@ -99,7 +135,7 @@ def make_ready(
     index: int,
 ) -> Ready[B]:
     """The rows of a step, drawn, packed and on their way to the device; nothing here depends on steps before."""
-    drawn: Sequence[Group] = [groups[place] for place in draw(len(groups), stage, index)]
+    drawn: Sequence[Group] = [groups[place] for place in draws.draw(index)]
     drawn = prepare(drawn, stage) if prepare else drawn
     batches = pack(parallel.share(drawn), stage)
     # They are counted here, because a device would have to be waited for.

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tulu.config.job import Job
 from tulu.config.schema import Rlvr, drops_long, labels_of
-from tulu.config.training import ROW_TOKENS
+from tulu.config.training import ROW_TOKENS, sequences_of
 from tulu.data.chat import template_hash
 from tulu.data.datasets import cache_groups, open_groups
 from tulu.data.stability import prompt_break
@@ -135,7 +135,7 @@ class StageRun(Run):
             if (memory := self.device_memory()) is not None and not parallel.deepspeed:
                 settled = {"row_tokens": longest_row(learner, section, forward, memory)}
                 if all(trunk.rows == "packed" for trunk in learner.model.module.modules() if isinstance(trunk, Trunk)):
-                    settled["micro_batch"] = max(section.micro_batch, section.batch)
+                    settled["micro_batch"] = max(section.micro_batch, sequences_of(section))
                 log.info("row_tokens: auto is %d on this device", settled["row_tokens"])
             if parallel.is_main:
                 self._update_manifest(settled=settled)

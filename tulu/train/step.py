@@ -64,7 +64,7 @@ def step(
     nothing = torch.zeros((), device=parallel.device), torch.zeros((), device=parallel.device)
     loss = torch.stack(losses).double().sum() if losses else torch.zeros_like(work)
     parts = [number.to(parallel.device).double() for name in names for number in sums.get(name, nothing)]
-    (loss_total, done, *numbers), norm = parallel.finish_step(torch.stack([loss, work, *parts]))
+    (loss_total, done, *numbers), norm = parallel.finish_step(torch.stack([loss, work, *parts]), total)
     learner.meter.add(done)
     trained = [row for batch in batches for row in batch.id_C]
     if not math.isfinite(loss_total):
@@ -75,6 +75,8 @@ def step(
         named = _name_rows(parallel, trained, trained)
         raise TrainingError(f"the next step is not taken, its loss is finite, the norm of its gradients {norm}: {named}")
     skipped = {} if parallel.skipped is None else {"skipped_steps": float(parallel.skipped)}
+    if parallel.outliers is not None:
+        skipped["passed_over"] = float(parallel.outliers.passed_over)
     pairs = zip(names, numbers[0::2], numbers[1::2], strict=True)
     means = {name: value / count if count else math.nan for name, value, count in pairs}
     return {"loss": loss_total / total, "gradient_norm": norm, **skipped, **means}

@@ -45,10 +45,10 @@ class Gold:
 
     tests: tuple[Any, ...]
     """Test code for `code`; (input, output) for `code_stdio`."""
-    seconds: float
-    """CPU seconds of a test."""
-    threshold: float
-    """The smallest share of passed tests that does not score 0."""
+    seconds: float | None
+    """CPU seconds of a test; None where the row names none."""
+    threshold: float | None
+    """The smallest share of passed tests that does not score 0; None where the row names none."""
     tolerance: Decimal | None
     """How far printed numbers may be off; None where they are compared as text."""
     imports: str
@@ -91,8 +91,8 @@ def _parse(gold: Any, parse_test: Callable[[Any], Any]) -> Gold:
         raise GoldError("entry_point and helpers must be text")
     gold = Gold(
         tuple(parse_test(test) for test in fields["tests"]),
-        _number(fields, "time_limit", _SECONDS, _BUDGET) or _SECONDS,
-        _number(fields, "threshold", 0, 1),
+        _number(fields, "time_limit", 0, _BUDGET) or None,
+        _number(fields, "threshold", 0, 1) if "threshold" in fields else None,
         Decimal(str(tolerance)) if tolerance else None,
         "\n".join(imports),
         texts["entry_point"],
@@ -149,9 +149,10 @@ def _grade(case: Case, kind: str, find_program: Callable[[str], str] = program_i
     source = source.encode("utf-8", "replace").decode()
     if not gold.helpers:
         gold = replace(gold, helpers=helpers_in(case.prompt))
+    gold = replace(gold, seconds=gold.seconds or case.settings.code_seconds)
     try:
         if remote_url():
-            results = remote_results(kind, source, list(gold.tests), gold.seconds, _other_fields(gold))
+            results = remote_results(kind, source, list(gold.tests), _seconds(gold), _other_fields(gold))
         else:
             require()
             results = run_here(source, gold, case.attempt == 1)
@@ -159,7 +160,12 @@ def _grade(case: Case, kind: str, find_program: Callable[[str], str] = program_i
         return Postponed(0.0, detail="takes long")
     except SandboxFault as fault:
         return Verdict(None, "error", str(fault))
-    return _share_passed(results, gold.threshold, case.attempt)
+    threshold = case.settings.code_threshold if gold.threshold is None else gold.threshold
+    return _share_passed(results, threshold or 0.0, case.attempt)
+
+
+def _seconds(gold: Gold) -> float:
+    return gold.seconds or _SECONDS
 
 
 def code(case: Case) -> Verdict:
@@ -187,7 +193,7 @@ def _compare_output(output: Output, expected: str, tolerance: Decimal | None) ->
 
 
 def _run_assertions(source: str, gold: Gold, brief: bool = False) -> list[Result]:
-    return run_tests(source, _take_apart(gold), gold.seconds, Limits(), _BUDGET, gold.imports, _BRIEF if brief else None)
+    return run_tests(source, _take_apart(gold), _seconds(gold), Limits(), _BUDGET, gold.imports, _BRIEF if brief else None)
 
 
 def _run_exchanges(source: str, gold: Gold, brief: bool = False) -> list[Result]:
@@ -198,7 +204,7 @@ def _run_exchanges(source: str, gold: Gold, brief: bool = False) -> list[Result]
             results.append(Result(False, "total time limit", any(result.starved for result in results)))
             continue
         text = test["input"].replace("\r\n", "\n").encode("utf-8", "replace")
-        output = run_script(source, text, gold.seconds, Limits(), left)
+        output = run_script(source, text, _seconds(gold), Limits(), left)
         if output.spent:
             return [Result(False, output.detail) for _ in gold.tests]
         left -= output.seconds
@@ -249,7 +255,7 @@ CODE = Verifier(
     tulu3=code_tulu3,
     key=lambda case: program_in(case.completion),
     deadline=DEADLINE,
-    ready=require,
+    ready=lambda _settings: require(),
     warm=warm,
 )
 CODE_STDIO = replace(CODE, check=lambda gold: _parse(gold, _parse_exchange), strict=code_stdio, tulu3=code_stdio, warm=None)

@@ -1,5 +1,6 @@
 import gzip
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from tulu.types import Problem, Verdict
 from tulu.verifiers.code import remote, remote_client, sandbox
 from tulu.verifiers.code.sandbox import UNSAFE
 from tulu.verifiers.code.verifier import CODE, CODE_STDIO, program_in, same_output, upstream_program_in
-from tulu.verifiers.contract import GoldError
+from tulu.verifiers.contract import GoldError, Settings
 
 ADD = "def add(a, b):\n    return a + b\n"
 ADD_TESTS = ["assert add(1, 2) == 3", "assert add(-1, 1) == 0", "assert add(0, 0) == 1"]
@@ -281,3 +282,27 @@ def test_every_reference_solution_passes(shared_data: Path) -> None:
     assert len(items) == 164 + 257
     assert [(problem.id, verdict) for (_, problem), verdict in zip(items, verdicts, strict=True) if verdict.score != 1] == []
     assert not any("in_process" in verdict.detail for verdict in verdicts)
+
+
+def test_what_a_run_sets_holds_where_a_row_sets_nothing() -> None:
+    """The released Olmo 3 runs scored 0 below 99 % of the tests, and gave a test 1 or 6 seconds."""
+    problems = [problem(ADD_TESTS), problem({"tests": ADD_TESTS, "threshold": 0.5})]
+    with Grader(1, settings=Settings(code_threshold=0.99)) as grader:
+        strict = [verdict.score for verdict in grader.grade([(fenced(ADD), one) for one in problems])]
+    with Grader(1) as grader:
+        plain = [verdict.score for verdict in grader.grade([(fenced(ADD), one) for one in problems])]
+    assert strict == pytest.approx([0.0, 2 / 3])
+    assert plain == pytest.approx([2 / 3, 2 / 3])
+
+
+def test_a_run_says_how_long_a_test_may_take() -> None:
+    busy = "def f():\n    n = 0\n    while n < 10**9:\n        n += 1\n    return n"
+    began = time.monotonic()
+    with Grader(1, settings=Settings(code_seconds=0.3)) as grader:
+        [verdict] = grader.grade([(fenced(busy), problem(["assert f() > 0"]))])
+    assert verdict.score == 0
+    assert time.monotonic() - began < 20
+
+
+def problem(gold: Any) -> Problem:
+    return Problem("p", (), (1,), gold, ("code",))
