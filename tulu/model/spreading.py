@@ -120,11 +120,14 @@ def lent(model: nn.Module) -> Iterator[None]:
 
 
 def _by_unit(model: nn.Module) -> Iterator[tuple[nn.Module, list[tuple[nn.Module, str]]]]:
-    """Each layer, and each model inside or around the layers, with the places of its own spread weights."""
+    """Each layer, each embedding and head outside them, and each model around them, with the places of its own spread weights."""
     classes = layer_classes(model)
-    units = {
-        part for part in model.modules() if part is model or isinstance(part, PreTrainedModel) or type(part).__name__ in classes
-    }
+    layers = [part for part in model.modules() if type(part).__name__ in classes]
+    inside_layers = {part for layer in layers for part in layer.modules()}
+    units = {model, *layers}
+    for part in model.modules():
+        if isinstance(part, PreTrainedModel) or (isinstance(part, nn.Embedding | nn.Linear) and part not in inside_layers):
+            units.add(part)
     for unit in units:
         inside, waiting = [], [unit]
         while waiting:
