@@ -139,14 +139,19 @@ def special(folder: Path, parallel: Parallel) -> dict[str, Any]:
     def logps(policy: Policy) -> torch.Tensor:
         return policy.logps(batch)
 
+    def score(reward_model: RewardModel) -> torch.Tensor:
+        return reward_model.score(batch)
+
     compare("adapters", lambda: Policy.load(path, template="tulu", lora=LORA), logps)
-    compare("a new head", lambda: RewardModel.load(path, template="tulu", trainable=True, new_head=5), lambda rm: rm.score(batch))
+    compare("a new head", lambda: RewardModel.load(path, template="tulu", trainable=True, new_head=5), score)
     head = folder / "reward-model"
     with unsharded():
         RewardModel.load(path, template="tulu", trainable=True, new_head=5).save(head, parallel.is_main)
     parallel.wait()
-    compare("a trained head", lambda: RewardModel.load(head, template="tulu", trainable=True), lambda rm: rm.score(batch))
-    compare("a head anew", lambda: RewardModel.load(head, template="tulu", trainable=True, new_head=7), lambda rm: rm.score(batch))
+    compare("a trained head", lambda: RewardModel.load(head, template="tulu", trainable=True), score)
+    compare(
+        "a head anew", lambda: RewardModel.load(head, template="tulu", trainable=True, new_head=7), lambda rm: rm.score(batch)
+    )
     short = folder / "short"
     compare("more rows", lambda: Policy.load(short, template="tulu", resize_embeddings=True), logps)
     try:

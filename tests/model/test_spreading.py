@@ -90,7 +90,7 @@ def test_rows_are_cut_as_torch_cuts_them() -> None:
     for length in (0, 1, 2, 5, 6, 7):
         cut = [torch.arange(length)[own_rows(length, 3, rank)].tolist() for rank in range(3)]
         chunks = [chunk.tolist() for chunk in torch.arange(length).chunk(3)]
-        assert cut == (chunks + [[], [], []])[:3]
+        assert cut == [*chunks, [], [], []][:3]
 
 
 def test_alone_nothing_is_spread() -> None:

@@ -35,7 +35,7 @@ def shard(module: nn.Module, processes: Processes, precision: str) -> None:
         cure = "Set sharding to none, zero1 or zero2: with fsdp2 every process must make equally many forward passes."
         raise RecipeError(f"sharding: fsdp2: this model must read one document at a time\n{cure}")
     refuse_expert_adapters(module, "fsdp2")
-    mesh = mesh_of(processes)
+    mesh = mesh_of(processes.device.type, processes.world)
     half = HALF.get(precision)
     policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)
     as_they_are = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
@@ -54,9 +54,9 @@ def shard(module: nn.Module, processes: Processes, precision: str) -> None:
 
 
 @cache
-def mesh_of(processes: Processes) -> DeviceMesh:
-    """The processes as torch counts those that share a model."""
-    return init_device_mesh(processes.device.type, (processes.world,))
+def mesh_of(device_type: str, world: int) -> DeviceMesh:
+    """All processes, as torch counts those that share a model."""
+    return init_device_mesh(device_type, (world,))
 
 
 def _spread_again(module: Any, *_: Any) -> None:
@@ -68,7 +68,8 @@ def _spread_again(module: Any, *_: Any) -> None:
 def _parts(module: nn.Module) -> Iterator[nn.Module]:
     """The layers, then the modules that compute by themselves, from the inside to the outside."""
     classes = layer_classes(module)
-    yield from (part for part in module.modules() if type(part).__name__ in classes)
+    # Modules come from the outside to the inside, and what Mamba calls a layer holds another.
+    yield from reversed([part for part in module.modules() if type(part).__name__ in classes])
     # PPO asks policy and value model together, and the policy alone for the log-probs of the reference.
     yield from (part for part in module.modules() if isinstance(part, PackedModule) and part is not module)
     yield module

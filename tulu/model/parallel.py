@@ -60,7 +60,7 @@ class Parallel(Processes):
         if self.sharding == "fsdp2":
             from tulu.model.fully_sharded import mesh_of
 
-            spread_over(mesh_of(self))
+            spread_over(mesh_of(self.device.type, self.world))
         else:
             spread_over(None)
 

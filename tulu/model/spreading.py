@@ -79,7 +79,7 @@ def put_together(parameter: Any) -> Tensor:
     world, rank, group = mesh.size(), mesh.get_local_rank(), mesh.get_group()
     whole = own.new_empty(parameter.shape)
     if len(whole) % world == 0:
-        distributed.all_gather_into_tensor(whole, own, group=group)
+        distributed.all_gather_single(whole, own, group=group)
         return whole
     for other in range(world):
         rows = whole[own_rows(len(whole), world, other)]

@@ -95,7 +95,10 @@ class Layout:
         if len(self.headers) == 1:
             return None
         total = {"total_size": sum(planned.size for planned in self.tensors.values())}
-        return json.dumps({"metadata": total, "weight_map": {name: self.places[name].file for name in self.tensors}}, indent=2) + "\n"
+        return (
+            json.dumps({"metadata": total, "weight_map": {name: self.places[name].file for name in self.tensors}}, indent=2)
+            + "\n"
+        )
 
 
 def write_streamed(

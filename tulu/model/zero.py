@@ -113,7 +113,7 @@ class Zero:
         """A frozen weight as it was loaded, from the shards of all processes; None stands for the values that it still has."""
         own = (shard_of(parameter) if exact is None else exact).to(self.processes.device, dtype)
         flat = own.new_empty(self.processes.world * own.numel())
-        distributed.all_gather_into_tensor(flat, own)
+        distributed.all_gather_single(flat, own)
         return flat[: parameter.ds_numel].view(parameter.ds_shape)
 
     # -- a step ------------------------------------------------------------------------------------------------
