@@ -115,10 +115,11 @@ def replace_as_loaded(replace: Callable[[Any, Any], Any], dtype: Any) -> Iterato
         put(model, target, value, *rest, **options)
         loaded = module._parameters.get(name)
         if loaded is not None and loaded is not planned:
-            replaced = replace(loaded, own)
-            # What has it not, transformers fills with random numbers.
+            module._parameters[name] = replaced = replace(loaded, own)
+            # What has it not, transformers fills with random numbers, which a few architectures make of the weights themselves.
             replaced._is_hf_initialized = True
-            module._parameters[name] = replaced
+            held = [tensor for tensor in (*module._parameters.values(), *module._buffers.values()) if tensor is not None]
+            module._is_hf_initialized = all(getattr(tensor, "_is_hf_initialized", False) for tensor in held)
 
     names |= {"spawn_materialize": read_later, "set_param_for_module": put_replaced}
     try:
