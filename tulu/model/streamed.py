@@ -144,4 +144,4 @@ def write_streamed(
 def _bytes_of(tensor: Tensor, dtype: torch.dtype) -> memoryview:
     """The bytes of a tensor in a dtype."""
     stored = tensor.detach().to("cpu", dtype).contiguous()
-    return memoryview(stored.flatten().view(torch.uint8).numpy())
+    return stored.flatten().view(torch.uint8).numpy().data
