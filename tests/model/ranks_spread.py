@@ -5,6 +5,7 @@ Usage: torchrun --nproc-per-node 3 -m tests.model.ranks_spread FOLDER NAMES, whe
 
 import gc
 import json
+import math
 import sys
 import weakref
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from tulu.model.batch import pack_row
 from tulu.model.gathering import unsharded
 from tulu.model.parallel import Parallel
 from tulu.model.policy import Policy
+from tulu.model.private_state import whole_shape
 from tulu.reward_models.model import RewardModel
 from tulu.train.optimizer import Learner
 
@@ -164,6 +166,19 @@ def special(folder: Path, parallel: Parallel) -> dict[str, Any]:
     return found
 
 
+def zero3(folder: Path) -> dict[str, Any]:
+    """The same of ZeRO-3, whose weights are not tensors of their shapes."""
+    parallel = Parallel(make_stage(sharding="zero3"))
+    policy = Policy.load(folder / LARGE, template="tulu")
+    unit = max(math.prod(whole_shape(parameter)) * 4 for parameter in policy.module.parameters())
+    Learner(policy, make_stage(sharding="zero3"), parallel)
+    found = {"digest": most_alive(policy.digest) / unit}
+    found["save"] = most_alive(lambda: policy.save(folder / "of-zero3", parallel.is_main)) / unit
+    parallel.wait()
+    saved, before = load_file(folder / "of-zero3" / "model.safetensors"), load_file(folder / LARGE / "model.safetensors")
+    return {**found, "saved": saved.keys() == before.keys() and all(torch.equal(saved[name], before[name]) for name in before)}
+
+
 def memory(folder: Path, parallel: Parallel) -> dict[str, Any]:
     """Bytes that are alive at once beside this process's own share, in units of the largest weight."""
     spread: list[Policy] = []
@@ -185,6 +200,7 @@ def main(folder: Path, names: list[str]) -> None:
     found = {name: shapes_of(name, folder, parallel) for name in names}
     found["special"] = special(folder, parallel)
     found["memory"] = memory(folder, parallel)
+    found["zero3"] = zero3(folder)
     (folder / f"{parallel.rank}.json").write_text(json.dumps(found))
 
 

@@ -84,6 +84,10 @@ def test_no_process_holds_more_than_its_share_and_one_weight(found: dict[str, An
     assert memory["digest"] < 1.2
     assert memory["save"] < 1.2
     assert memory["saved"]
+    zero3 = found["zero3"]
+    assert zero3["digest"] < 1.2
+    assert zero3["save"] < 1.2
+    assert zero3["saved"]
 
 
 def test_rows_are_cut_as_torch_cuts_them() -> None:

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.distributed.tensor import DTensor
 from torch.func import functional_call
 
 from tulu.errors import RecipeError, first_few
-from tulu.model.private_state import is_sharded, swap_zero3_settings
+from tulu.model.private_state import is_sharded, shard_of, swap_zero3_settings
 from tulu.model.spreading import keep_own, lent, put_together, spread_over
 
 _WHOLE = "tulu_whole_values"
@@ -61,9 +61,18 @@ def whole(parameter: Tensor, overwrite: bool = False) -> Iterator[Tensor]:
 
 
 def whole_values(parameter: Tensor) -> Tensor:
-    """All entries of a parameter; a copy of them where they are only gathered for a while."""
+    """All entries of a parameter; where they are only gathered for a while, in a tensor that stays."""
+    if is_sharded(parameter) and not has_whole(parameter):
+        return from_shards(parameter, shard_of(parameter))
     with whole(parameter) as values:
-        return values.detach().clone() if values is parameter and is_sharded(parameter) else values.detach()
+        return values.detach()
+
+
+def from_shards(parameter: Any, own: Tensor) -> Tensor:
+    """The entries of a parameter that ZeRO-3 shards, from a shard of each process, in memory for one copy of them."""
+    flat = own.new_empty(distributed.get_world_size() * own.numel())
+    distributed.all_gather_single(flat, own)
+    return flat[: parameter.ds_numel].view(parameter.ds_shape)
 
 
 class _Delta(nn.Module):
