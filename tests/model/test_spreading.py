@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("spread")
     for name in CONFIGS if ALL else NAMES:
         build(name, folder / name)
-    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 6, "vocab_size": 1024}
+    sizes: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 6, "vocab_size": 1024}
     make_tiny_model(folder / LARGE, "llama", **sizes)
     make_tiny_model(folder / "short", "llama")
     tokenizer: Any = AutoTokenizer.from_pretrained(folder / "short")
