@@ -18,6 +18,7 @@ from tulu.model.load import LoadOptions, load_model, load_tokenizer
 from tulu.model.packed import PackedModel, PackedModule
 from tulu.model.published import unwrap
 from tulu.model.quiet import quiet
+from tulu.model.spreading import opened
 from tulu.model.trunk import Read
 from tulu.reward_models import families  # noqa: F401  (registers heads)
 
@@ -109,6 +110,7 @@ def give_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         tokenizer.add_special_tokens({"pad_token": PAD})
     if (needed := rows_needed(tokenizer)) > model.config.get_text_config().vocab_size:
-        model.resize_token_embeddings(needed, mean_resizing=False)
+        with opened(model):
+            model.resize_token_embeddings(needed, mean_resizing=False)
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     model.config.pad_token_id = tokenizer.pad_token_id

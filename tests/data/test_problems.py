@@ -1,6 +1,7 @@
 """Problems: verifiers and ground truths are checked when rows are read, not when they are graded."""
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,19 @@ def written(folder: Path, rows: list[dict[str, Any]]) -> list[Source]:
 
 def row(content: str, truth: Any = "7", dataset: Any = "gsm8k") -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": content}], "ground_truth": truth, "dataset": dataset}
+
+
+def test_problems_reach_other_processes_as_they_are(tmp_path: Path, tokenizer: Any) -> None:
+    """The main process reads and proves them, and sends them to the others."""
+    problems = load_problems(
+        written(tmp_path, [row("3+4?"), row("a", dataset="math"), row("x", "?")]), tokenizer, 100, bad_golds="skip"
+    )
+    sent = pickle.loads(pickle.dumps(problems))
+    assert sent.digest == problems.digest
+    assert list(sent) == list(problems)
+    assert [problem.row["dataset"] for problem in sent] == ["gsm8k", "math"]
+    assert sent.report == problems.report
+    assert sent.report.golds() == problems.report.golds()
 
 
 def test_prompts_end_in_the_generation_prompt(tmp_path: Path, tokenizer: Any) -> None:

@@ -179,3 +179,23 @@ def test_no_other_file_touches_private_state(folder: str) -> None:
             elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in LIBRARIES:
                 private = [name.name for name in node.names if name.name.startswith("_")]
                 assert not private, f"{where}: {private}"
+
+
+def test_transformers_puts_something_else_where_it_loaded_a_weight(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
+    """As the file has it, in its dtype, one after the other; buffers are those of the model all the same."""
+    plain: Any = AutoModelForCausalLM.from_pretrained(tiny_model("olmoe"))
+    plain.to(torch.bfloat16).save_pretrained(tmp_path)
+    given: list[tuple[torch.dtype, torch.dtype]] = []
+
+    def halved(parameter: torch.nn.Parameter, dtype: torch.dtype) -> torch.nn.Parameter:
+        given.append((parameter.dtype, dtype))
+        return torch.nn.Parameter(parameter.detach().to(dtype) / 2)
+
+    with private_state.replace_as_loaded(halved, torch.float32):
+        found = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    assert given == [(torch.bfloat16, torch.float32)] * len(list(plain.parameters()))
+    expected = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    for name, parameter in expected.named_parameters():
+        assert torch.equal(found.get_parameter(name), parameter / 2), name
+    for name, buffer in expected.named_buffers():
+        assert torch.equal(found.get_buffer(name), buffer), name

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.model.tiny_configs import build
 from tests.samples import make_group
 from tulu.config.parts import Lora
 from tulu.model.batch import pack_row
@@ -54,6 +55,12 @@ def test_a_token_passes_through_some_experts_alone(tiny_model: Callable[..., Pat
     few, many = (Work.of(Policy.load(tiny_model("olmoe", num_experts=count)).module) for count in (4, 8))
     # Only the router grows.
     assert many.per_token - few.per_token == 6 * 2 * 4 * 32
+
+
+def test_a_model_without_attention_has_products_alone(tmp_path: Path) -> None:
+    work = Work.of(Policy.load(build("mamba", tmp_path)).module)
+    assert work.attention == ()
+    assert work.per_token > 0
 
 
 def test_windows_are_known_by_the_layer(tiny_model: Callable[..., Path]) -> None:

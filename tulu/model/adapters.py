@@ -9,8 +9,8 @@ from transformers import PreTrainedModel
 
 from tulu.config.schema import Lora
 from tulu.errors import RecipeError
-from tulu.model.gathering import whole
-from tulu.model.private_state import is_sharded
+from tulu.model.gathering import gathered, is_spread, whole_values
+from tulu.model.private_state import is_sharded, whole_shape
 
 HEADS = ("lm_head", "score")
 """Heads, which are read where a token is trained and not through their own forward pass; a reward model trains its whole."""
@@ -47,9 +47,9 @@ def add_adapters(model: PreTrainedModel, lora: Lora) -> nn.Module:
 
 
 def _refuse_sharded_experts(model: PreTrainedModel) -> None:
-    """Raise RecipeError where ZeRO-3 shards experts that have adapters."""
-    if any(map(is_sharded, model.parameters())):
-        refuse_expert_adapters(model, "zero3")
+    """Raise RecipeError where experts that have adapters are sharded."""
+    if is_spread(model):
+        refuse_expert_adapters(model, "zero3" if any(map(is_sharded, model.parameters())) else "fsdp2")
 
 
 def refuse_expert_adapters(model: nn.Module, sharding: str) -> None:
@@ -110,14 +110,14 @@ def _is_lookup(layer: nn.Embedding) -> bool:
     """Whether an embedding returns the rows that its input counts, scaled at most; OPT's positions are counted from a mask."""
     if type(layer).forward is nn.Embedding.forward:
         return True
-    with whole(layer.weight) as weight, torch.no_grad():
-        probe_T = torch.arange(min(4, len(weight)), device=weight.device)[None]
-        try:
+    probe_T = torch.arange(min(4, whole_shape(layer.weight)[0]), device=layer.weight.device)[None]
+    try:
+        with gathered(layer), torch.no_grad():
             found = layer(probe_T)
-        except (TypeError, RuntimeError, IndexError):
-            return False
-        # peft scales what an adapter adds by the same attribute.
-        expected = nn.functional.embedding(probe_T, weight) * getattr(layer, "embed_scale", 1.0)
+    except (TypeError, RuntimeError, IndexError):
+        return False
+    # peft scales what an adapter adds by the same attribute.
+    expected = nn.functional.embedding(probe_T, whole_values(layer.weight)) * getattr(layer, "embed_scale", 1.0)
     return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-2, atol=1e-2)
 
 
@@ -125,10 +125,12 @@ def _is_product(layer: nn.Linear) -> bool:
     """Whether a linear layer returns what its name says; only one with a forward pass of its own is tried out."""
     if type(layer).forward is nn.Linear.forward:
         return True
-    with whole(layer.weight) as weight, torch.no_grad():
-        probe = torch.linspace(-1, 1, weight.shape[1], dtype=weight.dtype, device=weight.device)[None]
+    inputs, device = whole_shape(layer.weight)[1], layer.weight.device
+    probe = torch.linspace(-1, 1, inputs, dtype=layer.weight.dtype, device=device)[None]
+    with gathered(layer), torch.no_grad():
         found = layer(probe)
-        expected = nn.functional.linear(probe, weight, layer.bias)
+    bias = None if layer.bias is None else whole_values(layer.bias)
+    expected = nn.functional.linear(probe, whole_values(layer.weight), bias)
     return (
         isinstance(found, torch.Tensor)
         and found.shape == expected.shape

@@ -8,6 +8,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from tulu.config.schema import Lora
 from tulu.errors import RecipeError
+from tulu.model.spreading import opened
 
 log = logging.getLogger("tulu")
 
@@ -56,7 +57,7 @@ def fit_embeddings(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, r
             "Remove lora from this stage; a later stage starts from a model that has them, and may train adapters."
         )
     # Every process, and the frozen reference beside the policy, must draw the same noise.
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), opened(model):
         torch.manual_seed(0)
         model.resize_token_embeddings(needed)
     model.tulu_resized = True  # type: ignore[assignment]

@@ -150,10 +150,13 @@ def _name_faults(
 
 def _value_faults(weights: Iterable[tuple[str, Tensor]], stored: Mapping[str, Stored], pairs: Mapping[str, str]) -> list[str]:
     """Weights whose values differ from the checkpoint's in the rows that are looked at."""
-    differing = []
-    for name, tensor in weights:
-        if name in pairs and not _same_rows(torch.atleast_1d(tensor), stored[pairs[name]]):
-            differing.append(name)
+
+    def is_other(weight: tuple[str, Tensor]) -> str:
+        name, tensor = weight
+        return name if name in pairs and not _same_rows(torch.atleast_1d(tensor), stored[pairs[name]]) else ""
+
+    # `map` lets go of a weight before it asks for the next one.
+    differing = list(filter(None, map(is_other, weights)))
     return [_listed(differing, "{} weights have other values: {}")] if differing else []
 
 

@@ -5,22 +5,23 @@ where a step needs sums, and binds precision to autocast.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from tulu.errors import RecipeError
 from tulu.model import state_files
 from tulu.model.adapters import refuse_expert_adapters
-from tulu.model.gathering import set_whole
 from tulu.model.masters import HALF, LossScale, clip, parameters_of, steps_on
 from tulu.model.packed import PackedModule
 from tulu.model.private_state import layer_classes, stays_float32
 from tulu.model.processes import Processes
+from tulu.model.spreading import handed_over
 from tulu.model.trunk import Trunk
 
 
@@ -34,24 +35,28 @@ def shard(module: nn.Module, processes: Processes, precision: str) -> None:
         cure = "Set sharding to none, zero1 or zero2: with fsdp2 every process must make equally many forward passes."
         raise RecipeError(f"sharding: fsdp2: this model must read one document at a time\n{cure}")
     refuse_expert_adapters(module, "fsdp2")
-    mesh = init_device_mesh(processes.device.type, (processes.world,))
+    mesh = mesh_of(processes.device.type, processes.world)
     half = HALF.get(precision)
     policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)
     as_they_are = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
-    if half is not None:
-        for part in _float32_parts(module, half):
-            fully_shard(part, mesh=mesh, mp_policy=as_they_are)
-    for part in _parts(module):
-        fully_shard(part, mesh=mesh, mp_policy=policy)
+    with handed_over(module):
+        if half is not None:
+            for part in _float32_parts(module, half):
+                fully_shard(part, mesh=mesh, mp_policy=as_they_are)
+        for part in _parts(module):
+            fully_shard(part, mesh=mesh, mp_policy=policy)
     for sharded_part in _fsdp_modules(module):
         # FSDP divides by the number of processes, where a step needs the sum. Gloo knows sums alone.
         sharded_part.set_force_sum_reduction_for_comms(True)
         sharded_part.set_gradient_divide_factor(1.0)
     # What is outside the layers stays whole until the backward pass. Where none follows, nobody may read it as weights.
     module.register_forward_hook(_spread_again)
-    for parameter in module.parameters():
-        sharded: Any = parameter
-        set_whole(parameter, sharded.full_tensor)
+
+
+@cache
+def mesh_of(device_type: str, world: int) -> DeviceMesh:
+    """All processes, as torch counts those that share a model."""
+    return init_device_mesh(device_type, (world,))
 
 
 def _spread_again(module: Any, *_: Any) -> None:
@@ -63,7 +68,8 @@ def _spread_again(module: Any, *_: Any) -> None:
 def _parts(module: nn.Module) -> Iterator[nn.Module]:
     """The layers, then the modules that compute by themselves, from the inside to the outside."""
     classes = layer_classes(module)
-    yield from (part for part in module.modules() if type(part).__name__ in classes)
+    # Modules come from the outside to the inside, and what Mamba calls a layer holds another.
+    yield from reversed([part for part in module.modules() if type(part).__name__ in classes])
     # PPO asks policy and value model together, and the policy alone for the log-probs of the reference.
     yield from (part for part in module.modules() if isinstance(part, PackedModule) and part is not module)
     yield module

@@ -1,8 +1,8 @@
 """Whole weights of a model of which this process may hold only a shard, or only a rounded copy.
 
 A parameter that is not simply what it stands for carries a way to its whole values: its float32 master, or the shards of all
-processes put together. ZeRO-3 shards weights already when they are loaded, before any optimizer is there; what it takes to
-compute with such weights is here, too.
+processes put together. ZeRO-3 and FSDP2 shard weights already when they are loaded, before any optimizer is there; what it
+takes to compute with such weights is here and in model/spreading.py.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.distributed.tensor import DTensor
 from torch.func import functional_call
 
 from tulu.errors import RecipeError, first_few
-from tulu.model.private_state import is_sharded, swap_zero3_settings
+from tulu.model.private_state import is_sharded, shard_of, swap_zero3_settings
+from tulu.model.spreading import keep_own, lent, put_together, spread_over
 
 _WHOLE = "tulu_whole_values"
 """The attribute of a parameter that holds the way to its whole values."""
@@ -50,14 +51,28 @@ def whole(parameter: Tensor, overwrite: bool = False) -> Iterator[Tensor]:
 
         with deepspeed.zero.GatheredParameters(parameter, modifier_rank=0 if overwrite else None):
             yield parameter
+    elif isinstance(parameter, DTensor):
+        together = put_together(parameter)
+        yield together
+        if overwrite:
+            keep_own(parameter, together)
     else:
         yield parameter
 
 
 def whole_values(parameter: Tensor) -> Tensor:
-    """All entries of a parameter; a copy of them where they are only gathered for a while."""
+    """All entries of a parameter; where they are only gathered for a while, in a tensor that stays."""
+    if is_sharded(parameter) and not has_whole(parameter):
+        return from_shards(parameter, shard_of(parameter))
     with whole(parameter) as values:
-        return values.detach().clone() if values is parameter and is_sharded(parameter) else values.detach()
+        return values.detach()
+
+
+def from_shards(parameter: Any, own: Tensor) -> Tensor:
+    """The entries of a parameter that ZeRO-3 shards, from a shard of each process, in memory for one copy of them."""
+    flat = own.new_empty(distributed.get_world_size() * own.numel())
+    distributed.all_gather_single(flat, own)
+    return flat[: parameter.ds_numel].view(parameter.ds_shape)
 
 
 class _Delta(nn.Module):
@@ -86,7 +101,7 @@ def adapter_delta(layer: Any, adapter: str) -> Tensor:
 
 @contextmanager
 def gathered(model: torch.nn.Module) -> Iterator[None]:
-    """While the context lasts, a module's weights are whole whenever it computes, also where ZeRO-3 sharded them at loading.
+    """While the context lasts, a module's weights are whole whenever it computes, also where they were sharded at loading.
 
     It serves forward passes outside the training engine. All processes must run the same ones.
     """
@@ -105,7 +120,8 @@ def gathered(model: torch.nn.Module) -> Iterator[None]:
     hooks = [module.register_forward_pre_hook(gather) for module in sharded]
     hooks += [module.register_forward_hook(release) for module in sharded]
     try:
-        yield
+        with lent(model):
+            yield
     finally:
         for hook in hooks:
             hook.remove()
@@ -114,16 +130,18 @@ def gathered(model: torch.nn.Module) -> Iterator[None]:
 def forget_sharding() -> None:
     """Let later models load whole in this process; transformers shards every model while ZeRO-3 settings are alive."""
     swap_zero3_settings(None)
+    spread_over(None)
 
 
 @contextmanager
 def unsharded() -> Iterator[None]:
-    """While the context lasts, models load whole in this process, also where ZeRO-3 shards the trained one."""
-    before = swap_zero3_settings(None)
+    """While the context lasts, models load whole in this process, also where the trained one is sharded."""
+    before, mesh = swap_zero3_settings(None), spread_over(None)
     try:
         yield
     finally:
         swap_zero3_settings(before)
+        spread_over(mesh)
 
 
 def refuse_not_finite(model: Any) -> None:

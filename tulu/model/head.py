@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from tulu.errors import RecipeError
 from tulu.model.dropout import evaluating
-from tulu.model.gathering import gathered, refuse_not_finite, whole
+from tulu.model.gathering import gathered, refuse_not_finite, whole, whole_values
 from tulu.model.logprobs import token_logps
 from tulu.model.softmax import LogitRule
 
@@ -73,10 +73,7 @@ def check_head(head: TokenLogps, model: PreTrainedModel, trunk: nn.Module) -> No
     inputs: dict[str, Any] = {"input_ids": tokens_T[None], "use_cache": False}
     with gathered(model), evaluating(model):
         hidden_TH = trunk(**inputs).last_hidden_state[0]
-        with whole(head.weight) as weight_VH:
-            factor = LARGE / max(float((hidden_TH @ weight_VH.to(hidden_TH.dtype).T).abs().max()), 1e-30)
-            bias = None if head.bias is None else head.bias.to(hidden_TH.dtype)
-            products_TV = nn.functional.linear(factor * hidden_TH, weight_VH.to(hidden_TH.dtype), bias)
+        factor, products_TV = _enlarged(head, hidden_TH)
         hook = own.register_forward_pre_hook(lambda module, args: (factor * args[0], *args[1:]))
         try:
             logits_TV = model(**inputs).logits[0].float()
@@ -91,3 +88,11 @@ def check_head(head: TokenLogps, model: PreTrainedModel, trunk: nn.Module) -> No
     if not difference <= TOLERANCE[hidden_TH.dtype]:
         reason = f"its logits differ by {difference:.1e} of their size from those that are trained"
         raise RecipeError(f"{type(model).__name__}: {reason}; this architecture makes them in a way that is not supported")
+
+
+def _enlarged(head: TokenLogps, hidden_TH: Tensor) -> tuple[float, Tensor]:
+    """The factor that makes products of hidden states with the head large, and the (T, V) products."""
+    with whole(head.weight) as weight_VH:
+        factor = LARGE / max(float((hidden_TH @ weight_VH.to(hidden_TH.dtype).T).abs().max()), 1e-30)
+        bias = None if head.bias is None else whole_values(head.bias).to(hidden_TH.dtype)
+        return factor, nn.functional.linear(factor * hidden_TH, weight_VH.to(hidden_TH.dtype), bias)

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from tulu.model import flash
 from tulu.model.batch import pack_row
 from tulu.model.dropout import evaluating
-from tulu.model.gathering import gathered
+from tulu.model.gathering import gathered, is_spread
 from tulu.model.kernel_places import Function, Norm, Place, places_of
 from tulu.model.kernels import DEFINITIONS, Kernels, installed
-from tulu.model.private_state import is_sharded
 from tulu.model.self_check import TOLERANCE, probe
 from tulu.model.trunk import Trunk
 
@@ -152,7 +151,7 @@ def adopt_kernels(trunk: Trunk, sources: tuple[Kernels, ...] | None = None, cloc
     name, places, taken = type(trunk.owner).__name__, places_of(trunk.model), []
     # Processes that share the weights run equally many forward passes, whatever each of them measured, and no backward pass:
     # it would not find the weights whole.
-    shared = any(map(is_sharded, trunk.model.parameters()))
+    shared = is_spread(trunk.model)
     weights = None if shared else [module.weight for place in places if isinstance(place, Norm) for module in place.modules]
     with gathered(trunk.model):
         before = _states_and_gradients(trunk, weights)

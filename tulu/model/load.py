@@ -29,6 +29,7 @@ from tulu.model.fidelity import check_loaded, check_saving
 from tulu.model.quiet import quiet
 from tulu.model.recompute import Recompute, enable_recompute
 from tulu.model.refusals import ADAPTERS, KINDS, explain
+from tulu.model.spreading import spread_as_loaded
 
 log = logging.getLogger("tulu")
 if not sys.stderr.isatty():
@@ -145,7 +146,8 @@ def load_model(
     # What does not match is told by `check_loaded`, with the names, and not by transformers' own message.
     report = {"output_loading_info": True, "ignore_mismatched_sizes": True}
     origin: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    model, loading = from_pretrained(auto_class, path, dtype=dtype, **origin, **report, **options)
+    with spread_as_loaded(dtype):
+        model, loading = from_pretrained(auto_class, path, dtype=dtype, **origin, **report, **options)
     if hasattr(model, "peft_config"):
         raise RecipeError(f"{path}: {ADAPTERS}")
     check_loaded(path, model, loading)

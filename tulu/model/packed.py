@@ -12,7 +12,7 @@ from tulu.model.companions import rehearse_saving
 from tulu.model.dropout import disable_dropout
 from tulu.model.kernel_choice import adopt_kernels
 from tulu.model.load import align, default_device
-from tulu.model.published import published_weights, unwrap
+from tulu.model.published import published_shapes, published_weights, unwrap
 from tulu.model.trunk import Trunk
 from tulu.model.weights import save_model, weights_digest
 
@@ -60,4 +60,4 @@ class PackedModel(Generic[M]):
 
     def save(self, folder: Path, write: bool = True) -> None:
         """Write a plain Hugging Face folder. All ranks call it and one writes. Raises CheckpointError if the disk refuses."""
-        save_model(self.model, self.weights(), self.tokenizer, folder, write)
+        save_model(self.model, published_shapes(self.module.model), self.weights(), self.tokenizer, folder, write)

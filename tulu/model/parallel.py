@@ -27,6 +27,7 @@ from tulu.model.outliers import Outliers
 from tulu.model.private_state import shard_of
 from tulu.model.processes import Processes
 from tulu.model.replicated import Replicated
+from tulu.model.spreading import spread_over
 from tulu.model.zero import Zero, cast_frozen
 
 OUTLIERS = "outliers.json"
@@ -54,11 +55,21 @@ class Parallel(Processes):
         self.module: nn.Module | None = None
         """The module under training, once it is prepared."""
         self._zero = self._new_zero(stage) if self.deepspeed else None
+        self._spread_models()
         self._own: Any = None
         """What holds module and optimizer where DeepSpeed does not."""
 
     def _new_zero(self, stage: TrainStage) -> Zero:
         return Zero(int(self.sharding[-1]), self, self.precision, self.clip_norms, stage.offload_optimizer)
+
+    def _spread_models(self) -> None:
+        """Let the models of the stage be spread as they are loaded where FSDP2 shards them."""
+        if self.sharding == "fsdp2":
+            from tulu.model.fully_sharded import mesh_of
+
+            spread_over(mesh_of(self.device.type, self.world))
+        else:
+            spread_over(None)
 
     @property
     def shards_weights(self) -> bool:

@@ -108,6 +108,49 @@ def swap_zero3_settings(settings: Any) -> Any:
     return before
 
 
+@contextmanager
+def replace_as_loaded(replace: Callable[[Any, Any], Any], dtype: Any) -> Iterator[None]:
+    """While the context lasts, transformers puts `replace(parameter, dtype)` into a model where it loaded a parameter.
+
+    `dtype` is that of the model. The parameter comes as the file has it, and not read yet where the file could be mapped: one
+    after the other, and not turned into another dtype, which would read all of it. transformers itself spreads weights only
+    by its own plan of FSDP2, which knows nothing of adapters or of weights that are computed with before training.
+    """
+    from transformers import core_model_loading
+
+    names = vars(core_model_loading)
+    read, put = names["spawn_materialize"], names["set_param_for_module"]
+
+    def read_later(pool: Any, tensor: Any, device: Any = None, dtype: Any = None, **options: Any) -> Any:
+        return read(None, tensor, None, None, **options)
+
+    def put_replaced(model: Any, target: str, value: Any, *rest: Any, **options: Any) -> None:
+        import torch
+
+        path, _, name = target.rpartition(".")
+        module = model.get_submodule(path)
+        planned = getattr(module, name, None)
+        own = planned.dtype if torch.is_tensor(planned) else None
+        if own == dtype and stays_float32(model, dtype)(target):
+            own = torch.float32
+        if name in module._buffers and own is not None:
+            value = value.to(own, copy=True)
+        put(model, target, value, *rest, **options)
+        loaded = module._parameters.get(name)
+        if loaded is not None and loaded is not planned:
+            module._parameters[name] = replaced = replace(loaded, own)
+            # What has it not, transformers fills with random numbers, which a few architectures make of the weights themselves.
+            replaced._is_hf_initialized = True
+            held = [tensor for tensor in (*module._parameters.values(), *module._buffers.values()) if tensor is not None]
+            module._is_hf_initialized = all(getattr(tensor, "_is_hf_initialized", False) for tensor in held)
+
+    names |= {"spawn_materialize": read_later, "set_param_for_module": put_replaced}
+    try:
+        yield
+    finally:
+        names |= {"spawn_materialize": read, "set_param_for_module": put}
+
+
 def is_sharded(parameter: Any) -> bool:
     """Whether ZeRO-3 holds only a shard of the parameter in this process. DeepSpeed itself is not imported to find out."""
     return hasattr(parameter, "ds_id")

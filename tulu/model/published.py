@@ -4,7 +4,7 @@ What is saved, hashed and sent to an engine is this one set: every entry of the 
 buffers that belong to the checkpoint, such as the bias by which DeepSeek-V3 balances its experts.
 """
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -44,11 +44,11 @@ def unwrap(model: nn.Module) -> PreTrainedModel:
 def published_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """(name, tensor) of every weight as published; every process must iterate, and gets the same.
 
-    One layer at a time is gathered and merged, so that a model fits that is sharded because it is too large. Buffers come as
-    `torch.nn.Buffer`, which tells them from weights that train.
+    One weight at a time is gathered and merged, so that a model fits that is sharded because it is too large; the few of a layer
+    that are published as one tensor come together. Buffers come as `torch.nn.Buffer`, which tells them from weights that train.
     """
     inner = unwrap(model)
-    for _, entries in groupby(entries_of(model), key=lambda entry: layer_of(entry.name)):
+    for entries in _published_together(model):
         yield from to_published_weights(inner, {entry.name: merged(entry) for entry in entries}).items()
 
 
@@ -62,10 +62,37 @@ def published_shapes(model: nn.Module) -> dict[str, Tensor]:
     """What `published_weights` yields, as tensors that have a shape and a dtype and no values; nothing is gathered."""
     inner = unwrap(model)
     shapes: dict[str, Tensor] = {}
-    for _, entries in groupby(entries_of(model), key=lambda entry: layer_of(entry.name)):
-        empty = {e.name: torch.empty(whole_shape(e.tensor), dtype=e.tensor.dtype, device="meta") for e in entries}
-        shapes |= to_published_weights(inner, empty)
+    for entries in _published_together(model):
+        shapes |= to_published_weights(inner, _empty(entries))
     return shapes
+
+
+def _published_together(model: nn.Module) -> Iterator[list[Entry]]:
+    """All entries, in the smallest groups that are published as they would be all together."""
+    inner = unwrap(model)
+    for _, grouped in groupby(entries_of(model), key=lambda entry: layer_of(entry.name)):
+        entries = list(grouped)
+        if _are_independent(inner, entries):
+            yield from ([entry] for entry in entries)
+        else:
+            yield entries
+
+
+def _are_independent(inner: PreTrainedModel, entries: Sequence[Entry]) -> bool:
+    """Whether the entries of a layer are published one by one as they are together: none becomes a part of a larger tensor."""
+    together = to_published_weights(inner, _empty(entries))
+    try:
+        alone = [found for entry in entries for found in to_published_weights(inner, _empty([entry])).items()]
+    except (ValueError, RuntimeError, KeyError, IndexError, TypeError):
+        # What puts several tensors together says in its own way that it lacks the others.
+        return False
+    shapes = {name: tensor.shape for name, tensor in alone}
+    return len(alone) == len(shapes) and shapes == {name: tensor.shape for name, tensor in together.items()}
+
+
+def _empty(entries: Iterable[Entry]) -> dict[str, Tensor]:
+    """Entries as tensors that have a shape and a dtype and no values."""
+    return {e.name: torch.empty(whole_shape(e.tensor), dtype=e.tensor.dtype, device="meta") for e in entries}
 
 
 def entries_of(model: nn.Module) -> list[Entry]:

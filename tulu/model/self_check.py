@@ -126,7 +126,9 @@ def in_float32(model: nn.Module) -> Iterator[None]:
     handles = []
     for module in model.modules():
         if own(module):
-            handles += [module.register_forward_pre_hook(widen), module.register_forward_hook(restore, always_call=True)]
+            # Where weights are lent for a call, they are narrow again before they are taken back.
+            restoring = module.register_forward_hook(restore, prepend=True, always_call=True)
+            handles += [module.register_forward_pre_hook(widen), restoring]
     try:
         yield
     finally:

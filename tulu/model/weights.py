@@ -1,33 +1,37 @@
 """Weights on their way out: the digest of all of them, and a folder that any library loads."""
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
 import xxhash
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tulu.errors import CheckpointError
 from tulu.model.companions import save_companions
 from tulu.model.published import saved_config
+from tulu.model.streamed import Planned, write_streamed
 
 
 def weights_digest(weights: Iterable[tuple[str, Tensor]]) -> str:
     """Hash of the names, shapes, dtypes and bytes of weights, whatever their order; one weight is read at a time."""
-    lines = sorted(f"{name} {_digest(tensor)}" for name, tensor in weights)
+    # `map` lets go of a weight before it asks for the next one, which a loop would not.
+    lines = sorted(map(_digest, weights))
     return xxhash.xxh3_128("\n".join(lines).encode()).hexdigest()
 
 
-def _digest(tensor: Tensor) -> str:
+def _digest(weight: tuple[str, Tensor]) -> str:
+    name, tensor = weight
     digest = xxhash.xxh3_128(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
     digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    return f"{name} {digest.hexdigest()}"
 
 
 def save_model(
     model: PreTrainedModel,
+    shapes: Mapping[str, Tensor],
     weights: Iterable[tuple[str, Tensor]],
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
@@ -35,23 +39,19 @@ def save_model(
 ) -> None:
     """Write weights, configuration and tokenizer into a folder that transformers, vLLM and TRL load.
 
-    The weights are read to their end and nothing is written where `write` is false. Raises CheckpointError if the disk
-    refuses.
+    `shapes` are tensors like the weights, without values; of the weights themselves one at a time is in memory. They are read to
+    their end and nothing is written where `write` is false. Raises CheckpointError if the disk refuses.
     """
     if not write:
-        for _ in weights:
-            pass
+        deque(weights, maxlen=0)
         return
-    from huggingface_hub import save_torch_state_dict
-
-    stored = {name: _with_own_storage(tensor.detach().to("cpu", saved_dtype(model, name, tensor))) for name, tensor in weights}
-    config = saved_config(model, stored)
+    planned = {name: Planned(tuple(shape.shape), saved_dtype(model, name, shape)) for name, shape in shapes.items()}
+    config = saved_config(model, planned)
     config.dtype = getattr(model, "tulu_saved_dtype", torch.float32)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_torch_state_dict(stored, str(folder))
+        write_streamed(weights, planned, folder)
         save_companions(model, config, tokenizer, folder)
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except OSError as error:
         raise CheckpointError(f"{folder}: the model could not be written ({error})") from error
 
 
@@ -64,10 +64,3 @@ def saved_dtype(model: PreTrainedModel, name: str, tensor: Tensor) -> torch.dtyp
         return tensor.dtype
     stored: dict[str, torch.dtype] = getattr(model, "tulu_stored_dtypes", {})
     return stored.get(name, getattr(model, "tulu_saved_dtype", torch.float32))
-
-
-def _with_own_storage(tensor: Tensor) -> Tensor:
-    """The tensor in a storage of its own: ZeRO keeps all weights in one buffer, which safetensors takes for tied weights."""
-    contiguous = tensor.contiguous()
-    alone = contiguous.untyped_storage().nbytes() == contiguous.nbytes
-    return contiguous if alone else contiguous.clone()

@@ -95,7 +95,10 @@ def _size(parameter: Any) -> int:
 
 def _layers(config: Any) -> Iterator[tuple[int | None, float]]:
     """(window, operations for each pair) of every attention layer."""
-    heads = config.num_attention_heads
+    heads = getattr(config, "num_attention_heads", None)
+    if not heads:
+        # Mamba and RWKV have recurrent layers alone.
+        return
     width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
     default = "sliding_attention" if window else "full_attention"

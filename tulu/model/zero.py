@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from tulu.errors import RecipeError
-from tulu.model.gathering import set_whole
+from tulu.model.gathering import from_shards, set_whole
 from tulu.model.masters import HALF, LossScale, halve
 from tulu.model.private_state import (
     cast_shard,
@@ -120,9 +120,7 @@ class Zero:
     def _put_together(self, parameter: Any, dtype: torch.dtype, exact: Tensor | None) -> Tensor:
         """A frozen weight as it was loaded, from the shards of all processes; None stands for the values that it still has."""
         own = (shard_of(parameter) if exact is None else exact).to(self.processes.device, dtype)
-        flat = own.new_empty(self.processes.world * own.numel())
-        distributed.all_gather_into_tensor(flat, own)
-        return flat[: parameter.ds_numel].view(parameter.ds_shape)
+        return from_shards(parameter, own)
 
     # -- a step ------------------------------------------------------------------------------------------------
 

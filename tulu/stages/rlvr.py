@@ -24,7 +24,7 @@ from torch import Tensor
 
 from tulu.config.job import Job
 from tulu.config.schema import Rlvr
-from tulu.data.problems import load_problems
+from tulu.data.problems import Problems, load_problems
 from tulu.errors import EngineError, RecipeError
 from tulu.grading.grader import Grader, split_off_reward_model
 from tulu.model.batch import Batch
@@ -45,8 +45,8 @@ from tulu.stages.frozen import TokenLogps, load_kl_reference, load_teacher
 from tulu.stages.kl_in_reward import compare_less_kl
 from tulu.stages.policy_loss import grpo, ppo, ratio_moves
 from tulu.stages.ppo import ActorCritic, spare_ppo_batch, token_advantages
-from tulu.train.agreement import start_digest
-from tulu.train.open import open_stage
+from tulu.train.agreement import from_main, start_digest
+from tulu.train.open import StageRun, open_stage
 from tulu.train.optimizer import Learner, learning_rate
 from tulu.train.run import Run
 from tulu.train.step import Objective, step
@@ -79,19 +79,7 @@ def run(job: Job) -> Path:
     if run.finished:
         return run.model_folder
 
-    with_reward_model = stage.reward_model is not None
-    verdict_settings = stage.verifier_settings.settings if stage.verifier_settings else Settings()
-    problems = load_problems(
-        stage.data,
-        run.tokenizer,
-        stage.max_prompt,
-        stage.verifier,
-        stage.seed,
-        with_reward_model,
-        stage.bad_golds,
-        stage.verifier_mode,
-        verdict_settings,
-    )
+    problems = read_problems(run, stage)
     problems.report.show()
     log.info(problems.report.golds())
     runs = job.folder.parent
@@ -117,13 +105,35 @@ def run(job: Job) -> Path:
         trust_remote_code=job.recipe.trust_remote_code,
         turn_ends=turn_end_tokens(policy.tokenizer),
     )
-    grading = Grader(mode=stage.verifier_mode, settings=verdict_settings)
+    grading = Grader(mode=stage.verifier_mode, settings=settings_of(stage))
     with closing(make_engine(stage.engine, spec, policy)) as engine, grading as grader:
         engine.sync(policy.weights(), run.step)
         retired = state.get("retired", ())
         sampler = Sampler(engine, grader, policy.tokenizer, problems, stage, run.parallel, reward_model, retired)
         train(learner, Models(policy, critic, kl_reference, teacher), sampler, stage, run, state.get("drawn", 0))
     return run.finish(policy.save, problems=len(problems))
+
+
+def read_problems(run: StageRun, stage: Rlvr) -> Problems:
+    """The problems of the stage, which the main process reads, tokenises and proves, and sends to the others."""
+    load = partial(
+        load_problems,
+        stage.data,
+        run.tokenizer,
+        stage.max_prompt,
+        stage.verifier,
+        stage.seed,
+        stage.reward_model is not None,
+        stage.bad_golds,
+        stage.verifier_mode,
+        settings_of(stage),
+    )
+    return from_main(run.parallel, "the problems to be read and their ground truths to be proven", load)
+
+
+def settings_of(stage: Rlvr) -> Settings:
+    """The recipe's settings of its verifiers."""
+    return stage.verifier_settings.settings if stage.verifier_settings else Settings()
 
 
 def all_numbers(policy: Policy, critic: ActorCritic | None, entropy_gradient: bool, batch: Batch) -> Tensor:
