@@ -97,8 +97,9 @@ def evaluate(
         changes += [] if options.template is None else [f"template={options.template}"]
         _run_from_recipe(STAGES["evaluate"], model, [*(overrides or ()), *changes], how)
         return
-    if overrides or how.dry_run:
+    if overrides or how.dry_run or how.tiny:
         refused = f"{overrides[0]}: a model has no fields to override" if overrides else "--dry-run: a model has no plan"
+        refused = "--tiny: a model is no recipe" if how.tiny else refused
         raise RecipeError(f"{refused}; use the options of tulu evaluate --help, or name a recipe")
     if options.task is None:
         raise RecipeError("tulu evaluate MODEL needs --task NAME (gsm8k, math, sums, or any name together with --data FILE)")
@@ -109,6 +110,7 @@ def evaluate(
 
 def run(recipe: RecipeArgument, overrides: Overrides = None, *, how: TrainOptions) -> None:
     """Every stage of a recipe, in order; run it again to resume."""
+    overrides = _with_tiny(recipe, overrides, how)
     loaded = _load(recipe, overrides, how.gpus)
     if how.dry_run:
         from tulu.commands.plan import show_dry_run
@@ -233,6 +235,15 @@ def _load(name: str, overrides: list[str] | None, processes: int | None = None, 
     return load_recipe(name, overrides or (), processes, stage)
 
 
+def _with_tiny(name: str, overrides: list[str] | None, how: RunOptions, stage: str | None = None) -> list[str]:
+    """The overrides of the command line; with `--tiny` behind those that make the recipe tiny."""
+    if not how.tiny:
+        return list(overrides or ())
+    from tulu.commands.tiny import tiny_overrides
+
+    return tiny_overrides(name, overrides or (), how.runs)
+
+
 def _run_from_recipe(
     row: Stage, name: str, overrides: list[str] | None, how: RunOptions, label: str | None = None, which: str | None = None
 ) -> None:
@@ -245,6 +256,7 @@ def _run_from_recipe(
     from tulu.config.unknown import demand
 
     gpus = how.gpus if isinstance(how, TrainOptions) else None
+    overrides = _with_tiny(name, overrides, how, row.name)
     recipe = _load(name, overrides, gpus, row.name)
     chosen = next_stage(recipe, row.name, how.runs, which)
     stage = chosen.key

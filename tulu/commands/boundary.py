@@ -8,7 +8,7 @@ import errno
 import logging
 import os
 import sys
-from contextlib import redirect_stdout
+from contextlib import ExitStack, redirect_stdout
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,10 @@ GIVEN: ContextVar[tuple[str, ...]] = ContextVar("GIVEN", default=())
 """The words of the command line behind `tulu`."""
 
 
+LASTING: ContextVar[ExitStack] = ContextVar("LASTING")
+"""What is to last as long as the command; it is closed however the command ends."""
+
+
 class Boundary(TyperGroup):
     """Where every failure that is not a bug becomes a message and an exit code."""
 
@@ -43,6 +47,11 @@ class Boundary(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
+        with ExitStack() as lasting:
+            LASTING.set(lasting)
+            return self._invoke(ctx)
+
+    def _invoke(self, ctx: Any) -> Any:
         end_with_the_launcher()
         take_names_from_srun()
         try:
