@@ -13,6 +13,7 @@ import typer
 
 from tulu.commands.boundary import GIVEN, Boundary, StderrHandler
 from tulu.commands.options import Overrides, RecipeArgument, RunOptions, TrainOptions, with_options
+from tulu.commands.recipe_commands import recipe_commands
 from tulu.config.lock import only_user
 from tulu.config.options import PlanOptions
 from tulu.config.processes import is_main_process, to_launch
@@ -204,21 +205,6 @@ def data(
     report(loaded, decontaminate, against or (), clean)
 
 
-def recipes(
-    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of a recipe, for editors.")] = False,
-    fields: Annotated[bool, typer.Option("--fields", help="Print every field as Markdown tables.")] = False,
-) -> None:
-    """List the built-in recipes."""
-    if schema or fields:
-        from tulu.config.document import json_schema, markdown
-
-        typer.echo(json_schema() if schema else markdown(), nl=False)
-        return
-    from tulu.commands.recipes import show_recipes
-
-    show_recipes()
-
-
 def plan(recipe: RecipeArgument, overrides: Overrides = None, *, options: PlanOptions) -> None:
     """Batch, memory, time and cost of a recipe, before a GPU is lit."""
     if options.price is not None and options.gpu is None:
@@ -322,13 +308,14 @@ def _announce(line: str) -> None:
 
 _OF_THEIR_OWN: dict[str, Callable[..., None]] = {"rlvr": rlvr, "evaluate": evaluate}
 """The commands of the stages that take more than a recipe."""
-_WITHOUT_STAGE: tuple[Callable[..., None], ...] = (run, rewardbench, verify, sample, data, recipes, plan)
+_WITHOUT_STAGE: tuple[Callable[..., None], ...] = (run, rewardbench, verify, sample, data, plan)
 
 for _stage in STAGES.values():
     _command = _OF_THEIR_OWN.get(_stage.name) or _stage_command(_stage)
     app.command(_stage.name, help=_stage.help, hidden=_stage.hidden)(with_options(_command))
 for _command in _WITHOUT_STAGE:
     app.command(_command.__name__)(with_options(_command))
+app.add_typer(recipe_commands, name="recipes")
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ _MODEL = "made-up-judge"
 class _Handler(BaseHTTPRequestHandler):
     """Answers a chat completion with a score from 0 to 2, which every judging verifier takes."""
 
-    def do_POST(self) -> None:  # noqa: N802 - the name that http.server calls
+    def do_POST(self) -> None:
         """Score one request."""
         asked = self.rfile.read(int(self.headers["Content-Length"]))
         score = hashlib.blake2b(asked, digest_size=1).digest()[0] % 3
@@ -27,7 +27,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(raw)
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name that http.server gives it
+    def log_message(self, format: str, *args: object) -> None:
         """Say nothing of requests."""
 
 

@@ -27,7 +27,7 @@ class RunOptions:
     dry_run: Annotated[bool, Option("Print the resolved recipe and the plan, and stop.")] = False
     fresh: Annotated[bool, Option("Start over instead of resuming.")] = False
     runs: Annotated[Path, Option("Folder of run directories.")] = Path("runs")
-    tiny: Annotated[bool, Option("Try the recipe: a tiny random model, made-up rows, 3 steps a stage; in RUNS/NAME-tiny.")] = False
+    tiny: Annotated[bool, Option("Try it: a tiny random model, made-up rows, 3 steps a stage, as NAME-tiny.")] = False
 
 
 @dataclass(frozen=True)

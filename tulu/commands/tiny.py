@@ -27,7 +27,7 @@ def tiny_overrides(name: str, overrides: Sequence[str], runs: Path) -> list[str]
 
     While the command lasts, a judge answers in this process.
     """
-    recipe = load_recipe(name, overrides)
+    recipe = load_recipe(name, overrides, processes=1)
     tiny = shrink(recipe, runs)
     log.info("%s is %s with these differences:", tiny.name, recipe.name)
     for line in tiny.changes:

@@ -76,9 +76,7 @@ def shrink(recipe: Recipe, runs: Path) -> Tiny:
         values["model"] = str(inputs / "model")
     for part in shrunk:
         values |= part.values()
-    stand_ins = {
-        field: value for field, value in _open_values(recipe).items() if not hit(field, list(values)) and value is not None
-    }
+    stand_ins = {field: value for field, value in _open_values(recipe).items() if not hit(field, list(values))}
     own = next((one for one in _templates(recipe) if one.partition(":")[0] == OWN), None)
     return Tiny(
         name=name,
@@ -138,7 +136,12 @@ class _Section:
         return {f"{self.name}.{key}": value for key, value in changed.items() if value != _at(fields, key)}
 
     def _training(self, fields: TrainStage) -> dict[str, Any]:
-        smaller: dict[str, Any] = {"steps": STEPS, "epochs": None, "data": self._data(), "max_length": min(fields.max_length, LENGTH)}
+        smaller: dict[str, Any] = {
+            "steps": STEPS,
+            "epochs": None,
+            "data": self._data(),
+            "max_length": min(fields.max_length, LENGTH),
+        }
         if isinstance(fields, Rlvr):
             smaller |= self._rollouts(fields)
         else:
@@ -252,6 +255,10 @@ class _Section:
         values = {key.removeprefix(f"{self.name}."): value for key, value in self.values().items()}
         guessed = [source.name for source, row in zip(self.sources, self.rows(), strict=False) if row.form and not row.form.known]
         told = [f"{key} {_shown(_at(self.fields, key))} → {_shown(value)}" for key, value in values.items() if key not in _UNTOLD]
+        if "steps" in values:
+            told.insert(0, f"{_duration(self.fields)} → {values['steps']} steps")
+        if "start" in values:
+            told.append(f"the random model for {_at(self.fields, 'start')}")
         if "config" in values:
             told.append("config smaller")
         if "reward-model" in {Path(str(value)).name for value in values.values()}:
@@ -263,7 +270,10 @@ class _Section:
         return f"{self.name}: {made} {what}, {', '.join(told)}"
 
 
-_UNTOLD = ("data", "config", "reward_model.path", "reward_model.revision", "value.path", "value.released", "value.revision", "start")
+_UNTOLD = (
+    *("data", "config", "start", "steps", "epochs"),
+    *("reward_model.path", "reward_model.revision", "value.path", "value.released", "value.revision"),
+)
 """Changed fields that a line tells in other words."""
 
 
@@ -277,6 +287,13 @@ def _at(section: Any, key: str) -> Any:
 def _divisor(number: int, most: int) -> int:
     """The largest divisor of a number that is not over `most`."""
     return next(each for each in range(max(1, min(number, most)), 0, -1) if number % each == 0)
+
+
+def _duration(section: Any) -> str:
+    """How long a stage trains."""
+    if section.steps is not None:
+        return f"{section.steps:,} steps"
+    return "1 epoch" if section.epochs == 1 else f"{section.epochs:g} epochs"
 
 
 def _shown(value: Any) -> str:

@@ -43,7 +43,8 @@ def _program(body: str) -> str:
     return f"```python\n{body}\n```"
 
 
-_SUMS = tuple((a, b) for a, b in ((3, 4), (5, 7), (20, 15), (9, 2)))
+_SUMS = ((3, 4), (1, 1), (2, 3), (4, 5))
+"""Sums of one digit, which a model of bytes alone sometimes ends in by chance too."""
 _WORDS = ("river", "stone", "light", "bread")
 _GOLDS: dict[str, tuple[Gold, ...]] = {
     "gsm8k": tuple(Gold(f"What is {a} + {b}?", str(a + b), f"#### {a + b}") for a, b in _SUMS),
@@ -56,15 +57,11 @@ _GOLDS: dict[str, tuple[Gold, ...]] = {
         Gold(f"Write a line. Use the word {word}.", _function("verify_keywords", keyword_list=[word]), f" {word} ")
         for word in _WORDS
     ),
-    "code": tuple(
+    "code": (
         Gold(
-            f"Write f(n), which returns n {sign} 2.",
-            [f"assert f({n}) == {n if sign == '+' else -n} {'+' if sign == '+' else '-'} 2" for n in (1, 2)]
-            if sign == "+"
-            else [f"assert f({n}) == {n * 2}" for n in (1, 3)],
-            _program(f"def f(n):\n    return n {sign} 2"),
-        )
-        for sign in ("+", "*")
+            "Write f(n), which returns n + 2.", ["assert f(1) == 3", "assert f(2) == 4"], _program("def f(n):\n    return n + 2")
+        ),
+        Gold("Write f(n), which returns 2 n.", ["assert f(1) == 2", "assert f(2) == 4"], _program("def f(n):\n    return n * 2")),
     ),
     "code_stdio": (
         Gold("Print the line that you read.", json.dumps([{"input": "ab\n", "output": "ab\n"}]), _program("print(input())")),
