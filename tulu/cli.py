@@ -227,7 +227,7 @@ def _with_tiny(name: str, overrides: list[str] | None, how: RunOptions, stage: s
         return list(overrides or ())
     from tulu.commands.tiny import tiny_overrides
 
-    return tiny_overrides(name, overrides or (), how.runs)
+    return tiny_overrides(name, overrides or (), how.runs, stage)
 
 
 def _run_from_recipe(

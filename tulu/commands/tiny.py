@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tulu.commands.boundary import LASTING
 from tulu.commands.made_up_judge import judge
+from tulu.config.job import section_of
 from tulu.config.load import load_recipe
 from tulu.config.templates import OWN
 from tulu.config.tiny import Tiny, kept, shrink
@@ -22,12 +23,14 @@ _MADE = "made.json"
 """The file that says of what the inputs were made; it is written last."""
 
 
-def tiny_overrides(name: str, overrides: Sequence[str], runs: Path) -> list[str]:
+def tiny_overrides(name: str, overrides: Sequence[str], runs: Path, stage: str | None = None) -> list[str]:
     """The overrides that make a recipe its tiny recipe, whose inputs are made now; those of the command line come last.
 
-    While the command lasts, a judge answers in this process.
+    While the command lasts, a judge answers in this process. Raises RecipeError where the recipe has no such stage.
     """
     recipe = load_recipe(name, overrides, processes=1)
+    if stage is not None:
+        section_of(recipe, stage)
     tiny = shrink(recipe, runs)
     log.info("%s is %s with these differences:", tiny.name, recipe.name)
     for line in tiny.changes:

@@ -27,6 +27,8 @@ _MOST: Mapping[str, int] = {
     "max_position_embeddings": 4096,
     "original_max_position_embeddings": 512,
     "sliding_window": 64,
+    "q_lora_rank": 32,
+    "kv_lora_rank": 32,
     "linear_num_key_heads": 2,
     "linear_num_value_heads": 2,
     "linear_key_head_dim": 8,
@@ -94,7 +96,8 @@ def tiny_config(own: Mapping[str, Any]) -> dict[str, Any]:
     heads = small.get("num_attention_heads")
     if heads and own.get("hidden_size", 0) > heads * _HEAD:
         small["hidden_size"] = heads * _HEAD
-        if own.get("head_dim"):
+        # Latent attention has heads of two parts, whose sizes are kept.
+        if own.get("head_dim") and "qk_rope_head_dim" not in own:
             small["head_dim"] = _HEAD
     if heads and own.get("num_key_value_heads"):
         shared = own["num_attention_heads"] // own["num_key_value_heads"]

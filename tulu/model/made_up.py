@@ -1,19 +1,20 @@
 """Making the tiny random model of `--tiny`, and its tokenizer of bytes."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerFast
 
 from tulu.config.made_up import Architecture, tiny_config
 from tulu.config.templates import TEMPLATES
 from tulu.data.chat import make_byte_tokenizer
 from tulu.errors import RecipeError
+from tulu.model.policy import Policy
 from tulu.model.quiet import quiet
+from tulu.verifiers.contract import shorten
 
 TURN_TOKENS = ("<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 """Tokens that chat templates write around turns."""
@@ -22,6 +23,9 @@ _SPREAD = 0.1
 """Standard deviation of the random weights: larger than usual, so that log-probs vary."""
 _SHARE_OF_ANSWERS, _SHARE_OF_ENDS = 0.5, 0.12
 """About how much of the next token's probability falls on whole answers, and on the end of a turn."""
+_ROUNDS = 8
+_LARGEST = 10_000_000
+"""Parameters over which a model is not tiny."""
 
 
 def make_tokenizer(answers: Sequence[str], template: str, name: str = "") -> PreTrainedTokenizerFast:
@@ -50,9 +54,7 @@ def make_model(architecture: Architecture, tokenizer: PreTrainedTokenizerFast, a
         favoured = dict.fromkeys(tokenizer.convert_tokens_to_ids(list(answers)), _SHARE_OF_ANSWERS / max(1, len(answers)))
         ends = [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>")]
         lean(model, {**favoured, **dict.fromkeys(ends, _SHARE_OF_ENDS / len(ends))}, tokenizer.encode("What is 3 + 4?\n"))
-    with quiet():
-        model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    Policy(model, tokenizer).save(folder)
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -64,13 +66,17 @@ def _random(config: Mapping[str, Any], tokenizer: PreTrainedTokenizerFast) -> An
     try:
         with quiet():
             given = {key: value for key, value in config.items() if key not in foreign}
-            whole = AutoConfig.for_model(kind, **given).to_dict()
-            sizes = {**tiny_config(whole), "vocab_size": len(tokenizer), **ids}
+            whole = AutoConfig.for_model(kind, **given)
+            sizes = {**_small_fields(whole), "vocab_size": len(tokenizer), **ids}
             small = AutoConfig.for_model(kind, **{key: value for key, value in sizes.items() if key not in foreign})
+            with torch.device("meta"):
+                size = AutoModelForCausalLM.from_config(small).num_parameters()
+            if size > _LARGEST:
+                raise ValueError(f"it would have {size:,} parameters")
             model = AutoModelForCausalLM.from_config(small, dtype=torch.float32)
     # A configuration that somebody else wrote may be refused in any way.
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = shorten(str(error).strip().partition("\n")[0], 200)
         raise RecipeError(
             f"--tiny: transformers makes no small model of the architecture {kind!r}: {type(error).__name__}: {reason}\n"
             "Name a model of another architecture (model=FOLDER), or try the recipe on the model itself."
@@ -79,6 +85,13 @@ def _random(config: Mapping[str, Any], tokenizer: PreTrainedTokenizerFast) -> An
         if parameter.dim() > 1:
             nn.init.normal_(parameter, std=_SPREAD)
     return model
+
+
+def _small_fields(whole: PreTrainedConfig) -> dict[str, Any]:
+    """The fields of a configuration with small sizes, under the architecture's own names (GPT-2 calls hidden_size n_embd)."""
+    common = {own: name for name, own in whole.attribute_map.items()}
+    small = tiny_config({common.get(key, key): value for key, value in whole.to_dict().items()})
+    return {whole.attribute_map.get(key, key): value for key, value in small.items()}
 
 
 @torch.no_grad()
@@ -90,9 +103,11 @@ def lean(model: Any, shares: Mapping[int, float], tokens: Sequence[int]) -> None
     """
     embeddings, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
     embeddings += torch.randn(embeddings.shape[1])
-    hidden_TH = model.base_model(torch.tensor([list(tokens)]), use_cache=False).last_hidden_state[0]
-    common_H = hidden_TH.mean(dim=0)
-    other = 1.0 - sum(shares.values())
-    each = other / (len(head) - len(shares))
-    for token, share in shares.items():
-        head[token] += math.log(share / each) * common_H / common_H.dot(common_H)
+    tokens_T, favoured = torch.tensor([list(tokens)]), list(shares)
+    wanted = torch.tensor([shares[token] for token in favoured]).log()
+    for _ in range(_ROUNDS):
+        # Heads differ in what they make of a hidden state (a cap, a factor), so the shares are measured and corrected.
+        common_H = model.base_model(tokens_T, use_cache=False).last_hidden_state[0].mean(dim=0)
+        logps_TV = model(tokens_T, use_cache=False).logits[0].log_softmax(dim=-1)
+        missing = wanted - logps_TV[:, favoured].mean(dim=0)
+        head[favoured] += missing[:, None] * common_H / common_H.dot(common_H)
