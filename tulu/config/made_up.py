@@ -10,6 +10,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from tulu.config.locate import HUB_NAME
 from tulu.config.model_folder import read_config
 from tulu.errors import RecipeError
 
@@ -134,9 +135,11 @@ def _table() -> Mapping[str, list[dict[str, Any]]]:
 
 def _cached_config(name: str) -> Mapping[str, Any] | None:
     """The configuration of a model in the hub's cache."""
+    if not HUB_NAME.match(name):
+        return None
     from huggingface_hub import try_to_load_from_cache
 
-    cached = None if Path(name).is_absolute() else try_to_load_from_cache(name, "config.json")
+    cached = try_to_load_from_cache(name, "config.json")
     return read_config(Path(cached).parent) if isinstance(cached, str) else None
 
 
