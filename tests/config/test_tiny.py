@@ -12,7 +12,8 @@ from tulu.config.load import built_in, load_recipe
 from tulu.config.made_up import architecture_of, problem_form, tiny_config
 from tulu.config.schema import Recipe, Rlvr
 from tulu.config.stages import STAGES
-from tulu.config.tiny import ANSWER, PROMPT, kept, shrink
+from tulu.config.tiny import kept, shrink
+from tulu.config.tiny_section import ANSWER, PROMPT
 from tulu.config.unknown import open_fields
 from tulu.errors import RecipeError
 

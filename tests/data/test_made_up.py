@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tulu.config.made_up import ProblemForm, problem_form
-from tulu.config.tiny import MadeUpRows
+from tulu.config.tiny_section import MadeUpRows
 from tulu.data.formats import parse_conversation, parse_problem, parse_text
 from tulu.data.made_up import answers, golds, made_up_rows
 from tulu.data.preferences import parse_preference

@@ -13,6 +13,7 @@ from tulu.commands.boundary import LASTING
 from tulu.commands.made_up_judge import judge
 from tulu.config.job import section_of
 from tulu.config.load import load_recipe
+from tulu.config.recipe_stages import stages_in
 from tulu.config.templates import OWN
 from tulu.config.tiny import Tiny, kept, shrink
 from tulu.files import json_lines
@@ -29,7 +30,7 @@ def tiny_overrides(name: str, overrides: Sequence[str], runs: Path, stage: str |
     While the command lasts, a judge answers in this process. Raises RecipeError where the recipe has no such stage.
     """
     recipe = load_recipe(name, overrides, processes=1)
-    if stage is not None:
+    if stage is not None and not any(one.row.name == stage for one in stages_in(dict(recipe))):
         section_of(recipe, stage)
     tiny = shrink(recipe, runs)
     log.info("%s is %s with these differences:", tiny.name, recipe.name)
@@ -70,8 +71,10 @@ def _write(tiny: Tiny, folder: Path) -> None:
     if tiny.model is None:
         return
     texts = answers([rows.form for rows in tiny.rows if rows.form is not None])
-    tokenizer = make_tokenizer(texts, tiny.model.template, (tiny.own_template or "").partition(":")[2])
+    tokenizer = make_tokenizer(texts, tiny.template, tiny.template_name)
     make_model(tiny.model, tokenizer, texts, folder / "model")
+    for number in range(1, tiny.merged + 1):
+        make_model(tiny.model, tokenizer, texts, folder / f"merged-{number}", seed=number + 1)
     if tiny.reward_model:
         from tulu.reward_models.model import RewardModel
 
@@ -85,7 +88,7 @@ def _key(tiny: Tiny) -> str:
 
     model = Path(rows.__file__).parents[1] / "model" / "made_up.py"
     code = [Path(architectures.__file__), Path(rows.__file__), model]
-    content = [tiny.rows, tiny.model, tiny.own_template, tiny.reward_model]
+    content = [tiny.rows, tiny.model, tiny.template, tiny.template_name, tiny.reward_model, tiny.merged]
     digest = hashlib.blake2b(repr(content).encode(), digest_size=16)
     for file in code:
         digest.update(file.read_bytes())

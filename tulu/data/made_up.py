@@ -12,7 +12,7 @@ from itertools import cycle, islice
 from typing import Any
 
 from tulu.config.made_up import ProblemForm
-from tulu.config.tiny import MadeUpRows
+from tulu.config.tiny_section import MadeUpRows
 from tulu.verifiers.attacks.golds import HONEST, builtin_golds
 from tulu.verifiers.proof import proof_of
 

@@ -9,7 +9,6 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerFast
 
 from tulu.config.made_up import Architecture, tiny_config
-from tulu.config.templates import TEMPLATES
 from tulu.data.chat import make_byte_tokenizer
 from tulu.errors import RecipeError
 from tulu.model.policy import Policy
@@ -18,7 +17,6 @@ from tulu.verifiers.contract import shorten
 
 TURN_TOKENS = ("<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 """Tokens that chat templates write around turns."""
-_SEED = 1
 _SPREAD = 0.1
 """Standard deviation of the random weights: larger than usual, so that log-probs vary."""
 _SHARE_OF_ANSWERS, _SHARE_OF_ENDS = 0.5, 0.12
@@ -31,25 +29,26 @@ _LARGEST = 10_000_000
 def make_tokenizer(answers: Sequence[str], template: str, name: str = "") -> PreTrainedTokenizerFast:
     """A tokenizer of bytes, and of one token for each whole answer.
 
-    `template` is the name or the text of its own chat template, which gets a name where `name` says one.
+    `template` is the text of its own chat template, which has a name where `name` says one.
     """
     from tokenizers import AddedToken
 
     tokenizer = make_byte_tokenizer()
     tokenizer.add_tokens([AddedToken(text, special=True) for text in TURN_TOKENS], special_tokens=True)
     tokenizer.add_tokens([AddedToken(text, normalized=False) for text in answers])
-    text = TEMPLATES.get(template, template)
-    tokenizer.chat_template = {"default": text, name: text} if name else text
+    tokenizer.chat_template = {"default": template, name: template} if name else template
     return tokenizer
 
 
-def make_model(architecture: Architecture, tokenizer: PreTrainedTokenizerFast, answers: Sequence[str], folder: Path) -> int:
+def make_model(
+    architecture: Architecture, tokenizer: PreTrainedTokenizerFast, answers: Sequence[str], folder: Path, seed: int = 1
+) -> int:
     """Write a tiny random model of an architecture with its tokenizer; returns its number of parameters.
 
     Raises RecipeError where transformers has no such architecture, or its small configuration is none.
     """
     with torch.random.fork_rng():
-        torch.manual_seed(_SEED)
+        torch.manual_seed(seed)
         model = _random(architecture.config, tokenizer)
         favoured = dict.fromkeys(tokenizer.convert_tokens_to_ids(list(answers)), _SHARE_OF_ANSWERS / max(1, len(answers)))
         ends = [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>")]
