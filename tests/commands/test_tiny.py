@@ -13,7 +13,7 @@ from tulu.commands.made_up_judge import judge
 from tulu.commands.tiny import make_inputs
 from tulu.config.load import load_recipe
 from tulu.config.tiny import Tiny, shrink
-from tulu.verifiers.judge import ask_for_score
+from tulu.verifiers.registry import find
 
 
 def call(*arguments: str) -> Result:
@@ -85,9 +85,11 @@ def another_judge(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("another_judge")
 def test_the_judge_scores_from_what_it_is_asked_and_leaves_no_trace() -> None:
+    verify = find("general-quality_ref")
     with judge():
-        scores = [ask_for_score("SCORE it.", "Why?", f"answer {index}", 2)[0] for index in range(12)]
+        scores = [verify(f"answer {index}", "It is blue.", prompt="Why?").score for index in range(12)]
+        assert None not in scores
         assert len(set(scores)) > 1
-        assert scores[3] == ask_for_score("SCORE it.", "Why?", "answer 3", 2)[0]
+        assert scores[3] == verify("answer 3", "It is blue.", prompt="Why?").score
     assert os.environ["TULU_JUDGE_URL"] == "https://example.invalid/v1"
     assert "TULU_JUDGE_MODEL" not in os.environ

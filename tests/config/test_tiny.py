@@ -1,7 +1,6 @@
 """A tiny recipe is its recipe with other sizes: what changes, what stays, and what must be known for it."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,9 @@ import pytest
 from tulu.config.checks import combination_mistakes
 from tulu.config.load import built_in, load_recipe
 from tulu.config.made_up import architecture_of, problem_form, tiny_config
+from tulu.config.recipe_stages import model_named_by, stages_in
 from tulu.config.schema import Recipe, Rlvr
-from tulu.config.stages import STAGES
+from tulu.config.templates import TEMPLATES
 from tulu.config.tiny import kept, shrink
 from tulu.config.tiny_section import ANSWER, PROMPT
 from tulu.config.unknown import open_fields
@@ -19,22 +19,11 @@ from tulu.errors import RecipeError
 
 SIZES = {
     *("name", "model", "data", "steps", "epochs", "batch", "micro_batch", "max_length", "loss_micro_batch", "config", "start"),
+    *("batch_tokens", "keep_every", "models"),
     *("prompts", "samples", "max_prompt", "max_tokens", "engine", "limit", "best_of"),
     *("value.path", "value.released", "value.revision", "value.whiten_over", "reward_model.path", "reward_model.revision"),
 }
 """All fields that a tiny recipe may change, besides those that were never published."""
-
-WriteRecipe = Callable[[str], Path]
-
-
-@pytest.fixture
-def write_recipe(tmp_path: Path) -> WriteRecipe:
-    def write(text: str) -> Path:
-        path = tmp_path / "mine.yaml"
-        path.write_text(text)
-        return path
-
-    return write
 
 
 def changed(recipe: Recipe, runs: Path = Path("runs")) -> dict[str, Any]:
@@ -45,8 +34,8 @@ def changed(recipe: Recipe, runs: Path = Path("runs")) -> dict[str, Any]:
 @pytest.mark.parametrize("name", [path.stem for path in built_in()])
 def test_only_sizes_and_what_was_never_published_change(name: str) -> None:
     recipe = load_recipe(name, processes=1)
-    free = {key for key in changed(recipe) if key.partition(".")[2] not in SIZES and key not in SIZES}
-    assert free <= set(open_fields(recipe))
+    sizes = {"name", "model", *(f"{stage.key}.{size}" for stage in stages_in(dict(recipe)) for size in SIZES)}
+    assert set(changed(recipe)) - sizes <= set(open_fields(recipe))
 
 
 @pytest.mark.parametrize("name", [path.stem for path in built_in()])
@@ -56,13 +45,13 @@ def test_every_open_field_gets_a_value_that_is_told(name: str) -> None:
     for field in open_fields(recipe):
         assert field in values
         told = any(line.startswith(f"{field}: was never published; here ") for line in tiny.changes)
-        assert told or field.partition(".")[2] in SIZES
+        assert told or field.rpartition(".")[2] in SIZES
 
 
 def test_a_stand_in_may_be_null() -> None:
     recipe = load_recipe("olmo3-7b-think", processes=1)
     assert "rlvr.ratio_cap" in open_fields(recipe)
-    assert changed(recipe)["rlvr.ratio_cap"] == dict(recipe.model_dump())["rlvr"]["ratio_cap"]
+    assert changed(recipe)["rlvr.ratio_cap"] is None
 
 
 def test_the_run_has_a_name_of_its_own() -> None:
@@ -161,17 +150,18 @@ def test_an_unknown_model_is_refused_with_the_cure(name: str) -> None:
 def test_every_model_of_the_built_in_recipes_is_known() -> None:
     for path in built_in():
         recipe = load_recipe(path.stem, processes=1)
-        sections = [section for section in (dict(recipe)[name] for name, row in STAGES.items() if row.trains) if section]
-        named = [recipe.model, *(name for section in sections for name in (section.start, section.released))]
+        stages = [stage for stage in stages_in(dict(recipe)) if stage.row.trains]
+        named = [recipe.model, *(stage.section.released for stage in stages)]
+        named += [model_named_by(stage.section.start, stages) for stage in stages]
         assert all(architecture_of(name).config["model_type"] for name in named if name is not None)
 
 
 def test_rows_of_the_released_recipes_are_known() -> None:
     for path in built_in():
         recipe = load_recipe(path.stem, processes=1)
-        if recipe.rlvr is not None:
-            forms = [problem_form(source.name) for source in recipe.rlvr.data if not source.name.startswith("sums:")]
-            assert all(form.known for form in forms)
+        sections = [stage.section for stage in stages_in(dict(recipe)) if stage.row.name == "rlvr"]
+        names = [source.name for section in sections for source in section.data]
+        assert all(problem_form(name).known for name in names if not name.startswith("sums:"))
     assert problem_form("allenai/RLVR-GSM").verifiers == ("gsm8k",)
     assert problem_form("allenai/RLVR-GSM-MATH-IF-Mixed-Constraints").verifiers == ("gsm8k", "math", "ifeval_func")
     assert not problem_form("someone/rows").known
@@ -215,3 +205,31 @@ def test_what_is_no_size_stays_in_a_tiny_configuration() -> None:
 def test_key_heads_are_shared_as_in_the_model(heads: int, shared: int, expected: int) -> None:
     own = {"hidden_size": heads * 64, "num_attention_heads": heads, "num_key_value_heads": shared, "num_hidden_layers": 9}
     assert tiny_config(own)["num_key_value_heads"] == expected
+
+
+def test_each_of_several_stages_is_made_small_and_starts_where_it_did() -> None:
+    values = changed(load_recipe("olmo2-13b", processes=1))
+    assert [values[f"rlvr.{name}.steps"] for name in ("mixed", "gsm", "math")] == [3, 3, 3]
+    assert (values["rlvr.mixed.keep_every"], values["rlvr.gsm.start"]) == (3, "mixed@step-3")
+    assert values["rlvr.math.data"][0]["name"].endswith("olmo2-13b-tiny/inputs/math-0.jsonl")
+
+
+def test_models_of_other_runs_are_made_where_a_recipe_merges_them() -> None:
+    tiny = shrink(load_recipe("olmo3-32b-think", processes=1), Path("runs"))
+    merged = next(text for text in tiny.overrides if text.startswith("merge.models="))
+    assert json.loads(merged.partition("=")[2]) == [{"stage": "sft"}, {"name": str(tiny.inputs / "merged-1")}]
+    assert tiny.merged == 1
+
+
+def test_a_batch_that_counts_tokens_counts_them_still() -> None:
+    values = changed(load_recipe("olmo3-7b-think", processes=1))
+    assert values["sft.batch_tokens"] == values["sft.max_length"]
+    assert "sft.batch" not in values
+
+
+def test_the_model_brings_the_template_of_the_first_stage() -> None:
+    for name, template in {"tulu3-8b": "tulu", "olmo3-7b-think": "olmo_thinker_no_think_7b", "olmoe-rm": "tulu_bos"}.items():
+        tiny = shrink(load_recipe(name, processes=1), Path("runs"))
+        assert (tiny.template, tiny.template_name) == (TEMPLATES[template], "")
+    several = shrink(load_recipe("olmoe-rm", ["template=tokenizer:tool_use"], processes=1), Path("runs"))
+    assert several.template_name == "tool_use"

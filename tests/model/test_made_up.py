@@ -8,15 +8,17 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tulu.config.made_up import Architecture, architecture_of
+from tulu.config.templates import TEMPLATES
 from tulu.errors import RecipeError
 from tulu.model.made_up import make_model, make_tokenizer
 
+TEMPLATE = TEMPLATES["tulu"]
 ANSWERS = ["#### 7", "#### 2", "\\boxed{9}", " river ", "```python\nprint(7)\n```"]
 
 
 def make(folder: Path, **config: Any) -> Any:
     """A made model of this configuration, loaded by transformers, and its tokenizer."""
-    make_model(Architecture(config), make_tokenizer(ANSWERS, "tulu"), ANSWERS, folder)
+    make_model(Architecture(config), make_tokenizer(ANSWERS, TEMPLATE), ANSWERS, folder)
     return AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
 
 
@@ -42,16 +44,15 @@ def test_half_of_what_it_says_is_an_answer(config: dict[str, Any], tmp_path: Pat
 
 
 def test_an_answer_is_one_token_and_any_text_comes_back() -> None:
-    tokenizer = make_tokenizer(ANSWERS, "tulu")
+    tokenizer = make_tokenizer(ANSWERS, TEMPLATE)
     assert [len(tokenizer.encode(answer)) for answer in ANSWERS] == [1] * len(ANSWERS)
     for text in ("a #### 7b", "Größe 🙂\n", "#### 77"):
         assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 def test_the_tokenizer_brings_the_template_that_stands_for_its_own() -> None:
-    assert "<|assistant|>" in make_tokenizer(ANSWERS, "tulu").get_chat_template()
     assert make_tokenizer(ANSWERS, "{{ messages }}").get_chat_template() == "{{ messages }}"
-    several = make_tokenizer(ANSWERS, "tulu", "tool_use").chat_template
+    several = make_tokenizer(ANSWERS, TEMPLATE, "tool_use").chat_template
     assert isinstance(several, dict)
     assert several["tool_use"] == several["default"]
 
@@ -89,6 +90,6 @@ def test_a_checkpoints_own_files_code_and_arithmetic_are_left_behind(tmp_path: P
 )
 def test_what_cannot_be_made_small_is_refused_in_two_lines(config: dict[str, Any], reason: str, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=reason) as caught:
-        make_model(Architecture(config), make_tokenizer(ANSWERS, "tulu"), ANSWERS, tmp_path)
+        make_model(Architecture(config), make_tokenizer(ANSWERS, TEMPLATE), ANSWERS, tmp_path)
     assert len(str(caught.value)) < 500
     assert "model=FOLDER" in str(caught.value)
