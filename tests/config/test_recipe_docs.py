@@ -20,7 +20,7 @@ def rows() -> dict[str, list[str]]:
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         first, *others = re.findall(r"`([^`]+)`", cells[0])
         stem = first.rpartition("-")[0]
-        found |= {name: cells for name in (first, *(stem + other for other in others))}
+        found |= dict.fromkeys((first, *(stem + other for other in others)), cells)
     return found
 
 
