@@ -10,6 +10,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from tulu.config.known import known_model
 from tulu.config.locate import HUB_NAME
 from tulu.config.model_folder import read_config
 from tulu.errors import RecipeError
@@ -76,8 +77,9 @@ def architecture_of(name: str) -> Architecture:
             f"--tiny: the architecture of {name} is not known without the hub; download its config.json once "
             f"(hf download {name} config.json), or name a folder that holds it, as model=FOLDER"
         )
-    template = entry["template"] if entry is not None else DEFAULT_TEMPLATE
-    return Architecture(cached or entry["config"], template)
+    if entry is None:
+        return Architecture(cached or {})
+    return Architecture(cached or {**entry["config"], **_known_sizes(name)}, entry["template"])
 
 
 def problem_form(name: str) -> ProblemForm:
@@ -131,6 +133,12 @@ def _entry(part: str, name: str) -> Any:
 @cache
 def _table() -> Mapping[str, list[dict[str, Any]]]:
     return dict(YAML(typ="safe", pure=True).load(Path(__file__).with_name("made_up.yaml")))
+
+
+def _known_sizes(name: str) -> Mapping[str, Any]:
+    """The sizes of a released model; empty where they are not known."""
+    known = known_model(name)
+    return {} if known is None else {key: value for key, value in known.config.items() if key != "layer_pattern"}
 
 
 def _cached_config(name: str) -> Mapping[str, Any] | None:
