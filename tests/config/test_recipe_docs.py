@@ -15,7 +15,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs" / "recipes.md"
 def rows() -> dict[str, list[str]]:
     """The cells of every row of the table by the name of its recipe; a row may be that of several."""
     table = DOCS.read_text(encoding="utf-8").partition("## The released recipes")[2].partition("## ")[0]
-    found = {}
+    found: dict[str, list[str]] = {}
     for line in (line for line in table.splitlines() if line.startswith("| `")):
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         first, *others = re.findall(r"`([^`]+)`", cells[0])
@@ -34,5 +34,5 @@ def test_a_row_names_the_stages_and_what_was_never_published(name: str) -> None:
     for stage in {stage.row.name for stage in stages_in(dict(recipe)) if stage.row.makes_folder}:
         assert stage.lower() in chain.lower()
     for field in open_fields(recipe):
-        stage, _, key = field.rpartition(".")
-        assert f"`{field}`" in gaps or f"`{key}`" in gaps or f"all of {stage.upper()}" in gaps, field
+        section, _, key = field.rpartition(".")
+        assert f"`{field}`" in gaps or f"`{key}`" in gaps or f"all of {section.upper()}" in gaps, field

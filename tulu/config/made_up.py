@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 from tulu.config.known import known_model
 from tulu.config.locate import HUB_NAME
 from tulu.config.model_folder import read_config
+from tulu.config.sizes import local_config
 from tulu.errors import RecipeError
 
 DEFAULT_TEMPLATE = "tulu"
@@ -143,12 +144,8 @@ def _known_sizes(name: str) -> Mapping[str, Any]:
 
 def _cached_config(name: str) -> Mapping[str, Any] | None:
     """The configuration of a model in the hub's cache."""
-    if not HUB_NAME.match(name):
-        return None
-    from huggingface_hub import try_to_load_from_cache
-
-    cached = try_to_load_from_cache(name, "config.json")
-    return read_config(Path(cached).parent) if isinstance(cached, str) else None
+    file = local_config(name) if HUB_NAME.match(name) else None
+    return None if file is None else read_config(file.parent)
 
 
 def _own_template(folder: Path) -> str | None:

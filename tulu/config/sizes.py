@@ -58,11 +58,11 @@ def model_size(name: str | None, config: Mapping[str, Any] | None = None) -> Siz
 
 def size_source(name: str | None) -> str:
     """Where the size of a model is from: the source of a released model, else its configuration."""
-    known = None if _local(name) else known_model(name)
+    known = None if local_config(name) else known_model(name)
     return "its configuration" if known is None else known.source
 
 
-def _local(name: str | None) -> Path | None:
+def local_config(name: str | None) -> Path | None:
     """The configuration of a local folder or of a model in the hub's cache."""
     if name is None:
         return None
@@ -77,7 +77,7 @@ def _local(name: str | None) -> Path | None:
 
 def _config(name: str | None) -> Mapping[str, Any]:
     """The configuration of a model; empty where it is not known offline."""
-    path = _local(name)
+    path = local_config(name)
     if path is not None:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     known = known_model(name)
