@@ -33,6 +33,8 @@ def test_a_row_names_the_stages_and_what_was_never_published(name: str) -> None:
     recipe, (_, _, chain, _, gaps) = load_recipe(name, processes=1), rows()[name]
     for stage in {stage.row.name for stage in stages_in(dict(recipe)) if stage.row.makes_folder}:
         assert stage.lower() in chain.lower()
+    named = set(re.findall(r"`(\w+\.[\w.]+)`", gaps))
+    assert named <= set(open_fields(recipe)), "the row names a field that is not unknown"
     for field in open_fields(recipe):
         section, _, key = field.rpartition(".")
         assert f"`{field}`" in gaps or f"`{key}`" in gaps or f"all of {section.upper()}" in gaps, field

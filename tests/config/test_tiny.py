@@ -22,6 +22,7 @@ SIZES = {
     *("batch_tokens", "keep_every", "models"),
     *("prompts", "samples", "max_prompt", "max_tokens", "engine", "limit", "best_of"),
     *("value.path", "value.released", "value.revision", "value.whiten_over", "reward_model.path", "reward_model.revision"),
+    *("teacher.path", "teacher.revision"),
 }
 """All fields that a tiny recipe may change, besides those that were never published."""
 
@@ -218,7 +219,16 @@ def test_models_of_other_runs_are_made_where_a_recipe_merges_them() -> None:
     tiny = shrink(load_recipe("olmo3-32b-think", processes=1), Path("runs"))
     merged = next(text for text in tiny.overrides if text.startswith("merge.models="))
     assert json.loads(merged.partition("=")[2]) == [{"stage": "sft"}, {"name": str(tiny.inputs / "merged-1")}]
-    assert tiny.merged == 1
+    assert tiny.others == ("merged-1",)
+
+
+def test_a_teacher_is_another_random_model() -> None:
+    fields = {**RLVR, "prompts": 4, "samples": 2, "batch": 8, "teacher": {"path": "owner/teacher", "revision": "main"}}
+    recipe = Recipe.model_validate({"name": "a", "model": "allenai/OLMo-2-0425-1B", "rlvr": fields})
+    tiny = shrink(recipe, Path("runs"))
+    assert tiny.others == ("teacher",)
+    assert changed(recipe)["rlvr.teacher.path"] == str(tiny.inputs / "teacher")
+    assert "a random model for the teacher owner/teacher" in tiny.changes[-1]
 
 
 def test_a_batch_that_counts_tokens_counts_them_still() -> None:

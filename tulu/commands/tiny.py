@@ -73,8 +73,8 @@ def _write(tiny: Tiny, folder: Path) -> None:
     texts = answers([rows.form for rows in tiny.rows if rows.form is not None])
     tokenizer = make_tokenizer(texts, tiny.template, tiny.template_name)
     make_model(tiny.model, tokenizer, texts, folder / "model")
-    for number in range(1, tiny.merged + 1):
-        make_model(tiny.model, tokenizer, texts, folder / f"merged-{number}", seed=number + 1)
+    for seed, name in enumerate(tiny.others, 2):
+        make_model(tiny.model, tokenizer, texts, folder / name, seed)
     if tiny.reward_model:
         from tulu.reward_models.model import RewardModel
 
@@ -88,7 +88,7 @@ def _key(tiny: Tiny) -> str:
 
     model = Path(rows.__file__).parents[1] / "model" / "made_up.py"
     code = [Path(architectures.__file__), Path(rows.__file__), model]
-    content = [tiny.rows, tiny.model, tiny.template, tiny.template_name, tiny.reward_model, tiny.merged]
+    content = [tiny.rows, tiny.model, tiny.template, tiny.template_name, tiny.reward_model, tiny.others]
     digest = hashlib.blake2b(repr(content).encode(), digest_size=16)
     for file in code:
         digest.update(file.read_bytes())

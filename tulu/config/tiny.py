@@ -44,8 +44,8 @@ class Tiny:
     """Its name, where the recipe chooses among several of the tokenizer; else empty."""
     reward_model: bool
     """Whether a reward model is needed that no stage of the recipe trains."""
-    merged: int
-    """How many further models are needed, because the recipe merges some that it does not train."""
+    others: tuple[str, ...]
+    """The folders of further random models, each another: those that are merged and that no stage trains, and teachers."""
 
 
 def shrink(recipe: Recipe, runs: Path) -> Tiny:
@@ -72,7 +72,7 @@ def shrink(recipe: Recipe, runs: Path) -> Tiny:
         template=_template_text(recipe, model),
         template_name=own.partition(":")[2],
         reward_model=any(section.needs_reward_model for section in sections),
-        merged=sum(section.merged for section in sections),
+        others=tuple(dict.fromkeys(name for section in sections for name in section.others)),
     )
 
 

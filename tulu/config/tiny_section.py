@@ -17,11 +17,14 @@ PROMPTS, SAMPLES = 4, 4
 LENGTH, PROMPT, ANSWER = 2048, 1536, 16
 """Most tokens of a sequence, of a prompt and of an answer. The tokenizer has one for each byte."""
 EVALUATED = 4
+TEACHER = "teacher"
+"""The folder of the model that a stage distils from."""
 ROWS = 16
 """Made-up rows of a mix, at least two of each data set."""
 _UNTOLD = (
     *("data", "config", "start", "steps", "epochs"),
     *("reward_model.path", "reward_model.revision", "value.path", "value.released", "value.revision"),
+    *("teacher.path", "teacher.revision"),
 )
 """Changed fields that a line tells in other words."""
 
@@ -91,9 +94,15 @@ class TinySection:
         """The merged models, a random one for each that this recipe does not train."""
         foreign = iter(range(1, self.merged + 1))
         return [
-            {"stage": str(model.stage)} if self._is_own(model) else {"name": str(self.inputs / f"merged-{next(foreign)}")}
+            {"stage": str(model.stage)} if self._is_own(model) else {"name": str(self.inputs / merged_name(next(foreign)))}
             for model in fields.models
         ]
+
+    @property
+    def others(self) -> list[str]:
+        """The folders of further models that are needed: a teacher, and those that are merged and that no stage trains."""
+        teacher = [TEACHER] if isinstance(self.fields, Rlvr) and self.fields.teacher is not None else []
+        return [*(merged_name(number) for number in range(1, self.merged + 1)), *teacher]
 
     @property
     def merged(self) -> int:
@@ -120,6 +129,8 @@ class TinySection:
         }
         if fields.reward_model is not None and fields.reward_model.path is not None:
             smaller |= {"reward_model.path": self._reward_model, "reward_model.revision": None}
+        if fields.teacher is not None:
+            smaller |= {"teacher.path": str(self.inputs / TEACHER), "teacher.revision": None}
         value = fields.value
         if value is not None:
             if value.whiten_over is not None:
@@ -213,11 +224,18 @@ class TinySection:
             told.append("config smaller")
         if "reward-model" in {Path(str(value)).name for value in values.values()}:
             told.append("a random reward model")
+        if "teacher.path" in values:
+            told.append(f"a random model for the teacher {_at(self.fields, 'teacher.path')}")
         if guessed:
             told.append(f"rows of gsm8k for {', '.join(guessed)}, whose columns are not known here")
         made = sum(row.count for row in self.rows()) or self._share * len(self.sources)
         what = "made-up rows" if self.rows() else "generated rows"
         return f"{self.name}: {made} {what}, {', '.join(told)}"
+
+
+def merged_name(number: int) -> str:
+    """The folder of a model that is merged and that no stage trains."""
+    return f"merged-{number}"
 
 
 def _at(section: Any, key: str) -> Any:
