@@ -72,7 +72,8 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     if SIDE_BY_SIDE == 1:
         yield lambda name: train(name, tmp_path_factory.mktemp(name))
         return
-    asked = [item.callspec.params["name"] for item in request.session.items if getattr(item, "module", None) is request.module]
+    items: list[Any] = [item for item in request.session.items if getattr(item, "module", None) is request.module]
+    asked = [item.callspec.params["name"] for item in items]
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         futures = {name: pool.submit(train, name, tmp_path_factory.mktemp(name)) for name in asked}
         yield lambda name: futures[name].result()
@@ -128,7 +129,7 @@ def check_metrics(file: Path) -> None:
 
 def unchanged(resolved: dict[str, Any], own: dict[str, Any], above: str = "") -> dict[str, Any]:
     """The fields that are not the recipe's own, though they neither count nor measure nor name anything."""
-    found = {}
+    found: dict[str, Any] = {}
     for key, value in own.items():
         if f"{above}{key}" in SMALLER:
             continue

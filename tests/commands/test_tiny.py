@@ -1,7 +1,6 @@
 """`--tiny` before anything trains: what it writes, what it refuses, and the judge that answers meanwhile."""
 
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,10 +76,9 @@ def test_refused_before_anything_is_written(arguments: list[str], message: str, 
 
 
 @pytest.fixture
-def another_judge(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def another_judge(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TULU_JUDGE_URL", "https://example.invalid/v1")
     monkeypatch.delenv("TULU_JUDGE_MODEL", raising=False)
-    return None
 
 
 @pytest.mark.usefixtures("another_judge")

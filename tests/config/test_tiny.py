@@ -111,7 +111,7 @@ def test_smaller_rollouts_divide_as_a_recipe_must(fields: dict[str, Any], tmp_pa
     raw["rlvr"].pop("epochs", None)
     for processes in (1, 2):
         mistakes = combination_mistakes(raw, [], {"rlvr": processes})
-        assert [mistake.line({}) for mistake in mistakes if processes == 1 or "process" not in mistake.text] == []
+        assert [mistake.line({}, {}) for mistake in mistakes if processes == 1 or "process" not in mistake.text] == []
     small = Recipe.model_validate(raw).rlvr
     assert isinstance(small, Rlvr)
     assert small.minibatches == fields.get("minibatches", 1)

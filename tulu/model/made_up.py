@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 from tulu.config.made_up import Architecture, tiny_config
 from tulu.data.chat import make_byte_tokenizer
 from tulu.errors import RecipeError
+from tulu.model.generation import as_list
 from tulu.model.policy import Policy
 from tulu.model.quiet import quiet
 from tulu.verifiers.contract import shorten
@@ -50,9 +51,11 @@ def make_model(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = _random(architecture.config, tokenizer)
-        favoured = dict.fromkeys(tokenizer.convert_tokens_to_ids(list(answers)), _SHARE_OF_ANSWERS / max(1, len(answers)))
-        ends = [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>")]
-        lean(model, {**favoured, **dict.fromkeys(ends, _SHARE_OF_ENDS / len(ends))}, tokenizer.encode("What is 3 + 4?\n"))
+        right = as_list(tokenizer.convert_tokens_to_ids(list(answers)))
+        ends = [tokenizer.eos_token_id, *as_list(tokenizer.convert_tokens_to_ids("<|im_end|>"))]
+        parts = ((right, _SHARE_OF_ANSWERS), (ends, _SHARE_OF_ENDS))
+        shares = {token: share / len(tokens) for tokens, share in parts for token in tokens}
+        lean(model, shares, tokenizer.encode("What is 3 + 4?\n"))
     Policy(model, tokenizer).save(folder)
     return sum(parameter.numel() for parameter in model.parameters())
 
