@@ -1,6 +1,8 @@
 """Weights on their way from the learner to an engine in another process: packed with digests, and verified before loading."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import math
+import mmap
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +17,14 @@ from tulu.model.published import is_buffer
 from tulu.model.stored import open_checkpoint
 
 PARCEL_BYTES = 1 << 28
-"""Bytes after which a parcel is sent. A larger tensor makes a parcel of its own."""
+"""Most bytes of a parcel. A larger tensor makes a parcel of its own, which is cut where it is sent (`slices`)."""
+ALIGNMENT = 64
+"""Tensors that lie one behind the other in shared memory begin at multiples of this, so that they can be read in place."""
+
+
+class WeightsRefused(EngineError):
+    """Weights that are not those of the engine's model, or not what the learner sent."""
+
 
 Shapes = Mapping[str, tuple[int, ...]]
 """The shape of each weight by its name in a published checkpoint."""
@@ -32,6 +41,11 @@ class TensorInfo:
     is_buffer: bool = False
     """Whether it is a weight that never trains, which is sent as the learner holds it."""
 
+    @property
+    def bytes(self) -> int:
+        """The size of the tensor."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
 
 @dataclass(frozen=True)
 class Parcel:
@@ -40,6 +54,65 @@ class Parcel:
     infos: dict[str, TensorInfo]
     data: dict[str, NDArray[np.uint8]]
     """The bytes. A numpy array leaves Ray's object store without a copy, and numpy has no bfloat16 of its own."""
+
+    def slices(self, most: int = PARCEL_BYTES) -> Iterator[list["Slice"]]:
+        """The bytes in lists of at most `most` bytes each; a tensor that is larger is spread over several."""
+        part: list[Slice] = []
+        room = most
+        for name, array in self.data.items():
+            first = 0
+            while first < len(array) or (first == 0 and not len(array)):
+                taken = array[first : first + room]
+                part.append((name, first, taken))
+                first, room = first + max(1, len(taken)), room - len(taken)
+                if room <= 0:
+                    yield part
+                    part, room = [], most
+        if part:
+            yield part
+
+
+Slice = tuple[str, int, NDArray[np.uint8]]
+"""Some bytes of one tensor: its name, the first byte's place in the tensor, the bytes."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each tensor of a parcel lies in one piece of memory, for example {"a": 0, "b": 64} of 100 bytes."""
+
+    starts: dict[str, int]
+    infos: dict[str, TensorInfo]
+    size: int
+
+    @classmethod
+    def of(cls, infos: Mapping[str, TensorInfo]) -> "Layout":
+        """Tensors one behind the other, each at a multiple of ALIGNMENT."""
+        starts, end = {}, 0
+        for name, info in infos.items():
+            starts[name] = end
+            end += -(-info.bytes // ALIGNMENT) * ALIGNMENT
+        return cls(starts, dict(infos), end)
+
+    def bytes_of(self, memory: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
+        """The bytes of a tensor in that memory."""
+        return memory[self.starts[name] : self.starts[name] + self.infos[name].bytes]
+
+    def digests(self, memory: NDArray[np.uint8]) -> dict[str, str]:
+        """The digest of each tensor as it lies in that memory."""
+        return {name: digest(self.bytes_of(memory, name)) for name in self.starts}
+
+    def tensors(self, memory: NDArray[np.uint8]) -> list[tuple[str, Tensor]]:
+        """The tensors, which share that memory."""
+        return [
+            (name, torch.from_numpy(self.bytes_of(memory, name)).view(info.dtype).reshape(info.shape))
+            for name, info in self.infos.items()
+        ]
+
+
+def mapped(path: str, size: int) -> NDArray[np.uint8]:
+    """Map a file in memory, all of its pages at once: to meet them one after the other takes longer than to copy them."""
+    with open(path, "r+b", buffering=0) as file:
+        return np.frombuffer(mmap.mmap(file.fileno(), size, mmap.MAP_SHARED | mmap.MAP_POPULATE), np.uint8)
 
 
 def digest(data: NDArray[np.uint8]) -> str:
@@ -56,12 +129,12 @@ def pack_weights(weights: Iterable[tuple[str, Tensor]], dtype: torch.dtype, parc
         # Engines keep such buffers in float32 too: they decide between experts, and rounding would change which ones.
         kept = is_buffer(tensor) or not tensor.is_floating_point()
         sent = tensor.detach().to("cpu", tensor.dtype if kept else dtype).contiguous()
+        if size and size + sent.nbytes > parcel_bytes:
+            yield Parcel(infos, data)
+            infos, data, size = {}, {}, 0
         data[name] = sent.flatten().view(torch.uint8).numpy()
         infos[name] = TensorInfo(tuple(sent.shape), sent.dtype, digest(data[name]), is_buffer(tensor))
         size += data[name].nbytes
-        if size >= parcel_bytes:
-            yield Parcel(infos, data)
-            infos, data, size = {}, {}, 0
     if infos:
         yield Parcel(infos, data)
 
@@ -71,27 +144,38 @@ def verify_weights(
 ) -> list[tuple[str, Tensor]]:
     """Return the tensors that arrived, if they are all of the model's weights and each is what the learner sent.
 
-    Raises EngineError naming the first tensor that is missing, unknown, of another shape or dtype, or corrupted.
+    Raises WeightsRefused naming the first tensor that is missing, unknown, of another shape or dtype, or corrupted.
     """
-    for name in expected:
-        if name not in infos:
-            raise EngineError(f"weight sync refused: {name} is missing; a set of {len(infos)} tensors for {len(expected)}")
+    check_complete(infos, expected)
+    check_infos(infos, expected, dtype)
     tensors = []
     for name, info in infos.items():
-        if name not in expected:
-            raise EngineError(f"weight sync refused: {name} is not a weight of the engine's model")
-        if info.shape != expected[name]:
-            raise EngineError(f"weight sync refused: {name} has shape {info.shape}, the engine's model {expected[name]}")
-        if info.dtype.is_floating_point and not info.is_buffer and info.dtype != dtype:
-            raise EngineError(f"weight sync refused: {name} comes as {info.dtype}, the engine computes in {dtype}")
         if name not in data:
-            raise EngineError(f"weight sync refused: {name} was announced and did not arrive")
+            raise WeightsRefused(f"weight sync refused: {name} was announced and did not arrive")
         if data[name].dtype != np.uint8 or digest(data[name]) != info.digest:
-            raise EngineError(f"weight sync refused: {name} is corrupted: its digest is not the learner's")
+            raise WeightsRefused(f"weight sync refused: {name} is corrupted: its digest is not the learner's")
         # The memory of Ray's object store is read-only, which torch does not know. One copy per tensor is the safe way.
         writable = data[name] if data[name].flags.writeable else data[name].copy()
         tensors.append((name, torch.from_numpy(writable).view(info.dtype).reshape(info.shape)))
     return tensors
+
+
+def check_complete(arrived: Collection[str], expected: Shapes) -> None:
+    """Raise WeightsRefused naming the first of the model's weights that is not among those that arrived."""
+    for name in expected:
+        if name not in arrived:
+            raise WeightsRefused(f"weight sync refused: {name} is missing; a set of {len(arrived)} tensors for {len(expected)}")
+
+
+def check_infos(infos: Mapping[str, TensorInfo], expected: Shapes, dtype: torch.dtype) -> None:
+    """Raise WeightsRefused naming the first announced tensor that is unknown, or of another shape or dtype than the model's."""
+    for name, info in infos.items():
+        if name not in expected:
+            raise WeightsRefused(f"weight sync refused: {name} is not a weight of the engine's model")
+        if info.shape != expected[name]:
+            raise WeightsRefused(f"weight sync refused: {name} has shape {info.shape}, the engine's model {expected[name]}")
+        if info.dtype.is_floating_point and not info.is_buffer and info.dtype != dtype:
+            raise WeightsRefused(f"weight sync refused: {name} comes as {info.dtype}, the engine computes in {dtype}")
 
 
 def read_shapes(folder: Path, tied: bool) -> dict[str, tuple[int, ...]]:

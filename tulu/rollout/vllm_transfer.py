@@ -23,7 +23,7 @@ class NoConnection(WeightTransferInitInfo):
 
 @dataclass
 class NewWeights(WeightTransferUpdateInfo):
-    """A whole set of weights, each with its name in a published checkpoint."""
+    """Weights, each with its name in a published checkpoint: a whole set, or a part of one that more parts follow."""
 
     weights: list[tuple[str, torch.Tensor]] = field(default_factory=list)
 
@@ -33,6 +33,8 @@ class InProcessTransfer(WeightTransferEngine[NoConnection, NewWeights]):
 
     init_info_cls = NoConnection
     update_info_cls = NewWeights
+    missing: frozenset[str] = frozenset()
+    """The model's parameters that nothing was loaded into since the update began."""
 
     def init_transfer_engine(self, init_info: NoConnection) -> None:
         """Do nothing: the tensors come with the call."""
@@ -41,18 +43,23 @@ class InProcessTransfer(WeightTransferEngine[NoConnection, NewWeights]):
         """Give every layer the parameters again that a checkpoint is loaded into."""
         if self.device.type == "cpu":
             forget_expert_kernels(self.model)
+        self.missing = frozenset(name for name, _ in self.model.named_parameters())
         initialize_layerwise_reload(self.model)
 
     def receive_weights(self, update_info: NewWeights) -> None:
-        """Load a whole set of weights. Raises ValueError if a parameter of the model is not in it."""
-        expected = {name for name, _ in self.model.named_parameters()}
+        """Load these weights. vLLM may keep them until the rest of their layer has come, so their memory must not be reused."""
         model: Any = self.model
         loaded = model.load_weights(iter(update_info.weights))
-        if loaded is not None and expected - loaded:
-            raise ValueError(f"no weight was loaded into {min(expected - loaded)}")
+        # Not every model of vLLM says what it loaded.
+        self.missing = frozenset() if loaded is None else self.missing - loaded
 
     def finish_weight_update(self) -> None:
-        """Prepare the loaded weights for computing, in the memory that the former weights had."""
+        """Prepare the loaded weights for computing, in the memory that the former weights had.
+
+        Raises ValueError if nothing was loaded into a parameter of the model.
+        """
+        if self.missing:
+            raise ValueError(f"no weight was loaded into {min(self.missing)}")
         finalize_layerwise_reload(self.model, self.model_config)
 
     def shutdown(self) -> None:

@@ -18,7 +18,8 @@ CPU_ROWS = 256
 CPU_TOKENS = 4096
 """Most prompt tokens that a CPU reads together."""
 
-_DTYPES: Mapping[str, Literal["float32", "bfloat16", "float16"]] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+VLLM_DTYPES: Mapping[str, Literal["float32", "bfloat16", "float16"]] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+"""vLLM's names of the number formats."""
 
 Finished = list[tuple[int, int, Completion]]
 """The completions that ended in one step, as (index of the problem, index within its group, completion)."""
@@ -51,7 +52,7 @@ class VllmWorker:
         try:
             self.llm = LLM(
                 str(folder),
-                dtype=_DTYPES[spec.precision],
+                dtype=VLLM_DTYPES[spec.precision],
                 max_model_len=spec.max_length,
                 # The raw log-probs ignore the temperature; these are those of the distribution that was sampled from.
                 logprobs_mode="processed_logprobs",
@@ -95,36 +96,40 @@ class VllmWorker:
         for index, problem in enumerate(problems):
             for sample in range(n):
                 prompt = {"prompt_token_ids": list(problem.prompt)}
-                engine.add_request(f"{index}:{sample}", prompt, self._request(params, problem.id, sample))
+                seed = stable_seed(params.seed, problem.id, sample)
+                options = request_options(params, seed, params.max_tokens, self.end_tokens)
+                engine.add_request(f"{index}:{sample}", prompt, options)
         while engine.has_unfinished_requests():
             finished: Finished = []
             for output in engine.step():
                 if output.finished:
                     index, sample = (int(part) for part in output.request_id.split(":"))
-                    finished.append((index, sample, to_completion(output.outputs[0], version)))
+                    finished.append((index, sample, to_completion(output.outputs[0], [(0, version)])))
             if finished:
                 yield finished
 
-    def _request(self, params: SamplingParams, problem: str, sample: int) -> Any:
-        from vllm import SamplingParams as Request
-        from vllm.sampling_params import RequestOutputKind
 
-        return Request(
-            max_tokens=params.max_tokens,
-            temperature=params.temperature,
-            top_p=params.top_p if params.temperature else 1.0,
-            seed=stable_seed(params.seed, problem, sample),
-            stop=list(params.stop),
-            include_stop_str_in_output=True,
-            # A completion ends with the same tokens as in the transformers engine; vLLM's own choice of them is switched off.
-            ignore_eos=True,
-            stop_token_ids=self.end_tokens,
-            skip_special_tokens=False,
-            spaces_between_special_tokens=False,
-            detokenize=bool(params.stop),
-            logprobs=0,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
+def request_options(params: SamplingParams, seed: int, max_tokens: int, end_tokens: Sequence[int]) -> Any:
+    """vLLM's options of one request."""
+    from vllm import SamplingParams as Request
+    from vllm.sampling_params import RequestOutputKind
+
+    return Request(
+        max_tokens=max_tokens,
+        temperature=params.temperature,
+        top_p=params.top_p if params.temperature else 1.0,
+        seed=seed,
+        stop=list(params.stop),
+        include_stop_str_in_output=True,
+        # A completion ends with the same tokens as in the transformers engine; vLLM's own choice of them is switched off.
+        ignore_eos=True,
+        stop_token_ids=list(end_tokens),
+        skip_special_tokens=False,
+        spaces_between_special_tokens=False,
+        detokenize=bool(params.stop),
+        logprobs=0,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
 
 
 def memory_options(spec: EngineSpec) -> dict[str, Any]:
@@ -163,13 +168,16 @@ def generation_settings(folder: Path, config: Any) -> Any:
     return GenerationConfig.from_model_config(config)
 
 
-def to_completion(output: Any, version: int) -> Completion:
-    """Make a Completion of vLLM's output. It includes the token or text that ended it."""
+def to_completion(output: Any, spans: Sequence[tuple[int, int]]) -> Completion:
+    """Make a Completion of vLLM's output; it includes the token or text that ended it.
+
+    `spans` are the versions of the weights that its tokens were sampled with, as (first token, version).
+    """
     tokens = list(output.token_ids)
     return Completion(
         tokens=tokens,
         trained=[True] * len(tokens),
-        sampler_logps=[position[token].logprob for token, position in zip(tokens, output.logprobs, strict=True)],
+        sampler_logps=[position[token].logprob for token, position in zip(tokens, output.logprobs or (), strict=True)],
         finish="stop" if output.finish_reason == "stop" else "length",
-        versions=[(0, version)],
+        versions=list(spans),
     )
