@@ -145,12 +145,15 @@ class VllmEngine:
             ray.kill(worker)
 
 
-def start_ray(folder: str, dtype: torch.dtype) -> None:
-    """Connect to Ray: to this process's, to that at RAY_ADDRESS, or to a new one that is no larger than one engine needs."""
+def start_ray(folder: str, dtype: torch.dtype) -> bool:
+    """Connect to Ray: to this process's, to that at RAY_ADDRESS, or to a new one that is no larger than one engine needs.
+
+    Returns whether this call connected.
+    """
     import ray
 
     if ray.is_initialized():
-        return
+        return False
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     checkpoint_bytes = sum(file.stat().st_size for file in Path(folder).glob("*.safetensors")) if Path(folder).is_dir() else 0
     # A checkpoint in bf16 doubles when it is sent in fp32. There is room for two syncs, because the old one is freed late.
@@ -158,8 +161,9 @@ def start_ray(folder: str, dtype: torch.dtype) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**quiet)
-        return
+        return True
     ray.init(num_cpus=1, include_dashboard=False, object_store_memory=store_bytes, **quiet)
+    return True
 
 
 def worker_environment() -> dict[str, str]:
@@ -181,4 +185,6 @@ def worker_environment() -> dict[str, str]:
     else:
         # On a CPU the model runs uncompiled. What vLLM still compiles costs half a minute and gains nothing.
         settings["TORCH_COMPILE_DISABLE"] = "1"
+        # torch then asks for large pages: new weights, which vLLM lays into new memory, load several times faster.
+        settings["THP_MEM_ALLOC_ENABLE"] = "1"
     return settings

@@ -1,0 +1,88 @@
+"""A replica without a model: tokens are a function of weights, seed and place, and files in its folder make it misbehave once."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from tulu.rollout.fleet import Request
+from tulu.rollout.fleet_replica import Replica, Taken
+from tulu.rollout.sampling import stable_seed
+from tulu.rollout.sync import Layout, Shapes, read_shapes
+from tulu.types import Completion
+
+STEP_SECONDS = 0.01
+VOCABULARY = 1000
+
+
+def token_of(weight: float, seed: int, place: int) -> int:
+    return stable_seed(weight, seed, place) % VOCABULARY
+
+
+class FakeReplica(Replica):
+    """`SECONDS` in a request's problem id, as in `p3@0.5`, is how long each of its tokens takes."""
+
+    async def load_model(self) -> Shapes:
+        if self.trick("refuse-to-start"):
+            raise OSError("no such model")
+        if self.trick("start-slowly"):
+            await asyncio.sleep(3)
+        self.held: dict[str, torch.Tensor] = {}
+        self.weight = 0.0
+        self.going = asyncio.Event()
+        self.going.set()
+        self.stopping: set[str] = set()
+        return read_shapes(Path(self.spec.folder), tied=False)
+
+    def trick(self, name: str) -> bool:
+        """Whether the test asked for this; it is done once."""
+        path = Path(self.spec.folder) / name
+        found = path.exists()
+        path.unlink(missing_ok=True)
+        return found
+
+    async def sample(self, request: Request) -> tuple[Completion, bool]:
+        _, _, pace = request.problem_id.partition("@")
+        begun = len(request.begun.tokens) if request.begun else 0
+        tokens: list[int] = []
+        versions: list[tuple[int, int]] = []
+        while begun + len(tokens) < request.params.max_tokens and request.key not in self.stopping:
+            await asyncio.sleep(float(pace or STEP_SECONDS))
+            await self.going.wait()
+            if self.trick("freeze"):
+                time.sleep(1000)
+            if self.trick("stall"):
+                await asyncio.sleep(1000)
+            if self.trick("break"):
+                raise RuntimeError("out of luck")
+            if not versions or versions[-1][1] != self.version:
+                versions.append((len(tokens), self.version))
+            tokens.append(token_of(self.weight, request.seed, len(tokens)))
+            self.sampled(1)
+        stopped = request.key in self.stopping
+        self.stopping.discard(request.key)
+        return Completion(tokens, [True] * len(tokens), [-1.0] * len(tokens), "length", versions), not stopped
+
+    async def stop_sampling(self, keys: Sequence[str]) -> None:
+        self.stopping.update(keys)
+
+    async def pause(self) -> None:
+        if self.trick("freeze-in-sync"):
+            time.sleep(1000)
+        self.going.clear()
+
+    async def receive(self, memory: str, layout: Layout) -> Taken:
+        bytes_here = torch.from_file(memory, shared=False, size=layout.size, dtype=torch.uint8)
+        if self.trick("corrupt") or (Path(self.spec.folder) / "always-corrupt").exists():
+            bytes_here[layout.size // 2] ^= 1
+        digests = layout.digests(bytes_here.numpy())
+        if all(digests[name] == info.digest for name, info in layout.infos.items()):
+            self.held |= {name: tensor.clone() for name, tensor in layout.tensors(bytes_here.numpy())}
+        return Taken(digests, {"verify": 0.0, "load": 0.0}, free=[memory])
+
+    async def resume(self, version: int) -> None:
+        self.weight = float(sum(tensor.float().sum() for tensor in self.held.values()))
+        self.version = version
+        self.going.set()

@@ -1,0 +1,122 @@
+"""The parts of a fleet that need no process of their own: how many requests, which GPUs, what a replica refuses."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.rollout.fake_replica import FakeReplica
+from tulu.errors import EngineError, RecipeError
+from tulu.rollout.engine import EngineSpec
+from tulu.rollout.fleet import Request
+from tulu.rollout.fleet_admission import WINDOW_SECONDS, Admission
+from tulu.rollout.fleet_places import places
+from tulu.rollout.fleet_replica import SharedMemory
+from tulu.rollout.sync import Layout, WeightsRefused, pack_weights
+from tulu.types import SamplingParams
+
+WEIGHTS = {"a": torch.arange(100, dtype=torch.float32), "b": torch.ones(3, dtype=torch.bfloat16), "c": torch.ones(0)}
+
+
+def climb(admission: Admission, saturation: int, windows: int) -> list[int]:
+    """The limits of an engine whose speed rises with its requests up to a number, as many as it is given."""
+    now, tokens, limits = 0.0, 0, []
+    for _ in range(2 * windows):
+        admission.observe(admission.limit, 0, tokens, now)
+        limits.append(admission.limit)
+        now += WINDOW_SECONDS
+        tokens += int(100 * min(admission.limit, saturation) * WINDOW_SECONDS)
+    return limits
+
+
+def test_an_engine_gets_more_requests_as_long_as_that_makes_it_faster() -> None:
+    # 32, 48, 72, 108: the last is no faster than 100 allow by more than a factor; 162 is not faster at all.
+    limits = climb(Admission(limit=32), 100, 10)
+    assert limits[-1] in (72, 108)
+    assert max(limits) <= 162
+    assert climb(Admission(), 10**6, 20)[-1] == Admission().most
+
+
+def test_an_engine_without_memory_for_its_requests_gets_fewer() -> None:
+    admission = Admission(limit=64)
+    admission.observe(64, 24, 100, 1.0)
+    assert admission.limit == 40
+
+
+def test_nothing_is_concluded_while_an_engine_has_less_to_do_than_it_could() -> None:
+    admission = Admission()
+    for second in range(60):
+        admission.observe(5, 0, 100 * second, float(second))
+    assert admission.limit == Admission().limit
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((2, 1, 1, 0), ([[], []], False)),
+        ((3, 2, 2, 8), ([[2, 3], [4, 5], [6, 7]], False)),
+        ((1, 1, 1, 1), ([[0]], True)),
+        ((2, 1, 4, 4), ([[0], [1]], True)),
+    ],
+)
+def test_engines_get_the_gpus_that_learners_leave(
+    arguments: tuple[int, int, int, int], expected: tuple[list[list[int]], bool]
+) -> None:
+    assert places(*arguments) == expected
+
+
+def test_more_gpus_than_the_machine_has_are_refused_with_the_cure() -> None:
+    with pytest.raises(RecipeError, match=r"3 engines of 2 GPUs need 6, and this machine has 4; .*RAY_ADDRESS"):
+        places(3, 2, 1, 4)
+
+
+@pytest.mark.parametrize("most", [1, 7, 64, 10**6])
+def test_slices_of_any_size_lie_in_shared_memory_as_they_were_sent(most: int) -> None:
+    (parcel,) = pack_weights(WEIGHTS.items(), torch.float32)
+    parts = list(parcel.slices(most))
+    assert all(sum(len(array) for _, _, array in part) <= most for part in parts)
+    layout = Layout.of(parcel.infos)
+    assert all(start % 64 == 0 for start in layout.starts.values())
+    shared = SharedMemory(layout.size)
+    for part in reversed(parts):
+        shared.write(layout, part)
+    memory = torch.from_file(shared.path, shared=True, size=layout.size, dtype=torch.uint8).numpy()
+    shared.close()
+    assert not Path(shared.path).exists()
+    assert layout.digests(memory) == {name: info.digest for name, info in parcel.infos.items()}
+    assert all(torch.equal(tensor.float(), WEIGHTS[name].float()) for name, tensor in layout.tensors(memory))
+
+
+def test_a_replica_refuses_weights_that_are_not_its_model_s_and_samples_from_none_of_them(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(4), "b": torch.zeros(2)}, str(tmp_path / "model.safetensors"))
+    request = Request("k", "p", [1], SamplingParams(2))
+
+    async def refuse() -> None:
+        replica = FakeReplica(EngineSpec(str(tmp_path), 64, timeout=5))
+        await replica.start()
+        with pytest.raises(EngineError, match="version -1, not 1: sync it"):
+            await replica.submit([request], 1)
+        await replica.begin()
+        for name, tensor, told in (
+            ("a", torch.zeros(5), r"a has shape \(5,\)"),
+            ("z", torch.zeros(4), "z is not a weight"),
+            ("a", torch.zeros(4, dtype=torch.bfloat16), "a comes as torch.bfloat16"),
+        ):
+            (parcel,) = pack_weights([(name, tensor)], tensor.dtype)
+            with pytest.raises(WeightsRefused, match=told):
+                await replica.take([], parcel.infos)
+        (parcel,) = pack_weights([("a", torch.ones(4))], torch.float32)
+        await replica.take([_there(part) for part in parcel.slices()], parcel.infos)
+        with pytest.raises(WeightsRefused, match="b is missing; a set of 1 tensors for 2"):
+            await replica.finish(1)
+        with pytest.raises(EngineError, match="version -1"):
+            await replica.submit([request], 1)
+
+    asyncio.run(refuse())
+
+
+async def _there(value: object) -> object:
+    return value

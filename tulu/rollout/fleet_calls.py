@@ -1,0 +1,104 @@
+"""Calls to engines in other processes: each has a deadline, and while it is waited for the log says for whom and since when."""
+
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tulu.errors import EngineError
+from tulu.rollout.sync import WeightsRefused
+
+log = logging.getLogger("tulu")
+
+TELL_SECONDS = 10.0
+"""A wait that is longer is told, and told again after as long."""
+
+
+class EngineLost(Exception):
+    """An engine cannot be used any more."""
+
+    def __init__(self, engine: str, reason: str, refused: bool = False) -> None:
+        super().__init__(f"{engine}: {reason}")
+        self.engine = engine
+        self.reason = reason
+        self.refused = refused
+        """Whether it refused weights because of what they are. Another engine would say the same of them."""
+
+
+@dataclass
+class Call:
+    """One call that was made and not answered yet."""
+
+    engine: str
+    what: str
+    """What the engine does, as in `engine-1 has been loading the model for 12 s`."""
+    reference: Any
+    limit: float
+    """Seconds that it may take."""
+    since: float = field(default_factory=time.monotonic)
+    told: float = 0.0
+
+    @property
+    def answered(self) -> bool:
+        """Whether the answer is there. This does not wait."""
+        import ray
+
+        return bool(ray.wait([self.reference], timeout=0)[0])
+
+    def check(self) -> None:
+        """Say how long this has taken, every TELL_SECONDS. Raises EngineLost if that is too long."""
+        waited = time.monotonic() - self.since
+        if waited >= self.limit:
+            raise EngineLost(self.engine, f"it hangs: it has been {self.what} for {waited:.0f} s")
+        if waited - self.told >= TELL_SECONDS:
+            self.told = waited
+            log.info("%s has been %s for %.0f s (limit: %.0f s)", self.engine, self.what, waited, self.limit)
+
+    def answer(self) -> Any:
+        """The answer, which is there. Raises EngineLost if the engine failed or its process died."""
+        import ray
+        from ray import exceptions
+
+        try:
+            return ray.get(self.reference, timeout=self.limit)
+        except exceptions.RayTaskError as error:
+            cause = error.cause
+            if isinstance(cause, EngineError):
+                raise EngineLost(self.engine, str(cause), refused=isinstance(cause, WeightsRefused)) from None
+            raise EngineLost(self.engine, f"it failed ({type(cause).__name__}: {cause})") from None
+        except exceptions.RayError as error:
+            raise EngineLost(self.engine, f"its process died ({_first_line(error)})") from None
+
+
+def wait_for_all(calls: Iterable[Call]) -> tuple[dict[str, Any], dict[str, EngineLost]]:
+    """Wait for the answers of several engines; what each answered, and which of them are lost."""
+    import ray
+
+    answers: dict[str, Any] = {}
+    lost: dict[str, EngineLost] = {}
+    open_calls = list(calls)
+    while open_calls:
+        ray.wait([call.reference for call in open_calls], num_returns=len(open_calls), timeout=_slice(open_calls))
+        still = []
+        for call in open_calls:
+            try:
+                if call.answered:
+                    answers[call.engine] = call.answer()
+                else:
+                    call.check()
+                    still.append(call)
+            except EngineLost as error:
+                lost[call.engine] = error
+        open_calls = still
+    return answers, lost
+
+
+def _slice(calls: list[Call]) -> float:
+    """Until the next deadline or the next time that a wait is told."""
+    now = time.monotonic()
+    return max(0.0, min(min(call.limit, call.told + TELL_SECONDS) - (now - call.since) for call in calls)) + 0.001
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,179 @@
+"""One engine of a fleet as the learner's process sees it: its actor, its requests, and what it is doing now."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tulu.rollout.engine import STALE
+from tulu.rollout.fleet import Ended, EngineState, EngineStatus, Recovery, Request, Returned
+from tulu.rollout.fleet_admission import Admission
+from tulu.rollout.fleet_calls import Call, EngineLost
+from tulu.rollout.fleet_replica import Parcels, Report
+
+log = logging.getLogger("tulu")
+
+REPORT_SECONDS = 1.0
+"""How long an engine waits for news before it reports that there is none."""
+MOST_FAILURES = 3
+"""An engine that failed so often in a row, without having sampled in between, is not started again."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds that an engine may take."""
+
+    start: float = 600.0
+    """To load its model. On a GPU this includes the recording of its graphs."""
+    sync: float = 300.0
+    """For each step of a sync: to pause, to take one parcel, to resume."""
+    answer: float = 60.0
+    """To answer at all."""
+    silent: float = 300.0
+    """Between two tokens, while it has requests."""
+
+
+@dataclass
+class Member:
+    """An engine's record. Only the methods here change its status."""
+
+    name: str
+    make_actor: Callable[[], Any]
+    """Makes the Ray actor."""
+    limits: Limits
+    begins_with: int
+    """The version of the weights in the model's folder, if an engine may sample with them."""
+    status: EngineStatus = "starting"
+    version: int = STALE
+    actor: Any = None
+    call: Call | None = None
+    """That it starts, or takes the weights that the others have."""
+    ear: Call | None = None
+    """The report that is awaited."""
+    sent: list[Call] = field(default_factory=list)
+    """Requests on their way."""
+    promised: int = STALE
+    """The version of the weights that it is restoring."""
+    running: dict[str, Request] = field(default_factory=dict)
+    admission: Admission = field(default_factory=Admission)
+    tokens: int = 0
+    tokens_before: int = 0
+    """What its actors sampled before they were restarted."""
+    busy_seconds: float = 0.0
+    restarts: int = 0
+    failures: int = 0
+    """In a row."""
+    failed_at: float | None = None
+    reason: str = ""
+    seen: float = field(default_factory=time.monotonic)
+
+    def start(self) -> None:
+        """Start the process of the engine."""
+        self.status, self.version = "starting", STALE
+        self.actor = self.make_actor()
+        self.call = Call(self.name, "loading its model", self.actor.start.remote(), self.limits.start)
+
+    def state(self) -> EngineState:
+        """What is known of it."""
+        tokens = self.tokens_before + self.tokens
+        return EngineState(self.name, self.version, self.status, len(self.running), tokens, self.busy_seconds, self.restarts)
+
+    @property
+    def room(self) -> int:
+        """How many more requests it would work on."""
+        return max(0, self.admission.limit - len(self.running)) if self.status == "ready" else 0
+
+    def send(self, requests: Sequence[Request]) -> None:
+        """Let it sample these."""
+        self.running |= {request.key: request for request in requests}
+        reference = self.actor.submit.remote(list(requests), self.version)
+        self.sent.append(Call(self.name, "taking requests", reference, self.limits.answer))
+
+    def cut(self, keys: Sequence[str]) -> None:
+        """Let it stop these; what it sampled of them comes with a later report."""
+        self.sent.append(Call(self.name, "cutting requests", self.actor.cut.remote(list(keys)), self.limits.answer))
+
+    def restore(self, parcels: Parcels, version: int) -> None:
+        """Bring it the weights that the other engines have."""
+        self.status, self.promised = "syncing", version
+        reference = self.actor.restore.remote(list(parcels), version)
+        self.call = Call(self.name, "taking the weights", reference, self.limits.sync * max(1, len(parcels)))
+
+    def ready(self, version: int) -> Recovery | None:
+        """It has the current weights, and is sampled from. Returns what it recovered from, if it did."""
+        self.status, self.version = "ready", version
+        if self.failed_at is None:
+            return None
+        recovery = Recovery(self.name, self.reason, time.monotonic() - self.failed_at, version)
+        self.failed_at = None
+        log.info("%s is back after %.1f s, with weights %d (%s)", self.name, recovery.seconds, version, recovery.reason)
+        return recovery
+
+    def listen(self) -> None:
+        """Wait for its next report."""
+        reference = self.actor.report.remote(REPORT_SECONDS)
+        self.ear = Call(self.name, "silent", reference, self.limits.answer + REPORT_SECONDS)
+
+    def calls(self) -> list[Call]:
+        """All that it has not answered yet."""
+        return [*self.sent, *(call for call in (self.call, self.ear) if call is not None)]
+
+    def check_sent(self) -> None:
+        """See whether requests reached it. Raises EngineLost if not."""
+        still = []
+        for call in self.sent:
+            if call.answered:
+                call.answer()
+            else:
+                call.check()
+                still.append(call)
+        self.sent = still
+
+    def heard(self, report: Report) -> list[Ended]:
+        """Take over what it reported. Raises EngineLost if it has been silent for too long."""
+        now = time.monotonic()
+        if report.silent >= self.limits.silent and not report.ended:
+            raise EngineLost(self.name, f"it hangs: no token of {report.running} requests for {report.silent:.0f} s")
+        if report.tokens > self.tokens:
+            self.failures = 0
+        self.tokens = report.tokens
+        # A request that ended here was submitted here; what is left over from before a restart cannot come.
+        ended = [replace(end, engine=self.name) for end in report.ended if self.running.pop(end.key, None) is not None]
+        self.admission.observe(len(self.running), report.waiting, report.tokens, now)
+        return ended
+
+    def pass_time(self) -> None:
+        """Count the time in which it had work."""
+        now = time.monotonic()
+        if self.running and self.status == "ready":
+            self.busy_seconds += now - self.seen
+        self.seen = now
+
+    def fail(self, reason: str) -> list[Ended]:
+        """End its process, start another, and give its requests back."""
+        log.warning(
+            "%s failed: %s; it is started again, and its %d requests are given back", self.name, reason, len(self.running)
+        )
+        self.failed_at = self.failed_at if self.failed_at is not None else time.monotonic()
+        self.reason = reason
+        self.failures += 1
+        self.restarts += 1
+        self.tokens_before, self.tokens = self.tokens_before + self.tokens, 0
+        told = f"{self.name}: {reason}"
+        returned: list[Ended] = [Returned(key, request.begun, told, self.name) for key, request in self.running.items()]
+        self.end()
+        if self.failures > MOST_FAILURES:
+            self.status = "dead"
+        else:
+            self.start()
+        return returned
+
+    def end(self) -> None:
+        """End its process."""
+        import ray
+
+        self.running, self.sent, self.call, self.ear, self.version = {}, [], None, None, STALE
+        actor, self.actor = self.actor, None
+        if actor is not None:
+            ray.kill(actor, no_restart=True)

@@ -1,0 +1,313 @@
+"""A fleet of engines in processes of their own, on this machine or in a Ray cluster."""
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tulu.errors import EngineError
+from tulu.rollout.engine import STALE, EngineSpec, check_answer
+from tulu.rollout.fleet import Ended, EngineState, Finished, Recovery, Request, Returned, SyncReport, prepare_all
+from tulu.rollout.fleet_calls import EngineLost, wait_for_all
+from tulu.rollout.fleet_member import Limits, Member
+from tulu.rollout.fleet_places import APART_SHARE, actor_options, places
+from tulu.rollout.fleet_replica import Replica
+from tulu.rollout.fleet_sync import Delivery, Kept
+from tulu.rollout.sync import pack_weights
+from tulu.rollout.vllm_engine import start_ray
+from tulu.rollout.vllm_replica import VllmReplica
+from tulu.types import Group
+
+log = logging.getLogger("tulu")
+
+TICK_SECONDS = 0.2
+"""How often deadlines are looked at while no engine reports."""
+
+
+class RayFleet:
+    """Engines as Ray actors. A thread listens to them, so that they keep working, and come back, while the learner trains."""
+
+    def __init__(
+        self,
+        spec: EngineSpec,
+        engines: int,
+        tensor_parallel: int = 1,
+        learners: int = 1,
+        limits: Limits | None = None,
+        replica: type[Replica] = VllmReplica,
+    ) -> None:
+        """Start the engines and wait until they have loaded the model. Raises EngineError if one of them cannot.
+
+        `learners` are the processes that train on this machine's first GPUs.
+        """
+        folder = Path(spec.folder)
+        self.spec = replace(spec, folder=str(folder.resolve()) if folder.is_dir() else spec.folder)
+        self.limits = limits or Limits()
+        self.version = spec.version
+        self.kept: Kept = []
+        self.waiting: deque[Request] = deque()
+        self.ended: list[Ended] = []
+        self.recovered: list[Recovery] = []
+        self.submitted: dict[str, float] = {}
+        self.trouble: Exception | None = None
+        self.closed = False
+        self.changed = threading.Condition()
+        """Held while anything here is read or changed; notified when something ended."""
+        self.own_ray = start_ray(self.spec.folder, self.spec.dtype)
+        self.members = self._members(engines, tensor_parallel, learners, replica)
+        self.thread = threading.Thread(target=self._listen, name="tulu-fleet", daemon=True)
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def states(self) -> list[EngineState]:
+        """What is known of each engine."""
+        with self.changed:
+            return [member.state() for member in self.members]
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        """Begin to sample these. Raises EngineError before the first sync, and if one does not fit an engine."""
+        with self._unharmed():
+            if self.version == STALE:
+                raise EngineError("the engines are stale: their weights are not the learner's; sync them before sampling")
+            for ready in prepare_all(requests, self.submitted, self.spec.max_length):
+                if isinstance(ready, Finished):
+                    self.ended.append(ready)
+                else:
+                    self.submitted[ready.key] = time.monotonic()
+                    self.waiting.append(ready)
+            self._dispatch()
+
+    def collect(self, timeout: float) -> list[Ended]:
+        """What ended since the last call; waits at most `timeout` seconds for the first."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.ended or self.trouble, timeout)
+            if self.trouble is not None and not self.ended:
+                raise self.trouble
+            ended, self.ended = self.ended, []
+            return ended
+
+    def cut(self, keys: Sequence[str]) -> None:
+        """Stop working on these; they come back by `collect`."""
+        with self._unharmed():
+            wanted = set(keys)
+            self._give_back([request for request in self.waiting if request.key in wanted])
+            self.waiting = deque(request for request in self.waiting if request.key not in wanted)
+            for member in self.members:
+                if here := wanted & member.running.keys():
+                    member.cut(sorted(here))
+
+    def room(self) -> int:
+        """How many more requests the engines would work on."""
+        with self._unharmed():
+            return max(0, sum(member.room for member in self.members) - len(self.waiting))
+
+    def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> SyncReport:
+        """Bring new weights to all engines, which pause for it between two tokens and keep their requests.
+
+        An engine that dies on the way is started again, and takes them as soon as it is back. Raises EngineError if the engines
+        refuse the weights, if they arrive corrupted twice, or if no engine is left.
+        """
+        with self._unharmed():
+            self._await_one()
+            former, self.kept, self.version = self.kept, [], STALE
+            members = [member for member in self.members if member.status in ("ready", "stale")]
+            delivery = Delivery(members, version, self.limits.sync, self._lose)
+            try:
+                report = delivery.run(pack_weights(weights, self.spec.dtype), former)
+            except BaseException as error:
+                # Engines that hold half of the weights may never sample again.
+                for member in members:
+                    self._lose(member, f"the sync broke off ({error})")
+                raise
+            self.kept, self.version = delivery.kept, version
+            for member in delivery.members:
+                self._ready(member)
+            self._dispatch()
+            return report
+
+    def check(self) -> list[Recovery]:
+        """The engines that are back since the last call. Raises EngineError if none is left."""
+        with self._unharmed():
+            recovered, self.recovered = self.recovered, []
+            return recovered
+
+    def close(self) -> None:
+        """End the engines, and Ray if it was started for them."""
+        import ray
+
+        with self.changed:
+            self.closed = True
+            for member in self.members:
+                member.end()
+        if self.thread.is_alive():
+            self.thread.join(10)
+        if self.own_ray:
+            ray.shutdown()
+            self.own_ray = False
+
+    # What follows is called with the lock held.
+
+    @contextmanager
+    def _unharmed(self) -> Iterator[None]:
+        with self.changed:
+            if self.closed:
+                raise EngineError("the fleet is closed")
+            if self.trouble is not None:
+                raise self.trouble
+            yield
+
+    def _members(self, engines: int, tensor_parallel: int, learners: int, replica: type[Replica]) -> list[Member]:
+        import ray
+
+        cluster = bool(os.environ.get("RAY_ADDRESS"))
+        gpus, shared = places(engines, tensor_parallel, learners, 0 if cluster else torch.cuda.device_count())
+        spec = self.spec if shared else replace(self.spec, gpu_share=max(self.spec.gpu_share, APART_SHARE))
+
+        def maker(own: list[int]) -> Any:
+            actor = ray.remote(replica).options(**actor_options(tensor_parallel, own, cluster))
+            return lambda: actor.remote(spec, tensor_parallel)
+
+        return [Member(f"engine-{index + 1}", maker(own), self.limits, spec.version) for index, own in enumerate(gpus)]
+
+    def _start(self) -> None:
+        for member in self.members:
+            member.start()
+        _, lost = wait_for_all([call for member in self.members for call in member.calls()])
+        if lost:
+            raise EngineError("; ".join(map(str, lost.values())))
+        for member in self.members:
+            member.call = None
+            self._loaded(member)
+        self.thread.start()
+
+    def _listen(self) -> None:
+        """What the thread does: wait until an engine says something, and take note of it."""
+        import ray
+
+        while True:
+            with self.changed:
+                references = [call.reference for member in self.members for call in member.calls()]
+            if references:
+                ray.wait(references, num_returns=1, timeout=TICK_SECONDS)
+            else:
+                time.sleep(TICK_SECONDS)
+            with self.changed:
+                if self.closed:
+                    return
+                try:
+                    self._advance()
+                except Exception as error:  # noqa: BLE001
+                    # An error of this thread is raised where the fleet is used; here nobody would see it.
+                    self.trouble = error
+                self.changed.notify_all()
+
+    def _advance(self) -> None:
+        """Take over what the engines say, look at every deadline, and hand out requests. This does not wait."""
+        for member in self.members:
+            member.pass_time()
+            try:
+                self._step(member)
+            except EngineLost as error:
+                self._lose(member, error.reason)
+        self._dispatch()
+        if all(member.status == "dead" for member in self.members):
+            told = "; ".join(f"{member.name}: {member.reason}" for member in self.members)
+            self.trouble = EngineError(f"every engine failed too often and none is left ({told})")
+
+    def _step(self, member: Member) -> None:
+        member.check_sent()
+        if member.ear is not None:
+            if member.ear.answered:
+                report = member.ear.answer()
+                member.listen()
+                self._take_over(member.heard(report))
+            else:
+                member.ear.check()
+        if member.call is not None:
+            if not member.call.answered:
+                member.call.check()
+                return
+            answer, member.call = member.call.answer(), None
+            if member.status == "starting":
+                self._loaded(member)
+            else:
+                self._restored(member, answer)
+
+    def _loaded(self, member: Member) -> None:
+        """It has the weights of the folder, which are seldom those of the learner."""
+        if member.ear is None:
+            member.listen()
+        if self.version != STALE and self.kept:
+            member.restore(self.kept, self.version)
+        elif self.version != STALE:
+            self._ready(member)
+        else:
+            member.status = "stale"
+
+    def _restored(self, member: Member, digests: dict[str, str]) -> None:
+        if member.promised != self.version:
+            # There were new weights while it took the old ones.
+            self._loaded(member)
+            return
+        for name, info in ((name, info) for _, infos in self.kept for name, info in infos.items()):
+            if digests.get(name) != info.digest:
+                raise EngineLost(member.name, f"{name} is corrupted: its digest is not the learner's")
+        self._ready(member)
+
+    def _ready(self, member: Member) -> None:
+        recovery = member.ready(self.version)
+        if recovery is not None:
+            self.recovered.append(recovery)
+
+    def _lose(self, member: Member, reason: str) -> None:
+        self._take_over(member.fail(reason))
+
+    def _take_over(self, ended: Sequence[Ended]) -> None:
+        """Keep these for `collect`. Raises EngineError where the model that was sampled from predicts NaN."""
+        now = time.monotonic()
+        for end in ended:
+            since = self.submitted.pop(end.key, now)
+            if isinstance(end, Finished):
+                check_answer([Group((), [end.completion], end.key)])
+                end = replace(end, seconds=now - since)
+            self.ended.append(end)
+
+    def _dispatch(self) -> None:
+        """Give waiting requests to the engines with the most room; those of one prompt stay together, because it is read once."""
+        room = {index: member.room for index, member in enumerate(self.members)}
+        batches: dict[int, list[Request]] = {}
+        chosen, problem = 0, None
+        while self.waiting and any(room.values()):
+            if self.waiting[0].problem_id != problem or room[chosen] <= 0:
+                chosen = max(room, key=lambda index: room[index])
+                problem = self.waiting[0].problem_id
+            batches.setdefault(chosen, []).append(self.waiting.popleft())
+            room[chosen] -= 1
+        for index, batch in batches.items():
+            self.members[index].send(batch)
+
+    def _give_back(self, requests: Sequence[Request]) -> None:
+        self._take_over([Returned(request.key, request.begun, "it was cut") for request in requests])
+
+    def _await_one(self) -> None:
+        """Wait until an engine can take weights; those that start say themselves how long they have been doing so."""
+
+        def can_take() -> bool:
+            return self.trouble is not None or any(member.status in ("ready", "stale") for member in self.members)
+
+        if not self.changed.wait_for(can_take, self.limits.start + self.limits.sync):
+            raise EngineError("no engine came back in time to take the weights")
+        if self.trouble is not None:
+            raise self.trouble

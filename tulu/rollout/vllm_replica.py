@@ -1,0 +1,136 @@
+"""A replica that samples with vLLM's AsyncLLM, tensor parallel inside. Ray shows its processes by the name of this class."""
+
+import asyncio
+import os
+import pickle
+import socket
+from collections import Counter
+from collections.abc import Awaitable, Sequence
+from typing import Any
+
+from tulu.errors import EngineError
+from tulu.model.generation import stop_token_ids
+from tulu.rollout.engine import EngineSpec
+from tulu.rollout.fleet import Request
+from tulu.rollout.fleet_replica import Replica, Taken
+from tulu.rollout.sync import Layout, Shapes, read_shapes
+from tulu.rollout.vllm_worker import (
+    VLLM_DTYPES,
+    generation_settings,
+    local_folder,
+    memory_options,
+    request_options,
+    to_completion,
+)
+from tulu.types import Completion
+
+EXTENSION = "tulu.rollout.vllm_extension.TuluExtension"
+"""What vLLM adds to its own worker."""
+
+
+class VllmReplica(Replica):
+    """One vLLM engine. The engine itself runs in child processes of this one, which end when this one does."""
+
+    llm: Any = None
+    end_tokens: list[int]
+
+    def __init__(self, spec: EngineSpec, tensor_parallel: int = 1) -> None:
+        super().__init__(spec, tensor_parallel)
+        self.done_with: Counter[str] = Counter()
+        """How many of the workers need a file in memory no more, by its path."""
+
+    async def load_model(self) -> Shapes:
+        """Load the model into vLLM. Raises EngineError if vLLM refuses it."""
+        from transformers import AutoConfig
+        from vllm.config import WeightTransferConfig
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        from tulu.rollout.vllm_pulse import make_pulse
+        from tulu.rollout.vllm_transfer import register
+
+        spec = self.spec
+        folder = local_folder(spec.folder, spec.revision)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=spec.trust_remote_code)
+        shapes = read_shapes(folder, bool(config.get_text_config().tie_word_embeddings))
+        options = AsyncEngineArgs(
+            model=str(folder),
+            dtype=VLLM_DTYPES[spec.precision],
+            max_model_len=spec.max_length,
+            # The raw log-probs ignore the temperature; these are those of the distribution that was sampled from.
+            logprobs_mode="processed_logprobs",
+            weight_transfer_config=WeightTransferConfig(backend=register()),
+            worker_extension_cls=EXTENSION,
+            tensor_parallel_size=self.tensor_parallel,
+            trust_remote_code=spec.trust_remote_code,
+            **memory_options(spec),
+        )
+        try:
+            self.llm = AsyncLLM.from_engine_args(options, stat_loggers=[make_pulse(self.sampled)])
+        except (ValueError, RuntimeError, OSError) as error:
+            raise EngineError(f"{spec.folder}: vLLM does not load it ({error}); vLLM's own words: {own_log()}") from error
+        await self._patiently(self.llm.collective_rpc("tulu_end_with", args=(os.getpid(),)))
+        await self._patiently(self.llm.update_weight_version(str(spec.version)))
+        self.end_tokens = stop_token_ids(self.llm.get_tokenizer(), generation_settings(folder, config), spec.turn_ends)
+        return shapes
+
+    async def sample(self, request: Request) -> tuple[Completion, bool]:
+        """Sample one request, behind what had begun of it."""
+        begun = list(request.begun.tokens) if request.begun is not None else []
+        prompt = {"prompt_token_ids": [*request.prompt, *begun]}
+        params = request.params
+        options = request_options(params, request.seed, params.max_tokens - len(begun), self.end_tokens)
+        result = None
+        async for output in self.llm.generate(prompt, options, request.key):
+            result = output.outputs[0]
+        if result is None:
+            raise EngineError("vLLM gave no output")
+        return to_completion(result, spans_of(result)), result.finish_reason != "abort"
+
+    async def stop_sampling(self, keys: Sequence[str]) -> None:
+        """Abort these requests; vLLM then hands over the tokens so far."""
+        await self._patiently(self.llm.abort(keys))
+
+    async def pause(self) -> None:
+        """Keep the requests and drop all keys and values, which vLLM computes again with the new weights."""
+        await self._patiently(self.llm.pause_generation(mode="keep", clear_cache=True))
+        await self._patiently(self.llm.start_weight_update())
+
+    async def receive(self, memory: str, layout: Layout) -> Taken:
+        """Let every worker verify and load the parcel; it counts only if all of them saw the same bytes."""
+        answers = await self._patiently(self.llm.collective_rpc("tulu_take", args=(memory, pickle.dumps(layout))))
+        if any(answer["digests"] != answers[0]["digests"] for answer in answers):
+            raise EngineError("the workers of one engine read different weights from the same memory; its machine is broken")
+        seconds = {part: max(answer[part] for answer in answers) for part in ("verify", "load")}
+        for path in (path for answer in answers for path in answer["free"]):
+            self.done_with[path] += 1
+        free = [path for path, workers in self.done_with.items() if workers == len(answers)]
+        for path in free:
+            del self.done_with[path]
+        return Taken(answers[0]["digests"], seconds, free)
+
+    async def resume(self, version: int) -> None:
+        """Go on with the new weights, and with no key or value of the old ones."""
+        await self._patiently(self.llm.finish_weight_update(str(version)))
+        if not await self._patiently(self.llm.reset_prefix_cache()):
+            raise EngineError("vLLM did not clear its prefix cache after the new weights; nothing may be sampled")
+        await self._patiently(self.llm.resume_generation())
+
+    async def _patiently(self, call: Awaitable[Any]) -> Any:
+        try:
+            return await asyncio.wait_for(call, self.spec.timeout)
+        except TimeoutError:
+            raise EngineError(f"vLLM's engine core did not answer within {self.spec.timeout:.0f} s") from None
+
+
+def own_log() -> str:
+    """Where this process writes what nobody sees: HOST:FILE of Ray's log."""
+    return f"{socket.gethostname()}:{os.path.realpath('/proc/self/fd/1')}"
+
+
+def spans_of(output: Any) -> list[tuple[int, int]]:
+    """(first token, weight version) wherever the weights changed, as vLLM noted it. Raises EngineError if it did not."""
+    spans = [(span.start, int(span.version)) for span in output.weight_versions or () if span.end > span.start]
+    if output.token_ids and not spans:
+        raise EngineError("vLLM does not say with which weights it sampled")
+    return spans
