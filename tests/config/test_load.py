@@ -101,6 +101,20 @@ MISTAKES = [
     (["sft=3"], "sft: 3: wrong type, should be a section", "", "", ""),
     (["model=null"], "model: missing; name a model folder", "", "", ""),
     (["rlvr.max_staleness=1"], "rlvr.max_staleness: 1: this field is planned", "", "", "leave it out, or at 0"),
+    (["rlvr.resources.engines=-1"], "rlvr.resources.engines: -1: should be greater than or equal to 0", "", "", ""),
+    (["rlvr.resources.engine=1"], "rlvr.resources.engine: unknown key; did you mean engines?", "", "", ""),
+    (
+        ["rlvr.resources.engines=2", "rlvr.engine=transformers"],
+        'rlvr.engine: "transformers": engines in processes of their own are vLLM',
+        *("", "", "or resources.engines to 0"),
+    ),
+    (
+        ["rlvr.resources.tensor_parallel=2"],
+        "rlvr.resources.tensor_parallel: 2: the engine of the training",
+        "",
+        "",
+        "engines to 1",
+    ),
     (["rlvr.max_staleness=-1"], "rlvr.max_staleness: -1: should be greater than or equal to 0", "", "", ""),
 ]
 

@@ -29,7 +29,7 @@ THE_RECIPES = {"template", "template_hash"}
 """Fields of a stage that stand for the recipe's where they are not written."""
 OF_THE_MACHINE = {
     *("start", "released", "row_tokens", "lora", "keep_checkpoints", "keep_every", "engine", "max_staleness", "released_values"),
-    *("path", "revision", "zero", "offload_optimizer"),
+    *("path", "revision", "zero", "offload_optimizer", "resources"),
     *("skip_steps", "batch_tokens", "verifier_settings"),
 }
 """Fields that are no hyper-parameters: where a stage starts and what it runs on. max_staleness has no reader yet,

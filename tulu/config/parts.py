@@ -74,6 +74,16 @@ Sources = Annotated[
 ]
 
 
+class Resources(Section):
+    """What RLVR runs on beside the processes that train (`--gpus`, torchrun, srun)."""
+
+    engines: Annotated[int, Field(ge=0)] = 0
+    """vLLM engines in processes of their own, which Ray starts on this machine or in the cluster at RAY_ADDRESS; 0 is the engine
+    of the training process."""
+    tensor_parallel: PositiveInt = 1
+    """GPUs over which each engine spreads its model."""
+
+
 class Lora(Section):
     """Low-rank adapters in place of full training."""
 

@@ -17,6 +17,7 @@ from tulu.config.parts import (
     NonNegative,
     OneRewardModel,
     OneSignal,
+    Resources,
     RewardModelSettings,
     RewardModelSignal,
     Section,
@@ -37,6 +38,7 @@ __all__ = [
     "Lora",
     "Merge",
     "MergedModel",
+    "Resources",
     "RewardModelSettings",
     "RewardModelSignal",
     "Section",
@@ -47,7 +49,7 @@ __all__ = [
 ]
 
 RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-PLANNED = frozenset({"base.tokenizer", "rlvr.max_staleness"})
+PLANNED = frozenset({"base.tokenizer", "rlvr.max_staleness", "rlvr.resources"})
 """Fields that nothing reads yet. Any value but the default is refused until a field has a reader and leaves this list."""
 
 
@@ -125,6 +127,8 @@ class Rlvr(Algorithm):
     """Texts that end a completion, besides the end-of-turn token."""
     engine: EngineName = "auto"
     """What samples: auto is vllm where it is installed and there is a GPU, else transformers in this process."""
+    resources: Resources = Resources()
+    """Engines in processes of their own; a section."""
     max_staleness: Annotated[int, Field(ge=0)] = 0
     """Most optimizer steps by which a rollout may lag behind the learner; 0 is on-policy."""
     reward_scale: PositiveFloat = 10.0

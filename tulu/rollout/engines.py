@@ -38,6 +38,15 @@ def choose(name: EngineName) -> Literal["transformers", "vllm"]:
     return name
 
 
+def check_embeddings(spec: EngineSpec, policy: Policy | None) -> None:
+    """Raise RecipeError if the policy has rows of its embedding that vLLM would not find in the folder that it starts from."""
+    if policy is not None and getattr(policy.model, "tulu_resized", False):
+        raise RecipeError(
+            f"resize_embeddings: vLLM starts from {spec.folder}, which lacks the rows that were added to the policy\n"
+            "Set engine to transformers, or train sft first: its model has them."
+        )
+
+
 def make_engine(
     name: EngineName, spec: EngineSpec, policy: Policy | None = None, progress: ProgressCallback | None = None
 ) -> RolloutEngine:
@@ -47,11 +56,7 @@ def make_engine(
     policy's weights as a whole: then every process samples with a whole copy, which follows the policy.
     """
     if choose(name) == "vllm":
-        if policy is not None and getattr(policy.model, "tulu_resized", False):
-            raise RecipeError(
-                f"resize_embeddings: vLLM starts from {spec.folder}, which lacks the rows that were added to the policy\n"
-                "Set engine to transformers, or train sft first: its model has them."
-            )
+        check_embeddings(spec, policy)
         log.info("rollouts: vLLM in a process of its own%s", " (auto: there is a GPU)" if name == "auto" else "")
         return VllmEngine(spec, progress=progress)
     log.info("rollouts: transformers, in this process%s", " (auto: no GPU with vLLM)" if name == "auto" else "")

@@ -1,0 +1,34 @@
+"""Which fleet RLVR samples with: the engine of this process, or engines in processes of their own."""
+
+import logging
+
+from tulu.config.options import EngineName
+from tulu.config.parts import Resources
+from tulu.model.policy import Policy
+from tulu.rollout.engine import EngineSpec, ProgressCallback
+from tulu.rollout.engines import check_embeddings, choose, make_engine
+from tulu.rollout.fleet import Fleet
+from tulu.rollout.local_fleet import LocalFleet
+from tulu.rollout.ray_fleet import RayFleet
+
+log = logging.getLogger("tulu")
+
+
+def make_fleet(
+    name: EngineName,
+    spec: EngineSpec,
+    resources: Resources,
+    learners: int = 1,
+    policy: Policy | None = None,
+    progress: ProgressCallback | None = None,
+) -> Fleet:
+    """Make the fleet that a recipe asks for; `learners` are the processes that train on this machine.
+
+    Raises RecipeError if vLLM or a GPU is missing, and EngineError if the engines cannot load the model.
+    """
+    if not resources.engines:
+        return LocalFleet(make_engine(name, spec, policy, progress))
+    choose("vllm")
+    check_embeddings(spec, policy)
+    log.info("rollouts: %d vLLM engines in processes of their own", resources.engines)
+    return RayFleet(spec, resources.engines, resources.tensor_parallel, learners)
