@@ -224,7 +224,7 @@ class TimedRun(Run):
         if step in (self.warmup, self.section.steps):
             self.times[step] = now(self.parallel.device)
 
-    def end_step(self, last: bool, **extra: Any) -> None:
+    def end_step(self, last: bool, state: Callable[[int], Mapping[str, Any]] | None = None) -> None:
         """A checkpoint is not what is timed."""
 
 

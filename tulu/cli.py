@@ -69,10 +69,18 @@ def rlvr(
     overrides: Overrides = None,
     verifier: Annotated[str | None, typer.Option(help="Verifier of every row, instead of each row's own.")] = None,
     stage: Annotated[str | None, typer.Option(help="Which of several RLVR stages; default: the next unfinished.")] = None,
+    status: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Say where a run stands, by its name or folder, and stop.")
+    ] = None,
     *,
     how: TrainOptions,
 ) -> None:
     """The command of the rlvr stage, which needs no recipe."""
+    if status is not None:
+        from tulu.commands.status import show_status
+
+        show_status(status, how.runs)
+        return
     changes = list(overrides or [])
     if "=" in recipe:
         recipe, changes = DEFAULT_RECIPE, [recipe, *changes]

@@ -100,7 +100,6 @@ MISTAKES = [
     (["name=a/b"], 'name: "a/b": should be letters, digits', "", "", ""),
     (["sft=3"], "sft: 3: wrong type, should be a section", "", "", ""),
     (["model=null"], "model: missing; name a model folder", "", "", ""),
-    (["rlvr.max_staleness=1"], "rlvr.max_staleness: 1: this field is planned", "", "", "leave it out, or at 0"),
     (["rlvr.resources.engines=-1"], "rlvr.resources.engines: -1: should be greater than or equal to 0", "", "", ""),
     (["rlvr.resources.engine=1"], "rlvr.resources.engine: unknown key; did you mean engines?", "", "", ""),
     (
@@ -115,6 +114,7 @@ MISTAKES = [
         "",
         "engines to 1",
     ),
+    (["rlvr.rollout_seconds=0"], "rlvr.rollout_seconds: 0: should be greater than 0", "", "", ""),
     (["rlvr.max_staleness=-1"], "rlvr.max_staleness: -1: should be greater than or equal to 0", "", "", ""),
 ]
 

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from tests.rollout.test_sampler import ids, sampler, stage
+from tests.rollout.scripted import ids, sampler, stage
 from tulu.data.mixing import order
 from tulu.errors import TuluError
+from tulu.rollout.problem_order import ProblemOrder
 
 
 def test_groups_without_signal_may_be_left_out_without_another_in_their_place() -> None:
@@ -37,7 +38,7 @@ def test_a_resumed_sampler_knows_what_was_retired() -> None:
         for drawn in range(0, broken_off, 4):
             first.collect(drawn)
         again, second = sampler(lambda problem, _: script[problem.id], settings)
-        object.__setattr__(again, "retired", json.loads(json.dumps(first.order.state())))
+        again.order = ProblemOrder(10, settings.seed, json.loads(json.dumps(first.order.state())))
         assert [ids(again.collect(drawn).sampled) for drawn in range(broken_off, 40, 4)] == asked[broken_off // 4 :]
         assert second.calls == engine.calls[broken_off // 4 :]
 

@@ -1,97 +1,30 @@
 """From problems to graded rollouts: order, rewards, refilling, and verdicts that fail through no fault of the policy."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any, cast
 
 import pytest
 
-from tulu.config.schema import Rlvr
+from tests.rollout.fakes import Numbers
+from tests.rollout.scripted import (
+    SCORES,
+    ScriptedEngine,
+    ScriptedGrader,
+    Steps,
+    answer,
+    ids,
+    make_problems,
+    sampler,
+    stage,
+)
 from tulu.data.mixing import order
 from tulu.errors import TuluError
-from tulu.model.parallel import Parallel
 from tulu.rollout.batches import pack_rollouts
+from tulu.rollout.draws import MAX_ROUNDS
 from tulu.rollout.records import record, summary
-from tulu.rollout.sampler import MAX_ROUNDS, Rollout, Sampler
-from tulu.types import Completion, Finish, Group, Problem, SamplingParams, Verdict
-
-SCORES = {
-    ord("r"): Verdict(1.0),
-    ord("w"): Verdict(0.0),
-    ord("?"): Verdict(None, "timeout", "10 s"),
-    ord("!"): Verdict(None, "error"),
-    # Right, and too long for the reward model.
-    ord("g"): Verdict(1.0),
-}
-"""The verdict on a completion by its first token: right, wrong, and two that failed."""
-
-
-@dataclass
-class ScriptedEngine:
-    """Answers each problem with what the script says, one string of first letters per problem; remembers what was asked."""
-
-    script: Callable[[Problem, int], str]
-    """(problem, how often it was asked before) -> a letter per sample; upper case if it did not stop."""
-    version: int = 0
-    calls: list[tuple[list[str], SamplingParams]] = field(default_factory=list)
-    asked: dict[str, int] = field(default_factory=dict)
-
-    def generate(self, problems: Sequence[Problem], n: int, params: SamplingParams) -> list[Group]:
-        self.calls.append(([problem.id for problem in problems], params))
-        return [Group(problem.prompt, self._answers(problem, n), problem.id) for problem in problems]
-
-    def _answers(self, problem: Problem, n: int) -> list[Completion]:
-        letters = self.script(problem, self.asked.get(problem.id, 0))
-        self.asked[problem.id] = self.asked.get(problem.id, 0) + 1
-        assert len(letters) == n
-        return [answer(letter) for letter in letters]
-
-    def sync(self, weights: object, version: int) -> None:
-        self.version = version
-
-    def close(self) -> None:
-        pass
-
-
-def answer(letter: str) -> Completion:
-    """A completion of two tokens; an upper-case letter is the same answer cut off by its length."""
-    finish: Finish = "length" if letter.isupper() else "stop"
-    return Completion([ord(letter.lower()), 7], [True, True], sampler_logps=[-1.0, -2.0], finish=finish, versions=[(0, 0)])
-
-
-class ScriptedGrader:
-    """The verdict that belongs to a completion's first token."""
-
-    def grade(self, items: Sequence[tuple[str, Problem]]) -> list[Verdict]:
-        return [SCORES[int(text.split()[0])] for text, _ in items]
-
-
-class Numbers:
-    """A tokenizer whose text is its token ids."""
-
-    def decode(self, tokens: Sequence[int], **_: Any) -> str:
-        return " ".join(map(str, tokens))
-
-
-def make_problems(count: int) -> list[Problem]:
-    return [Problem(f"p{i}", (), [i], None, ("exact",)) for i in range(count)]
-
-
-def stage(**fields: Any) -> Rlvr:
-    lengths = {"max_prompt": 8, "max_tokens": 8, "max_length": 16}
-    given = {"prompts": 4, "samples": 2, "batch": 8, "steps": 1, "reward_scale": 1.0, "learning_rate": 1e-3, "seed": 0}
-    return Rlvr.model_validate({"data": {"name": "sums:train", "count": 10}, **lengths, **given, **fields})
-
-
-def sampler(script: Callable[[Problem, int], str], settings: Rlvr, count: int = 10) -> tuple[Sampler, ScriptedEngine]:
-    engine = ScriptedEngine(script)
-    made = Sampler(engine, ScriptedGrader(), cast(Any, Numbers()), make_problems(count), settings, Parallel(settings))
-    return made, engine
-
-
-def ids(rollouts: Sequence[Rollout]) -> list[str]:
-    return [rollout.problem.id for rollout in rollouts]
+from tulu.rollout.sampler import Rollout, RolloutGrader
+from tulu.types import Completion, Problem, Verdict
 
 
 def test_problems_come_in_the_shuffled_order_of_each_epoch() -> None:
@@ -195,14 +128,12 @@ class ScriptedRewardModel:
 
 def with_reward_model(
     script: str, problems: Sequence[Problem], **fields: Any
-) -> tuple[list[Rollout], ScriptedRewardModel, Sampler]:
+) -> tuple[list[Rollout], ScriptedRewardModel, Steps]:
     """One step in which every problem gets the scripted completions."""
     settings = stage(prompts=len(problems), samples=len(script), batch=len(problems) * len(script), refill=False, **fields)
     reward_model = ScriptedRewardModel({"r": 3.0, "w": -2.0, "?": 1.0, "g": None})
-    parallel = Parallel(settings)
-    made = Sampler(
-        ScriptedEngine(lambda *_: script), ScriptedGrader(), cast(Any, Numbers()), problems, settings, parallel, reward_model
-    )
+    grader = RolloutGrader(ScriptedGrader(), cast(Any, Numbers()), problems, settings, reward_model)
+    made = Steps(ScriptedEngine(lambda *_: script), grader)
     return made.collect(0).trained, reward_model, made
 
 
@@ -247,7 +178,7 @@ def test_rows_name_it_among_their_verifiers(verifiers: tuple[str, ...], row: dic
         Verdict(SCORES[int(text.split()[0])].score * (each.row.get("weights") or [1.0])[0]) for text, each in items
     ]
     made = with_reward_model("rw", [problem], **settings)[2]
-    object.__setattr__(made, "grader", type("Weighing", (), {"grade": staticmethod(weighted)})())
+    object.__setattr__(made.grader, "grader", type("Weighing", (), {"grade": staticmethod(weighted)})())
     assert made.collect(0).trained[0].rewards == pytest.approx(expected)
 
 
@@ -259,7 +190,7 @@ def test_a_score_that_failed_masks_the_completion_and_a_verifier_that_failed_nee
     assert [row["status"] for row in rows] == ["ok", "ok", "ok", "error", "timeout", "ok"]
     assert [row["score"] for row in rows] == [1.0, 0.0, 1.0, 1.0, None, 1.0]
     assert [row["reward_model"] for row in rows] == [3.0, -2.0, 3.0, None, None, 3.0]
-    found = summary(made.collect(0), made.parallel)
+    found = summary(made.collect(0))
     expected = {"solved": 4 / 5, "reward_model": 7 / 4, "masked": 2 / 6, "reward": 10 / 4}
     assert {name: found[name] for name in expected} == pytest.approx(expected)
 
@@ -272,7 +203,7 @@ def test_most_scores_failing_stops_the_run() -> None:
 def test_a_run_without_a_reward_model_has_no_figures_of_one() -> None:
     made, _ = sampler(lambda *_: "rw", stage())
     found = made.collect(0)
-    assert "reward_model" not in summary(found, made.parallel)
+    assert "reward_model" not in summary(found)
     assert "reward_model" not in record(found, cast(Any, Numbers()))[0]
 
 
@@ -289,7 +220,7 @@ def test_an_overlong_penalty_changes_advantages_and_not_which_groups_teach() -> 
     assert first.advantages == pytest.approx((0.5, -0.5))
     assert first.to_train(mask_truncated=False).penalties == first.penalties
     assert record(found, cast(Any, Numbers()))[0]["penalty"] == pytest.approx(-0.1)
-    assert summary(found, made.parallel)["penalty"] == pytest.approx(-0.1)
+    assert summary(found)["penalty"] == pytest.approx(-0.1)
 
 
 def test_a_penalty_lowers_what_a_longer_answer_is_worth() -> None:

@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-PLANNED = frozenset({"base.tokenizer", "rlvr.max_staleness", "rlvr.resources"})
+PLANNED = frozenset({"base.tokenizer"})
 """Fields that nothing reads yet. Any value but the default is refused until a field has a reader and leaves this list."""
 
 
@@ -130,7 +130,10 @@ class Rlvr(Algorithm):
     resources: Resources = Resources()
     """Engines in processes of their own; a section."""
     max_staleness: Annotated[int, Field(ge=0)] = 0
-    """Most optimizer steps by which a rollout may lag behind the learner; 0 is on-policy."""
+    """Most steps by which a token may be older than the weights that train on it: 0 samples and trains in turn, on-policy; above
+    it engines run ahead, with at most (max_staleness + 1) × prompts drawn and not yet trained."""
+    rollout_seconds: PositiveFloat = 1800.0
+    """Deadline of one completion with the engines; a later one is sent again, with the tokens it has."""
     reward_scale: PositiveFloat = 10.0
     """Reward of a right answer (open-instruct's verification_reward)."""
     no_stop_score: float | None = None

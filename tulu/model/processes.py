@@ -112,6 +112,22 @@ class Processes:
             distributed.all_gather_object(items, item)
         return items
 
+    def hand_out(self, parts: Sequence[Any] | None) -> Any:
+        """This rank's part of what the main process hands out, one part a rank; the others give None. No rank sees another's."""
+        if self.world == 1:
+            return None if parts is None else parts[0]
+        own: list[Any] = [None]
+        distributed.scatter_object_list(own, None if parts is None else list(parts), src=0)
+        return own[0]
+
+    def bring(self, item: Any) -> list[Any]:
+        """Every rank's item, in the order of ranks, in the main process alone; elsewhere nothing."""
+        if self.world == 1:
+            return [item]
+        items = [None] * self.world if self.is_main else None
+        distributed.gather_object(item, items, dst=0)
+        return items or []
+
     def wait(self) -> None:
         """Wait until every process has called this."""
         if self.world > 1:

@@ -22,8 +22,10 @@ ProgressCallback = Callable[[int, int], None]
 class RolloutEngine(Protocol):
     """Samples completions with weights of a known version."""
 
-    version: int
-    """The version of the weights it samples with. It is STALE until the first sync and after any failure."""
+    @property
+    def version(self) -> int:
+        """The version of the weights it samples with. It is STALE until the first sync and after any failure."""
+        ...
 
     def generate(self, problems: Sequence[Problem], n: int, params: SamplingParams) -> list[Group]:
         """Sample n completions of each problem and return one Group per problem, in order.

@@ -21,7 +21,7 @@ class ProblemOrder:
 
     def __init__(self, problems: int, seed: int, retired: Iterable[Sequence[int]] = ()) -> None:
         """`retired` are the (problem, epoch) of `state()`."""
-        self._problems, self._seed = problems, seed
+        self.problems, self.seed = problems, seed
         self._retired = {int(problem): int(epoch) for problem, epoch in retired}
         self._epoch = self._begin = 0
         self._present = self._left_in(0)
@@ -29,13 +29,13 @@ class ProblemOrder:
     def _left_in(self, epoch: int) -> NDArray[np.int64]:
         """The problems of an epoch in its order."""
         gone = [problem for problem, when in self._retired.items() if when < epoch]
-        left = np.delete(np.arange(self._problems), gone)
+        left = np.delete(np.arange(self.problems), gone)
         if not len(left):
             raise TrainingError(
-                f"all {self._problems} problems are solved as often as rlvr.retire_at says, so none is left to sample\n"
+                f"all {self.problems} problems are solved as often as rlvr.retire_at says, so none is left to sample\n"
                 "The last checkpoint is whole. Raise rlvr.retire_at, add problems, or end the stage there with rlvr.steps."
             )
-        return left[order(len(left), self._seed, epoch)]
+        return left[order(len(left), self.seed, epoch)]
 
     def at(self, position: int) -> int:
         """The problem at a position, which counts from the begin of the run."""

@@ -1,9 +1,13 @@
 """What is kept of a step's rollouts: one row per completion for Parquet, and the figures of the step."""
 
+import math
+import time
+from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tulu.model.parallel import Parallel
-from tulu.rollout.sampler import StepRollouts
+from tulu.rollout.fleet import EngineState
+from tulu.rollout.sampler import Rollout, StepRollouts
 from tulu.types import Verdict
 
 if TYPE_CHECKING:
@@ -45,35 +49,103 @@ def record(rollouts: StepRollouts, tokenizer: "PreTrainedTokenizerBase") -> list
     return rows
 
 
-def summary(rollouts: StepRollouts, parallel: Parallel) -> dict[str, float]:
-    """Figures over everything that all processes sampled in the step: reward, solved, truncated, masked, lengths.
+def summary(rollouts: StepRollouts) -> dict[str, float]:
+    """Figures over everything that was sampled for a step: reward, solved, truncated, masked, lengths.
 
     `solved` is the mean score of the verifiers, `reward_model` that of the reward model, and `penalty` what is added to the
-    rewards of long completions; each is absent where there is none.
+    rewards of long completions; each is absent where there is none. So are `solved/NAME`, by verifier, where there are several,
+    and `pass@K`.
     """
     grades = [one for rollout in rollouts.sampled for one in rollout.grades]
     rewards = [reward for rollout in rollouts.sampled for reward in rollout.rewards if reward == reward]
     completions = [completion for rollout in rollouts.sampled for completion in rollout.group.completions]
 
-    def mean(values: list[float]) -> float:
-        count = parallel.total(len(values))
-        return parallel.total(sum(values)) / count if count else float("nan")
-
-    def scores(verdicts: list[Verdict | None]) -> list[float]:
-        return [verdict.score for verdict in verdicts if verdict is not None and verdict.score is not None]
-
     means = {
-        "solved": mean(scores([one.verdict for one in grades])),
-        "reward_model": mean(scores([one.preference for one in grades])),
-        "penalty": mean([penalty for rollout in rollouts.sampled for penalty in rollout.penalties]),
+        "solved": _mean(_scores([one.verdict for one in grades])),
+        "reward_model": _mean(_scores([one.preference for one in grades])),
+        "penalty": _mean([penalty for rollout in rollouts.sampled for penalty in rollout.penalties]),
+        **_solved_by_verifier(rollouts.sampled),
+        **pass_at(rollouts.sampled),
     }
     return {
-        "reward": mean(rewards),
+        "reward": _mean(rewards),
         **{name: value for name, value in means.items() if value == value},
-        "masked": mean([float(one.fault is not None) for one in grades]),
-        "truncated": mean([float(completion.finish == "length") for completion in completions]),
-        "completion_tokens": mean([float(len(completion.tokens)) for completion in completions]),
-        "groups": parallel.total(len(rollouts.trained)),
-        "groups_sampled": parallel.total(len(rollouts.sampled)),
+        "masked": _mean([float(one.fault is not None) for one in grades]),
+        "truncated": _mean([float(completion.finish == "length") for completion in completions]),
+        "completion_tokens": _mean([float(len(completion.tokens)) for completion in completions]),
+        "groups": float(len(rollouts.trained)),
+        "groups_sampled": float(len(rollouts.sampled)),
         "rounds": float(rollouts.rounds),
     }
+
+
+def _solved_by_verifier(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """The mean score of each verifier's rows, or of rows that name the same ones; nothing where all rows do."""
+    scores: dict[str, list[float]] = {}
+    for rollout in rollouts:
+        scores.setdefault("+".join(rollout.problem.verifiers), []).extend(_scores([one.verdict for one in rollout.grades]))
+    return {f"solved/{name}": _mean(scores[name]) for name in sorted(scores)} if len(scores) > 1 else {}
+
+
+def pass_at(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """pass@K for K = 2, 4, 8 ...: the chance that one of K completions is right, over groups with at least K that were graded.
+
+    Of n completions c are right; 1 - C(n-c, K) / C(n, K) estimates it without bias (Chen et al. 2021, arXiv 2107.03374). Right is
+    a score of 1 or more.
+    """
+    counts = [(len(scores), sum(score >= 1 for score in scores)) for scores in map(_verifier_scores, rollouts)]
+    found: dict[str, float] = {}
+    k = 2
+    while chances := [1 - math.comb(n - right, k) / math.comb(n, k) for n, right in counts if n >= k]:
+        found[f"pass@{k}"] = _mean(chances)
+        k *= 2
+    return found
+
+
+def staleness(rollouts: StepRollouts, step: int, most: int) -> dict[str, float]:
+    """How many steps lie between the weights that trained tokens were sampled with and those that step `step` starts from.
+
+    `staleness` is the mean over tokens, `staleness_max` the largest; `staleness/N` is the share of tokens with N, where there may
+    be more than 0.
+    """
+    tokens = Counter[int]()
+    for rollout in rollouts.trained:
+        for completion in rollout.group.completions:
+            # A completion that no engine began has no span.
+            ends = [first for first, _ in completion.versions[1:]] + [len(completion.tokens)]
+            for (first, version), end in zip(completion.versions, ends, strict=False):
+                tokens[step - 1 - version] += end - first
+    total = tokens.total()
+    if not total:
+        return {}
+    mean = sum(lag * count for lag, count in tokens.items()) / total
+    shares = {f"staleness/{lag}": tokens[lag] / total for lag in range(most + 1)} if most else {}
+    return {"staleness": mean, "staleness_max": float(max(tokens)), **shares}
+
+
+class IdleShare:
+    """The share of time in which engines had nothing to do, since it was asked for last."""
+
+    def __init__(self) -> None:
+        self._asked = time.monotonic()
+        self._busy: dict[str, float] = {}
+
+    def idle(self, engines: Sequence[EngineState]) -> float:
+        """The mean over these engines."""
+        before, self._asked = self._asked, time.monotonic()
+        busy = [one.busy_seconds - self._busy.get(one.name, 0.0) for one in engines]
+        self._busy = {one.name: one.busy_seconds for one in engines}
+        passed = self._asked - before
+        return min(1.0, max(0.0, 1.0 - _mean(busy) / passed)) if busy and passed else 0.0
+
+
+def _verifier_scores(rollout: Rollout) -> list[float]:
+    return _scores([one.verdict for one in rollout.grades])
+
+
+def _scores(verdicts: Sequence[Verdict | None]) -> list[float]:
+    return [verdict.score for verdict in verdicts if verdict is not None and verdict.score is not None]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else float("nan")

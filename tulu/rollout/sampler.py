@@ -1,11 +1,9 @@
-"""Rollouts for one step: problems drawn in a resumable order, sampled, graded, and replaced where a group teaches nothing."""
+"""From sampled groups to rollouts: their grades, rewards and advantages."""
 
-import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from itertools import compress
+from itertools import accumulate, compress
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -13,21 +11,13 @@ import torch
 from tulu.advantages import group_advantages, has_signal
 from tulu.config.schema import Rlvr
 from tulu.grading.grader import Scores, grade_by_verifiers, pair_with_problems, split_off_reward_model
-from tulu.grading.reward import Grades, check_faults, needs_preference, overlong_penalties, reward
-from tulu.model.parallel import Parallel
-from tulu.rollout.engine import RolloutEngine
-from tulu.rollout.problem_order import ProblemOrder
-from tulu.types import Group, Problem, SamplingParams
+from tulu.grading.reward import Grades, needs_preference, overlong_penalties, reward
+from tulu.types import Group, Problem
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-log = logging.getLogger("tulu")
-
 T = TypeVar("T")
-
-MAX_ROUNDS = 8
-"""Rounds of refilling before a step makes do with the groups it has."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +42,12 @@ class Rollout:
         return sum(scores) / len(scores) if scores else None
 
     def to_train(self, mask_truncated: bool) -> "Rollout":
-        """The completions that enter the loss: those with an advantage, and with `mask_truncated` only those that stopped."""
+        """The completions that enter the loss: those with an advantage, and with `mask_truncated` only those that stopped.
+
+        One that no engine began has no token, and nothing to learn from.
+        """
         enter = [
-            not math.isnan(advantage) and not (mask_truncated and completion.finish == "length")
+            not math.isnan(advantage) and len(completion.tokens) > 0 and not (mask_truncated and completion.finish == "length")
             for completion, advantage in zip(self.group.completions, self.advantages, strict=True)
         ]
 
@@ -81,94 +74,95 @@ class StepRollouts:
 
 
 @dataclass(frozen=True)
-class Sampler:
-    """Everything between a list of problems and graded rollouts."""
+class Graded:
+    """What is known of a group's completions once they are graded, with one entry per completion."""
 
-    engine: RolloutEngine
+    texts: tuple[str, ...]
+    grades: tuple[Grades, ...]
+
+
+Sampled = tuple[int, Group]
+"""The place of a problem among all problems, and the group that was sampled of it."""
+
+
+@dataclass(frozen=True)
+class RolloutGrader:
+    """Everything between sampled groups and rollouts. Each process of a learner has one, and may be asked about any group."""
+
     grader: Scores
     tokenizer: "PreTrainedTokenizerBase"
     problems: Sequence[Problem]
     stage: Rlvr
-    parallel: Parallel
     reward_model: Scores | None = None
     """The reward model of the recipe's `rlvr.reward_model`."""
-    retired: Iterable[Sequence[int]] = ()
-    """The problems that an earlier session retired, as `order.state()` says it."""
 
-    @cached_property
-    def order(self) -> ProblemOrder:
-        """Where each problem stands."""
-        return ProblemOrder(len(self.problems), self.stage.seed, self.retired)
+    def grade(self, sampled: Sequence[Sampled]) -> list[Graded]:
+        """The grades of each group, by verifiers and reward model."""
+        return self.prefer(
+            [(place, group, graded) for (place, group), graded in zip(sampled, self.verify(sampled), strict=True)]
+        )
 
-    def collect(self, drawn: int) -> StepRollouts:
-        """`prompts` groups over all processes; with `refill`, those whose rewards are all equal are replaced.
-
-        What is drawn, and what is sampled from it, is a function of the seed, of how much was drawn before, and of what was
-        retired. Raises TuluError if most verdicts are faults of the verifier.
-        """
-        rollouts = StepRollouts(drawn=drawn)
-        missing = self.stage.prompts
-        while missing and rollouts.rounds < MAX_ROUNDS:
-            places = [self.order.at(position) for position in range(rollouts.drawn, rollouts.drawn + missing)]
-            own = self.parallel.share(places)
-            sampled = self.sample([self.problems[place] for place in own], seed=self.stage.seed * 1_000_003 + rollouts.drawn)
-            teaching = [one for one in sampled if has_signal(torch.tensor(one.rewards))]
-            rollouts.sampled += sampled
-            rollouts.trained += teaching if self.stage.refill or self.stage.drop_equal else sampled
-            rollouts.drawn += missing
-            rollouts.rounds += 1
-            self._retire(own, sampled, rollouts.drawn)
-            missing = missing - int(self.parallel.total(len(teaching))) if self.stage.refill else 0
-        if missing == self.stage.prompts:
-            log.warning("no group teaches anything after %d rounds of %d prompts: nothing is trained", rollouts.rounds, missing)
-        return rollouts
-
-    def _retire(self, places: Sequence[int], sampled: Sequence[Rollout], drawn: int) -> None:
-        """Take out what is solved as often as `retire_at` says, in every process alike."""
-        limit = self.stage.retire_at
-        if limit is None:
-            return
-        solved = [
-            place for place, one in zip(places, sampled, strict=True) if (share := one.solved) is not None and share >= limit
-        ]
-        self.order.retire(sorted(place for part in self.parallel.exchange(solved) for place in part), drawn)
-
-    def sample(self, problems: Sequence[Problem], seed: int) -> list[Rollout]:
-        """Sample and grade `samples` completions of each problem."""
-        if not problems:
-            return []
-        params = SamplingParams(self.stage.max_tokens, self.stage.temperature, stop=self.stage.stop, seed=seed)
-        groups = self.engine.generate(problems, self.stage.samples, params)
-        items = pair_with_problems(problems, groups, self.tokenizer)
-        grades = self.grade(items)
-        check_faults(grades)
-        texts, n = [text for text, _ in items], self.stage.samples
-        return [
-            self._rollout(problem, group, texts[first : first + n], grades[first : first + n])
-            for problem, group, first in zip(problems, groups, range(0, len(items), n), strict=True)
-        ]
-
-    def _rollout(self, problem: Problem, group: Group, texts: Sequence[str], grades: Sequence[Grades]) -> Rollout:
-        """The completions of a problem with their rewards and advantages."""
-        rewards = [reward(one, completion, self.stage) for one, completion in zip(grades, group.completions, strict=True)]
-        penalties = overlong_penalties(group, self.stage)
-        worth = torch.tensor(rewards, dtype=torch.float64)
-        if penalties:
-            worth = worth + torch.tensor(penalties, dtype=torch.float64)
-        later = self.stage.compares_later
-        advantages = (worth if later else group_advantages(worth, self.stage.advantage, self.stage.ddof)).tolist()
-        return Rollout(problem, group, tuple(texts), tuple(grades), tuple(rewards), tuple(advantages), penalties)
-
-    def grade(self, items: Sequence[tuple[str, Problem]]) -> list[Grades]:
-        """Grades of every (completion, problem); the reward model scores all that it has to in one pass."""
+    def verify(self, sampled: Sequence[Sampled]) -> list[Graded]:
+        """The verdicts of the verifiers on each group. This may be called from any thread."""
+        items = self._items(sampled)
         grades = [Grades(verdict) for verdict in grade_by_verifiers(self.grader, items)]
-        signal = self.stage.reward_model
+        counts = [len(group.completions) for _, group in sampled]
+        return [
+            Graded(tuple(text for text, _ in items[first : first + n]), tuple(grades[first : first + n]))
+            for first, n in zip(_firsts(counts), counts, strict=True)
+        ]
+
+    def prefer(self, verified: Sequence[tuple[int, Group, Graded]]) -> list[Graded]:
+        """The same with the reward model's scores, which it gives to all that it has to score in one pass."""
+        signal, before = self.stage.reward_model, [graded for *_, graded in verified]
         if signal is None or self.reward_model is None:
-            return grades
+            return before
+        items = self._items([(place, group) for place, group, _ in verified], [graded.texts for graded in before])
+        grades = [one for graded in before for one in graded.grades]
         unnamed = float(signal.rows == "all")
         weights = [unnamed if weight is None else weight for weight in (split_off_reward_model(row)[1] for _, row in items)]
         places = [place for place, weight in enumerate(weights) if weight and needs_preference(grades[place].verdict, signal)]
         preferences = self.reward_model.grade([items[place] for place in places])
         for place, preference in zip(places, preferences, strict=True):
             grades[place] = replace(grades[place], preference=preference, weight=weights[place])
-        return grades
+        counts = [len(graded.grades) for graded in before]
+        return [
+            replace(graded, grades=tuple(grades[first : first + n]))
+            for graded, first, n in zip(before, _firsts(counts), counts, strict=True)
+        ]
+
+    def rollout(self, place: int, group: Group, graded: Graded) -> Rollout:
+        """The completions of a problem with their rewards and advantages."""
+        rewards = [reward(one, completion, self.stage) for one, completion in zip(graded.grades, group.completions, strict=True)]
+        penalties = overlong_penalties(group, self.stage)
+        worth = torch.tensor(rewards, dtype=torch.float64)
+        if penalties:
+            worth = worth + torch.tensor(penalties, dtype=torch.float64)
+        later = self.stage.compares_later
+        advantages = (worth if later else group_advantages(worth, self.stage.advantage, self.stage.ddof)).tolist()
+        return Rollout(self.problems[place], group, graded.texts, graded.grades, tuple(rewards), tuple(advantages), penalties)
+
+    def teaches(self, rollout: Rollout) -> bool:
+        """Whether a group is trained on: with `refill` or `drop_equal`, one whose rewards are all equal is not."""
+        sifted = self.stage.refill or self.stage.drop_equal
+        return not sifted or has_signal(torch.tensor(rollout.rewards))
+
+    def texts(self, group: Group) -> tuple[str, ...]:
+        """The completions of a group as text."""
+        return tuple(str(self.tokenizer.decode(list(one.tokens), skip_special_tokens=True)) for one in group.completions)
+
+    def _items(self, sampled: Sequence[Sampled], texts: Sequence[Sequence[str]] | None = None) -> list[tuple[str, Problem]]:
+        """Every completion as graders take it; `texts` are those of the completions where they are known."""
+        problems, groups = [self.problems[place] for place, _ in sampled], [group for _, group in sampled]
+        if texts is None:
+            return pair_with_problems(problems, groups, self.tokenizer)
+        return [
+            (text, problem.with_tokens(len(completion.tokens)))
+            for problem, group, known in zip(problems, groups, texts, strict=True)
+            for text, completion in zip(known, group.completions, strict=True)
+        ]
+
+
+def _firsts(counts: Sequence[int]) -> list[int]:
+    """Where each part begins that has so many entries: [2, 3, 1] -> [0, 2, 5]."""
+    return [0, *accumulate(counts)][: len(counts)]

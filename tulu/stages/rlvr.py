@@ -3,17 +3,18 @@
     tulu rlvr recipes/olmo2-instruct.yaml       the RLVR stage of a recipe
     tulu rlvr --verifier math                   the quickstart's, with this verifier
 
-This is GRPO over groups of sampled completions, or with a value model PPO (stages/ppo.py). It is synchronous: every step
-samples with the weights that the step before left, trains on all of what it sampled, and sends the new weights to the
-engine. It leaves out what does not belong to the update: engines sample (rollout/), verifiers and the reward model grade
-(grading/), and `step` divides, clips and updates (train/step.py).
+This is GRPO over groups of sampled completions, or with a value model PPO (stages/ppo.py). Every step trains on what the
+stream of rollouts (rollout/stream.py) has ready, and gives the engines its new weights. With `max_staleness: 0` the stream
+samples with the weights that the step before left, and the step trains on all of it; with a larger one it runs ahead. What
+does not belong to the update stands elsewhere: engines sample (rollout/), verifiers and the reward model grade (grading/), and
+`step` divides, clips and updates (train/step.py).
 """
 
 import logging
 import math
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -36,10 +37,17 @@ from tulu.model.policy import Policy
 from tulu.progress import Progress
 from tulu.reward_models.grader import RewardGrader
 from tulu.rollout.batches import RolloutBatch, SampledBatch, pack_rollouts
+from tulu.rollout.draws import Queue
 from tulu.rollout.engine import EngineSpec
 from tulu.rollout.engines import make_engine
-from tulu.rollout.records import record, summary
-from tulu.rollout.sampler import Sampler, StepRollouts
+from tulu.rollout.journal import StreamLog
+from tulu.rollout.local_fleet import LocalFleet
+from tulu.rollout.records import record
+from tulu.rollout.sampler import Rollout, RolloutGrader, StepRollouts
+from tulu.rollout.status import FILE as STATUS_FILE
+from tulu.rollout.status import Status
+from tulu.rollout.stream import Stream
+from tulu.rollout.team import SharedEngine, Team
 from tulu.stages.denominator import normaliser, weigh
 from tulu.stages.frozen import TokenLogps, load_kl_reference, load_teacher
 from tulu.stages.kl_in_reward import compare_less_kl
@@ -105,12 +113,22 @@ def run(job: Job) -> Path:
         trust_remote_code=job.recipe.trust_remote_code,
         turn_ends=turn_end_tokens(policy.tokenizer),
     )
-    grading = Grader(mode=stage.verifier_mode, settings=settings_of(stage))
-    with closing(make_engine(stage.engine, spec, policy)) as engine, grading as grader:
-        engine.sync(policy.weights(), run.step)
-        retired = state.get("retired", ())
-        sampler = Sampler(engine, grader, policy.tokenizer, problems, stage, run.parallel, reward_model, retired)
-        train(learner, Models(policy, critic, kl_reference, teacher), sampler, stage, run, state.get("drawn", 0))
+    total = stage.steps or max(1, math.ceil(len(problems) * (stage.epochs or 1.0) / stage.prompts))
+    models = Models(policy, critic, kl_reference, teacher)
+    with ExitStack() as stack:
+        status = stack.enter_context(Status(run.path / STATUS_FILE if run.parallel.is_main else None))
+        grader = stack.enter_context(Grader(mode=stage.verifier_mode, settings=settings_of(stage)))
+        team = Team(run.parallel)
+        with status.waiting(f"the engine ({stage.engine}) to start"):
+            fleet = LocalFleet(SharedEngine(make_engine(stage.engine, spec, policy), team))
+        stack.enter_context(closing(fleet))
+        queue = Queue.of(stage, total, len(problems), run.step)
+        rollout_grader = RolloutGrader(grader, policy.tokenizer, problems, stage, reward_model)
+        stream = Stream(fleet, rollout_grader, team, queue, StreamLog(run.path / "stream"), status)
+        stack.enter_context(closing(stream))
+        stream.sync(policy.weights(), run.step)
+        stream.resume(state)
+        train(learner, models, stream, stage, run, total)
     return run.finish(policy.save, problems=len(problems))
 
 
@@ -142,37 +160,39 @@ def all_numbers(policy: Policy, critic: ActorCritic | None, entropy_gradient: bo
     return torch.stack([part.sum() for part in numbers]).sum()
 
 
-def train(learner: Learner, models: Models, sampler: Sampler, stage: Rlvr, run: Run, drawn: int) -> None:
-    """Every step samples with the weights that the step before left; `drawn` problems were drawn before."""
-    parallel, policy = learner.parallel, models.policy
-    total = stage.steps or max(1, math.ceil(len(sampler.problems) * (stage.epochs or 1.0) / stage.prompts))
-    with run.interruptible(), Progress(run.job.stage, total, run.step, parallel.is_main) as progress:
+def train(learner: Learner, models: Models, stream: Stream, stage: Rlvr, run: Run, total: int) -> None:
+    """Every step trains on the rollouts that the stream has ready, and gives the engines its new weights."""
+    policy, status, is_main = models.policy, stream.status, learner.parallel.is_main
+    with run.interruptible(), Progress(run.job.stage, total, run.step, is_main) as progress:
         for index in range(run.step, total):
             began = time.monotonic()
             rates = update_rates(stage, index, total)
-            rollouts = sampler.collect(drawn)
+            status.say(state="waiting for rollouts", step=index, steps=total)
+            rollouts = stream.take()
             sampled = time.monotonic()
-            run.journal("graded", step=index + 1, first=drawn, rows=[rollout.problem.id for rollout in rollouts.sampled])
+            taken = stream.taken
+            run.journal("graded", step=index + 1, positions=taken.sampled, rows=ids(taken.rollouts.sampled))
+            status.say(state="training")
             metrics = update(learner, models, rollouts, stage, index, rates)
             updated = time.monotonic()
-            sampler.engine.sync(policy.weights(), index + 1)
+            stream.sync(policy.weights(), index + 1)
 
-            drawn, run.step = rollouts.drawn, index + 1
-            tokens = parallel.total(sum(rollout.group.n_tokens for rollout in rollouts.sampled))
+            run.step = index + 1
             seconds = time.monotonic() - began
-            metrics |= summary(rollouts, parallel)
             measured = learner.meter.read(seconds, updated - sampled)
-            timing = {
-                "tokens": tokens,
-                "seconds": seconds,
-                "sampling_seconds": sampled - began,
-                "tokens_per_second": tokens / seconds,
-            }
-            run.log(run.step, {**metrics, "learning_rate": rates[0], **timing, **measured})
-            run.rollouts(run.step, [row for part in parallel.exchange(record(rollouts, policy.tokenizer)) for row in part])
-            run.journal("trained", step=run.step, rows=[rollout.problem.id for rollout in rollouts.trained])
-            progress.update(run.step, metrics, tokens / seconds, measured["mfu"])
-            run.end_step(run.step == total, drawn=drawn, retired=sampler.order.state())
+            metrics |= stream.figures(seconds, sampled - began)
+            run.log(run.step, {**metrics, "learning_rate": rates[0], **measured})
+            run.rollouts(run.step, record(taken.rollouts, policy.tokenizer))
+            run.journal("trained", step=run.step, positions=taken.trained, rows=ids(taken.rollouts.trained))
+            progress.update(run.step, metrics, metrics.get("tokens_per_second"), measured["mfu"])
+            status.say(state="saving", step=run.step, last={**metrics, **measured})
+            run.end_step(run.step == total, stream.checkpoint)
+            stream.settle(run.checkpoints.oldest_step())
+
+
+def ids(rollouts: Sequence[Rollout]) -> list[str]:
+    """The problems of these, by name."""
+    return [rollout.problem.id for rollout in rollouts]
 
 
 def update_rates(stage: Rlvr, index: int, total: int) -> list[float]:
@@ -215,9 +235,10 @@ def update(
         rows = weigh(minibatches[place], stage, parallel, index * len(rates) + number)
         metrics = step(learner, rows, objective, normaliser(stage), spare)
         first = first or metrics
-    # Before the first update learner and engine hold the same weights. A mismatch that is not a number is none that is small.
+    # Before the first update learner and engine hold the same weights, or weights that lie max_staleness steps apart. A mismatch
+    # that is not a number is none that is small.
     metrics |= {"mismatch": first["mismatch"]} if first else {}
-    if not metrics.get("mismatch", 0.0) <= MISMATCH_LIMIT:
+    if not metrics.get("mismatch", 0.0) <= MISMATCH_LIMIT * (1 + stage.max_staleness):
         raise EngineError(
             f"learner and engine disagree by {metrics['mismatch']:.2f} nats a token: they do not hold the same weights\n"
             "The checkpoint before is intact. Run the same command again; if it recurs, compare precision and template."
@@ -227,9 +248,11 @@ def update(
 
 def spare_batch(rollouts: StepRollouts, stage: Rlvr) -> RolloutBatch | None:
     """A row for a process that has fewer rows than the others, which trains on it at weight 0; None if it sampled nothing."""
-    if not rollouts.sampled:
+    # A completion that no engine began has no token, and so no place in a row.
+    whole = [one for one in rollouts.sampled if all(completion.tokens for completion in one.group.completions)]
+    if not whole:
         return None
-    first = replace(rollouts.sampled[0], advantages=(0.0,) * stage.samples)
+    first = replace(whole[0], advantages=(0.0,) * stage.samples)
     return RolloutBatch(**vars(pack_rollouts([first], stage)[0]))
 
 

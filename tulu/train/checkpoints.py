@@ -101,6 +101,10 @@ class Checkpoints:
         """The folder of the last checkpoint, if there is one."""
         return max(self._paths(), default=None)
 
+    def oldest_step(self) -> int:
+        """The step of the oldest checkpoint that is kept, 0 where there is none."""
+        return min((int(path.name.removeprefix("step-")) for path in self._paths()), default=0)
+
     def _digests(self, folder: Path) -> dict[str, list[Any]]:
         """[bytes, digest] of every file below the folder, by its path within; each process reads a share of them."""
         sizes = {str(file.relative_to(folder)): file.stat().st_size for file in folder.rglob("*") if file.is_file()}

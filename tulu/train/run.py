@@ -10,7 +10,7 @@ import math
 import shutil
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -205,15 +205,18 @@ class Run:
         every = self.section.save_every
         return last or bool(every and step % every == 0)
 
-    def end_step(self, last: bool, **extra: Any) -> None:
-        """After a step: keep the model and save a checkpoint where due; KeyboardInterrupt if a process was asked to stop."""
+    def end_step(self, last: bool, state: Callable[[int], Mapping[str, Any]] | None = None) -> None:
+        """After a step: keep the model and save a checkpoint where due; KeyboardInterrupt if a process was asked to stop.
+
+        What `state` returns of the step is saved with it; it is asked only where a checkpoint is about to be written.
+        """
         every = self.section.keep_every
         if every and self.step % every == 0:
             # Before the checkpoint, from which a session that dies in between would go on without it.
             self._keep_model()
         stopping = self.parallel.largest(int(self.interrupted))
         if stopping or self.due(self.step, last):
-            self.save(self.step, **extra)
+            self.save(self.step, **(state(self.step) if state else {}))
         if stopping:
             raise KeyboardInterrupt
 

@@ -1,0 +1,60 @@
+"""Figures of a step, worked on paper."""
+
+import math
+from collections.abc import Sequence
+
+import pytest
+
+from tulu.grading.reward import Grades
+from tulu.rollout.fleet import EngineState
+from tulu.rollout.records import IdleShare, pass_at, staleness, summary
+from tulu.rollout.sampler import Rollout, StepRollouts
+from tulu.types import Completion, Group, Problem, Verdict
+
+
+def rollout(scores: Sequence[float | None], verifier: str = "exact", versions: Sequence[tuple[int, int]] = ((0, 0),)) -> Rollout:
+    n = len(scores)
+    verdicts = [Verdict(None, "error") if score is None else Verdict(score) for score in scores]
+    group = Group([1], [Completion([7] * 5, [True] * 5, [-1.0] * 5, "stop", versions)] * n, "p")
+    rewards = tuple(math.nan if score is None else score for score in scores)
+    return Rollout(Problem("p", (), [1], None, (verifier,)), group, ("x",) * n, tuple(map(Grades, verdicts)), rewards, (0.0,) * n)
+
+
+def test_pass_at_k_without_bias() -> None:
+    """Two of four right: of 6 pairs one has none right, so pass@2 is 5/6. All wrong: 0."""
+    assert pass_at([rollout([1, 0, 0, 1])]) == pytest.approx({"pass@2": 5 / 6, "pass@4": 1.0})
+    assert pass_at([rollout([1, 0, 0, 1]), rollout([0, 0, 0, 0])]) == pytest.approx({"pass@2": 5 / 12, "pass@4": 0.5})
+    assert pass_at([rollout([1])]) == {}
+
+
+def test_pass_at_k_counts_those_that_were_graded() -> None:
+    """A verifier that failed says nothing: one of two is right, and no four were graded. Half a score is not right."""
+    assert pass_at([rollout([1, None, 0.5, None])]) == pytest.approx({"pass@2": 1.0})
+
+
+def test_solved_by_verifier_where_there_are_several() -> None:
+    rollouts = [rollout([1, 0], "math"), rollout([1, 1], "code"), rollout([0, 0], "math")]
+    found = summary(StepRollouts(rollouts, rollouts))
+    assert {name: found[name] for name in ("solved", "solved/math", "solved/code")} == pytest.approx(
+        {"solved": 0.5, "solved/math": 0.25, "solved/code": 1.0}
+    )
+    assert not [name for name in summary(StepRollouts(rollouts[:1], rollouts[:1])) if name.startswith("solved/")]
+
+
+def test_staleness_by_token() -> None:
+    """Step 6 starts from weights 5: 2 of 5 tokens are from weights 3, 3 from weights 5."""
+    found = staleness(StepRollouts([rollout([1, 0], versions=[(0, 3), (2, 5)])]), step=6, most=2)
+    assert found == pytest.approx(
+        {"staleness": 0.8, "staleness_max": 2.0, "staleness/0": 0.6, "staleness/1": 0.0, "staleness/2": 0.4}
+    )
+    assert staleness(StepRollouts([rollout([1], versions=[(0, 5)])]), step=6, most=0) == {"staleness": 0.0, "staleness_max": 0.0}
+    assert staleness(StepRollouts(), step=6, most=1) == {}
+
+
+def test_idle_share_of_engines(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([100.0, 110.0, 120.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    share = IdleShare()
+    engines = [EngineState("a", 0, "ready", 0, busy_seconds=10.0), EngineState("b", 0, "ready", 0, busy_seconds=5.0)]
+    assert share.idle(engines) == pytest.approx(0.25)
+    assert share.idle(engines) == 1.0, "nothing was done since"

@@ -1,0 +1,133 @@
+"""Where a run stands: waits that are told, the file of it, and the command that reads that."""
+
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tulu.cli import app
+from tulu.rollout.status import Status, is_alive, read_status
+
+
+def test_a_long_wait_is_told_and_told_again_when_it_has_doubled(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "tulu")
+    with Status(tell_after=0.1) as status:
+        with status.waiting("a short one"):
+            pass
+        with status.waiting(lambda: "engine 3"):
+            time.sleep(0.75)
+            [(whom, _, seconds)] = status.waits()
+        assert status.waits() == []
+    assert (whom, 0.7 < seconds < 5) == ("engine 3", True)
+    told = [record.message for record in caplog.records]
+    assert 2 <= len(told) <= 4, "at 0.1, 0.2 and 0.4 s or so"
+    assert all(line.startswith("waiting for engine 3 since ") for line in told)
+
+
+def test_the_file_says_what_was_said_and_how_it_ended(tmp_path: Path) -> None:
+    path = tmp_path / "status.json"
+    status = Status(path)
+    status.say(state="training", step=3)
+    status.say(steps=9, last={"loss": float("nan")})
+    status.ask("queue", lambda: {"drawn": 2})
+
+    def fail() -> None:
+        with status:
+            raise ValueError("no\nmore")
+
+    with pytest.raises(ValueError, match="no"):
+        fail()
+    found = read_status(path)
+    assert {name: found[name] for name in ("state", "step", "steps", "queue", "last", "waits", "pid")} == {
+        "state": "stopped: ValueError: no",
+        "step": 3,
+        "steps": 9,
+        "queue": {"drawn": 2},
+        "last": {"loss": None},
+        "waits": [],
+        "pid": os.getpid(),
+    }
+
+
+def test_whose_process_is_gone() -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    here = socket.gethostname()
+    assert is_alive({"host": here, "pid": os.getpid()}) is True
+    assert is_alive({"host": here, "pid": gone.pid}) is False
+    assert is_alive({"host": "elsewhere", "pid": gone.pid}) is None
+
+
+def ask(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["rlvr", *arguments])
+    return result.exit_code, result.output
+
+
+def test_the_command_answers_from_another_terminal(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "tiny" / "rlvr"
+    folder.mkdir(parents=True)
+    status = Status(folder / "status.json")
+    status.say(state="training", step=3, steps=9, last={"reward": 0.5, "loss": None})
+    status.ask("queue", lambda: {"drawn": 2, "sampling": 1})
+    status.ask("engines", lambda: [{"name": "engine-0", "status": "ready", "version": 3, "running": 7, "restarts": 0}])
+    with status.waiting("the engines to take the new weights"):
+        status._write()
+    for name in ("tiny", str(tmp_path / "runs" / "tiny"), str(folder)):
+        code, told = ask("--status", name, "--runs", str(tmp_path / "runs"))
+        assert code == 0, told
+        assert f"{folder}: step 3 of 9, training" in told
+        assert "prompts: 2 drawn, 1 sampling" in told
+        assert "engine engine-0: ready, weights of step 3, 7 requests" in told
+        assert "last step: reward 0.5" in told
+        assert "waiting for the engines to take the new weights since " in told
+
+
+def test_the_command_says_that_a_run_died(tmp_path: Path) -> None:
+    dead = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from pathlib import Path; from tulu.rollout.status import Status\n"
+            "s = Status(Path(sys.argv[1])); s.say(state='training', step=3, steps=9); s._write()",
+            str(tmp_path / "status.json"),
+        ],
+        check=True,
+    )
+    assert dead.returncode == 0
+    code, told = ask("--status", str(tmp_path))
+    assert code == 0
+    assert "gone: pid " in told
+    assert "training was its last; run the same command to resume" in told
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "no RLVR run has written a status.json"),
+        ("[]", "cannot be read"),
+        ("{}", "cannot be read"),
+        ("{", "cannot be read"),
+    ],
+)
+def test_the_command_refuses_what_is_no_run(content: str | None, expected: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "status.json").write_text(content)
+    code, told = ask("--status", str(tmp_path))
+    assert (code, expected in told.replace("\n", " ")) == (2, True), told
+
+
+def test_asking_imports_no_torch(tmp_path: Path) -> None:
+    (tmp_path / "status.json").write_text(json.dumps({"pid": 1, "host": "x", "began": 0, "written": 0, "waits": []}))
+    script = "import sys\nfrom tulu.cli import app\ntry:\n    app()\nfinally:\n    print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script, "rlvr", "--status", str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("False\n")

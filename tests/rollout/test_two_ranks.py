@@ -1,0 +1,33 @@
+"""Two learner processes share what one fleet samples: every rollout goes to one of them, in equal parts."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.rollout.two_ranks import STEPS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_each_rollout_goes_to_one_of_two_processes(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.rollout.two_ranks", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    first, second = (json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(2))
+    assert [len(step) for rank in (first, second) for step in rank["trained"]] == [2] * 2 * STEPS
+    lines = [json.loads(line) for line in (tmp_path / "stream" / "from-000000.jsonl").read_text().splitlines()]
+    steps = [line["trained"] for line in lines if line["kind"] == "step"]
+    assert [len(positions) for positions in steps] == [4] * STEPS
+    groups = [str(group) for rank in (first, second) for step in rank["trained"] for group in step]
+    assert len(set(groups)) == 4 * STEPS, "none is trained twice"
+    # The reward model of each process scored its share, and sharded weights were gathered by both.
+    assert first["scored"] > 0
+    assert second["scored"] > 0
+    assert first["synced"] == second["synced"] == [2.0] * (STEPS + 1)

@@ -1,0 +1,164 @@
+"""What the stream of rollouts keeps on disk, so that a run that is killed at any moment samples and grades nothing twice.
+
+Beside the checkpoint of step N lies stream/from-NNNNNN.jsonl. It begins with what was finished and not yet trained at that
+step, and grows by one line for everything that happens after it:
+
+    drawn      prompts were drawn                                 {first, count, version}
+    finished   a completion ended, or was given up                {position, sample, tokens, logps, versions, finish, ...}
+    graded     a group has its grades                             {position, grades}
+    step       a step begins to train on these prompts            {step, trained, aside}
+
+Each line ends with a digest of itself and is on the disk before it counts. A session that resumes from the checkpoint reads
+the file up to the first line that is not whole, and does the steps that it names again with the same rollouts. A file is
+removed together with the checkpoint that it begins at.
+"""
+
+import base64
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from tulu.files import JsonLines
+from tulu.grading.reward import Grades
+from tulu.types import Completion, Verdict
+
+log = logging.getLogger("tulu")
+
+NAME = "from-{:06d}.jsonl"
+
+
+class StreamLog:
+    """The files of one run's stream, of which the newest grows."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._open: list[JsonLines] = []
+        """The newest file, and while a checkpoint is written the one before it too: whichever of both counts is whole."""
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether a checkpoint has been begun and `settle` is not called yet."""
+        return len(self._open) > 1
+
+    def resume(self, step: int) -> Iterator[dict[str, Any]]:
+        """Go on with the file of the checkpoint that was resumed, yielding its lines; files of later steps are removed."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / NAME.format(step)
+        for other in self.folder.glob("from-*.jsonl"):
+            if other > path:
+                other.unlink()
+        rows = JsonLines(path)
+        self._open = [rows]
+        if rows.has_rows():
+            yield from _whole_lines(path)
+
+    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add lines, which are on the disk when this returns."""
+        sealed = [_sealed(row) for row in rows]
+        for file in self._open if sealed else ():
+            file.append(sealed)
+
+    def begin(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Begin the file of a step whose checkpoint is about to be written, with these lines."""
+        path = self.folder / NAME.format(step)
+        # A session that was killed while it wrote the same checkpoint may have left one.
+        path.unlink(missing_ok=True)
+        file = JsonLines(path)
+        file.append([_sealed(row) for row in rows])
+        self._open.append(file)
+
+    def settle(self, oldest: int) -> None:
+        """The newest file's checkpoint is whole, and `oldest` is the step of the oldest one that is kept."""
+        self._open = self._open[-1:]
+        for path in self.folder.glob("from-*.jsonl"):
+            if path < self.folder / NAME.format(oldest):
+                path.unlink()
+
+
+def _sealed(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {**row, "digest": _digest(row)}
+
+
+def _digest(row: Mapping[str, Any]) -> str:
+    return xxhash.xxh3_64_hexdigest(json.dumps(row).encode())
+
+
+def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines up to the first one that is damaged; what follows that is cut off and told, since it rests on what is lost."""
+    end = 0
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, 1):
+            try:
+                row = json.loads(line)
+                if row.pop("digest") != _digest(row):
+                    raise ValueError("its digest is another")
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                size = path.stat().st_size
+                log.warning(
+                    "%s:%d is damaged (%s): it and what follows, %d bytes, is left out, and those rollouts are sampled again",
+                    *(path, number, error, size - end),
+                )
+                break
+            end += len(line)
+            yield row
+    if end < path.stat().st_size:
+        os.truncate(path, end)
+
+
+# -- completions and grades as plain values --------------------------------------------------------------------
+
+
+def completion_row(completion: Completion) -> dict[str, Any]:
+    """A completion as plain values, from which it is made again to the last bit."""
+    row: dict[str, Any] = {
+        "tokens": _text(np.asarray(completion.tokens, dtype="<i4")),
+        "finish": completion.finish,
+        "versions": [list(span) for span in completion.versions],
+    }
+    if completion.sampler_logps is not None:
+        exact = np.asarray(completion.sampler_logps, dtype="<f8")
+        short = exact.astype("<f4")
+        # Engines compute log-probs in float32, of which half the bytes say all.
+        row |= {"logps": _text(short)} if np.array_equal(short, exact) else {"logps_f8": _text(exact)}
+    if not all(completion.trained):
+        row["trained"] = "".join("1" if flag else "0" for flag in completion.trained)
+    return row
+
+
+def read_completion(row: Mapping[str, Any]) -> Completion:
+    """What `completion_row` wrote."""
+    tokens = _numbers(row["tokens"], "<i4")
+    short, exact = row.get("logps"), row.get("logps_f8")
+    logps = _numbers(short, "<f4") if short is not None else None if exact is None else _numbers(exact, "<f8")
+    trained = [flag == "1" for flag in row["trained"]] if "trained" in row else [True] * len(tokens)
+    return Completion(tokens, trained, logps, row["finish"], [(first, version) for first, version in row["versions"]])
+
+
+def grades_row(grades: Grades) -> list[Any]:
+    """The grades of a completion as plain values."""
+    return [_verdict_row(grades.verdict), _verdict_row(grades.preference), grades.weight]
+
+
+def read_grades(row: Sequence[Any]) -> Grades:
+    """What `grades_row` wrote."""
+    verdict, preference, weight = row
+    return Grades(None if verdict is None else Verdict(*verdict), None if preference is None else Verdict(*preference), weight)
+
+
+def _verdict_row(verdict: Verdict | None) -> list[Any] | None:
+    return None if verdict is None else [verdict.score, verdict.status, verdict.detail]
+
+
+def _text(numbers: Any) -> str:
+    return base64.b64encode(numbers.tobytes()).decode()
+
+
+def _numbers(text: str, kind: str) -> list[Any]:
+    numbers: list[Any] = np.frombuffer(base64.b64decode(text), dtype=kind).tolist()
+    return numbers
