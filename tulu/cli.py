@@ -69,9 +69,7 @@ def rlvr(
     overrides: Overrides = None,
     verifier: Annotated[str | None, typer.Option(help="Verifier of every row, instead of each row's own.")] = None,
     stage: Annotated[str | None, typer.Option(help="Which of several RLVR stages; default: the next unfinished.")] = None,
-    status: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Say where a run stands, by its name or folder, and stop.")
-    ] = None,
+    status: Annotated[str | None, typer.Option(metavar="RUN", help="Tell how the run of this name or folder stands.")] = None,
     *,
     how: TrainOptions,
 ) -> None:

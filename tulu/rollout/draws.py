@@ -78,7 +78,7 @@ class Queue:
     def __init__(
         self, prompts: int, max_staleness: int, total: int, order: ProblemOrder, step: int = 0, refill: bool = True
     ) -> None:
-        """`total` steps of `prompts` groups, of which `step` are done. Without `refill`, a step goes without what is set aside."""
+        """`total` steps of `prompts` groups, of which `step` are done; without `refill` nothing replaces what is set aside."""
         self.prompts, self.max_staleness, self.total = prompts, max_staleness, total
         self.order, self.step, self.refill = order, step, refill
         self.drawn = 0
@@ -130,7 +130,7 @@ class Queue:
     # -- grading -----------------------------------------------------------------------------------------------
 
     def grade(self, draw: Draw, graded: Graded, rollout: Rollout, teaches: bool) -> None:
-        """A group has its grades. One that teaches nothing is set aside, and with `refill` replaced unless that was done too often."""
+        """A group has its grades. One that teaches nothing is set aside, and replaced with `refill`, unless that was done often."""
         draw.graded, draw.rollout = graded, rollout
         if teaches or draw.position not in self.waiting:
             return

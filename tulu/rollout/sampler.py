@@ -98,9 +98,7 @@ class RolloutGrader:
 
     def grade(self, sampled: Sequence[Sampled]) -> list[Graded]:
         """The grades of each group, by verifiers and reward model."""
-        return self.prefer(
-            [(place, group, graded) for (place, group), graded in zip(sampled, self.verify(sampled), strict=True)]
-        )
+        return self.prefer([(place, group, graded) for (place, group), graded in zip(sampled, self.verify(sampled), strict=True)])
 
     def verify(self, sampled: Sequence[Sampled]) -> list[Graded]:
         """The verdicts of the verifiers on each group. This may be called from any thread."""
