@@ -130,7 +130,7 @@ class Queue:
     # -- grading -----------------------------------------------------------------------------------------------
 
     def grade(self, draw: Draw, graded: Graded, rollout: Rollout, teaches: bool) -> None:
-        """A group has its grades. One that teaches nothing is set aside, and replaced with `refill`, unless that was done often."""
+        """A group has its grades. One that teaches nothing is set aside, and with `refill` replaced, though not for ever."""
         draw.graded, draw.rollout = graded, rollout
         if teaches or draw.position not in self.waiting:
             return
