@@ -45,7 +45,7 @@ def told(file: Path, status: dict[str, Any]) -> list[str]:
     if queue := status.get("queue"):
         lines.append("prompts: " + ", ".join(f"{count} {name}" for name, count in queue.items()))
     lines += [
-        f"engine {engine['name']}: {engine['status']}, weights of step {engine['version']}, {engine['running']} requests"
+        f"engine {engine['name']}: {engine['status']}, {_weights(engine['version'])}, {engine['running']} requests"
         for engine in status.get("engines") or ()
     ]
     last = status.get("last") or {}
@@ -56,6 +56,10 @@ def told(file: Path, status: dict[str, Any]) -> list[str]:
         f"waiting for {wait['for']} since {_clock(wait['since'])} ({now - wait['since']:.0f} s)" for wait in status["waits"]
     ]
     return lines
+
+
+def _weights(version: int) -> str:
+    return f"weights of step {version}" if version >= 0 else "no weights of the learner"
 
 
 def _clock(seconds: float) -> str:
