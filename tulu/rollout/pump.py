@@ -27,11 +27,11 @@ class Pump:
     """Everything that happens to a prompt between drawing and training, in the main process of a learner."""
 
     def __init__(
-        self, fleet: Fleet, dispatch: Dispatch, grader: RolloutGrader, team: Team, queue: Queue, journal: StreamLog, aside: bool
+        self, fleet: Fleet, dispatch: Dispatch, grader: RolloutGrader, team: Team, queue: Queue, journal: StreamLog, beside: bool
     ) -> None:
-        """`aside` says that this happens beside the learner, in a thread; else it happens while the learner waits."""
+        """`beside` says that this happens beside the learner, in a thread; else it happens while the learner waits."""
         self.fleet, self.dispatch, self.grader, self.team = fleet, dispatch, grader, team
-        self.queue, self.journal, self.aside = queue, journal, aside
+        self.queue, self.journal, self.beside = queue, journal, beside
         self.samples = grader.stage.samples
         self._recent: deque[Sequence[Grades]] = deque(maxlen=grader.stage.prompts)
         """The grades of the latest groups, by which a grader that fails is found out."""
@@ -69,7 +69,7 @@ class Pump:
         busy = {draw.position for draws, _ in self._grading for draw in draws}
         waiting = [draw for draw in self.queue.waiting.values() if draw.graded is None and draw.position not in busy]
         ready = [draw for draw in waiting if draw.state(self.samples) == "sampled"]
-        if ready and not self.aside:
+        if ready and not self.beside:
             self._settle(ready, self.team.run("grade", self._sampled(ready)))
             return True
         if ready:

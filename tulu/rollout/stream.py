@@ -66,7 +66,7 @@ class Stream:
         if team.parallel.is_main:
             assert fleet is not None, "the main process has the engines"
             dispatch = Dispatch(fleet, grader, grader.stage, queue)
-            self.pump = Pump(fleet, dispatch, grader, team, queue, journal, aside=not self._local)
+            self.pump = Pump(fleet, dispatch, grader, team, queue, journal, beside=not self._local)
             status.ask("queue", self.depths)
             status.ask("engines", self.engines)
 
