@@ -62,6 +62,14 @@ def steps_of(stream: Stream, count: int, train: Callable[[int], None] = lambda _
     return found
 
 
+def until(reached: Callable[[], bool]) -> None:
+    """Wait for what must come."""
+    deadline = time.monotonic() + 30
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 def lengths(rollouts: Sequence[StepRollouts], part: str) -> list[int]:
     return [
         len(completion.tokens)
@@ -113,10 +121,7 @@ def test_a_second_session_samples_and_grades_only_what_is_missing(tmp_path: Path
     first, grader = FakeFleet(), ByPosition(2)
     first.deaf = lambda request: request.key == "2:1"
     with streaming(first, tmp_path, stage, 1, grader) as stream:
-        for _ in range(200):
-            if stream.depths() == {"drawn": 0, "sampling": 1, "sampled": 0, "graded": 3}:
-                break
-            time.sleep(0.01)
+        until(lambda: stream.depths() == {"drawn": 0, "sampling": 1, "sampled": 0, "graded": 3})
     assert grader.asked == 6
     second, again = FakeFleet(), ByPosition(2)
     with streaming(second, tmp_path, stage, 1, again) as stream:
@@ -143,21 +148,21 @@ def test_a_late_rollout_is_sent_again_and_at_last_given_up_by_name(tmp_path: Pat
 
 
 def test_a_slow_rollout_keeps_its_tokens_and_is_not_given_up_while_it_goes_on(tmp_path: Path) -> None:
-    """20 tokens in 10 ms each pass the deadline of 50 ms four times or so; every time it goes on behind what it has."""
-    fleet = FakeFleet(lambda request: 20, token_seconds=0.01)
+    """60 tokens in 10 ms each pass the deadline of 50 ms ten times or so; every time it goes on behind what it has."""
+    fleet = FakeFleet(lambda request: 60, token_seconds=0.01)
     with streaming(fleet, tmp_path, rlvr_stage(prompts=1, samples=2, rollout_seconds=0.05, refill=False), 1) as stream:
         [step] = steps_of(stream, 1)
     assert len(fleet.submitted) > 4
     begun = [len(request.begun.tokens) for request in fleet.submitted if request.begun]
     assert max(begun, default=0) >= 10
-    assert [len(part.tokens) for part in step.trained[0].group.completions] == [20, 20]
+    assert [len(part.tokens) for part in step.trained[0].group.completions] == [60, 60]
     assert all(one.fault is None for one in step.trained[0].grades)
 
 
 def test_requests_of_a_dead_engine_go_to_another(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    fleet = FakeFleet(lambda request: 30, token_seconds=0.002)
+    fleet = FakeFleet(lambda request: 30, token_seconds=0.02)
     with streaming(fleet, tmp_path, rlvr_stage(prompts=4, samples=4, refill=False), 1) as stream:
-        time.sleep(0.03)
+        until(lambda: len(fleet.submitted) == 16)
         with stream._alone():
             fleet.kill("fake-0")
         [step] = steps_of(stream, 1)
@@ -209,15 +214,19 @@ def test_what_fails_beside_the_learner_is_told_where_it_waits(
 
 
 def test_slow_grading_does_not_keep_engines_waiting(tmp_path: Path) -> None:
-    class Slow(ByPosition):
+    class Blocked(ByPosition):
+        go = threading.Event()
+
         def grade(self, items: Sequence[tuple[str, Problem]]) -> list[Verdict]:
-            time.sleep(0.3)
+            assert self.go.wait(60)
             return super().grade(items)
 
-    fleet = FakeFleet(lambda request: 5, slots=4, token_seconds=0.002)
-    with streaming(fleet, tmp_path, rlvr_stage(max_staleness=2, prompts=4, samples=2, refill=False), 6, Slow(2)) as stream:
-        time.sleep(0.25)
-        assert len(fleet.submitted) == 24, "all that may run ahead was sampled while the first groups are still graded"
+    fleet, grader = FakeFleet(lambda request: 5, slots=4, token_seconds=0.002), Blocked(2)
+    with streaming(fleet, tmp_path, rlvr_stage(max_staleness=2, prompts=4, samples=2, refill=False), 6, grader) as stream:
+        # All that may run ahead is sampled while no group is graded.
+        until(lambda: len(fleet.submitted) == 24 and not fleet.running)
+        assert stream.depths()["graded"] == grader.asked == 0
+        grader.go.set()
         stream.take()
 
 
