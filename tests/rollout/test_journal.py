@@ -1,5 +1,6 @@
 """What the stream keeps on disk: the same numbers to the last bit, whole lines alone, and nothing that no checkpoint needs."""
 
+import errno
 import json
 import math
 import struct
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tulu.errors import CheckpointError
 from tulu.grading.reward import Grades
 from tulu.rollout.journal import StreamLog, completion_row, grades_row, read_completion, read_grades
 from tulu.types import Completion, Verdict
@@ -101,3 +103,18 @@ def test_files_go_with_their_checkpoints(tmp_path: Path) -> None:
         made.append([{"kind": f"after {step}"}])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["from-000010.jsonl", "from-000015.jsonl"]
     assert [row["kind"] for row in StreamLog(tmp_path).resume(10)] == ["after 10"]
+
+
+def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, _ = log(tmp_path)
+    made.append([{"kind": "a"}])
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", full)
+        for write in (lambda: made.append([{"kind": "b"}]), lambda: made.begin(5, [{"kind": "c"}])):
+            with pytest.raises(CheckpointError, match=r"rollouts could not be written \(No space left on device\)"):
+                write()
+    assert [row["kind"] for row in log(tmp_path)[1]][:1] == ["a"]

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
+from tulu.errors import CheckpointError
 from tulu.files import JsonLines
 from tulu.grading.reward import Grades
 from tulu.types import Completion, Verdict
@@ -59,10 +60,10 @@ class StreamLog:
             yield from _whole_lines(path)
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add lines, which are on the disk when this returns."""
+        """Add lines, which are on the disk when this returns. Raises CheckpointError if the disk refuses."""
         sealed = [_sealed(row) for row in rows]
         for file in self._open if sealed else ():
-            file.append(sealed)
+            _write(file, sealed)
 
     def begin(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Begin the file of a step whose checkpoint is about to be written, with these lines."""
@@ -70,7 +71,7 @@ class StreamLog:
         # A session that was killed while it wrote the same checkpoint may have left one.
         path.unlink(missing_ok=True)
         file = JsonLines(path)
-        file.append([_sealed(row) for row in rows])
+        _write(file, [_sealed(row) for row in rows])
         self._open.append(file)
 
     def settle(self, oldest: int) -> None:
@@ -79,6 +80,14 @@ class StreamLog:
         for path in self.folder.glob("from-*.jsonl"):
             if path < self.folder / NAME.format(oldest):
                 path.unlink()
+
+
+def _write(file: JsonLines, rows: Sequence[Mapping[str, Any]]) -> None:
+    try:
+        file.append(rows)
+    except OSError as error:
+        cure = "Free some space and run the same command again: what is written there is not sampled again."
+        raise CheckpointError(f"{file.path}: rollouts could not be written ({error.strerror or error})\n{cure}") from error
 
 
 def _sealed(row: Mapping[str, Any]) -> dict[str, Any]:
