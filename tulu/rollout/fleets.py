@@ -4,12 +4,14 @@ import logging
 
 from tulu.config.options import EngineName
 from tulu.config.parts import Resources
+from tulu.config.schema import Rlvr
 from tulu.model.policy import Policy
 from tulu.rollout.engine import EngineSpec, ProgressCallback
 from tulu.rollout.engines import check_embeddings, choose, make_engine
 from tulu.rollout.fleet import Fleet
 from tulu.rollout.local_fleet import LocalFleet
 from tulu.rollout.ray_fleet import RayFleet
+from tulu.rollout.team import SharedEngine, Team
 
 log = logging.getLogger("tulu")
 
@@ -32,3 +34,16 @@ def make_fleet(
     check_embeddings(spec, policy)
     log.info("rollouts: %d vLLM engines in processes of their own", resources.engines)
     return RayFleet(spec, resources.engines, resources.tensor_parallel, learners)
+
+
+def fleet_of(stage: Rlvr, spec: EngineSpec, policy: Policy, team: Team) -> Fleet | None:
+    """The fleet of a recipe's stage, for which every process of the learner asks.
+
+    Without engines of their own every process samples its share with the engine that it has; else the main process has the fleet,
+    and the others have None.
+    """
+    if not stage.resources.engines:
+        return LocalFleet(SharedEngine(make_engine(stage.engine, spec, policy), team))
+    if not team.parallel.is_main:
+        return None
+    return make_fleet(stage.engine, spec, stage.resources, team.parallel.world, policy)

@@ -39,15 +39,14 @@ from tulu.reward_models.grader import RewardGrader
 from tulu.rollout.batches import RolloutBatch, SampledBatch, pack_rollouts
 from tulu.rollout.draws import Queue
 from tulu.rollout.engine import EngineSpec
-from tulu.rollout.engines import make_engine
+from tulu.rollout.fleets import fleet_of
 from tulu.rollout.journal import StreamLog
-from tulu.rollout.local_fleet import LocalFleet
 from tulu.rollout.records import record
 from tulu.rollout.sampler import Rollout, RolloutGrader, StepRollouts
 from tulu.rollout.status import FILE as STATUS_FILE
 from tulu.rollout.status import Status
 from tulu.rollout.stream import Stream
-from tulu.rollout.team import SharedEngine, Team
+from tulu.rollout.team import Team
 from tulu.stages.denominator import normaliser, weigh
 from tulu.stages.frozen import TokenLogps, load_kl_reference, load_teacher
 from tulu.stages.kl_in_reward import compare_less_kl
@@ -119,9 +118,10 @@ def run(job: Job) -> Path:
         status = stack.enter_context(Status(run.path / STATUS_FILE if run.parallel.is_main else None))
         grader = stack.enter_context(Grader(mode=stage.verifier_mode, settings=settings_of(stage)))
         team = Team(run.parallel)
-        with status.waiting(f"the engine ({stage.engine}) to start"):
-            fleet = LocalFleet(SharedEngine(make_engine(stage.engine, spec, policy), team))
-        stack.enter_context(closing(fleet))
+        with status.waiting("the engines to start"):
+            fleet = fleet_of(stage, spec, policy, team)
+        if fleet is not None:
+            stack.enter_context(closing(fleet))
         queue = Queue.of(stage, total, len(problems), run.step)
         rollout_grader = RolloutGrader(grader, policy.tokenizer, problems, stage, reward_model)
         stream = Stream(fleet, rollout_grader, team, queue, StreamLog(run.path / "stream"), status)
