@@ -50,4 +50,5 @@ def test_every_process_of_a_learner_asks_for_its_fleet(monkeypatch: pytest.Monke
         assert isinstance(own, LocalFleet)
         assert own.version == 3
         apart = rlvr_stage(resources={"engines": 3}, engine="vllm")
-        assert fleets.fleet_of(apart, SPEC, policy, team) == ((apart.resources, 2) if rank == 0 else None)
+        made: Any = fleets.fleet_of(apart, SPEC, policy, team)
+        assert made == ((apart.resources, 2) if rank == 0 else None)
