@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from tulu.cli import app
 from tulu.commands.recipes import as_text, differences, fields_of
+from tulu.config.load import built_in
 
 ONE = """\
 name: one
@@ -61,6 +62,25 @@ def test_every_field_of_a_built_in_recipe_is_shown_by_its_name() -> None:
     shown = show("olmo2-instruct")
     assert all(line_of(shown, key) for key in fields_of("olmo2-instruct"))
     assert line_of(shown, "rlvr.beta")[:3] == ["rlvr.beta", "0.1", "unknown"]
+
+
+@pytest.mark.parametrize("name", [path.stem for path in built_in()])
+def test_every_recipe_is_shown(name: str) -> None:
+    shown = show(name)
+    assert "Traceback" not in shown
+    assert all(line_of(shown, key) for key in fields_of(name))
+
+
+def test_the_stages_of_a_list_go_by_their_names() -> None:
+    fields = fields_of("olmo2-1b")
+    assert (fields["rlvr.mixed.start"][0], fields["rlvr.math.name"][0]) == (None, "math")
+    found = {key for key, _, _ in differences(fields, fields_of("olmo2-instruct"))}
+    assert {"rlvr.mixed", "rlvr.math", "rlvr", "rm"} <= found
+    assert not any(key.startswith("rlvr.") and key.count(".") > 1 for key in found)
+
+
+def test_what_is_merged_is_a_line_for_each_model() -> None:
+    assert as_text([{"name": "a/b", "revision": None}, {"stage": "sft"}]) == "name a/b\nstage sft"
 
 
 def test_a_diff_shows_only_what_differs_with_both_origins(recipes: list[str]) -> None:

@@ -67,26 +67,42 @@ def fields_of(name: str, overrides: Sequence[str] = ()) -> Fields:
 
 def differences(first: Fields, second: Fields) -> Iterator[tuple[str, tuple[Any, Origin] | None, tuple[Any, Origin] | None]]:
     """The fields with other values, None where there is none; a stage that only one recipe has is one entry."""
+    sections = [[section for key in fields if (section := _section(fields, key))] for fields in (first, second)]
+    alone = dict.fromkeys(
+        section for section in [*sections[0], *sections[1]] if (section in sections[0]) != (section in sections[1])
+    )
     for key in dict.fromkeys([*first, *second]):
-        stage = key.partition(".")[0]
-        alone = stage in STAGES and (_has(first, stage) != _has(second, stage))
         one, another = first.get(key), second.get(key)
-        if not alone and (one is None or another is None or one[0] != another[0]):
+        in_one = (_section(first, key) if key in first else _section(second, key)) in alone
+        if not in_one and (one is None or another is None or one[0] != another[0]):
             yield key, one, another
-    for stage in STAGES:
-        if _has(first, stage) != _has(second, stage):
-            count = sum(key.startswith(f"{stage}.") for key in (*first, *second))
-            told = (f"{count} fields", Origin("recipe"))
-            yield stage, told if _has(first, stage) else None, told if _has(second, stage) else None
+    for section in alone:
+        told = [(f"{count} fields", Origin("recipe")) if (count := part.count(section)) else None for part in sections]
+        yield section, told[0], told[1]
+
+
+def _section(fields: Fields, key: str) -> str:
+    """The section of a stage that a key belongs to, such as rlvr, or rlvr.math where there are several; empty for others."""
+    stage, _, rest = key.partition(".")
+    if stage not in STAGES or not rest:
+        return ""
+    named = f"{stage}.{rest.partition('.')[0]}"
+    return named if f"{named}.name" in fields else stage
 
 
 def as_text(value: Any) -> str:
-    """A value in a cell: a mix with a line for each data set, any other as YAML writes it."""
-    if isinstance(value, list) and value and all(isinstance(entry, dict) and "name" in entry for entry in value):
-        return "\n".join(_source(entry) for entry in value)
+    """A value in a cell: a line for each data set of a mix and each section of a list; all else as YAML writes it."""
+    if isinstance(value, list) and value and all(isinstance(entry, dict) for entry in value):
+        return "\n".join(_source(entry) if "fraction" in entry else _entries(entry) for entry in value)
+    if isinstance(value, dict) and value:
+        return _entries(value)
     if isinstance(value, list):
         return "[" + ", ".join(map(as_text, value)) + "]"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _entries(value: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {as_text(each)}" for key, each in value.items() if each is not None)
 
 
 def _source(entry: Mapping[str, Any]) -> str:
@@ -98,10 +114,6 @@ def _source(entry: Mapping[str, Any]) -> str:
     return ", ".join([f"{entry['name']}: {amount}", *told])
 
 
-def _has(fields: Fields, stage: str) -> bool:
-    return any(key.startswith(f"{stage}.") for key in fields)
-
-
 def _with_origin(field: tuple[Any, Origin] | None) -> Text:
     if field is None:
         return Text(_ABSENT, style="dim")
@@ -110,10 +122,12 @@ def _with_origin(field: tuple[Any, Origin] | None) -> Text:
 
 
 def _at(values: Any, key: str) -> Any:
-    """The value at a key, in whose last part there may be dots."""
+    """The value at a key, in whose last part there may be dots; several stages of a kind go by their names."""
     if key in values:
         return values[key]
     head, _, rest = key.partition(".")
+    if isinstance(values, list):
+        return _at(next(stage for stage in values if stage["name"] == head), rest)
     return _at(values[head], rest)
 
 
