@@ -84,6 +84,7 @@ def test_a_name_is_needed_and_tells_the_stages_apart(write: Write, old: str, new
 def test_a_section_alone_has_no_name_and_a_list_is_not_empty(write: Write) -> None:
     assert "rlvr.name: unknown key" in complaints(write, GOOD.replace("rlvr:\n", "rlvr:\n  name: math\n"))
     assert "rlvr: []" in complaints(write, GOOD.split("rlvr:")[0] + "rlvr: []\n")
+    assert "at least" not in complaints(write, SEVERAL, "rlvr.gsm.batch=text")
     assert 'rlvr: "text": wrong type, should be a section' in complaints(write, GOOD.split("rlvr:")[0] + "rlvr: text\n")
 
 

@@ -61,7 +61,13 @@ def schema_mistakes(error: ValidationError, raw: Mapping[str, Any]) -> list[Mist
     by_path: dict[Path, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
         by_path.setdefault(_path_in_recipe(detail, raw), []).append(detail)
-    return [_mistake(path, details) for path, details in by_path.items()]
+    return [_mistake(path, details) for path, details in by_path.items() if not _follows(path, details, by_path)]
+
+
+def _follows(path: Path, details: Sequence[ErrorDetails], by_path: Mapping[Path, Any]) -> bool:
+    """Whether a list is called too short only because its entries are wrong, which pydantic does not count."""
+    below = any(len(other) > len(path) and other[: len(path)] == path for other in by_path)
+    return below and all(detail["type"] == "too_short" for detail in details)
 
 
 def section_at(path: Path) -> type[Section] | None:
