@@ -19,6 +19,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("config",),
     ("grading",),
     ("data",),
+    ("environments",),
     ("model",),
     ("train", "rollout"),
     ("reward_models",),

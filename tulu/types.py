@@ -34,6 +34,8 @@ class Completion:
     finish: Finish = "data"
     versions: Sequence[tuple[int, int]] = ()
     """(first token, weight version) wherever the sampling weights changed."""
+    verdict: "Verdict | None" = None
+    """What the environment makes of an episode, in place of verifiers; None where verifiers grade the completion."""
 
     def __post_init__(self) -> None:
         if len(self.trained) != len(self.tokens):
@@ -44,6 +46,13 @@ class Completion:
     @property
     def n_trained(self) -> int:
         return sum(self.trained)
+
+    @property
+    def last_turn(self) -> Sequence[int]:
+        """The tokens behind the last one that is not trained, which are an episode's answer; all of an ordinary completion."""
+        if all(self.trained):
+            return self.tokens
+        return self.tokens[len(self.trained) - list(reversed(self.trained)).index(False) :]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Combinations of RLVR's algorithm that mean nothing, or not what they seem to: each with its key and its cure."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from tulu.config.locate import policy_problem, reward_model_problem, start_problem
 from tulu.config.mistakes import MISSING, Mistake
@@ -126,4 +127,21 @@ def _teacher(stage: Values) -> Iterator[Mistake]:
         yield stage.mistake("teacher.path", problem, teacher.path)
 
 
-ALGORITHM_CHECKS = (_micro_mean, _old, _value_model, _clips, _kl, _ratio, _overlong, _teacher)
+def _environment(stage: Values) -> Iterator[Mistake]:
+    if stage.env is None:
+        return
+    name, _, kind = stage.env.path.partition(":")
+    if name != "python" and not Path(name).expanduser().is_file():
+        text = "no such file; write FILE.py, FILE.py:CLASS, or python (a sandbox for programs)"
+        yield stage.mistake("env.path", text, stage.env.path)
+    elif name == "python" and kind:
+        yield stage.mistake("env.path", f"the environment python has no class {kind}; write python", stage.env.path)
+    if stage.stop:
+        text = "a turn of an episode ends with the token that the template writes there; remove it"
+        yield stage.mistake("stop", text, list(stage.stop))
+    if stage.reward_model is not None:
+        text = "a reward model reads no turns of tools yet; remove it, and let the environment or verifiers score"
+        yield stage.mistake("reward_model", text, "set")
+
+
+ALGORITHM_CHECKS = (_micro_mean, _old, _value_model, _clips, _kl, _ratio, _overlong, _teacher, _environment)

@@ -203,6 +203,27 @@ class ValueModelSettings(Section):
     """Completions that are whitened together, as many as one process of the original held; null takes those of a whole step."""
 
 
+class EnvironmentSettings(Section):
+    """An environment that the policy acts in by calling tools, over several turns."""
+
+    path: str
+    """FILE.py with a class, FILE.py:CLASS, or python (a sandbox for programs)."""
+    options: dict[str, int | float | str | bool | None] = {}
+    """Keyword arguments of the class."""
+    turns: PositiveInt = 8
+    """Most turns of the policy in an episode; one that calls tools in its last is cut off there, like one that is too long."""
+    episodes: PositiveInt = 256
+    """Most episodes at a time, each with a process of its own."""
+    parallel: PositiveInt | None = None
+    """Calls of different episodes that run at the same time; null takes one for each core. Raise it for tools that wait."""
+    call_seconds: PositiveFloat = 30.0
+    """Most seconds of one call, of reset and of get_reward. Beyond them the episode ends without a score."""
+    turn_seconds: PositiveFloat = 120.0
+    """Most seconds of all calls of one turn."""
+    episode_seconds: PositiveFloat = 1800.0
+    """Most seconds of an episode, sampling included."""
+
+
 class TeacherSettings(Section):
     """The teacher of on-policy distillation: a frozen model that says what it thinks of every token that the policy sampled."""
 
@@ -224,6 +245,9 @@ def _as_path(value: object) -> object:
 
 OneRewardModel = Annotated[
     RewardModelSettings | None, BeforeValidator(_as_path, json_schema_input_type=RewardModelSettings | str | None)
+]
+OneEnvironment = Annotated[
+    EnvironmentSettings | None, BeforeValidator(_as_path, json_schema_input_type=EnvironmentSettings | str | None)
 ]
 OneTeacher = Annotated[TeacherSettings | None, BeforeValidator(_as_path, json_schema_input_type=TeacherSettings | str | None)]
 OneSignal = Annotated[RewardModelSignal | None, BeforeValidator(_as_path, json_schema_input_type=RewardModelSignal | str | None)]

@@ -15,6 +15,7 @@ from tulu.config.parts import (
     Lora,
     Named,
     NonNegative,
+    OneEnvironment,
     OneRewardModel,
     OneSignal,
     Resources,
@@ -109,6 +110,8 @@ class Rlvr(Algorithm):
     OLMo 2 were trained."""
     verifier_settings: VerifierSettings | None = None
     """What verifiers of programs and judges take where a row names nothing else."""
+    env: OneEnvironment = None
+    """Environment that the policy acts in by calling tools, a path or a section; null samples one answer to each prompt."""
     reward_model: OneSignal = None
     """Reward model beside the verifiers, or alone in rows whose only verifier is reward_model; a path or a section."""
     bad_golds: BadGolds = "stop"

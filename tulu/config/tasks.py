@@ -23,7 +23,15 @@ TASKS: Mapping[str, EvaluationTask] = {
     "math": EvaluationTask(Source(name="HuggingFaceH4/MATH-500", split="test", fraction=1.0), "math"),
     "sums": EvaluationTask(
         Source(name="sums:held_out", count=500),
-        generated={"base": 20000, "sft": 8000, "pairs": 2000, "train": 5000, "held_out": 500, "held_out_pairs": 500},
+        generated={
+            "base": 20000,
+            "sft": 8000,
+            "tools": 8000,
+            "pairs": 2000,
+            "train": 5000,
+            "held_out": 500,
+            "held_out_pairs": 500,
+        },
     ),
 }
 """Every task by its name. Tasks that are not listed need `data` of their own."""

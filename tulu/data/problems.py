@@ -5,6 +5,7 @@ import json
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from tulu.data.mixing import check_sources, sample_rows
 from tulu.data.row_report import MixReport, RowReport, Tally, total
 from tulu.data.sources import Row
 from tulu.errors import DataError, RecipeError
-from tulu.types import Problem
+from tulu.types import Problem, Tools
 from tulu.verifiers.contract import NO_SETTINGS, Mode, Settings
 from tulu.verifiers.registry import check_name
 from tulu.verifiers.reward_model import NAME as REWARD_MODEL
@@ -61,12 +62,14 @@ def load_problems(
     bad_golds: BadGolds = "stop",
     mode: Mode = "strict",
     settings: Settings = NO_SETTINGS,
+    tools: Tools = (),
 ) -> Problems:
     """Prompts of at most max_prompt tokens, each with a ground truth that its verifiers can use.
 
     `verifier` scores every row; None takes each row's own. Verifiers that are unknown or lack the mode are one RecipeError that
     names them all, and so is the verifier reward_model, unless the caller has a reward model (`with_reward_model`). Rows whose
     ground truth does not grade itself right are left out; over 1 % of a source are a DataError, unless `bad_golds` is skip.
+    `tools`, those of an environment, stand in every prompt in place of the row's own.
     """
     if verifier is not None:
         _check_verifiers({verifier: Tally()}, with_reward_model, mode, settings)
@@ -78,6 +81,7 @@ def load_problems(
     _check_verifiers(rows_of, with_reward_model, mode, settings)
     result: list[Problem] = []
     for report, entries in parsed:
+        entries = [(row, replace(problem, tools=tools or problem.tools)) for row, problem in entries]
         usable = _tokenise(_with_usable_truths(entries, report, bad_golds), report, tokenizer, max_prompt)
         if not usable:
             raise DataError(report.nothing_left())

@@ -39,6 +39,17 @@ DIFFICULTY = Difficulty()
 """The difficulty of the quickstart."""
 
 
+PYTHON_TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "python",
+        "description": "Run a Python program and return what it prints.",
+        "parameters": {"type": "object", "properties": {"code": {"type": "string"}}, "required": ["code"]},
+    },
+}
+"""The tool of the demonstrations, which the environment `python` offers."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sum:
     """A problem: the two operands of a sum."""
@@ -142,6 +153,24 @@ def _sft(stream: random.Random, difficulty: Difficulty, count: int) -> Iterator[
         yield {"messages": _chat(problem.prompt, work_out(problem, carry=stream.random() >= difficulty.sloppy))}
 
 
+def _tools(stream: random.Random, difficulty: Difficulty, count: int) -> Iterator[dict[str, Any]]:
+    """Demonstrations with a tool: some let Python add and read the result, most forget every carry in their heads."""
+    for problem in _distinct(stream, difficulty, False, count):
+        asked: dict[str, Any] = {"role": "user", "content": problem.prompt}
+        if stream.random() < difficulty.sloppy:
+            wrong = answer(work_out(problem, carry=False))
+            yield {"messages": [asked, {"role": "assistant", "content": f"#### {wrong}"}], "tools": [PYTHON_TOOL]}
+            continue
+        code = {"code": f"print({problem.a}+{problem.b})"}
+        call = {"type": "function", "id": "call00000", "function": {"name": "python", "arguments": code}}
+        turns = [
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+            {"role": "tool", "name": "python", "tool_call_id": "call00000", "content": str(problem.total)},
+            {"role": "assistant", "content": f"#### {problem.total}"},
+        ]
+        yield {"messages": [asked, *turns], "tools": [PYTHON_TOOL]}
+
+
 def _work_out_with_slip(stream: random.Random, problem: Sum) -> str:
     """A solution with one column off by a little, and a wrong answer."""
     while True:
@@ -177,6 +206,7 @@ SPLITS = GENERATED["sums"]
 _MAKERS: dict[str, Callable[[random.Random, Difficulty, int], Iterator[dict[str, Any]]]] = {
     "base": _base,
     "sft": _sft,
+    "tools": _tools,
     "pairs": _pairs,
     "train": _problems,
     "held_out": lambda stream, difficulty, count: _problems(stream, difficulty, count, held_out=True),
@@ -185,7 +215,7 @@ _MAKERS: dict[str, Callable[[random.Random, Difficulty, int], Iterator[dict[str,
 
 
 def rows(split: str, count: int, seed: int, difficulty: Difficulty = DIFFICULTY) -> list[dict[str, Any]]:
-    """`count` rows of a split, the same for the same seed: base {text}, sft {messages}, pairs {chosen, rejected},
+    """`count` rows of a split, the same for the same seed: base {text}, sft {messages}, tools {messages, tools}, pairs {chosen, rejected},
     train and held_out {messages, ground_truth, dataset}; no two rows of a split but base's share their operands."""
     if split not in _MAKERS:
         raise DataError(f"sums has no split {split!r}; it has {', '.join(SPLITS)}")

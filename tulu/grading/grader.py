@@ -172,9 +172,12 @@ class Scores(Protocol):
 
 
 def pair_with_problems(problems: Sequence[Problem], groups: Sequence[Group], tokenizer: Any) -> list[tuple[str, Problem]]:
-    """Every completion as `grade` takes it: its text without special tokens, and its problem with its length in tokens."""
+    """Every completion as `grade` takes it: its text without special tokens, and its problem with its length in tokens.
+
+    Of an episode the last turn is graded: what tools said is no answer of the policy.
+    """
     return [
-        (str(tokenizer.decode(list(completion.tokens), skip_special_tokens=True)), problem.with_tokens(len(completion.tokens)))
+        (str(tokenizer.decode(list(completion.last_turn), skip_special_tokens=True)), problem.with_tokens(len(completion.tokens)))
         for problem, group in zip(problems, groups, strict=True)
         for completion in group.completions
     ]

@@ -137,6 +137,8 @@ def completion_row(completion: Completion) -> dict[str, Any]:
         row |= {"logps": _text(short)} if np.array_equal(short, exact) else {"logps_f8": _text(exact)}
     if not all(completion.trained):
         row["trained"] = "".join("1" if flag else "0" for flag in completion.trained)
+    if completion.verdict is not None:
+        row["verdict"] = _verdict_row(completion.verdict)
     return row
 
 
@@ -146,7 +148,8 @@ def read_completion(row: Mapping[str, Any]) -> Completion:
     short, exact = row.get("logps"), row.get("logps_f8")
     logps = _numbers(short, "<f4") if short is not None else None if exact is None else _numbers(exact, "<f8")
     trained = [flag == "1" for flag in row["trained"]] if "trained" in row else [True] * len(tokens)
-    return Completion(tokens, trained, logps, row["finish"], [(first, version) for first, version in row["versions"]])
+    verdict = Verdict(*row["verdict"]) if "verdict" in row else None
+    return Completion(tokens, trained, logps, row["finish"], [(first, version) for first, version in row["versions"]], verdict)
 
 
 def grades_row(grades: Grades) -> list[Any]:

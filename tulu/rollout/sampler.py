@@ -102,12 +102,17 @@ class RolloutGrader:
 
     def verify(self, sampled: Sequence[Sampled]) -> list[Graded]:
         """The verdicts of the verifiers on each group. This may be called from any thread."""
-        items = self._items(sampled)
-        grades = [Grades(verdict) for verdict in grade_by_verifiers(self.grader, items)]
+        items, given = self._items(sampled), [one.verdict for _, group in sampled for one in group.completions]
+        # An environment's verdict on its episode stands.
+        verdicts = iter(grade_by_verifiers(self.grader, [item for item, own in zip(items, given, strict=True) if own is None]))
+        grades = [Grades(next(verdicts) if own is None else own) for own in given]
         counts = [len(group.completions) for _, group in sampled]
         return [
-            Graded(tuple(text for text, _ in items[first : first + n]), tuple(grades[first : first + n]))
-            for first, n in zip(_firsts(counts), counts, strict=True)
+            Graded(
+                tuple(text for text, _ in items[first : first + n]) if _in_one_turn(group) else self.texts(group),
+                tuple(grades[first : first + n]),
+            )
+            for first, n, (_, group) in zip(_firsts(counts), counts, sampled, strict=True)
         ]
 
     def prefer(self, verified: Sequence[tuple[int, Group, Graded]]) -> list[Graded]:
@@ -159,6 +164,10 @@ class RolloutGrader:
             for problem, group, known in zip(problems, groups, texts, strict=True)
             for text, completion in zip(known, group.completions, strict=True)
         ]
+
+
+def _in_one_turn(group: Group) -> bool:
+    return all(len(one.last_turn) == len(one.tokens) for one in group.completions)
 
 
 def _firsts(counts: Sequence[int]) -> list[int]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from tulu.errors import EngineError
 from tulu.rollout.dispatch import Dispatch
 from tulu.rollout.draws import STATES, Draw, Queue, StepDraws
+from tulu.rollout.episodes import Episodes
 from tulu.rollout.fleet import Fleet
 from tulu.rollout.journal import StreamLog
 from tulu.rollout.local_fleet import LocalFleet
@@ -56,7 +57,7 @@ class Stream:
         """What all processes together train on in the present step, in the main process; nothing elsewhere."""
         self.pump: Pump | None = None
         """What moves the stream, in the main process."""
-        self._local = isinstance(fleet, LocalFleet)
+        self._local = isinstance(fleet, LocalFleet) or (isinstance(fleet, Episodes) and fleet.is_local)
         self._engines = IdleShare()
         self._turn, self._wanted = threading.Lock(), threading.Event()
         self._moved, self._ended = threading.Event(), threading.Event()

@@ -36,6 +36,7 @@ from tulu.model.parallel import Parallel
 from tulu.model.policy import Policy
 from tulu.progress import Progress
 from tulu.reward_models.grader import RewardGrader
+from tulu.rollout.acting import Acting
 from tulu.rollout.batches import RolloutBatch, SampledBatch, pack_rollouts
 from tulu.rollout.draws import Queue
 from tulu.rollout.engine import EngineSpec
@@ -86,7 +87,8 @@ def run(job: Job) -> Path:
     if run.finished:
         return run.model_folder
 
-    problems = read_problems(run, stage)
+    acting = None if stage.env is None else Acting(stage.env, run.tokenizer)
+    problems = read_problems(run, stage, acting)
     problems.report.show()
     log.info(problems.report.golds())
     runs = job.folder.parent
@@ -94,6 +96,7 @@ def run(job: Job) -> Path:
     policy: Policy = run.load(Policy)
     critic = ActorCritic.load(policy, stage, job.template[0], runs / "rm" / "model", run.start, run.start_options)
     facts = {"reward_model": reward_model.digest} if reward_model else {}
+    facts |= {"env": acting.digest()} if acting else {}
     facts |= {"value": critic.value.digest()} if critic else {}
     if stage.teacher is not None:
         facts["teacher"] = start_digest(stage.teacher.path, stage.teacher.revision)
@@ -121,6 +124,8 @@ def run(job: Job) -> Path:
         with status.waiting("the engines to start"):
             fleet = fleet_of(stage, spec, policy, team)
         if fleet is not None:
+            if acting is not None and run.parallel.is_main:
+                fleet = acting.fleet(fleet, problems)
             stack.enter_context(closing(fleet))
         queue = Queue.of(stage, total, len(problems), run.step)
         rollout_grader = RolloutGrader(grader, policy.tokenizer, problems, stage, reward_model)
@@ -132,20 +137,25 @@ def run(job: Job) -> Path:
     return run.finish(policy.save, problems=len(problems))
 
 
-def read_problems(run: StageRun, stage: Rlvr) -> Problems:
-    """The problems of the stage, which the main process reads, tokenises and proves, and sends to the others."""
+def read_problems(run: StageRun, stage: Rlvr, acting: Acting | None = None) -> Problems:
+    """The problems of the stage, which the main process reads, tokenises and proves, and sends to the others.
+
+    Those of an environment have its tools in their prompts.
+    """
     load = partial(
         load_problems,
         stage.data,
         run.tokenizer,
         stage.max_prompt,
-        stage.verifier,
-        stage.seed,
-        stage.reward_model is not None,
-        stage.bad_golds,
-        stage.verifier_mode,
-        settings_of(stage),
+        verifier=stage.verifier,
+        seed=stage.seed,
+        with_reward_model=stage.reward_model is not None,
+        bad_golds=stage.bad_golds,
+        mode=stage.verifier_mode,
+        settings=settings_of(stage),
     )
+    if acting is not None:
+        load = partial(acting.load, load)
     return from_main(run.parallel, "the problems to be read and their ground truths to be proven", load)
 
 

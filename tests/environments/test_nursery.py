@@ -1,0 +1,127 @@
+"""Environments in processes of their own: what a class offers, deadlines, and that one episode cannot hurt another."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tulu.environments.nursery import EpisodeProcess, Failed, Late, Nursery, describe
+from tulu.errors import RecipeError
+
+SHOP = str(Path(__file__).with_name("shop.py"))
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    made = Nursery(SHOP, {"begin": 5}, 0.5)
+    yield made
+    made.close()
+
+
+def begun(nursery: Nursery, **row: object) -> EpisodeProcess:
+    process = nursery.start()
+    process.reset(row, 10.0)
+    return process
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process works; one that ended and that nobody waited for does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_public_methods_are_tools_by_their_hints() -> None:
+    made = describe(SHOP, {})
+    assert [tool["function"]["name"] for tool in made.tools] == ["add", "die", "fetch", "hang", "nap"]
+    assert made.tools[0]["function"]["parameters"]["properties"] == {"x": {"type": "integer", "description": "How much."}}
+    assert made.scores
+    assert not describe("python", {}).scores
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1", "no class with a method reset"),
+        ("class A:\n    def reset(self, **row): pass\nclass B(A):\n    pass", "the classes A, B with a method reset; name one"),
+        ("raise OSError('no disk')", "cannot be imported: OSError: no disk"),
+        ("import os\nos._exit(1)", "the process that imports it ended"),
+        ("class A:\n    def reset(self, **row): pass\n    def tool(self, x): pass", r"A\.tool: .*docstring"),
+    ],
+)
+def test_a_class_that_cannot_be_used_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(text)
+    with pytest.raises(RecipeError, match=message):
+        describe(str(file), {})
+
+
+def test_episodes_have_states_of_their_own_and_errors_are_results(nursery: Nursery) -> None:
+    one, other = begun(nursery), begun(nursery)
+    assert one.call([("add", {"x": 2}), ("add", {"x": 1})], 5.0, 5.0) == ["7", "8"]
+    assert other.call([("add", {"x": "a"}), ("buy", {}), ("_secret", {})], 5.0, 5.0) == [
+        "error: TypeError: unsupported operand type(s) for +=: 'int' and 'str'",
+        "error: no tool buy; the tools are add, die, fetch, hang, nap",
+        "error: no tool _secret; the tools are add, die, fetch, hang, nap",
+    ]
+    assert (one.reward(5.0), other.reward(5.0)) == (8.0, 5.0)
+    one.kill()
+    other.kill()
+
+
+def test_results_of_parallel_calls_stand_in_the_order_of_the_calls(nursery: Nursery) -> None:
+    process = begun(nursery)
+    calls = [("fetch", {"name": name, "seconds": seconds}) for name, seconds in (("a", 0.3), ("b", 0.0), ("c", 0.15), ("d", 9))]
+    began = time.monotonic()
+    assert process.call(calls, 0.5, 5.0) == ["a", "b", "c", "error: no result within 0.5 s"]
+    assert time.monotonic() - began < 2.0
+    process.kill()
+
+
+@pytest.mark.parametrize(
+    ("calls", "call_seconds", "turn_seconds", "message"),
+    [
+        ([("add", {"x": 1}), ("hang", {})], 0.3, 5.0, r"hang: no result within 0\.3 s"),
+        ([("nap", {"seconds": 0.2})] * 4, 5.0, 0.5, r"the calls of a turn took longer than 0\.5 s"),
+    ],
+)
+def test_a_deadline_ends_the_episode_and_no_other(
+    nursery: Nursery, calls: list[tuple[str, dict[str, float]]], call_seconds: float, turn_seconds: float, message: str
+) -> None:
+    late, other = begun(nursery), begun(nursery)
+    other.call([("add", {"x": 1})], 5.0, 5.0)
+    began = time.monotonic()
+    with pytest.raises(Late, match=message):
+        late.call(calls, call_seconds, turn_seconds)
+    assert time.monotonic() - began < 4.0
+    assert not is_running(late.pid)
+    assert other.call([("add", {"x": 1})], 5.0, 5.0) == ["7"]
+    other.kill()
+
+
+def test_an_environment_that_dies_or_says_nothing_of_worth_has_no_score(nursery: Nursery) -> None:
+    dead, unscored, wrong = begun(nursery), begun(nursery), begun(nursery)
+    with pytest.raises(Failed, match="process ended"):
+        dead.call([("die", {})], 5.0, 5.0)
+    unscored.call([("add", {"x": 8})], 5.0, 5.0)
+    assert unscored.reward(5.0) is None
+    wrong.call([("add", {"x": 9})], 5.0, 5.0)
+    with pytest.raises(Failed, match="get_reward returned nan"):
+        wrong.reward(5.0)
+    with pytest.raises(Failed, match="ValueError: this row cannot be played"):
+        begun(nursery, broken=True)
+
+
+def test_a_nursery_that_is_killed_takes_its_episodes_along_and_another_follows() -> None:
+    nursery = Nursery(SHOP, {}, 0.5)
+    process = begun(nursery)
+    nursery.popen.kill()
+    nursery.popen.wait()
+    with pytest.raises(Failed):
+        process.call([("nap", {"seconds": 5.0})], 3.0, 3.0)
+    assert begun(nursery).call([("add", {"x": 1})], 5.0, 5.0) == ["1"]
+    nursery.close()
+    assert not is_running(process.pid)

@@ -1,0 +1,193 @@
+"""What a user writes: a class with `reset`, tools, and `get_reward` if it scores. This file reads it, inside a worker.
+
+    class Shop:
+        def reset(self, **row) -> str | None:   # called before the first turn; a text is appended to the user's last message
+            ...
+        def buy(self, item: str, count: int = 1) -> str:
+            '''Buys something.
+
+            Args:
+                item: What is bought.
+                count: How many.
+            '''
+        def get_reward(self) -> float | None:   # may be left out; None leaves the episode unscored, which is not 0
+            ...
+
+Every other public method is a tool, by its type hints and docstring. The protocol is that of TRL's `environment_factory`.
+"""
+
+import asyncio
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import json
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MethodType
+from typing import Any
+
+from tulu.errors import RecipeError
+
+BUILT_IN = {"python": "tulu.environments.python_sandbox"}
+"""Environments that have a name, and where their class stands."""
+NOT_TOOLS = ("reset", "get_reward")
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is known of a class before anything is sampled."""
+
+    tools: tuple[Mapping[str, Any], ...]
+    """Schemas of its tools, as chat templates take them."""
+    scores: bool
+    """Whether it has a `get_reward`; else verifiers score the last turn."""
+
+
+def load_class(source: str) -> type:
+    """The class that `FILE.py`, `FILE.py:CLASS` or the name of a built-in environment stands for. Raises RecipeError."""
+    place, _, name = source.partition(":")
+    if place in BUILT_IN:
+        module: Any = importlib.import_module(BUILT_IN[place])
+    else:
+        module = _import(Path(place).expanduser())
+    own = {key: value for key, value in vars(module).items() if _is_environment(value, module.__name__)}
+    if name:
+        if name not in own:
+            raise RecipeError(f"env: {place} has no class {name} with a method reset; it has {_listed(own)}")
+        return own[name]
+    if len(own) != 1:
+        raise RecipeError(f"env: {place} has {_listed(own)} with a method reset; name one, as {place}:CLASS")
+    return next(iter(own.values()))
+
+
+def _import(path: Path) -> Any:
+    module_name = f"tulu_environment_{hashlib.blake2b(str(path.resolve()).encode(), digest_size=6).hexdigest()}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise RecipeError(f"env: {path} is no Python file; write FILE.py, FILE.py:CLASS, or one of {', '.join(BUILT_IN)}")
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses and pickle look a class's module up by its name.
+    sys.modules[module_name] = module
+    sys.path.insert(0, str(path.resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+    # A user's file may raise anything, and what it raises is told.
+    except Exception as fault:
+        raise RecipeError(f"env: {path} cannot be imported: {type(fault).__name__}: {fault}") from fault
+    return module
+
+
+def _is_environment(value: Any, module: str) -> bool:
+    return inspect.isclass(value) and value.__module__ == module and callable(getattr(value, "reset", None))
+
+
+def _listed(classes: Mapping[str, type]) -> str:
+    return f"the classes {', '.join(classes)}" if classes else "no class"
+
+
+def tool_names(environment: type) -> list[str]:
+    """The public methods of a class that are tools."""
+    methods = inspect.getmembers(environment, inspect.isfunction)
+    return [name for name, _ in methods if not name.startswith("_") and name not in NOT_TOOLS]
+
+
+def describe(environment: type) -> Description:
+    """The tools of a class, and whether it scores. Raises RecipeError where a tool lacks type hints or a docstring."""
+    # It imports torch, which no episode needs.
+    from transformers.utils.chat_template_utils import get_json_schema
+
+    tools = []
+    for name in tool_names(environment):
+        # The schema of a bound method leaves `self` out, and no environment has to be made for it.
+        method: Any = MethodType(getattr(environment, name), object())
+        try:
+            tools.append(get_json_schema(method))
+        # transformers raises several kinds, each with what is missing.
+        except Exception as fault:
+            text = f"env: {environment.__name__}.{name}: {fault}; a tool has type hints, and a docstring with `Args:`"
+            raise RecipeError(text) from fault
+    return Description(tuple(tools), callable(getattr(environment, "get_reward", None)))
+
+
+class Acting:
+    """One environment of one episode."""
+
+    def __init__(self, environment: type, options: Mapping[str, Any], call_seconds: float) -> None:
+        self.environment = environment(**options)
+        self.tools = tool_names(environment)
+        self.call_seconds = call_seconds
+
+    def reset(self, row: Mapping[str, Any]) -> str | None:
+        """Begin with a row. Raises what the environment raises, and TypeError for what is no text."""
+        text = _settled(self.environment.reset(**row))
+        if text is not None and not isinstance(text, str):
+            raise TypeError(f"reset returned a {type(text).__name__}; return a text, or None")
+        return text
+
+    def call(self, calls: Sequence[tuple[str, Mapping[str, Any]]], tell: Callable[[int, str], None]) -> None:
+        """Do the calls of one turn and tell each result by its number; one after the other, or together if all are async.
+
+        What a tool raises is its result: the policy may do better in its next turn.
+        """
+        methods = [getattr(self.environment, name) if name in self.tools else None for name, _ in calls]
+        if len(calls) > 1 and all(inspect.iscoroutinefunction(method) for method in methods):
+            asyncio.run(self._together(calls, tell))
+            return
+        for number, ((name, arguments), method) in enumerate(zip(calls, methods, strict=True)):
+            if method is None:
+                tell(number, f"error: no tool {name}; the tools are {', '.join(self.tools) or 'none'}")
+                continue
+            try:
+                tell(number, as_text(_settled(method(**arguments))))
+            # A tool may raise anything.
+            except Exception as fault:  # noqa: BLE001
+                tell(number, _error(fault))
+
+    async def _together(self, calls: Sequence[tuple[str, Mapping[str, Any]]], tell: Callable[[int, str], None]) -> None:
+        async def one(number: int, name: str, arguments: Mapping[str, Any]) -> None:
+            try:
+                result = await asyncio.wait_for(getattr(self.environment, name)(**arguments), self.call_seconds)
+                tell(number, as_text(result))
+            except TimeoutError:
+                tell(number, f"error: no result within {self.call_seconds:g} s")
+            except Exception as fault:  # noqa: BLE001 - a tool may raise anything
+                tell(number, _error(fault))
+
+        await asyncio.gather(*(one(number, name, arguments) for number, (name, arguments) in enumerate(calls)))
+
+    def reward(self) -> float | None:
+        """The reward of the episode; None where the environment says that it has none. Raises ValueError for no number."""
+        value = _settled(self.environment.get_reward())
+        if value is None:
+            return None
+        number = float(value)
+        if not math.isfinite(number):
+            raise ValueError(f"get_reward returned {value!r}; return a finite number, or None for an episode without score")
+        return number
+
+
+def _settled(value: Any) -> Any:
+    """The result of a call, which an async method gives only when it is awaited."""
+    return asyncio.run(_awaited(value)) if inspect.isawaitable(value) else value
+
+
+async def _awaited(value: Any) -> Any:
+    return await value
+
+
+def _error(fault: Exception) -> str:
+    return f"error: {type(fault).__name__}: {fault}"
+
+
+def as_text(value: Any) -> str:
+    """A tool's result as the policy reads it: text as it is, anything else as JSON where it is JSON."""
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError):
+        return str(value)

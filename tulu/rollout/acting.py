@@ -1,0 +1,93 @@
+"""What a run needs of its environment: its tools in every prompt, and a fleet that samples episodes."""
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tulu.config.parts import EnvironmentSettings
+from tulu.data.problems import Problems
+from tulu.environments.authoring import Description
+from tulu.environments.nursery import Failed, Nursery, describe
+from tulu.environments.turns import Turns
+from tulu.errors import RecipeError
+from tulu.rollout.episodes import Episodes
+from tulu.rollout.fleet import Fleet
+from tulu.types import Problem
+from tulu.verifiers.reward_model import NAME as NO_VERIFIER
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger("tulu")
+
+
+class Acting:
+    """The environment of a recipe. The main process alone asks it; the others learn what they need with the problems."""
+
+    def __init__(self, settings: EnvironmentSettings, tokenizer: "PreTrainedTokenizerBase") -> None:
+        self.settings, self.tokenizer = settings, tokenizer
+        self._description: Description | None = None
+        self._turns: Turns | None = None
+        self._splits = False
+
+    def digest(self) -> str:
+        """32 hex digits over the file of the class and its options."""
+        file = Path(self.settings.path.partition(":")[0]).expanduser()
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(file.read_bytes() if file.is_file() else self.settings.path.encode())
+        digest.update(repr((self.settings.path.rpartition("/")[2], sorted(self.settings.options.items()))).encode())
+        return digest.hexdigest()
+
+    def load(self, read: Callable[..., Problems]) -> Problems:
+        """The problems that `read` reads, with the environment's tools in their prompts.
+
+        Raises RecipeError where the class, its first episode or the template cannot be used, before anything is sampled.
+        """
+        self._description = description = describe(self.settings.path, self.settings.options)
+        self._turns = turns = Turns(self.tokenizer, description.tools)
+        turns.check()
+        # Rows that an environment scores need no ground truth: only their prompts are read.
+        scored: dict[str, Any] = {"verifier": NO_VERIFIER, "with_reward_model": True} if description.scores else {}
+        problems = read(tools=description.tools, **scored)
+        text = self._first_text(problems[0])
+        self._splits = text is not None
+        names = ", ".join(turns.names) or "none"
+        log.info("environment %s: tools %s; %s", self.settings.path, names, _scorer(description))
+        return problems if text is None else self._split(problems, turns)
+
+    def fleet(self, inner: Fleet, problems: Sequence[Problem]) -> Episodes:
+        """The engines of `inner` as a fleet that samples episodes; `load` must have been called."""
+        turns, description = self._turns, self._description
+        assert turns is not None
+        assert description is not None
+        places = {problem.id: place for place, problem in enumerate(problems)}
+
+        def row(name: str) -> Mapping[str, Any]:
+            return problems[places[name]].row
+
+        def tail(name: str) -> str:
+            return turns.split_prompt(problems[places[name]].messages)[1]
+
+        return Episodes(inner, self.settings, turns, description, row, tail if self._splits else None)
+
+    def _first_text(self, problem: Problem) -> str | None:
+        """What `reset` returns for the first problem: where it is a text, prompts end at the user's message."""
+        nursery = Nursery(self.settings.path, self.settings.options, self.settings.call_seconds)
+        try:
+            return nursery.start().reset(problem.row, self.settings.call_seconds)
+        except Failed as fault:
+            raise RecipeError(f"env: {self.settings.path} cannot begin with row {problem.id}: {fault}") from fault
+        finally:
+            nursery.close()
+
+    def _split(self, problems: Problems, turns: Turns) -> Problems:
+        """The problems with prompts that end with the user's message, behind which each episode has a text of its own."""
+        cut = [replace(problem, prompt=turns.split_prompt(problem.messages)[0]) for problem in problems]
+        return Problems(cut, problems.report)
+
+
+def _scorer(description: Description) -> str:
+    return "it scores its episodes" if description.scores else "verifiers score the last turn"
