@@ -258,7 +258,7 @@ def test_an_episode_that_is_too_long_ends_as_a_completion_does(made: Any, aside:
 
 
 def test_a_text_of_reset_stands_behind_the_users_message_and_is_not_trained(made: Any) -> None:
-    fleet, speaker = made(lambda *_: "Done.", rows={"a": {"hint": "Be quick."}, "b": {}}, hints=True)
+    fleet, _ = made(lambda *_: "Done.", rows={"a": {"hint": "Be quick."}, "b": {}}, hints=True)
     ask(fleet, "a", "b")
     ended = ends_of(fleet, 2)
     hint, none = (cast(Finished, ended[f"{name}:0"]).completion for name in "ab")

@@ -131,7 +131,10 @@ def _environment(stage: Values) -> Iterator[Mistake]:
     if stage.env is None:
         return
     name, _, kind = stage.env.path.partition(":")
-    if name != "python" and not Path(name).expanduser().is_file():
+    if name == "reasoning_gym":
+        text = "its problems have one turn and no tools, so they are data: set data.name to it, and remove env"
+        yield stage.mistake("env.path", text, stage.env.path)
+    elif name != "python" and not Path(name).expanduser().is_file():
         text = "no such file; write FILE.py, FILE.py:CLASS, or python (a sandbox for programs)"
         yield stage.mistake("env.path", text, stage.env.path)
     elif name == "python" and kind:

@@ -6,6 +6,7 @@ from typing import Any
 
 from tulu.config.merging import MergedModel
 from tulu.config.parts import (
+    EnvironmentSettings,
     Lora,
     Named,
     Resources,
@@ -34,6 +35,7 @@ SECTIONS: Mapping[str, type[Section]] = {
     "A reward model (evaluate.reward_model, rlvr.reward_model)": RewardModelSettings,
     "Further fields of rlvr.reward_model": RewardModelSignal,
     "rlvr.resources": Resources,
+    "rlvr.env, an environment": EnvironmentSettings,
     "rlvr.value, the value model of PPO": ValueModelSettings,
     "rlvr.teacher, the model to distil from": TeacherSettings,
 }

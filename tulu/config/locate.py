@@ -5,11 +5,12 @@ Each `..._problem` returns what is wrong with a name, or None.
 
 import re
 from glob import has_magic, iglob
+from importlib.util import find_spec
 from pathlib import Path
 
 from tulu.config.mistakes import nearest
 from tulu.config.model_folder import causal_problem, folder_problem, missing_folder, quantised_problem, read_config
-from tulu.config.tasks import GENERATED
+from tulu.config.tasks import GENERATED, REASONING_GYM
 from tulu.errors import DataError
 
 DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
@@ -41,6 +42,9 @@ def source_problem(name: str) -> str | None:
 
 
 def _generated_problem(task: str, split: str) -> str | None:
+    if task == REASONING_GYM:
+        missing = find_spec(REASONING_GYM) is None
+        return "reasoning-gym is not installed: pip install 'tulu[environments]'" if missing else None
     if task not in GENERATED:
         return f"unknown generated task {task}{nearest(task, GENERATED)}; known are {', '.join(GENERATED)}"
     splits = GENERATED[task]

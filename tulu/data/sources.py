@@ -16,6 +16,7 @@ from typing import Any
 from tulu.config.locate import DATA_SUFFIXES, data_suffix, is_local_data, refuse_empty
 from tulu.config.parts import Source
 from tulu.config.shards import folder_files, is_pattern, matching_files
+from tulu.config.tasks import GENERATED, REASONING_GYM
 from tulu.data import sums
 from tulu.data.lazy import LazySequence, concatenated
 from tulu.data.tables import TableRows, arrow_rows, dataset_rows, mapped, parquet_rows
@@ -48,8 +49,8 @@ def load_rows(source: Source, seed: int = 1) -> Rows:
     The seed matters only to generated tasks such as `sums:sft`, and for them alone `count` sets the number of rows.
     """
     task, _, split = source.name.partition(":")
-    if task == "sums" and not Path(source.name).exists():
-        return _generated(source, split, seed)
+    if task in (*GENERATED, REASONING_GYM) and not Path(source.name).exists():
+        return (_reasoning_gym if task == REASONING_GYM else _generated)(source, split, seed)
     path = Path(source.name).expanduser()
     if path.exists() and not path.is_dir():
         rows = _file(path, source.name)
@@ -110,6 +111,26 @@ def _generated(source: Source, split: str, seed: int) -> Rows:
         raise DataError(f"{source.name}: sums has no split {split!r}; it has {', '.join(sums.SPLITS)}")
     rows = sums.rows(split, source.count or sums.SPLITS[split], seed)
     return Rows(len(rows), lambda index: Row(f"{source.name}:{index}", rows[index]))
+
+
+def _reasoning_gym(source: Source, split: str, seed: int) -> Rows:
+    """The problems that a data set of reasoning-gym generates, with what its verifier needs."""
+    try:
+        import reasoning_gym
+    except ImportError:
+        raise DataError(f"{source.name}: reasoning-gym is not installed: pip install 'tulu[environments]'") from None
+    try:
+        entries = reasoning_gym.create_dataset(split, seed=seed, **({"size": source.count} if source.count else {}))
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{source.name}: {error}") from error
+
+    def row(index: int) -> Row:
+        entry = entries[index]
+        truth = {"dataset": split, "entry": entry}
+        columns = {"messages": [{"role": "user", "content": entry["question"]}], "ground_truth": truth, "dataset": REASONING_GYM}
+        return Row(f"{source.name}:{index}", columns)
+
+    return Rows(len(entries), row)
 
 
 def _file(path: Path, name: str) -> Rows:

@@ -161,11 +161,12 @@ def _tools(stream: random.Random, difficulty: Difficulty, count: int) -> Iterato
             wrong = answer(work_out(problem, carry=False))
             yield {"messages": [asked, {"role": "assistant", "content": f"#### {wrong}"}], "tools": [PYTHON_TOOL]}
             continue
-        code = {"code": f"print({problem.a}+{problem.b})"}
+        # The smallest models copy what begins alike: the program prints the answer as it is to be written.
+        code = {"code": f"print('####',{problem.a}+{problem.b})"}
         call = {"type": "function", "id": "call00000", "function": {"name": "python", "arguments": code}}
         turns = [
             {"role": "assistant", "content": "", "tool_calls": [call]},
-            {"role": "tool", "name": "python", "tool_call_id": "call00000", "content": str(problem.total)},
+            {"role": "tool", "name": "python", "tool_call_id": "call00000", "content": f"#### {problem.total}"},
             {"role": "assistant", "content": f"#### {problem.total}"},
         ]
         yield {"messages": [asked, *turns], "tools": [PYTHON_TOOL]}
