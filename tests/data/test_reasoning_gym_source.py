@@ -58,5 +58,5 @@ def test_they_are_problems_of_rlvr() -> None:
 
 @pytest.mark.usefixtures("package")
 def test_a_data_set_that_is_not_there_is_named() -> None:
-    with pytest.raises(DataError, match="reasoning_gym:nothing: .*nothing"):
+    with pytest.raises(DataError, match=r"reasoning_gym:nothing: .*nothing"):
         load_rows(Source(name="reasoning_gym:nothing", count=4))
