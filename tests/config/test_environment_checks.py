@@ -15,6 +15,8 @@ RECIPE = "quickstart-tools"
     [
         ("rlvr.env.path=nowhere.py", r"rlvr\.env\.path.*no such file; write FILE\.py"),
         ("rlvr.env.path=python:Other", "has no class Other; write python"),
+        ("rlvr.env.path=openenv:http://host", "write openenv:ws://HOST:PORT/ws"),
+        ("rlvr.env.path=reasoning_gym:leg_counting", r"they are data: set data\.name to it"),
         ("rlvr.stop=[END]", r"rlvr\.stop.*remove it"),
         ("rlvr.reward_model=model", "reads no turns of tools yet"),
         ("rlvr.env.call_seconds=0", r"rlvr\.env\.call_seconds"),

@@ -134,8 +134,11 @@ def _environment(stage: Values) -> Iterator[Mistake]:
     if name == "reasoning_gym":
         text = "its problems have one turn and no tools, so they are data: set data.name to it, and remove env"
         yield stage.mistake("env.path", text, stage.env.path)
+    elif name == "openenv":
+        if not kind.startswith(("ws://", "wss://")):
+            yield stage.mistake("env.path", "write openenv:ws://HOST:PORT/ws, the address of a server", stage.env.path)
     elif name != "python" and not Path(name).expanduser().is_file():
-        text = "no such file; write FILE.py, FILE.py:CLASS, or python (a sandbox for programs)"
+        text = "no such file; write FILE.py, FILE.py:CLASS, openenv:ws://HOST:PORT/ws, or python (a sandbox)"
         yield stage.mistake("env.path", text, stage.env.path)
     elif name == "python" and kind:
         yield stage.mistake("env.path", f"the environment python has no class {kind}; write python", stage.env.path)

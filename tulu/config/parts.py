@@ -207,7 +207,7 @@ class EnvironmentSettings(Section):
     """An environment that the policy acts in by calling tools, over several turns."""
 
     path: str
-    """FILE.py with a class, FILE.py:CLASS, or python (a sandbox for programs)."""
+    """FILE.py with a class, FILE.py:CLASS, openenv:ws://HOST:PORT/ws (a server), or python (a sandbox for programs)."""
     options: dict[str, int | float | str | bool | None] = {}
     """Keyword arguments of the class."""
     turns: PositiveInt = 8

@@ -30,6 +30,7 @@ from pathlib import Path
 from types import MethodType
 from typing import Any
 
+from tulu.environments.openenv import OpenEnv, served_at
 from tulu.errors import RecipeError
 
 BUILT_IN = {"python": "tulu.environments.python_sandbox"}
@@ -48,8 +49,10 @@ class Description:
 
 
 def load_class(source: str) -> type:
-    """The class that `FILE.py`, `FILE.py:CLASS` or the name of a built-in environment stands for. Raises RecipeError."""
+    """The class that `FILE.py`, `FILE.py:CLASS`, `openenv:URL` or a built-in name stands for. Raises RecipeError."""
     place, _, name = source.partition(":")
+    if place == "openenv":
+        return served_at(name)
     if place in BUILT_IN:
         module: Any = importlib.import_module(BUILT_IN[place])
     else:
@@ -97,6 +100,8 @@ def tool_names(environment: type) -> list[str]:
 
 def describe(environment: type) -> Description:
     """The tools of a class, and whether it scores. Raises RecipeError where a tool lacks type hints or a docstring."""
+    if issubclass(environment, OpenEnv):
+        return Description(tuple(environment._schemas()), True)
     # It imports torch, which no episode needs.
     from transformers.utils.chat_template_utils import get_json_schema
 

@@ -86,19 +86,24 @@ def _act(connection: socket.socket, environment: type, options: dict[str, Any], 
             order = receive(connection)
         except (EOFError, ConnectionError):
             return
+        answers: list[tuple[str, Any]] = []
         try:
             if order[0] == "reset":
                 acting = Acting(environment, options, call_seconds)
-                send(connection, ("ok", acting.reset(order[1])))
+                answers.append(("ok", acting.reset(order[1])))
             elif order[0] == "call" and acting is not None:
+                # Each result goes out when it is there, by which the parent sees which call hangs.
                 acting.call(order[1], lambda number, text: send(connection, ("ok", (number, text))))
             elif acting is not None:
-                send(connection, ("ok", acting.reward()))
-        except ConnectionError:
-            return
+                answers.append(("ok", acting.reward()))
         # The environment is the user's code: whatever it raises is told and ends its episode, not the run.
         except Exception as fault:  # noqa: BLE001
-            send(connection, ("failed", f"{type(fault).__name__}: {fault}"[:500]))
+            answers.append(("failed", f"{type(fault).__name__}: {fault}"[:500]))
+        try:
+            for answer in answers:
+                send(connection, answer)
+        except ConnectionError:
+            return
 
 
 def main(descriptor: int) -> NoReturn:
