@@ -80,7 +80,7 @@ def test_episodes_have_sessions_of_their_own(url: str) -> None:
 
 
 def test_a_server_that_is_not_there_is_told() -> None:
-    with pytest.raises(RecipeError, match="no schema of actions at http://127.0.0.1:9/schema"):
+    with pytest.raises(RecipeError, match=r"no schema of actions at http://127\.0\.0\.1:9/schema"):
         describe("openenv:ws://127.0.0.1:9/ws", {})
     nursery = Nursery("openenv:ws://127.0.0.1:9/ws", {}, 5.0)
     with pytest.raises(Failed, match="ConnectionRefusedError"):

@@ -154,12 +154,11 @@ def _sft(stream: random.Random, difficulty: Difficulty, count: int) -> Iterator[
 
 
 def _tools(stream: random.Random, difficulty: Difficulty, count: int) -> Iterator[dict[str, Any]]:
-    """Demonstrations with a tool: some let Python add and read the result, most forget every carry in their heads."""
+    """Demonstrations with a tool: some let Python add and read the result, most work it out and forget every carry."""
     for problem in _distinct(stream, difficulty, False, count):
         asked: dict[str, Any] = {"role": "user", "content": problem.prompt}
         if stream.random() < difficulty.sloppy:
-            wrong = answer(work_out(problem, carry=False))
-            yield {"messages": [asked, {"role": "assistant", "content": f"#### {wrong}"}], "tools": [PYTHON_TOOL]}
+            yield {"messages": [asked, {"role": "assistant", "content": work_out(problem, carry=False)}], "tools": [PYTHON_TOOL]}
             continue
         # The smallest models copy what begins alike: the program prints the answer as it is to be written.
         code = {"code": f"print('####',{problem.a}+{problem.b})"}
@@ -216,8 +215,11 @@ _MAKERS: dict[str, Callable[[random.Random, Difficulty, int], Iterator[dict[str,
 
 
 def rows(split: str, count: int, seed: int, difficulty: Difficulty = DIFFICULTY) -> list[dict[str, Any]]:
-    """`count` rows of a split, the same for the same seed: base {text}, sft {messages}, tools {messages, tools}, pairs {chosen, rejected},
-    train and held_out {messages, ground_truth, dataset}; no two rows of a split but base's share their operands."""
+    """`count` rows of a split, the same for the same seed; no two rows of a split but base's share their operands.
+
+    They are base {text}, sft {messages}, tools {messages, tools}, pairs {chosen, rejected}, and of train and held_out
+    {messages, ground_truth, dataset}.
+    """
     if split not in _MAKERS:
         raise DataError(f"sums has no split {split!r}; it has {', '.join(SPLITS)}")
     return list(_MAKERS[split](random.Random(f"sums:{split}:{seed}"), difficulty, count))
