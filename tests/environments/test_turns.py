@@ -57,7 +57,7 @@ def test_what_a_tool_prints_cannot_end_a_turn() -> None:
     ("old", "new", "message"),
     [
         # The first message is told from those before it by how many follow.
-        ("'<|assistant|>\\n' + message['content']", "('<|a|>' if messages|length > 5 else '<|assistant|>\\n') + message['content']",
+        ("'<|assistant|>\\n' + message['content']", "('<|a|>' if messages|length > 5 else '<|b|>') + message['content']",
          "rewrites earlier turns"),
         ("+ message['content'] }}\n        {%- for call", "+ message['content'].split('</think>')[-1] }}\n        {%- for call",
          "leaves out thoughts"),

@@ -146,9 +146,8 @@ class Turns:
         self._check_calls(first, texts)
         follows = self._text_after(second, ["43"])
         if not texts[4].endswith(follows):
-            raise RecipeError(
-                f"template: behind a second turn it writes {texts[4][-len(follows) :]!r}, behind the first {follows!r}; set another"
-            )
+            other = texts[4][-len(follows) :]
+            raise RecipeError(f"template: behind a second turn it writes {other!r}, behind the first {follows!r}; set another")
 
     def _open_ended(self, text: str) -> str:
         """A text without the token that ends its last turn."""
@@ -162,8 +161,8 @@ class Turns:
         expected = [(call.name, dict(call.arguments)) for call in made]
         if [(name, {key: str(value) for key, value in arguments.items()}) for name, arguments in read] != expected:
             raise RecipeError(
-                f"template: it writes calls of tools as {said[-_SHOWN * 3 :]!r}, of which {read} is read; use the template that the "
-                "model's tokenizer has, or one that writes calls as <tool_call>...</tool_call>"
+                f"template: it writes calls of tools as {said[-_SHOWN * 3 :]!r}, of which {read} is read; use the template "
+                "that the model's tokenizer has, or one that writes calls as <tool_call>...</tool_call>"
             )
 
 
