@@ -102,9 +102,11 @@ def test_what_other_ranks_write_is_passed_on_with_their_number(start: Start) -> 
     code, _, err = ended(start(3, *said))
     assert code == 0
     lines = err.splitlines()
-    assert lines[:2] == ["alike", "mine 0"], "rank 0 writes by itself"
-    assert {line for line in lines[2:] if "mine" in line} == {"[rank 1] mine 1", "[rank 2] mine 2"}
-    assert [line.partition("] ")[2] for line in lines[2:]].count("alike") == 1, "once for both"
+    # On a busy machine another rank may be the first to write.
+    by_itself, passed_on = ([line for line in lines if line.startswith("[rank") == other] for other in (False, True))
+    assert by_itself[:2] == ["alike", "mine 0"], "rank 0 writes by itself"
+    assert {line for line in passed_on if "mine" in line} == {"[rank 1] mine 1", "[rank 2] mine 2"}
+    assert [line.partition("] ")[2] for line in passed_on].count("alike") == 1, "once for both"
 
 
 FAILURES = {

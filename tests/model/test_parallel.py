@@ -40,6 +40,8 @@ def calls(parallel: Parallel, module: nn.Module, optimizer: torch.optim.Optimize
         "names_of_all": lambda: parallel.names_of_all(["nll"]),
         "level": lambda: list(parallel.level(["row"], "row")),
         "exchange": lambda: parallel.exchange("item"),
+        "hand_out": lambda: parallel.hand_out(["mine", "theirs"]),
+        "bring": lambda: parallel.bring("item"),
         "wait": parallel.wait,
         "finish_step": lambda: parallel.finish_step(torch.ones(3)),
     }
@@ -53,7 +55,9 @@ def test_whatever_is_exchanged_lies_on_the_device(monkeypatch: pytest.MonkeyPatc
     _, optimizer = parallel.prepare(module, torch.optim.AdamW(module.parameters()))
     sent: list[Tensor] = []
     monkeypatch.setattr("torch.distributed.all_reduce", lambda tensor, **_: sent.append(tensor))
-    monkeypatch.setattr("torch.distributed.all_gather_object", lambda items, item: sent.append(torch.ones(1, device="meta")))
+    for name in ("all_gather_object", "scatter_object_list", "gather_object"):
+        # Bytes of objects: torch itself puts them on the device that the connection takes.
+        monkeypatch.setattr(f"torch.distributed.{name}", lambda *_, **__: sent.append(torch.ones(1, device="meta")))
     table = calls(parallel, module, optimizer)
     public = {name for kind in (Processes, Parallel) for name in vars(kind) if not name.startswith("_")}
     assert table.keys() | LOCAL == public, "a new method needs a call here"
