@@ -71,6 +71,13 @@ MISTAKES = [
         "  batch: 16\n  epochs",
         "",
     ),
+    (
+        ["sft.data=[{name: there.jsonl, fraction: lots}]"],
+        'command line: sft.data.0.fraction: "lots"',
+        "",
+        "",
+        "should be a number",
+    ),
     (["sft.schedule=liner"], 'command line: sft.schedule: "liner"', "", "", "did you mean linear?"),
     (
         ["learning_rate=1e-5"],

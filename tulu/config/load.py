@@ -148,6 +148,9 @@ def _assign(located: Located, path: tuple[str | int, ...], text: str) -> list[Mi
             here[part] = {}
         if last:
             here[part] = value
+            # What stood below it in the file is not there any more, and a mistake in the new value is not that line's.
+            for key in [key for key in located.lines if key[: len(path)] == path]:
+                del located.lines[key]
             located.lines[path] = COMMAND_LINE
         else:
             here = here[part]
