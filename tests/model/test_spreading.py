@@ -31,7 +31,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("spread")
     for name in CONFIGS if ALL else NAMES:
         build(name, folder / name)
-    sizes: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 6, "vocab_size": 1024}
+    # Large enough that rows and logits, which checks compute at loading, are little beside a weight.
+    sizes: dict[str, Any] = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 6, "vocab_size": 4096}
     make_tiny_model(folder / LARGE, "llama", **sizes)
     make_tiny_model(folder / "short", "llama")
     tokenizer: Any = AutoTokenizer.from_pretrained(folder / "short")
@@ -80,7 +81,7 @@ def test_no_process_holds_more_than_its_share_and_one_weight(found: dict[str, An
     """In units of the largest weight, the embedding, of which the model has about five; the rest is for rows and activations."""
     memory = found["memory"]
     assert memory["model"] > 4.5
-    assert memory["load"] < 1.5
+    assert memory["load"] < 1.3
     assert memory["digest"] < 1.2
     assert memory["save"] < 1.2
     assert memory["saved"]
