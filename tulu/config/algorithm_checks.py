@@ -1,5 +1,6 @@
 """Combinations of RLVR's algorithm that mean nothing, or not what they seem to: each with its key and its cure."""
 
+import ast
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,6 +128,23 @@ def _teacher(stage: Values) -> Iterator[Mistake]:
         yield stage.mistake("teacher.path", problem, teacher.path)
 
 
+def _file_problem(file: Path, wanted: str) -> str:
+    """Why a file holds no environment, as far as reading it tells, so that no earlier stage runs in vain; empty where it may."""
+    if not file.is_file():
+        return "no such file; write FILE.py, FILE.py:CLASS, openenv:ws://HOST:PORT/ws, or python (a sandbox)"
+    if file.suffix != ".py":
+        return "is no Python file; write FILE.py with a class that has a method reset"
+    try:
+        tree = ast.parse(file.read_bytes(), str(file))
+    except (SyntaxError, ValueError) as error:
+        return f"cannot be read as Python ({error}); correct it"
+    # Classes inside a condition count too: which of them is there is known only when the file runs.
+    classes = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+    if wanted and wanted not in classes:
+        return f"defines no class {wanted}; it has {', '.join(sorted(classes)) or 'none'}"
+    return "" if classes else "defines no class; write one with a method reset"
+
+
 def _environment(stage: Values) -> Iterator[Mistake]:
     if stage.env is None:
         return
@@ -137,9 +155,8 @@ def _environment(stage: Values) -> Iterator[Mistake]:
     elif name == "openenv":
         if not kind.startswith(("ws://", "wss://")):
             yield stage.mistake("env.path", "write openenv:ws://HOST:PORT/ws, the address of a server", stage.env.path)
-    elif name != "python" and not Path(name).expanduser().is_file():
-        text = "no such file; write FILE.py, FILE.py:CLASS, openenv:ws://HOST:PORT/ws, or python (a sandbox)"
-        yield stage.mistake("env.path", text, stage.env.path)
+    elif name != "python" and (problem := _file_problem(Path(name).expanduser(), kind)):
+        yield stage.mistake("env.path", problem, stage.env.path)
     elif name == "python" and kind:
         yield stage.mistake("env.path", f"the environment python has no class {kind}; write python", stage.env.path)
     if stage.stop:

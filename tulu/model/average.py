@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tulu.errors import RecipeError
 from tulu.model.stored import Stored
-from tulu.model.weight_files import Layout, write_weights
+from tulu.model.streamed import Planned, write_streamed
 from tulu.progress import Progress
 
 PIECE = 1 << 24
@@ -43,15 +43,24 @@ def write_average(checkpoints: Sequence[Checkpoint], shares: Sequence[float], la
     weights, these are kept to the bit. Raises RecipeError, which names weight and model by its label, where a number is not
     finite, and where whole numbers or flags differ, of which there is no mean.
     """
-    layout: Layout = {name: (stored.shape, stored.dtype) for name, stored in checkpoints[0].items()}
-    places = {name: place for place, name in enumerate(layout)}
-    with Progress("merging", len(layout), brief=True) as progress:
+    planned = {name: Planned(stored.shape, stored.dtype) for name, stored in checkpoints[0].items()}
+    with Progress("merging", len(planned), brief=True) as progress:
 
-        def pieces(name: str) -> Iterator[Tensor]:
-            progress.update(places[name])
-            return _pieces(name, [checkpoint[name] for checkpoint in checkpoints], shares, labels)
+        def weights() -> Iterator[tuple[str, Tensor]]:
+            for place, name in enumerate(planned):
+                progress.update(place)
+                yield name, _whole(planned[name], _pieces(name, [one[name] for one in checkpoints], shares, labels))
 
-        write_weights(folder, layout, pieces)
+        write_streamed(weights(), planned, folder)
+
+
+def _whole(planned: Planned, pieces: Iterator[Tensor]) -> Tensor:
+    """A tensor of pieces that come one after the other, so that sums in float32 are alive for one of them at a time."""
+    flat, end = torch.empty(torch.Size(planned.shape).numel(), dtype=planned.dtype), 0
+    for piece in pieces:
+        begin, end = end, end + piece.numel()
+        flat[begin:end] = piece.flatten()
+    return flat.view(planned.shape)
 
 
 def _pieces(name: str, stored: Sequence[Stored], shares: Sequence[float], labels: Sequence[str]) -> Iterator[Tensor]:
