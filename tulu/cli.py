@@ -16,7 +16,7 @@ from tulu.commands.options import Overrides, RecipeArgument, RunOptions, TrainOp
 from tulu.commands.recipe_commands import recipe_commands
 from tulu.config.lock import only_user
 from tulu.config.options import PlanOptions
-from tulu.config.processes import is_main_process, to_launch
+from tulu.config.processes import is_main_process, leaving_at_once, to_launch
 from tulu.config.stages import STAGES, Stage, resolve
 from tulu.errors import RecipeError
 from tulu.evaluation.options import EvaluateOptions, SampleOptions
@@ -326,4 +326,5 @@ app.add_typer(recipe_commands, name="recipes")
 
 def main() -> None:
     """The console script."""
-    app()
+    with leaving_at_once():
+        app()

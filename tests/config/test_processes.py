@@ -1,5 +1,9 @@
 """What a process knows about itself before it is connected to others."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from tulu.config.gpus import count_gpus
@@ -102,3 +106,29 @@ def test_a_single_rank_of_torchrun_launches_none(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("WORLD_SIZE", "1")
     with pytest.raises(RecipeError, match="started 1 process already"):
         to_launch(8)
+
+
+ENDS = """
+import atexit, sys
+from tulu.config.processes import leaving_at_once
+class Last:
+    def __del__(self): print("Python ended", flush=True)
+last = Last()
+atexit.register(print, "what is registered has run")
+with leaving_at_once():
+    print("done")
+    sys.exit({status!r})
+"""
+
+
+@pytest.mark.parametrize(("world", "end"), [("1", ["Python ended"]), ("2", []), ("x", ["Python ended"])])
+@pytest.mark.parametrize(("status", "code"), [(0, 0), (None, 0), (3, 3), ("a message", 1)])
+def test_a_rank_that_is_done_does_not_wait_for_the_end_of_python(
+    world: str, end: list[str], status: str | int | None, code: int
+) -> None:
+    """Its output is whole, what is registered for the end has run, and the exit status is the one that was asked for."""
+    environment = {**os.environ, "WORLD_SIZE": world}
+    command = [sys.executable, "-c", ENDS.format(status=status)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.splitlines()) == (code, ["done", "what is registered has run", *end])
+    assert done.stderr.strip() == ("a message" if code == 1 else "")

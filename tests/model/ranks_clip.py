@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.samples import make_stage
+from tulu.config.processes import leaving_at_once
 from tulu.config.schema import Rlvr
 from tulu.losses import Loss, mean_metric, sft_loss
 from tulu.model.batch import Batch, pack_row
@@ -112,4 +113,5 @@ def main(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    with leaving_at_once():
+        main(Path(sys.argv[1]))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.samples import make_stage
+from tulu.config.processes import leaving_at_once
 from tulu.errors import ResumeError, TrainingError
 from tulu.losses import Loss, sft_loss
 from tulu.model.batch import Batch, pack_row
@@ -114,4 +115,5 @@ def main(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    with leaving_at_once():
+        main(Path(sys.argv[1]))

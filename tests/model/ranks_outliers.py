@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.model.ranks_not_finite import Scales, Toy, weight
 from tests.samples import make_stage
+from tulu.config.processes import leaving_at_once
 from tulu.losses import Loss, sft_loss
 from tulu.model.batch import Batch, pack_row
 from tulu.model.gathering import forget_sharding
@@ -88,4 +89,5 @@ def main(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    with leaving_at_once():
+        main(Path(sys.argv[1]))

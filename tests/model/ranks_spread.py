@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from tests.model.policies import GROUPS, LORA
 from tests.samples import make_stage
+from tulu.config.processes import leaving_at_once
 from tulu.errors import RecipeError
 from tulu.model.batch import pack_row
 from tulu.model.gathering import unsharded
@@ -205,4 +206,5 @@ def main(folder: Path, names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    with leaving_at_once():
+        main(Path(sys.argv[1]), sys.argv[2:])

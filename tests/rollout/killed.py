@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -67,22 +67,30 @@ class NoEnergy:
     stop = read
 
 
-class Watched(FakeFleet):
-    """A fleet that refuses to sample again what is on the disk."""
+class Noted(StreamLog):
+    """A journal beside which a file tells what it has said to be on the disk.
 
-    def __init__(self, folder: Path) -> None:
+    The journal's own files would tell more: while a checkpoint is written there are two, and of a line that a session was
+    killed at, one of them may hold all and the other nothing. Such a line has not counted yet.
+    """
+
+    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        super().append(rows)
+        with (self.folder.parent / "said").open("a") as said:
+            said.writelines(f"{row['position']}:{row['sample']}\n" for row in rows if row["kind"] == "finished")
+
+
+class Watched(FakeFleet):
+    """A fleet that refuses to sample again what the journal has said to be on the disk."""
+
+    def __init__(self, said: Path) -> None:
         super().__init__(heavy_tailed, token_seconds=1e-5)
-        lines = [json.loads(line) for path in sorted(folder.glob("from-*.jsonl")) for line in whole_lines(path)]
-        self.finished = {f"{line['position']}:{line['sample']}" for line in lines if line["kind"] == "finished"}
+        self.finished = set(said.read_text().split()) if said.exists() else set()
 
     def submit(self, requests: Sequence[Request]) -> None:
         again = [request.key for request in requests if request.key in self.finished]
         assert not again, f"sampled again: {again}"
         super().submit(requests)
-
-
-def whole_lines(path: Path) -> list[str]:
-    return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
 def session(folder: Path, max_staleness: int) -> None:
@@ -107,13 +115,13 @@ def session(folder: Path, max_staleness: int) -> None:
         return {"loss": float(module.weight.sum())}
 
     rlvr.update = update  # type: ignore[assignment]
-    fleet = Watched(run.path / "stream")
+    fleet = Watched(run.path / "said")
     grader = RolloutGrader(ByPosition(stage.samples), Numbers(), make_problems(PROBLEMS), stage)  # type: ignore[arg-type]
     queue = Queue.of(stage, STEPS, PROBLEMS, run.step)
     policy: Any = SimpleNamespace(weights=lambda: module.state_dict().items(), tokenizer=Numbers())
     learner: Any = SimpleNamespace(parallel=run.parallel, meter=SimpleNamespace(read=lambda *_: {"mfu": None}))
     with Status(run.path / "status.json") as status:
-        stream = Stream(fleet, grader, Team(run.parallel), queue, StreamLog(run.path / "stream"), status)
+        stream = Stream(fleet, grader, Team(run.parallel), queue, Noted(run.path / "stream"), status)
         stream.sync(policy.weights(), run.step)
         stream.resume(state)
         rlvr.train(learner, rlvr.Models(policy, None, None), stream, stage, run, STEPS)
