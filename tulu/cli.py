@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tulu.commands.boundary import GIVEN, Boundary, StderrHandler
+from tulu.commands.daily import DAILY
 from tulu.commands.options import Overrides, RecipeArgument, RunOptions, TrainOptions, with_options
 from tulu.commands.recipe_commands import recipe_commands
 from tulu.config.lock import only_user
@@ -215,10 +216,9 @@ def plan(recipe: RecipeArgument, overrides: Overrides = None, *, options: PlanOp
     """Batch, memory, time and cost of a recipe, before a GPU is lit."""
     if options.price is not None and options.gpu is None:
         raise RecipeError("--price needs --gpu a100, h100 or h200")
-    loaded = _load(recipe, overrides, options.processes)
     from tulu.commands.plan import show_plan
 
-    show_plan(loaded, options)
+    show_plan(_load(recipe, overrides, options.processes), options)
 
 
 def _load(name: str, overrides: list[str] | None, processes: int | None = None, stage: str | None = None) -> "Recipe":
@@ -319,7 +319,7 @@ _WITHOUT_STAGE: tuple[Callable[..., None], ...] = (run, rewardbench, verify, sam
 for _stage in STAGES.values():
     _command = _OF_THEIR_OWN.get(_stage.name) or _stage_command(_stage)
     app.command(_stage.name, help=_stage.help, hidden=_stage.hidden)(with_options(_command))
-for _command in _WITHOUT_STAGE:
+for _command in (*_WITHOUT_STAGE, *DAILY):
     app.command(_command.__name__)(with_options(_command))
 app.add_typer(recipe_commands, name="recipes")
 

@@ -9,8 +9,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from tests.samples import make_stage
 from tulu.cli import app
+from tulu.config.job import Job
+from tulu.config.schema import Recipe, Sft
+from tulu.errors import TrainingError
+from tulu.model.parallel import Parallel
+from tulu.train import run as run_module
 from tulu.train.energy import EnergyMeter
+from tulu.train.run import Run
 
 HOURS = 1 / 3600
 RECIPE = "name: r\nsft: {data: rows.jsonl, max_length: 64, learning_rate: 1.0e-4, batch: 4, steps: 3, save_every: 1}\n"
@@ -60,3 +67,28 @@ def test_the_manifest_of_a_run_holds_it(tiny_model: Callable[..., Path], tmp_pat
     assert energy["kwh"] > 0
     state = json.loads(Path("runs/r/sft/checkpoints/step-000003/state.json").read_text())["energy"]
     assert 0 < state["kwh"] <= energy["kwh"]
+
+
+class OneAnHour:
+    """In place of the meter: every session takes 1 kWh of the GPUs."""
+
+    def __init__(self, before: dict[str, float]) -> None:
+        self.kwh = before.get("kwh", 0.0) + 1.0
+
+    def read(self) -> dict[str, float]:
+        return {"kwh": self.kwh, "gpu_kwh": self.kwh, "cpu_kwh": 0.0, "ram_kwh": 0.0}
+
+    stop = read
+
+
+def test_what_a_session_took_that_failed_is_not_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two sessions end before a checkpoint, the third counts their energy too."""
+    monkeypatch.setattr(run_module, "EnergyMeter", OneAnHour)
+    stage = make_stage(Sft, data="rows.jsonl")
+    job = Job(Recipe.model_validate({"name": "r", "model": "m", "sft": stage}), "sft", tmp_path / "sft", "m")
+    for session in (1, 2, 3):
+        run = Run(job, Parallel(stage))
+        run.resume()
+        with pytest.raises(TrainingError, match="not finite"), run.interruptible():
+            raise TrainingError("loss is not finite")
+        assert json.loads((tmp_path / "sft" / "manifest.json").read_text())["energy"]["kwh"] == session

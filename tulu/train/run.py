@@ -11,7 +11,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,7 +20,7 @@ import yaml
 
 from tulu.config.job import KEPT, MODEL, STEP_NAME, Job
 from tulu.config.training import MEMORY_FIELDS
-from tulu.errors import RecipeError, ResumeError, TrainingError
+from tulu.errors import RecipeError, ResumeError, TrainingError, TuluError
 from tulu.files import JsonLines, differences, remove_partials, write_atomic
 from tulu.model.parallel import Parallel
 from tulu.train.checkpoints import Checkpoints
@@ -181,8 +181,11 @@ class Run:
         Returns what `save` was given, {} in a new run. Raises ResumeError if there are checkpoints and none is whole.
         """
         state = self.checkpoints.load_newest() or {}
+        # What a session did after its last checkpoint is done again, but its energy is spent.
+        known = [state.get("energy") or {}, (self.manifest().get("energy") or {}) if self.parallel.is_main else {}]
+        self.energy = max(known, key=lambda energy: energy.get("kwh", 0.0))
         if state:
-            self.step, self.seconds, self.energy = state["step"], state["seconds"], state.get("energy", {})
+            self.step, self.seconds = state["step"], state["seconds"]
             log.info("resumed %s at step %d", self.path, self.step)
         self._since = time.monotonic()
         if self.parallel.is_main:
@@ -286,6 +289,9 @@ class Run:
             if self._meter is not None:
                 self.energy = self._meter.stop()
                 self._meter = None
+                # A full disk, of which something else has spoken, is no reason to hide why the session ended.
+                with suppress(OSError, TuluError):
+                    self._update_manifest(energy=self.energy)
             for number, handler in before.items():
                 signal.signal(number, handler)
 

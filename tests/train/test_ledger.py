@@ -1,0 +1,79 @@
+"""The ledger counts every run once, however it ended, and touches none of them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tulu.config.footprint import Facility
+from tulu.errors import DataError
+from tulu.train.ledger import PHASES, by_purpose, read_entry, read_ledger
+
+PLAIN = Facility(2.0, 0.5, 0.0, 1.0, "")
+
+
+def stage(folder: Path, manifest: Any = None, state: Any = None, metrics: str = "") -> Path:
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text(manifest if isinstance(manifest, str) else json.dumps(manifest or {}))
+    if state is not None:
+        (folder / "checkpoints" / "step-000009").mkdir(parents=True)
+        (folder / "checkpoints" / "step-000009" / "state.json").write_text(json.dumps(state))
+    if metrics:
+        (folder / "metrics.jsonl").write_text(metrics)
+    return folder
+
+
+def energy(gpu: float, cpu: float = 0.0) -> dict[str, Any]:
+    return {"kwh": gpu + cpu, "gpu_kwh": gpu, "cpu_kwh": cpu, "ram_kwh": 0.0, "estimated": []}
+
+
+def gpus(count: int) -> dict[str, Any]:
+    return {"accelerators": ["H100"] * count}
+
+
+def test_a_run_that_was_killed_counts_by_its_last_checkpoint(tmp_path: Path) -> None:
+    found = read_entry(stage(tmp_path / "a" / "sft", {"hardware": gpus(8)}, {"energy": energy(4.0, 1.0), "seconds": 7200}))
+    assert (found.state, found.kwh, found.gpu_hours) == ("unfinished", 5.0, 16.0)
+
+
+def test_of_manifest_and_checkpoint_the_one_that_knows_more_counts(tmp_path: Path) -> None:
+    found = read_entry(stage(tmp_path / "a" / "sft", {"energy": energy(6.0), "finished": True}, {"energy": energy(4.0)}))
+    assert (found.state, found.kwh) == ("finished", 6.0)
+
+
+def test_damaged_files_are_counted_as_not_measured(tmp_path: Path) -> None:
+    for number, manifest in enumerate(["", "{", "[]", '{"energy": 3}', '{"energy": {"gpu_kwh": "x"}}', '{"hardware": 1}']):
+        found = read_entry(stage(tmp_path / str(number) / "sft", manifest, metrics="[]\n{\n"))
+        assert (found.state, found.kwh, found.phases) == ("unfinished, not measured", 0.0, {})
+
+
+def test_phases_are_shares_of_the_learner_s_time(tmp_path: Path) -> None:
+    """Of two steps of 10 s: 12 s of sampling, 4 of forward and backward, 1 of sync; 3 are left. The cut line is left as it is."""
+    row = {"seconds": 10.0, "sampling_seconds": 6.0, "share_forward": 0.1, "share_backward": 0.1, "share_sync": 0.05}
+    text = json.dumps(row) + "\n" + json.dumps(row) + '\n{"seconds": 10'
+    folder = stage(tmp_path / "a" / "rlvr", metrics=text)
+    found = read_entry(folder).phases
+    assert [round(found[phase], 6) for phase in PHASES] == [0.6, 0.2, 0.05, 0.0, 0.15]
+    assert (folder / "metrics.jsonl").read_text() == text
+
+
+def test_final_development_and_unfinished(tmp_path: Path) -> None:
+    stage(tmp_path / "release" / "sft", {"energy": energy(1.0), "finished": True})
+    stage(tmp_path / "release" / "dpo", {"energy": energy(2.0)})
+    stage(tmp_path / "try" / "sft", {"energy": energy(4.0), "finished": True})
+    entries = read_ledger([tmp_path, tmp_path / "try", tmp_path / "try" / "sft"])
+    assert len(entries) == 3, "each stage once, however often its folder is named"
+    totals = by_purpose(entries, ["release"], PLAIN)
+    assert {name: total.measured_kwh for name, total in totals.items()} == {
+        "final": 1.0,
+        "development": 6.0,
+        "of it unfinished": 2.0,
+        "all": 7.0,
+    }
+    assert totals["all"].facility_kwh == 14.0
+
+
+def test_a_folder_without_runs_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no run lies there"):
+        read_ledger([tmp_path])
