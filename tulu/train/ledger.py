@@ -1,6 +1,6 @@
 """What runs have taken, all of them: those that ended well, those that were broken off, those of development.
 
-The study of Olmo 3 found 82 % of its hours of GPUs in development (arXiv 2605.01158): a figure of the final runs alone says little.
+The study of Olmo 3 found 82 % of its hours of GPUs in development (arXiv 2605.01158): figures of final runs alone say little.
 """
 
 import json
