@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from tulu.evaluation.options import ChatOptions
+
 
 def energy(
     runs: Annotated[list[Path], typer.Argument(metavar="RUNS...", help="Folders of runs, runs, or stages of runs.")],
@@ -24,5 +26,44 @@ def energy(
     show_ledger(runs, final or (), facility_of(facility, **figures), out)
 
 
-DAILY: tuple[Callable[..., None], ...] = (energy,)
+def env(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """Versions, GPUs, vLLM and sandbox of this machine, for a bug report."""
+    from tulu.commands.environment import show_environment
+
+    show_environment(as_json)
+
+
+def verifiers(name: Annotated[str | None, typer.Argument(metavar="NAME", help="One of them, with an example.")] = None) -> None:
+    """Which verifiers there are, with the form of their ground truths and examples."""
+    from tulu.commands.verifiers import show_verifiers
+
+    show_verifiers(name)
+
+
+def chat(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder, hub name, run, or folder of adapters.")],
+    runs: Annotated[Path, typer.Option(help="Folder of run directories.")] = Path("runs"),
+    *,
+    options: ChatOptions,
+) -> None:
+    """Talk to a model; its answers are written as they come."""
+    from tulu.evaluation.chat import converse, load_chat, typed_lines
+
+    converse(load_chat(model, options), typed_lines(), typer.echo)
+
+
+def push(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run, RUN/STAGE, or the folder of a stage.")],
+    repo: Annotated[str, typer.Argument(metavar="REPO", help="OWNER/NAME on the hub.")],
+    runs: Annotated[Path, typer.Option(help="Folder of run directories.")] = Path("runs"),
+    private: Annotated[bool, typer.Option("--private", help="Only for you.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the model card, and send nothing.")] = False,
+) -> None:
+    """Send a trained model to the hub, with a card of its recipe, data, figures and energy."""
+    from tulu.commands.push import push as send
+
+    send(run, repo, runs, private, dry_run)
+
+
+DAILY: tuple[Callable[..., None], ...] = (chat, energy, env, push, verifiers)
 """The commands, by the names of their functions."""

@@ -1,4 +1,4 @@
-"""The options of `tulu sample` and `tulu evaluate`, each declared once."""
+"""The options of `tulu sample`, `tulu evaluate` and `tulu chat`, each declared once."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,3 +63,16 @@ class EvaluateOptions:
             "reward_model": self.reward_model,
         }
         return {name: value for name, value in fields.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class ChatOptions:
+    """How a model answers."""
+
+    system: Annotated[str | None, Option("System prompt.")] = None
+    temperature: Annotated[float, Option("0 always takes the likeliest token.", min=0.0)] = 0.7
+    top_p: Annotated[float, Option("Sample among the likeliest tokens with this much probability.", min=0.0, max=1.0)] = 1.0
+    max_tokens: Annotated[int, Option("Most tokens of an answer.", min=1)] = 1024
+    seed: Annotated[int | None, Option("Answer the same every time.", min=0)] = None
+    template: Annotated[str, Option("Chat template by name; tokenizer takes the model's own.")] = "tokenizer"
+    trust_remote_code: Annotated[bool, Option("Run code that the model brings along.", flag="--trust-remote-code")] = False

@@ -1,0 +1,37 @@
+"""The commands of every day are there, and say what they are asked for."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from tulu.cli import app
+from tulu.verifiers.registry import VERIFIERS
+
+
+def test_env_names_versions_machine_and_sandbox() -> None:
+    done = CliRunner().invoke(app, ["env", "--json"])
+    assert done.exit_code == 0, done.output
+    facts = json.loads(done.output)
+    assert facts["versions"]["torch"]
+    assert facts["machine"]["cores"] >= 1
+    assert facts["sandbox"]["programs"]
+    assert "TOKEN" not in done.output
+
+
+def test_verifiers_are_listed_and_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    listed = CliRunner().invoke(app, ["verifiers"]).output
+    assert [name for name in VERIFIERS if name not in listed] == []
+    shown = CliRunner().invoke(app, ["verifiers", "sql"]).output
+    assert "its verdict   1 (ok" in shown
+    done = CliRunner().invoke(app, ["verifiers", "gsm"])
+    assert done.exit_code == 2
+    assert "did you mean gsm8k" in done.output
+
+
+def test_chat_refuses_what_cannot_answer() -> None:
+    done = CliRunner().invoke(app, ["chat", "./nothing"])
+    assert done.exit_code == 2
+    assert "./nothing" in done.output
+    assert "Traceback" not in done.output

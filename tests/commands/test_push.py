@@ -1,0 +1,125 @@
+"""A model goes to the hub with a card that says what its run says; nothing goes where something is missing or damaged."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub.errors import HTTPError
+from typer.testing import CliRunner
+
+from tulu.cli import app
+from tulu.commands.model_card import chain_of, find_stage, model_card
+from tulu.commands.push import push
+from tulu.errors import RecipeError, TuluError
+from tulu.train.model_files import write_model
+
+
+class Hub:
+    """Keeps what it is sent."""
+
+    def __init__(self, fails: Exception | None = None) -> None:
+        self.fails = fails
+        self.got: dict[str, Any] = {}
+
+    def create_repo(self, repo: str, private: bool, exist_ok: bool) -> None:
+        if self.fails is not None:
+            raise self.fails
+        self.got |= {"repo": repo, "private": private, "again": exist_ok}
+
+    def upload_folder(self, repo_id: str, folder_path: str, commit_message: str) -> None:
+        self.got |= {"folder": sorted(file.name for file in Path(folder_path).iterdir()), "model_of": repo_id}
+
+    def upload_file(self, repo_id: str, path_or_fileobj: bytes, path_in_repo: str, commit_message: str) -> None:
+        self.got |= {path_in_repo: path_or_fileobj.decode()}
+
+
+@pytest.fixture
+def runs(tmp_path: Path, tiny_model: Callable[..., Path]) -> Path:
+    """A run of two stages, of which the second began at the first one's model, and an evaluation."""
+    source = tiny_model("qwen3")
+    parts = {"kwh": 2.0, "gpu_kwh": 2.0, "cpu_kwh": 0.0, "ram_kwh": 0.0, "estimated": []}
+    for name, start, data in (("sft", "allenai/OLMo-2-0425-1B", "allenai/tulu-3-sft-mixture"), ("dpo", "{}/model", "mine.jsonl")):
+        folder = tmp_path / "runs" / "mine" / name
+        folder.mkdir(parents=True)
+
+        def save(target: Path, _writes: bool) -> None:
+            target.mkdir(parents=True, exist_ok=True)
+            for file in source.iterdir():
+                (target / file.name).write_bytes(file.read_bytes())
+
+        from tests.samples import make_stage
+        from tulu.model.parallel import Parallel
+
+        files = write_model(folder / "model", save, Parallel(make_stage()))
+        facts = {"finished": True, "steps": 3, "seconds": 3600, "energy": parts, "pinned": {"data": "d" * 32}, "model": files}
+        (folder / "manifest.json").write_text(json.dumps(facts))
+        recipe = {
+            "name": "mine",
+            "model": None,
+            "start": start.format(folder.parent / "sft"),
+            name: {"data": [{"name": data}], "steps": 3},
+        }
+        (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    results = tmp_path / "runs" / "mine" / "evaluate" / "dpo"
+    results.mkdir(parents=True)
+    figures = {"accuracy": 0.5, "ci95": [0.4, 0.6], "judged": 96, "settings": {"task": "gsm8k"}}
+    (results / "results.json").write_text(json.dumps(figures))
+    return tmp_path / "runs"
+
+
+def test_the_card_says_what_the_run_says(runs: Path) -> None:
+    stage = find_stage("mine", runs)
+    assert [one.name for one in chain_of(stage)] == ["sft", "dpo"]
+    card = model_card(stage)
+    _, head, body = card.split("---\n", 2)
+    assert yaml.safe_load(head)["base_model"] == "allenai/OLMo-2-0425-1B"
+    assert yaml.safe_load(head)["datasets"] == ["allenai/tulu-3-sft-mixture"]
+    for words in ("| dpo | gsm8k | 50.0% | 40.0% to 60.0% | 96 |", "4 kWh", "6.96 kWh", "## Recipe of sft", "d" * 32, "1.00"):
+        assert words in body
+
+
+def test_it_is_sent_with_its_card(runs: Path) -> None:
+    hub = Hub()
+    push("mine/sft", "me/it", runs, private=True, dry_run=False, hub=hub)
+    assert (hub.got["repo"], hub.got["private"], hub.got["again"], hub.got["model_of"]) == ("me/it", True, True, "me/it")
+    assert "model.safetensors" in hub.got["folder"]
+    assert hub.got["README.md"] == model_card(find_stage("mine/sft", runs))
+
+
+def test_what_is_missing_or_damaged_is_not_sent(runs: Path) -> None:
+    hub = Hub()
+    weights = runs / "mine" / "sft" / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    for name, repo, message in (
+        ("mine/sft", "me/it", "damaged"),
+        ("mine/dpo", "me", "OWNER/NAME"),
+        ("mine/dpo", "../../etc/x", "OWNER/NAME"),
+        ("other", "me/it", "no run with a model"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            push(name, repo, runs, private=False, dry_run=False, hub=hub)
+    manifest = runs / "mine" / "dpo" / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "finished": False}))
+    with pytest.raises(RecipeError, match="not finished"):
+        push("mine/dpo", "me/it", runs, private=False, dry_run=False, hub=hub)
+    manifest.write_text("{")
+    with pytest.raises(RecipeError, match="is damaged"):
+        push("mine/dpo", "me/it", runs, private=False, dry_run=False, hub=hub)
+    assert hub.got == {}
+
+
+def test_a_hub_that_is_away_is_one_message(runs: Path) -> None:
+    for error in (HTTPError("no route"), ConnectionError("refused")):
+        with pytest.raises(TuluError, match="cannot be reached"):
+            push("mine", "me/it", runs, private=False, dry_run=False, hub=Hub(error))
+
+
+def test_dry_run_sends_nothing_and_needs_no_hub(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    done = CliRunner().invoke(app, ["push", "mine", "me/it", "--runs", str(runs), "--dry-run"])
+    assert done.exit_code == 0, done.output
+    assert "# mine, after dpo" in done.output
+    assert "nothing was sent" in done.output

@@ -1,0 +1,156 @@
+"""The card of a trained model: what it was made from, how, what it can do and what it took, all read from its run."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tulu.config.footprint import DEFAULT, FACILITIES, NOTHING
+from tulu.config.job import MODEL
+from tulu.errors import RecipeError, TuluError
+from tulu.train.ledger import read_entry
+from tulu.train.manifest import read_manifest, read_record
+
+_NO_NAME = ("name", "model", "revision", "template", "start")
+"""What a stage's recipe.yaml holds beside the section of the stage."""
+
+
+@dataclass(frozen=True)
+class TrainedStage:
+    """A stage that has a model, as its folder says."""
+
+    folder: Path
+    recipe: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Such as sft, or the name of one of several stages of a kind."""
+        return self.folder.name
+
+    @property
+    def start(self) -> str | None:
+        """The model that it started from."""
+        return self.recipe.get("start")
+
+    @property
+    def section(self) -> Mapping[str, Any]:
+        """The fields of the stage."""
+        found = [value for key, value in self.recipe.items() if key not in _NO_NAME and isinstance(value, dict)]
+        return found[0] if found else {}
+
+
+def find_stage(name: str, runs: Path) -> TrainedStage:
+    """The stage of a run (`NAME/STAGE`, or its folder), or the one of a run that was finished last. Raises RecipeError."""
+    for place in (Path(name), runs / name):
+        if (place / "manifest.json").is_file():
+            return _open(place)
+        stages = [file.parent for file in place.glob("*/manifest.json") if (file.parent / MODEL / "config.json").is_file()]
+        if stages:
+            return _open(max(stages, key=lambda folder: (folder / MODEL / "config.json").stat().st_mtime))
+    raise RecipeError(f"{name}: no run with a model lies there or in {runs}; name a run, NAME/STAGE or the folder of a stage")
+
+
+def _open(folder: Path) -> TrainedStage:
+    try:
+        manifest = read_manifest(folder)
+        recipe = read_record(folder / "recipe.yaml", yaml.safe_load) if (folder / "recipe.yaml").is_file() else {}
+    except TuluError as error:
+        raise RecipeError(str(error).splitlines()[0]) from error
+    if not manifest.get("finished") or not (folder / MODEL / "config.json").is_file():
+        raise RecipeError(f"{folder}: is not finished, so it has no model; run the same command again to resume it")
+    return TrainedStage(folder, recipe, manifest)
+
+
+def chain_of(stage: TrainedStage) -> list[TrainedStage]:
+    """The stages of the same run that led to a stage, the first one first, and the stage itself."""
+    chain = [stage]
+    while (start := chain[0].start) is not None:
+        folder = Path(start).parent
+        known = {one.folder.resolve() for one in chain}
+        # The path in a recipe is that of the command's folder then; of a run that was moved, the stages still lie side by side.
+        beside = stage.folder.parent / folder.name
+        if Path(start).name != MODEL or not (beside / "manifest.json").is_file() or beside.resolve() in known:
+            break
+        chain.insert(0, _open(beside))
+    return chain
+
+
+def model_card(stage: TrainedStage) -> str:
+    """The card as Markdown, with the fields that the hub reads at its top."""
+    chain = chain_of(stage)
+    base = chain[0].start
+    head: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["tulu", stage.name]}
+    if base and not Path(base).exists() and base.count("/") == 1:
+        head["base_model"] = base
+    if sets := sorted({name for one in chain for name in _data(one) if _is_on_hub(name)}):
+        head["datasets"] = sets
+    parts = [
+        f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---",
+        f"# {stage.recipe.get('name', stage.folder.parent.name)}, after {stage.name}",
+        f"Trained from {base or 'random weights'} with tulu {stage.manifest.get('versions', {}).get('tulu', '?')}"
+        f" (commit {stage.manifest.get('commit') or 'unknown'}).",
+        "## Stages\n\n" + _table(["stage", "steps", "hours", "data", "digest of the data"], [_stage_row(one) for one in chain]),
+    ]
+    if rows := [row for one in chain for row in _results(one)]:
+        parts.append("## Held-out accuracy\n\n" + _table(["after", "task", "accuracy", "95 % interval", "problems"], rows))
+    parts.append("## What it took\n\n" + _energy(chain))
+    for one in chain:
+        parts.append(
+            f"## Recipe of {one.name}\n\n```yaml\n{yaml.safe_dump(dict(one.recipe), sort_keys=False, allow_unicode=True)}```"
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def _data(stage: TrainedStage) -> Iterator[str]:
+    sources = stage.section.get("data") or ()
+    for source in [sources] if isinstance(sources, (str, dict)) else sources:
+        yield str(source.get("name") if isinstance(source, dict) else source)
+
+
+def _is_on_hub(name: str) -> bool:
+    return name.count("/") == 1 and ":" not in name and not name.startswith((".", "/", "~")) and not Path(name).exists()
+
+
+def _stage_row(stage: TrainedStage) -> list[str]:
+    hours = float(stage.manifest.get("seconds") or 0.0) / 3600
+    pinned = stage.manifest.get("pinned") or {}
+    return [
+        stage.name,
+        str(stage.manifest.get("steps", "")),
+        f"{hours:.2f}",
+        ", ".join(_data(stage)),
+        str(pinned.get("data", "")),
+    ]
+
+
+def _results(stage: TrainedStage) -> Iterator[list[str]]:
+    file = stage.folder.parent / "evaluate" / stage.name / "results.json"
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        low, high = found["ci95"]
+        problems = str(found.get("judged", found.get("problems", "")))
+        task = found.get("settings", {}).get("task", "")
+        yield [stage.name, str(task), f"{found['accuracy']:.1%}", f"{low:.1%} to {high:.1%}", problems]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+
+
+def _energy(chain: Sequence[TrainedStage]) -> str:
+    facility = FACILITIES[DEFAULT]
+    total = sum((read_entry(one.folder).footprint(facility) for one in chain), NOTHING)
+    if not total.measured_kwh:
+        return "No energy is on record."
+    return (
+        f"{total.measured_kwh:.3g} kWh measured or estimated on the machine of the main process; {total.facility_kwh:.3g} kWh in the "
+        f"data centre, {total.carbon_kg:.3g} kg CO2e and {total.water_litres:.3g} l of water, and {total.embodied_kg:.3g} kg CO2e of "
+        f"making the GPUs.\nBy the constants of {facility.source}. Runs that led nowhere are not in it."
+    )
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in lines)
