@@ -145,9 +145,9 @@ def _energy(chain: Sequence[TrainedStage]) -> str:
     if not total.measured_kwh:
         return "No energy is on record."
     return (
-        f"{total.measured_kwh:.3g} kWh measured or estimated on the machine of the main process; {total.facility_kwh:.3g} kWh in the "
-        f"data centre, {total.carbon_kg:.3g} kg CO2e and {total.water_litres:.3g} l of water, and {total.embodied_kg:.3g} kg CO2e of "
-        f"making the GPUs.\nBy the constants of {facility.source}. Runs that led nowhere are not in it."
+        f"{total.measured_kwh:.3g} kWh, measured or estimated on the machine of the main process: {total.facility_kwh:.3g} kWh in "
+        f"the data centre, {total.carbon_kg:.3g} kg CO2e, {total.water_litres:.3g} l of water. Making the GPUs: "
+        f"{total.embodied_kg:.3g} kg CO2e.\nBy the constants of {facility.source}. Runs that led nowhere are not in it."
     )
 
 
