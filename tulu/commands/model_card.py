@@ -145,7 +145,7 @@ def _energy(chain: Sequence[TrainedStage]) -> str:
     if not total.measured_kwh:
         return "No energy is on record."
     return (
-        f"{total.measured_kwh:.3g} kWh, measured or estimated on the machine of the main process: {total.facility_kwh:.3g} kWh in "
+        f"{total.measured_kwh:.3g} kWh, measured or estimated on the main process's machine: {total.facility_kwh:.3g} kWh in "
         f"the data centre, {total.carbon_kg:.3g} kg CO2e, {total.water_litres:.3g} l of water. Making the GPUs: "
         f"{total.embodied_kg:.3g} kg CO2e.\nBy the constants of {facility.source}. Runs that led nowhere are not in it."
     )
