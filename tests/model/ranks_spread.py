@@ -33,6 +33,8 @@ from tulu.train.optimizer import Learner
 
 LARGE = "large"
 """The model whose memory is counted."""
+SHARING = "zamba2"
+"""A model of which several layers have one transformer between them."""
 
 
 def held(module: nn.Module) -> int:
@@ -117,6 +119,28 @@ def shapes_of(name: str, folder: Path, parallel: Parallel) -> dict[str, Any]:
     return found
 
 
+def shared_gradients(folder: Path, parallel: Parallel) -> float:
+    """How far the gradients of a model, whose layers share a weight, are from those of the whole one, relative to its largest."""
+    options: dict[str, Any] = {"template": "tulu", "trust_remote_code": False}
+    with unsharded():
+        whole = Policy.load(folder / SHARING, **options)
+    spread = Policy.load(folder / SHARING, **options)
+    learner = Learner(spread, parallel_stage(), parallel)
+    batch = pack_row(GROUPS)
+    whole.logps(batch).sum().backward()
+    learner.parallel.backward(spread.logps(batch).sum(), last=True)
+    expected = {name: parameter.grad for name, parameter in whole.module.named_parameters()}
+    off = 0.0
+    for name, parameter in spread.module.named_parameters():
+        gradient: Any = parameter.grad
+        wanted = expected[name]
+        if wanted is not None:
+            # Every process read the same rows, and gradients are added up.
+            found = gradient.full_tensor() / parallel.world
+            off = max(off, float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1e-8)))
+    return off
+
+
 def parallel_stage(**fields: Any) -> Any:
     return make_stage(sharding="fsdp2", **fields)
 
@@ -199,6 +223,7 @@ def memory(folder: Path, parallel: Parallel) -> dict[str, Any]:
 def main(folder: Path, names: list[str]) -> None:
     parallel = Parallel(parallel_stage())
     found = {name: shapes_of(name, folder, parallel) for name in names}
+    found["shared"] = shared_gradients(folder, parallel)
     found["special"] = special(folder, parallel)
     found["memory"] = memory(folder, parallel)
     found["zero3"] = zero3(folder)

@@ -21,8 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 WORLD = 3
 """Of which a width of 32 is no multiple, and one weight is a single row."""
 ALL = bool(os.environ.get("TULU_ALL_RANKS"))
-NAMES = ["llama tied", "qwen3", "phi3", "olmoe", "deepseek_v3", "olmo_hybrid"]
-"""Tied heads and biases, fused weights, experts, a buffer that is saved, recurrent layers."""
+NAMES = ["llama tied", "qwen3", "phi3", "olmoe", "deepseek_v3", "olmo_hybrid", "zamba2"]
+"""Tied heads and biases, fused weights, experts, a buffer that is saved, recurrent layers, layers that share a weight."""
 pytestmark = pytest.mark.xdist_group("ranks")
 
 
@@ -42,7 +42,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(WORLD)]
     command = [*launcher, "-m", "tests.model.ranks_spread", str(folder), *names]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=550, check=False, cwd=ROOT)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=1500 if ALL else 550, check=False, cwd=ROOT
+    )
     assert done.returncode == 0, done.stderr[-8000:]
     return folder
 
@@ -65,6 +67,10 @@ def test_every_architecture_is_the_same_in_shards(found: dict[str, Any]) -> None
         else:
             assert one["logps"] < 1e-4, name
             assert one["digest after"], name
+
+
+def test_a_weight_that_layers_share_gets_the_gradients_of_all_of_them(found: dict[str, Any]) -> None:
+    assert found["shared"] < 1e-4
 
 
 def test_what_changes_a_model_before_it_trains(found: dict[str, Any]) -> None:

@@ -43,8 +43,8 @@ def shard(module: nn.Module, processes: Processes, precision: str) -> None:
         if half is not None:
             for part in _float32_parts(module, half):
                 fully_shard(part, mesh=mesh, mp_policy=as_they_are)
-        for part in _parts(module):
-            fully_shard(part, mesh=mesh, mp_policy=policy)
+        for together in _parts(module):
+            fully_shard(together, mesh=mesh, mp_policy=policy)
     for sharded_part in _fsdp_modules(module):
         # FSDP divides by the number of processes, where a step needs the sum. Gloo knows sums alone.
         sharded_part.set_force_sum_reduction_for_comms(True)
@@ -65,14 +65,30 @@ def _spread_again(module: Any, *_: Any) -> None:
         module.reshard()
 
 
-def _parts(module: nn.Module) -> Iterator[nn.Module]:
+def _parts(module: nn.Module) -> Iterator[list[nn.Module]]:
     """The layers, then the modules that compute by themselves, from the inside to the outside."""
     classes = layer_classes(module)
     # Modules come from the outside to the inside, and what Mamba calls a layer holds another.
-    yield from reversed([part for part in module.modules() if type(part).__name__ in classes])
+    yield from _that_share([part for part in module.modules() if type(part).__name__ in classes][::-1])
     # PPO asks policy and value model together, and the policy alone for the log-probs of the reference.
-    yield from (part for part in module.modules() if isinstance(part, PackedModule) and part is not module)
-    yield module
+    yield from ([part] for part in module.modules() if isinstance(part, PackedModule) and part is not module)
+    yield [module]
+
+
+def _that_share(layers: Sequence[nn.Module]) -> list[list[nn.Module]]:
+    """Layers, those together that share a weight: Zamba's hybrid layers have one transformer between them."""
+    inside = {layer: set(layer.modules()) for layer in layers}
+    groups: list[list[nn.Module]] = []
+    for layer in layers:
+        own = set(layer.parameters())
+        sharing = [
+            group
+            for group in groups
+            if any(other not in inside[layer] and not own.isdisjoint(other.parameters()) for other in group)
+        ]
+        groups = [group for group in groups if group not in sharing]
+        groups.append([*(other for group in sharing for other in group), layer])
+    return groups
 
 
 def _float32_parts(module: nn.Module, half: torch.dtype) -> Iterator[nn.Module]:
