@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from tulu.config.tasks import TASKS
 from tulu.data.chat import apply_template, make_byte_tokenizer
 from tulu.data.datasets import load_groups
 from tulu.data.decontaminate import Index, Match, index_of, matches
+from tulu.data.masked import SHOWN_TOKENS, stretches
 from tulu.data.mixing import sample_rows
 from tulu.data.nested import origin
 from tulu.data.problems import load_problems
@@ -32,8 +32,6 @@ from tulu.model.load import load_tokenizer
 from tulu.progress import track
 from tulu.types import Group
 
-_SAMPLE_TOKENS = 1200
-"""Most tokens that are shown of a sequence."""
 _COLUMNS = 120
 """Width of the output where it goes to no terminal."""
 _LISTED = 20
@@ -181,11 +179,10 @@ def masked_text(group: Group, tokenizer: Any) -> Text:
 
 
 def _append(shown: Text, tokens: Sequence[int], trained: Sequence[bool], tokenizer: Any) -> None:
-    pairs = list(zip(tokens, trained, strict=True))
-    for is_trained, run in groupby(pairs[:_SAMPLE_TOKENS], key=lambda pair: pair[1]):
-        shown.append(tokenizer.decode([token for token, _ in run]), style="green" if is_trained else "dim")
-    if len(pairs) > _SAMPLE_TOKENS:
-        shown.append(f" … {len(pairs) - _SAMPLE_TOKENS:,} further tokens", style="italic")
+    for text, is_trained in stretches(tokens, trained, tokenizer):
+        shown.append(text, style="green" if is_trained else "dim")
+    if len(tokens) > SHOWN_TOKENS:
+        shown.append(f" … {len(tokens) - SHOWN_TOKENS:,} further tokens", style="italic")
 
 
 def _decontaminate(console: Console, stages: Sequence[RecipeStage[TrainStage]], index: Index, clean: Path | None) -> None:

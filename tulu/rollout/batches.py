@@ -9,6 +9,7 @@ from tulu.config.schema import Rlvr
 from tulu.errors import EngineError
 from tulu.model.batch import Batch, pack
 from tulu.rollout.sampler import Rollout
+from tulu.types import Completion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,8 @@ class SampledBatch(Batch):
     """Each completion's advantage over its group; its reward where the learner compares rewards later, as with a value model."""
     sampler_logps_N: Tensor
     """Log-probs under the distribution that the engine sampled from."""
+    sampled_C: tuple[Completion, ...] | None = None
+    """The completions themselves, for notes about their tokens; None of a row that is trained at weight 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +60,7 @@ def pack_rollouts(rollouts: Sequence[Rollout], stage: Rlvr) -> list[SampledBatch
             **vars(batch),
             advantage_C=batch.of_completions(advantages),
             sampler_logps_N=batch.of_tokens([[row or () for row in rows] for rows in logps]),
+            sampled_C=tuple(rollouts[group].group.completions[place] for group, place in batch.index_C),
         )
         for batch in pack([rollout.group for rollout in rollouts], stage.row_limit, stage.micro_batch)
     ]

@@ -3,32 +3,57 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from tulu.files import write_atomic
 from tulu.rollout.fleet import EngineState
 from tulu.rollout.sampler import Rollout, StepRollouts
+from tulu.rollout.token_notes import TokenNote, columns
 from tulu.types import Verdict
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+TOKENIZER = "tokenizer.json"
+"""The file beside the rollouts that tells their tokens apart."""
 
-def record(rollouts: StepRollouts, tokenizer: "PreTrainedTokenizerBase") -> list[dict[str, Any]]:
-    """Rows {id, prompt, completion, reward, score, status, detail, advantage, finish, tokens, versions, trained}.
+
+def keep_tokenizer(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Write the tokenizer beside the rollouts, so that who reads them can tell their tokens apart without the model."""
+    # One that is no tokenizer of the library has no such file; readers then show whole texts.
+    if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
+        folder.mkdir(exist_ok=True)
+        write_atomic(folder / TOKENIZER, backend.to_str())
+
+
+def record(
+    rollouts: StepRollouts, tokenizer: "PreTrainedTokenizerBase", notes: Mapping[int, TokenNote] = MappingProxyType({})
+) -> list[dict[str, Any]]:
+    """Rows {group, id, verifier, prompt, completion, reward, score, status, detail, advantage, finish, tokens, versions, trained}.
 
     Where a reward model scored they also hold {reward_model}, its score as it gave it, and where long completions are
-    penalised {penalty}, which is added to the reward. Status and detail are those of whatever failed.
+    penalised {penalty}, which is added to the reward. Status and detail are those of whatever failed. Of the tokens there are
+    {token_ids}, {token_trained} where some are not, such as those of tools, and the notes that the learner made
+    ({token_mismatch}, {token_advantage}), null for the completions that this process did not train on.
     """
     trained = {id(rollout) for rollout in rollouts.trained}
+    completions = [completion for rollout in rollouts.sampled for completion in rollout.group.completions]
+    with_read = not all(all(completion.trained) for completion in completions)
     with_preference = any(grades.preference is not None for rollout in rollouts.sampled for grades in rollout.grades)
     rows = []
-    for rollout in rollouts.sampled:
+    for group, rollout in enumerate(rollouts.sampled):
         prompt = tokenizer.decode(list(rollout.problem.prompt))
         for place, (completion, grades) in enumerate(zip(rollout.group.completions, rollout.grades, strict=True)):
             shown = grades.fault or grades.verdict or grades.preference
             row: dict[str, Any] = {
+                "group": group,
                 "id": rollout.problem.id,
+                "verifier": "+".join(rollout.problem.verifiers),
                 "prompt": prompt,
                 "completion": rollout.texts[place],
                 "score": grades.verdict.score if grades.verdict else None,
@@ -40,7 +65,11 @@ def record(rollouts: StepRollouts, tokenizer: "PreTrainedTokenizerBase") -> list
                 "tokens": len(completion.tokens),
                 "versions": [list(version) for version in completion.versions],
                 "trained": id(rollout) in trained,
+                "token_ids": np.asarray(completion.tokens, dtype=np.int32),
+                **columns(completion, notes),
             }
+            if with_read:
+                row["token_trained"] = np.asarray(completion.trained, dtype=bool)
             if with_preference:
                 row["reward_model"] = grades.preference.score if grades.preference else None
             if rollout.penalties:

@@ -22,6 +22,7 @@ from tulu.losses import (
 )
 from tulu.model.policy import Policy
 from tulu.rollout.batches import RolloutBatch
+from tulu.rollout.token_notes import TokenNotes
 from tulu.stages.denominator import token_weights, value_weights
 from tulu.stages.ppo import ActorCritic, PpoBatch, ppo_loss
 
@@ -35,31 +36,46 @@ def ratio_moves(stage: Rlvr) -> bool:
     return moved_before or (stage.lora is not None and stage.lora.dropout > 0)
 
 
-def grpo(policy: Policy, stage: Rlvr, batch: RolloutBatch) -> Loss:
+def grpo(policy: Policy, stage: Rlvr, batch: RolloutBatch, notes: TokenNotes | None = None) -> Loss:
     """The policy's loss, every token with the advantage of its completion."""
     logps_N, entropy_N = policy.logps_and_entropy(batch, stage.temperature, entropy_gradient=stage.entropy_bonus > 0)
-    return policy_loss(logps_N, entropy_N, batch, batch.advantage_C[batch.owner_N], stage)
+    return policy_loss(logps_N, entropy_N, batch, batch.advantage_C[batch.owner_N], stage, notes)
 
 
-def ppo(critic: ActorCritic, stage: Rlvr, value: ValueModelSettings, index: int, batch: PpoBatch) -> Loss:
+def ppo(
+    critic: ActorCritic,
+    stage: Rlvr,
+    value: ValueModelSettings,
+    index: int,
+    batch: PpoBatch,
+    notes: TokenNotes | None = None,
+) -> Loss:
     """The policy's loss, every token with its own advantage, and the value model's, which learns alone in its warm-up."""
     logps_N, entropy_N, values_M = critic(batch, stage.temperature, entropy_gradient=stage.entropy_bonus > 0)
-    policy = policy_loss(logps_N, entropy_N, batch, batch.advantage_N, stage)
+    policy = policy_loss(logps_N, entropy_N, batch, batch.advantage_N, stage, notes)
     return ppo_loss(policy, values_M, batch, stage, value, value_weights(batch, stage), value_alone=index < value.warmup)
 
 
-def policy_loss(logps_N: Tensor, entropy_N: Tensor, batch: RolloutBatch, advantage_N: Tensor, stage: Rlvr) -> Loss:
-    """The recipe's policy loss over a batch."""
+def policy_loss(
+    logps_N: Tensor,
+    entropy_N: Tensor,
+    batch: RolloutBatch,
+    advantage_N: Tensor,
+    stage: Rlvr,
+    notes: TokenNotes | None = None,
+) -> Loss:
+    """The recipe's policy loss over a batch; `notes` take what is kept of its tokens."""
     old_N = logps_N.detach() if batch.old_logps_N is None else batch.old_logps_N
     owners = Owners(batch.owner_N, batch.n_completions)
     reference_N = batch.kl_reference_N
     weight_C = token_weights(batch, stage)
     weight_N = None if weight_C is None else weight_C[batch.owner_N]
     correction_N, corrected = _correction(old_N, batch.sampler_logps_N, owners, stage)
+    given_N, advantage_N = advantage_N, _with_teacher(advantage_N, old_N, batch, stage)
     loss, metrics = grpo_loss(
         logps_N,
         old_N,
-        _with_teacher(advantage_N, old_N, batch, stage),
+        advantage_N,
         surrogate=stage.loss,
         clip_low=stage.clip_low,
         clip_high=stage.clip_high,
@@ -79,8 +95,11 @@ def policy_loss(logps_N: Tensor, entropy_N: Tensor, batch: RolloutBatch, advanta
         if stage.teacher.through in KL:
             divergence_N = kl_estimate(logps_N, batch.teacher_logps_N, stage.teacher.through, (logps_N - old_N).exp())
             loss = loss + stage.teacher.weight * (divergence_N if weight_N is None else divergence_N * weight_N).sum()
-    mismatch_N = (old_N - batch.sampler_logps_N).abs()
-    return loss, {**metrics, "entropy": mean_metric(entropy_N), "mismatch": mean_metric(mismatch_N)}
+    mismatch_N = old_N - batch.sampler_logps_N
+    if notes is not None:
+        by_token = isinstance(batch, PpoBatch) or advantage_N is not given_N
+        notes.add(batch, mismatch_N, advantage_N if by_token else None)
+    return loss, {**metrics, "entropy": mean_metric(entropy_N), "mismatch": mean_metric(mismatch_N.abs())}
 
 
 def _correction(

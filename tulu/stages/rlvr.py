@@ -42,12 +42,13 @@ from tulu.rollout.draws import Queue
 from tulu.rollout.engine import EngineSpec
 from tulu.rollout.fleets import fleet_of
 from tulu.rollout.journal import StreamLog
-from tulu.rollout.records import record
+from tulu.rollout.records import keep_tokenizer, record
 from tulu.rollout.sampler import Rollout, RolloutGrader, StepRollouts
 from tulu.rollout.status import FILE as STATUS_FILE
 from tulu.rollout.status import Status
 from tulu.rollout.stream import Stream
 from tulu.rollout.team import Team
+from tulu.rollout.token_notes import TokenNotes
 from tulu.stages.denominator import normaliser, weigh
 from tulu.stages.frozen import TokenLogps, load_kl_reference, load_teacher
 from tulu.stages.kl_in_reward import compare_less_kl
@@ -91,6 +92,8 @@ def run(job: Job) -> Path:
     problems = read_problems(run, stage, acting)
     problems.report.show()
     log.info(problems.report.golds())
+    if run.parallel.is_main:
+        keep_tokenizer(run.path / "rollouts", run.tokenizer)
     runs = job.folder.parent
     reward_model = load_reward_model(stage, problems, runs, job.recipe.trust_remote_code)
     policy: Policy = run.load(Policy)
@@ -183,7 +186,8 @@ def train(learner: Learner, models: Models, stream: Stream, stage: Rlvr, run: Ru
             taken = stream.taken
             run.journal("graded", step=index + 1, positions=taken.sampled, rows=ids(taken.rollouts.sampled))
             status.say(state="training")
-            metrics = update(learner, models, rollouts, stage, index, rates)
+            notes = TokenNotes() if is_main else None
+            metrics = update(learner, models, rollouts, stage, index, rates, notes)
             updated = time.monotonic()
             stream.sync(policy.weights(), index + 1)
 
@@ -192,7 +196,7 @@ def train(learner: Learner, models: Models, stream: Stream, stage: Rlvr, run: Ru
             measured = learner.meter.read(seconds, updated - sampled)
             metrics |= stream.figures(seconds, sampled - began)
             run.log(run.step, {**metrics, "learning_rate": rates[0], **measured})
-            run.rollouts(run.step, record(taken.rollouts, policy.tokenizer))
+            run.rollouts(run.step, record(taken.rollouts, policy.tokenizer, notes.read() if notes else {}))
             run.journal("trained", step=run.step, positions=taken.trained, rows=ids(taken.rollouts.trained))
             progress.update(run.step, metrics, metrics.get("tokens_per_second"), measured["mfu"])
             status.say(state="saving", step=run.step, last={**metrics, **measured})
@@ -214,9 +218,18 @@ def update_rates(stage: Rlvr, index: int, total: int) -> list[float]:
 
 
 def update(
-    learner: Learner, models: Models, rollouts: StepRollouts, stage: Rlvr, index: int, rates: Sequence[float]
+    learner: Learner,
+    models: Models,
+    rollouts: StepRollouts,
+    stage: Rlvr,
+    index: int,
+    rates: Sequence[float],
+    notes: TokenNotes | None = None,
 ) -> dict[str, float]:
-    """The optimizer steps on one step's rollouts; the metrics of the last one. Raises EngineError on a mismatch of weights."""
+    """The optimizer steps on one step's rollouts; the metrics of the last one. Raises EngineError on a mismatch of weights.
+
+    `notes` take what the first update sees of single tokens.
+    """
     parallel = learner.parallel
     trained = [rollout.to_train(stage.mask_truncated) for rollout in rollouts.trained]
     spare = spare_batch(rollouts, stage)
@@ -224,9 +237,9 @@ def update(
         parts = [pack_rollouts(trained[part :: stage.minibatches], stage) for part in range(stage.minibatches)]
         minibatches: list[Sequence[RolloutBatch]] = [fix(models, part, spare, stage, parallel) for part in parts]
 
-    objective: Objective[Any] = partial(grpo, models.policy, stage)
+    objective: Objective[Any] = partial(grpo, models.policy, stage, notes=notes)
     if models.critic is not None and stage.value is not None:
-        objective = partial(ppo, models.critic, stage, stage.value, index)
+        objective = partial(ppo, models.critic, stage, stage.value, index, notes=notes)
         minibatches = [*token_advantages(minibatches, stage, stage.value, parallel)]
         spare = spare and spare_ppo_batch(spare)
     elif stage.compares_later:
@@ -263,7 +276,7 @@ def spare_batch(rollouts: StepRollouts, stage: Rlvr) -> RolloutBatch | None:
     if not whole:
         return None
     first = replace(whole[0], advantages=(0.0,) * stage.samples)
-    return RolloutBatch(**vars(pack_rollouts([first], stage)[0]))
+    return RolloutBatch(**{**vars(pack_rollouts([first], stage)[0]), "sampled_C": None})
 
 
 def fix(

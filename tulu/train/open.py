@@ -14,9 +14,11 @@ from tulu.config.schema import Rlvr, drops_long, labels_of
 from tulu.config.training import ROW_TOKENS, sequences_of
 from tulu.data.chat import template_hash
 from tulu.data.datasets import cache_groups, open_groups
+from tulu.data.masked import sample_row
 from tulu.data.stability import prompt_break
 from tulu.data.token_cache import Groups
 from tulu.errors import RecipeError
+from tulu.files import JsonLines
 from tulu.model.batch import Batch
 from tulu.model.embeddings import check_vocabulary
 from tulu.model.load import Origin, checked_config, load_tokenizer
@@ -31,6 +33,12 @@ from tulu.train.row_size import GpuMemory, Memory, longest_row
 from tulu.train.run import Run, job_recipe
 
 log = logging.getLogger("tulu")
+
+
+SAMPLES = "samples.jsonl"
+"""The file of a run that holds some rows as the model reads them, with what is trained of them."""
+KEPT_SAMPLES = 24
+"""Rows in that file."""
 
 
 class StageRun(Run):
@@ -84,6 +92,11 @@ class StageRun(Run):
 
         groups = open_groups(from_main(self.parallel, f"the rows of {stage.name} to be tokenised", tokenise))
         groups.report.show()
+        if self.parallel.is_main and not (samples := JsonLines(self.path / SAMPLES)).has_rows():
+            # From the whole mix, evenly: its sources follow each other.
+            count = min(KEPT_SAMPLES, len(groups))
+            places = [len(groups) * number // count for number in range(count)]
+            samples.append(sample_row(groups[place], tokenizer) for place in places)
         if stage.yields_policy and not stage.makes_model and self.parallel.is_main and (told := prompt_break(tokenizer)):
             log.warning("the template is not prefix-stable, so the model is asked in other words than it is trained on: %s", told)
         return groups

@@ -31,6 +31,9 @@ from tulu.train.model_files import SaveModel, model_faults, write_model
 
 log = logging.getLogger("tulu")
 
+ROLLOUT_PART = 512
+"""Completions in one part of a file of rollouts."""
+
 
 class Run:
     """The folder of one stage of one recipe, and where the stage stands."""
@@ -166,7 +169,9 @@ class Run:
         folder.mkdir(exist_ok=True)
         file = folder / f"{STEP_NAME.format(step)}.parquet"
         partial = file.with_name(f".partial-{file.name}")
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([dict(row) for row in rows]), partial)
+        # Small parts, so that a reader who shows a few completions reads a few.
+        table = pyarrow.Table.from_pylist([dict(row) for row in rows])
+        pyarrow.parquet.write_table(table, partial, compression="zstd", row_group_size=ROLLOUT_PART)
         partial.rename(file)
 
     def elapsed(self) -> float:
