@@ -23,7 +23,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("model",),
     ("train", "rollout"),
     ("reward_models",),
-    ("evaluation",),
+    ("evaluation", "report"),
     ("stages", "commands"),
     ("cli", "__main__"),
 )

@@ -12,6 +12,7 @@ from tulu.config.stages import TRAINING, resolve
 from tulu.errors import RecipeError
 from tulu.evaluation.evaluate import answer_all
 from tulu.model.gathering import forget_sharding
+from tulu.report.writing import leave_report
 from tulu.stages.summary import is_current, summarise
 from tulu.train.shortage import telling_shortage
 
@@ -43,4 +44,5 @@ def run_recipe(recipe: Recipe, runs: Path, fresh: bool = False) -> Path:
                     answer_all(str(model), recipe.evaluate, job.template[0], results, trust_remote_code=trusted)
         if is_main_process():
             summarise(recipe, folder, [stage.name for stage in stages if stage.row.yields_policy])
+            leave_report(folder)
     return folder

@@ -1,0 +1,254 @@
+"""The page: everything that was gathered of runs, as one HTML file that asks nobody for anything."""
+
+import base64
+import gzip
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from tulu.errors import RecipeError
+from tulu.files import finite
+from tulu.report import sections
+from tulu.report.curves import Panel, panels, series_of
+from tulu.report.rollout_files import Damaged, Indexes, rollout_files
+from tulu.report.rollout_views import group_view, load_tokenizer, short
+from tulu.report.runs import ReportedRun, ReportedStage, read_run
+from tulu.report.sampling import SAMPLE, Census, draw_sample, take_census
+from tulu.report.svg import chart
+
+MOST_BYTES = 2_000_000
+"""What a file stays under."""
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Level:
+    """How much of everything a file holds; where it grows too large, the next level is tried."""
+
+    points: int
+    """Points of all curves together, as far as each may have at least eight."""
+    rollouts: int
+    text: int
+    """Characters of a prompt or completion of the rollouts."""
+    packed: int
+    """Bytes of the rollouts, compressed."""
+    rows: int
+    row_text: int
+
+
+LEVELS = (
+    Level(14_000, SAMPLE, 6_000, 1_000_000, 8, 1_600),
+    Level(12_000, SAMPLE, 2_400, 900_000, 6, 1_200),
+    Level(10_000, 700, 1_600, 700_000, 4, 900),
+    Level(6_000, 400, 1_200, 500_000, 3, 600),
+    Level(3_000, 200, 800, 300_000, 2, 400),
+    Level(1_000, 60, 600, 100_000, 1, 300),
+)
+
+
+@dataclass
+class Gathered:
+    """The runs of a report and a census of the rollouts of each of their stages."""
+
+    runs: list[ReportedRun]
+    censuses: dict[tuple[int, str], Census] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """A name for each run; runs of one name are told apart by their folders."""
+        plain = [run.name for run in self.runs]
+        return [
+            name if plain.count(name) == 1 else f"{name} ({run.folder.parent})" for name, run in zip(plain, self.runs, strict=True)
+        ]
+
+    @property
+    def rollout_stages(self) -> list[tuple[int, ReportedStage, Census]]:
+        """The stages that have rollouts, with the place of their run."""
+        stages = [(place, stage) for place, run in enumerate(self.runs) for stage in run.stages]
+        return [(place, stage, census) for place, stage in stages if (census := self.censuses.get((place, stage.name)))]
+
+
+def gather(folders: Sequence[Path], indexes: Indexes) -> Gathered:
+    """Read the runs in these folders."""
+    gathered = Gathered([read_run(folder) for folder in folders])
+    for place, run in enumerate(gathered.runs):
+        for stage in run.stages:
+            if files := rollout_files(stage.folder):
+                census = gathered.censuses[place, stage.name] = take_census(files, indexes)
+                for file, reason in census.damaged:
+                    run.faults.add(file.path, f"cannot be read ({reason})")
+    return gathered
+
+
+def report_page(gathered: Gathered, indexes: Indexes) -> str:
+    """The file. Raises RecipeError where so many runs do not fit one."""
+    for level in LEVELS:
+        packed, shown, cut = pack_rollouts(gathered, indexes, level)
+        page = render(gathered, level, packed=packed, sampled=shown, cut=cut)
+        if len(page.encode()) < MOST_BYTES:
+            return page
+    raise RecipeError(f"{len(gathered.runs)} runs do not fit a report of {MOST_BYTES / 1e6:.0f} MB; name fewer")
+
+
+def pack_rollouts(gathered: Gathered, indexes: Indexes, level: Level) -> tuple[str, dict[tuple[int, str], int], int]:
+    """A sample of the rollouts as compressed text, how many there are of each stage, and how many texts of them are cut."""
+    stages = gathered.rollout_stages
+    most, text = level.rollouts // max(1, len(stages)), level.text
+    while stages:
+        groups, shown, cut = _views(stages, indexes, most, text)
+        packed = base64.b64encode(gzip.compress(_json(groups).encode(), mtime=0)).decode()
+        if len(packed) <= level.packed or most < 2:
+            return packed, shown, cut
+        # Shorter texts before fewer of them.
+        most, text = (most, text // 2) if text > 800 else (most * 2 // 3, text)
+    return "", {}, 0
+
+
+def _views(
+    stages: Sequence[tuple[int, ReportedStage, Census]], indexes: Indexes, most: int, text: int
+) -> tuple[list[dict[str, Any]], dict[tuple[int, str], int], int]:
+    groups: list[dict[str, Any]] = []
+    shown: dict[tuple[int, str], int] = {}
+    for place, stage, census in stages:
+        tokenizer = load_tokenizer(stage.folder)
+        for drawn in draw_sample(census, most):
+            try:
+                view = group_view(drawn.file, indexes.of(drawn.file), drawn.group, tokenizer, text, drawn.count)
+            except Damaged:
+                continue
+            groups.append({"run": place, "stage": stage.name, **view})
+            shown[place, stage.name] = shown.get((place, stage.name), 0) + len(view["rows"])
+    return groups, shown, sum(bool(row["cut"]) for group in groups for row in group["rows"])
+
+
+def render(
+    gathered: Gathered,
+    level: Level = LEVELS[0],
+    packed: str = "",
+    sampled: dict[tuple[int, str], int] | None = None,
+    cut: int = 0,
+    live: bool = False,
+) -> str:
+    """The page as HTML; a live one asks its server for rollouts in place of holding some."""
+    charts, curves = _curves(gathered, level)
+    script, style = _inlined("charts.js", "rollouts.js"), _inlined("report.css")
+    policy = (
+        f"default-src 'none'; script-src 'sha256-{_digest(script)}'; style-src 'sha256-{_digest(style)}'; img-src data:; "
+        f"connect-src {chr(39)}{'self' if live else 'none'}{chr(39)}; base-uri 'none'; form-action 'none'"
+    )
+    names, stages = gathered.names, gathered.rollout_stages
+    facts = {
+        "live": live,
+        "runs": names,
+        "stages": [
+            {
+                "run": place,
+                "stage": stage.name,
+                "total": census.rollouts,
+                "verifiers": sorted(census.by_verifier),
+            }
+            for place, stage, census in stages
+        ],
+    }
+    runs = list(enumerate(zip(names, gathered.runs, strict=True)))
+    return _environment().get_template("page.html.jinja").render(
+        title=" · ".join(names),
+        live=live,
+        written=time.strftime("%Y-%m-%d %H:%M %Z"),
+        policy=policy,
+        style=style,
+        script=script,
+        facts=_json(facts),
+        curves=_json(curves),
+        packed=Markup(packed),  # noqa: S704 - base64
+        names=names,
+        runs=runs,
+        chains=[sections.chain(run, place) for place, (_, run) in runs],
+        answers=[found for run in gathered.runs[:1] for found in sections.answers(run)],
+        charts=charts,
+        sampled=sum((sampled or {}).values()),
+        total=sum(census.rollouts for _, _, census in stages),
+        cut=cut,
+        with_rollouts=bool(stages),
+        samples=[
+            (place, stage, rows)
+            for place, (_, run) in runs
+            for stage in run.stages
+            if (rows := sections.samples(stage, level.rows, level.row_text))
+        ],
+        benches=[sections.rewardbench(found) for run in gathered.runs for found in run.rewardbench],
+        faults=[(names[place], sections.faults(stage, census)) for place, stage, census in stages],
+        unjudged=[
+            (name, stage, told) for _, (name, run) in runs for stage, told in sections.evaluation_faults(run.stages)
+        ],
+        energies=[(name, found) for _, (name, run) in runs if (found := sections.energy(run))["rows"]],
+        provenance=[(name, stage.name, sections.provenance(stage)) for _, (name, run) in runs for stage in run.stages],
+        damage=[(name, line) for _, (name, run) in runs for line in run.faults.lines],
+    )
+
+
+def _curves(gathered: Gathered, level: Level) -> tuple[list[tuple[str, list[tuple[Panel, Markup]]]], dict[str, Any]]:
+    """The charts of each stage, and their numbers for the script."""
+    stages: dict[str, list[tuple[int, ReportedStage]]] = {}
+    for place, run in enumerate(gathered.runs):
+        for stage in run.stages:
+            stages.setdefault(stage.name, []).append((place, stage))
+    metrics = sum(len(stage.metrics[-1]) for members in stages.values() for _, stage in members if stage.metrics)
+    points = min(400, max(8, level.points // max(1, metrics)))
+    several = len(gathered.runs) > 1
+    drawn, numbers = [], {}
+    for name, members in stages.items():
+        found = [one for place, stage in members for one in series_of(place, stage.metrics, points).values()]
+        listed = panels(found, together=not several)
+        charts = []
+        for panel in listed:
+            key = f"k{len(numbers)}"
+            charts.append((panel, chart(panel, key, by_run=several)))
+            numbers[key] = [
+                {
+                    "run": one.run,
+                    "label": one.label,
+                    "x": [int(step) if step == int(step) else step for step in one.steps],
+                    "y": [short(value) for value in one.values],
+                }
+                for one in panel.series
+            ]
+        if charts:
+            drawn.append((name, charts))
+    return drawn, numbers
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["short"] = lambda value: f"{value:.4g}".replace("-", "−")
+    return environment
+
+
+@cache
+def _inlined(*names: str) -> Markup:
+    """Files of the package that stand in the page as they are."""
+    return Markup("\n".join((HERE / name).read_text(encoding="utf-8") for name in names))  # noqa: S704
+
+
+def _digest(text: str) -> str:
+    """How a content policy names what may run: the script and the style of this package, and nothing that a run wrote."""
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _json(value: Any) -> Markup:
+    """JSON that may stand in a script element: no text of a run can end the element or begin another."""
+    text = json.dumps(finite(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    escapes = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+    return Markup(text.translate(str.maketrans(escapes)))  # noqa: S704

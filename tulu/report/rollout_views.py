@@ -1,0 +1,134 @@
+"""Completions as the browser of rollouts shows them, with their tokens told apart."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
+
+from tulu.report.reading import number
+from tulu.report.rollout_files import PREVIEW, UNKNOWN, Index, RolloutFile
+
+TOKENIZER = "tokenizer.json"
+"""The file beside the rollouts that tells their tokens apart (rollout/records.py writes it)."""
+LISTED = ("completion", "id", "detail")
+"""What a list reads of the completions beside their numbers."""
+
+
+def load_tokenizer(stage: Path) -> Tokenizer | None:
+    """The tokenizer that a stage kept beside its rollouts; None where there is none or it cannot be read."""
+    file = stage / "rollouts" / TOKENIZER
+    if not file.is_file():
+        return None
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception:  # noqa: BLE001 - the library raises plain Exception for whatever is wrong with the file
+        return None
+
+
+def pieces(tokenizer: Tokenizer, tokens: Sequence[int]) -> list[str]:
+    """The text of each token; a character that several tokens share stands with the last of them."""
+    stream = DecodeStream(skip_special_tokens=False)
+    texts = []
+    for token in tokens:
+        try:
+            texts.append(stream.step(tokenizer, int(token)) or "")
+        except Exception:  # noqa: BLE001 - bytes that make no text end the library's stream
+            stream = DecodeStream(skip_special_tokens=False)
+            texts.append(tokenizer.decode([int(token)], skip_special_tokens=False))
+    return texts
+
+
+def group_view(
+    file: RolloutFile, index: Index, group: int, tokenizer: Tokenizer | None, most: int, members: int = 1000
+) -> dict[str, Any]:
+    """A group with its first completions side by side; texts and tokens beyond `most` characters are cut, which is said."""
+    starts = index.starts
+    place = int(np.flatnonzero(index.group[starts[:-1]] == group)[0])
+    begin, end = int(starts[place]), int(starts[place + 1])
+    rows = file.rows(range(begin, min(end, begin + members)))
+    first = rows[0]
+    prompt = str(first.get("prompt") or "")
+    return {
+        "step": file.step,
+        "group": group,
+        "id": str(first.get("id") or ""),
+        "verifier": str(first.get("verifier") or UNKNOWN),
+        "prompt": cut(prompt, most)[0],
+        "prompt_cut": cut(prompt, most)[1],
+        "rows": [completion_view(row, tokenizer, most) for row in rows],
+    }
+
+
+def completion_view(row: dict[str, Any], tokenizer: Tokenizer | None, most: int) -> dict[str, Any]:
+    """One completion."""
+    text, lost = cut(str(row.get("completion") or ""), most)
+    shown: dict[str, Any] = {
+        "text": text,
+        "cut": lost,
+        "tokens": int(number(row.get("tokens")) or 0),
+        "status": str(row.get("status") or "ok"),
+        "detail": str(row.get("detail") or "")[:400],
+        "finish": str(row.get("finish") or ""),
+        "trained": bool(row.get("trained")),
+        "versions": [span for span in row.get("versions") or () if len(span) == 2],
+    }
+    for name in ("score", "reward", "advantage", "reward_model", "penalty"):
+        if name in row:
+            shown[name] = short(number(row[name]))
+    ids = row.get("token_ids")
+    if tokenizer is not None and ids:
+        shown |= _tokens(row, pieces(tokenizer, ids[:most]), most)
+    return shown
+
+
+def _tokens(row: dict[str, Any], texts: list[str], most: int) -> dict[str, Any]:
+    """The tokens up to `most` characters, with the numbers that are known of each."""
+    room, count = most, 0
+    while count < len(texts) and room > 0:
+        room -= len(texts[count])
+        count += 1
+    found: dict[str, Any] = {"pieces": texts[:count], "cut": len(row["token_ids"]) - count, "cut_tokens": True}
+    for name in ("mismatch", "advantage"):
+        if row.get(f"token_{name}"):
+            found[f"token_{name}"] = [short(number(value), 2) for value in row[f"token_{name}"][:count]]
+    if flags := row.get("token_trained"):
+        found["token_trained"] = [int(bool(flag)) for flag in flags[:count]]
+    return found
+
+
+def list_view(file: RolloutFile, index: Index, places: Sequence[int]) -> list[dict[str, Any]]:
+    """Completions as lines of a list, in ascending order."""
+    ordered = sorted(places)
+    read = file.rows(ordered, LISTED)
+    return [
+        {
+            "step": file.step,
+            "group": int(index.group[place]),
+            "member": int(place - np.searchsorted(index.group, index.group[place])),
+            "id": str(row.get("id") or ""),
+            "verifier": index.verifiers[index.verifier[place]],
+            "reward": short(number(float(index.reward[place]))),
+            "score": short(number(float(index.score[place]))),
+            "tokens": int(index.tokens[place]),
+            "truncated": bool(index.truncated[place]),
+            "masked": bool(index.masked[place]),
+            "preview": str(row.get("completion") or "")[:PREVIEW],
+        }
+        for place, row in zip(ordered, read, strict=True)
+    ]
+
+
+def cut(text: str, most: int) -> tuple[str, int]:
+    """The text without its middle where it is longer than `most`, and how many characters that leaves out."""
+    if len(text) <= most:
+        return text, 0
+    head, lost = most * 2 // 3, len(text) - most
+    return f"{text[:head]} ⋯ {lost:,} characters ⋯ {text[len(text) - (most - head) :]}", lost
+
+
+def short(value: float | None, digits: int = 5) -> float | None:
+    """A number with as many digits as are shown."""
+    return None if value is None else float(f"{value:.{digits}g}")

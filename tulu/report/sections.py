@@ -1,0 +1,231 @@
+"""The parts of a report that are text and tables, as plain values for the template, which escapes every one of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from tulu.report.reading import Object, number, pair, part
+from tulu.report.runs import ReportedRun, ReportedStage, answers_of
+from tulu.report.sampling import Census
+from tulu.report.svg import bar, whisker
+
+ANSWERS = 8
+"""Held-out questions whose answers are shown through the chain."""
+_READ = 400
+"""Answers among which those are looked for."""
+LISTED_FAULTS = 12
+_PARTS = {"gpu_kwh": "GPU", "cpu_kwh": "CPU", "ram_kwh": "memory"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table."""
+
+    cells: list[str | Markup]
+    state: str = ""
+    """The class of its look: finished, unfinished, total."""
+
+
+def chain(run: ReportedRun, colour: int) -> list[Row]:
+    """Every stage with its held-out accuracy, what it changed, and what it took."""
+    rows, before = [], None
+    for stage in run.stages:
+        figures: list[str | Markup] = ["", "–", "", ""]
+        if (found := stage.accuracy) is not None:
+            accuracy, interval = found
+            change = ""
+            if stage.kind != "rm":
+                change = "" if before is None else f"{100 * (accuracy - before):+.1f}".replace("-", "−")
+                before = accuracy
+            span = "" if interval is None else f"{100 * interval[0]:.1f} – {100 * interval[1]:.1f}"
+            figures = [whisker(accuracy, interval, colour), f"{100 * accuracy:.1f} %", span, change]
+        seconds, speed = number(stage.manifest.get("seconds")), stage.tokens_per_second
+        kwh = number(part(stage.manifest, "energy").get("kwh"))
+        rows.append(
+            Row(
+                [
+                    stage.name,
+                    stage.state,
+                    *figures,
+                    f"{stage.steps:,}" if stage.steps else "–",
+                    "–" if seconds is None else duration(seconds),
+                    "–" if speed is None else f"{speed:,.0f}",
+                    "–" if kwh is None else energy_text(kwh),
+                ],
+                "finished" if stage.finished else "unfinished",
+            )
+        )
+    return rows
+
+
+def answers(run: ReportedRun) -> list[dict[str, Any]]:
+    """The same held-out questions through the chain, first those that only the last stage solves."""
+    stages = [stage for stage in run.stages if stage.results]
+    found = {stage.name: answers_of(run, stage, _READ) for stage in stages}
+    by_id = {name: {str(row.get("id")): row for row in rows} for name, rows in found.items() if rows}
+    if not by_id:
+        return []
+    names = list(by_id)
+    shared = [row for row in by_id[names[-1]] if all(row in by_id[name] for name in names)]
+
+    def gained(question: str) -> bool:
+        first, last = (number(by_id[name][question].get("score")) or 0.0 for name in (names[0], names[-1]))
+        return last > first
+
+    chosen = sorted(shared, key=lambda question: not gained(question))[:ANSWERS]
+    return [
+        {
+            "prompt": str(by_id[names[-1]][question].get("prompt") or "")[:600],
+            "truth": str(by_id[names[-1]][question].get("ground_truth") or "")[:200],
+            "rows": [
+                {
+                    "stage": name,
+                    "text": str(by_id[name][question].get("completion") or "")[:500],
+                    "right": (number(by_id[name][question].get("score")) or 0.0) > 0,
+                }
+                for name in names
+            ],
+        }
+        for question in chosen
+    ]
+
+
+def samples(stage: ReportedStage, most: int, length: int) -> list[dict[str, Any]]:
+    """Rows as the model reads them, each completion a list of (text, whether it is trained)."""
+    shown = []
+    for row in stage.samples[:most]:
+        completions = row.get("completions")
+        names = ("chosen", "rejected") if isinstance(completions, list) and len(completions) == 2 else ("",)
+        parts = [("prompt", _stretches(row.get("prompt"), length))]
+        listed = completions if isinstance(completions, list) else []
+        parts += [
+            (names[place] if place < len(names) else str(place), _stretches(one, length)) for place, one in enumerate(listed)
+        ]
+        counts = {name: int(number(row.get(name)) or 0) for name in ("tokens", "trained", "cut")}
+        shown.append({"id": str(row.get("id")), **counts, "parts": [(name, *texts) for name, texts in parts if texts[0]]})
+    return shown
+
+
+def _stretches(found: Any, length: int) -> tuple[list[tuple[str, bool]], bool]:
+    """Stretches of text up to so many characters, and whether some are left out."""
+    kept: list[tuple[str, bool]] = []
+    for one in found if isinstance(found, list) else ():
+        if length <= 0:
+            return kept, True
+        if isinstance(one, list) and len(one) == 2 and isinstance(one[0], str):
+            kept.append((one[0][:length], bool(one[1])))
+            if len(one[0]) > length:
+                return kept, True
+            length -= len(one[0])
+    return kept, False
+
+
+def rewardbench(results: Object) -> dict[str, Any]:
+    """The bars of one evaluation on RewardBench."""
+    intervals = part(results, "intervals")
+    bars = []
+    for name, subset in part(results, "subsets").items():
+        accuracy = number(subset.get("accuracy")) if isinstance(subset, dict) else None
+        span = pair(part(intervals, "subsets").get(name))
+        count = int(number(subset.get("count")) or 0) if isinstance(subset, dict) else 0
+        drawn = Markup("") if accuracy is None else bar(accuracy, span)
+        figure = "–" if accuracy is None else f"{100 * accuracy:.1f} %"
+        bars.append(Row([name, drawn, figure, "" if span is None else f"{100 * span[0]:.1f} – {100 * span[1]:.1f}", f"{count:,}"]))
+    sections = {name: number(value) for name, value in part(results, "sections").items()}
+    score, span = number(results.get("score")), pair(intervals.get("score"))
+    return {
+        "title": str(results.get("title")),
+        "score": None if score is None else f"{100 * score:.1f} %",
+        "span": "" if span is None else f"{100 * span[0]:.1f} – {100 * span[1]:.1f}",
+        "bars": bars,
+        "sections": [(name, f"{100 * value:.1f} %") for name, value in sections.items() if value is not None],
+        "notes": [str(note) for note in results.get("notes") or () if isinstance(note, str)],
+    }
+
+
+def faults(stage: ReportedStage, census: Census) -> dict[str, Any]:
+    """Of an RLVR stage, how many completions its verifiers could not score, and why."""
+    rows = [
+        Row([verifier, status, reason, f"{count:,}"])
+        for (verifier, status, reason), count in census.faults.most_common(LISTED_FAULTS)
+    ]
+    left = sum(census.faults.values()) - sum(count for _, count in census.faults.most_common(LISTED_FAULTS))
+    return {
+        "stage": stage.name,
+        "rollouts": f"{census.rollouts:,}",
+        "groups": f"{census.groups:,}",
+        "masked": share(census.masked, census.rollouts),
+        "truncated": share(census.truncated, census.rollouts),
+        "verifiers": [(name, f"{count:,}") for name, count in census.by_verifier.most_common(40)],
+        "rows": rows,
+        "left": left,
+    }
+
+
+def evaluation_faults(stages: Sequence[ReportedStage]) -> list[tuple[str, str]]:
+    """Of the evaluations, how many answers have no verdict."""
+    found = []
+    for stage in stages:
+        statuses = {name: int(number(count) or 0) for name, count in part(stage.results, "statuses").items() if name != "ok"}
+        if told := ", ".join(f"{count:,} {name}" for name, count in statuses.items() if count):
+            found.append((stage.name, told))
+    return found
+
+
+def energy(run: ReportedRun) -> dict[str, Any]:
+    """What each stage took, by parts, and which parts are only estimated."""
+    rows, totals, estimated = [], dict.fromkeys(("kwh", *_PARTS), 0.0), set[str]()
+    for stage in run.stages:
+        found = part(stage.manifest, "energy")
+        if number(found.get("kwh")) is None:
+            continue
+        values = {name: number(found.get(name)) or 0.0 for name in totals}
+        totals = {name: totals[name] + values[name] for name in totals}
+        estimated.update(str(source) for source in found.get("estimated") or ())
+        phases = [(name, value) for name, given in part(found, "phases").items() if (value := number(given)) is not None]
+        told = ", ".join(f"{name} {energy_text(value)}" for name, value in phases)
+        rows.append(Row([stage.name, *(energy_text(values[name]) for name in totals), told]))
+    if len(rows) > 1:
+        rows.append(Row(["together", *(energy_text(value) for value in totals.values()), ""], "total"))
+    return {"rows": rows, "parts": ["all", *_PARTS.values()], "estimated": ", ".join(sorted(estimated))}
+
+
+def provenance(stage: ReportedStage) -> list[tuple[str, str]]:
+    """On what a stage ran, and from where."""
+    manifest = stage.manifest
+    hardware, versions, pinned = part(manifest, "hardware"), part(manifest, "versions"), part(manifest, "pinned")
+    command = manifest.get("command")
+    accelerators = hardware.get("accelerators")
+    cards = ", ".join(map(str, accelerators)) if isinstance(accelerators, list) and accelerators else "no accelerator"
+    told = {
+        "starts from": stage.recipe.get("start"),
+        "command": " ".join(map(str, command)) if isinstance(command, list) else None,
+        "commit": manifest.get("commit"),
+        "machine": f"{hardware.get('machine')}, {hardware.get('cores')} cores, {hardware.get('memory_gib')} GiB, {cards}"
+        if hardware
+        else None,
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items() if version) or None,
+        "digests": ", ".join(f"{name} {digest}" for name, digest in pinned.items()) or None,
+    }
+    return [(name, str(value)) for name, value in told.items() if value]
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes, hours = seconds / 60, seconds / 3600
+    return f"{minutes:.1f} min" if minutes < 100 else f"{hours:.1f} h"
+
+
+def energy_text(kwh: float) -> str:
+    """An energy in a unit that suits it."""
+    size = abs(kwh)
+    return f"{kwh / 1000:,.2f} MWh" if size >= 1000 else f"{kwh:.2f} kWh" if size >= 1 else f"{1000 * kwh:.2f} Wh"
+
+
+def share(count: int, of: int) -> str:
+    """A count with its share."""
+    return f"{count:,} ({100 * count / of:.2g} %)" if count and of else "none"
