@@ -84,7 +84,9 @@ class Browser:
         """A key, as a keyboard sends it."""
         text = {"text": key} if len(key) == 1 else {}
         for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, **(text if kind == "keyDown" else {}))
+            self.call(
+                "Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, **(text if kind == "keyDown" else {})
+            )
 
     def size(self, width: int, height: int = 900, dark: bool = False) -> None:
         """The size of the screen and its colours."""

@@ -97,13 +97,24 @@ def test_the_plot_is_a_picture(finished: tuple[Path, str]) -> None:
     assert (finished[0] / "summary.png").read_bytes().startswith(b"\x89PNG\r\n")
 
 
+def test_the_report_is_written_at_the_end(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    page = (folder / "report.html").read_text()
+    assert len(page.encode()) < 2_000_000
+    for section in ("chain", "curves", "rollouts", "answers", "rows", "verifiers", "energy", "provenance"):
+        assert f'<section id="{section}"' in page
+    assert "could be read" not in page
+    # The rows of SFT are those that were trained on, with their masks.
+    assert "####" in page.partition('<section id="rows"')[2].partition('class="trained"')[2][:200]
+
+
 def test_again_does_nothing_again(finished: tuple[Path, str]) -> None:
     folder, _ = finished
     before, files = summary(folder), stamps(folder)
     run(folder.parent)
     assert summary(folder) == before
     changed = {name for name, stamp in stamps(folder).items() if files.get(name) != stamp}
-    assert changed <= {"summary.json", "summary.png"}
+    assert changed <= {"summary.json", "summary.png", "report.html"}
 
 
 def test_other_questions_are_asked_again_without_training(finished: tuple[Path, str]) -> None:
@@ -111,7 +122,7 @@ def test_other_questions_are_asked_again_without_training(finished: tuple[Path, 
     files = stamps(folder)
     run(folder.parent, "evaluate.limit=4")
     changed = {name for name, stamp in stamps(folder).items() if files.get(name) != stamp}
-    assert {name.split("/")[0] for name in changed} == {"evaluate", "summary.json", "summary.png"}
+    assert {name.split("/")[0] for name in changed} == {"evaluate", "summary.json", "summary.png", "report.html"}
     assert json.loads((folder / "evaluate" / "rlvr" / "results.json").read_text())["problems"] == 4
     run(folder.parent)
 

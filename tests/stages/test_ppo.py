@@ -1,11 +1,13 @@
 """PPO: advantages worked out by hand, gradients against a plain padded computation, and the stage itself."""
 
 import json
+import statistics
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -231,6 +233,15 @@ def test_the_stage_trains_policy_and_value_model(
     assert logged[0]["kl"] == pytest.approx(0.0, abs=1e-6), "the first step's policy is the reference"
     assert logged[2]["kl"] != 0.0
     assert all(line["value_error"] > 0 for line in logged)
+    for line in logged:
+        rows = pq.read_table(tmp_path / f"runs/p/rlvr/rollouts/step-{line['step']:06d}.parquet").to_pylist()
+        mismatches = [abs(value) for row in rows for value in row["token_mismatch"]]
+        assert sum(mismatches) / len(mismatches) == pytest.approx(line["mismatch"], rel=1e-4)
+        advantages = [value for row in rows for value in row["token_advantage"]]
+        # They are whitened over all tokens of the step.
+        assert statistics.fmean(advantages) == pytest.approx(0.0, abs=1e-4)
+        assert statistics.variance(advantages) == pytest.approx(1.0, rel=1e-3)
+        assert all(len(row["token_ids"]) == len(row["token_advantage"]) == row["tokens"] for row in rows)
     manifest = json.loads((tmp_path / "runs/p/rlvr/manifest.json").read_text())
     assert set(manifest["pinned"]) >= {"value", "start", "data"}
     AutoModelForCausalLM.from_pretrained(tmp_path / "runs/p/rlvr/model")

@@ -99,7 +99,8 @@ class Handler(BaseHTTPRequestHandler):
     """Answers a browser of this machine."""
 
     server: "LiveServer"
-    protocol_version = "HTTP/1.1"
+    # A connection for each request: on one machine that costs nothing, and none is left open.
+    protocol_version = "HTTP/1.0"
     server_version, sys_version = "tulu", ""
     timeout = 30
 
@@ -127,7 +128,6 @@ class Handler(BaseHTTPRequestHandler):
         """What is no GET is refused as everything else is."""
         allowed = "this server answers GET and nothing else"
         status = HTTPStatus.METHOD_NOT_ALLOWED if code == HTTPStatus.NOT_IMPLEMENTED else HTTPStatus(code)
-        self.close_connection = True
         self._refuse(status, allowed if status == HTTPStatus.METHOD_NOT_ALLOWED else message or status.phrase)
 
     def log_message(self, format: str, *arguments: Any) -> None:
@@ -143,13 +143,12 @@ class Handler(BaseHTTPRequestHandler):
                 self.send_header(name, value)
             if status == HTTPStatus.METHOD_NOT_ALLOWED:
                 self.send_header("Allow", "GET")
-            if self.close_connection:
-                self.send_header("Connection", "close")
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(content)
         except ConnectionError:
-            self.close_connection = True
+            # The browser went away.
+            return
 
 
 def _name_of(host: str) -> str:

@@ -66,7 +66,8 @@ class Gathered:
         """A name for each run; runs of one name are told apart by their folders."""
         plain = [run.name for run in self.runs]
         return [
-            name if plain.count(name) == 1 else f"{name} ({run.folder.parent})" for name, run in zip(plain, self.runs, strict=True)
+            name if plain.count(name) == 1 else f"{name} ({run.folder.parent})"
+            for name, run in zip(plain, self.runs, strict=True)
         ]
 
     @property
@@ -159,39 +160,41 @@ def render(
         ],
     }
     runs = list(enumerate(zip(names, gathered.runs, strict=True)))
-    return _environment().get_template("page.html.jinja").render(
-        title=" · ".join(names),
-        live=live,
-        written=time.strftime("%Y-%m-%d %H:%M %Z"),
-        policy=policy,
-        style=style,
-        script=script,
-        facts=_json(facts),
-        curves=_json(curves),
-        packed=Markup(packed),  # noqa: S704 - base64
-        names=names,
-        runs=runs,
-        chains=[sections.chain(run, place) for place, (_, run) in runs],
-        answers=[found for run in gathered.runs[:1] for found in sections.answers(run)],
-        charts=charts,
-        sampled=sum((sampled or {}).values()),
-        total=sum(census.rollouts for _, _, census in stages),
-        cut=cut,
-        with_rollouts=bool(stages),
-        samples=[
-            (place, stage, rows)
-            for place, (_, run) in runs
-            for stage in run.stages
-            if (rows := sections.samples(stage, level.rows, level.row_text))
-        ],
-        benches=[sections.rewardbench(found) for run in gathered.runs for found in run.rewardbench],
-        faults=[(names[place], sections.faults(stage, census)) for place, stage, census in stages],
-        unjudged=[
-            (name, stage, told) for _, (name, run) in runs for stage, told in sections.evaluation_faults(run.stages)
-        ],
-        energies=[(name, found) for _, (name, run) in runs if (found := sections.energy(run))["rows"]],
-        provenance=[(name, stage.name, sections.provenance(stage)) for _, (name, run) in runs for stage in run.stages],
-        damage=[(name, line) for _, (name, run) in runs for line in run.faults.lines],
+    return (
+        _environment()
+        .get_template("page.html.jinja")
+        .render(
+            title=" · ".join(names),
+            live=live,
+            written=time.strftime("%Y-%m-%d %H:%M %Z"),
+            policy=policy,
+            style=style,
+            script=script,
+            facts=_json(facts),
+            curves=_json(curves),
+            packed=Markup(packed),  # noqa: S704 - base64
+            names=names,
+            runs=runs,
+            chains=[sections.chain(run, place) for place, (_, run) in runs],
+            answers=[found for run in gathered.runs[:1] for found in sections.answers(run)],
+            charts=charts,
+            sampled=sum((sampled or {}).values()),
+            total=sum(census.rollouts for _, _, census in stages),
+            cut=cut,
+            with_rollouts=bool(stages),
+            samples=[
+                (place, stage, rows)
+                for place, (_, run) in runs
+                for stage in run.stages
+                if (rows := sections.samples(stage, level.rows, level.row_text))
+            ],
+            benches=[sections.rewardbench(found) for run in gathered.runs for found in run.rewardbench],
+            faults=[(names[place], sections.faults(stage, census)) for place, stage, census in stages],
+            unjudged=[(name, stage, told) for _, (name, run) in runs for stage, told in sections.evaluation_faults(run.stages)],
+            energies=[(name, found) for _, (name, run) in runs if (found := sections.energy(run))["rows"]],
+            provenance=[(name, stage.name, sections.provenance(stage)) for _, (name, run) in runs for stage in run.stages],
+            damage=[(name, line) for _, (name, run) in runs for line in run.faults.lines],
+        )
     )
 
 

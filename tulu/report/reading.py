@@ -104,6 +104,11 @@ def part(holder: Any, name: str) -> Object:
     return found if isinstance(found, dict) else {}
 
 
+def listed(value: Any) -> list[Any]:
+    """An entry that should be a list, as one."""
+    return list(value) if isinstance(value, list | tuple) else []
+
+
 def pair(value: Any) -> tuple[float, float] | None:
     """An interval as two numbers, or None."""
     if not isinstance(value, list | tuple) or len(value) != 2:

@@ -8,7 +8,7 @@ import numpy as np
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
-from tulu.report.reading import number
+from tulu.report.reading import listed, number
 from tulu.report.rollout_files import PREVIEW, UNKNOWN, Index, RolloutFile
 
 TOKENIZER = "tokenizer.json"
@@ -73,12 +73,12 @@ def completion_view(row: dict[str, Any], tokenizer: Tokenizer | None, most: int)
         "detail": str(row.get("detail") or "")[:400],
         "finish": str(row.get("finish") or ""),
         "trained": bool(row.get("trained")),
-        "versions": [span for span in row.get("versions") or () if len(span) == 2],
+        "versions": [span for span in listed(row.get("versions")) if len(listed(span)) == 2],
     }
     for name in ("score", "reward", "advantage", "reward_model", "penalty"):
         if name in row:
             shown[name] = short(number(row[name]))
-    ids = row.get("token_ids")
+    ids = [token for token in listed(row.get("token_ids")) if isinstance(token, int)]
     if tokenizer is not None and ids:
         shown |= _tokens(row, pieces(tokenizer, ids[:most]), most)
     return shown
@@ -92,9 +92,9 @@ def _tokens(row: dict[str, Any], texts: list[str], most: int) -> dict[str, Any]:
         count += 1
     found: dict[str, Any] = {"pieces": texts[:count], "cut": len(row["token_ids"]) - count, "cut_tokens": True}
     for name in ("mismatch", "advantage"):
-        if row.get(f"token_{name}"):
-            found[f"token_{name}"] = [short(number(value), 2) for value in row[f"token_{name}"][:count]]
-    if flags := row.get("token_trained"):
+        if values := listed(row.get(f"token_{name}")):
+            found[f"token_{name}"] = [short(number(value), 2) for value in values[:count]]
+    if flags := listed(row.get("token_trained")):
         found["token_trained"] = [int(bool(flag)) for flag in flags[:count]]
     return found
 

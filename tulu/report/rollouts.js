@@ -203,7 +203,9 @@ function drawGroup(member) {
   }
   byId("detail").replaceChildren(head, prompt, colours, legend, cards);
   paint(group, member, colour);
-  cards.querySelector(".chosen")?.scrollIntoView({ block: "nearest", inline: "nearest" });
+  // Only the row of cards moves, never the page.
+  const mine = cards.querySelector(".chosen");
+  if (mine) cards.scrollLeft = Math.max(0, mine.offsetLeft - cards.offsetLeft - 60);
 }
 
 // What each token is coloured by: null where it has no number.

@@ -1,5 +1,6 @@
 """What lies in the folder of a run: its stages in the order in which they were trained, and what was measured of each."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,7 +155,7 @@ def _in_order(stages: Sequence[ReportedStage]) -> list[ReportedStage]:
 
 def rewardbench_of(folder: Path, stages: Sequence[ReportedStage], faults: Faults) -> list[Object]:
     """Results of RewardBench in the folder of a run, and beside it those of the run's own models."""
-    models = {stage.folder.resolve() for stage in stages}
+    models = {str(stage.folder.resolve()) for stage in stages}
     found: list[Object] = []
     own = {*folder.glob("*/results.json"), *folder.glob("*/*/results.json"), *folder.glob("*/*/*/results.json")}
     for file in sorted({*own, *folder.parent.glob("rewardbench/*/*/results.json")}):
@@ -162,7 +163,7 @@ def rewardbench_of(folder: Path, stages: Sequence[ReportedStage], faults: Faults
         if not part(content, "subsets"):
             continue
         model = str(part(content, "settings").get("model") or "")
-        if file in own or any(parent.resolve() in models for parent in Path(model).parents):
+        if file in own or any(os.path.abspath(parent) in models for parent in Path(model).parents):
             found.append({**content, "title": f"{_short(model)} on RewardBench {content.get('data', '')}".strip()})
     return found
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from tulu.report.reading import Object, number, pair, part
+from tulu.report.reading import Object, listed, number, pair, part
 from tulu.report.runs import ReportedRun, ReportedStage, answers_of
 from tulu.report.sampling import Census
 from tulu.report.svg import bar, whisker
@@ -96,13 +96,10 @@ def samples(stage: ReportedStage, most: int, length: int) -> list[dict[str, Any]
     """Rows as the model reads them, each completion a list of (text, whether it is trained)."""
     shown = []
     for row in stage.samples[:most]:
-        completions = row.get("completions")
-        names = ("chosen", "rejected") if isinstance(completions, list) and len(completions) == 2 else ("",)
+        completions = listed(row.get("completions"))
+        names = ("chosen", "rejected") if len(completions) == 2 else ("",) * len(completions)
         parts = [("prompt", _stretches(row.get("prompt"), length))]
-        listed = completions if isinstance(completions, list) else []
-        parts += [
-            (names[place] if place < len(names) else str(place), _stretches(one, length)) for place, one in enumerate(listed)
-        ]
+        parts += [(name, _stretches(one, length)) for name, one in zip(names, completions, strict=True)]
         counts = {name: int(number(row.get(name)) or 0) for name in ("tokens", "trained", "cut")}
         shown.append({"id": str(row.get("id")), **counts, "parts": [(name, *texts) for name, texts in parts if texts[0]]})
     return shown
@@ -111,7 +108,7 @@ def samples(stage: ReportedStage, most: int, length: int) -> list[dict[str, Any]
 def _stretches(found: Any, length: int) -> tuple[list[tuple[str, bool]], bool]:
     """Stretches of text up to so many characters, and whether some are left out."""
     kept: list[tuple[str, bool]] = []
-    for one in found if isinstance(found, list) else ():
+    for one in listed(found):
         if length <= 0:
             return kept, True
         if isinstance(one, list) and len(one) == 2 and isinstance(one[0], str):
@@ -132,7 +129,9 @@ def rewardbench(results: Object) -> dict[str, Any]:
         count = int(number(subset.get("count")) or 0) if isinstance(subset, dict) else 0
         drawn = Markup("") if accuracy is None else bar(accuracy, span)
         figure = "–" if accuracy is None else f"{100 * accuracy:.1f} %"
-        bars.append(Row([name, drawn, figure, "" if span is None else f"{100 * span[0]:.1f} – {100 * span[1]:.1f}", f"{count:,}"]))
+        bars.append(
+            Row([name, drawn, figure, "" if span is None else f"{100 * span[0]:.1f} – {100 * span[1]:.1f}", f"{count:,}"])
+        )
     sections = {name: number(value) for name, value in part(results, "sections").items()}
     score, span = number(results.get("score")), pair(intervals.get("score"))
     return {
@@ -141,7 +140,7 @@ def rewardbench(results: Object) -> dict[str, Any]:
         "span": "" if span is None else f"{100 * span[0]:.1f} – {100 * span[1]:.1f}",
         "bars": bars,
         "sections": [(name, f"{100 * value:.1f} %") for name, value in sections.items() if value is not None],
-        "notes": [str(note) for note in results.get("notes") or () if isinstance(note, str)],
+        "notes": [str(note) for note in listed(results.get("notes")) if isinstance(note, str)],
     }
 
 
@@ -183,7 +182,7 @@ def energy(run: ReportedRun) -> dict[str, Any]:
             continue
         values = {name: number(found.get(name)) or 0.0 for name in totals}
         totals = {name: totals[name] + values[name] for name in totals}
-        estimated.update(str(source) for source in found.get("estimated") or ())
+        estimated.update(str(source) for source in listed(found.get("estimated")))
         phases = [(name, value) for name, given in part(found, "phases").items() if (value := number(given)) is not None]
         told = ", ".join(f"{name} {energy_text(value)}" for name, value in phases)
         rows.append(Row([stage.name, *(energy_text(values[name]) for name in totals), told]))
@@ -223,7 +222,7 @@ def duration(seconds: float) -> str:
 def energy_text(kwh: float) -> str:
     """An energy in a unit that suits it."""
     size = abs(kwh)
-    return f"{kwh / 1000:,.2f} MWh" if size >= 1000 else f"{kwh:.2f} kWh" if size >= 1 else f"{1000 * kwh:.2f} Wh"
+    return f"{kwh / 1000:,.2f} MWh" if size >= 1000 else f"{kwh:.2f} kWh" if size >= 1 else f"{1000 * kwh:.3g} Wh"
 
 
 def share(count: int, of: int) -> str:

@@ -33,7 +33,9 @@ def chart(panel: Panel, name: str, by_run: bool) -> Markup:
         parts.append(f'<path class="line c{colour}" data-run="{one.run}" data-series="{place}" d="{points}"/>')
     scale = f"{x0!r} {x1!r} {y0!r} {y1!r}"
     title = Markup.escape(panel.title)
-    head = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title} by step" data-chart="{name}" data-scale="{scale}">'
+    head = (
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title} by step" data-chart="{name}" data-scale="{scale}">'
+    )
     return Markup(f"{head}{''.join(parts)}</svg>")  # noqa: S704
 
 
@@ -66,7 +68,8 @@ def _range(values: Sequence[float], padded: bool = True) -> tuple[float, float]:
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
     """Round numbers within a range, about as many as asked for."""
     span = high - low
-    if not math.isfinite(span) or span <= 0:
+    # Below, powers of ten have no exact neighbours any more.
+    if not math.isfinite(span) or span < 1e-290:
         return []
     rough = span / count
     power = 10.0 ** math.floor(math.log10(rough))
@@ -74,7 +77,11 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
     if step <= 0 or not math.isfinite(low / step):
         return []
     first = math.ceil(low / step - 1e-9)
-    return [round((first + number) * step, 12 - math.floor(math.log10(step))) for number in range(12) if (first + number) * step <= high + 1e-9 * step]
+    return [
+        round((first + number) * step, 12 - math.floor(math.log10(step)))
+        for number in range(12)
+        if (first + number) * step <= high + 1e-9 * step
+    ]
 
 
 def label(value: float) -> str:

@@ -26,4 +26,6 @@ def leave_report(folder: Path) -> None:
     try:
         log.info("report: %s", write_report([folder], folder / NAME))
     except Exception as error:  # noqa: BLE001 - the run is done, and whatever is wrong here must not make it fail
-        log.warning("the report of %s is not written (%s: %s); the run is complete without it", folder, type(error).__name__, error)
+        log.warning(
+            "the report of %s is not written (%s: %s); the run is complete without it", folder, type(error).__name__, error
+        )
