@@ -138,7 +138,7 @@ def test_a_large_run_is_sampled_thinned_and_cut_until_it_fits(tmp_path: Path) ->
     assert 50 < count <= 1000
     assert f"A sample of {count:,} of 1,280 rollouts" in read.plain
     assert "are longer than shown and are cut" in read.plain
-    assert "points are means of" in read.plain
+    assert "a point is the mean of" in read.plain
 
 
 def test_more_runs_than_fit_are_refused(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:

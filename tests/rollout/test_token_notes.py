@@ -16,7 +16,7 @@ from tulu.rollout.token_notes import TokenNotes, columns
 from tulu.types import Completion, Group, Problem
 
 ROW = {"prompts": 1, "samples": 2, "batch": 2, "max_prompt": 64, "max_tokens": 8, "micro_batch": 8}
-STAGE = make_stage(Rlvr, max_length=None, **ROW)
+STAGE = make_stage(Rlvr, **ROW)
 
 
 def rollout() -> Rollout:

@@ -48,9 +48,8 @@ def _serve(folders: list[Path], port: int) -> None:
             raise
         raise RecipeError(f"--port {port}: {error.strerror}; name another, or leave it out for any that is free") from error
     with server:
-        typer.echo(
-            f"{server.url}  (for this machine alone; from another: ssh -L {server.server_port}:{LOOPBACK}:{server.server_port} HOST)"
-        )
+        tunnel = f"ssh -L {server.server_port}:{LOOPBACK}:{server.server_port} HOST"
+        typer.echo(f"{server.url}  (for this machine alone; from another one: {tunnel})")
         typer.echo("Ctrl-C ends it; the run goes on.")
         try:
             server.serve_forever(poll_interval=0.2)

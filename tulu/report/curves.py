@@ -42,8 +42,8 @@ class Panel:
 
     title: str
     series: list[Series]
-    total: int
-    """Points of its curves."""
+    each: int
+    """Most steps that one of its points is the mean of."""
 
 
 def series_of(run: int, metrics: Sequence[Object], points: int) -> dict[str, Series]:
@@ -82,4 +82,4 @@ def panels(series: Iterable[Series], together: bool) -> list[Panel]:
 
     ordered = sorted(series, key=lambda one: (rank(title(one)), one.label, one.run))
     grouped = [(name, list(members)) for name, members in groupby(ordered, key=title)]
-    return [Panel(name, members, sum(len(one.steps) for one in members)) for name, members in grouped]
+    return [Panel(name, members, max(one.each for one in members)) for name, members in grouped]

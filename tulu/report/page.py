@@ -45,8 +45,8 @@ class Level:
 
 
 LEVELS = (
-    Level(14_000, SAMPLE, 6_000, 1_000_000, 8, 1_600),
-    Level(12_000, SAMPLE, 2_400, 900_000, 6, 1_200),
+    Level(36_000, SAMPLE, 6_000, 1_000_000, 8, 1_600),
+    Level(14_000, SAMPLE, 2_400, 900_000, 6, 1_200),
     Level(10_000, 700, 1_600, 700_000, 4, 900),
     Level(6_000, 400, 1_200, 500_000, 3, 600),
     Level(3_000, 200, 800, 300_000, 2, 400),
@@ -145,57 +145,62 @@ def render(
         f"default-src 'none'; script-src 'sha256-{_digest(script)}'; style-src 'sha256-{_digest(style)}'; img-src data:; "
         f"connect-src {chr(39)}{'self' if live else 'none'}{chr(39)}; base-uri 'none'; form-action 'none'"
     )
-    names, stages = gathered.names, gathered.rollout_stages
-    facts = {
-        "live": live,
-        "runs": names,
-        "stages": [
-            {
-                "run": place,
-                "stage": stage.name,
-                "total": census.rollouts,
-                "verifiers": sorted(census.by_verifier),
-            }
-            for place, stage, census in stages
-        ],
-    }
-    runs = list(enumerate(zip(names, gathered.runs, strict=True)))
     return (
         _environment()
         .get_template("page.html.jinja")
         .render(
-            title=" · ".join(names),
+            title=" · ".join(gathered.names),
             live=live,
             written=time.strftime("%Y-%m-%d %H:%M %Z"),
             policy=policy,
             style=style,
             script=script,
-            facts=_json(facts),
             curves=_json(curves),
-            packed=Markup(packed),  # noqa: S704 - base64
-            names=names,
-            runs=runs,
-            chains=[sections.chain(run, place) for place, (_, run) in runs],
-            answers=[found for run in gathered.runs[:1] for found in sections.answers(run)],
             charts=charts,
+            packed=Markup(packed),
             sampled=sum((sampled or {}).values()),
-            total=sum(census.rollouts for _, _, census in stages),
             cut=cut,
-            with_rollouts=bool(stages),
-            samples=[
-                (place, stage, rows)
-                for place, (_, run) in runs
-                for stage in run.stages
-                if (rows := sections.samples(stage, level.rows, level.row_text))
-            ],
-            benches=[sections.rewardbench(found) for run in gathered.runs for found in run.rewardbench],
-            faults=[(names[place], sections.faults(stage, census)) for place, stage, census in stages],
-            unjudged=[(name, stage, told) for _, (name, run) in runs for stage, told in sections.evaluation_faults(run.stages)],
-            energies=[(name, found) for _, (name, run) in runs if (found := sections.energy(run))["rows"]],
-            provenance=[(name, stage.name, sections.provenance(stage)) for _, (name, run) in runs for stage in run.stages],
-            damage=[(name, line) for _, (name, run) in runs for line in run.faults.lines],
+            **_of_rollouts(gathered, live),
+            **_of_runs(gathered, level),
         )
     )
+
+
+def _of_rollouts(gathered: Gathered, live: bool) -> dict[str, Any]:
+    """What the template says of rollouts, and the facts that the script reads."""
+    names, stages = gathered.names, gathered.rollout_stages
+    listed = [
+        {"run": place, "stage": stage.name, "total": census.rollouts, "verifiers": sorted(census.by_verifier)}
+        for place, stage, census in stages
+    ]
+    return {
+        "facts": _json({"live": live, "runs": names, "stages": listed}),
+        "total": sum(census.rollouts for _, _, census in stages),
+        "with_rollouts": bool(stages),
+        "faults": [(names[place], sections.faults(stage, census)) for place, stage, census in stages],
+    }
+
+
+def _of_runs(gathered: Gathered, level: Level) -> dict[str, Any]:
+    """What the template says of runs and stages."""
+    runs = list(enumerate(zip(gathered.names, gathered.runs, strict=True)))
+    return {
+        "names": gathered.names,
+        "runs": runs,
+        "chains": [sections.chain(run, place) for place, (_, run) in runs],
+        "answers": [found for run in gathered.runs[:1] for found in sections.answers(run)],
+        "samples": [
+            (place, stage, rows)
+            for place, (_, run) in runs
+            for stage in run.stages
+            if (rows := sections.samples(stage, level.rows, level.row_text))
+        ],
+        "benches": [sections.rewardbench(found) for run in gathered.runs for found in run.rewardbench],
+        "unjudged": [(name, stage, told) for _, (name, run) in runs for stage, told in sections.evaluation_faults(run.stages)],
+        "energies": [(name, found) for _, (name, run) in runs if (found := sections.energy(run))["rows"]],
+        "provenance": [(name, stage.name, sections.provenance(stage)) for _, (name, run) in runs for stage in run.stages],
+        "damage": [(name, line) for _, (name, run) in runs for line in run.faults.lines],
+    }
 
 
 def _curves(gathered: Gathered, level: Level) -> tuple[list[tuple[str, list[tuple[Panel, Markup]]]], dict[str, Any]]:
@@ -241,7 +246,7 @@ def _environment() -> Environment:
 @cache
 def _inlined(*names: str) -> Markup:
     """Files of the package that stand in the page as they are."""
-    return Markup("\n".join((HERE / name).read_text(encoding="utf-8") for name in names))  # noqa: S704
+    return Markup("\n".join((HERE / name).read_text(encoding="utf-8") for name in names))
 
 
 def _digest(text: str) -> str:
@@ -254,4 +259,4 @@ def _json(value: Any) -> Markup:
     text = json.dumps(finite(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     escapes = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
-    return Markup(text.translate(str.maketrans(escapes)))  # noqa: S704
+    return Markup(text.translate(str.maketrans(escapes)))

@@ -203,9 +203,6 @@ function drawGroup(member) {
   }
   byId("detail").replaceChildren(head, prompt, colours, legend, cards);
   paint(group, member, colour);
-  // Only the row of cards moves, never the page.
-  const mine = cards.querySelector(".chosen");
-  if (mine) cards.scrollLeft = Math.max(0, mine.offsetLeft - cards.offsetLeft - 60);
 }
 
 // What each token is coloured by: null where it has no number.

@@ -183,11 +183,9 @@ def energy(run: ReportedRun) -> dict[str, Any]:
         values = {name: number(found.get(name)) or 0.0 for name in totals}
         totals = {name: totals[name] + values[name] for name in totals}
         estimated.update(str(source) for source in listed(found.get("estimated")))
-        phases = [(name, value) for name, given in part(found, "phases").items() if (value := number(given)) is not None]
-        told = ", ".join(f"{name} {energy_text(value)}" for name, value in phases)
-        rows.append(Row([stage.name, *(energy_text(values[name]) for name in totals), told]))
+        rows.append(Row([stage.name, *(energy_text(values[name]) for name in totals)]))
     if len(rows) > 1:
-        rows.append(Row(["together", *(energy_text(value) for value in totals.values()), ""], "total"))
+        rows.append(Row(["together", *(energy_text(value) for value in totals.values())], "total"))
     return {"rows": rows, "parts": ["all", *_PARTS.values()], "estimated": ", ".join(sorted(estimated))}
 
 

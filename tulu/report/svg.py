@@ -36,7 +36,7 @@ def chart(panel: Panel, name: str, by_run: bool) -> Markup:
     head = (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title} by step" data-chart="{name}" data-scale="{scale}">'
     )
-    return Markup(f"{head}{''.join(parts)}</svg>")  # noqa: S704
+    return Markup(f"{head}{''.join(parts)}</svg>")
 
 
 def _scales(x0: float, x1: float, y0: float, y1: float) -> str:
@@ -118,7 +118,7 @@ def whisker(value: float, interval: tuple[float, float] | None, colour: int = 0,
         left, right = place(interval[0]), place(interval[1])
         span = f'<path class="whisker c{colour}" d="M{left:.1f} {middle}H{right:.1f}M{left:.1f} 7v8M{right:.1f} 7v8"/>'
     dot = f'<circle class="dot c{colour}" cx="{place(value):.1f}" cy="{middle}" r="4"/>'
-    return Markup(f'<svg class="whiskers" viewBox="0 0 {width} 22" aria-hidden="true">{rules}{span}{dot}</svg>')  # noqa: S704
+    return Markup(f'<svg class="whiskers" viewBox="0 0 {width} 22" aria-hidden="true">{rules}{span}{dot}</svg>')
 
 
 def bar(value: float, interval: tuple[float, float] | None) -> Markup:
@@ -131,4 +131,4 @@ def bar(value: float, interval: tuple[float, float] | None) -> Markup:
         span = f'<path class="whisker" d="M{left:.1f} 8H{right:.1f}M{left:.1f} 5v6M{right:.1f} 5v6"/>'
     rules = "".join(f'<path class="grid" d="M{width * part:.0f} 0v16"/>' for part in (0.25, 0.5, 0.75, 1))
     fill = f'<rect class="bar" x="0" y="3" width="{long:.1f}" height="10" rx="1"/>'
-    return Markup(f'<svg class="bars" viewBox="0 0 {width + 2} 16" aria-hidden="true">{rules}{fill}{span}</svg>')  # noqa: S704
+    return Markup(f'<svg class="bars" viewBox="0 0 {width + 2} 16" aria-hidden="true">{rules}{fill}{span}</svg>')

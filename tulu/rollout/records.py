@@ -34,10 +34,11 @@ def keep_tokenizer(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> None:
 def record(
     rollouts: StepRollouts, tokenizer: "PreTrainedTokenizerBase", notes: Mapping[int, TokenNote] = MappingProxyType({})
 ) -> list[dict[str, Any]]:
-    """Rows {group, id, verifier, prompt, completion, reward, score, status, detail, advantage, finish, tokens, versions, trained}.
+    """Rows {group, id, verifier, prompt, completion, reward, score, status, detail, advantage, finish, tokens, versions, …}.
 
     Where a reward model scored they also hold {reward_model}, its score as it gave it, and where long completions are
-    penalised {penalty}, which is added to the reward. Status and detail are those of whatever failed. Of the tokens there are
+    penalised {penalty}, which is added to the reward. Status and detail are those of whatever failed; {trained} says whether
+    the group was trained on. Of the tokens there are
     {token_ids}, {token_trained} where some are not, such as those of tools, and the notes that the learner made
     ({token_mismatch}, {token_advantage}), null for the completions that this process did not train on.
     """
