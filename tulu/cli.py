@@ -15,7 +15,6 @@ from tulu.commands.boundary import GIVEN, Boundary, StderrHandler
 from tulu.commands.daily import DAILY
 from tulu.commands.options import Overrides, RecipeArgument, RunOptions, TrainOptions, with_options
 from tulu.commands.recipe_commands import recipe_commands
-from tulu.commands.report import report
 from tulu.config.lock import only_user
 from tulu.config.options import PlanOptions
 from tulu.config.processes import is_main_process, leaving_at_once, to_launch
@@ -208,9 +207,9 @@ def data(
     loaded = _load(recipe, overrides)
     if not decontaminate and (against or clean):
         raise RecipeError("--against and --clean belong to --decontaminate; add it")
-    from tulu.commands.data import report as show
+    from tulu.commands.data import report
 
-    show(loaded, decontaminate, against or (), clean)
+    report(loaded, decontaminate, against or (), clean)
 
 
 def plan(recipe: RecipeArgument, overrides: Overrides = None, *, options: PlanOptions) -> None:
@@ -315,7 +314,7 @@ def _announce(line: str) -> None:
 
 _OF_THEIR_OWN: dict[str, Callable[..., None]] = {"rlvr": rlvr, "evaluate": evaluate}
 """The commands of the stages that take more than a recipe."""
-_WITHOUT_STAGE: tuple[Callable[..., None], ...] = (run, rewardbench, verify, sample, data, plan, report)
+_WITHOUT_STAGE: tuple[Callable[..., None], ...] = (run, rewardbench, verify, sample, data, plan)
 
 for _stage in STAGES.values():
     _command = _OF_THEIR_OWN.get(_stage.name) or _stage_command(_stage)

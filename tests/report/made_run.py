@@ -22,6 +22,7 @@ def make_run(folder: Path, steps: int = 12, groups: int = 4, samples: int = 4, t
     """A finished run of four stages: SFT, DPO, RM and RLVR, with `groups` groups of rollouts a step."""
     for name in ("sft", "dpo", "rm", "rlvr"):
         make_stage(folder / name, name, steps, text)
+    write_looks(folder / "sft", text)
     for name, accuracy in ACCURACY.items():
         write_evaluation(folder / "evaluate" / name, accuracy, text)
     write_rollouts(folder / "rlvr", range(1, steps + 1), groups, samples, text)
@@ -40,10 +41,18 @@ def make_stage(folder: Path, name: str, steps: int, text: str) -> None:
     (folder / "manifest.json").write_text(json.dumps(facts))
     lines = [metrics_of(step) for step in range(1, steps + 1)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    sample = {"id": f"rows.jsonl:{text}", "prompt": [["<|user|>\nhi ", False]], "tokens": 9, "trained": 4, "cut": 0}
+    sample = {"id": f"mix.jsonl:{text}", "prompt": [["<|user|>\nhi ", False]], "tokens": 9, "trained": 4, "cut": 0}
     completions = [[[text, True], [" read", False]]] * (1 if name in ("sft", "rlvr") else 2)
     if name != "rlvr":
-        (folder / "samples.jsonl").write_text(json.dumps({**sample, "completions": completions}) + "\n")
+        (folder / "rows.jsonl").write_text(json.dumps({**sample, "completions": completions}) + "\n")
+
+
+def write_looks(folder: Path, text: str) -> None:
+    """Sample answers of two looks."""
+    (folder / "samples").mkdir()
+    for step in (7, 12):
+        row = {"prompt": f"look {step} {text}", "answer": text, "score": None, "expected": text}
+        (folder / "samples" / f"step-{step:06d}.jsonl").write_text(json.dumps(row) + "\n")
 
 
 def metrics_of(step: int) -> dict[str, Any]:

@@ -33,11 +33,17 @@ def test_what_is_no_number_is_no_point_and_the_largest_numbers_have_a_mean() -> 
 
 
 def test_runs_share_a_panel_and_families_share_one_where_there_is_one_run() -> None:
-    rows = [{"step": 1, "zebra": 1.0, "share_data": 0.1, "share_forward": 0.9, "loss": 2.0}]
+    rows = [{"step": 1, "zebra": 1.0, "share_data": 0.1, "share_forward": 0.9, "loss": 2.0, "eval/loss": 1.0}]
     one = panels(series_of(0, rows, 9).values(), together=True)
-    assert [(panel.title, len(panel.series)) for panel in one] == [("loss", 1), ("share of time", 2), ("zebra", 1)]
+    assert [(panel.title, len(panel.series)) for panel in one] == [
+        ("eval/loss", 1),
+        ("loss", 1),
+        ("share of time", 2),
+        ("zebra", 1),
+    ]
     both = [*series_of(0, rows, 9).values(), *series_of(1, rows, 9).values()]
     assert [(panel.title, len(panel.series)) for panel in panels(both, together=False)] == [
+        ("eval/loss", 2),
         ("loss", 2),
         ("share_data", 2),
         ("share_forward", 2),

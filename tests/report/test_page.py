@@ -110,7 +110,19 @@ def test_every_section_of_a_run_is_there(found: Reader) -> None:
     assert all(f"#{name}" in [attributes.get("href") for tag, attributes in found.tags if tag == "a"] for name in ids[1:])
     # The curves are drawn in the file: two of their own and one of a family for each stage, and tokens and seconds.
     assert sum("data-chart" in attributes for tag, attributes in found.tags if tag == "svg") == 4 * 5
-    for text in ("30.0 %", "25.0 – 35.0", "+55.0", "All 192 rollouts.", "2.00 kWh", "75.0 %", "68.0 – 81.0", "1 timeout"):
+    for text in (
+        "30.0 %",
+        "25.0 – 35.0",
+        "+55.0",
+        "All 192 rollouts.",
+        "2.00 kWh",
+        "375 Wh",
+        "3.48 kWh, 1.2 kg CO2e, 4.49 l of water",
+        "look 7",
+        "75.0 %",
+        "68.0 – 81.0",
+        "1 timeout",
+    ):
         assert text in found.plain
     assert [one["total"] for one in found.json("facts")["stages"]] == [192]
     assert found.json("numbers")["k0"][0]["y"][:3] == [1.0, 0.5, 0.33333]
@@ -121,13 +133,13 @@ def test_a_large_run_is_sampled_thinned_and_cut_until_it_fits(tmp_path: Path) ->
 
     rng = random.Random(3)
     folder = make_run(tmp_path / "large", steps=4, text="<&>")
-    lines = [{"step": step, **{f"metric{n}": rng.random() for n in range(80)}} for step in range(1, 1501)]
+    lines = [{"step": step, **{f"metric{n}": rng.random() for n in range(60)}} for step in range(1, 1001)]
     (folder / "sft" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     noise = [chr(rng.randrange(0x4E00, 0x9FFF)) for _ in range(60_000)]
     for step in range(1, 5):
         rows = [
-            {**rollout_row(step, group, member), "completion": "".join(rng.choices(noise, k=3000)), "token_ids": None}
-            for group in range(80)
+            {**rollout_row(step, group, member), "completion": "".join(rng.choices(noise, k=1500)), "token_ids": None}
+            for group in range(70)
             for member in range(4)
         ]
         write_rows(folder / f"rlvr/rollouts/step-{step:06d}.parquet", rows)
@@ -136,7 +148,7 @@ def test_a_large_run_is_sampled_thinned_and_cut_until_it_fits(tmp_path: Path) ->
     read = Reader(text)
     count = sum(len(group["rows"]) for group in read.rollouts)
     assert 50 < count <= 1000
-    assert f"A sample of {count:,} of 1,280 rollouts" in read.plain
+    assert f"A sample of {count:,} of 1,120 rollouts" in read.plain
     assert "are longer than shown and are cut" in read.plain
     assert "a point is the mean of" in read.plain
 
@@ -156,7 +168,7 @@ def test_runs_are_compared_and_told_apart(tmp_path: Path) -> None:
     assert [attributes["data-run-toggle"] for tag, attributes in read.tags if "data-run-toggle" in attributes] == ["0", "1"]
 
 
-@pytest.mark.parametrize("damage", ["metrics.jsonl", "manifest.json", "recipe.yaml", "samples.jsonl", "status.json"])
+@pytest.mark.parametrize("damage", ["metrics.jsonl", "manifest.json", "recipe.yaml", "rows.jsonl", "status.json"])
 @pytest.mark.parametrize("content", [b"\xff\x00", b"[]", b'{"finished": [], "energy": 3, "tokens": {}}\n'])
 def test_whatever_a_file_holds_there_is_a_report(damage: str, content: bytes, tmp_path: Path) -> None:
     folder = make_run(tmp_path / "demo", steps=2)
@@ -173,7 +185,7 @@ def test_odd_values_in_good_files_are_left_out(tmp_path: Path) -> None:
         "sft/manifest.json",
         "evaluate/sft/results.json",
         "rm/rewardbench/v2/results.json",
-        "sft/samples.jsonl",
+        "sft/rows.jsonl",
         "evaluate/sft/answers.jsonl",
     ]
     for name in files:

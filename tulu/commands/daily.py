@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from tulu.commands.report import report
 from tulu.evaluation.options import ChatOptions
 
 
@@ -65,5 +66,5 @@ def push(
     send(run, repo, runs, private, dry_run)
 
 
-DAILY: tuple[Callable[..., None], ...] = (chat, energy, env, push, verifiers)
+DAILY: tuple[Callable[..., None], ...] = (chat, energy, env, push, report, verifiers)
 """The commands, by the names of their functions."""

@@ -9,7 +9,7 @@ import numpy as np
 from tulu.report.reading import Object, number
 
 FIRST = (
-    *("reward", "solved", "held_out_accuracy", "held_out_loss", "accuracy", "loss", "nll", "margin", "reward_chosen"),
+    *("reward", "solved", "accuracy", "loss", "nll", "margin", "reward_chosen"),
     *("reward_rejected", "logp_chosen", "logp_rejected", "reward_model", "kl", "entropy", "mismatch", "ratio", "clipped"),
     *("masked", "truncated", "completion_tokens", "groups", "groups_sampled", "staleness", "gradient_norm", "learning_rate"),
     *("tokens_per_second", "mfu", "seconds", "sampling_seconds", "tokens", "peak_gib"),
@@ -78,7 +78,8 @@ def panels(series: Iterable[Series], together: bool) -> list[Panel]:
         return next((name for prefix, name in prefixes.items() if one.label.startswith(prefix)), one.label)
 
     def rank(name: str) -> tuple[int, str]:
-        return (FIRST.index(name) if name in FIRST else len(FIRST), name)
+        # What was measured on rows that are not trained on comes before all else.
+        return (-1 if name.startswith("eval/") else FIRST.index(name) if name in FIRST else len(FIRST), name)
 
     ordered = sorted(series, key=lambda one: (rank(title(one)), one.label, one.run))
     grouped = [(name, list(members)) for name, members in groupby(ordered, key=title)]

@@ -189,6 +189,7 @@ def _of_runs(gathered: Gathered, level: Level) -> dict[str, Any]:
         "runs": runs,
         "chains": [sections.chain(run, place) for place, (_, run) in runs],
         "answers": [found for run in gathered.runs[:1] for found in sections.answers(run)],
+        "looks": [(place, stage, found) for place, (_, run) in runs for stage in run.stages if (found := sections.looks(stage))],
         "samples": [
             (place, stage, rows)
             for place, (_, run) in runs

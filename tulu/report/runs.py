@@ -13,6 +13,8 @@ from tulu.report.reading import Faults, Object, number, pair, part, read_json, r
 
 _SIGNS = ("manifest.json", "recipe.yaml", "metrics.jsonl")
 """Files by which the folder of a stage is known."""
+LOOKS, SHOWN_ANSWERS = 3, 3
+"""Looks at a stage that are shown, and sample answers of each."""
 _ORDER = {name: place for place, name in enumerate(STAGES)}
 
 
@@ -30,6 +32,8 @@ class ReportedStage:
     """What an RLVR stage last said of itself."""
     metrics: list[Object]
     samples: list[Object]
+    looks: list[tuple[int, Object]]
+    """(step, sample answer) of the last looks at how the training went."""
     results: Object
     """What the evaluation after the stage found."""
 
@@ -134,9 +138,17 @@ def read_stage(folder: Path, faults: Faults) -> ReportedStage:
         manifest=read_json(folder / "manifest.json", faults),
         status=read_json(folder / "status.json", faults),
         metrics=read_lines(folder / "metrics.jsonl", faults),
-        samples=read_lines(folder / "samples.jsonl", faults),
+        samples=read_lines(folder / "rows.jsonl", faults),
+        looks=read_looks(folder, faults),
         results=read_json(folder.parent / "evaluate" / folder.name / "results.json", faults),
     )
+
+
+def read_looks(folder: Path, faults: Faults) -> list[tuple[int, Object]]:
+    """The first sample answers of the last looks, the newest first."""
+    steps = {file: file.stem.removeprefix("step-") for file in folder.glob("samples/step-*.jsonl")}
+    files = sorted((file for file, step in steps.items() if step.isdigit()), key=lambda file: -int(steps[file]))
+    return [(int(steps[file]), row) for file in files[:LOOKS] for row in read_lines(file, faults, SHOWN_ANSWERS)]
 
 
 def _in_order(stages: Sequence[ReportedStage]) -> list[ReportedStage]:

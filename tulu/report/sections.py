@@ -6,17 +6,20 @@ from typing import Any
 
 from markupsafe import Markup
 
+from tulu.config.footprint import DEFAULT, FACILITIES, NOTHING
 from tulu.report.reading import Object, listed, number, pair, part
 from tulu.report.runs import ReportedRun, ReportedStage, answers_of
 from tulu.report.sampling import Census
 from tulu.report.svg import bar, whisker
+from tulu.train.ledger import PARTS, PHASES, read_entry
 
 ANSWERS = 8
 """Held-out questions whose answers are shown through the chain."""
 _READ = 400
 """Answers among which those are looked for."""
 LISTED_FAULTS = 12
-_PARTS = {"gpu_kwh": "GPU", "cpu_kwh": "CPU", "ram_kwh": "memory"}
+_PARTS = ("GPU", "CPU", "memory")
+"""What people call the parts of the ledger, in its order."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,20 @@ def answers(run: ReportedRun) -> list[dict[str, Any]]:
             ],
         }
         for question in chosen
+    ]
+
+
+def looks(stage: ReportedStage) -> list[dict[str, Any]]:
+    """Sample answers that were taken while a stage trained, the last ones first."""
+    return [
+        {
+            "step": step,
+            "prompt": str(row.get("prompt") or "")[:600],
+            "text": str(row.get("answer") or "")[:600],
+            "expected": str(row.get("expected") or "")[:200],
+            "score": number(row.get("score")),
+        }
+        for step, row in stage.looks
     ]
 
 
@@ -174,19 +191,33 @@ def evaluation_faults(stages: Sequence[ReportedStage]) -> list[tuple[str, str]]:
 
 
 def energy(run: ReportedRun) -> dict[str, Any]:
-    """What each stage took, by parts, and which parts are only estimated."""
-    rows, totals, estimated = [], dict.fromkeys(("kwh", *_PARTS), 0.0), set[str]()
+    """What each stage took, by parts and by phases, what is only estimated, and what it comes to in a data centre."""
+    rows, together, estimated, facility = [], [0.0] * (1 + len(PARTS) + len(PHASES)), set[str](), FACILITIES[DEFAULT]
+    whole = NOTHING
     for stage in run.stages:
-        found = part(stage.manifest, "energy")
-        if number(found.get("kwh")) is None:
+        try:
+            entry = read_entry(stage.folder)
+        except (OSError, TypeError, ValueError, AttributeError):
+            # The files that it reads are among those that are named at the top where they are damaged.
             continue
-        values = {name: number(found.get(name)) or 0.0 for name in totals}
-        totals = {name: totals[name] + values[name] for name in totals}
-        estimated.update(str(source) for source in listed(found.get("estimated")))
-        rows.append(Row([stage.name, *(energy_text(values[name]) for name in totals)]))
+        if not entry.kwh > 0:
+            continue
+        parts = [entry.energy.get(part, 0.0) for part in PARTS]
+        values = [entry.kwh, *parts, *(entry.kwh * entry.phases.get(phase, 0.0) for phase in PHASES)]
+        together = [before + value for before, value in zip(together, values, strict=True)]
+        estimated.update(entry.estimated)
+        whole += entry.footprint(facility)
+        rows.append(Row([stage.name, *map(energy_text, values)]))
     if len(rows) > 1:
-        rows.append(Row(["together", *(energy_text(value) for value in totals.values())], "total"))
-    return {"rows": rows, "parts": ["all", *_PARTS.values()], "estimated": ", ".join(sorted(estimated))}
+        rows.append(Row(["together", *map(energy_text, together)], "total"))
+    made = f", and {whole.embodied_kg:.2g} kg of making the GPUs" if whole.embodied_kg else ""
+    return {
+        "rows": rows,
+        "columns": ["all", *_PARTS, *PHASES],
+        "estimated": ", ".join(sorted(estimated)),
+        "facility": f"{energy_text(whole.facility_kwh)}, {whole.carbon_kg:.3g} kg CO2e{made}, {whole.water_litres:.3g} l of water",
+        "source": facility.source,
+    }
 
 
 def provenance(stage: ReportedStage) -> list[tuple[str, str]]:

@@ -35,9 +35,9 @@ from tulu.train.run import Run, job_recipe
 log = logging.getLogger("tulu")
 
 
-SAMPLES = "samples.jsonl"
+ROWS = "rows.jsonl"
 """The file of a run that holds some rows as the model reads them, with what is trained of them."""
-KEPT_SAMPLES = 24
+KEPT_ROWS = 24
 """Rows in that file."""
 
 
@@ -92,11 +92,11 @@ class StageRun(Run):
 
         groups = open_groups(from_main(self.parallel, f"the rows of {stage.name} to be tokenised", tokenise))
         groups.report.show()
-        if self.parallel.is_main and not (samples := JsonLines(self.path / SAMPLES)).has_rows():
+        if self.parallel.is_main and not (kept := JsonLines(self.path / ROWS)).has_rows():
             # From the whole mix, evenly: its sources follow each other.
-            count = min(KEPT_SAMPLES, len(groups))
+            count = min(KEPT_ROWS, len(groups))
             places = [len(groups) * number // count for number in range(count)]
-            samples.append(sample_row(groups[place], tokenizer) for place in places)
+            kept.append(sample_row(groups[place], tokenizer) for place in places)
         if stage.yields_policy and not stage.makes_model and self.parallel.is_main and (told := prompt_break(tokenizer)):
             log.warning("the template is not prefix-stable, so the model is asked in other words than it is trained on: %s", told)
         return groups
