@@ -2,6 +2,7 @@
 
 import math
 import re
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ def test_a_point_that_stands_for_several_steps_is_their_mean_with_their_range() 
 
 
 def test_what_is_no_number_is_no_point_and_the_largest_numbers_have_a_mean() -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"step": 1, "a": math.nan, "b": "x", "c": True, "d": 1.7e308},
         {"step": 2, "d": 1.7e308},
         {"d": 1.0},

@@ -15,7 +15,7 @@ from tests.report.made_run import make_run, make_stage, rollout_row, write_rollo
 from tulu.data.chat import make_byte_tokenizer
 from tulu.report.filters import BadQuestion, Wanted, listing
 from tulu.report.rollout_files import Damaged, Index, Indexes, RolloutFile, rollout_files
-from tulu.report.rollout_views import cut, group_view, pieces
+from tulu.report.rollout_views import cut, group_view, pieces, read_group
 from tulu.report.runs import read_run
 from tulu.report.sampling import SAMPLE, draw_sample, take_census
 
@@ -78,7 +78,8 @@ def test_files_of_earlier_versions_are_read_without_the_columns_they_lack(tmp_pa
     index = RolloutFile(tmp_path / "step-000001.parquet", 1).index()
     assert index.starts.tolist() == [0, 2, 4, 6]
     assert index.verifiers[int(index.verifier[0])] == "not recorded"
-    view = group_view(RolloutFile(tmp_path / "step-000001.parquet", 1), index, 1, None, 100)
+    rows = read_group(RolloutFile(tmp_path / "step-000001.parquet", 1), index, 1, 9)
+    view = group_view(1, 1, rows, None, 100)
     assert [row["text"] for row in view["rows"]] == ["1.1.0 so #### 1", "1.1.1 so #### 1"]
     assert "pieces" not in view["rows"][0]
 
@@ -90,7 +91,8 @@ def test_a_column_of_another_type_than_it_should_have_is_taken_as_absent(column:
     write_rows(file.path, rows)
     index = file.index()
     assert len(index) == 3
-    assert len(group_view(file, index, int(index.group[0]), None, 50)["rows"]) in (1, 3)
+    group = int(index.group[0])
+    assert len(group_view(1, group, read_group(file, index, group, 9), None, 50)["rows"]) in (1, 3)
 
 
 def test_a_damaged_file_and_an_empty_one(tmp_path: Path) -> None:
@@ -135,7 +137,7 @@ def test_a_group_larger_than_a_sample_stands_with_its_first_completions(tmp_path
     write_rows(file.path, [rollout_row(1, 0, member) for member in range(SAMPLE + 50)])
     [drawn] = draw_sample(take_census([file], Indexes()))
     assert drawn.count == SAMPLE
-    assert len(group_view(file, file.index(), 0, None, 50, drawn.count)["rows"]) == SAMPLE
+    assert len(read_group(file, file.index(), 0, drawn.count)) == SAMPLE
 
 
 def test_indexes_are_kept_within_their_room_and_read_again_where_a_file_is_replaced(tmp_path: Path) -> None:
@@ -175,7 +177,7 @@ def test_numbers_of_tokens_stand_with_their_tokens(tmp_path: Path) -> None:
     file = RolloutFile(tmp_path / "step-000001.parquet", 1)
     write_rows(file.path, [row])
     tokenizer = Tokenizer.from_str(make_byte_tokenizer().backend_tokenizer.to_str())
-    [shown] = group_view(file, file.index(), 0, tokenizer, 9)["rows"]
+    [shown] = group_view(1, 0, read_group(file, file.index(), 0, 9), tokenizer, 9)["rows"]
     assert shown["pieces"] == list(row["completion"][:9])
     assert shown["token_mismatch"] == pytest.approx([-0.03, -0.02, None, 0.0, 0.01, 0.02, 0.03, -0.03, -0.02])
     assert shown["token_trained"] == [1, 1, 0, 1, 1, 1, 1, 1, 1]

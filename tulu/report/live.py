@@ -22,7 +22,7 @@ from tulu.files import finite
 from tulu.report.filters import MOST_LISTED, BadQuestion, Wanted, listing, stages_with_rollouts, whole
 from tulu.report.page import Gathered, gather, render
 from tulu.report.rollout_files import Damaged, Indexes, rollout_files
-from tulu.report.rollout_views import group_view, load_tokenizer
+from tulu.report.rollout_views import group_view, load_tokenizer, read_group
 
 log = logging.getLogger("tulu")
 
@@ -183,7 +183,8 @@ def _group(watched: Watched, fields: dict[str, str]) -> tuple[str, bytes]:
     index = watched.indexes.of(file)
     if not np.any(index.group == group):
         raise BadQuestion(f"group: step {step} has no group {group}")
-    view = group_view(file, index, group, load_tokenizer(stage.folder), TEXT, MEMBERS)
+    rows = read_group(file, index, group, MEMBERS)
+    view = group_view(step, group, rows, load_tokenizer(stage.folder), TEXT)
     return _json({"run": place, "stage": stage.name, **view})
 
 

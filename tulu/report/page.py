@@ -5,7 +5,7 @@ import gzip
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,7 @@ from tulu.files import finite
 from tulu.report import sections
 from tulu.report.curves import Panel, panels, series_of
 from tulu.report.rollout_files import Damaged, Indexes, rollout_files
-from tulu.report.rollout_views import group_view, load_tokenizer, short
+from tulu.report.rollout_views import group_view, load_tokenizer, read_group, short
 from tulu.report.runs import ReportedRun, ReportedStage, read_run
 from tulu.report.sampling import SAMPLE, Census, draw_sample, take_census
 from tulu.report.svg import chart
@@ -92,50 +92,54 @@ def gather(folders: Sequence[Path], indexes: Indexes) -> Gathered:
 def report_page(gathered: Gathered, indexes: Indexes) -> str:
     """The file. Raises RecipeError where so many runs do not fit one."""
     for level in LEVELS:
-        packed, shown, cut = pack_rollouts(gathered, indexes, level)
-        page = render(gathered, level, packed=packed, sampled=shown, cut=cut)
+        packed, groups = pack_rollouts(gathered, indexes, level)
+        page = render(gathered, level, packed, groups)
         if len(page.encode()) < MOST_BYTES:
             return page
     raise RecipeError(f"{len(gathered.runs)} runs do not fit a report of {MOST_BYTES / 1e6:.0f} MB; name fewer")
 
 
-def pack_rollouts(gathered: Gathered, indexes: Indexes, level: Level) -> tuple[str, dict[tuple[int, str], int], int]:
-    """A sample of the rollouts as compressed text, how many there are of each stage, and how many texts of them are cut."""
+def pack_rollouts(gathered: Gathered, indexes: Indexes, level: Level) -> tuple[str, list[dict[str, Any]]]:
+    """A sample of the rollouts as compressed text, and as it is."""
     stages = gathered.rollout_stages
     most, text = level.rollouts // max(1, len(stages)), level.text
+    read: dict[tuple[Path, int], list[dict[str, Any]]] = {}
     while stages:
-        groups, shown, cut = _views(stages, indexes, most, text)
+        groups = [view for place, stage, census in stages for view in _views(place, stage, census, indexes, most, text, read)]
         packed = base64.b64encode(gzip.compress(_json(groups).encode(), mtime=0)).decode()
         if len(packed) <= level.packed or most < 2:
-            return packed, shown, cut
+            return packed, groups
         # Shorter texts before fewer of them.
         most, text = (most, text // 2) if text > 800 else (most * 2 // 3, text)
-    return "", {}, 0
+    return "", []
 
 
 def _views(
-    stages: Sequence[tuple[int, ReportedStage, Census]], indexes: Indexes, most: int, text: int
-) -> tuple[list[dict[str, Any]], dict[tuple[int, str], int], int]:
-    groups: list[dict[str, Any]] = []
-    shown: dict[tuple[int, str], int] = {}
-    for place, stage, census in stages:
-        tokenizer = load_tokenizer(stage.folder)
-        for drawn in draw_sample(census, most):
-            try:
-                view = group_view(drawn.file, indexes.of(drawn.file), drawn.group, tokenizer, text, drawn.count)
-            except Damaged:
-                continue
-            groups.append({"run": place, "stage": stage.name, **view})
-            shown[place, stage.name] = shown.get((place, stage.name), 0) + len(view["rows"])
-    return groups, shown, sum(bool(row["cut"]) for group in groups for row in group["rows"])
+    place: int,
+    stage: ReportedStage,
+    census: Census,
+    indexes: Indexes,
+    most: int,
+    text: int,
+    read: dict[tuple[Path, int], list[dict[str, Any]]],
+) -> Iterator[dict[str, Any]]:
+    """A sample of a stage's groups. `read` keeps what was read of files, which is asked for again with shorter texts."""
+    tokenizer = load_tokenizer(stage.folder)
+    for drawn in draw_sample(census, most):
+        key = (drawn.file.path, drawn.group)
+        try:
+            rows = read.get(key) or read.setdefault(key, read_group(drawn.file, indexes.of(drawn.file), drawn.group, drawn.count))
+        except Damaged:
+            # It was whole when the census was taken, and is named there the next time.
+            continue
+        yield {"run": place, "stage": stage.name, **group_view(drawn.file.step, drawn.group, rows, tokenizer, text)}
 
 
 def render(
     gathered: Gathered,
     level: Level = LEVELS[0],
     packed: str = "",
-    sampled: dict[tuple[int, str], int] | None = None,
-    cut: int = 0,
+    groups: Sequence[dict[str, Any]] = (),
     live: bool = False,
 ) -> str:
     """The page as HTML; a live one asks its server for rollouts in place of holding some."""
@@ -158,8 +162,8 @@ def render(
             curves=_json(curves),
             charts=charts,
             packed=Markup(packed),
-            sampled=sum((sampled or {}).values()),
-            cut=cut,
+            sampled=sum(len(group["rows"]) for group in groups),
+            cut=sum(bool(row["cut"]) for group in groups for row in group["rows"]),
             **_of_rollouts(gathered, live),
             **_of_runs(gathered, level),
         )
@@ -198,7 +202,7 @@ def _of_runs(gathered: Gathered, level: Level) -> dict[str, Any]:
         ],
         "benches": [sections.rewardbench(found) for run in gathered.runs for found in run.rewardbench],
         "unjudged": [(name, stage, told) for _, (name, run) in runs for stage, told in sections.evaluation_faults(run.stages)],
-        "energies": [(name, found) for _, (name, run) in runs if (found := sections.energy(run))["rows"]],
+        "energies": [(name, taken) for _, (name, run) in runs if (taken := sections.energy(run))["rows"]],
         "provenance": [(name, stage.name, sections.provenance(stage)) for _, (name, run) in runs for stage in run.stages],
         "damage": [(name, line) for _, (name, run) in runs for line in run.faults.lines],
     }
@@ -213,7 +217,8 @@ def _curves(gathered: Gathered, level: Level) -> tuple[list[tuple[str, list[tupl
     metrics = sum(len(stage.metrics[-1]) for members in stages.values() for _, stage in members if stage.metrics)
     points = min(400, max(8, level.points // max(1, metrics)))
     several = len(gathered.runs) > 1
-    drawn, numbers = [], {}
+    drawn: list[tuple[str, list[tuple[Panel, Markup]]]] = []
+    numbers: dict[str, Any] = {}
     for name, members in stages.items():
         found = [one for place, stage in members for one in series_of(place, stage.metrics, points).values()]
         listed = panels(found, together=not several)
@@ -259,5 +264,11 @@ def _json(value: Any) -> Markup:
     """JSON that may stand in a script element: no text of a run can end the element or begin another."""
     text = json.dumps(finite(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     text = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    escapes = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+    escapes: dict[str, str | int | None] = {
+        "<": "\\u003c",
+        ">": "\\u003e",
+        "&": "\\u0026",
+        "\u2028": "\\u2028",
+        "\u2029": "\\u2029",
+    }
     return Markup(text.translate(str.maketrans(escapes)))

@@ -41,18 +41,20 @@ def pieces(tokenizer: Tokenizer, tokens: Sequence[int]) -> list[str]:
     return texts
 
 
-def group_view(
-    file: RolloutFile, index: Index, group: int, tokenizer: Tokenizer | None, most: int, members: int = 1000
-) -> dict[str, Any]:
-    """A group with its first completions side by side; texts and tokens beyond `most` characters are cut, which is said."""
+def read_group(file: RolloutFile, index: Index, group: int, members: int) -> list[dict[str, Any]]:
+    """The first completions of a group, as they lie in the file. Raises Damaged."""
     starts = index.starts
     place = int(np.flatnonzero(index.group[starts[:-1]] == group)[0])
     begin, end = int(starts[place]), int(starts[place + 1])
-    rows = file.rows(range(begin, min(end, begin + members)))
+    return file.rows(range(begin, min(end, begin + members)))
+
+
+def group_view(step: int, group: int, rows: Sequence[dict[str, Any]], tokenizer: Tokenizer | None, most: int) -> dict[str, Any]:
+    """A group with its completions side by side; texts and tokens beyond `most` characters are cut, which is said."""
     first = rows[0]
     prompt = str(first.get("prompt") or "")
     return {
-        "step": file.step,
+        "step": step,
         "group": group,
         "id": str(first.get("id") or ""),
         "verifier": str(first.get("verifier") or UNKNOWN),

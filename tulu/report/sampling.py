@@ -6,7 +6,7 @@ run. The groups of a kind are drawn at random with a fixed seed; memory grows wi
 """
 
 import random
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -108,7 +108,7 @@ def draw_sample(census: Census, most: int = SAMPLE) -> list[Drawn]:
     rng = random.Random(2)
     queues = {kind: rng.sample(kept, len(kept)) for kind, kept in sorted(census.kinds.items())}
     chosen: list[Drawn] = []
-    left, turns = most, defaultdict(int)
+    left, turns = most, Counter[Kind]()
     # The kinds of a turn are shuffled, so that where room ends it does not end with the same ones.
     while queues and left > 0:
         for kind in rng.sample(list(queues), len(queues)):

@@ -210,12 +210,13 @@ def energy(run: ReportedRun) -> dict[str, Any]:
         rows.append(Row([stage.name, *map(energy_text, values)]))
     if len(rows) > 1:
         rows.append(Row(["together", *map(energy_text, together)], "total"))
+    water = f"{whole.water_litres:.3g} l of water"
     made = f", and {whole.embodied_kg:.2g} kg of making the GPUs" if whole.embodied_kg else ""
     return {
         "rows": rows,
         "columns": ["all", *_PARTS, *PHASES],
         "estimated": ", ".join(sorted(estimated)),
-        "facility": f"{energy_text(whole.facility_kwh)}, {whole.carbon_kg:.3g} kg CO2e{made}, {whole.water_litres:.3g} l of water",
+        "facility": f"{energy_text(whole.facility_kwh)}, {whole.carbon_kg:.3g} kg CO2e{made}, {water}",
         "source": facility.source,
     }
 
