@@ -25,7 +25,7 @@ from tulu.config.stages import STAGES as STAGE_TABLE
 from tulu.errors import CheckpointError, DataError, RecipeError
 
 STAGES = ["base", "sft", "dpo", "rm", "rlvr"]
-COMMANDS = ["sft", "dpo", "rm", "rlvr", "run", "evaluate", "rewardbench", "verify", "sample", "data", "recipes", "plan"]
+COMMANDS = ["sft", "dpo", "rm", "rlvr", "run", "evaluate", "rewardbench", "verify", "sample", "data", "recipes", "plan", "report"]
 
 
 def call(*arguments: str) -> Result:

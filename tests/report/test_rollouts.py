@@ -17,7 +17,7 @@ from tulu.report.filters import BadQuestion, Wanted, listing
 from tulu.report.rollout_files import Damaged, Index, Indexes, RolloutFile, rollout_files
 from tulu.report.rollout_views import cut, group_view, pieces, read_group
 from tulu.report.runs import read_run
-from tulu.report.sampling import SAMPLE, draw_sample, take_census
+from tulu.report.sampling import SAMPLE, Tally, count_again, draw_sample, take_census
 
 
 def oracle(steps: range, groups: int, samples: int) -> list[dict[str, Any]]:
@@ -120,6 +120,11 @@ def test_the_sample_holds_every_kind_and_whole_groups(tmp_path: Path) -> None:
     assert census.rollouts == 99 * 40 + 4
     assert census.masked == 99 * 2
     assert census.faults == Counter({("gsm8k", "timeout", "took 5 s"): 99, ("ifeval", "timeout", "took 5 s"): 99})
+    known: dict[Any, Any] = {}
+    for _ in range(2):
+        again = count_again(rollout_files(tmp_path / "rlvr"), Indexes(), known)
+        assert len(known) == 100
+        assert all(getattr(again, name) == getattr(census, name) for name in Tally.__dataclass_fields__)
     chosen = draw_sample(census, 400)
     assert 380 <= sum(drawn.count for drawn in chosen) <= 400
     assert (50, 0) in {(drawn.file.step, drawn.group) for drawn in chosen}

@@ -104,8 +104,9 @@ def test_the_report_is_written_at_the_end(finished: tuple[Path, str]) -> None:
     for section in ("chain", "curves", "rollouts", "answers", "rows", "verifiers", "energy", "provenance"):
         assert f'<section id="{section}"' in page
     assert "could be read" not in page
-    # The rows of SFT are those that were trained on, with their masks.
-    assert "####" in page.partition('<section id="rows"')[2].partition('class="trained"')[2][:200]
+    # The rows are those that were trained on, with their masks.
+    first = page.partition('<section id="rows"')[2].partition("<article")[2].partition("</article>")[0]
+    assert "####" in first.partition('class="trained">')[2]
 
 
 def test_again_does_nothing_again(finished: tuple[Path, str]) -> None:

@@ -21,8 +21,9 @@ import numpy as np
 from tulu.files import finite
 from tulu.report.filters import MOST_LISTED, BadQuestion, Wanted, listing, stages_with_rollouts, whole
 from tulu.report.page import Gathered, gather, render
-from tulu.report.rollout_files import Damaged, Indexes, rollout_files
+from tulu.report.rollout_files import Damaged, Indexes, Version, rollout_files
 from tulu.report.rollout_views import group_view, load_tokenizer, read_group
+from tulu.report.sampling import Tally
 
 log = logging.getLogger("tulu")
 
@@ -51,6 +52,7 @@ class Watched:
     def __init__(self, folders: Sequence[Path]) -> None:
         self.folders = folders
         self.indexes = Indexes()
+        self._tallies: dict[Version, Tally] = {}
         self._lock = threading.Lock()
         self._looked = 0.0
         self._version = ""
@@ -73,7 +75,7 @@ class Watched:
         with self._lock:
             if time.monotonic() - self._looked > AGAIN_AFTER:
                 if (version := self._signature()) != self._version:
-                    self._gathered = gather(self.folders, self.indexes)
+                    self._gathered = gather(self.folders, self.indexes, self._tallies)
                     self._page = render(self._gathered, live=True).encode()
                     self._version = version
                 self._looked = time.monotonic()

@@ -18,10 +18,10 @@ from tulu.errors import RecipeError
 from tulu.files import finite
 from tulu.report import sections
 from tulu.report.curves import Panel, panels, series_of
-from tulu.report.rollout_files import Damaged, Indexes, rollout_files
+from tulu.report.rollout_files import Damaged, Indexes, Version, rollout_files
 from tulu.report.rollout_views import group_view, load_tokenizer, read_group, short
 from tulu.report.runs import ReportedRun, ReportedStage, read_run
-from tulu.report.sampling import SAMPLE, Census, draw_sample, take_census
+from tulu.report.sampling import SAMPLE, Census, Tally, count_again, draw_sample, take_census
 from tulu.report.svg import chart
 
 MOST_BYTES = 2_000_000
@@ -77,13 +77,14 @@ class Gathered:
         return [(place, stage, census) for place, stage in stages if (census := self.censuses.get((place, stage.name)))]
 
 
-def gather(folders: Sequence[Path], indexes: Indexes) -> Gathered:
-    """Read the runs in these folders."""
+def gather(folders: Sequence[Path], indexes: Indexes, known: dict[Version, Tally] | None = None) -> Gathered:
+    """Read the runs in these folders; with what is `known` of files of rollouts already, these are counted and not sampled."""
     gathered = Gathered([read_run(folder) for folder in folders])
     for place, run in enumerate(gathered.runs):
         for stage in run.stages:
             if files := rollout_files(stage.folder):
-                census = gathered.censuses[place, stage.name] = take_census(files, indexes)
+                census = take_census(files, indexes) if known is None else count_again(files, indexes, known)
+                gathered.censuses[place, stage.name] = census
                 for file, reason in census.damaged:
                     run.faults.add(file.path, f"cannot be read ({reason})")
     return gathered

@@ -17,6 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 Array = npt.NDArray[Any]
+Version = tuple[str, int, int]
+"""Path, time and size of a file."""
 
 NUMBERS = ("score", "reward", "advantage", "tokens", "group")
 WORDS = ("id", "verifier", "status", "finish")
@@ -122,22 +124,27 @@ def rollout_files(stage: Path) -> list[RolloutFile]:
     return sorted((RolloutFile(path, int(step)) for path, step in steps if step.isdigit()), key=lambda file: file.step)
 
 
+def version_of(file: RolloutFile) -> Version:
+    """What changes when a file does. Raises Damaged where it is gone."""
+    try:
+        facts = file.path.stat()
+    except OSError as error:
+        raise Damaged(_reason(error)) from error
+    return str(file.path), facts.st_mtime_ns, facts.st_size
+
+
 class Indexes:
     """The indexes of files, kept while there is room. Files are written once and renamed, so that a new one has a new time."""
 
     def __init__(self, room: int = INDEXED) -> None:
         self._room = room
-        self._kept: OrderedDict[tuple[str, int, int], Index] = OrderedDict()
+        self._kept: OrderedDict[Version, Index] = OrderedDict()
         self._held = 0
         self._lock = Lock()
 
     def of(self, file: RolloutFile) -> Index:
         """The index of a file. Raises Damaged."""
-        try:
-            facts = file.path.stat()
-        except OSError as error:
-            raise Damaged(_reason(error)) from error
-        key = (str(file.path), facts.st_mtime_ns, facts.st_size)
+        key = version_of(file)
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tulu.report.rollout_files import Damaged, Index, Indexes, RolloutFile
+from tulu.report.rollout_files import Damaged, Index, Indexes, RolloutFile, Version, version_of
 
 SAMPLE = 1000
 """Most completions of a report."""
@@ -34,8 +34,8 @@ class Drawn:
 
 
 @dataclass
-class Census:
-    """What a pass over all rollouts of a stage found."""
+class Tally:
+    """Counts of rollouts."""
 
     rollouts: int = 0
     groups: int = 0
@@ -44,6 +44,23 @@ class Census:
     by_verifier: Counter[str] = field(default_factory=Counter)
     faults: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     """(verifier, status, reason) of the completions that could not be scored."""
+
+    def add(self, other: "Tally") -> None:
+        """Add the counts of others to these. Reasons beyond so many different ones become one."""
+        self.rollouts += other.rollouts
+        self.groups += other.groups
+        self.masked += other.masked
+        self.truncated += other.truncated
+        self.by_verifier += other.by_verifier
+        for fault, count in other.faults.items():
+            known = fault in self.faults or len(self.faults) < _DETAILS
+            self.faults[fault if known else (*fault[:2], "other reasons")] += count
+
+
+@dataclass
+class Census(Tally):
+    """What a pass over all rollouts of a stage found."""
+
     damaged: list[tuple[RolloutFile, str]] = field(default_factory=list)
     kinds: dict[Kind, list[Drawn]] = field(default_factory=dict)
     seen: Counter[Kind] = field(default_factory=Counter)
@@ -56,27 +73,44 @@ def take_census(files: Sequence[RolloutFile], indexes: Indexes) -> Census:
     for file in files:
         try:
             index = indexes.of(file)
-            _count_faults(census, file, index)
+            census.add(tally(file, index))
         except Damaged as error:
             census.damaged.append((file, str(error)))
             continue
-        census.rollouts += len(index)
-        census.masked += int(index.masked.sum())
-        census.truncated += int(index.truncated.sum())
-        for code, count in zip(*np.unique(index.verifier, return_counts=True), strict=True):
-            census.by_verifier[index.verifiers[code]] += int(count)
         _keep(census, file, index, (10 * (file.step - 1)) // max(1, last), rng)
     return census
 
 
-def _count_faults(census: Census, file: RolloutFile, index: Index) -> None:
+def count_again(files: Sequence[RolloutFile], indexes: Indexes, known: dict[Version, Tally]) -> Census:
+    """The counts alone, where only files that are not `known` yet are read: a run that goes on adds one at a time."""
+    census = Census()
+    for file in files:
+        try:
+            version = version_of(file)
+            if version not in known:
+                known[version] = tally(file, indexes.of(file))
+        except Damaged as error:
+            census.damaged.append((file, str(error)))
+            continue
+        census.add(known[version])
+    return census
+
+
+def tally(file: RolloutFile, index: Index) -> Tally:
+    """The counts of one file. Raises Damaged."""
+    codes, counts = np.unique(index.verifier, return_counts=True)
+    found = Tally(
+        rollouts=len(index),
+        groups=len(index.starts) - 1,
+        masked=int(index.masked.sum()),
+        truncated=int(index.truncated.sum()),
+        by_verifier=Counter({index.verifiers[code]: int(count) for code, count in zip(codes, counts, strict=True)}),
+    )
     places = np.flatnonzero(index.masked).tolist()
     for row, place in zip(file.rows(places, ("status", "detail")) if places else (), places, strict=True):
         verifier = index.verifiers[index.verifier[place]]
-        fault = (verifier, str(row.get("status")), str(row.get("detail") or "")[:160])
-        if fault not in census.faults and len(census.faults) >= _DETAILS:
-            fault = (*fault[:2], "other reasons")
-        census.faults[fault] += 1
+        found.faults[verifier, str(row.get("status")), str(row.get("detail") or "")[:160]] += 1
+    return found
 
 
 def _keep(census: Census, file: RolloutFile, index: Index, tenth: int, rng: random.Random) -> None:
@@ -90,7 +124,6 @@ def _keep(census: Census, file: RolloutFile, index: Index, tenth: int, rng: rand
     truncated = np.add.reduceat(index.truncated.astype(np.int64), begins) > 0
     masked = np.add.reduceat(index.masked.astype(np.int64), begins) > 0
     outcomes = np.where(right == 0, "none", np.where(right >= np.maximum(scored, 1), "all", "some"))
-    census.groups += len(begins)
     for place, begin in enumerate(begins):
         verifier = index.verifiers[index.verifier[begin]]
         kind = (tenth, verifier, str(outcomes[place]), bool(truncated[place]), bool(masked[place]))
