@@ -62,6 +62,14 @@ class Browser:
         elif kind == "Log.entryAdded" and facts["entry"]["level"] in ("error", "warning"):
             self.complaints.append(facts["entry"]["text"])
 
+    def begin(self, width: int = 1280) -> None:
+        """Leave the page for an empty one and forget what was asked for and complained of, on a screen of this width."""
+        self.call("Page.navigate", url="about:blank")
+        self.wait("location.href === 'about:blank'")
+        self.size(width)
+        self.requests.clear()
+        self.complaints.clear()
+
     def open(self, url: str) -> None:
         """Load a page and wait until its script has done its work."""
         self.call("Page.navigate", url=url)

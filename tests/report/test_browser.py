@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.report.chromium import Browser, chromium
-from tests.report.made_run import EVIL, make_run, metrics_of, write_rollouts
+from tests.report.made_run import EVIL, make_run, metrics_of, rollout_row, write_rollouts, write_rows
 from tests.report.test_live import serving
 from tulu.report import live
 from tulu.report.writing import write_report
@@ -35,9 +35,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def page(browser: Browser, report: str) -> Iterator[Browser]:
     """The report, freshly opened; whatever a test does with it, nothing may fail or leave."""
-    browser.size(1280)
-    browser.requests.clear()
-    browser.complaints.clear()
+    browser.begin()
     browser.open(report)
     yield browser
     assert browser.complaints == []
@@ -145,8 +143,7 @@ def test_every_control_has_a_name_and_everything_is_reached(page: Browser) -> No
 
 def test_two_runs_are_compared(browser: Browser, tmp_path: Path) -> None:
     runs = [make_run(tmp_path / name, steps=3, text="x") for name in ("one", "two")]
-    browser.complaints.clear()
-    browser.size(1280)
+    browser.begin()
     browser.open(write_report(runs, tmp_path / "both.html").as_uri())
     drawn = "[...document.querySelectorAll('figure.chart')][0].querySelectorAll('path.line:not(.gone)').length"
     assert browser.run(drawn) == 2
@@ -155,12 +152,33 @@ def test_two_runs_are_compared(browser: Browser, tmp_path: Path) -> None:
     assert browser.complaints == []
 
 
+def test_names_are_texts_too(browser: Browser, tmp_path: Path) -> None:
+    """Names of stages, metrics, verifiers and rows, in a file and in a live page."""
+    evil = "<img src=x onerror=window.attacked=1>'\"`${window.attacked=1}"
+    run = make_run(tmp_path / evil / "demo", steps=2)
+    rows = [{**rollout_row(3, 0, member), "verifier": evil, "id": evil, "detail": evil} for member in range(2)]
+    write_rows(run / "rlvr/rollouts/step-000003.parquet", rows)
+    with (run / "rlvr/metrics.jsonl").open("a") as stream:
+        stream.write(json.dumps({"step": 3, evil: 1.0, f"solved/{evil}": 1.0}) + "\n")
+    (run / "rlvr").rename(run / evil)
+    browser.begin()
+    with serving(run) as server:
+        for address in (write_report([run], tmp_path / "report.html").as_uri(), server.url):
+            browser.open(address)
+            fill(browser, "verifier", evil)
+            browser.wait(f"{FOUND}.startsWith('2 ')")
+            assert evil in browser.run("document.getElementById('detail').textContent")
+            assert evil in browser.run("document.getElementById('charts').textContent")
+            browser.run("new Promise((done) => setTimeout(done, 200))")
+            assert browser.run("window.attacked") is None
+            assert browser.run("document.images.length") == 0
+    assert browser.complaints == []
+
+
 def test_a_live_page_follows_a_run(browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "AGAIN_AFTER", 0.0)
     folder = make_run(tmp_path / "demo", steps=3)
-    browser.complaints.clear()
-    browser.requests.clear()
-    browser.size(1280)
+    browser.begin()
     with serving(folder) as server:
         browser.open(server.url)
         browser.run("window.kept = 1")
@@ -183,6 +201,7 @@ def test_a_live_page_follows_a_run(browser: Browser, tmp_path: Path, monkeypatch
 
 
 def test_what_would_leave_the_page_is_stopped_by_its_policy(browser: Browser, report: str) -> None:
+    browser.begin()
     browser.open(report)
     assert browser.run("fetch('https://example.com/').then(() => 'left', () => 'stopped')") == "stopped"
     browser.run("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=window.attacked=1>')")

@@ -2,12 +2,14 @@
 
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tulu.report import svg
 from tulu.report.curves import panels, series_of
-from tulu.report.svg import HEIGHT, LEFT, RIGHT, WIDTH, chart, label, ticks
+from tulu.report.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, chart, label, ticks
 
 
 def test_a_point_that_stands_for_several_steps_is_their_mean_with_their_range() -> None:
@@ -79,4 +81,17 @@ def test_ticks_are_round_and_labels_short() -> None:
     assert ticks(0.0, 1.0) == pytest.approx([0.0, 0.25, 0.5, 0.75, 1.0])
     assert ticks(1.0, 400.0, 5) == pytest.approx([100.0, 200.0, 300.0, 400.0])
     assert ticks(-0.31, 0.29) == pytest.approx([-0.2, 0.0, 0.2])
-    assert [label(value) for value in (0.0, 0.25, 12000.0, 1e-5, -2.5e9, 1e6)] == ["0", "0.25", "12k", "1e−5", "−2.5e9", "1e6"]
+    assert [label(value) for value in (0.0, 0.25, 12000.0, 1.25e-5, -2.5e9, 1e6)] == [
+        "0",
+        "0.25",
+        "12k",
+        "1.25e−5",
+        "−2.5e9",
+        "1e6",
+    ]
+
+
+def test_the_script_draws_on_the_scales_of_the_page() -> None:
+    script = (Path(svg.__file__).parent / "charts.js").read_text()
+    sizes = f"left: {LEFT}, right: {RIGHT}, top: {TOP}, bottom: {BOTTOM}, width: {WIDTH}, height: {HEIGHT}"
+    assert f"const PLOT = {{ {sizes} }};" in script

@@ -199,6 +199,15 @@ def test_odd_values_in_good_files_are_left_out(tmp_path: Path) -> None:
         (folder / name).write_text(json.dumps(content) + "\n")
 
 
+def test_half_a_surrogate_pair_is_shown_as_its_escape(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "demo", steps=2)
+    for name in ("evaluate/sft/answers.jsonl", "sft/rows.jsonl", "sft/manifest.json", "sft/metrics.jsonl"):
+        text = (folder / name).read_text().replace("window.attacked", "\\ud83d").replace('"loss"', '"\\ud83d"')
+        (folder / name).write_text(text)
+    text = write_report([folder], tmp_path / "report.html").read_text(encoding="utf-8")
+    assert text.count("\\ud83d") > 4
+
+
 def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
     (tmp_path / "demo" / "sft").mkdir(parents=True)
     (tmp_path / "demo" / "sft" / "recipe.yaml").write_text("sft: {}\n")

@@ -15,7 +15,10 @@ from tulu.report.runs import find_run, read_run
 def test_the_chain_is_in_the_order_of_training_with_its_figures(tmp_path: Path) -> None:
     run = read_run(make_run(tmp_path / "demo"))
     assert [stage.name for stage in run.stages] == ["sft", "dpo", "rm", "rlvr"]
-    assert run.stages[0].accuracy == (0.3, pytest.approx((0.25, 0.35)))
+    first = run.stages[0].accuracy
+    assert first is not None
+    assert first[0] == 0.3
+    assert first[1] == pytest.approx((0.25, 0.35))
     assert run.stages[2].accuracy == (0.95, wilson(0.95, 400))
     # 100 tokens in half a second, at each of 12 steps.
     assert run.stages[3].tokens_per_second == pytest.approx(200)

@@ -3,7 +3,7 @@
 
 const byId = (id) => document.getElementById(id);
 const readJson = (id, from = document) => JSON.parse(from.getElementById(id).textContent);
-const PLOT = { left: 46, right: 8, top: 8, bottom: 22, width: 340, height: 168 };
+const PLOT = { left: 52, right: 8, top: 8, bottom: 22, width: 340, height: 168 };
 let numbers = readJson("numbers");
 
 function make(tag, attributes = {}, ...children) {

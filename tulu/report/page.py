@@ -150,7 +150,7 @@ def render(
         f"default-src 'none'; script-src 'sha256-{_digest(script)}'; style-src 'sha256-{_digest(style)}'; img-src data:; "
         f"connect-src {chr(39)}{'self' if live else 'none'}{chr(39)}; base-uri 'none'; form-action 'none'"
     )
-    return (
+    text: str = (
         _environment()
         .get_template("page.html.jinja")
         .render(
@@ -169,6 +169,8 @@ def render(
             **_of_runs(gathered, level),
         )
     )
+    # Half a surrogate pair, which a row of JSON may hold, has no UTF-8; its escape is shown.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _of_rollouts(gathered: Gathered, live: bool) -> dict[str, Any]:
@@ -201,7 +203,9 @@ def _of_runs(gathered: Gathered, level: Level) -> dict[str, Any]:
             for stage in run.stages
             if (rows := sections.samples(stage, level.rows, level.row_text))
         ],
-        "benches": [sections.rewardbench(found) for run in gathered.runs for found in run.rewardbench],
+        "benches": [
+            (name if len(runs) > 1 else "", sections.rewardbench(found)) for _, (name, run) in runs for found in run.rewardbench
+        ],
         "unjudged": [(name, stage, told) for _, (name, run) in runs for stage, told in sections.evaluation_faults(run.stages)],
         "energies": [(name, taken) for _, (name, run) in runs if (taken := sections.energy(run))["rows"]],
         "provenance": [(name, stage.name, sections.provenance(stage)) for _, (name, run) in runs for stage in run.stages],

@@ -8,7 +8,7 @@ from markupsafe import Markup
 from tulu.report.curves import Panel
 
 WIDTH, HEIGHT = 340, 168
-LEFT, RIGHT, TOP, BOTTOM = 46, 8, 8, 22
+LEFT, RIGHT, TOP, BOTTOM = 52, 8, 8, 22
 """What a chart leaves free for its scales."""
 
 
@@ -90,8 +90,8 @@ def label(value: float) -> str:
         return "0"
     size = abs(value)
     if size >= 1e6 or size < 1e-3:
-        mantissa, _, exponent = f"{value:.1e}".partition("e")
-        return f"{mantissa.removesuffix('.0')}e{int(exponent)}".replace("-", "−")
+        mantissa, _, exponent = f"{value:.2e}".partition("e")
+        return f"{float(mantissa):g}e{int(exponent)}".replace("-", "−")
     if size >= 1e4:
         return f"{value / 1000:g}k".replace("-", "−")
     return f"{value:.4g}".replace("-", "−")
