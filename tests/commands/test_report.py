@@ -1,6 +1,10 @@
 """The command `tulu report`."""
 
+import signal
 import socket
+import subprocess
+import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -53,3 +57,20 @@ def test_a_disk_that_refuses_is_a_message(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["report", str(run), "--out", str(tmp_path / "file" / "x.html")])
     assert result.exit_code == 2
     assert "a file stands where a folder belongs" in " ".join(result.output.split())
+
+
+def test_it_serves_until_it_is_interrupted(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "demo", steps=2)
+    command = [sys.executable, "-m", "tulu", "report", str(run), "--live"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[0]
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            assert b"tulu report" in answer.read()
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert (process.returncode, errors) == (0, "ended\n")
+    assert "Ctrl-C ends it; the run goes on." in output
