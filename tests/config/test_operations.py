@@ -9,7 +9,7 @@ import pytest
 from tests.config.plan_sections import DPO, RLVR, RM, SFT
 from tulu.config.lengths import Lengths
 from tulu.config.operations import Load, forward, learner_operations, load_of, rollout_load, stage_operations, training
-from tulu.config.parts import Lora, ValueModelSettings
+from tulu.config.parts import Lora, TeacherSettings, ValueModelSettings
 from tulu.config.sizes import Size, model_size
 
 PLAIN = Size(1000, 500)
@@ -95,6 +95,35 @@ def test_the_learner_of_a_step() -> None:
     }
     by_minibatch = RLVR.model_copy(update={"old": "minibatch"})
     assert "before the updates" not in learner_operations(by_minibatch, PLAIN, None, 6.0, answers)
+
+
+def test_what_is_computed_before_the_updates() -> None:
+    """Forward passes of a step, as `fix`, `compare_less_kl` and `remember` of tulu/stages ask for them."""
+    answers = Lengths(1e9, 10)
+    once = 12 * forward(PLAIN, rollout_load(RLVR, PLAIN, 6.0, answers))
+    single = RLVR.model_copy(update={"minibatches": 1})
+
+    def passes(**fields: object) -> float:
+        stage = single.model_copy(update=fields)
+        return learner_operations(stage, PLAIN, None, 6.0, answers).get("before the updates", 0.0) / once
+
+    assert passes() == 0, "the ratio of a single update is 1"
+    assert passes(beta=0.1) == 0
+    assert passes(beta=0.1, kl_in="reward") == pytest.approx(1), "rewards are compared once the KL divergence is known"
+    assert passes(beta=0.1, kl_in="reward", updates=4) == pytest.approx(1), "the same log-probs serve both"
+    assert passes(beta=0.1, kl_in="reward", updates=4, old="minibatch") == pytest.approx(2)
+    assert passes(updates=4, old="minibatch") == pytest.approx(1)
+    assert passes(lora=Lora(dropout=0.1)) == pytest.approx(1)
+    assert passes(lora=Lora()) == 0
+
+
+def test_a_teacher_reads_every_step() -> None:
+    answers = Lengths(1e9, 10)
+    stage = RLVR.model_copy(update={"minibatches": 1, "teacher": TeacherSettings(path="owner/teacher")})
+    once, other = (forward(size, rollout_load(stage, size, 6.0, answers)) for size in (PLAIN, SHAPED))
+    unknown = learner_operations(stage, PLAIN, None, 6.0, answers)
+    assert unknown == {"training": 12 * 3 * once, "teacher": pytest.approx(12 * once)}
+    assert learner_operations(stage, PLAIN, None, 6.0, answers, SHAPED)["teacher"] == pytest.approx(12 * other)
 
 
 def test_a_value_model_learns_beside_the_policy() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.config.plan_sections import RLVR, SFT
-from tulu.config.parts import ValueModelSettings
+from tulu.config.parts import Lora, TeacherSettings, ValueModelSettings
 from tulu.config.plan import GIB, LONGEST_ROW, batch_equation, longest_row, memory, optimizer_steps, units_of_step
 from tulu.config.schema import Sft
 from tulu.config.sizes import Size
@@ -42,6 +42,10 @@ def test_memory_of_a_thousand_parameters() -> None:
     fsdp2 = memory(stage.model_copy(update={"precision": "fp16", "sharding": "fsdp2"}), size, 4)
     assert (fsdp2["weights"], "masters" in fsdp2) == (1000, False), "shards of the weights are the masters themselves"
     assert memory(RLVR.model_copy(update={"beta": 0.1}), size, 1)["reference"] == 2000
+    assert "reference" not in memory(RLVR.model_copy(update={"beta": 0.1, "lora": Lora()}), size, 1), "the frozen weights are it"
+    taught = RLVR.model_copy(update={"teacher": TeacherSettings(path="owner/teacher"), "sharding": "zero3"})
+    assert memory(taught, size, 4)["teacher"] == 500
+    assert memory(taught, size, 4, None, Size(5000, 5000))["teacher"] == 2500
 
 
 def test_a_value_model_has_its_own_size() -> None:

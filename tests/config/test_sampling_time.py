@@ -6,8 +6,9 @@ import pytest
 
 from tests.config.plan_sections import RLVR
 from tulu.config.cards import CARDS
+from tulu.config.decoding import BANDWIDTH, LEAST, cache_a_token
 from tulu.config.lengths import Lengths
-from tulu.config.sampling_time import BANDWIDTH, LEAST, cache_a_token, sampling
+from tulu.config.sampling_time import sampling
 from tulu.config.schema import Rlvr
 from tulu.config.sizes import Size
 
@@ -73,7 +74,7 @@ def test_more_gpus_and_shorter_answers_are_never_slower(samples: int) -> None:
 
 
 def test_the_share_of_memory_is_the_engines() -> None:
-    from tulu.config.sampling_time import ENGINE_SHARE
+    from tulu.config.decoding import ENGINE_SHARE
     from tulu.rollout.engine import EngineSpec
 
     assert EngineSpec.__dataclass_fields__["gpu_share"].default == ENGINE_SHARE

@@ -7,9 +7,10 @@ from rich.syntax import Syntax
 from rich.table import Table
 
 from tulu.config.cards import CARDS, POWER_SHARE, PUE
+from tulu.config.decoding import BANDWIDTH, ENGINE_SHARE, LEAST, engine_of
 from tulu.config.estimate import Bill, Work, bill_of, work_of
 from tulu.config.facts import EXPERTS_MFU, MFU, Facts, facts_of
-from tulu.config.fitting import MOST_PROCESSES, Rows, cure, rows_of
+from tulu.config.fitting import MOST_PROCESSES, Rows, cure, rows_of, samples_beside
 from tulu.config.job import stages_of
 from tulu.config.known import BYTES_A_TOKEN
 from tulu.config.lengths import SPREAD
@@ -19,7 +20,6 @@ from tulu.config.options import PlanOptions
 from tulu.config.plan import GIB, batch_equation
 from tulu.config.provenance import Origin
 from tulu.config.recipe_stages import RecipeStage
-from tulu.config.sampling_time import BANDWIDTH, ENGINE_SHARE, LEAST, engine_of
 from tulu.config.schema import Recipe, Rlvr, TrainStage
 from tulu.config.unknown import open_fields
 from tulu.config.yaml_text import annotate
@@ -127,8 +127,9 @@ def _parameters(facts: Facts) -> str:
     if size is None:
         return "unknown offline (no config.json at hand); give --parameters 7.3e9"
     active = f", {size.active:,.0f} active" if size.has_experts else ""
-    value = "" if facts.value is None else f"; value model {facts.value.parameters:,.0f}"
-    return f"{size.parameters:,.0f}{active}{value} ({facts.size_from})"
+    others = {"value model": facts.value, "teacher": facts.teacher}
+    beside = "".join(f"; {name} {other.parameters:,.0f}" for name, other in others.items() if other is not None)
+    return f"{size.parameters:,.0f}{active}{beside} ({facts.size_from})"
 
 
 def _memory(facts: Facts) -> dict[str, str]:
@@ -155,15 +156,11 @@ def _verdict(facts: Facts, rows: Rows) -> str:
     """Whether the stage fits the GPU, and with what it would."""
     if rows.room is None:
         return ""
-    room = f"{rows.room / GIB:.0f} GiB of a GPU" + (" beside vLLM" if _samples_with_vllm(facts.section) else "")
+    room = f"{rows.room / GIB:.0f} GiB of a GPU" + (" beside vLLM" if samples_beside(facts.section) else "")
     if rows.fits:
         return f"; fits {room}"
     helps = cure(facts)
     return f"; does NOT fit {room}: " + (f"{helps} does" if helps else f"not even over {MOST_PROCESSES:,} GPUs")
-
-
-def _samples_with_vllm(section: TrainStage) -> bool:
-    return isinstance(section, Rlvr) and engine_of(section) == "vllm"
 
 
 def _work(work: Work) -> dict[str, str]:

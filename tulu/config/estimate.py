@@ -67,7 +67,7 @@ def _rollouts(facts: Facts, section: Rlvr) -> Work:
     assert facts.size is not None
     assert facts.steps is not None
     load = rollout_load(section, facts.size, facts.prompt, facts.lengths)
-    step = learner_operations(section, facts.size, facts.value, facts.prompt, facts.lengths)
+    step = learner_operations(section, facts.size, facts.value, facts.prompt, facts.lengths, facts.teacher)
     sampled = None
     if facts.card is not None:
         sampled = sampling(section, facts.size, facts.card, facts.processes, facts.mfu, facts.prompt, facts.lengths)

@@ -35,6 +35,8 @@ class Facts:
     size_from: str
     value: Size | None
     """The size of PPO's value model; None is as large as the policy."""
+    teacher: Size | None
+    """That of the model that RLVR distils from; None is as large as the policy."""
     lengths: Lengths
     """Of sequences; in RLVR of answers."""
     lengths_from: str
@@ -73,6 +75,7 @@ def facts_of(recipe: Recipe, stage: Stage, section: TrainStage, options: PlanOpt
         size=size,
         size_from=size_from,
         value=value_size(section),
+        teacher=teacher_size(section),
         lengths=lengths,
         lengths_from=lengths_from,
         prompt=prompt_of(section, mix),
@@ -100,6 +103,12 @@ def value_size(section: TrainStage) -> Size | None:
     """The size of PPO's value model where it begins as a model that is known."""
     value = section.value if isinstance(section, Rlvr) else None
     return None if value is None else model_size(value.path) or model_size(value.released)
+
+
+def teacher_size(section: TrainStage) -> Size | None:
+    """The size of the teacher of RLVR where it is a model that is known."""
+    teacher = section.teacher if isinstance(section, Rlvr) else None
+    return None if teacher is None else model_size(teacher.path)
 
 
 def lengths_of(stage: Stage, section: TrainStage, mix: Mix, options: PlanOptions) -> tuple[Lengths, str]:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tulu.config.cards import Card
+from tulu.config.decoding import ENGINE_SHARE, engine_of
 from tulu.config.facts import Facts
 from tulu.config.plan import GIB, USABLE, longest_row, memory
-from tulu.config.sampling_time import ENGINE_SHARE, engine_of
 from tulu.config.schema import Rlvr, TrainStage
 
 MOST_PROCESSES = 4096
@@ -39,16 +39,20 @@ def rows_of(facts: Facts, section: TrainStage | None = None, processes: int | No
     room = None if facts.card is None else room_of(section, facts.card)
     tokens = section.row_limit
     if section.row_tokens == "auto" and room is not None and not section.sharding.startswith("zero"):
-        tokens = longest_row(section, facts.size, processes, room, facts.value) or tokens
+        tokens = longest_row(section, facts.size, processes, room, facts.value, facts.teacher) or tokens
     tokens = max(tokens, section.max_length)
     as_long = section.model_copy(update={"row_tokens": tokens})
-    return Rows(tokens, memory(as_long, facts.size, processes, facts.value), room)
+    return Rows(tokens, memory(as_long, facts.size, processes, facts.value, facts.teacher), room)
 
 
 def room_of(section: TrainStage, card: Card) -> float:
-    """Bytes of a GPU for training: what the allocator can use, less what vLLM has beside it."""
-    engine = ENGINE_SHARE if isinstance(section, Rlvr) and engine_of(section) == "vllm" else 0.0
-    return (USABLE - engine) * card.gib * GIB
+    """Bytes of a GPU for training: what the allocator can use, less what vLLM has where it has no GPUs of its own."""
+    return (USABLE - (ENGINE_SHARE if samples_beside(section) else 0.0)) * card.gib * GIB
+
+
+def samples_beside(section: TrainStage) -> bool:
+    """Whether vLLM samples on the GPUs that learn."""
+    return isinstance(section, Rlvr) and engine_of(section) == "vllm" and not section.resources.engines
 
 
 def cure(facts: Facts) -> str:

@@ -78,15 +78,24 @@ def stage_operations(stage: TrainStage, size: Size, load: Load, units: float, ro
     return {name: amount for name, amount in amounts.items() if amount}
 
 
-def learner_operations(stage: Rlvr, size: Size, value: Size | None, prompt: float, answers: Lengths) -> dict[str, float]:
-    """Operations of the learner in one step of RLVR, by what they are for.
+def learner_operations(
+    stage: Rlvr, size: Size, value: Size | None, prompt: float, answers: Lengths, teacher: Size | None = None
+) -> dict[str, float]:
+    """Operations of the learner in one step of RLVR, by what they are for; a value model or teacher of unknown size is as large
+    as the policy.
 
     What the updates must not move is computed before them, in one forward pass each: log-probs of the policy where ratios can
-    move, those of the KL reference, and values.
+    move or the KL divergence is taken off the rewards, those of the KL reference and of the teacher, and values. Where ratios
+    compare with the log-probs from before a minibatch, these are computed when it is first trained.
     """
     load = rollout_load(stage, size, prompt, answers)
     passes = [training(stage, size, load)]
-    before = forward(size, load) if stage.value is not None or _ratios_move(stage) else 0.0
+    at_once = stage.value is not None or stage.compares_later or (stage.old == "step" and _ratios_move(stage))
+    before = (at_once + (stage.old == "minibatch" and _ratios_move(stage))) * forward(size, load)
+    taught = 0.0
+    if stage.teacher is not None:
+        other = teacher or size
+        taught = forward(other, rollout_load(stage, other, prompt, answers))
     if stage.value is not None:
         critic = value or size
         # A value model may see other windows than the policy, and has no vocabulary to project onto.
@@ -98,13 +107,16 @@ def learner_operations(stage: Rlvr, size: Size, value: Size | None, prompt: floa
         "recomputing": stage.updates * sum(again for _, again in passes),
         "before the updates": before,
         "reference": forward(size, load) if stage.beta > 0 else 0.0,
+        "teacher": taught,
     }
     return {name: stage.prompts * amount for name, amount in amounts.items() if amount}
 
 
 def _ratios_move(stage: Rlvr) -> bool:
-    """Whether a minibatch is trained on after the policy moved away from the log-probs that it is compared with."""
-    return stage.updates > 1 or (stage.old == "step" and stage.minibatches > 1)
+    """Whether a minibatch is trained on after the policy moved away from the log-probs that it is compared with, or with adapters
+    of which some drop out."""
+    drops_out = stage.lora is not None and stage.lora.dropout > 0
+    return stage.updates > 1 or (stage.old == "step" and stage.minibatches > 1) or drops_out
 
 
 def _head(size: Size, load: Load) -> float:

@@ -42,15 +42,18 @@ def batch_equation(stage: TrainStage, processes: int) -> str:
     return text if minibatches == 1 else f"{text}, {minibatches} such minibatches a step"
 
 
-def memory(stage: TrainStage, size: Size, processes: int, value: Size | None = None) -> dict[str, float]:
+def memory(
+    stage: TrainStage, size: Size, processes: int, value: Size | None = None, teacher: Size | None = None
+) -> dict[str, float]:
     """Bytes on one process, by what they hold.
 
     fp32: weights, gradients and AdamW's two moments take 4, 4 and 8 bytes a trained parameter. bf16 and fp16: weights of 2
     bytes, and behind the trained ones float32 masters and gradients of 4 bytes each, moments of 8. Sharding: zero1 spreads
     masters and moments over the processes, zero2 also gradients, zero3 also weights; fsdp2 spreads all of it, and its shards
     of the weights are float32, the masters themselves. A frozen reference (RLVR with beta above 0) takes another set of
-    weights. Offloaded moments lie in the memory of the CPU and are left out. With LoRA about 2 % of the parameters are trained.
-    PPO's value model has all of it and activations of its own; without a size it is taken to be as large as the policy.
+    weights, and so does a teacher; behind adapters the frozen weights are the reference themselves. Offloaded moments lie in the
+    memory of the CPU and are left out. With LoRA about 2 % of the parameters are trained. PPO's value model has all of it and
+    activations of its own; value model and teacher are taken to be as large as the policy where no size is given.
     Activations of a row: 8 hidden + 2 kv + 4 feed-forward values a token and layer (what a gated block keeps for its
     backward pass, attention scores excepted: neither SDPA nor varlen attention stores them); with gradient
     checkpointing one hidden vector a token and layer, and one layer in full; selective checkpointing also keeps attention's
@@ -70,8 +73,10 @@ def memory(stage: TrainStage, size: Size, processes: int, value: Size | None = N
     amounts["gradients"] = 4 * trained / over["gradients"]
     if not stage.offload_optimizer:
         amounts["moments"] = 8 * trained / over["moments"]
-    if isinstance(stage, Rlvr) and stage.beta > 0:
+    if isinstance(stage, Rlvr) and stage.beta > 0 and not stage.lora:
         amounts["reference"] = element * size.parameters / over["weights"]
+    if isinstance(stage, Rlvr) and stage.teacher is not None:
+        amounts["teacher"] = element * (teacher or size).parameters / over["weights"]
     if size.layers:
         amounts["activations"] = float(element * stage.row_limit * sum(kept_a_token(stage, model) for model in models))
     return amounts
@@ -84,9 +89,11 @@ def kept_a_token(stage: TrainStage, size: Size) -> int:
     return size.layers * kept[stage.gradient_checkpointing] + (block if stage.gradient_checkpointing else 0)
 
 
-def longest_row(stage: TrainStage, size: Size, processes: int, room: float, value: Size | None = None) -> int:
+def longest_row(
+    stage: TrainStage, size: Size, processes: int, room: float, value: Size | None = None, teacher: Size | None = None
+) -> int:
     """Most tokens of a packed row that fit into `room` bytes of every process; 0 where not even the rest fits."""
-    amounts = memory(stage, size, processes, value)
+    amounts = memory(stage, size, processes, value, teacher)
     a_token = amounts.pop("activations", 0.0) / stage.row_limit
     free = room - sum(amounts.values())
     if not a_token or free <= 0:
