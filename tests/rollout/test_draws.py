@@ -148,6 +148,47 @@ def test_without_refill_a_step_goes_without_what_teaches_nothing() -> None:
     assert train(queue) == [3, 4, 5]
 
 
+def test_more_groups_are_given_up_than_a_step_has_while_another_is_due() -> None:
+    """Running ahead, the step would go without any group, and the one that is due then would never be in time again."""
+    queue = queue_of(2, 1, 10, refill=False)
+    queue.draw(4, 0)
+    grade(queue, 0)
+    grade(queue, 1)
+    assert train(queue) == [0, 1]
+    queue.draw(2, 1)
+    for position in (3, 4, 5):
+        grade(queue, position, teaches=False)
+    assert taken(queue) is None, "2 is due"
+    assert queue.wanted() == 0
+    grade(queue, 2)
+    assert train(queue) == [2]
+    assert queue.wanted() == 2, "the step after it goes without two"
+    queue.draw(2, 2)
+    assert train(queue) == []
+    grade(queue, 6)
+    grade(queue, 7)
+    assert train(queue) == [6, 7]
+
+
+@pytest.mark.parametrize("refill", [True, False])
+def test_no_order_of_ends_and_no_share_of_signal_makes_a_run_wait_for_ever(refill: bool) -> None:
+    for seed in range(200):
+        draw, known = random.Random(seed), list[Draw]()
+        share, queue = draw.random(), queue_of(draw.randint(1, 4), draw.randint(0, 3), 8, refill=refill)
+        for _ in range(10_000):
+            known += queue.draw(queue.wanted(), queue.step)
+            if ungraded := [one for one in known if one.rollout is None]:
+                grade(queue, draw.choice(ungraded).position, draw.random() < share)
+            if queue.training is not None and (draw.random() < 0.5 or not ungraded):
+                queue.end()
+            elif queue.training is None and (step := queue.next_step()) is not None:
+                assert all(one.version >= queue.step - queue.max_staleness for one in step.trained)
+                queue.begin(step)
+            if queue.step == queue.total:
+                break
+        assert queue.step == queue.total, f"seed {seed} waits for ever"
+
+
 def test_a_restored_queue_goes_on_as_the_one_before() -> None:
     queue = queue_of(2, 2, 10)
     queue.draw(6, 0)

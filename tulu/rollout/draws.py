@@ -94,7 +94,7 @@ class Queue:
         self._refills: list[int] = []
         """The rounds of the prompts set aside that are to be replaced."""
         self._given_up = 0
-        """Groups that the next step goes without."""
+        """Groups that the next steps go without."""
 
     @classmethod
     def of(cls, stage: Rlvr, total: int, problems: int, step: int = 0) -> "Queue":
@@ -146,13 +146,13 @@ class Queue:
         """What the next step is to train on; None while that must be waited for."""
         if self.planned:
             return self.planned[0]
-        need = max(0, self.prompts - self._given_up)
-        trained = [draw for draw in self.waiting.values() if draw.rollout is not None][:need]
-        chosen = {draw.position for draw in trained}
-        left = [draw for draw in self.waiting.values() if draw.position not in chosen]
-        if len(trained) < need or not self._in_time(left):
-            return None
-        return StepDraws(trained, sorted(self.aside, key=lambda draw: draw.position))
+        graded = [draw for draw in self.waiting.values() if draw.rollout is not None]
+        # A step goes without the groups that were given up, unless others are due in it that later steps would train too late.
+        for need in range(max(0, self.prompts - self._given_up), min(self.prompts, len(graded)) + 1):
+            chosen = {draw.position for draw in graded[:need]}
+            if self._in_time([draw for draw in self.waiting.values() if draw.position not in chosen]):
+                return StepDraws(graded[:need], sorted(self.aside, key=lambda draw: draw.position))
+        return None
 
     def _in_time(self, left: Sequence[Draw]) -> bool:
         """Whether all of these can be trained in time after the next step, `prompts` a step in the order of drawing."""
@@ -176,7 +176,8 @@ class Queue:
     def _take(self, step: StepDraws) -> None:
         for draw in step.trained:
             del self.waiting[draw.position]
-        self.aside, self._given_up = [], 0
+        # What is given up beyond one step, the steps after it go without.
+        self.aside, self._given_up = [], max(0, self._given_up - (self.prompts - len(step.trained)))
 
     def end(self) -> None:
         """The step is trained, and the engines have the new weights."""
