@@ -28,7 +28,10 @@ ABOUT_RECIPES = ("config.algorithm_checks", "config.checks", "config.document", 
 """Modules that only check or describe a recipe; to be read here is not to have an effect."""
 PLAN = (
     "commands.plan",
-    *(f"config.{module}" for module in ("decoding", "estimate", "facts", "fitting", "mixes", "operations", "plan", "sampling_time", "sizes")),
+    *(
+        f"config.{module}"
+        for module in ("decoding", "estimate", "facts", "fitting", "mixes", "operations", "plan", "sampling_time", "sizes")
+    ),
 )
 """Modules of `tulu plan`, which reads recipes to describe them, and options to act on them."""
 OF_NO_EFFECT = {

@@ -42,7 +42,7 @@ class Decoder:
     """Seconds below which no decoding step is."""
 
     def step_seconds(self, writing: float, cached: float) -> float:
-        """A decoding step of so many answers, which have so many tokens in the cache together, those of their prompts included."""
+        """A decoding step of so many answers, which with their prompts have so many tokens in the cache together."""
         # A mixture of experts reads those experts that its tokens pass through.
         weights = min(self.size.parameters, self.size.active * max(1.0, writing))
         read = (2.0 * weights + self.a_token * cached) / self.bandwidth
@@ -57,7 +57,7 @@ class Decoder:
         return max(1.0, self.memory / (self.a_token * tokens)) if self.a_token else None
 
 
-def decoder(stage: Rlvr, size: Size, card: Card, gpus: int, mfu: float, length: float, share: float) -> Decoder:
+def decoder(size: Size, card: Card, gpus: int, mfu: float, length: float, share: float, engine: str = "vllm") -> Decoder:
     """An engine over so many GPUs, of each of which it has this share of the memory; answers have this length with their
     prompts, at which windows of attention are counted."""
     return Decoder(
@@ -66,7 +66,7 @@ def decoder(stage: Rlvr, size: Size, card: Card, gpus: int, mfu: float, length: 
         memory=gpus * share * card.gib * GIB - 2.0 * size.parameters,
         bandwidth=gpus * card.bandwidth * BANDWIDTH,
         peak=gpus * card.peak * mfu,
-        least=LEAST[engine_of(stage)],
+        least=LEAST[engine],
     )
 
 

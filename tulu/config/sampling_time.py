@@ -6,7 +6,7 @@ The longest answer ends it: at the end of a batch an engine writes few answers, 
 from dataclasses import dataclass
 
 from tulu.config.cards import Card
-from tulu.config.decoding import ENGINE_SHARE, decoder, least_gpus
+from tulu.config.decoding import ENGINE_SHARE, decoder, engine_of, least_gpus
 from tulu.config.lengths import Lengths
 from tulu.config.schema import Rlvr
 from tulu.config.sizes import Size
@@ -61,7 +61,7 @@ def _spread(
     share: float,
 ) -> Sampling:
     """The same with engines over so many GPUs each."""
-    engine = decoder(stage, size, card, gpus, mfu, prompt + answers.tokens, share)
+    engine = decoder(size, card, gpus, mfu, prompt + answers.tokens, share, engine_of(stage))
     engines = max(1.0, processes / gpus)
     written = stage.batch / engines
     room = engine.at_once(prompt + answers.tokens / 2)

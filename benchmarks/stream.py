@@ -1,0 +1,326 @@
+"""Measures the stream of rollouts beside what `tulu plan` predicts of it, and what it gains by running ahead of the learner.
+
+Run it as `python -m benchmarks.stream`; it takes about six minutes, nearly all of them asleep, and needs no GPU.
+
+The loop is the real one, journal and graders included. Engines and learner take as long as OLMo 2 1B would on H100s by the model
+of `tulu plan`, divided by `--faster`. Lengths have a heavy tail. Beside it runs the plainest loop on the same engines: sample all
+prompts of a step, wait for the last answer, grade, train on all groups, bring the weights; as TRL's GRPOTrainer does, which
+replaces no group that teaches nothing. Writes benchmarks/results/stream.json.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.sleeping_fleet import Clock, SleepingFleet
+from tulu.config.cards import CARDS
+from tulu.config.decoding import APART_SHARE, decoder
+from tulu.config.lengths import Lengths
+from tulu.config.operations import learner_operations
+from tulu.config.schema import Rlvr
+from tulu.config.simulation import Loop, Outcome, Sampled, Speed, simulate
+from tulu.config.sizes import model_size
+from tulu.files import write_atomic
+from tulu.model.parallel import Parallel
+from tulu.rollout.draws import Queue
+from tulu.rollout.fleet import Request
+from tulu.rollout.journal import StreamLog
+from tulu.rollout.problem_order import ProblemOrder
+from tulu.rollout.records import staleness
+from tulu.rollout.sampler import RolloutGrader, StepRollouts
+from tulu.rollout.sampling import stable_seed
+from tulu.rollout.status import Status
+from tulu.rollout.stream import Stream
+from tulu.rollout.team import Team
+from tulu.train.manifest import environment
+from tulu.types import Problem, SamplingParams, Verdict
+
+WEIGHTS = [("w", torch.zeros(1))]
+PROBLEMS = 1 << 14
+"""More than any run draws, so that no problem comes twice."""
+WITHIN = 0.15
+"""How far a predicted step may be from the measured one."""
+MFU = 0.4
+
+
+@dataclass(frozen=True)
+class Case:
+    """A loop that is measured."""
+
+    speed: Speed
+    token_seconds: float
+    """What the learner takes for a token."""
+    lengths: Lengths
+    max_staleness: int = 0
+    prompts: int = 32
+    samples: int = 8
+    engines: int = 2
+    room: int = 128
+    prompt: int = 128
+    teaching: float = 0.7
+    """Share of the groups that teach something."""
+    sync_seconds: float = 0.25
+    grading_seconds: float = 0.05
+    steps: int = 12
+
+    @property
+    def skip(self) -> int:
+        """Steps in which the loop fills."""
+        return self.max_staleness + 2
+
+    def group(self, place: int) -> Sampled:
+        """What becomes of a problem: the lengths of its completions, and whether it teaches something."""
+        shares = [(stable_seed("length", place, sample) % 10**6 + 0.5) / 10**6 for sample in range(self.samples)]
+        return [int(self.lengths.at(share)) for share in shares], stable_seed("teaches", place) % 1000 < 1000 * self.teaching
+
+    def train_seconds(self, groups: Sequence[float]) -> float:
+        """What the learner takes for groups of so many tokens."""
+        return self.token_seconds * sum(groups)
+
+    @property
+    def stage(self) -> Rlvr:
+        """The section of a recipe that says the same."""
+        most = self.lengths.longest
+        shape = {"prompts": self.prompts, "samples": self.samples, "batch": self.prompts * self.samples}
+        limits = {"max_prompt": self.prompt, "max_tokens": most, "max_length": self.prompt + most}
+        how = {"max_staleness": self.max_staleness, "seed": 0, "precision": "fp32", "learning_rate": 1e-6, "steps": self.steps}
+        return Rlvr.model_validate({"data": {"name": "sums:train", "count": 10}, **shape, **limits, **how})
+
+    def fleet(self, clock: Clock) -> SleepingFleet:
+        """Engines that take as long."""
+
+        def length(request: Request) -> int:
+            return int(self.group(int(request.problem_id[1:]))[0][request.sample])
+
+        return SleepingFleet(self.speed, length, self.engines, self.room, self.sync_seconds, clock)
+
+    @property
+    def problems(self) -> list[Problem]:
+        """Problems without content."""
+        return [Problem(f"p{place}", (), [1] * self.prompt, None, ("exact",)) for place in range(PROBLEMS)]
+
+
+@dataclass(frozen=True)
+class Measured(Outcome):
+    """What a run showed."""
+
+    trained_length: float
+    """Mean tokens of a completion that was trained, over the whole run."""
+    sampled_length: float
+    """The same of those that were sampled for groups that teach something."""
+
+
+@dataclass
+class Faster:
+    """The same engine, so many times as fast."""
+
+    speed: Speed
+    factor: float
+
+    def step_seconds(self, writing: float, cached: float) -> float:
+        """A decoding step."""
+        return self.speed.step_seconds(writing, cached) / self.factor
+
+    def prompt_seconds(self, tokens: float) -> float:
+        """Reading a prompt."""
+        return self.speed.prompt_seconds(tokens) / self.factor
+
+
+class NoText:
+    """A tokenizer for completions that nobody reads."""
+
+    def decode(self, tokens: Sequence[int], **_: Any) -> str:
+        """Nothing."""
+        return ""
+
+
+@dataclass
+class Grading:
+    """A verifier that takes its time. Of a group that teaches something the first completion alone is right."""
+
+    case: Case
+    clock: Clock
+
+    def grade(self, items: Sequence[tuple[str, Problem]]) -> list[Verdict]:
+        """One verdict for each."""
+        if self.case.grading_seconds:
+            self.clock.sleep(self.case.grading_seconds)
+        seen: dict[str, int] = {}
+        verdicts = []
+        for _, problem in items:
+            place = seen[problem.id] = seen.get(problem.id, -1) + 1
+            verdicts.append(Verdict(float(place == 0 and self.case.group(int(problem.id[1:]))[1])))
+        return verdicts
+
+
+@contextmanager
+def streaming(case: Case, clock: Clock, folder: Path) -> Iterator[Stream]:
+    """The stream over such engines."""
+    stage, total = case.stage, case.skip + case.steps + case.max_staleness + 1
+    grader = RolloutGrader(Grading(case, clock), NoText(), case.problems, stage, None)  # type: ignore[arg-type]
+    queue = Queue.of(stage, total, PROBLEMS)
+    made = Stream(case.fleet(clock), grader, Team(Parallel(stage)), queue, StreamLog(folder), Status())
+    with closing(made):
+        made.sync(iter(WEIGHTS), 0)
+        yield made
+
+
+def measure(case: Case, stream: Stream, clock: Clock) -> Measured:
+    """Train all steps; the figures are those of the steps between the first ones and the last."""
+    assert stream.pump is not None
+    fleet = stream.pump.fleet
+    stream.resume({})
+    marks, waited, lags, found = list[tuple[float, float]](), list[float](), list[float](), list[StepRollouts]()
+    for step in range(stream.queue.total):
+        marks.append((clock.now(), sum(engine.busy_seconds for engine in fleet.states())))
+        rollouts = stream.take()
+        waited.append(clock.now() - marks[-1][0])
+        clock.sleep(case.train_seconds([one.group.n_tokens for one in rollouts.trained]))
+        lags.append(staleness(rollouts, step + 1, case.max_staleness)["staleness"])
+        found.append(rollouts)
+        stream.sync(iter(WEIGHTS), step + 1)
+    first, last = case.skip, case.skip + case.steps
+    seconds = marks[last][0] - marks[first][0]
+    lengths = {part: mean(lengths_of(found, part, case)) for part in ("trained", "sampled")}
+    tokens = [sum(lengths_of([step], "trained", case)) for step in found[first:last]]
+    return Measured(
+        step_seconds=seconds / case.steps,
+        learner_idle=sum(waited[first:last]) / seconds,
+        engines_idle=1 - (marks[last][1] - marks[first][1]) / seconds / case.engines,
+        staleness=sum(lag * count for lag, count in zip(lags[first:last], tokens, strict=True)) / sum(tokens),
+        groups=mean([len(step.trained) for step in found[first:last]]),
+        tokens=mean(tokens),
+        trained_length=lengths["trained"],
+        sampled_length=lengths["sampled"],
+    )
+
+
+def lengths_of(found: Sequence[StepRollouts], part: str, case: Case) -> list[float]:
+    """Lengths of the completions of groups that teach something."""
+    rollouts = [one for step in found for one in getattr(step, part) if case.group(int(one.problem.id[1:]))[1]]
+    return [float(len(completion.tokens)) for one in rollouts for completion in one.group.completions]
+
+
+def mean(values: Sequence[float]) -> float:
+    """The mean."""
+    return sum(values) / len(values)
+
+
+def predict(case: Case) -> Outcome:
+    """What the simulation of `tulu plan` says."""
+    order = ProblemOrder(PROBLEMS, case.stage.seed)
+    loop = Loop(
+        prompts=case.prompts,
+        max_staleness=case.max_staleness,
+        sampled=lambda position: case.group(order.at(position)),
+        engines=case.engines,
+        room=case.room,
+        speed=case.speed,
+        train_seconds=case.train_seconds,
+        prompt=case.prompt,
+        sync_seconds=case.sync_seconds,
+        grading_seconds=case.grading_seconds,
+    )
+    return simulate(loop, case.skip, case.steps)
+
+
+def in_turn(case: Case, clock: Clock, train: Callable[[Sequence[float]], float] | None = None) -> dict[str, float]:
+    """The plainest loop on the same engines: all prompts of a step, then all grades, then the learner. `train` is what another
+    learner takes for groups of so many tokens."""
+    fleet, order = case.fleet(clock), ProblemOrder(PROBLEMS, case.stage.seed)
+    fleet.sync(iter(WEIGHTS), 0)
+    params, began, taught = SamplingParams(case.lengths.longest), clock.now(), 0
+    for step in range(case.steps):
+        positions = range(step * case.prompts, (step + 1) * case.prompts)
+        groups = {position: case.group(order.at(position)) for position in positions}
+        wanted = [(position, sample) for position in positions for sample in range(case.samples)]
+        prompt = [1] * case.prompt
+        fleet.submit([Request(f"{at}:{sample}", f"p{order.at(at)}", prompt, params, sample) for at, sample in wanted])
+        missing = len(wanted)
+        while missing:
+            missing -= len(fleet.collect(1.0))
+        clock.sleep(case.grading_seconds)
+        taught += sum(teaches for _, teaches in groups.values())
+        clock.sleep((train or case.train_seconds)([case.prompt + sum(lengths) for lengths, _ in groups.values()]))
+        fleet.sync(iter(WEIGHTS), step + 1)
+    seconds = clock.now() - began
+    return {"step_seconds": seconds / case.steps, "groups": taught / case.steps, "groups_per_second": taught / seconds}
+
+
+def on_h100s(faster: float, steps: int) -> Case:
+    """One learner and two engines of OLMo 2 1B on three GPUs, so many times as fast as they would be."""
+    size, card, answers = model_size("allenai/OLMo-2-0425-1B"), CARDS["h100"], Lengths(300, 2048)
+    assert size is not None
+    speed = decoder(size, card, 1, MFU, 428, APART_SHARE)
+    case = Case(Faster(speed, faster), 0.0, answers, sync_seconds=1 / faster, grading_seconds=0.2 / faster, steps=steps)
+    operations = sum(learner_operations(case.stage, size, None, case.prompt, answers).values())
+    tokens = case.prompts * (case.prompt + case.samples * answers.tokens)
+    return replace(case, token_seconds=operations / tokens / (card.peak * MFU) / faster)
+
+
+def compare(case: Case, stalenesses: Sequence[int]) -> dict[str, Any]:
+    """Every staleness measured beside its prediction, and the groups that are trained in a second beside the plainest loop."""
+    clock = Clock()
+    plain = in_turn(case, clock)
+    print(f"in turn: {plain['step_seconds']:.2f} s a step, {plain['groups_per_second']:.2f} groups with a signal a second")
+    rows = []
+    for most in stalenesses:
+        one = replace(case, max_staleness=most)
+        with tempfile.TemporaryDirectory() as folder, streaming(one, clock, Path(folder)) as stream:
+            measured = measure(one, stream, clock)
+        predicted = predict(one)
+        speed = measured.groups / measured.step_seconds
+        rows.append(
+            {
+                "max_staleness": most,
+                "measured": asdict(measured),
+                "predicted": asdict(predicted),
+                "predicted_over_measured": predicted.step_seconds / measured.step_seconds,
+                "groups_per_second": speed,
+                "over_in_turn": speed / plain["groups_per_second"],
+            }
+        )
+        print(
+            f"staleness {most}: measured {told(measured)}; trained {measured.trained_length:.1f} tokens, sampled "
+            f"{measured.sampled_length:.1f}\n             predicted {told(predicted)}; {speed / plain['groups_per_second']:.2f} "
+            "times the groups of in turn"
+        )
+    shape = {name: value for name, value in asdict(case).items() if name not in ("speed", "lengths", "max_staleness")}
+    return {"unit": "seconds", "case": {**shape, "lengths": asdict(case.lengths)}, "in_turn": plain, "stream": rows}
+
+
+def told(found: Outcome) -> str:
+    """The figures in a line."""
+    return (
+        f"{found.step_seconds:.2f} s a step, learner idle {found.learner_idle:.1%}, engines idle {found.engines_idle:.1%}, "
+        f"staleness {found.staleness:.2f}"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, write and print; 1 if a step took another time than predicted."""
+    parser = argparse.ArgumentParser(description="The stream of rollouts, measured and predicted.")
+    parser.add_argument("--faster", type=float, default=4.0, help="how many times as fast as the GPU")
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--staleness", type=int, nargs="+", default=[0, 1, 4])
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "stream.json")
+    options = parser.parse_args(arguments)
+    report = {"faster": options.faster, **compare(on_h100s(options.faster, options.steps), options.staleness)}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(options.out, json.dumps({**report, "environment": environment()}, indent=2) + "\n")
+    off = [row["max_staleness"] for row in report["stream"] if abs(row["predicted_over_measured"] - 1) > WITHIN]
+    if off:
+        print(f"predicted more than {WITHIN:.0%} off at staleness {', '.join(map(str, off))}", file=sys.stderr)
+    return 1 if off else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

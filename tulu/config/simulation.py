@@ -1,0 +1,306 @@
+"""The RLVR loop as a simulation of its events: how long a step takes, and who waits for whom.
+
+Prompts are drawn and trained by the rules of the stream of rollouts (simulated_draws.py). Engines go from one decoding step to
+the next, in each of which every answer that they write gets one token; what ends makes room for what waits. A group is graded
+once all of its answers ended. The learner trains when a step's groups are there, and then the engines stand still until they
+have the new weights; what they write goes on with these.
+
+Nothing here is random: what is sampled is given with the loop, so that loops can be compared on the same answers.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from heapq import heappop, heappush
+from typing import Protocol
+
+from tulu.config.simulated_draws import Drawn, Draws
+
+
+class Speed(Protocol):
+    """How fast an engine is (config/decoding.py)."""
+
+    def step_seconds(self, writing: float, cached: float) -> float:
+        """A decoding step of so many answers, which have so many tokens in the cache together."""
+        ...
+
+    def prompt_seconds(self, tokens: float) -> float:
+        """Reading a prompt."""
+        ...
+
+
+Sampled = tuple[Sequence[float], bool]
+"""The tokens of each answer of a group, and whether it teaches something."""
+
+
+@dataclass(frozen=True)
+class Loop:
+    """What is simulated."""
+
+    prompts: int
+    max_staleness: int
+    sampled: Callable[[int], Sampled]
+    """What becomes of the prompt at a place in the order of drawing."""
+    engines: int
+    room: int
+    """Answers that an engine writes at once."""
+    speed: Speed
+    train_seconds: Callable[[Sequence[float]], float]
+    """What the learner takes for groups of so many tokens each."""
+    prompt: float = 0.0
+    """Tokens of a prompt."""
+    sync_seconds: float = 0.0
+    grading_seconds: float = 0.0
+    """From the last answer of a group to its grades."""
+    refill: bool = True
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the learner."""
+
+    seconds: float
+    waited: float
+    """For rollouts."""
+    groups: int
+    tokens: float
+    """Of the answers that it trained on."""
+    lag: float
+    """Steps between the weights that sampled a token and those that it trains, summed over those tokens."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was found, as the mean of some steps."""
+
+    step_seconds: float
+    learner_idle: float
+    """Share of the time in which the learner waits for rollouts, as `learner_idle` in the metrics of a run."""
+    engines_idle: float
+    """Share of the time in which an engine has nothing to write, as `engines_idle` there."""
+    staleness: float
+    """Of a trained token."""
+    groups: float
+    """That a step trains on."""
+    tokens: float
+    """Of the answers in them."""
+
+
+class Engine:
+    """An engine between two events. Its clock counts the tokens that each of its answers got since the beginning."""
+
+    def __init__(self, number: int, room: int) -> None:
+        self.number, self.room = number, room
+        self.running: list[tuple[float, int, float, Drawn, float]] = []
+        """A heap of answers: (clock at its end, a number of its own, `versions` at its begin, group, tokens in the cache)."""
+        self.clock = 0.0
+        self.cached = 0.0
+        """Tokens in the cache, those of an answer's prompt included."""
+        self.busy = 0.0
+        """Time in which it had something to write."""
+        self.version, self.versions = 0, 0.0
+        """The version of its weights, and the same added up over all ticks of the clock."""
+        self.stamp = 0
+        """Tells which of the ends that were expected is still true."""
+        self.paused = False
+        self._since = self._begins = 0.0
+        """Until when time has passed, and from when on it writes, because prompts are read first."""
+        self._pace = 1.0
+
+    def advance(self, now: float) -> None:
+        """Let time pass until `now`, before which none of its answers ends."""
+        if self.running:
+            self.busy += now - self._since
+            passed = now - max(self._since, self._begins)
+            if passed > 0 and not self.paused:
+                self._move(min(passed / self._pace, self.running[0][0] - self.clock))
+        self._since = now
+
+    def _move(self, tokens: float) -> None:
+        self.clock += tokens
+        self.cached += tokens * len(self.running)
+        self.versions += tokens * self.version
+
+    def add(self, now: float, number: int, drawn: Drawn, length: float, prompt: float, reading: float) -> None:
+        """Begin an answer, the prompt of which takes this time to read."""
+        self._begins = max(self._begins, now) + reading
+        heappush(self.running, (self.clock + length, number, self.versions, drawn, prompt + length))
+        self.cached += prompt
+        self.room -= 1
+
+    def next_end(self, now: float, speed: Speed) -> float:
+        """When its next answer ends if nothing happens before."""
+        self.stamp += 1
+        count, left = len(self.running), self.running[0][0] - self.clock
+        # The cache grows by a token of each answer in every decoding step, so that half of it is the mean.
+        self._pace = speed.step_seconds(count, self.cached + count * left / 2)
+        return max(now, self._begins) + left * self._pace
+
+    def ended(self, now: float) -> list[Drawn]:
+        """Let the answers end that end now; returns the groups that are whole by that."""
+        self.busy += now - self._since
+        self._since = now
+        self._move(self.running[0][0] - self.clock)
+        groups = []
+        while self.running and self.running[0][0] <= self.clock + 1e-6:
+            _, _, versions, drawn, cached = heappop(self.running)
+            drawn.versions += self.versions - versions
+            drawn.missing -= 1
+            self.cached -= cached
+            self.room += 1
+            if not drawn.missing:
+                groups.append(drawn)
+        return groups
+
+
+class Simulation:
+    """A loop, moved from event to event."""
+
+    def __init__(self, loop: Loop, total: int) -> None:
+        """`total` steps are trained; near the end nothing is drawn that they do not need."""
+        self.loop, self.now, self.version = loop, 0.0, 0
+        self.draws = Draws(loop.prompts, loop.max_staleness, total, loop.refill)
+        self.engines = [Engine(number, loop.room) for number in range(loop.engines)]
+        self.steps: list[Step] = []
+        self._pending: deque[Drawn] = deque()
+        """Prompts of which not all answers are with an engine."""
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+        self._free: float | None = 0.0
+        """Since when the learner waits; None while it does not."""
+        self._syncing = False
+        self._graded: list[Drawn] = []
+        """What was graded while the engines took new weights."""
+        self._step_began = self._waited = 0.0
+        self._trained: Sequence[Drawn] = ()
+        self._draw()
+
+    def run(self, steps: int) -> None:
+        """Go on until so many steps are trained."""
+        while len(self.steps) < steps:
+            self.now, _, happen = heappop(self._events)
+            happen()
+
+    def busy(self) -> float:
+        """Time in which the engines had something to write, added up."""
+        for engine in self.engines:
+            engine.advance(self.now)
+        return sum(engine.busy for engine in self.engines)
+
+    def _at(self, time: float, happen: Callable[[], None]) -> None:
+        self._count += 1
+        heappush(self._events, (time, self._count, happen))
+
+    # -- engines -----------------------------------------------------------------------------------------------
+
+    def _draw(self) -> None:
+        wanted = self.draws.wanted()
+        for _ in range(wanted):
+            self._pending.append(self.draws.draw(self.version, *self.loop.sampled(self.draws.drawn)))
+        if wanted:
+            self._send(self.engines)
+
+    def _send(self, engines: Sequence[Engine]) -> None:
+        """Give what waits to these engines, the one with the most room first; no other has room."""
+        changed: set[int] = set()
+        while self._pending:
+            drawn = self._pending[0]
+            engine = max(engines, key=lambda one: one.room) if len(engines) > 1 else engines[0]
+            if engine.room <= 0:
+                break
+            if engine.number not in changed:
+                engine.advance(self.now)
+                changed.add(engine.number)
+            for length in drawn.lengths[drawn.sent : drawn.sent + engine.room]:
+                is_read = drawn.read_by == engine.number
+                reading = 0.0 if is_read else self.loop.speed.prompt_seconds(self.loop.prompt)
+                drawn.read_by = engine.number
+                self._count += 1
+                engine.add(self.now, self._count, drawn, length, self.loop.prompt, reading)
+                drawn.sent += 1
+            if drawn.sent == len(drawn.lengths):
+                self._pending.popleft()
+        for number in changed:
+            self._expect(self.engines[number])
+
+    def _expect(self, engine: Engine) -> None:
+        """Say when the next answer of an engine ends."""
+        if engine.running and not engine.paused:
+            end = engine.next_end(self.now, self.loop.speed)
+            self._at(end, partial(self._end, engine, engine.stamp))
+
+    def _end(self, engine: Engine, stamp: int) -> None:
+        if engine.stamp != stamp or engine.paused:
+            return
+        for drawn in engine.ended(self.now):
+            self._at(self.now + self.loop.grading_seconds, partial(self._grade, drawn))
+        if self._pending:
+            self._send([engine])
+        if engine.stamp == stamp:
+            self._expect(engine)
+
+    # -- the learner -------------------------------------------------------------------------------------------
+
+    def _grade(self, drawn: Drawn) -> None:
+        if self._syncing:
+            # What collects grades stands still too.
+            self._graded.append(drawn)
+            return
+        self.draws.grade(drawn)
+        self._draw()
+        self._take()
+
+    def _take(self) -> None:
+        """Begin the next step if the learner waits for it and it is there."""
+        step = None if self._free is None else self.draws.next_step()
+        if step is None or self._free is None:
+            return
+        self._waited, self._free, self._trained = self.now - self._free, None, step
+        self.draws.begin(step)
+        groups = [drawn.tokens + self.loop.prompt for drawn in step]
+        self._at(self.now + (self.loop.train_seconds(groups) if groups else 0.0), self._sync)
+
+    def _sync(self) -> None:
+        self._syncing = True
+        for engine in self.engines:
+            engine.advance(self.now)
+            engine.paused = True
+        self._at(self.now + self.loop.sync_seconds, self._synced)
+
+    def _synced(self) -> None:
+        self.version += 1
+        self._syncing = False
+        for engine in self.engines:
+            engine.advance(self.now)
+            engine.version, engine.paused = self.version, False
+            self._expect(engine)
+        tokens = sum(drawn.tokens for drawn in self._trained)
+        lag = self.draws.step * tokens - sum(drawn.versions for drawn in self._trained)
+        self.steps.append(Step(self.now - self._step_began, self._waited, len(self._trained), tokens, lag))
+        self._step_began = self._free = self.now
+        self.draws.end()
+        for drawn in self._graded:
+            self.draws.grade(drawn)
+        self._graded.clear()
+        self._draw()
+        self._take()
+
+
+def simulate(loop: Loop, skip: int, steps: int) -> Outcome:
+    """The mean of so many steps, after the first ones, in which the loop fills, and before the last ones, in which it empties."""
+    running = Simulation(loop, skip + steps + loop.max_staleness + 1)
+    running.run(skip)
+    began, busy = running.now, running.busy()
+    running.run(skip + steps)
+    seconds = running.now - began
+    found = running.steps[skip:]
+    tokens = sum(step.tokens for step in found)
+    return Outcome(
+        step_seconds=seconds / steps,
+        learner_idle=sum(step.waited for step in found) / seconds,
+        engines_idle=1 - (running.busy() - busy) / seconds / loop.engines,
+        staleness=sum(step.lag for step in found) / tokens if tokens else 0.0,
+        groups=sum(step.groups for step in found) / steps,
+        tokens=tokens / steps,
+    )
