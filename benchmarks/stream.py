@@ -1,6 +1,6 @@
 """Measures the stream of rollouts beside what `tulu plan` predicts of it, and what it gains by running ahead of the learner.
 
-Run it as `python -m benchmarks.stream`; it takes about six minutes, nearly all of them asleep, and needs no GPU.
+Run it as `python -m benchmarks.stream`; it takes about ten minutes, nearly all of them asleep, and needs no GPU.
 
 The loop is the real one, journal and graders included. Engines and learner take as long as OLMo 2 1B would on H100s by the model
 of `tulu plan`, divided by `--faster`. Lengths have a heavy tail. Beside it runs the plainest loop on the same engines: sample all
@@ -216,8 +216,13 @@ def mean(values: Sequence[float]) -> float:
 
 def predict(case: Case) -> Outcome:
     """What the simulation of `tulu plan` says."""
+    return simulate(loop_of(case), case.skip, case.steps)
+
+
+def loop_of(case: Case) -> Loop:
+    """The same loop for the simulation."""
     order = ProblemOrder(PROBLEMS, case.stage.seed)
-    loop = Loop(
+    return Loop(
         prompts=case.prompts,
         max_staleness=case.max_staleness,
         sampled=lambda position: case.group(order.at(position)),
@@ -229,7 +234,6 @@ def predict(case: Case) -> Outcome:
         sync_seconds=case.sync_seconds,
         grading_seconds=case.grading_seconds,
     )
-    return simulate(loop, case.skip, case.steps)
 
 
 def in_turn(case: Case, clock: Clock, train: Callable[[Sequence[float]], float] | None = None) -> dict[str, float]:
@@ -308,8 +312,8 @@ def told(found: Outcome) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, write and print; 1 if a step took another time than predicted."""
     parser = argparse.ArgumentParser(description="The stream of rollouts, measured and predicted.")
-    parser.add_argument("--faster", type=float, default=4.0, help="how many times as fast as the GPU")
-    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--faster", type=float, default=1.0, help="how many times as fast as the GPU")
+    parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--staleness", type=int, nargs="+", default=[0, 1, 4])
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "stream.json")
     options = parser.parse_args(arguments)

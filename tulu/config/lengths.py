@@ -59,7 +59,7 @@ class Lengths:
         return 1 - self._below(length) if length < self.longest else 0.0
 
     def at(self, share: float) -> float:
-        """The length that this share of the sequences, between 0 and 1, does not exceed; a token at least, and cut at the longest."""
+        """The length that this share of the sequences, between 0 and 1, does not exceed, cut at the longest; a token at least."""
         if self.leaves_out:
             raise ValueError("lengths of which longer ones are left out are not drawn")
         return max(1.0, min(math.exp(self._centre + SPREAD * _STANDARD.inv_cdf(share)), float(self.longest)))
