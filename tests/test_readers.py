@@ -28,6 +28,7 @@ ABOUT_RECIPES = ("config.algorithm_checks", "config.checks", "config.document", 
 """Modules that only check or describe a recipe; to be read here is not to have an effect."""
 PLAN = (
     "commands.plan",
+    "commands.splits",
     *(
         f"config.{module}"
         for module in ("decoding", "estimate", "facts", "fitting", "mixes", "operations", "plan", "sampling_time", "sizes")

@@ -104,3 +104,34 @@ def test_no_option_breaks_a_plan(name: str, options: list[str]) -> None:
     text = plan(name, "--gpu", "a100", *options)
     assert "nan" not in text
     assert "in all: " in text
+
+
+def test_gpus_of_rlvr_are_divided_and_the_command_that_is_printed_is_that_division() -> None:
+    text = plan("olmo2-1b", *GPUS)
+    table = text[text.index("how to divide 8 GPUs (simulated)") :].splitlines()
+    [best] = [row for row in table[1:8] if "◀ best" in row]
+    [ahead] = [row for row in table[1:8] if "the best with max_staleness 1" in row]
+    assert best.split()[:2] == ["8", "–"], "on-policy, GPUs that wait for each other are lost"
+    [advice] = [row for row in table if "times as fast" in row and "rlvr.math" in row]
+    written = advice.split(": ")[1].split()
+    again = plan("olmo2-1b", "--gpu", "h100", *written)
+    own = again[again.rindex("how to divide 8 GPUs (simulated)") :].splitlines()
+    [row] = [row for row in own if "the recipe's" in row]
+    assert row.split()[:8] == ahead.split()[:8]
+    assert "how to divide" not in plan("olmo2-1b", "--gpu", "h100", "--gpus", "1")
+    assert "how to divide" not in plan("olmo2-1b", "--gpus", "8"), "the speed of no GPU is known"
+    assert "engines with GPUs of their own are vLLM" in plan("olmo2-1b", *GPUS, "rlvr.math.engine=transformers")
+
+
+def test_a_recipe_with_engines_is_billed_for_their_gpus() -> None:
+    text = plan("olmo2-1b", "--gpu", "h100", "--gpus", "4", "rlvr.math.resources.engines=4", "rlvr.math.max_staleness=1")
+    assert "on 8 h100 at 40% of peak" in text
+    assert "of it the learner waits" in text
+    assert "fits 74 GiB of a GPU beside vLLM" not in text[text.index("tulu rlvr: math") :]
+
+
+def test_what_is_given_of_the_loop_is_told() -> None:
+    text = plan("olmo2-1b", *GPUS, "--teaching", "0.5", "--grading", "3", "--sync", "1.5")
+    assert "50% of the groups teach nothing, as given" not in plan("olmo2-1b", *GPUS)
+    assert "50% of the groups teach nothing, as given" in text
+    assert "grades come 3 s after a group's last answer (--grading), new weights in 1.5 s" in text

@@ -6,10 +6,11 @@ from rich.console import Console
 from rich.syntax import Syntax
 from rich.table import Table
 
+from tulu.commands.splits import show_splits
 from tulu.config.cards import CARDS, POWER_SHARE, PUE
-from tulu.config.decoding import BANDWIDTH, ENGINE_SHARE, LEAST, engine_of
+from tulu.config.decoding import APART_SHARE, BANDWIDTH, ENGINE_SHARE, LEAST, engine_of
 from tulu.config.estimate import Bill, Work, bill_of, work_of
-from tulu.config.facts import EXPERTS_MFU, MFU, Facts, facts_of
+from tulu.config.facts import EXPERTS_MFU, GRADING, MFU, SYNC, Facts, facts_of
 from tulu.config.fitting import MOST_PROCESSES, Rows, cure, rows_of, samples_beside
 from tulu.config.job import stages_of
 from tulu.config.known import BYTES_A_TOKEN
@@ -49,12 +50,14 @@ def show_plan(recipe: Recipe, options: PlanOptions, only: str | None = None, sta
         work = work_of(facts)
         bills[stage.key] = bill_of(facts, work, options.price)
         Console().print(_table(stage, facts, work, bills[stage.key], options, start))
+        show_splits(stage.key, facts)
     if options.gpu is not None:
         _say(_total(bills))
         for assumption in _assumptions([stage.section for stage in stages], options):
             _say(f"assumed: {assumption}")
         _say(
-            "left out: loading, tokenising, checkpoints, evaluation, what GPUs exchange, grading, and sending weights to engines"
+            "left out: loading, tokenising, checkpoints, evaluation, what GPUs exchange, and, but where it says that it was "
+            "simulated, grading and sending weights to engines"
         )
     if waiting := open_fields(recipe, [stage.key for stage in stages]):
         listed = "; ".join(f"{field} ({why})" for field, why in waiting.items())
@@ -174,7 +177,8 @@ def _price(facts: Facts, work: Work | None, bill: Bill | None, options: PlanOpti
         return {"time": f"give --gpu {'|'.join(CARDS)} for an estimate"}
     if bill is None:
         return {"time": "unknown: parameters and steps are needed"}
-    on = f"on {facts.processes} {options.gpu} at {facts.mfu:.0%} of peak"
+    gpus = facts.processes if work is None or work.split is None else work.split.gpus
+    on = f"on {gpus} {options.gpu} at {facts.mfu:.0%} of peak"
     lines = {"time": f"estimate, {bill.hours:,.2f} h {on}, {bill.gpu_hours:,.1f} GPU hours"}
     if work is not None and work.sampled is not None:
         sampled = work.sampled
@@ -182,6 +186,11 @@ def _price(facts: Facts, work: Work | None, bill: Bill | None, options: PlanOpti
         lines["time"] += (
             f"; of it sampling {bill.sampling_hours:,.2f} h ({sampled.seconds:,.1f} s a step, up to {sampled.at_once:,.0f} "
             f"answers at once in an engine{spread}), learner {bill.learner_hours:,.2f} h"
+        )
+    if work is not None and work.split is not None:
+        a_step = work.split.outcome.step_seconds
+        lines["time"] += (
+            f" (simulated, {a_step:,.1f} s a step); of it the learner waits {bill.sampling_hours:,.2f} h for rollouts"
         )
     if bill.cost is not None:
         lines["cost"] = f"{bill.cost:,.2f}"
@@ -220,7 +229,25 @@ def _assumptions(sections: Sequence[TrainStage], options: PlanOptions) -> list[s
     if rollouts:
         least = ", ".join(sorted({f"{LEAST[engine_of(section)] * 1000:g} ms with {engine_of(section)}" for section in rollouts}))
         told.append(
-            f"sampling: every GPU samples, then learns; decoding reaches {BANDWIDTH:.0%} of {card.bandwidth / 1e12:g} TB/s, and "
-            f"a token takes at least {least}; an engine has {ENGINE_SHARE:.0%} of a GPU's memory; no group is replaced"
+            f"sampling: every GPU samples, then learns, but where engines have their own; decoding reaches {BANDWIDTH:.0%} of "
+            f"{card.bandwidth / 1e12:g} TB/s, and a token takes at least {least}; an engine has {ENGINE_SHARE:.0%} of a GPU's "
+            f"memory, {APART_SHARE:.0%} of its own; {_replaced(options)}"
+        )
+        told.append(
+            "simulated: prompts are drawn and trained by the rules of the stream of rollouts; groups go whole to learners, which "
+            f"wait for the one with the longest; {_seconds(options)}"
         )
     return told
+
+
+def _replaced(options: PlanOptions) -> str:
+    if options.teaching is None or options.teaching == 1:
+        return "no group is replaced (--teaching SHARE)"
+    return f"{1 - options.teaching:.0%} of the groups teach nothing, as given"
+
+
+def _seconds(options: PlanOptions) -> str:
+    """How long grades and weights take."""
+    grades = f"{GRADING if options.grading is None else options.grading:g} s"
+    weights = f"at {SYNC / 1e9:g} GB a second" if options.sync is None else f"in {options.sync:g} s"
+    return f"grades come {grades} after a group's last answer (--grading), new weights {weights} (--sync), while all engines wait"

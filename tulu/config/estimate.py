@@ -1,7 +1,8 @@
 """What a stage would take: arithmetic, time, cost and energy, from what is known of it.
 
 Time = operations / (GPUs × peak × MFU), where recomputed activations count as operations: gradient checkpointing makes a step
-longer. In RLVR sampling comes on top, because the same GPUs first sample and then learn.
+longer. In RLVR sampling comes on top, because the same GPUs first sample and then learn. Where engines have GPUs of their own, or
+groups are replaced, a step takes what the simulated loop takes.
 """
 
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from tulu.config.operations import learner_operations, load_of, rollout_load, st
 from tulu.config.plan import units_of_step
 from tulu.config.sampling_time import Sampling, sampling
 from tulu.config.schema import Rlvr
+from tulu.config.splits import Split, divider_of
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class Work:
     """By what they are for; those of sampling excepted."""
     sampled: Sampling | None = None
     """The sampling of one step of RLVR, where a GPU was named."""
+    split: Split | None = None
+    """The simulated loop in its place, where sampling and learning do not just take turns."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Bill:
 
     learner_hours: float
     sampling_hours: float
+    """Those in which the learner waits for rollouts."""
     gpu_hours: float
     kwh: float
     cost: float | None
@@ -63,16 +68,19 @@ def _fixed(facts: Facts) -> Work:
 
 
 def _rollouts(facts: Facts, section: Rlvr) -> Work:
-    """The work of RLVR, no group of which is counted as replaced."""
+    """The work of RLVR. What is sampled for groups that are replaced is in the time alone."""
     assert facts.size is not None
     assert facts.steps is not None
     load = rollout_load(section, facts.size, facts.prompt, facts.lengths)
     step = learner_operations(section, facts.size, facts.value, facts.prompt, facts.lengths, facts.teacher)
-    sampled = None
-    if facts.card is not None:
+    sampled, split = None, None
+    if section.resources.engines or (facts.teaching < 1 and section.refill):
+        divider = divider_of(facts)
+        split = None if divider is None else divider.stated()
+    elif facts.card is not None:
         sampled = sampling(section, facts.size, facts.card, facts.processes, facts.mfu, facts.prompt, facts.lengths)
     tokens = facts.steps * section.prompts * load.tokens
-    return Work(tokens, {name: facts.steps * amount for name, amount in step.items()}, sampled)
+    return Work(tokens, {name: facts.steps * amount for name, amount in step.items()}, sampled, split)
 
 
 def bill_of(facts: Facts, work: Work | None, price: float | None) -> Bill | None:
@@ -82,6 +90,10 @@ def bill_of(facts: Facts, work: Work | None, price: float | None) -> Bill | None
     peak = facts.card.peak_fp32 if facts.section.precision == "fp32" else facts.card.peak
     learner = sum(work.operations.values()) / (facts.processes * peak * facts.mfu) / 3600
     sampling_hours = 0.0 if work.sampled is None else facts.steps * work.sampled.seconds / 3600
-    gpu_hours = facts.processes * (learner + sampling_hours)
+    gpus = facts.processes
+    if work.split is not None:
+        hours, waits = facts.steps * work.split.outcome.step_seconds / 3600, work.split.outcome.learner_idle
+        learner, sampling_hours, gpus = hours * (1 - waits), hours * waits, work.split.gpus
+    gpu_hours = gpus * (learner + sampling_hours)
     kwh = gpu_hours * facts.card.watts / 1000 * POWER_SHARE * PUE
     return Bill(learner, sampling_hours, gpu_hours, kwh, None if price is None else gpu_hours * price)

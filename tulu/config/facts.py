@@ -17,6 +17,10 @@ MFU, EXPERTS_MFU = 0.4, 0.2
 """Shares of a GPU's peak that training is assumed to reach: of dense models, and of mixtures of experts."""
 MEAN_SHARE = 4
 """Sequences of which nothing is known are assumed to have a quarter of the most tokens that they may have on average."""
+GRADING = 0.1
+"""Seconds from the last answer of a group to its grades. An assumption: judges and programs take longer."""
+SYNC = 1e9
+"""Bytes of weights that reach the engines in a second, through the memory of the host. An assumption."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,12 @@ class Facts:
     lengths_from: str
     prompt: float
     """Mean tokens of a prompt of RLVR."""
+    teaching: float = 1.0
+    """Share of RLVR's groups whose rewards differ."""
+    grading_seconds: float = GRADING
+    """From a group's last answer to its grades."""
+    sync_seconds: float = 0.0
+    """In which engines take new weights."""
 
     @property
     def unknown(self) -> tuple[str, ...]:
@@ -79,6 +89,9 @@ def facts_of(recipe: Recipe, stage: Stage, section: TrainStage, options: PlanOpt
         lengths=lengths,
         lengths_from=lengths_from,
         prompt=prompt_of(section, mix),
+        teaching=options.teaching or 1.0,
+        grading_seconds=GRADING if options.grading is None else options.grading,
+        sync_seconds=options.sync if options.sync is not None else 2.0 * (size.parameters if size else 0.0) / SYNC,
     )
 
 

@@ -48,3 +48,13 @@ class PlanOptions:
         float | None,
         Option("Mean tokens of a sequence, in RLVR of an answer; default: what is known of the data, else an assumption.", min=1),
     ] = None
+    teaching: Annotated[
+        float | None,
+        Option("Share of the groups of RLVR that teach something, because their rewards differ; default: all.", min=0.01, max=1),
+    ] = None
+    grading: Annotated[
+        float | None, Option("Seconds from the last answer of a group of RLVR to its grades; default: 0.1.", min=0)
+    ] = None
+    sync: Annotated[
+        float | None, Option("Seconds in which the engines of RLVR take new weights; default: at 1 GB a second.", min=0)
+    ] = None

@@ -299,7 +299,7 @@ def simulate(loop: Loop, skip: int, steps: int) -> Outcome:
     return Outcome(
         step_seconds=seconds / steps,
         learner_idle=sum(step.waited for step in found) / seconds,
-        engines_idle=1 - (running.busy() - busy) / seconds / loop.engines,
+        engines_idle=max(0.0, 1 - (running.busy() - busy) / seconds / loop.engines),
         staleness=sum(step.lag for step in found) / tokens if tokens else 0.0,
         groups=sum(step.groups for step in found) / steps,
         tokens=tokens / steps,

@@ -1,0 +1,96 @@
+"""What `tulu plan` prints of RLVR's loop: how GPUs may be divided between learner and engines, and what that comes to."""
+
+from rich.console import Console
+from rich.table import Table
+
+from tulu.config.decoding import engine_of
+from tulu.config.facts import Facts
+from tulu.config.splits import Split, Splits, divider_of
+
+SHOWN = 3
+"""Divisions that are shown of those that were tried, the fastest ones."""
+
+
+def show_splits(key: str, facts: Facts) -> None:
+    """Print the divisions of a stage's GPUs; nothing where there is nothing to divide, or nothing is known of the GPUs."""
+    divider = divider_of(facts)
+    if divider is None or divider.gpus < 2:
+        return
+    splits = divider.splits()
+    console = Console()
+    console.print(_table(splits, divider.gpus, divider.section.samples))
+    lines = _advice(key, splits)
+    if engine_of(divider.section) != "vllm":
+        lines.append(f"{key}.engine={divider.section.engine} samples where it learns; engines with GPUs of their own are vLLM")
+    for line in lines:
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def _table(splits: Splits, gpus: int, samples: int) -> Table:
+    title = f"how to divide {gpus} GPUs (simulated)"
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for column in ("learners", "engines", "GPUs each", "staleness", "s a step", "trained/s", "learner waits", "engines idle"):
+        table.add_column(column, justify="right")
+    table.add_column("age of a token", justify="right")
+    table.add_column("")
+    best = splits.best
+    for split in _rows(splits):
+        found = split.outcome
+        apart = split.engines > 0
+        table.add_row(
+            f"{split.learners}",
+            f"{split.engines}" if apart else "–",
+            f"{split.tensor_parallel}" if apart else "–",
+            f"{split.max_staleness}",
+            f"{found.step_seconds:,.1f}",
+            f"{samples * found.groups / found.step_seconds:,.1f}",
+            f"{found.learner_idle:.0%}",
+            f"{found.engines_idle:.0%}",
+            f"{found.staleness:.2f}",
+            "; ".join([*_remarks(split, splits, best), *([f"uses {split.gpus}"] if split.gpus < gpus else [])]),
+            style="bold" if best is not None and split.settings == best.settings else None,
+        )
+    return table
+
+
+def _rows(splits: Splits) -> list[Split]:
+    """What is shown, each once: turns, the recipe's own, the fastest, and the fastest that runs ahead."""
+    rows = [splits.together, splits.stated, *splits.apart[:SHOWN], *([splits.ahead] if splits.ahead else [])]
+    return list({split.settings: split for split in rows}.values())
+
+
+def _remarks(split: Split, splits: Splits, best: Split | None) -> list[str]:
+    told = []
+    if best is not None and split.settings == best.settings:
+        told.append("◀ best")
+    if split.settings == splits.stated.settings:
+        told.append("the recipe's")
+    if not split.engines:
+        told.append("in turn on the same GPUs")
+    if not split.fits:
+        told.append("does not fit")
+    if splits.ahead is not None and split.settings == splits.ahead.settings:
+        told.append("the best with max_staleness 1")
+    return told
+
+
+def _advice(key: str, splits: Splits) -> list[str]:
+    """How the best is written on the command line, and what running ahead would gain."""
+    best, ahead = splits.best, splits.ahead
+    if best is None:
+        return ["no division of these GPUs holds the model; the line of memory says what would"]
+    lines = []
+    if best.settings != splits.stated.settings:
+        lines.append(f"the best: {_written(key, best)}")
+    if ahead is not None:
+        times = best.outcome.step_seconds / ahead.outcome.step_seconds
+        if times > 1:
+            lines.append(
+                f"{times:.2f} times as fast, on tokens that are {ahead.outcome.staleness:.1f} steps old: {_written(key, ahead)}"
+            )
+    return lines
+
+
+def _written(key: str, split: Split) -> str:
+    wide = f" {key}.resources.tensor_parallel={split.tensor_parallel}" if split.engines else ""
+    return f"--gpus {split.learners} {key}.resources.engines={split.engines}{wide} {key}.max_staleness={split.max_staleness}"
