@@ -29,8 +29,8 @@ TRIED = 12
 COUNTS = 48
 """Numbers of engines that are looked at; of many GPUs not every number is."""
 ANSWERS = 4000
-"""Answers that a simulation trains on, if its steps are not too few for that."""
-LEAST_STEPS, MOST_STEPS = 5, 24
+"""Answers that are sampled in a simulation, if its steps are not too few for that."""
+LEAST_STEPS, MOST_STEPS = 3, 24
 
 
 @dataclass(frozen=True)
@@ -243,7 +243,8 @@ class Divider:
         )
 
     def _simulate(self, loop: Loop) -> Outcome:
-        steps = min(MOST_STEPS, max(LEAST_STEPS, ANSWERS // self.section.batch))
+        sampled = self.section.batch / (self.facts.teaching if self.section.refill else 1.0)
+        steps = min(MOST_STEPS, max(LEAST_STEPS, int(ANSWERS / sampled)))
         return simulate(loop, loop.max_staleness + 2, steps)
 
 
