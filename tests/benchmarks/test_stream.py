@@ -9,7 +9,8 @@ import pytest
 
 from benchmarks import stream
 from benchmarks.sleeping_fleet import SleepingFleet
-from benchmarks.stream import WEIGHTS, Case, Measured, in_turn, loop_of, main, measure, predict, streaming
+from benchmarks.stream import Measured, in_turn, loop_of, main, measure, predict
+from benchmarks.stream_case import WEIGHTS, Case, streaming
 from tests.benchmarks.virtual_time import VirtualClock
 from tests.config.test_simulation import Ticks
 from tulu.config.lengths import Lengths
