@@ -1,6 +1,7 @@
 """Measures the stream of rollouts beside what `tulu plan` predicts of it, and what it gains by running ahead of the learner.
 
-Run it as `python -m benchmarks.stream`; it takes about ten minutes, nearly all of them asleep, and needs no GPU.
+Run it as `python -m benchmarks.stream`; it takes about eleven minutes, nearly all of them asleep, and needs no GPU.
+The journal lies in a temporary folder; TMPDIR=/dev/shm keeps a slow disk out of what is measured.
 
 The loop is the real one, journal and graders included. Engines and learner take as long as OLMo 2 1B would on H100s by the model
 of `tulu plan`, divided by `--faster`. Lengths have a heavy tail. Beside it runs the plainest loop on the same engines: sample all
