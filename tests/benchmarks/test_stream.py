@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -34,18 +35,19 @@ CASE = Case(
 """Steps of minutes in which learner and engines have about as much to do."""
 
 
-def run(case: Case, folder: Path) -> Measured:
+def run(case: Case) -> Measured:
     clock = VirtualClock()
-    with streaming(case, clock, folder) as made:
+    memory = Path("/dev/shm")
+    with TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder, streaming(case, clock, Path(folder)) as made:
         clock.stream = made
         return measure(case, made, clock)
 
 
 @pytest.mark.parametrize("max_staleness", [0, 1, 4])
-def test_what_is_predicted_is_measured(max_staleness: int, tmp_path: Path) -> None:
+def test_what_is_predicted_is_measured(max_staleness: int) -> None:
     """The engines here go from token to token, and the simulation from end to end; else both must do the same."""
     case = replace(CASE, max_staleness=max_staleness)
-    measured, predicted = run(case, tmp_path), predict(case)
+    measured, predicted = run(case), predict(case)
     assert predicted.step_seconds == pytest.approx(measured.step_seconds, rel=0.03)
     assert predicted.learner_idle == pytest.approx(measured.learner_idle, abs=0.02)
     assert predicted.engines_idle == pytest.approx(measured.engines_idle, abs=0.02)

@@ -130,8 +130,37 @@ def test_a_recipe_with_engines_is_billed_for_their_gpus() -> None:
     assert "fits 74 GiB of a GPU beside vLLM" not in text[text.index("tulu rlvr: math") :]
 
 
+def test_a_teacher_is_counted_and_its_size_told() -> None:
+    known, unknown = (plan("tulu3.1-8b", *GPUS, f"rlvr.teacher={name}") for name in ("allenai/OLMo-2-1124-7B", "owner/teacher"))
+    assert "; teacher 7,298,088,960" in known
+    assert "; teacher taken to be as large" in unknown
+    for text in (known, unknown):
+        assert ", teacher " in text[text.index("memory") :], "its weights"
+        assert ", teacher " in text[text.index("operations") :], "its pass"
+
+
 def test_what_is_given_of_the_loop_is_told() -> None:
     text = plan("olmo2-1b", *GPUS, "--teaching", "0.5", "--grading", "3", "--sync", "1.5")
     assert "50% of the groups teach nothing, as given" not in plan("olmo2-1b", *GPUS)
     assert "50% of the groups teach nothing, as given" in text
     assert "grades come 3 s after a group's last answer (--grading), new weights in 1.5 s" in text
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--parameters", "1"],
+        ["--parameters", "4e11"],
+        ["--tokens", "1e9"],
+        ["--teaching", "0.01", "rlvr.refill=true"],
+        ["--sync", "0", "--grading", "0", "--tokens", "1"],
+        ["--mfu", "0.01", "rlvr.max_staleness=9"],
+        ["rlvr.resources.engines=1016", "rlvr.max_staleness=1"],
+        ["rlvr.kl_in=reward", "rlvr.beta=0.1", "rlvr.teacher=owner/teacher"],
+    ],
+)
+def test_no_option_breaks_a_division(options: list[str]) -> None:
+    text = plan("tulu3.1-8b", *GPUS, *options)
+    assert "how to divide" in text
+    assert "nan" not in text
+    assert ("◀ best" in text) != ("no division of these GPUs holds the model" in text)

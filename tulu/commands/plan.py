@@ -22,6 +22,7 @@ from tulu.config.plan import GIB, batch_equation
 from tulu.config.provenance import Origin
 from tulu.config.recipe_stages import RecipeStage
 from tulu.config.schema import Recipe, Rlvr, TrainStage
+from tulu.config.sizes import Size
 from tulu.config.unknown import open_fields
 from tulu.config.yaml_text import annotate
 
@@ -130,9 +131,16 @@ def _parameters(facts: Facts) -> str:
     if size is None:
         return "unknown offline (no config.json at hand); give --parameters 7.3e9"
     active = f", {size.active:,.0f} active" if size.has_experts else ""
-    others = {"value model": facts.value, "teacher": facts.teacher}
-    beside = "".join(f"; {name} {other.parameters:,.0f}" for name, other in others.items() if other is not None)
+    others: dict[str, tuple[object, Size | None]] = {}
+    if isinstance(facts.section, Rlvr):
+        others = {"value model": (facts.section.value, facts.value), "teacher": (facts.section.teacher, facts.teacher)}
+    beside = "".join(f"; {name} {_counted(known)}" for name, (asked, known) in others.items() if asked is not None)
     return f"{size.parameters:,.0f}{active}{beside} ({facts.size_from})"
+
+
+def _counted(size: Size | None) -> str:
+    """The parameters of a model beside the policy."""
+    return "taken to be as large, because its config.json is not at hand" if size is None else f"{size.parameters:,.0f}"
 
 
 def _memory(facts: Facts) -> dict[str, str]:

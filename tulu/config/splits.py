@@ -24,11 +24,11 @@ WIDER = (1, 2, 4)
 """Engines are tried over as few GPUs as hold the model, and over so many times as many."""
 MOST_ROOM = 4096
 """Answers that an engine writes at once at most (tulu/rollout/fleet_admission.py)."""
-TRIED = 9
+TRIED = 12
 """Divisions that are simulated of one staleness."""
 COUNTS = 48
 """Numbers of engines that are looked at; of many GPUs not every number is."""
-ANSWERS = 3000
+ANSWERS = 6000
 """Answers that are sampled in a simulation, if its steps are not too few for that."""
 LEAST_STEPS, MOST_STEPS = 3, 24
 
