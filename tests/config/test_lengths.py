@@ -48,3 +48,14 @@ def test_what_padding_would_waste() -> None:
 def test_lengths_of_which_all_are_left_out() -> None:
     lengths = Lengths(1e30, 2048, leaves_out=True)
     assert (lengths.kept, lengths.tokens, lengths.pairs()) == (0, 2048, 2048**2 / 2)
+
+
+def test_lengths_are_drawn_by_their_shares() -> None:
+    lengths = Lengths(300, 2048)
+    drawn = [lengths.at((place + 0.5) / 20_000) for place in range(20_000)]
+    assert sum(drawn) / len(drawn) == pytest.approx(lengths.tokens, rel=1e-3)
+    assert sum(length > 700 for length in drawn) / len(drawn) == pytest.approx(lengths.above(700), abs=1e-3)
+    assert lengths.at(0.9) == pytest.approx(lengths.nine_tenths)
+    assert (lengths.at(1e-12), lengths.at(1 - 1e-12)) == (1, 2048)
+    with pytest.raises(ValueError, match="left out"):
+        Lengths(300, 2048, leaves_out=True).at(0.5)

@@ -110,7 +110,7 @@ def test_it_is_the_same_every_time_and_another_with_another_seed() -> None:
 
 
 def test_what_is_given_of_grading_and_sync_is_in_every_step() -> None:
-    def turn(**given: float) -> Split:
+    def turn(**given: Any) -> Split:
         return splits(options=PlanOptions(tokens=300, **given)).together
 
     assert turn(grading=5.1, sync=1).outcome.step_seconds == pytest.approx(turn(grading=0.1, sync=1).outcome.step_seconds + 5)
