@@ -70,7 +70,7 @@ def test_adapters_answer_with_the_model_that_they_belong_to(folder: Path, tmp_pa
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     adapted = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False))
-    adapted.save_pretrained(tmp_path / "lora")
+    adapted.save_pretrained(str(tmp_path / "lora"))
     chat = load_chat(str(tmp_path / "lora"), GREEDY)
     assert adapted_model(tmp_path / "lora") == str(folder)
     tokens = torch.tensor([[65, 66, 67]])

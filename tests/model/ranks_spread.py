@@ -222,7 +222,7 @@ def memory(folder: Path, parallel: Parallel) -> dict[str, Any]:
 
 def main(folder: Path, names: list[str]) -> None:
     parallel = Parallel(parallel_stage())
-    found = {name: shapes_of(name, folder, parallel) for name in names}
+    found: dict[str, Any] = {name: shapes_of(name, folder, parallel) for name in names}
     found["shared"] = shared_gradients(folder, parallel)
     found["special"] = special(folder, parallel)
     found["memory"] = memory(folder, parallel)

@@ -82,7 +82,9 @@ def test_ray_tasks_and_actors_agree(expected: list[Verdict], tmp_path: Path) -> 
     root = str(Path(__file__).parents[2])
     # A test before this one may have left a Ray of other settings behind.
     ray.shutdown()
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": root}})
+    ray.init(
+        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": root}}
+    )
     try:
 
         def graded() -> list[Verdict]:

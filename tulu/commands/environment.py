@@ -68,7 +68,7 @@ def _gpus(names: list[str]) -> dict[str, str | None]:
         return {"GPUs": None}
     memory = [torch.cuda.get_device_properties(index).total_memory / 2**30 for index in range(len(names))]
     gpus = {f"GPU {index}": f"{name}, {gib:.0f} GiB" for index, (name, gib) in enumerate(zip(names, memory, strict=True))}
-    return {**gpus, "CUDA of torch": torch.version.cuda, "NCCL": ".".join(map(str, torch.cuda.nccl.version()))}  # type: ignore[no-untyped-call]
+    return {**gpus, "CUDA of torch": torch.version.cuda, "NCCL": ".".join(map(str, torch.cuda.nccl.version()))}
 
 
 def _bubblewrap() -> str | None:

@@ -139,7 +139,7 @@ def converse(chat: Chat, lines: Iterable[str], say: Callable[[str], None]) -> No
 
 def _answer(chat: Chat, question: str, say: Callable[[str], None]) -> None:
     try:
-        chat.answer(question, TextStreamer(chat.tokenizer, skip_prompt=True, skip_special_tokens=True))  # type: ignore[arg-type]
+        chat.answer(question, TextStreamer(chat.tokenizer, skip_prompt=True, skip_special_tokens=True))
     except KeyboardInterrupt:
         say("\n(stopped; neither question nor answer is remembered)")
     except DataError as error:

@@ -71,7 +71,9 @@ def _parts(module: nn.Module) -> Iterator[list[nn.Module]]:
     # Modules come from the outside to the inside, and what Mamba calls a layer holds another.
     yield from _that_share([part for part in module.modules() if type(part).__name__ in classes][::-1])
     # PPO asks policy and value model together, and the policy alone for the log-probs of the reference.
-    yield from ([part] for part in module.modules() if isinstance(part, PackedModule) and part is not module)
+    for part in module.modules():
+        if isinstance(part, PackedModule) and part is not module:
+            yield [part]
     yield [module]
 
 
