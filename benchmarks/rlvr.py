@@ -1,11 +1,12 @@
 """The whole RLVR loop beside TRL's GRPOTrainer with vLLM: sampling, grading, training and sync, on two CPU cores.
 
     python -m benchmarks.rlvr --folder /tmp/rlvr                   three rounds of all sides, about half an hour
-    python -m benchmarks.rlvr --folder /tmp/rlvr --rounds 1        quicker
+    python -m benchmarks.rlvr --folder /tmp/rlvr --task sums       short prompts and answers in place of GSM8K's
 
-Every side trains the same tiny Qwen3 (vLLM breaks transformers' OLMo 2 where both share a process, as TRL has them) on the
-quickstart's sums, 64 completions a step, with as many threads, and runs alone; the sides take turns. `sync` waits for its
-rollouts, `ahead` has an engine of its own that samples one step ahead. Steps in which vLLM still warms up are left out.
+Every side trains the same tiny Qwen3 (vLLM breaks transformers' OLMo 2 where both share a process, as TRL has them), 64
+completions a step, with as many threads, and runs alone; the sides take turns. `sync` waits for its rollouts, `ahead` has an
+engine of its own that samples one step ahead. Steps in which vLLM still warms up are left out. On `gsm8k` (from the
+folder TULU_SHARED) the model is random, and answers are as long as they may be; on `sums` it is the quickstart's after SFT.
 """
 
 import argparse
@@ -20,6 +21,9 @@ from typing import Any
 
 import yaml
 
+from benchmarks import material
+from benchmarks.material import shared_folder
+from tulu.errors import DataError
 from tulu.files import write_atomic
 from tulu.train.manifest import environment
 
@@ -34,7 +38,7 @@ CONFIG = {
     "num_attention_heads": 4,
     "num_key_value_heads": 4,
     "head_dim": 64,
-    "max_position_embeddings": 512,
+    "max_position_embeddings": 1024,
 }
 """A model that vLLM and transformers can share a process with."""
 SECTION: dict[str, Any] = {
@@ -58,6 +62,8 @@ SECTION: dict[str, Any] = {
     "refill": False,
     "drop_equal": False,
 }
+GSM8K: dict[str, Any] = {"verifier": "gsm8k", "max_prompt": 768, "max_tokens": 128, "max_length": 896, "bad_golds": "skip"}
+"""What a section has else where the problems are GSM8K's; a token is a byte."""
 SIDES: dict[str, dict[str, Any]] = {
     "sync": {},
     "ahead": {"max_staleness": 1, "resources": {"engines": 1}},
@@ -71,21 +77,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rlvr", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--folder", type=Path, required=True, help="where models and runs are written")
+    parser.add_argument("--task", choices=("gsm8k", "sums"), default="gsm8k")
     parser.add_argument("--rounds", type=int, default=3, help="runs of every side")
     parser.add_argument("--steps", type=int, default=24, help=f"steps of a run, of which {WARM_UP} warm up")
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON file")
     options = parser.parse_args(arguments)
     options.folder.mkdir(parents=True, exist_ok=True)
-    model = start_model(options.folder)
+    try:
+        data = {"data": str(shared_folder() / material.GSM8K)} if options.task == "gsm8k" else {}
+    except DataError as error:
+        print(f"skipped: {error}", file=sys.stderr)
+        return 0
+    common = SECTION | (GSM8K | data if data else {}) | {"steps": options.steps}
+    model = start_model(options.folder / options.task, trained=options.task == "sums")
     runs: dict[str, list[dict[str, Any]]] = {side: [] for side in options.sides}
     for number in range(options.rounds):
         for side in options.sides:
-            runs[side].append(run(side, number, options.steps, model, options.folder))
+            runs[side].append(run(side, number, common, model, options.folder / options.task))
             print(f"{side:6} {runs[side][-1]}", flush=True)
     result = {
         "unit": "completions trained per second, from sampling to sync",
-        "section": SECTION | {"steps": options.steps},
+        "task": options.task,
+        "section": {name: value for name, value in common.items() if name != "data"},
         "model": CONFIG,
         "sides": {side: {"rates": [one["rate"] for one in found], "runs": found} for side, found in runs.items()},
         "environment": environment(),
@@ -93,25 +107,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "trl" in runs:
         result["ratio"] = {side: ratios(runs[side], runs["trl"]) for side in runs if side != "trl"}
         print(json.dumps(result["ratio"], indent=2))
-    write_atomic(options.out / "rlvr.json", json.dumps(result, indent=2) + "\n")
+    write_atomic(options.out / f"rlvr-{options.task}.json", json.dumps(result, indent=2) + "\n")
     return 0
 
 
-def start_model(folder: Path) -> Path:
-    """The quickstart's model after SFT, as a Qwen3; trained once."""
+def start_model(folder: Path, trained: bool) -> Path:
+    """The quickstart's model as a Qwen3, after SFT or as good as random; made once."""
+    folder.mkdir(exist_ok=True)
     content: dict[str, Any] = yaml.safe_load((ROOT / "recipes" / "quickstart.yaml").read_text())
     content["name"] = "start"
-    content["base"] |= {"config": CONFIG, "steps": 200, "learning_rate": 2e-3}
+    content["base"] |= {"config": CONFIG, "steps": 200 if trained else 1, "learning_rate": 2e-3 if trained else 1e-6}
     content["sft"]["data"]["count"] = 3200
+    kept = ("name", "template", "base", *(["sft"] if trained else []))
     file = folder / "start.yaml"
-    file.write_text(yaml.safe_dump({name: content[name] for name in ("name", "template", "base", "sft")}, sort_keys=False))
+    file.write_text(yaml.safe_dump({name: content[name] for name in kept}, sort_keys=False))
     call("tulu", "run", str(file), "--runs", str(folder / "runs"))
-    return folder / "runs" / "start" / "sft" / "model"
+    return folder / "runs" / "start" / kept[-1] / "model"
 
 
-def run(side: str, number: int, steps: int, model: Path, folder: Path) -> dict[str, Any]:
+def run(side: str, number: int, common: dict[str, Any], model: Path, folder: Path) -> dict[str, Any]:
     """Train one side from the start, and say what became of the steps after the first ones."""
-    section = SECTION | SIDES[side] | {"steps": steps}
+    section = common | SIDES[side]
     name = f"{side}-{number}"
     if side == "trl":
         settings, out = folder / f"{name}.json", folder / f"{name}.out.json"

@@ -73,7 +73,7 @@ def main(settings_file: Path, out: Path) -> None:
     settings = json.loads(settings_file.read_text())
     stage = Rlvr.model_validate(settings["rlvr"])
     tokenizer = AutoTokenizer.from_pretrained(settings["model"])
-    problems = load_problems(stage.data, tokenizer, stage.max_prompt)
+    problems = load_problems(stage.data, tokenizer, stage.max_prompt, stage.verifier, bad_golds=stage.bad_golds)
     dataset = Dataset.from_list([row(problem, tokenizer) for problem in problems])
     sequences = stage.prompts * stage.samples
     config = GRPOConfig(
@@ -83,7 +83,7 @@ def main(settings_file: Path, out: Path) -> None:
         num_generations=stage.samples,
         max_completion_length=stage.max_tokens,
         temperature=stage.temperature,
-        max_steps=stage.steps,
+        max_steps=stage.steps or 1,
         learning_rate=stage.learning_rate,
         lr_scheduler_type="constant",
         max_grad_norm=1.0,
@@ -102,10 +102,11 @@ def main(settings_file: Path, out: Path) -> None:
         disable_tqdm=True,
     )
     # TRL asks the CUDA device for its memory; its answer is not used on a CPU.
-    torch.cuda.get_device_properties = lambda *_: SimpleNamespace(total_memory=1 << 34)  # type: ignore[assignment,misc]
+    torch.cuda.get_device_properties = lambda *_: SimpleNamespace(total_memory=1 << 34)  # type: ignore[assignment]
     clock = Clock()
     trainer = GRPOTrainer(settings["model"], reward_funcs=reward, args=config, train_dataset=dataset, callbacks=[clock])
-    trainer.vllm_generation.sync_weights = lambda: sync_in_one(trainer.vllm_generation)
+    generation: Any = trainer.vllm_generation
+    generation.sync_weights = lambda: sync_in_one(generation)
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     rewards = [entry["reward"] for entry in trainer.state.log_history if "reward" in entry]
