@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -221,6 +222,45 @@ def test_what_a_run_began_with_must_be_readable(name: str, tmp_path: Path) -> No
     run.pin(data="d1")
     (run.path / name).write_text('{"half')
     with pytest.raises(ResumeError, match=rf"(?s){name}: is damaged, .*Restore it from a copy, or run with --fresh"):
+        opened(tmp_path)
+
+
+MANIFESTS = {
+    "": "Expecting value",
+    "null": "the whole",
+    "[]": "the whole: Input should be an object",
+    '[["pinned", {}]]': "the whole",
+    "3": "the whole",
+    '{"pinned": 3}': "pinned: Input should be an object",
+    '{"pinned": null}': "pinned",
+    '{"settled": {"row_tokens": "many"}}': "settled.row_tokens: Input should be a valid integer",
+    '{"model": {"model.safetensors": 3}}': "model.model.safetensors: Input should be a valid array",
+    '{"kept": {"step-000002": []}}': "kept.step-000002",
+    '{"finished": "yes"}': "finished: Input should be a valid boolean",
+}
+
+
+@pytest.mark.parametrize("content", MANIFESTS)
+def test_a_manifest_of_another_shape_is_damaged_and_left_as_it_is(content: str, tmp_path: Path) -> None:
+    """A list was once taken for an empty manifest, so that the run began anew over what was there."""
+    run = opened(tmp_path)
+    file = run.path / "manifest.json"
+    file.write_text(content)
+    with pytest.raises(ResumeError, match=rf"manifest\.json: is damaged, .*{re.escape(MANIFESTS[content])}"):
+        opened(tmp_path).pin(data="d1")
+    with pytest.raises(ResumeError, match="is damaged"):
+        model_faults(run.model_folder)
+    assert file.read_text() == content
+    assert opened(tmp_path, fresh=True).manifest() == {}
+
+
+def test_a_manifest_that_is_a_folder_or_holds_more_than_is_read(tmp_path: Path) -> None:
+    run = opened(tmp_path)
+    (run.path / "manifest.json").write_text('{"pinned": {}, "held_out_accuracy": NaN, "of a later version": [1]}')
+    assert opened(tmp_path).manifest()["of a later version"] == [1]
+    (run.path / "manifest.json").unlink()
+    (run.path / "manifest.json").mkdir()
+    with pytest.raises(ResumeError, match="Is a directory"):
         opened(tmp_path)
 
 

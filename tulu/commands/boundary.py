@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from tulu.commands.reports import report_bug, report_failure
+from tulu.commands.terminal import spell_out_what_cannot_be_shown
 from tulu.config.processes import end_with_the_launcher, is_launched, is_main_process, take_names_from_srun
 from tulu.errors import DataError, MemoryShortage, RecipeError, TrainingError, TuluError
 
@@ -42,6 +43,7 @@ class Boundary(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Note the words before they are taken apart."""
+        spell_out_what_cannot_be_shown()
         GIVEN.set(tuple(args))
         return super().parse_args(ctx, args)
 
@@ -58,7 +60,7 @@ class Boundary(TyperGroup):
             if is_main_process():
                 return super().invoke(ctx)
             # One process speaks for all; errors of the others still reach stderr.
-            with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+            with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
                 return super().invoke(ctx)
         except TuluError as error:
             # Every process meets the same mistake in a recipe or its data, and the same numbers; one process reports it.

@@ -165,7 +165,7 @@ def _which_of_several(path: Key, sections: Mapping[str, Any]) -> str:
     return f"{path[0]} is a list of stages ({', '.join(names)}){nearest(str(path[1]), names)}; name one{example}"
 
 
-def dump(recipe: Recipe, only: str | None = None) -> str:
+def dump(recipe: Recipe, only: str | None = None, ascii_only: bool = False) -> str:
     """The resolved recipe as YAML with every field written; `load_recipe` reads it back as an equal Recipe.
 
     With `only`, which names a stage, the sections of the others are left out, and what is unknown of them; those that it names
@@ -182,4 +182,4 @@ def dump(recipe: Recipe, only: str | None = None) -> str:
             if not any(path[0] == name for path in kept):
                 del values[name]
         values["unknown"] = [entry for entry in values["unknown"] if not any(below(field, left_out) for field in entry)]
-    return dump_yaml(values)
+    return dump_yaml(values, ascii_only)

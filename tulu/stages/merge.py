@@ -174,7 +174,7 @@ def _is_done(folder: Path, pinned: Mapping[str, Any]) -> bool:
     manifest = read_manifest(folder)
     if not manifest.get("finished") or not (folder / MODEL).is_dir():
         return False
-    if lines := differences(manifest["pinned"], json.loads(json.dumps(pinned))):
+    if lines := differences(manifest.get("pinned", {}), json.loads(json.dumps(pinned))):
         listed = "\n  ".join(lines)
         cure = "Undo the change, run with --fresh to merge anew, or give the recipe another name."
         raise ResumeError(f"{folder}: holds a merge of other models:\n  {listed}\n{cure}")

@@ -12,6 +12,7 @@ from rich.table import Table
 from tulu.config.job import stages_of
 from tulu.config.schema import Evaluate, Recipe
 from tulu.files import JsonLines, write_atomic
+from tulu.train.manifest import read_manifest
 
 SAMPLES = 3
 """Problems whose answers are shown before and after."""
@@ -35,14 +36,18 @@ def is_current(results: Path, model: Path, settings: Evaluate) -> bool:
     file = results / "results.json"
     if not file.exists() or file.stat().st_mtime < (model / "config.json").stat().st_mtime:
         return False
-    return bool(json.loads(file.read_text())["settings"] == settings.model_dump(mode="json"))
+    try:
+        made_with = json.loads(file.read_text(encoding="utf-8"))["settings"]
+    except (OSError, ValueError, KeyError, TypeError):
+        # A file that cannot be read is written again.
+        return False
+    return bool(made_with == settings.model_dump(mode="json"))
 
 
 def summarise(recipe: Recipe, folder: Path, stages: list[str]) -> None:
     """Write and show what the stages did; without an evaluation in the recipe, show only the folder's name."""
     console = Console()
-    manifest = folder / "rm" / "manifest.json"
-    rm_accuracy = json.loads(manifest.read_text()).get("held_out_accuracy") if recipe.rm and manifest.exists() else None
+    rm_accuracy = read_manifest(folder / "rm").get("held_out_accuracy") if recipe.rm else None
     if recipe.evaluate is None:
         console.print(f"done: {folder}")
         return
@@ -58,7 +63,7 @@ def summarise(recipe: Recipe, folder: Path, stages: list[str]) -> None:
 def stage_summary(folder: Path, stage: str) -> StageSummary:
     """Read the summary of a stage from its manifest, metrics and evaluation."""
     results = json.loads((folder / "evaluate" / stage / "results.json").read_text())
-    seconds = json.loads((folder / stage / "manifest.json").read_text())["seconds"]
+    seconds = read_manifest(folder / stage).get("seconds", 0.0)
     lines = read_lines(folder / stage / "metrics.jsonl")
     speed = sum(line["tokens"] for line in lines) / max(sum(line["seconds"] for line in lines), 1e-9)
     return StageSummary(stage, results["accuracy"], tuple(results["ci95"]), seconds, round(speed, 1))

