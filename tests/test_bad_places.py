@@ -72,7 +72,7 @@ def test_a_file_where_nothing_can_be_written_is_refused_before_rows_are_graded(t
 def test_every_file_of_a_run_has_the_mode_that_the_umask_leaves(
     stage: str, tmp_path: Path, tiny_model: Callable[..., Path]
 ) -> None:
-    """So that whoever may read the folder may read the model: libraries that write files for one user alone are not left to it."""
+    """So that whoever may read the folder may read the model, whatever library wrote it."""
     place = Place(tmp_path, tiny_model("olmo2"))
     adapters = ["sft.lora.rank=2", "sft.lora.alpha=4"] if stage == "sft" else []
     before = os.umask(0o027)

@@ -51,6 +51,8 @@ class Parallel(Processes):
         """Largest norm of the gradients of each group of the optimizer's parameters."""
         self.outliers = Outliers(stage.skip_steps) if stage.skip_steps is not None else None
         """Which steps are passed over because they stand out; None where none is."""
+        self.updates = 0
+        """Optimizer steps of this process that moved the weights."""
         self.seed = stage.seed
         self.module: nn.Module | None = None
         """The module under training, once it is prepared."""
@@ -118,8 +120,17 @@ class Parallel(Processes):
         of a step that waits for the device, before it steps. Where one of the two is not finite, or stands out (`outliers`), no
         weight has moved.
         """
+        before = self.outliers.passed_over if self.outliers is not None else 0
         if self._zero is not None:
-            return self._finish_zero_step(self._zero, sums, divisor)
+            totals, norm = self._finish_zero_step(self._zero, sums, divisor)
+        else:
+            totals, norm = self._finish_own_step(sums, divisor)
+        stood_out = self.outliers is not None and self.outliers.passed_over > before
+        # Where every gradient is 0, as where all rewards of a group are alike, the optimizer steps and nothing moves.
+        self.updates += math.isfinite(norm) and norm > 0 and not stood_out
+        return totals, norm
+
+    def _finish_own_step(self, sums: Tensor, divisor: float) -> tuple[list[float], float]:
         with self.clock.part("sync"):
             sums = self.add_up(sums.detach().to(self.device).double().clone())
             norms = self._own.gradient_norm()
