@@ -90,6 +90,27 @@ def test_pinned_facts_are_kept_and_compared(tmp_path: Path) -> None:
     assert {"versions", "hardware", "command", "commit"} <= run.manifest().keys()
 
 
+def test_changed_data_is_named_by_its_file(tmp_path: Path) -> None:
+    run = opened(tmp_path)
+    run.pin(data="d1", sources={"a.jsonl": "1", "b.jsonl": "2"}, template="t")
+    with pytest.raises(ResumeError) as error:
+        opened(tmp_path).pin(data="d2", sources={"a.jsonl": "1", "b.jsonl": "3"}, template="t")
+    assert str(error.value).splitlines()[1:-1] == ['  data of b.jsonl: "2" -> "3"']
+    with pytest.raises(ResumeError, match='data of c.jsonl: "absent" -> "4"'):
+        opened(tmp_path).pin(data="d2", sources={"a.jsonl": "1", "b.jsonl": "2", "c.jsonl": "4"}, template="t")
+    with pytest.raises(ResumeError, match='  template: "t" -> "u"'):
+        opened(tmp_path).pin(data="d1", sources={"a.jsonl": "1", "b.jsonl": "2"}, template="u")
+    opened(tmp_path).pin(data="d1", sources={"a.jsonl": "1", "b.jsonl": "2"}, template="t")
+
+
+def test_data_pinned_by_an_earlier_version_is_compared_as_a_whole(tmp_path: Path) -> None:
+    run = opened(tmp_path)
+    run.pin(data="d1")
+    with pytest.raises(ResumeError, match='data: "d1" -> "d2"'):
+        opened(tmp_path).pin(data="d2", sources={"a.jsonl": "1"})
+    opened(tmp_path).pin(data="d1", sources={"a.jsonl": "1"})
+
+
 def test_what_came_after_the_last_checkpoint_is_forgotten(tmp_path: Path) -> None:
     run = opened(tmp_path)
     for step in (1, 2, 3):
@@ -145,7 +166,7 @@ def test_leftovers_of_a_session_that_died_are_cleared(tmp_path: Path) -> None:
 
 def test_a_model_is_whole_or_absent_and_finished_comes_last(tmp_path: Path) -> None:
     run = opened(tmp_path)
-    run.step = 3
+    run.step = run.trained = 3
 
     def broken(folder: Path, write: bool) -> None:
         folder.mkdir()
@@ -294,7 +315,7 @@ def test_weights_that_are_not_finite_reach_no_checkpoint(tmp_path: Path, bad: fl
 def test_a_model_that_is_not_finite_is_not_written(tmp_path: Path, dtype: torch.dtype) -> None:
     """Half precision ends at 65,504, so that finite weights may become infinite as they are saved."""
     run = opened(tmp_path)
-    run.step = 3
+    run.step = run.trained = 3
 
     def saving(value: float) -> Callable[[Path, bool], None]:
         def save(folder: Path, write: bool) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from tulu.commands.overrides import meant_as_override
 from tulu.commands.reports import report_bug, report_failure
 from tulu.commands.terminal import spell_out_what_cannot_be_shown
 from tulu.config.processes import end_with_the_launcher, is_launched, is_main_process, take_names_from_srun
@@ -82,6 +83,9 @@ class Boundary(TyperGroup):
         except (typer.Exit, typer.Abort):
             raise
         except Exception as error:
+            if message := _of_a_field(error):
+                _fail(message, RecipeError.exit_code)
+                raise typer.Exit(RecipeError.exit_code) from error
             from tulu.train.shortage import is_shortage, say_shortage
 
             if is_shortage(error):
@@ -89,6 +93,13 @@ class Boundary(TyperGroup):
                 raise typer.Exit(MemoryShortage.exit_code) from error
             _tell_launcher(error)
             raise
+
+
+def _of_a_field(error: Exception) -> str | None:
+    """What to write in place of an option that is no option of the command but a field of a recipe."""
+    option, context = getattr(error, "option_name", None), getattr(error, "ctx", None)
+    takes_overrides = context is not None and any(parameter.name == "overrides" for parameter in context.command.params)
+    return meant_as_override(context.command.name, option, GIVEN.get()) if option and takes_overrides else None
 
 
 class StderrHandler(logging.Handler):

@@ -8,10 +8,9 @@ from glob import has_magic, iglob
 from importlib.util import find_spec
 from pathlib import Path
 
-from tulu.config.mistakes import nearest
 from tulu.config.model_folder import causal_problem, folder_problem, missing_folder, quantised_problem, read_config
 from tulu.config.tasks import GENERATED, REASONING_GYM
-from tulu.errors import DataError
+from tulu.errors import DataError, nearest
 
 DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 """The kinds of data files that every command reads, each also as .gz."""

@@ -105,7 +105,7 @@ def run(job: Job) -> Path:
         facts["teacher"] = start_digest(stage.teacher.path, stage.teacher.revision)
     kl_reference = load_kl_reference(policy, run, stage, job.template[0], run.start_options)
     teacher = load_teacher(policy, run.parallel, stage, job.recipe.trust_remote_code)
-    learner = run.begin(critic or policy, data=problems.digest, start=policy.digest(), **facts)
+    learner = run.begin(critic or policy, problems, start=policy.digest(), **facts)
     run.settle_rows(learner, partial(all_numbers, policy, critic, stage.entropy_bonus > 0))
     stage = run.section
     state = run.resume()

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -39,6 +39,18 @@ ROWS = "rows.jsonl"
 """The file of a run that holds some rows as the model reads them, with what is trained of them."""
 KEPT_ROWS = 24
 """Rows in that file."""
+
+
+class Pinnable(Protocol):
+    """Data of which it is known later whether it is the same."""
+
+    @property
+    def digest(self) -> str:
+        """Hash of all of it."""
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Hash of each source, by its name."""
 
 
 class StageRun(Run):
@@ -117,8 +129,8 @@ class StageRun(Run):
         self.save_model = model.save
         return model
 
-    def begin(self, trained: Trainable, **facts: Any) -> Learner:
-        """Pin what the run rests on, such as the digests of its data and starting weights, and set up the optimizer.
+    def begin(self, trained: Trainable, data: Pinnable, **facts: Any) -> Learner:
+        """Pin what the run rests on, its data and facts such as the digest of its starting weights, and set up the optimizer.
 
         Raises ResumeError if the run began with other data, weights, template or processes, and RecipeError if a weight that
         it begins with is not finite, or another process sees other ones.
@@ -126,6 +138,7 @@ class StageRun(Run):
         if names := self.parallel.not_finite(trained.module):
             cure = "Nothing can be learned from there; take another checkpoint of it"
             raise RecipeError(f"{self.job.start or self.job.stage}: weights that are not finite: {named_tensors(names)}\n{cure}.")
+        facts |= {"data": data.digest, "sources": data.digests}
         if self.job.start is not None:
             facts["template"] = template_hash(self.tokenizer)
         seen = {} if self.job.start is None else {"files of the start": start_digest(self.job.start, self.job.revision)}

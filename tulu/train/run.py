@@ -117,7 +117,7 @@ class Run:
         # A fact that only one of the two versions of this program records is no change.
         again = {name: facts.get(name, value) for name, value in before.items()}
         cure = "Restore it to resume, or run with --fresh to start over."
-        self._refuse_changes("what this run began with has changed", before, again, cure)
+        self._refuse_changes("what this run began with has changed", *by_source(before, again), cure)
         self._update_manifest(pinned={**before, **facts}, **environment())
 
     def _refuse_changes(self, problem: str, before: Any, now: Any, cure: str) -> None:
@@ -315,6 +315,16 @@ class Run:
                     self._update_manifest(energy=self.energy)
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def by_source(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Pinned facts in which the data stands by its sources alone, where both know them: these say which file has changed."""
+    if before.get("sources") == now.get("sources") or "sources" not in before:
+        return {**before}, {**now}
+    without = [{name: value for name, value in facts.items() if name not in ("data", "sources")} for facts in (before, now)]
+    names = dict.fromkeys([*before["sources"], *now["sources"]])
+    sources = [{f"data of {name}": facts["sources"].get(name, "absent") for name in names} for facts in (before, now)]
+    return {**sources[0], **without[0]}, {**sources[1], **without[1]}
 
 
 def job_recipe(job: Job) -> dict[str, Any]:
