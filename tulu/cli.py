@@ -126,11 +126,11 @@ def run(recipe: RecipeArgument, overrides: Overrides = None, *, how: TrainOption
 
         show_dry_run(loaded, origins(recipe, loaded, overrides or ()), processes=how.gpus)
         return
+    from tulu.config.ahead import look_ahead
     from tulu.config.job import folders_of_run
     from tulu.config.merging import require_models
-    from tulu.config.unknown import demand
 
-    demand(loaded, list(STAGES))
+    look_ahead(loaded, list(STAGES))
     require_models(loaded.merge, loaded.name, how.runs, own=False)
     with only_user(*folders_of_run(loaded, how.runs)):
         if _launched(how.gpus):
@@ -243,9 +243,9 @@ def _run_from_recipe(
 
     Of several stages of a row it is the next unfinished one, or the one named `which`; a label is another name of its folder.
     """
+    from tulu.config.ahead import look_ahead
     from tulu.config.job import make_job, missing, next_stage, section_of, stage_of
     from tulu.config.merging import require_models
-    from tulu.config.unknown import demand
 
     gpus = how.gpus if isinstance(how, TrainOptions) else None
     overrides = _with_tiny(name, overrides, how, row.name)
@@ -262,7 +262,7 @@ def _run_from_recipe(
         told = origins(name, recipe, overrides or ())
         show_dry_run(recipe, told, only=stage, start=start, processes=gpus)
         return
-    demand(recipe, [*earlier, stage])
+    look_ahead(recipe, [*earlier, stage])
     for before in earlier:
         _load(name, overrides, gpus, before)
     if not earlier:
@@ -299,7 +299,7 @@ def _run_stage(recipe: "Recipe", stage: str, runs: Path, fresh: bool = False, la
         job = replace(job, folder=job.folder.with_name(label))
     if job.start is not None and not job.row.merges:
         _announce(f"{stage}: starts from {job.start}")
-    from tulu.train.shortage import telling_shortage
+    from tulu.config.shortage import telling_shortage
 
     with telling_shortage(job):
         result = resolve(job.row.runner)(job)

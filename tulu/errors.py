@@ -63,6 +63,12 @@ class EngineError(TuluError):
     """A rollout engine that failed, has old weights, or returned completions that cannot be trusted."""
 
 
+class EngineMissing(EngineError):
+    """An engine that cannot be started on this machine, such as a vLLM that cannot be imported; nothing was sampled."""
+
+    exit_code = 2
+
+
 class TrainingError(TuluError):
     """Numbers of a training run that are no longer finite; the run stopped before they could reach a checkpoint or a model."""
 

@@ -74,6 +74,7 @@ class Boundary(TyperGroup):
             raise typer.Exit(130) from error
         except OSError as error:
             if error.errno not in _CURES:
+                self._tell_shortage(error)
                 _tell_launcher(error)
                 raise
             where = f"{error.filename}: " if error.filename else ""
@@ -86,13 +87,17 @@ class Boundary(TyperGroup):
             if message := _of_a_field(error):
                 _fail(message, RecipeError.exit_code)
                 raise typer.Exit(RecipeError.exit_code) from error
-            from tulu.train.shortage import is_shortage, say_shortage
-
-            if is_shortage(error):
-                _fail(say_shortage(error), MemoryShortage.exit_code)
-                raise typer.Exit(MemoryShortage.exit_code) from error
+            self._tell_shortage(error)
             _tell_launcher(error)
             raise
+
+    def _tell_shortage(self, error: Exception) -> None:
+        """End with a message where there was no memory left."""
+        from tulu.config.shortage import is_shortage, say_shortage
+
+        if is_shortage(error):
+            _fail(say_shortage(error), MemoryShortage.exit_code)
+            raise typer.Exit(MemoryShortage.exit_code) from error
 
 
 def _of_a_field(error: Exception) -> str | None:

@@ -67,9 +67,7 @@ def load_recipe(
     return recipe
 
 
-def _checked(
-    path: Path, overrides: Sequence[str], processes: Mapping[str, int]
-) -> tuple[Located, Recipe | None, list[Mistake]]:
+def _checked(path: Path, overrides: Sequence[str], processes: Mapping[str, int]) -> tuple[Located, Recipe | None, list[Mistake]]:
     """What stands in a file with these overrides, the recipe that it is, and every mistake in it."""
     located = read_yaml(path)
     mistakes = override(located, overrides)

@@ -34,7 +34,12 @@ class Mistake:
 
     def line(self, lines: Lines, sections: Mapping[str, Any]) -> str:
         """`file:line: path: value: what is wrong; cure`; `sections` has what the recipe writes."""
-        parts = [self.where or self.written(lines), dotted(self.path, sections), _short(self.value) if self.value is not MISSING else "", self.text]
+        parts = [
+            self.where or self.written(lines),
+            dotted(self.path, sections),
+            _short(self.value) if self.value is not MISSING else "",
+            self.text,
+        ]
         return ": ".join(part for part in parts if part)
 
     def written(self, lines: Lines) -> str:

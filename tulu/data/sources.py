@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tulu.config.hub import reach_hub
 from tulu.config.locate import DATA_SUFFIXES, data_suffix, is_local_data, refuse_empty
 from tulu.config.parts import Source
 from tulu.config.shards import folder_files, is_pattern, matching_files
@@ -260,6 +261,7 @@ def _hub(source: Source) -> Rows:
     import datasets
 
     try:
+        reach_hub()
         dataset = datasets.load_dataset(source.name, source.subset, split=source.split, revision=source.revision)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise DataError(

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tulu.errors import EngineError
+from tulu.config.shortage import is_shortage, say_engine_shortage
+from tulu.errors import EngineError, EngineMissing
 from tulu.rollout.sync import WeightsRefused
 
 log = logging.getLogger("tulu")
@@ -64,11 +65,13 @@ class Call:
             return ray.get(self.reference, timeout=self.limit)
         except exceptions.RayTaskError as error:
             cause = error.cause
+            if isinstance(cause, EngineMissing):
+                raise EngineMissing(str(cause)) from None
             if isinstance(cause, EngineError):
                 raise EngineLost(self.engine, str(cause), refused=isinstance(cause, WeightsRefused)) from None
-            raise EngineLost(self.engine, f"it failed ({type(cause).__name__}: {cause})") from None
+            raise EngineLost(self.engine, failure(cause)) from None
         except exceptions.RayError as error:
-            raise EngineLost(self.engine, f"its process died ({_first_line(error)})") from None
+            raise EngineLost(self.engine, death(error)) from None
 
 
 def wait_for_all(calls: Iterable[Call]) -> tuple[dict[str, Any], dict[str, EngineLost]]:
@@ -100,5 +103,18 @@ def _slice(calls: list[Call]) -> float:
     return max(0.0, min(min(call.limit, call.told + TELL_SECONDS) - (now - call.since) for call in calls)) + 0.001
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def failure(cause: BaseException) -> str:
+    """What went wrong in an engine, in one line."""
+    if is_shortage(cause):
+        return say_engine_shortage(cause)
+    text = " ".join(str(cause).split())
+    return f"it failed ({type(cause).__name__}: {text})"
+
+
+def death(error: Exception) -> str:
+    """That the process of an engine is gone, in one line of all that Ray says."""
+    text = str(error).strip()
+    first = text.splitlines()[0] if text else type(error).__name__
+    if is_shortage(error):
+        return f"its process was ended because the machine ran out of memory ({first})"
+    return f"its process died ({first.rstrip('.')}), as one does that is killed where memory runs out"

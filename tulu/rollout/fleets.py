@@ -32,7 +32,8 @@ def make_fleet(
         return LocalFleet(make_engine(name, spec, policy, progress))
     choose("vllm")
     check_embeddings(spec, policy)
-    log.info("rollouts: %d vLLM engines in processes of their own", resources.engines)
+    count = resources.engines
+    log.info("rollouts: %d vLLM engines in processes of their own; they are starting, which takes up to a minute", count)
     return RayFleet(spec, resources.engines, resources.tensor_parallel, learners)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tulu.errors import EngineError
 from tulu.rollout.engine import STALE, EngineSpec, ProgressCallback, check_answer, check_request
+from tulu.rollout.fleet_calls import death, failure
 from tulu.rollout.sync import Parcel, TensorInfo, pack_weights
 from tulu.rollout.vllm_worker import VllmWorker
 from tulu.types import Completion, Group, Problem, SamplingParams
@@ -33,6 +34,8 @@ class VllmEngine:
         self.progress = progress
         self.version = STALE
         self.worker: Any = None
+        self._started = False
+        """Whether it has loaded its model once."""
         self._start()
         self.version = spec.version
 
@@ -107,6 +110,7 @@ class VllmEngine:
         self.worker = actor.remote(replace(self.spec, folder=self.folder))
         try:
             self._get(self.worker.start.remote(), min(START_SECONDS, self.spec.timeout))
+            self._started = True
         except EngineError:
             self._kill()
             raise
@@ -124,18 +128,17 @@ class VllmEngine:
         except exceptions.RayTaskError as error:
             if isinstance(error.cause, EngineError):
                 self.version = STALE
-                raise EngineError(str(error.cause)) from None
-            self._fail(f"it failed ({type(error.cause).__name__}: {error.cause})")
+                raise type(error.cause)(str(error.cause)) from None
+            self._fail(failure(error.cause))
         except exceptions.RayError as error:
-            self._fail(f"its process died ({str(error).strip().splitlines()[0]})")
+            self._fail(death(error))
 
     def _fail(self, reason: str) -> NoReturn:
         self.version = STALE
         self._kill()
-        raise EngineError(
-            f"the vLLM engine of {self.spec.folder} is gone: {reason}\n"
-            "What it sampled for this step is lost; the next sync starts it again, or run the same command to resume."
-        )
+        if not self._started:
+            raise EngineError(f"the vLLM engine of {self.spec.folder} does not start: {reason}")
+        raise EngineError(f"the vLLM engine of {self.spec.folder} is gone: {reason}; run the same command to resume")
 
     def _kill(self) -> None:
         worker, self.worker = self.worker, None

@@ -8,13 +8,13 @@ from tulu.config.lock import only_user
 from tulu.config.processes import is_main_process
 from tulu.config.recipe_stages import stages_in
 from tulu.config.schema import Recipe
+from tulu.config.shortage import telling_shortage
 from tulu.config.stages import TRAINING, resolve
 from tulu.errors import RecipeError
 from tulu.evaluation.evaluate import answer_all
 from tulu.model.gathering import forget_sharding
 from tulu.report.writing import leave_report
 from tulu.stages.summary import is_current, summarise
-from tulu.train.shortage import telling_shortage
 
 log = logging.getLogger("tulu")
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from tulu.config.job import Job
-from tulu.config.schema import Rlvr, drops_long, labels_of
+from tulu.config.positions import longest_of
+from tulu.config.schema import drops_long, labels_of
 from tulu.config.training import ROW_TOKENS, sequences_of
 from tulu.data.chat import template_hash
 from tulu.data.datasets import cache_groups, open_groups
@@ -70,16 +71,8 @@ class StageRun(Run):
         config = checked_config(self.start, trainable=True, revision=self.job.revision, trust_remote_code=trusted)
         tokenizer = load_tokenizer(self.start, name, self.job.revision, trusted, pinned)
         check_vocabulary(self.start, tokenizer, config, recipe.resize_embeddings)
-        check_length(*self._longest, config, self.start)
+        check_length(*longest_of(self.section, self.job.stage), config, self.start)
         return tokenizer
-
-    @property
-    def _longest(self) -> tuple[int, str]:
-        """Most tokens of a document that the stage reads, and the fields of the recipe that say so."""
-        stage, name = self.section, self.job.stage
-        if isinstance(stage, Rlvr):
-            return stage.max_prompt + stage.max_tokens, f"{name}.max_prompt + {name}.max_tokens"
-        return stage.max_length, f"{name}.max_length"
 
     @property
     def start_options(self) -> Origin:
