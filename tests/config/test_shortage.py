@@ -174,7 +174,7 @@ def test_a_process_that_cannot_be_started_for_want_of_memory(monkeypatch: pytest
 
 
 def test_a_merge_has_nothing_to_lower() -> None:
-    recipe = Recipe.model_validate({"name": "x", "merge": {"models": ["a", "b"]}})
-    with pytest.raises(MemoryShortage, match="merge: out of memory\nA merge holds one weight of each model"):
-        with telling_shortage(Job(recipe, "merge", Path("runs/x/merge"), None)):
-            raise MemoryError
+    recipe = Recipe.model_validate({"name": "x", "merge": {"models": [{"name": "a"}, {"name": "b"}]}})
+    job = Job(recipe, "merge", Path("runs/x/merge"), None)
+    with pytest.raises(MemoryShortage, match=r"merge: out of memory\nA merge holds one weight"), telling_shortage(job):
+        raise MemoryError

@@ -14,10 +14,9 @@ def meant_as_override(command: str, option: str, words: Sequence[str]) -> str | 
 
     fields = {stage: section.model_fields for stage in STAGES if (section := section_at((stage,))) is not None}
     key = option.lstrip("-")
-    stage, dot, field = key.partition(".")
     plain = key.replace("-", "_")
-    keys = [key.replace("-", "_")] if dot else []
-    if not dot:
+    keys = [plain] if "." in key else []
+    if not keys:
         apart = [f"{stage}.{plain.removeprefix(f'{stage}_')}" for stage in fields if plain.startswith(f"{stage}_")]
         keys = [plain] if plain in Recipe.model_fields else apart
         keys = keys or [f"{stage}.{plain}" for stage, known in fields.items() if plain in known]

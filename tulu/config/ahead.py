@@ -28,6 +28,6 @@ def look_ahead(recipe: Recipe, keys: Sequence[str]) -> None:
             problems.append(length_problem(*longest_of(stage.section, stage.key), config, str(folder)))
     if told := [problem for problem in problems if problem is not None]:
         raise RecipeError("\n".join(told))
-    if len(stages) > 1 and is_main_process() and any(samples_with_vllm(stage.section) for stage in stages):
-        if problem := vllm_problem():
-            raise EngineMissing(problem)
+    asked = len(stages) > 1 and is_main_process() and any(samples_with_vllm(stage.section) for stage in stages)
+    if asked and (problem := vllm_problem()):
+        raise EngineMissing(problem)

