@@ -20,6 +20,7 @@ from threading import Thread
 from typing import IO
 
 from tulu.commands.reports import Report, read_reports
+from tulu.config.cores import cores
 from tulu.config.gpus import count_gpus
 from tulu.config.processes import LAUNCHER, REPORTS
 from tulu.errors import RecipeError, TuluError
@@ -138,7 +139,7 @@ def _names(count: int, port: int) -> dict[str, str]:
         "MASTER_PORT": str(port),
     }
     if "OMP_NUM_THREADS" not in os.environ:
-        names["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // count))
+        names["OMP_NUM_THREADS"] = str(max(1, cores() // count))
     return names
 
 

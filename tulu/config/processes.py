@@ -10,6 +10,8 @@ import os
 import re
 import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -22,6 +24,9 @@ REPORTS = "TULU_REPORTS"
 FIRST_PORT, PORTS = 20_000, 10_000
 """Where the ranks of a Slurm job meet: a port that follows from the number of the job."""
 _PR_SET_PDEATHSIG = 1
+"""prctl: the signal that a process gets when its parent ends (linux/prctl.h)."""
+_LOOK_EVERY = 1.0
+"""Seconds between two looks at the parent where the kernel has no such signal."""
 
 
 def world_size() -> int:
@@ -70,9 +75,25 @@ def end_with_the_launcher() -> None:
     launcher = os.environ.get(LAUNCHER)
     if launcher is None:
         return
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_the_parent()
     if os.getppid() != int(launcher):  # It died before the line above. A process of this rank's own is no rank either.
         raise SystemExit(1)
+
+
+def end_with_the_parent() -> None:
+    """Have this process killed when its parent ends, however that ends: by the kernel, or on macOS by a thread that looks."""
+    prctl = getattr(ctypes.CDLL(None, use_errno=True), "prctl", None)
+    if prctl is not None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        return
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK_EVERY)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="tulu-parent", daemon=True).start()
 
 
 @contextmanager

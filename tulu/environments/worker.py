@@ -11,19 +11,16 @@ Each answer comes as ("ok", value), or ("failed", why); `RecipeError` of the cla
 """
 
 import contextlib
-import ctypes
 import os
 import signal
 import socket
 import sys
 from typing import Any, NoReturn
 
+from tulu.config.processes import end_with_the_parent
 from tulu.environments.authoring import Acting, describe, load_class
 from tulu.errors import RecipeError
 from tulu.grading.worker import receive, send
-
-_PR_SET_PDEATHSIG = 1
-"""prctl: the signal that a process gets when its parent ends (linux/prctl.h)."""
 
 
 def serve(control: socket.socket, source: str, options: dict[str, Any], call_seconds: float) -> None:
@@ -69,7 +66,7 @@ def _fork(control: socket.socket, descriptor: int, environment: type, options: d
     try:
         control.close()
         # If the nursery dies while a tool hangs, nobody else could end this process.
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        end_with_the_parent()
         with socket.socket(fileno=descriptor) as connection:
             _act(connection, environment, options, call_seconds)
         code = 0

@@ -43,11 +43,6 @@ ALIGNMENT = 64
 """Bytes. What torch allocates by itself on a CPU begins at a multiple of it."""
 
 
-def default_device() -> torch.device:
-    """The accelerator of this process, or the CPU."""
-    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
-
-
 def from_pretrained(auto_class: Any, path: str | Path, *, trust_remote_code: bool = False, **options: Any) -> Any:
     """`auto_class.from_pretrained`, with one RecipeError that says what `path` is where there is nothing to load.
 

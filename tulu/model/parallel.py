@@ -21,7 +21,10 @@ from torch import Tensor, nn
 
 from tulu.config.processes import world_size
 from tulu.config.schema import TrainStage, clip_norms
+from tulu.errors import RecipeError
+from tulu.losses import exact_dtype
 from tulu.model.clock import Clock
+from tulu.model.devices import has_bfloat16, name_of
 from tulu.model.masters import HALF
 from tulu.model.outliers import Outliers
 from tulu.model.private_state import shard_of
@@ -45,6 +48,9 @@ class Parallel(Processes):
             # DeepSpeed chooses its device when accelerate imports it.
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
         super().__init__()
+        if stage.precision == "bf16" and not has_bfloat16(self.device):
+            cure = "set precision to fp16, or to fp32, which needs twice the memory"
+            raise RecipeError(f"precision: bf16: {name_of(self.device)} computes nothing in bfloat16; {cure}")
         self.clock = Clock(self.device)
         self.precision = stage.precision
         self.clip_norms = clip_norms(stage)
@@ -132,9 +138,9 @@ class Parallel(Processes):
 
     def _finish_own_step(self, sums: Tensor, divisor: float) -> tuple[list[float], float]:
         with self.clock.part("sync"):
-            sums = self.add_up(sums.detach().to(self.device).double().clone())
+            sums = self.add_up(sums.detach().to(self.device, exact_dtype(self.device)).clone())
             norms = self._own.gradient_norm()
-            *totals, norm = torch.cat([sums, norms.to(self.device).double()[None]]).tolist()
+            *totals, norm = torch.cat([sums, norms.to(self.device, exact_dtype(self.device))[None]]).tolist()
         with self.clock.part("optimizer"):
             self._own.scale.update(math.isfinite(norm))
             if math.isfinite(totals[0]) and math.isfinite(norm) and not self._stands_out(totals[0] / divisor, norm):
@@ -148,7 +154,7 @@ class Parallel(Processes):
     def _finish_zero_step(self, zero: Zero, sums: Tensor, divisor: float) -> tuple[list[float], float]:
         """The same through DeepSpeed, which learns the norm as it steps."""
         with self.clock.part("sync"):
-            totals = self.add_up(sums.detach().to(self.device).double().clone()).tolist()
+            totals = self.add_up(sums.detach().to(self.device, exact_dtype(self.device)).clone()).tolist()
         with self.clock.part("optimizer"):
             if math.isfinite(totals[0]):
                 return totals, zero.step(partial(self._stands_out, totals[0] / divisor) if self.outliers is not None else None)

@@ -1,7 +1,6 @@
 """What a run ran on: the versions of its packages, its git commit, its hardware and its command."""
 
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -10,9 +9,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from tulu.config.cores import cores
 from tulu.errors import ResumeError
 
 PACKAGES = (
@@ -53,9 +54,9 @@ def hardware() -> dict[str, Any]:
 
     return {
         "machine": platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "threads": torch.get_num_threads(),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "accelerators": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
     }
 
