@@ -70,7 +70,7 @@ class EngineMissing(EngineError):
 
 
 class TrainingError(TuluError):
-    """Numbers of a training run that are no longer finite; the run stopped before they could reach a checkpoint or a model."""
+    """Numbers of a training run that are no longer finite, or weights that never moved; the run stopped before it wrote a model."""
 
 
 class MemoryShortage(TuluError):

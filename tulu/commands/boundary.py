@@ -103,8 +103,9 @@ class Boundary(TyperGroup):
 def _of_a_field(error: Exception) -> str | None:
     """What to write in place of an option that is no option of the command but a field of a recipe."""
     option, context = getattr(error, "option_name", None), getattr(error, "ctx", None)
-    takes_overrides = context is not None and any(parameter.name == "overrides" for parameter in context.command.params)
-    return meant_as_override(context.command.name, option, GIVEN.get()) if option and takes_overrides else None
+    if not option or context is None or not any(parameter.name == "overrides" for parameter in context.command.params):
+        return None
+    return meant_as_override(context.command.name, option, GIVEN.get())
 
 
 class StderrHandler(logging.Handler):

@@ -36,6 +36,7 @@ class Manifest(BaseModel):
     kept: dict[str, Files] = {}
     finished: bool = False
     seconds: float = 0.0
+    energy: dict[str, Any] = {}
 
 
 def environment() -> dict[str, Any]:
