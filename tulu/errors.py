@@ -70,7 +70,7 @@ class EngineMissing(EngineError):
 
 
 class TrainingError(TuluError):
-    """Numbers of a training run that are no longer finite, or weights that never moved; the run stopped before it wrote a model."""
+    """Numbers of a training run that are no longer finite, or weights that never moved; no model was written."""
 
 
 class MemoryShortage(TuluError):
