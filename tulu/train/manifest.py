@@ -4,7 +4,7 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -110,3 +110,13 @@ def read_record(file: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
         cure = "Restore it from a copy, or run with --fresh to start over."
         raise ResumeError(f"{file}: is damaged, so what the run began with is not known ({reason})\n{cure}") from error
+
+
+def by_source(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Pinned facts in which the data stands by its sources alone, where both know them: these say which file has changed."""
+    if before.get("sources") == now.get("sources") or "sources" not in before:
+        return {**before}, {**now}
+    without = [{name: value for name, value in facts.items() if name not in ("data", "sources")} for facts in (before, now)]
+    names = dict.fromkeys([*before["sources"], *now["sources"]])
+    sources = [{f"data of {name}": facts["sources"].get(name, "absent") for name in names} for facts in (before, now)]
+    return {**sources[0], **without[0]}, {**sources[1], **without[1]}

@@ -26,7 +26,7 @@ from tulu.model.parallel import Parallel
 from tulu.train.checkpoints import Checkpoints
 from tulu.train.energy import Energy, EnergyMeter
 from tulu.train.finite import named_tensors
-from tulu.train.manifest import environment, read_manifest, read_record
+from tulu.train.manifest import by_source, environment, read_manifest, read_record
 from tulu.train.model_files import SaveModel, model_faults, write_model
 from tulu.train.untrained import why_untrained
 
@@ -315,16 +315,6 @@ class Run:
                     self._update_manifest(energy=self.energy)
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def by_source(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Pinned facts in which the data stands by its sources alone, where both know them: these say which file has changed."""
-    if before.get("sources") == now.get("sources") or "sources" not in before:
-        return {**before}, {**now}
-    without = [{name: value for name, value in facts.items() if name not in ("data", "sources")} for facts in (before, now)]
-    names = dict.fromkeys([*before["sources"], *now["sources"]])
-    sources = [{f"data of {name}": facts["sources"].get(name, "absent") for name in names} for facts in (before, now)]
-    return {**sources[0], **without[0]}, {**sources[1], **without[1]}
 
 
 def job_recipe(job: Job) -> dict[str, Any]:
