@@ -43,9 +43,9 @@ def run_recipe(recipe: Recipe, runs: Path, fresh: bool = False) -> Path:
             if stage.row.yields_policy:
                 answer(job, str(model), stage.name)
         if is_main_process():
-            names = [stage.name for stage in stages if stage.row.yields_policy]
+            policies = [stage.name for stage in stages if stage.row.yields_policy]
             began = [START] if (folder / "evaluate" / START / "results.json").is_file() else []
-            summarise(recipe, folder, [*began, *names])
+            summarise(recipe, folder, [*began, *policies])
             leave_report(folder)
     return folder
 
