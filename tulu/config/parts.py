@@ -75,13 +75,19 @@ Sources = Annotated[
 
 
 class Resources(Section):
-    """What RLVR runs on beside the processes that train (`--gpus`, torchrun, srun)."""
+    """What RLVR runs on: on this machine, or in the Ray cluster at RAY_ADDRESS."""
 
+    learners: PositiveInt | None = None
+    """Processes that train, one for each GPU, which Ray starts where RAY_ADDRESS names a cluster; on one machine the same as
+    --gpus. null leaves it to --gpus, torchrun or srun."""
     engines: Annotated[int, Field(ge=0)] = 0
     """vLLM engines in processes of their own, which Ray starts on this machine or in the cluster at RAY_ADDRESS; 0 is the engine
     of the training process."""
     tensor_parallel: PositiveInt = 1
     """GPUs over which each engine spreads its model."""
+    graders: Annotated[int, Field(ge=0)] = 0
+    """Processes that grade, which Ray spreads over the nodes, each with a core of the cluster; 0 is a process for each core of
+    this machine."""
 
 
 class Lora(Section):

@@ -19,10 +19,12 @@ TELL_SECONDS = 10.0
 class EngineLost(Exception):
     """An engine cannot be used any more."""
 
-    def __init__(self, engine: str, reason: str, refused: bool = False) -> None:
+    def __init__(self, engine: str, reason: str, refused: bool = False, hangs: bool = False) -> None:
         super().__init__(f"{engine}: {reason}")
         self.engine = engine
         self.reason = reason
+        self.hangs = hangs
+        """Whether its process is there and does not answer."""
         self.refused = refused
         """Whether it refused weights because of what they are. Another engine would say the same of them."""
 
@@ -51,7 +53,7 @@ class Call:
         """Say how long this has taken, every TELL_SECONDS. Raises EngineLost if that is too long."""
         waited = time.monotonic() - self.since
         if waited >= self.limit:
-            raise EngineLost(self.engine, f"it hangs: it has been {self.what} for {waited:.0f} s")
+            raise EngineLost(self.engine, f"it hangs: it has been {self.what} for {waited:.0f} s", hangs=True)
         if waited - self.told >= TELL_SECONDS:
             self.told = waited
             log.info("%s has been %s for %.0f s (limit: %.0f s)", self.engine, self.what, waited, self.limit)

@@ -27,7 +27,7 @@ from tulu.config.job import Job
 from tulu.config.schema import Rlvr
 from tulu.data.problems import Problems, load_problems
 from tulu.errors import EngineError, RecipeError
-from tulu.grading.grader import Grader, split_off_reward_model
+from tulu.grading.grader import split_off_reward_model
 from tulu.model.batch import Batch
 from tulu.model.dropout import evaluating
 from tulu.model.gathering import unsharded
@@ -41,6 +41,7 @@ from tulu.rollout.batches import RolloutBatch, SampledBatch, pack_rollouts
 from tulu.rollout.draws import Queue
 from tulu.rollout.engine import EngineSpec
 from tulu.rollout.fleets import fleet_of
+from tulu.rollout.graders import grader_of
 from tulu.rollout.journal import StreamLog
 from tulu.rollout.records import keep_tokenizer, record
 from tulu.rollout.sampler import Rollout, RolloutGrader, StepRollouts
@@ -122,7 +123,7 @@ def run(job: Job) -> Path:
     models = Models(policy, critic, kl_reference, teacher)
     with ExitStack() as stack:
         status = stack.enter_context(Status(run.path / STATUS_FILE if run.parallel.is_main else None))
-        grader = stack.enter_context(Grader(mode=stage.verifier_mode, settings=settings_of(stage)))
+        grader = stack.enter_context(grader_of(stage, spec, settings_of(stage), run.parallel.is_main))
         team = Team(run.parallel)
         with status.waiting("the engines to start"):
             fleet = fleet_of(stage, spec, policy, team)
