@@ -53,21 +53,22 @@ def is_launched() -> bool:
     return LAUNCHER in os.environ
 
 
-def to_launch(gpus: int | None) -> int:
-    """How many processes are to be started for `--gpus`: 0 where this one trains alone or a launcher started it already.
+def to_launch(count: int | None, said: str = "--gpus", in_ray: bool = False) -> int:
+    """How many processes are to be started: 0 where this one trains alone or a launcher started it already.
 
-    Raises RecipeError where that launcher started another number.
+    `said` is where that number stands. Ray starts a single one as well, because its GPU may be on another node. Raises
+    RecipeError where a launcher started another number.
     """
-    started = world_size()
-    if gpus is None or gpus == started:
+    started, is_one_of_them = world_size(), "RANK" in os.environ
+    if count is None or (count == started and (is_one_of_them or not in_ray)):
         return 0
-    if started > 1 or "RANK" in os.environ:
+    if started > 1 or is_one_of_them:
         already = "1 process" if started == 1 else f"{started} processes"
         raise RecipeError(
-            f"--gpus {gpus}: a launcher (torchrun, srun, accelerate) started {already} already, of which this is one; "
-            f"leave --gpus out, or start {gpus} there"
+            f"{said} {count}: a launcher (torchrun, srun, accelerate) started {already} already, of which this is one; "
+            f"leave {said} out, or start {count} there"
         )
-    return gpus
+    return count
 
 
 def end_with_the_launcher() -> None:

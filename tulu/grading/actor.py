@@ -45,7 +45,7 @@ class GradingNode:
     """Grades cases in processes of its own. It is asked from one thread, that of Ray's calls."""
 
     def __init__(self, workers: int, deadline: float, memory_mb: int, folder: str, paths: Sequence[str]) -> None:
-        """`folder` and `paths` are the working folder and `sys.path` of the learner, so that custom verifiers find what they need."""
+        """`folder` and `paths` are the learner's working folder and `sys.path`, for what custom verifiers read and import."""
         self.pool = Workers(workers, deadline, memory_mb)
         self.graded: list[Graded] = []
         self.news = asyncio.Event()

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tulu.config.cluster import cluster_address
 from tulu.config.schema import Rlvr
 from tulu.errors import TuluError
 from tulu.grading.actor import GradingNode, Numbered
@@ -220,7 +221,7 @@ def _tell(settled: Settled) -> None:
 
 
 def _on_the_way(number: int, task: Task) -> Numbered:
-    """A case as it travels. A verifier in a file of the user is named by the whole path, since each process has its own folder."""
+    """A case as it travels. A verifier in a file of the user gets its whole path: other processes work in other folders."""
     name = task.name
     if is_custom(name):
         file, _, function = name.rpartition(":")
@@ -239,7 +240,7 @@ def _maker(actor: type[GradingNode], deadline: float, memory_mb: int) -> Callabl
         "max_restarts": 0,
         "max_task_retries": 0,
         # On a machine alone the graders share the cores with everything else; in a cluster each has one of its own.
-        "num_cpus": 1 if os.environ.get("RAY_ADDRESS") else 0,
+        "num_cpus": 1 if cluster_address() else 0,
         "scheduling_strategy": "SPREAD",
         "runtime_env": {"env_vars": settings},
     }

@@ -1,6 +1,5 @@
 """Rollouts through vLLM in a process of its own, because vLLM replaces parts of transformers in the process it runs in."""
 
-import logging
 import os
 import time
 from collections.abc import Iterable, Sequence
@@ -11,6 +10,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
+from tulu.config.cluster import cluster_address, connect, start_alone
 from tulu.errors import EngineError
 from tulu.rollout.engine import STALE, EngineSpec, ProgressCallback, check_answer, check_request
 from tulu.rollout.fleet_calls import death, failure
@@ -151,7 +151,8 @@ class VllmEngine:
 def start_ray(folder: str, dtype: torch.dtype) -> bool:
     """Connect to Ray: to this process's, to that at RAY_ADDRESS, or to a new one that is no larger than one engine needs.
 
-    Returns whether this call connected.
+    Returns whether this call connected. Raises RecipeError where RAY_ADDRESS names no cluster that answers, EngineError
+    where a new one does not start.
     """
     import ray
 
@@ -161,11 +162,10 @@ def start_ray(folder: str, dtype: torch.dtype) -> bool:
     checkpoint_bytes = sum(file.stat().st_size for file in Path(folder).glob("*.safetensors")) if Path(folder).is_dir() else 0
     # A checkpoint in bf16 doubles when it is sent in fp32. There is room for two syncs, because the old one is freed late.
     store_bytes = max(STORE_BYTES, 2 * checkpoint_bytes * (2 if dtype == torch.float32 else 1))
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(**quiet)
+    if (address := cluster_address()) is not None:
+        connect(address)
         return True
-    ray.init(num_cpus=1, include_dashboard=False, object_store_memory=store_bytes, **quiet)
+    start_alone(num_cpus=1, object_store_memory=store_bytes)
     return True
 
 
