@@ -194,18 +194,6 @@ def test_a_case_that_kills_graders_is_given_up(cluster: Cluster, name: str, monk
     assert right.score == 1.0
 
 
-def test_a_case_that_does_not_leave_this_process_is_told(pool: RayWorkers, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(cases: object) -> None:
-        raise ray.exceptions.ObjectStoreFullError("The object store is full.\nIt holds other things.")
-
-    for member in pool.members:
-        monkeypatch.setattr(member, "send", full)
-    (verdict,) = grade(pool, name, ["7"])
-    assert (verdict.status, verdict.score) == ("error", None)
-    assert "it does not reach grader-" in verdict.detail
-    assert "object store is full" in verdict.detail
-
-
 def test_closing_leaves_no_caller_waiting(cluster: Cluster, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS")
     made = RayWorkers(1, limits=LIMITS)

@@ -38,7 +38,7 @@ def connect(address: str) -> None:
         raise RecipeError(
             f"{VARIABLE}={address}: no Ray cluster can be reached there ({why})\n"
             f"Start one with `ray start --head`, give its address, or unset {VARIABLE} to use this machine alone. "
-            "If it is there, it may ask for a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN unless ~/.ray/auth_token holds it."
+            "If it is there, it may ask for a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN if ~/.ray/auth_token lacks it."
         ) from error
 
 
