@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +186,8 @@ def ended(process: "subprocess.Popen[str]") -> int:
     try:
         return process.wait(30)
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_the_script_of_slurm_starts_ray_everywhere_and_ends_as_tulu_ends(
@@ -214,3 +216,15 @@ def test_before_its_time_is_up_the_run_saves_and_the_job_queues_again(
     lines = log.read_text().splitlines()
     assert lines.count("saved") == 1
     assert lines.index("saved") < lines.index(f"scontrol requeue {os.getpid()}")
+
+
+def test_every_fault_of_the_table_has_its_test() -> None:
+    """docs/scaling.md says what happens where something fails, and which test makes it happen."""
+    section = (ROOT / "docs" / "scaling.md").read_text().partition("## What fails")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) >= 12
+    for row in rows:
+        named = re.findall(r"`([\w/]+\.py)::(\w+)`", row.split("|")[4])
+        assert named, row
+        for file, test in named:
+            assert f"def {test}(" in (ROOT / "tests" / file).read_text(), f"{file}::{test}"
