@@ -108,7 +108,8 @@ def test_a_rank_that_fails_ends_the_others_with_one_message(kind: str, start: St
 def test_a_rank_whose_node_is_gone_is_told(start: Start, tmp_path: Path) -> None:
     """What Ray tells of an actor that was killed is what it tells of one whose node died."""
     process = start(2, TOGETHER, "time.sleep(600)")
-    wait_for(lambda: len(list(tmp_path.glob("rank-?"))) == 2)
+    files = [tmp_path / f"rank-{rank}" for rank in range(2)]
+    wait_for(lambda: all(file.exists() and file.read_text().endswith("}") for file in files))
     os.kill(int(told(tmp_path, 1)["TULU_LAUNCHER"]), signal.SIGKILL)
     code, _, err = ended(process)
     assert code == 1
