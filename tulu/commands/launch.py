@@ -65,8 +65,9 @@ class Attended(Protocol):
     def exit_code(self) -> int | None:
         """The exit code, negative for a signal; None while it runs."""
 
-    def signal(self, number: int, whole_group: bool = False) -> None:
-        """Send a signal to the rank, or also to every process that it started."""
+    @property
+    def signal(self) -> Callable[..., None]:
+        """Sends a signal to the rank, or with `whole_group` also to every process that it started."""
 
     def close(self) -> None:
         """Wait until it is gone and everything that it wrote is read."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from tulu.config.cluster import cluster_address
 from tulu.config.recipe_stages import RecipeStage
+from tulu.config.schema import Rlvr
 from tulu.errors import RecipeError
 
 
@@ -26,9 +27,10 @@ def learners_of(stages: Iterable[RecipeStage[Any]], gpus: int | None) -> Learner
 
     Where RAY_ADDRESS names no cluster, `resources.learners: 8` is the same as `--gpus 8`.
     """
-    resources = {stage.key: getattr(stage.section, "resources", None) for stage in stages}
-    recipe = {f"{key}.resources.learners": part.learners for key, part in resources.items() if part and part.learners}
-    asked = recipe if gpus is None else {**recipe, "--gpus": gpus}
+    sections = {stage.key: stage.section for stage in stages}
+    numbers = {key: section.resources.learners for key, section in sections.items() if isinstance(section, Rlvr)}
+    recipe = {f"{key}.resources.learners": number for key, number in numbers.items() if number is not None}
+    asked: dict[str, int | None] = {**recipe} if gpus is None else {**recipe, "--gpus": gpus}
     (first, count), *others = asked.items() or {"--gpus": None}.items()
     for other, number in others:
         if number != count:
