@@ -3,6 +3,7 @@
 The cluster is real: two nodes on this machine, with one core each as far as Ray is told.
 """
 
+import logging
 import os
 import signal
 import threading
@@ -48,7 +49,7 @@ def cluster() -> Iterator[Cluster]:
     made.add_node(num_cpus=1)
     before = os.environ.get("RAY_ADDRESS")
     os.environ["RAY_ADDRESS"] = made.address
-    ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
+    ray.init(address=made.address, log_to_driver=False, logging_level=logging.ERROR)
     yield made
     ray.shutdown()
     made.shutdown()
