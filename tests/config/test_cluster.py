@@ -31,6 +31,21 @@ def test_the_client_server_of_ray_is_no_cluster() -> None:
         cluster.connect("ray://127.0.0.1:10001")
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("The actor died unexpectedly.\n\tclass_name: Learner", "The actor died unexpectedly."),
+        (
+            "The actor died because of an error raised in its creation task, ray::A()\nTraceback:\n  ImportError: no tulu\n",
+            "ImportError: no tulu",
+        ),
+        (" \n", "RayError"),
+    ],
+)
+def test_what_ray_says_is_told_in_one_line(text: str, line: str) -> None:
+    assert cluster.in_one_line(ray.exceptions.RayError(text)) == line
+
+
 def test_a_ray_that_does_not_start_is_tried_again_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine that is busy for a while the second attempt may succeed."""
     asked: list[str] = []

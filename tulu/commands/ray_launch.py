@@ -18,7 +18,7 @@ from typing import Any
 from tulu.commands.launch import TAIL, attend
 from tulu.commands.ray_rank import Heard, Learner, Place
 from tulu.commands.reports import Report
-from tulu.config.cluster import VARIABLE, cluster_address, connect
+from tulu.config.cluster import VARIABLE, cluster_address, connect, in_one_line
 from tulu.errors import EngineError, RecipeError, TuluError
 
 log = logging.getLogger("tulu")
@@ -95,7 +95,7 @@ class RayRank:
         try:
             heard: Heard = ray.get(self._call, timeout=ANSWER_SECONDS)
         except exceptions.RayError as error:
-            self._lose(_first_line(error))
+            self._lose(in_one_line(error))
             return
         now = time.monotonic()
         if self.number == 0:
@@ -228,13 +228,11 @@ def _answers(calls: Sequence[Any]) -> list[Any]:
             raise error.cause from None
         raise EngineError(f"a rank could not be started ({type(error.cause).__name__}: {error.cause})") from None
     except exceptions.RayError as error:
-        raise EngineError(f"a rank could not be started ({_first_line(error)})") from None
+        raise EngineError(
+            f"a rank could not be started ({in_one_line(error)})\nEvery node of the cluster needs this version of tulu."
+        ) from None
 
 
 def _reports(ranks: Sequence[RayRank]) -> list[Report]:
     """What the ranks said, the first failure first."""
     return sorted((rank.report for rank in ranks if rank.report), key=lambda report: (report.echo, report.seconds))
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

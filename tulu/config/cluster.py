@@ -34,12 +34,20 @@ def connect(address: str) -> None:
             socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError, RayError) as error:
-        why = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        why = in_one_line(error)
         raise RecipeError(
             f"{VARIABLE}={address}: no Ray cluster can be reached there ({why})\n"
             f"Start one with `ray start --head`, give its address, or unset {VARIABLE} to use this machine alone. "
             "If it is there, it may ask for a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN if ~/.ray/auth_token lacks it."
         ) from error
+
+
+def in_one_line(error: Exception) -> str:
+    """What Ray says of an error. Where an actor could not be made, the cause stands last, behind a traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return lines[-1] if "creation task" in lines[0] else lines[0]
 
 
 def start_alone(**settings: Any) -> None:
@@ -55,7 +63,7 @@ def start_alone(**settings: Any) -> None:
         except Exception as error:
             # Ray says most of what can go wrong here with a plain Exception.
             ray.shutdown()
-            why = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            why = in_one_line(error)
             if attempt + 1 == ATTEMPTS:
                 raise EngineError(
                     f"Ray does not start on this machine ({why})\n"

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from tulu.config.cluster import in_one_line
 from tulu.config.shortage import is_shortage, say_engine_shortage
 from tulu.errors import EngineError, EngineMissing
 from tulu.rollout.sync import WeightsRefused
@@ -115,8 +116,7 @@ def failure(cause: BaseException) -> str:
 
 def death(error: Exception) -> str:
     """That the process of an engine is gone, in one line of all that Ray says."""
-    text = str(error).strip()
-    first = text.splitlines()[0] if text else type(error).__name__
+    first = in_one_line(error)
     if is_shortage(error):
         return f"its process was ended because the machine ran out of memory ({first})"
     return f"its process died ({first.rstrip('.')}), as one does that is killed where memory runs out"

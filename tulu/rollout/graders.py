@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tulu.config.cluster import cluster_address
+from tulu.config.cluster import cluster_address, in_one_line
 from tulu.config.schema import Rlvr
 from tulu.errors import TuluError
 from tulu.grading.actor import GradingNode, Numbered
@@ -183,7 +183,7 @@ class RayWorkers:
         return member.is_ready and (len(member.held) < 2 or member.load < AHEAD_SECONDS)
 
     def _unsent(self, member: GraderMember, cases: Sequence[Numbered], error: Exception) -> Settled:
-        text = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        text = in_one_line(error)
         log.warning("%d cases do not reach %s: %s", len(cases), member.name, text)
         dropped = [task for one in cases if (task := member.drop(one.number)) is not None]
         return [(task, Verdict(None, "error", f"it does not reach {member.name} ({text})"), 0.0) for task in dropped]
