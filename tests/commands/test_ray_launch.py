@@ -218,6 +218,6 @@ def test_two_learners_train_and_a_ctrl_c_leaves_a_checkpoint(
     assert {file.name for file in checkpoint.glob("shards_*.bin")} == {"shards_0.bin", "shards_1.bin"}
     text = said.read_text()
     assert "ranks: 2 on 1 node of the Ray cluster" in text
-    assert "verdicts: 1 graders in Ray" in text, "rank 0 is connected to the cluster too"
+    assert "verdicts: graders in Ray: 1" in text, "rank 0 is connected to the cluster too"
     assert text.count("interrupted; run the same command again: what can be resumed is") == 1
     assert "Traceback" not in text

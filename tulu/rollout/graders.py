@@ -209,7 +209,7 @@ def grader_of(stage: Rlvr, spec: EngineSpec, settings: Settings, is_main: bool) 
     pool = None
     if stage.resources.graders and is_main:
         own_ray = start_ray(spec.folder, spec.dtype)
-        log.info("verdicts: %d graders in Ray", stage.resources.graders)
+        log.info("verdicts: graders in Ray: %d", stage.resources.graders)
         pool = RayWorkers(stage.resources.graders, own_ray=own_ray)
     return Grader(mode=stage.verifier_mode, settings=settings, pool=pool)
 
