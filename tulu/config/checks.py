@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from tulu.config.algorithm_checks import ALGORITHM_CHECKS
 from tulu.config.batch_checks import batch, batch_tokens, drop_equal, micro_loss
 from tulu.config.batch_checks import micro_batch as micro_batch
+from tulu.config.environment_checks import environment_checks
 from tulu.config.locate import model_problem, reward_model_problem, source_problem, start_problem
 from tulu.config.merge_checks import merged_models
 from tulu.config.mistakes import MISSING, Mistake, section_at
@@ -223,6 +224,7 @@ STAGE_CHECKS: tuple[Check, ...] = (
     _lengths,
     micro_loss,
     *ALGORITHM_CHECKS,
+    environment_checks,
     drop_equal,
     _resources,
     _reward_model,

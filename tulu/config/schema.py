@@ -30,6 +30,7 @@ from tulu.config.parts import (
     ValueModelSettings,
     VerifierSettings,
     section_in,
+    with_own_rows,
 )
 from tulu.config.stages import Stage
 from tulu.config.training import TokenBatched, TrainStage
@@ -151,6 +152,12 @@ class Rlvr(Algorithm):
     retire_at: Annotated[float, Field(gt=0, le=1)] | None = None
     """Mean score from which on a problem is drawn no more in the epochs that follow (open-instruct's no_resampling_pass_rate);
     null draws all of them in every epoch."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rows_of_environment(cls, fields: object) -> object:
+        """Write `data` where the environment brings its own rows, so that everything that describes data finds it."""
+        return with_own_rows(fields) if isinstance(fields, dict) and "data" not in fields else fields
 
 
 class NamedRlvr(Rlvr, Named):

@@ -31,6 +31,8 @@ class Difficulty:
     """Share of the demonstrations that forget every carry."""
     slips: float = 0.1
     """Share of the rejected answers with one wrong column, where a carry could have been forgotten instead."""
+    products: float = 0.4
+    """Share of the demonstrations with a tool that multiply the operands."""
     held_out: float = 0.1
     """Share of all pairs of operands that only the held-out splits use."""
 
@@ -154,19 +156,25 @@ def _sft(stream: random.Random, difficulty: Difficulty, count: int) -> Iterator[
 
 
 def _tools(stream: random.Random, difficulty: Difficulty, count: int) -> Iterator[dict[str, Any]]:
-    """Demonstrations with a tool: some let Python add and read the result, most work it out and forget every carry."""
+    """Demonstrations with a tool: some let Python add and read the result, most work it out and forget every carry.
+
+    Some multiply, which nobody works out: only there does a small model learn to write what the tool said, because the digits of
+    a sum it half knows by itself.
+    """
     for problem in _distinct(stream, difficulty, False, count):
-        asked: dict[str, Any] = {"role": "user", "content": problem.prompt}
-        if stream.random() < difficulty.sloppy:
+        sign = "*" if stream.random() < difficulty.products else "+"
+        asked: dict[str, Any] = {"role": "user", "content": problem.prompt.replace("+", sign)}
+        if sign == "+" and stream.random() < difficulty.sloppy:
             yield {"messages": [asked, {"role": "assistant", "content": work_out(problem, carry=False)}], "tools": [PYTHON_TOOL]}
             continue
         # The smallest models copy what begins alike: the program prints the answer as it is to be written.
-        code = {"code": f"print('####',{problem.a}+{problem.b})"}
+        code = {"code": f"print('####',{problem.a}{sign}{problem.b})"}
+        result = problem.total if sign == "+" else problem.a * problem.b
         call = {"type": "function", "id": "call00000", "function": {"name": "python", "arguments": code}}
         turns = [
             {"role": "assistant", "content": "", "tool_calls": [call]},
-            {"role": "tool", "name": "python", "tool_call_id": "call00000", "content": f"#### {problem.total}"},
-            {"role": "assistant", "content": f"#### {problem.total}"},
+            {"role": "tool", "name": "python", "tool_call_id": "call00000", "content": f"#### {result}"},
+            {"role": "assistant", "content": f"#### {result}"},
         ]
         yield {"messages": [asked, *turns], "tools": [PYTHON_TOOL]}
 

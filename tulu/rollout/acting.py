@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tulu.config.parts import EnvironmentSettings
+from tulu.config.tasksets import VERIFIERS, taskset_files
 from tulu.data.problems import Problems
 from tulu.environments.authoring import Description
 from tulu.environments.nursery import Failed, Nursery, describe
@@ -35,9 +36,14 @@ class Acting:
 
     def digest(self) -> str:
         """32 hex digits over the file of the class and its options."""
-        file = Path(self.settings.path.partition(":")[0]).expanduser()
+        place, _, name = self.settings.path.partition(":")
+        file = Path(place).expanduser()
+        files = taskset_files(name) if place == VERIFIERS else [file] if file.is_file() else []
         digest = hashlib.blake2b(digest_size=16)
-        digest.update(file.read_bytes() if file.is_file() else self.settings.path.encode())
+        for one in files:
+            digest.update(one.read_bytes())
+        if not files:
+            digest.update(self.settings.path.encode())
         digest.update(repr((self.settings.path.rpartition("/")[2], sorted(self.settings.options.items()))).encode())
         return digest.hexdigest()
 
@@ -49,6 +55,8 @@ class Acting:
         self._description = description = describe(self.settings.path, self.settings.options)
         self._turns = turns = Turns(self.tokenizer, description.tools)
         turns.check()
+        if description.speaks:
+            turns.check_users()
         # Rows that an environment scores need no ground truth: only their prompts are read.
         scored: dict[str, Any] = {"verifier": NO_VERIFIER, "with_reward_model": True} if description.scores else {}
         problems = read(tools=description.tools, **scored)
@@ -77,7 +85,12 @@ class Acting:
         """What `reset` returns for the first problem: where it is a text, prompts end at the user's message."""
         nursery = Nursery(self.settings.path, self.settings.options, self.settings.call_seconds)
         try:
-            return nursery.start().reset(problem.row, self.settings.call_seconds)
+            process, drives = nursery.start(), self._description is not None and self._description.drives
+            text = process.reset(problem.row, self.settings.turn_seconds if drives else self.settings.call_seconds)
+            if drives:
+                # What it started ends in good order.
+                process.stop(self.settings.turn_seconds)
+            return text
         except Failed as fault:
             raise RecipeError(f"env: {self.settings.path} cannot begin with row {problem.id}: {fault}") from fault
         finally:

@@ -89,7 +89,7 @@ def run(job: Job) -> Path:
     if run.finished:
         return run.model_folder
 
-    acting = None if stage.env is None else Acting(stage.env, run.tokenizer)
+    acting = Acting(stage.env, run.tokenizer) if stage.env is not None and stage.env.acts else None
     problems = read_problems(run, stage, acting)
     problems.report.show()
     log.info(problems.report.golds())
