@@ -15,6 +15,7 @@ from tulu.config.parts import EnvironmentSettings, Source
 from tulu.config.tasksets import taskset_problem
 from tulu.data.chat import make_byte_tokenizer
 from tulu.data.sources import load_rows
+from tulu.data.tasksets import OPENS
 from tulu.environments.authoring import Description
 from tulu.environments.nursery import describe
 from tulu.environments.turns import Turns
@@ -82,7 +83,7 @@ def play(fleet: Episodes, prompt: list[int], most: int = 200) -> Any:
 
 def test_rows_are_tasks(rows: list[dict[str, Any]]) -> None:
     assert [row["task"]["number"] for row in rows] == [1, 2, 3]
-    assert rows[0]["messages"] == [{"role": "user", "content": ""}]
+    assert rows[0]["messages"] == [{"role": "user", "content": OPENS}]
     with pytest.raises(DataError, match="tasks without end; give a count"):
         load_rows(Source(name=GUESSING, fraction=1.0))
 

@@ -4,9 +4,9 @@ A recipe is one YAML file for one model, with one section for each stage. Nothin
 a recipe after it was loaded (tulu/config/load.py loads, overrides and checks).
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
+from pydantic import ConfigDict, Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
 
 from tulu.config.algorithm import Algorithm
 from tulu.config.merging import Merge, MergedModel
@@ -101,8 +101,16 @@ class Rm(TrainStage):
     """Share of the pairs that is not trained on, to report accuracy on."""
 
 
+def _data_or_environment(schema: dict[str, Any]) -> None:
+    """Say in a JSON schema that an environment may bring the rows."""
+    schema["required"] = [name for name in schema["required"] if name != "data"]
+    schema["anyOf"] = [{"required": ["data"]}, {"required": ["env"]}]
+
+
 class Rlvr(Algorithm):
     """Reinforcement learning with verifiable rewards: GRPO over groups of sampled completions."""
+
+    model_config = ConfigDict(json_schema_extra=_data_or_environment)
 
     verifier: str | None = None
     """Verifier of every row; null takes the one that each row names in its `dataset` field."""

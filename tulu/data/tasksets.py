@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tulu.config.parts import Source
 
 _BOOT = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from tulu.data.tasksets import main; main()"
+OPENS = "(the environment speaks first)"
+"""What stands for the words of a user who opens a conversation, until the environment has said them."""
 _LOAD_SECONDS = 1800.0
 """Most seconds that reading the tasks may take; a task set may fetch data first."""
 
@@ -102,12 +104,12 @@ def _rows(module: str, options: Mapping[str, Any], most: int | None) -> Iterator
 def asked(data: Any) -> list[dict[str, str]]:
     """What a chat program asks a policy at the start of a task: system prompt and prompt. Raises RecipeError for images.
 
-    A task without a prompt, whose environment opens the conversation, has a user who says nothing yet.
+    A task without a prompt has a user whose words only its environment knows.
     """
     prompt = data.prompt
     messages = [] if data.system_prompt is None else [{"role": "system", "content": data.system_prompt}]
     if prompt is None or isinstance(prompt, str):
-        return [*messages, {"role": "user", "content": prompt or ""}]
+        return [*messages, {"role": "user", "content": OPENS if prompt is None else prompt}]
     return [*messages, *(spelled(message) for message in prompt)]
 
 

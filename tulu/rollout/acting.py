@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from tulu.config.parts import EnvironmentSettings
 from tulu.config.tasksets import VERIFIERS, taskset_files
 from tulu.data.problems import Problems
+from tulu.data.tasksets import OPENS
 from tulu.environments.authoring import Description
 from tulu.environments.nursery import Failed, Nursery, describe
 from tulu.environments.turns import Turns
 from tulu.errors import RecipeError
 from tulu.rollout.episodes import Episodes
 from tulu.rollout.fleet import Fleet
-from tulu.types import Problem
+from tulu.types import Message, Problem
 from tulu.verifiers.reward_model import NAME as NO_VERIFIER
 
 if TYPE_CHECKING:
@@ -98,8 +99,13 @@ class Acting:
 
     def _split(self, problems: Problems, turns: Turns) -> Problems:
         """The problems with prompts that end with the user's message, behind which each episode has a text of its own."""
-        cut = [replace(problem, prompt=turns.split_prompt(problem.messages)[0]) for problem in problems]
+        cut = [replace(problem, prompt=turns.split_prompt(_unsaid(problem.messages))[0]) for problem in problems]
         return Problems(cut, problems.report)
+
+
+def _unsaid(messages: Sequence[Message]) -> list[Message]:
+    """The messages without what stands for the words of a user whom an environment lets speak first."""
+    return [{**message, "content": "" if message["content"] == OPENS else message["content"]} for message in messages]
 
 
 def _scorer(description: Description) -> str:
