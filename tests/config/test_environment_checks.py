@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from tulu.config.job import stages_of
 from tulu.config.load import load_recipe
 from tulu.config.parts import with_own_rows
 from tulu.config.tasksets import taskset_files, taskset_problem
+from tulu.config.tiny_section import TinySection
 from tulu.errors import RecipeError
 
 RECIPE = "quickstart-tools"
@@ -115,6 +117,15 @@ def test_an_environment_with_rows_of_its_own_brings_them(path: str, problem: str
         load_recipe(RECIPE, given[:1])
     section = {"env": {"path": place, "options": {"level": 3}}}
     assert with_own_rows(section)["data"] == [{"name": place, "fraction": 1.0, "options": {"level": 3}}]
+
+
+@pytest.mark.usefixtures("packages")
+def test_made_small_it_keeps_its_rows() -> None:
+    given = ["rlvr.env=verifiers:harbor", "rlvr.data=[{name: 'verifiers:harbor', count: 4000}]"]
+    recipe = load_recipe(RECIPE, given)
+    [section] = [TinySection(stage, Path("inputs"), (stage,)) for stage in stages_of(recipe) if stage.key == "rlvr"]
+    assert section.values()["rlvr.data"] == [{"name": "verifiers:harbor", "count": 16}]
+    assert section.rows() == []
 
 
 def test_what_is_not_installed_is_told_with_the_extra_that_brings_it(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,10 +44,10 @@ _MAY_BE_A_CLASS = (ast.Call, ast.Name, ast.Attribute, ast.Subscript, ast.IfExp, 
 def _data_problem(stage: Values) -> Iterator[Mistake]:
     """An environment that brings its own rows, beside other rows."""
     [env, sources] = stage.env, stage.data
-    if [(one.name, one.options) for one in sources] != [(env.path, env.options)]:
+    if [(one.name, one.options) for one in sources or ()] != [(env.path, env.options)]:
         also = ", with the same options" if env.options else ""
         text = f"the environment {env.path} plays its own rows; remove data, or set it to that name{also}"
-        yield stage.mistake("data", text, [one.name for one in sources])
+        yield stage.mistake("data", text, [one.name for one in sources or ()])
 
 
 def environment_checks(stage: Values) -> Iterator[Mistake]:
@@ -67,6 +67,8 @@ def environment_checks(stage: Values) -> Iterator[Mistake]:
         problem = _file_problem(Path(name).expanduser(), kind) or None
     if problem:
         yield stage.mistake("env.path", problem, stage.env.path)
+    if stage.name.partition(".")[0] != "rlvr":
+        return
     if stage.stop:
         text = "a turn of an episode ends with the token that the template writes there; remove it"
         yield stage.mistake("stop", text, list(stage.stop))

@@ -238,12 +238,21 @@ class EnvironmentSettings(Section):
         """Whether anything happens between turns; problems of reasoning_gym have one turn and no tools."""
         return self.path.partition(":")[0] != REASONING_GYM
 
+    @property
+    def brings_rows(self) -> bool:
+        """Whether it has rows of its own, and plays no others."""
+        return _brings_rows(self.path)
+
+
+def _brings_rows(path: str) -> bool:
+    return path.partition(":")[0] in (REASONING_GYM, VERIFIERS)
+
 
 def with_own_rows(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields of a section with the rows of its environment as data, where the environment has rows: all of them, once."""
     env = _as_path(fields.get("env"))
     path = env.get("path") if isinstance(env, dict) else None
-    if not isinstance(env, dict) or not isinstance(path, str) or path.partition(":")[0] not in (REASONING_GYM, VERIFIERS):
+    if not isinstance(env, dict) or not isinstance(path, str) or not _brings_rows(path):
         return fields
     return {**fields, "data": [{"name": path, "fraction": 1.0, "options": env.get("options") or {}}]}
 

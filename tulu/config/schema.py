@@ -187,6 +187,8 @@ class Evaluate(Section):
     """gsm8k, math, sums, or any name for rows that have messages and ground_truth."""
     data: Sources | None = None
     """Rows to answer; default: those of the task."""
+    env: OneEnvironment = None
+    """Environment that the model acts in, as in rlvr: each answer is an episode. An environment that scores is the verifier."""
     verifier: str | None = None
     """Verifier of every row; default: the one of the task."""
     bad_golds: BadGolds = "stop"
@@ -207,6 +209,12 @@ class Evaluate(Section):
     """Reward model that picks the best of `best_of` answers; a path or a section."""
     seed: int = 1
     """Seed of sampling, where temperature is above 0."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rows_of_environment(cls, fields: object) -> object:
+        """Write `data` where the environment brings its own rows."""
+        return with_own_rows(fields) if isinstance(fields, dict) and fields.get("data") is None else fields
 
 
 def labels_of(section: TrainStage) -> Literal["all", "last"]:

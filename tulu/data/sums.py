@@ -31,8 +31,6 @@ class Difficulty:
     """Share of the demonstrations that forget every carry."""
     slips: float = 0.1
     """Share of the rejected answers with one wrong column, where a carry could have been forgotten instead."""
-    products: float = 0.4
-    """Share of the demonstrations with a tool that multiply the operands."""
     held_out: float = 0.1
     """Share of all pairs of operands that only the held-out splits use."""
 
@@ -146,6 +144,15 @@ def _base(stream: random.Random, difficulty: Difficulty, count: int) -> Iterator
         yield {"text": "\n".join(parts)}
 
 
+def _echo(stream: random.Random, difficulty: Difficulty, count: int) -> Iterator[dict[str, Any]]:
+    """Plain text that says everything twice. By it the smallest models learn to copy, where they would rather compute: the
+    numbers of a problem into a program, and what the program printed into the answer."""
+    for _ in range(count):
+        problems = [_draw(stream, difficulty, held_out=False) for _ in range(4)]
+        sayings = [said for one in problems for said in (f"{one.a}+{one.b}", f"#### {stream.randint(100, 1999)}")]
+        yield {"text": "\n".join(f"{said}\n{said}" for said in sayings)}
+
+
 def _chat(prompt: str, reply: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": prompt}, {"role": "assistant", "content": reply}]
 
@@ -156,25 +163,19 @@ def _sft(stream: random.Random, difficulty: Difficulty, count: int) -> Iterator[
 
 
 def _tools(stream: random.Random, difficulty: Difficulty, count: int) -> Iterator[dict[str, Any]]:
-    """Demonstrations with a tool: some let Python add and read the result, most work it out and forget every carry.
-
-    Some multiply, which nobody works out: only there does a small model learn to write what the tool said, because the digits of
-    a sum it half knows by itself.
-    """
+    """Demonstrations with a tool: some let Python add and read the result, most work it out and forget every carry."""
     for problem in _distinct(stream, difficulty, False, count):
-        sign = "*" if stream.random() < difficulty.products else "+"
-        asked: dict[str, Any] = {"role": "user", "content": problem.prompt.replace("+", sign)}
-        if sign == "+" and stream.random() < difficulty.sloppy:
+        asked: dict[str, Any] = {"role": "user", "content": problem.prompt}
+        if stream.random() < difficulty.sloppy:
             yield {"messages": [asked, {"role": "assistant", "content": work_out(problem, carry=False)}], "tools": [PYTHON_TOOL]}
             continue
         # The smallest models copy what begins alike: the program prints the answer as it is to be written.
-        code = {"code": f"print('####',{problem.a}{sign}{problem.b})"}
-        result = problem.total if sign == "+" else problem.a * problem.b
+        code = {"code": f"print('####',{problem.a}+{problem.b})"}
         call = {"type": "function", "id": "call00000", "function": {"name": "python", "arguments": code}}
         turns = [
             {"role": "assistant", "content": "", "tool_calls": [call]},
-            {"role": "tool", "name": "python", "tool_call_id": "call00000", "content": f"#### {result}"},
-            {"role": "assistant", "content": f"#### {result}"},
+            {"role": "tool", "name": "python", "tool_call_id": "call00000", "content": f"#### {problem.total}"},
+            {"role": "assistant", "content": f"#### {problem.total}"},
         ]
         yield {"messages": [asked, *turns], "tools": [PYTHON_TOOL]}
 
@@ -213,6 +214,7 @@ SPLITS = GENERATED["sums"]
 """Each split, and how many rows it has unless a recipe's count says otherwise."""
 _MAKERS: dict[str, Callable[[random.Random, Difficulty, int], Iterator[dict[str, Any]]]] = {
     "base": _base,
+    "echo": _echo,
     "sft": _sft,
     "tools": _tools,
     "pairs": _pairs,
@@ -223,9 +225,9 @@ _MAKERS: dict[str, Callable[[random.Random, Difficulty, int], Iterator[dict[str,
 
 
 def rows(split: str, count: int, seed: int, difficulty: Difficulty = DIFFICULTY) -> list[dict[str, Any]]:
-    """`count` rows of a split, the same for the same seed; no two rows of a split but base's share their operands.
+    """`count` rows of a split, the same for the same seed; no two rows of a split share their operands, but in base and echo.
 
-    They are base {text}, sft {messages}, tools {messages, tools}, pairs {chosen, rejected}, and of train and held_out
+    They are base and echo {text}, sft {messages}, tools {messages, tools}, pairs {chosen, rejected}, and of train and held_out
     {messages, ground_truth, dataset}.
     """
     if split not in _MAKERS:
