@@ -12,6 +12,7 @@ earlier turns are changed, an image, a tool that was not there at the start.
 
 import asyncio
 import contextlib
+import logging
 import queue
 import threading
 from collections.abc import Mapping
@@ -50,6 +51,8 @@ class TasksetPlay:
     def _prepare(cls, **options: Any) -> None:
         """Import the package and the task set, and make the environment, before anything is forked."""
         module = import_taskset(cls.NAME)
+        # It warns of every conversation that is refused a further turn; what went wrong is told with the verdict.
+        logging.getLogger(VERIFIERS).setLevel(logging.ERROR)
         try:
             cls.environment = make_environment(module, options)
         # A task set may raise anything, and what it raises is told.
