@@ -25,7 +25,6 @@ TASKS: Mapping[str, EvaluationTask] = {
         Source(name="sums:held_out", count=500),
         generated={
             "base": 20000,
-            "echo": 20000,
             "sft": 8000,
             "tools": 8000,
             "pairs": 2000,

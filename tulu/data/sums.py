@@ -144,15 +144,6 @@ def _base(stream: random.Random, difficulty: Difficulty, count: int) -> Iterator
         yield {"text": "\n".join(parts)}
 
 
-def _echo(stream: random.Random, difficulty: Difficulty, count: int) -> Iterator[dict[str, Any]]:
-    """Plain text that says everything twice. By it the smallest models learn to copy, where they would rather compute: the
-    numbers of a problem into a program, and what the program printed into the answer."""
-    for _ in range(count):
-        problems = [_draw(stream, difficulty, held_out=False) for _ in range(4)]
-        sayings = [said for one in problems for said in (f"{one.a}+{one.b}", f"#### {stream.randint(100, 1999)}")]
-        yield {"text": "\n".join(f"{said}\n{said}" for said in sayings)}
-
-
 def _chat(prompt: str, reply: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": prompt}, {"role": "assistant", "content": reply}]
 
@@ -214,7 +205,6 @@ SPLITS = GENERATED["sums"]
 """Each split, and how many rows it has unless a recipe's count says otherwise."""
 _MAKERS: dict[str, Callable[[random.Random, Difficulty, int], Iterator[dict[str, Any]]]] = {
     "base": _base,
-    "echo": _echo,
     "sft": _sft,
     "tools": _tools,
     "pairs": _pairs,
@@ -225,9 +215,9 @@ _MAKERS: dict[str, Callable[[random.Random, Difficulty, int], Iterator[dict[str,
 
 
 def rows(split: str, count: int, seed: int, difficulty: Difficulty = DIFFICULTY) -> list[dict[str, Any]]:
-    """`count` rows of a split, the same for the same seed; no two rows of a split share their operands, but in base and echo.
+    """`count` rows of a split, the same for the same seed; no two rows of a split but base's share their operands.
 
-    They are base and echo {text}, sft {messages}, tools {messages, tools}, pairs {chosen, rejected}, and of train and held_out
+    They are base {text}, sft {messages}, tools {messages, tools}, pairs {chosen, rejected}, and of train and held_out
     {messages, ground_truth, dataset}.
     """
     if split not in _MAKERS:
