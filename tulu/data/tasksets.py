@@ -117,8 +117,9 @@ def spelled(message: Any) -> dict[str, str]:
     """A message of the package as this project spells it. Raises RecipeError where it is more than text."""
     content = message.content if message.content is not None else ""
     parts = [content] if isinstance(content, str) else [getattr(part, "text", None) for part in content]
-    if any(part is None for part in parts):
+    texts = [part for part in parts if isinstance(part, str)]
+    if len(texts) < len(parts):
         raise RecipeError(f"a message of the {message.role} holds an image; only text can be trained on")
     if getattr(message, "tool_calls", None):
         raise RecipeError("a prompt holds calls of tools; a conversation that is under way cannot be taken up")
-    return {"role": message.role, "content": "\n".join(parts)}
+    return {"role": message.role, "content": "\n".join(texts)}

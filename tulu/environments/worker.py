@@ -109,7 +109,8 @@ def _act(connection: socket.socket, environment: type, options: dict[str, Any], 
             elif order[0] == "reply" and isinstance(acting, TasksetPlay):
                 answers.append(("ok", acting.reply(order[1])))
             elif order[0] == "stop" and isinstance(acting, TasksetPlay):
-                answers.append(("ok", acting.stop()))
+                acting.stop()
+                answers.append(("ok", None))
             elif acting is not None:
                 answers.append(("ok", acting.reward()))
         # The environment is the user's code: whatever it raises is told and ends its episode, not the run.
