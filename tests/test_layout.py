@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,18 @@ def test_git_keeps_the_links_and_the_executable_bit() -> None:
     modes = {line.split("\t")[1]: line.split()[0] for line in listing.splitlines()}
     assert {modes[f"tulu/{name}"] for name in ("verifiers", "reward_models", "recipes")} == {"120000"}
     assert modes[".ci/run"] == "100755"
+
+
+def test_every_file_beside_the_code_is_package_data() -> None:
+    """A YAML, template or list that no pattern names would be missing from a wheel, and from nowhere else."""
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    shipped = {
+        file for package, globs in patterns.items() for glob in globs for file in (ROOT / package.replace(".", "/")).glob(glob)
+    }
+    linked = [ROOT / "tulu" / name for name in ("verifiers", "reward_models", "recipes")]
+    files = {file for folder in (ROOT / "tulu", *linked) for file in folder.rglob("*") if file.is_file()}
+    data = {file for file in files if file.suffix not in (".py", ".pyc") and file.name != "py.typed"}
+    assert {str(file.relative_to(ROOT)) for file in data - shipped} == set()
 
 
 def sources() -> list[Path]:

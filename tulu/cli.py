@@ -92,7 +92,7 @@ def rlvr(
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL|RECIPE", help="A model, or a recipe with an evaluate section.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL|RECIPE", help="A model, a run, or a recipe with an evaluate section.")],
     overrides: Overrides = None,
     *,
     options: EvaluateOptions,
@@ -102,7 +102,7 @@ def evaluate(
     if model.endswith((".yaml", ".yml")):
         if options.out is not None:
             raise RecipeError("--out belongs to a model's evaluation; a recipe's result lies under --runs")
-        changes = [f"evaluate.{name}={value}" for name, value in options.recipe_fields().items()]
+        changes = options.overrides()
         changes += [] if options.template is None else [f"template={options.template}"]
         _run_from_recipe(STAGES["evaluate"], model, [*(overrides or ()), *changes], how)
         return
@@ -110,11 +110,9 @@ def evaluate(
         refused = f"{overrides[0]}: a model has no fields to override" if overrides else "--dry-run: a model has no plan"
         refused = "--tiny: a model is no recipe" if how.tiny else refused
         raise RecipeError(f"{refused}; use the options of tulu evaluate --help, or name a recipe")
-    if options.task is None:
-        raise RecipeError("tulu evaluate MODEL needs --task NAME (gsm8k, math, sums, or any name together with --data FILE)")
-    from tulu.evaluation.evaluate import evaluate_model
+    from tulu.commands.evaluate import evaluate_named
 
-    evaluate_model(model, options, fresh=how.fresh, runs=how.runs)
+    evaluate_named(model, options, fresh=how.fresh, runs=how.runs)
 
 
 def run(recipe: RecipeArgument, overrides: Overrides = None, *, how: TrainOptions) -> None:
@@ -194,7 +192,7 @@ def verify(
     verify_file(name, source, target, mode, workers, reward_model=reward_model, **how)
 
 
-def sample(model: Annotated[str, typer.Argument(help="What answers: folder or hub name.")], *, options: SampleOptions) -> None:
+def sample(model: Annotated[str, typer.Argument(help="Folder, hub name or run.")], *, options: SampleOptions) -> None:
     """Rejection sampling: the best of N answers to each prompt, as rows for sft, dpo and rm."""
     from tulu.evaluation.sample import sample as run
 

@@ -48,7 +48,7 @@ def test_every_task_has_a_verifier_that_exists() -> None:
 
 def test_unknown_task_needs_data() -> None:
     with pytest.raises(RecipeError, match=r"--task gsm9k: has no data of its own; known are gsm8k, math, sums, or give --data"):
-        evaluate_model("model", EvaluateOptions(task="gsm9k"))
+        evaluate_model("model", EvaluateOptions(task=("gsm9k",)))
 
 
 def test_a_recipe_without_a_model_has_nothing_to_evaluate(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_rows_of_ones_own_to_results(tmp_path: Path, tiny_model: Callable[..., P
     file, out = tmp_path / "rows.jsonl", tmp_path / "out"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     model = str(tiny_model("olmo2"))
-    options = EvaluateOptions(task="mine", data=str(file), verifier="exact", limit=4, max_tokens=5, out=out)
+    options = EvaluateOptions(task=("mine",), data=(str(file),), verifier="exact", limit=4, max_tokens=5, out=out)
     result = evaluate_model(model, options)
     assert (result.problems, result.judged, result.accuracy, result.task) == (4, 4, 0.0, "mine")
     written = [json.loads(line) for line in (out / "answers.jsonl").read_text().splitlines()]

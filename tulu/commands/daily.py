@@ -48,9 +48,11 @@ def chat(
     options: ChatOptions,
 ) -> None:
     """Talk to a model; its answers are written as they come."""
+    from tulu.config.named_models import named_model
     from tulu.evaluation.chat import converse, load_chat, typed_lines
 
-    converse(load_chat(model, options), typed_lines(), typer.echo)
+    named = named_model(model, runs)
+    converse(load_chat(named.model, options, named.revision), typed_lines(), typer.echo)
 
 
 def push(

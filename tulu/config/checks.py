@@ -23,6 +23,7 @@ from tulu.config.parts import VerifierSettings, section_in
 from tulu.config.recipe_stages import stages_in
 from tulu.config.schema import PLANNED, Recipe
 from tulu.config.stage_checks import stage_names, stage_start
+from tulu.config.suite_checks import evaluated_suite
 from tulu.config.tasks import TASKS
 from tulu.config.template_checks import recipe_template, reward_models_template, stage_template
 from tulu.config.training import sharding_of
@@ -231,5 +232,6 @@ STAGE_CHECKS: tuple[Check, ...] = (
     _best_of,
     _verifier,
     _task,
+    evaluated_suite,
     merged_models,
 )

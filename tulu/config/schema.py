@@ -184,7 +184,15 @@ class Evaluate(Section):
     """Greedy or sampled answers on a task, scored by its verifier."""
 
     task: str
-    """gsm8k, math, sums, or any name for rows that have messages and ground_truth."""
+    """gsm8k, math, sums, or any name for rows that have messages and ground_truth; `tulu run` measures it after every stage."""
+    suite: str | None = None
+    """Suite that the last model does as well: tulu3-dev, tulu3-unseen, olmo2, or a YAML file (docs/evaluation.md)."""
+    skip: Texts = ()
+    """Tasks of the suite that are not done."""
+    judge: str | None = None
+    """Model that compares answers, for the tasks of the suite that need one."""
+    judge_endpoint: str | None = None
+    """OpenAI-compatible base URL of the judge; null runs it here."""
     data: Sources | None = None
     """Rows to answer; default: those of the task."""
     env: OneEnvironment = None

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tulu.config.options import EngineName
 from tulu.config.schema import RewardModelSettings
 from tulu.errors import RecipeError
+from tulu.evaluation.shared_engine import SharedEngine
 from tulu.files import PinnedLog
 from tulu.grading.grader import Grader, grade_by_verifiers, pair_with_problems
 from tulu.model.generation import turn_end_tokens
@@ -102,31 +103,31 @@ def _parse_row(row: dict[str, Any], _where: str) -> ScoredProblem:
 
 
 def collect(
-    request: SampleRequest, problems: Sequence[Problem], tokenizer: "PreTrainedTokenizerBase", samples: SampleFile
+    request: SampleRequest,
+    problems: Sequence[Problem],
+    tokenizer: "PreTrainedTokenizerBase",
+    samples: SampleFile,
+    shared: SharedEngine | None = None,
 ) -> list[ScoredProblem]:
     """Sample and score what the file does not hold yet; returns every problem with its answers, in order.
 
     What a problem gets depends on the seed, its id and n alone, so that a command that was killed ends as if it had not been.
+    A `shared` engine answers in place of one of the request's own, and stays open.
     """
     pending = [problem for problem in problems if problem.id not in samples.rows]
     if pending:
         trusted, reward_model = request.trust_remote_code, request.reward_model
         reward_grader = RewardGrader.load(reward_model, trust_remote_code=trusted) if reward_model else None
-        longest = max(len(problem.prompt) for problem in problems)
-        spec = EngineSpec(
-            request.model,
-            longest + request.params.max_tokens,
-            "fp32",
-            version=0,
-            revision=request.revision,
-            trust_remote_code=trusted,
-            turn_ends=turn_end_tokens(tokenizer),
-        )
         done, total = (len(problems) - len(pending)) * request.n, len(problems) * request.n
         progress = Progress(request.name, total, done)
         figures = _RunningFigures(progress, done, samples.rows.values())
         # The bar starts after the engine, because loading an engine writes lines of its own.
-        with Grader() as grader, closing(_engine(request, spec, problems, figures.show_sampled)) as engine, progress:
+        answering: AbstractContextManager[SharedEngine] | AbstractContextManager[RolloutEngine]
+        if shared is None:
+            answering = closing(_engine(request, problems, tokenizer, figures.show_sampled))
+        else:
+            answering = shared.telling(figures.show_sampled)
+        with Grader() as grader, answering as engine, progress:
             size = max(1, request.batch // request.n)
             for first in range(0, len(pending), size):
                 chunk = pending[first : first + size]
@@ -137,8 +138,20 @@ def collect(
     return [samples.rows[problem.id] for problem in problems]
 
 
-def _engine(request: SampleRequest, spec: EngineSpec, problems: Sequence[Problem], show: ProgressCallback) -> RolloutEngine:
-    """What answers: an engine, or the episodes that it plays."""
+def _engine(
+    request: SampleRequest, problems: Sequence[Problem], tokenizer: "PreTrainedTokenizerBase", show: ProgressCallback
+) -> RolloutEngine:
+    """What answers: an engine with room for these problems and their answers, or the episodes that it plays."""
+    longest = max(len(problem.prompt) for problem in problems)
+    spec = EngineSpec(
+        request.model,
+        longest + request.params.max_tokens,
+        "fp32",
+        version=0,
+        revision=request.revision,
+        trust_remote_code=request.trust_remote_code,
+        turn_ends=turn_end_tokens(tokenizer),
+    )
     if request.acting is None:
         return make_engine(request.engine, spec, progress=show)
     return PlayedEngine(make_engine(request.engine, spec), request.acting, problems)

@@ -13,6 +13,7 @@ from tulu.config.job import Job
 from tulu.config.locate import model_label, policy_problem, reward_model_problem
 from tulu.config.lock import only_user
 from tulu.config.schema import Evaluate
+from tulu.config.suites import load_suite
 from tulu.config.tasks import TASKS
 from tulu.data.chat import template_hash
 from tulu.data.problems import load_problems
@@ -20,6 +21,8 @@ from tulu.errors import RecipeError
 from tulu.evaluation.best_of import best_of_figures, pick, rewards_of, show_best_of
 from tulu.evaluation.candidates import SampleFile, SampleRequest, ScoredProblem, collect, model_identity
 from tulu.evaluation.options import EvaluateOptions
+from tulu.evaluation.suite import run_suite
+from tulu.evaluation.suite_request import SuiteRequest
 from tulu.files import finite, json_lines, write_atomic
 from tulu.intervals import bootstrap_mean, wilson
 from tulu.model.load import checked_config, load_tokenizer
@@ -75,17 +78,49 @@ def run(job: Job) -> Path:
     settings: Evaluate = job.section
     trusted = job.recipe.trust_remote_code
     answer_all(job.start, settings, job.template[0], job.folder, job.fresh, job.revision, trusted)
+    if settings.suite is not None:
+        evaluate_suite(job.start, settings, job.template[0], job.folder, job.fresh, job.revision, trusted)
     return job.folder
 
 
-def evaluate_model(model: str, options: EvaluateOptions, *, fresh: bool = False, runs: Path = Path("runs")) -> Result:
-    """Run `tulu evaluate MODEL --task NAME`: print the result and write it to `out` (default RUNS/evaluate/MODEL/TASK).
+def evaluate_suite(
+    model: str,
+    settings: Evaluate,
+    template: str,
+    folder: Path,
+    fresh: bool = False,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> None:
+    """Do the suite of a recipe's evaluate section; its results lie in a folder of its name below that of the evaluation."""
+    assert settings.suite is not None
+    suite = load_suite(settings.suite)
+    run_suite(
+        SuiteRequest(
+            model,
+            suite,
+            template,
+            folder / suite.name,
+            settings.engine,
+            judge=settings.judge,
+            endpoint=settings.judge_endpoint,
+            skip=settings.skip,
+            batch=settings.batch,
+            seed=settings.seed,
+            fresh=fresh,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+        )
+    )
 
-    Raises RecipeError where options contradict each other or name something that is not there.
-    """
+
+def check_options(model: str, options: EvaluateOptions) -> None:
+    """Raise RecipeError where the options of one task contradict each other or name something that is not there."""
     best_of, reward_model = options.best_of, options.reward_model
-    if options.data is None and options.task not in TASKS:
-        raise RecipeError(f"--task {options.task}: has no data of its own; known are {', '.join(TASKS)}, or give --data FILE")
+    if problem := policy_problem(model):
+        raise RecipeError(f"{model}: {problem}")
+    if not options.data and options.task[0] not in TASKS:
+        raise RecipeError(f"--task {options.task[0]}: has no data of its own; known are {', '.join(TASKS)}, or give --data FILE")
     if (best_of is None) != (reward_model is None):
         lacking, given = ("--reward-model RM", "--best-of") if reward_model is None else ("--best-of N", "--reward-model")
         raise RecipeError(f"{given} needs {lacking}: the reward model picks one of N answers")
@@ -95,11 +130,22 @@ def evaluate_model(model: str, options: EvaluateOptions, *, fresh: bool = False,
         raise RecipeError("--verifier reward_model: it cannot say which answers are right; use --best-of N --reward-model RM")
     if reward_model is not None and (problem := reward_model_problem(reward_model)):
         raise RecipeError(f"--reward-model {reward_model}: {problem}")
+
+
+def evaluate_model(
+    model: str, options: EvaluateOptions, *, fresh: bool = False, runs: Path = Path("runs"), revision: str | None = None
+) -> Result:
+    """Run `tulu evaluate MODEL --task NAME`: print the result and write it to `out` (default RUNS/evaluate/MODEL/TASK).
+
+    Raises RecipeError where options contradict each other or name something that is not there.
+    """
+    check_options(model, options)
+    best_of = options.best_of
     settings = Evaluate.model_validate({"temperature": 0.0 if best_of is None else 1.0, **options.recipe_fields()})
     name = settings.task if best_of is None else f"{settings.task}-best-of-{best_of}"
     folder = options.out or runs / "evaluate" / model_label(model) / name
     trusted = options.trust_remote_code
-    return answer_all(model, settings, options.template or "tokenizer", folder, fresh, trust_remote_code=trusted)
+    return answer_all(model, settings, options.template or "tokenizer", folder, fresh, revision, trusted)
 
 
 def answer_all(

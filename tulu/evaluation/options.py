@@ -1,10 +1,12 @@
 """The options of `tulu sample`, `tulu evaluate` and `tulu chat`, each declared once."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from tulu.config.options import BadGolds, EngineName, Option
+from tulu.errors import RecipeError
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,16 @@ class SampleOptions:
 class EvaluateOptions:
     """How a model, or the newest model of a recipe, is evaluated; None leaves the recipe's value or the default."""
 
-    task: Annotated[str | None, Option("gsm8k, math, sums, or any name for rows of your own.")] = None
-    data: Annotated[str | None, Option("Rows with messages and ground_truth; default: the task's own.")] = None
+    task: Annotated[
+        tuple[str, ...],
+        Option("gsm8k, math, sums, or any name for rows of your own; with --suite one of its. May be given again."),
+    ] = ()
+    suite: Annotated[str | None, Option("tulu3-dev, tulu3-unseen, olmo2, or a YAML file with tasks of your own.")] = None
+    skip: Annotated[tuple[str, ...], Option("Task of the suite that is not done; may be given again.")] = ()
+    data: Annotated[
+        tuple[str, ...],
+        Option("Rows with messages and ground_truth; default: the task's own. With several tasks TASK=FILE, given again."),
+    ] = ()
     verifier: Annotated[str | None, Option("Scores the answers; default: the task's own.")] = None
     env: Annotated[str | None, Option("Environment whose tools the answers may call, as in rlvr.env.")] = None
     bad_golds: Annotated[BadGolds | None, Option("What over 1 % of unusable ground truths do; default: stop.")] = None
@@ -46,15 +56,29 @@ class EvaluateOptions:
     ] = None
     best_of: Annotated[int | None, Option("Answers per problem, of which --reward-model picks one.", min=2)] = None
     reward_model: Annotated[str | None, Option("Picks the best of --best-of answers.")] = None
+    judge: Annotated[str | None, Option("Model that compares answers, for tasks of the suite that need one.")] = None
+    judge_endpoint: Annotated[str | None, Option("OpenAI-compatible base URL of the judge; default: it runs here.")] = None
+    engine: Annotated[EngineName | None, Option("What samples; default: the recipe's, or auto.")] = None
     template: Annotated[str | None, Option("Chat template; default: the recipe's, or the tokenizer's own.")] = None
     trust_remote_code: Annotated[bool, Option("Run code that a model brings along.", flag="--trust-remote-code")] = False
     out: Annotated[Path | None, Option("Folder of a model's result; default: runs/evaluate/MODEL/TASK.")] = None
 
+    def overrides(self) -> list[str]:
+        """The options that were given, as overrides of a recipe. Raises RecipeError for those that a recipe has no field for."""
+        if len(self.task) > 1:
+            raise RecipeError(
+                f"--task {self.task[1]}: a recipe evaluates one task, and a suite beside it; write a suite of your own"
+            )
+        fields = {**self.recipe_fields(), "skip": self.skip, "judge": self.judge, "judge_endpoint": self.judge_endpoint}
+        given = {name: value for name, value in fields.items() if value not in (None, ())}
+        return [f"evaluate.{name}={json.dumps(value)}" for name, value in given.items()]
+
     def recipe_fields(self) -> dict[str, Any]:
         """The options that were given and that a recipe's evaluate section has fields for, by the names there."""
         fields = {
-            "task": self.task,
-            "data": self.data,
+            "task": self.task[0] if self.task else None,
+            "suite": self.suite,
+            "data": (self.data[0] if len(self.data) == 1 else list(self.data)) if self.data else None,
             "verifier": self.verifier,
             "env": self.env,
             "bad_golds": self.bad_golds,
@@ -63,6 +87,7 @@ class EvaluateOptions:
             "temperature": self.temperature,
             "best_of": self.best_of,
             "reward_model": self.reward_model,
+            "engine": self.engine,
         }
         return {name: value for name, value in fields.items() if value is not None}
 

@@ -5,7 +5,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from rich.table import Table
 
 from tulu.config.locate import model_label, policy_problem, reward_model_problem, source_problem
 from tulu.config.lock import only_user
+from tulu.config.named_models import named_model
 from tulu.config.processes import world_size
 from tulu.config.schema import RewardModelSettings, Source
 from tulu.data.chat import template_hash
@@ -31,6 +32,8 @@ from tulu.verifiers.reward_model import NAME as REWARD_MODEL
 
 log = logging.getLogger("tulu")
 
+RUNS = Path("runs")
+"""Where a run's name is looked up, and where results lie without --out."""
 OWN = "own"
 """The value of --verifier that takes the verifiers of each row."""
 
@@ -51,9 +54,11 @@ def sample(model: str, options: SampleOptions) -> Path:
     samples.jsonl grows as answers come, so that a command that was killed goes on where it stopped, and another choice of rows
     (--keep, --pairs, --limit) samples nothing again. Raises InUseError if another command is at work in the folder.
     """
+    named = named_model(model, RUNS)
+    model, options = named.model, replace(options, template=named.template or options.template)
     check(model, options)
     rows = Path(options.data[0]).name.split(".")[0].replace(":", "-")
-    folder = options.out or Path("runs", "sample", model_label(model), rows)
+    folder = options.out or RUNS / "sample" / model_label(model) / rows
     with only_user(folder, inside=True):
         return _sample(model, options, folder)
 

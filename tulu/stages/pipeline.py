@@ -12,7 +12,7 @@ from tulu.config.schema import Recipe
 from tulu.config.shortage import telling_shortage
 from tulu.config.stages import TRAINING, resolve
 from tulu.errors import RecipeError
-from tulu.evaluation.evaluate import answer_all
+from tulu.evaluation.evaluate import answer_all, evaluate_suite
 from tulu.model.gathering import forget_sharding
 from tulu.report.writing import leave_report
 from tulu.stages.summary import START, is_current, summarise
@@ -43,6 +43,7 @@ def run_recipe(recipe: Recipe, runs: Path, fresh: bool = False) -> Path:
             if stage.row.yields_policy:
                 answer(job, str(model), stage.name)
         if is_main_process():
+            do_suite(recipe, runs)
             policies = [stage.name for stage in stages if stage.row.yields_policy]
             began = [START] if (folder / "evaluate" / START / "results.json").is_file() else []
             summarise(recipe, folder, [*began, *policies])
@@ -60,3 +61,14 @@ def answer(job: Job, model: str, name: str) -> None:
     trusted = job.recipe.trust_remote_code
     with telling_shortage(replace(job, stage="evaluate")):
         answer_all(model, settings, job.template[0], results, revision=revision, trust_remote_code=trusted)
+
+
+def do_suite(recipe: Recipe, runs: Path) -> None:
+    """The suite of the recipe, where it names one, on the last model that answers."""
+    if recipe.evaluate is None or recipe.evaluate.suite is None:
+        return
+    job = make_job(recipe, "evaluate", runs)
+    if job.start is not None:
+        forget_sharding()
+        with telling_shortage(job):
+            evaluate_suite(job.start, job.section, job.template[0], job.folder, False, job.revision, recipe.trust_remote_code)

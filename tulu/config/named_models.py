@@ -1,0 +1,56 @@
+"""What a model's name on the command line may stand for beside a folder or a hub name: a run, one of its stages, or a recipe.
+
+A folder of that name comes first, then the run (NAME or NAME/STAGE), then the built-in recipe, then the hub.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tulu.config.job import MODEL
+from tulu.config.load import built_in, load_recipe
+from tulu.config.locate import policy_problem
+from tulu.errors import RecipeError
+
+
+@dataclass(frozen=True)
+class Named:
+    """A model that was named, and the chat template and revision that its recipe gives it."""
+
+    model: str
+    template: str | None = None
+    revision: str | None = None
+
+
+def named_model(name: str, runs: Path) -> Named:
+    """The model that a name stands for. Raises RecipeError where it is a run without a model that answers."""
+    given, run = Path(name), runs / name
+    if any((given / file).is_file() for file in ("config.json", "adapter_config.json")):
+        return Named(name)
+    for place in (given, run):
+        if models := _models(place):
+            return Named(_newest(models, name, place))
+    if not given.exists() and run.is_dir():
+        return Named(_newest([], name, run))
+    if not given.exists() and name in {recipe.stem for recipe in built_in()}:
+        recipe = load_recipe(name)
+        if models := _models(runs / recipe.name):
+            return Named(_newest(models, name, runs / recipe.name))
+        if recipe.model is None:
+            raise RecipeError(f"{name}: the recipe makes its model, and has none in {runs / recipe.name}; tulu run {name} first")
+        return Named(recipe.model, recipe.template, recipe.revision)
+    return Named(name)
+
+
+def _models(place: Path) -> list[Path]:
+    """The models of a run, or of one of its stages."""
+    return [file.parent for pattern in (MODEL, f"*/{MODEL}") for file in place.glob(f"{pattern}/config.json")]
+
+
+def _newest(models: Sequence[Path], name: str, run: Path) -> str:
+    """The model that was finished last, reward models left out."""
+    in_order = sorted(models, key=lambda folder: (folder / "config.json").stat().st_mtime)
+    answering = [folder for folder in in_order if policy_problem(str(folder)) is None]
+    if not answering:
+        raise RecipeError(f"{name}: the run {run} has no model that answers yet; finish a stage first (tulu run, tulu sft)")
+    return str(answering[-1])

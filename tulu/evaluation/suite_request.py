@@ -1,0 +1,114 @@
+"""What `tulu evaluate MODEL --suite NAME` is asked for, and everything that this machine lacks for it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from tulu.config.locate import policy_problem, source_problem
+from tulu.config.options import EngineName
+from tulu.config.parts import Source
+from tulu.config.suites import Suite, SuiteTask
+from tulu.errors import RecipeError
+from tulu.evaluation.harness_tasks import CURE, is_installed, split
+from tulu.verifiers.registry import check_name
+
+
+@dataclass(frozen=True)
+class SuiteRequest:
+    """Which model does which tasks, and what they need of this machine."""
+
+    model: str
+    suite: Suite
+    template: str
+    folder: Path
+    engine: EngineName = "auto"
+    tasks: tuple[str, ...] = ()
+    """Tasks and groups that are done; none are all."""
+    skip: tuple[str, ...] = ()
+    """Tasks and groups that are not done."""
+    data: Mapping[str, str] = field(default_factory=dict)
+    """Local data by task, in place of the suite's."""
+    limit: int | None = None
+    """First rows of every task only."""
+    judge: str | None = None
+    """Model that judges."""
+    endpoint: str | None = None
+    """Where the judge is served; None runs it here."""
+    batch: int = 256
+    seed: int = 1
+    fresh: bool = False
+    revision: str | None = None
+    trust_remote_code: bool = False
+
+    @cached_property
+    def chosen(self) -> dict[str, SuiteTask]:
+        """The tasks that are done, in the suite's order."""
+        wanted, left = set(self._members(self.tasks or tuple(self.suite.tasks))), set(self._members(self.skip))
+        return {name: task for name, task in self.suite.tasks.items() if name in wanted - left}
+
+    def _members(self, names: Sequence[str]) -> Iterator[str]:
+        for name in names:
+            yield from self.suite.groups.get(name, (name,))
+
+    def sources(self, name: str) -> tuple[Source, ...]:
+        """The data of a task."""
+        if name in self.data:
+            return (Source(name=self.data[name], fraction=1.0),)
+        return self.suite.tasks[name].data or ()
+
+    def task(self, name: str) -> SuiteTask:
+        """A task; where its shots are rows of its own data, and the data is local, so are they."""
+        task = self.suite.tasks[name]
+        if name not in self.data or task.shots is None or task.shots.data not in (task.data or ()):
+            return task
+        return task.model_copy(update={"shots": task.shots.model_copy(update={"data": self.sources(name)[0]})})
+
+
+def check(request: SuiteRequest) -> None:
+    """Raise one RecipeError that names everything for which a task could not be done here, each with its cure."""
+    found = [] if (problem := policy_problem(request.model)) is None else [f"{request.model}: {problem}"]
+    known = [*request.suite.tasks, *request.suite.groups]
+    for option, names in (("--task", request.tasks), ("--skip", request.skip), ("--data", request.data)):
+        found += [
+            f"{option} {name}: suite {request.suite.name} has no such task; it has {', '.join(known)}"
+            for name in names
+            if name not in known
+        ]
+    if not found and not request.chosen:
+        found.append("--skip: leaves no task; name fewer")
+    for name, task in request.chosen.items():
+        found += [f"{name}: {text} (or --skip {name})" for text in _lacks(request, name, task)]
+    if found:
+        raise RecipeError("\n".join(dict.fromkeys(found)))
+
+
+def _lacks(request: SuiteRequest, name: str, task: SuiteTask) -> Iterator[str]:
+    """What this machine lacks for a task."""
+    from_harness = task.harness or (task.shots.harness if task.shots else None)
+    if from_harness is not None:
+        if is_installed():
+            try:
+                split(from_harness)
+            except RecipeError as error:
+                yield str(error)
+        else:
+            yield CURE
+    if task.harness is not None:
+        local = request.data.get(name)
+        if local is not None and not Path(local).exists():
+            yield f"--data {name}={local}: no such file or folder"
+        return
+    sources = request.sources(name)
+    if not sources:
+        yield f"its rows must be fetched by hand ({task.obtain or 'no source is named'}); give --data {name}=FILE"
+    for source in sources:
+        if problem := source_problem(source.name):
+            yield f"data {source.name}: {problem}"
+    if task.verifier is not None:
+        try:
+            check_name(task.verifier)
+        except RecipeError as error:
+            yield str(error)
+    if task.kind == "judge" and request.judge is None:
+        yield "needs a judge; give --judge MODEL, with --judge-endpoint URL where it is served elsewhere"
