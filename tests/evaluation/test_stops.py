@@ -44,7 +44,7 @@ def test_a_base_model_that_learnt_chatml_stops_in_evaluation_and_in_what_is_save
     model = tmp_path / "runs" / "chatml" / "sft" / "model"
     assert GenerationConfig.from_pretrained(model).eos_token_id == [256, 259]
     assert TransformersEngine.load(EngineSpec(str(model), 64, version=0)).stop_tokens == [256, 259]
-    answers = next((tmp_path / "runs").rglob("answers.jsonl"))
+    answers = tmp_path / "runs" / "chatml" / "evaluate" / "sft" / "answers.jsonl"
     answer = json.loads(answers.read_text())
     assert (answer["completion"], answer["finish"], answer["score"]) == ("two", "stop", 1.0)
 
