@@ -26,7 +26,7 @@ from tulu.errors import EngineError
 from tulu.rollout.engine import STALE, EngineSpec
 from tulu.rollout.fleet import Ended, Finished, Request, Returned
 from tulu.rollout.fleet_member import Limits
-from tulu.rollout.fleet_sync import put
+from tulu.rollout.pieces import put
 from tulu.rollout.ray_fleet import RayFleet
 from tulu.rollout.sync import pack_weights
 from tulu.types import Completion, SamplingParams

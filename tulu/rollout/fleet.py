@@ -106,9 +106,12 @@ class SyncReport:
     bytes: int = 0
     seconds: float = 0.0
     parts: Mapping[str, float] = field(default_factory=dict)
-    """Seconds by part: `pause`, `pack`, `send`, `verify`, `load`, `resume`. Engines work side by side; the slowest counts."""
+    """Seconds by part, which overlap. In the learner: `pause`, `gather`, `pack` and `send` (to GPUs), `shelve`, `resume`. In the
+    engines, of which the slowest counts: `receive`, `verify`, `load`."""
     engines: Sequence[str] = ()
     """The engines that hold these weights now and proved it by their checksums."""
+    way: str = ""
+    """How they came, as the log names it."""
 
 
 class Fleet(Protocol):

@@ -68,7 +68,7 @@ class Call:
                 raise EngineLost(self.engine, str(cause), refused=isinstance(cause, WeightsRefused)) from None
             raise EngineLost(self.engine, f"it failed ({type(cause).__name__}: {cause})") from None
         except exceptions.RayError as error:
-            raise EngineLost(self.engine, f"its process died ({_first_line(error)})") from None
+            raise EngineLost(self.engine, f"its process died ({first_line(error)})") from None
 
 
 def wait_for_all(calls: Iterable[Call]) -> tuple[dict[str, Any], dict[str, EngineLost]]:
@@ -100,5 +100,6 @@ def _slice(calls: list[Call]) -> float:
     return max(0.0, min(min(call.limit, call.told + TELL_SECONDS) - (now - call.since) for call in calls)) + 0.001
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says first, or its kind if it says nothing."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -15,14 +15,17 @@ import torch
 from torch import Tensor
 
 from tulu.errors import EngineError
+from tulu.model.load import default_device
+from tulu.rollout.broadcast import own_address
 from tulu.rollout.engine import STALE, EngineSpec, check_answer
 from tulu.rollout.fleet import Ended, EngineState, Finished, Recovery, Request, Returned, SyncReport, prepare_all
 from tulu.rollout.fleet_calls import EngineLost, wait_for_all
 from tulu.rollout.fleet_member import Limits, Member
 from tulu.rollout.fleet_places import APART_SHARE, actor_options, places
 from tulu.rollout.fleet_replica import Replica
-from tulu.rollout.fleet_sync import Delivery, Kept
-from tulu.rollout.sync import pack_weights
+from tulu.rollout.fleet_sync import Delivery
+from tulu.rollout.pieces import Kept, MemoryShelf, ObjectShelf, Shelf
+from tulu.rollout.transport import Transport, choose, told_way
 from tulu.rollout.vllm_engine import start_ray
 from tulu.rollout.vllm_replica import VllmReplica
 from tulu.types import Group
@@ -44,10 +47,11 @@ class RayFleet:
         learners: int = 1,
         limits: Limits | None = None,
         replica: type[Replica] = VllmReplica,
+        transport: Transport | None = None,
     ) -> None:
         """Start the engines and wait until they have loaded the model. Raises EngineError if one of them cannot.
 
-        `learners` are the processes that train on this machine's first GPUs.
+        `learners` are the processes that train on this machine's first GPUs. None is the `transport` that suits what is there.
         """
         folder = Path(spec.folder)
         self.spec = replace(spec, folder=str(folder.resolve()) if folder.is_dir() else spec.folder)
@@ -63,7 +67,13 @@ class RayFleet:
         self.changed = threading.Condition()
         """Held while anything here is read or changed; notified when something ended."""
         self.own_ray = start_ray(self.spec.folder, self.spec.dtype)
+        self.cluster = bool(os.environ.get("RAY_ADDRESS"))
+        self.shelf: Shelf = ObjectShelf() if self.cluster else MemoryShelf()
         self.members = self._members(engines, tensor_parallel, learners, replica)
+        seconds = self.limits.sync / 2
+        address = own_address() if self.cluster else "127.0.0.1"
+        self.transport = transport or choose(default_device(), self.cluster, self.shared, address, seconds, tensor_parallel)
+        log.info("new weights reach the engines by %s", told_way(self.transport, self.shelf))
         self.thread = threading.Thread(target=self._listen, name="tulu-fleet", daemon=True)
         try:
             self._start()
@@ -123,9 +133,10 @@ class RayFleet:
             self._await_one()
             former, self.kept, self.version = self.kept, [], STALE
             members = [member for member in self.members if member.status in ("ready", "stale")]
-            delivery = Delivery(members, version, self.limits.sync, self._lose)
+            self.shelf.clear(former, in_use=any(member.reading for member in self.members))
+            delivery = Delivery(members, version, self.limits.sync, self._lose, self.transport, self.shelf)
             try:
-                report = delivery.run(pack_weights(weights, self.spec.dtype), former)
+                report = delivery.run(weights, self.spec.dtype)
             except BaseException as error:
                 # Engines that hold half of the weights may never sample again.
                 for member in members:
@@ -149,6 +160,7 @@ class RayFleet:
 
         with self.changed:
             self.closed = True
+            self.transport.close()
             for member in self.members:
                 member.end()
         if self.thread.is_alive():
@@ -171,8 +183,9 @@ class RayFleet:
     def _members(self, engines: int, tensor_parallel: int, learners: int, replica: type[Replica]) -> list[Member]:
         import ray
 
-        cluster = bool(os.environ.get("RAY_ADDRESS"))
+        cluster = self.cluster
         gpus, shared = places(engines, tensor_parallel, learners, 0 if cluster else torch.cuda.device_count())
+        self.shared = shared
         spec = self.spec if shared else replace(self.spec, gpu_share=max(self.spec.gpu_share, APART_SHARE))
 
         def maker(own: list[int]) -> Any:
@@ -240,6 +253,7 @@ class RayFleet:
                 member.call.check()
                 return
             answer, member.call = member.call.answer(), None
+            member.reading = []
             if member.status == "starting":
                 self._loaded(member)
             else:

@@ -1,4 +1,4 @@
-"""What is added to vLLM's worker, in the process that computes: it takes weights from shared memory, and ends with its parent.
+"""What is added to vLLM's worker, in the process that computes: it takes weights wherever they lie, and ends with its parent.
 
 vLLM imports this file by its name in every worker of an engine, before the worker makes its weight transfer. Only a process
 that runs vLLM imports it.
@@ -10,12 +10,15 @@ import pickle
 import signal
 import threading
 import time
-import weakref
+from dataclasses import replace
 from typing import Any
 
 import psutil
+from vllm.utils.nccl import unpinned_nccl_env
 
-from tulu.rollout.sync import Layout, mapped
+from tulu.rollout.broadcast import Broken, Joining
+from tulu.rollout.card_memory import card_of
+from tulu.rollout.receiver import Receiver, digests
 from tulu.rollout.vllm_transfer import register
 
 PARENT_DEATH = 1
@@ -27,27 +30,56 @@ register()
 class TuluExtension:
     """Methods that vLLM's `collective_rpc` calls by name. Arguments and results are plain, because vLLM packs nothing else."""
 
-    def tulu_take(self, path: str, packed_layout: bytes) -> dict[str, Any]:
-        """Load the tensors of a parcel from a file in memory, if all of them are what was sent.
+    def tulu_begin(self) -> None:
+        """A new set of weights is about to come."""
+        self.__dict__["tulu_loaded"] = set()
+
+    def tulu_take(self, packed: bytes) -> dict[str, Any]:
+        """Load the tensors of a piece, if all of them are what was sent.
 
         Returns the digest of each tensor as it stands in this process. Where one is not what was sent, nothing is loaded. `free`
         are the files that vLLM is done with: of a layer of which a part is still to come, it keeps the tensors where they are.
         """
-        layout: Layout = pickle.loads(packed_layout)
+        place, layout = pickle.loads(packed)
+        worker: Any = self
+        receiver, loaded = self._tulu_receiver(), worker.tulu_loaded
         began = time.monotonic()
-        memory = mapped(path, layout.size)
-        in_use = self.__dict__.setdefault("tulu_in_use", {})
-        in_use[path] = weakref.ref(memory)
-        digests = layout.digests(memory)
+        try:
+            memory = receiver.memory(place, layout)
+        except Broken as error:
+            return {"digests": {}, "missed": str(error), "free": [], "verify": 0.0, "load": 0.0}
+        found = digests(memory, layout)
         verified = time.monotonic()
-        if all(digests[name] == info.digest for name, info in layout.infos.items()):
-            worker: Any = self
+        # A piece comes twice where another worker of this engine did not get it. vLLM counts what it loads, and would miscount.
+        if all(found[name] == info.digest for name, info in layout.infos.items()) and not loaded >= layout.infos.keys():
             worker.update_weights({"weights": layout.tensors(memory)})
+            loaded |= layout.infos.keys()
         del memory
-        free = [each for each, reference in in_use.items() if reference() is None]
-        for each in free:
-            del in_use[each]
-        return {"digests": digests, "free": free, "verify": verified - began, "load": time.monotonic() - verified}
+        times = {"verify": verified - began, "load": time.monotonic() - verified}
+        return {"digests": found, "missed": "", "free": receiver.free(), **times}
+
+    def tulu_meet(self, packed: bytes) -> str:
+        """Join the group in which the learner sends weights; returns why that failed, or ""."""
+        joining: Joining = pickle.loads(packed)
+        worker: Any = self
+        try:
+            # vLLM pins settings of NCCL in its workers; a process that has others would wait for ever.
+            with unpinned_nccl_env():
+                self._tulu_receiver().join(replace(joining, rank=joining.rank + worker.rank))
+        except Broken as error:
+            return str(error)
+        return ""
+
+    def tulu_card(self) -> str:
+        """The name of the GPU that this process computes on; "" without one."""
+        return card_of(self._tulu_receiver().device)
+
+    def _tulu_receiver(self) -> Receiver:
+        worker: Any = self
+        if "tulu_receiver" not in self.__dict__:
+            self.__dict__["tulu_receiver"] = Receiver(worker.device)
+        receiver: Receiver = worker.tulu_receiver
+        return receiver
 
     def tulu_end_with(self, owner: int) -> None:
         """End this process as soon as the process `owner` ends, however that is killed; so does the process between the two."""

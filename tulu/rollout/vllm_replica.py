@@ -10,9 +10,11 @@ from typing import Any
 
 from tulu.errors import EngineError
 from tulu.model.generation import stop_token_ids
+from tulu.rollout.broadcast import Joining
 from tulu.rollout.engine import EngineSpec
 from tulu.rollout.fleet import Request
 from tulu.rollout.fleet_replica import Replica, Taken
+from tulu.rollout.pieces import Place
 from tulu.rollout.sync import Layout, Shapes, read_shapes
 from tulu.rollout.vllm_worker import (
     VLLM_DTYPES,
@@ -95,11 +97,13 @@ class VllmReplica(Replica):
         """Keep the requests and drop all keys and values, which vLLM computes again with the new weights."""
         await self._patiently(self.llm.pause_generation(mode="keep", clear_cache=True))
         await self._patiently(self.llm.start_weight_update())
+        await self._patiently(self.llm.collective_rpc("tulu_begin"))
 
-    async def receive(self, memory: str, layout: Layout) -> Taken:
-        """Let every worker verify and load the parcel; it counts only if all of them saw the same bytes."""
-        answers = await self._patiently(self.llm.collective_rpc("tulu_take", args=(memory, pickle.dumps(layout))))
-        if any(answer["digests"] != answers[0]["digests"] for answer in answers):
+    async def receive(self, place: Place, layout: Layout) -> Taken:
+        """Let every worker verify and load the piece; it counts only if all of them saw the same bytes."""
+        answers = await self._patiently(self.llm.collective_rpc("tulu_take", args=(pickle.dumps((place, layout)),)))
+        missed = "; ".join(answer["missed"] for answer in answers if answer["missed"])
+        if not missed and any(answer["digests"] != answers[0]["digests"] for answer in answers):
             raise EngineError("the workers of one engine read different weights from the same memory; its machine is broken")
         seconds = {part: max(answer[part] for answer in answers) for part in ("verify", "load")}
         for path in (path for answer in answers for path in answer["free"]):
@@ -107,7 +111,16 @@ class VllmReplica(Replica):
         free = [path for path, workers in self.done_with.items() if workers == len(answers)]
         for path in free:
             del self.done_with[path]
-        return Taken(answers[0]["digests"], seconds, free)
+        return Taken({} if missed else answers[0]["digests"], missed, seconds, free)
+
+    async def meet(self, joining: Joining) -> str:
+        """Each worker joins under a rank of its own, one behind the other from that of `joining`."""
+        return "; ".join(filter(None, await self._patiently(self.llm.collective_rpc("tulu_meet", args=(pickle.dumps(joining),)))))
+
+    async def cards(self) -> list[str]:
+        """The GPU of each worker."""
+        found: list[str] = await self._patiently(self.llm.collective_rpc("tulu_card"))
+        return found
 
     async def resume(self, version: int) -> None:
         """Go on with the new weights, and with no key or value of the old ones."""
