@@ -11,7 +11,7 @@ import torch
 
 from tulu.rollout.broadcast import Broken, Joining
 from tulu.rollout.fleet import Request
-from tulu.rollout.fleet_replica import Replica, Taken
+from tulu.rollout.fleet_replica import Replica, Taken, Waking
 from tulu.rollout.pieces import Broadcast, Place
 from tulu.rollout.receiver import Receiver, digests
 from tulu.rollout.sampling import stable_seed
@@ -36,6 +36,7 @@ class FakeReplica(Replica):
             await asyncio.sleep(3)
         self.receiver = Receiver(torch.device("cpu"))
         self.places: list[str] = []
+        self.calls: list[str] = []
         self.held: dict[str, torch.Tensor] = {}
         self.weight = 0.0
         self.going = asyncio.Event()
@@ -78,6 +79,7 @@ class FakeReplica(Replica):
     async def pause(self) -> None:
         if self.trick("freeze-in-sync"):
             time.sleep(1000)
+        self.calls.append("pause")
         self.going.clear()
 
     async def receive(self, place: Place, layout: Layout) -> Taken:
@@ -93,6 +95,7 @@ class FakeReplica(Replica):
             bytes_here[layout.size // 2] ^= 1
         found = digests(bytes_here, layout)
         self.places.append(type(place).__name__)
+        self.calls.append("take")
         if all(found[name] == info.digest for name, info in layout.infos.items()):
             self.held |= {name: tensor.clone() for name, tensor in layout.tensors(bytes_here)}
         del bytes_here
@@ -108,7 +111,19 @@ class FakeReplica(Replica):
     async def cards(self) -> list[str]:
         return [""]
 
-    async def resume(self, version: int) -> None:
+    async def resume(self) -> None:
+        self.calls.append("resume")
+        self.going.set()
+
+    async def sleep(self) -> None:
+        self.calls.append("sleep")
+        self.going.clear()
+        self.held, self.weight = {}, 0.0
+
+    async def wake(self, what: Waking) -> None:
+        self.calls.append(f"wake {what}")
+
+    async def adopt(self, version: int) -> None:
+        self.calls.append("adopt")
         self.weight = float(sum(tensor.float().sum() for tensor in self.held.values()))
         self.version = version
-        self.going.set()

@@ -38,7 +38,7 @@ class Others:
                 self.ears.append(ear)
 
         # What a process waits for in a broadcast is as long as it waits for the others to come.
-        return gather_group(Joining("gloo", "127.0.0.1", 0, 0, 1 + len(whats), seconds), CPU, invite)
+        return gather_group(Joining("gloo", "127.0.0.1", 0, 0, 1 + len(whats), seconds, COMING), CPU, invite)
 
     def says(self, place: int) -> Any:
         assert self.ears[place].poll(COMING)
@@ -110,7 +110,7 @@ def test_a_process_that_stops_keeps_nobody_beyond_the_deadline(others: Others) -
 def test_who_does_not_come_is_told_within_the_time() -> None:
     began = time.monotonic()
     with pytest.raises(Broken, match="the group of 2 processes did not meet"):
-        gather_group(Joining("gloo", "127.0.0.1", 0, 0, 2, 1.5), CPU, lambda joining: None)
+        gather_group(Joining("gloo", "127.0.0.1", 0, 0, 2, 1.5, 1.5), CPU, lambda joining: None)
     assert time.monotonic() - began < 10
 
 

@@ -82,6 +82,11 @@ class Resources(Section):
     of the training process."""
     tensor_parallel: PositiveInt = 1
     """GPUs over which each engine spreads its model."""
+    colocated: bool = False
+    """Engines use the learners' GPUs in turn with them: while the learner trains they sleep and give their memory back, so
+    max_staleness is 0."""
+    gpu_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """The fraction of a GPU's memory that an engine takes; null is 0.9 of a GPU of its own, and 0.45 of one that learners use."""
 
 
 class Lora(Section):

@@ -43,6 +43,8 @@ class Joining:
     size: int
     seconds: float
     """Until everybody must have joined."""
+    each: float
+    """That one broadcast may take."""
 
 
 class SyncGroup:
@@ -51,7 +53,7 @@ class SyncGroup:
     def __init__(self, joining: Joining, device: torch.device, store: Any = None) -> None:
         """Join, and wait for the others. Raises Broken if they do not come in time."""
         self.device = device
-        self.seconds = joining.seconds
+        self.seconds = joining.each
         limit = timedelta(seconds=joining.seconds)
         try:
             self.store = store or distributed.TCPStore(joining.address, joining.port, timeout=limit)
@@ -67,6 +69,8 @@ class SyncGroup:
         `look` is asked now and then, and may say why waiting is in vain.
         """
         deadline = time.monotonic() + seconds
+        if self.group is None:
+            raise Broken("this process has left the group")
         options = distributed.BroadcastOptions()
         options.rootRank = options.rootTensor = 0
         try:

@@ -65,7 +65,7 @@ class Returned:
 
 Ended = Finished | Returned
 
-EngineStatus = Literal["ready", "starting", "stale", "syncing", "dead"]
+EngineStatus = Literal["ready", "starting", "stale", "syncing", "asleep", "dead"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,8 @@ class EngineState:
     version: int
     """The version of the weights it samples with; STALE while it may not sample."""
     status: EngineStatus
-    """Only a `ready` engine is sampled from. One that failed is `starting` again at once; `dead` is one that failed too often."""
+    """Only a `ready` engine is sampled from. One that is `asleep` gave its memory to the learner until the next sync. One that
+    failed is `starting` again at once; `dead` is one that failed too often."""
     running: int
     """Requests that it works on."""
     tokens: int = 0
@@ -153,6 +154,10 @@ class Fleet(Protocol):
 
         Requests in flight go on; their later tokens carry the new version. Raises EngineError if no engine took the weights.
         """
+        ...
+
+    def rest(self) -> None:
+        """The learner trains now: engines on its GPUs give their memory back until the next sync. Requests are kept."""
         ...
 
     def check(self) -> list[Recovery]:

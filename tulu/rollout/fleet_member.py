@@ -153,8 +153,8 @@ class Member:
             self.busy_seconds += now - self.seen
         self.seen = now
 
-    def fail(self, reason: str) -> list[Ended]:
-        """End its process, start another, and give its requests back."""
+    def fail(self, reason: str, later: bool = False) -> list[Ended]:
+        """End its process, start another, or `later` with the next sync, and give its requests back."""
         log.warning(
             "%s failed: %s; it is started again, and its %d requests are given back", self.name, reason, len(self.running)
         )
@@ -168,6 +168,8 @@ class Member:
         self.end()
         if self.failures > MOST_FAILURES:
             self.status = "dead"
+        elif later:
+            self.status = "asleep"
         else:
             self.start()
         return returned

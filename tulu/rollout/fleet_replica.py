@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from tulu.errors import EngineError
 from tulu.rollout.broadcast import Joining
@@ -27,6 +27,10 @@ SPARE_PARCELS = 3
 """Parcels for which memory is kept from sync to sync: one loads, one is received, and of one a layer is incomplete."""
 GATHER_SECONDS = 0.02
 """How long a report waits for more after something has ended."""
+
+
+Waking = Literal["weights", "kv_cache"]
+"""The memory of a sleeping engine that it takes again."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,7 @@ class Replica:
         self.failure = ""
         """Why this engine cannot go on."""
         self.paused = False
+        self.asleep = False
         self.tokens = 0
         self.waiting = 0
         self.last_token = 0.0
@@ -113,8 +118,20 @@ class Replica:
         """The names of the GPUs that this engine computes on, that of each process; "" without one."""
         raise NotImplementedError
 
-    async def resume(self, version: int) -> None:
-        """Go on with the weights that were received. Raises EngineError if something of the old ones is left."""
+    async def adopt(self, version: int) -> None:
+        """Compute with the weights that were received. Raises EngineError if something of the old ones is left."""
+        raise NotImplementedError
+
+    async def resume(self) -> None:
+        """Go on sampling."""
+        raise NotImplementedError
+
+    async def sleep(self) -> None:
+        """Stop between two tokens, keep the requests, and give the memory of weights, keys and values back."""
+        raise NotImplementedError
+
+    async def wake(self, what: Waking) -> None:
+        """Take the memory of the weights, or of keys and values, again. What was in it is lost."""
         raise NotImplementedError
 
     # What the learner's process calls.
@@ -125,10 +142,17 @@ class Replica:
         self.version = self.spec.version
         return os.getpid()
 
+    async def rest(self) -> None:
+        """Give the memory back while the learner trains; `begin` and `finish` take it again. Nothing is sampled until then."""
+        self.version, self.paused, self.asleep = STALE, True, True
+        await self.sleep()
+
     async def begin(self) -> float:
         """Stop sampling so that weights may change; requests are kept. Returns the seconds that took."""
         began = time.monotonic()
         self.version, self.paused, self.arrived = STALE, True, set()
+        if self.asleep:
+            await self.wake("weights")
         await self.pause()
         return time.monotonic() - began
 
@@ -153,7 +177,12 @@ class Replica:
         """Sample with the weights that came. Raises EngineError if one is missing. Returns the seconds that took."""
         began = time.monotonic()
         check_complete(self.arrived, self.shapes)
-        await self.resume(version)
+        await self.adopt(version)
+        # Keys and values come last: until here their memory served the loading of weights.
+        if self.asleep:
+            await self.wake("kv_cache")
+            self.asleep = False
+        await self.resume()
         self.version, self.paused, self.last_token = version, False, time.monotonic()
         return time.monotonic() - began
 

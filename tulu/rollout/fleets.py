@@ -1,6 +1,7 @@
 """Which fleet RLVR samples with: the engine of this process, or engines in processes of their own."""
 
 import logging
+from dataclasses import replace
 
 from tulu.config.options import EngineName
 from tulu.config.parts import Resources
@@ -28,12 +29,14 @@ def make_fleet(
 
     Raises RecipeError if vLLM or a GPU is missing, and EngineError if the engines cannot load the model.
     """
+    if resources.gpu_share is not None:
+        spec = replace(spec, gpu_share=resources.gpu_share)
     if not resources.engines:
         return LocalFleet(make_engine(name, spec, policy, progress))
     choose("vllm")
     check_embeddings(spec, policy)
     log.info("rollouts: %d vLLM engines in processes of their own", resources.engines)
-    return RayFleet(spec, resources.engines, resources.tensor_parallel, learners)
+    return RayFleet(replace(spec, sleeps=resources.colocated), resources.engines, resources.tensor_parallel, learners)
 
 
 def fleet_of(stage: Rlvr, spec: EngineSpec, policy: Policy, team: Team) -> Fleet | None:
@@ -43,6 +46,8 @@ def fleet_of(stage: Rlvr, spec: EngineSpec, policy: Policy, team: Team) -> Fleet
     and the others have None.
     """
     if not stage.resources.engines:
+        if stage.resources.gpu_share is not None:
+            spec = replace(spec, gpu_share=stage.resources.gpu_share)
         return LocalFleet(SharedEngine(make_engine(stage.engine, spec, policy), team))
     if not team.parallel.is_main:
         return None

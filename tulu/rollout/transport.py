@@ -126,10 +126,13 @@ class _Packed:
 class Group:
     """One broadcast for all engines."""
 
-    def __init__(self, backend: str, device: torch.device, address: str, seconds: float, workers: int = 1) -> None:
-        """`workers` processes compute for each engine, and each takes part."""
+    def __init__(self, backend: str, device: torch.device, address: str, meet: float, each: float, workers: int = 1) -> None:
+        """`workers` processes compute for each engine, and each takes part.
+
+        They have `meet` seconds to come together, and `each` broadcast may take so long.
+        """
         self.name = backend.upper() if backend == "nccl" else backend
-        self.joining = Joining(backend, address, 0, 0, 0, seconds)
+        self.joining = Joining(backend, address, 0, 0, 0, meet, each)
         self.workers = workers
         self.packed = _Packed(device)
         self.group: SyncGroup | None = None
@@ -179,7 +182,7 @@ class Group:
         if self.group is None:
             raise Broken("there is no group")
         try:
-            self.group.broadcast(self.packed.memory[: self.packed.size], self.joining.seconds, look)
+            self.group.broadcast(self.packed.memory[: self.packed.size], self.joining.each, look)
         except Broken:
             self.group = None
             raise
@@ -248,7 +251,7 @@ def choose(device: torch.device, cluster: bool, shared: bool, address: str, seco
     # NCCL refuses two processes of one group on one GPU.
     if shared and not cluster:
         return Card(device, seconds)
-    return Group("nccl", device, address, seconds, workers)
+    return Group("nccl", device, address, seconds, seconds, workers)
 
 
 def told_way(transport: Transport, shelf: Shelf) -> str:

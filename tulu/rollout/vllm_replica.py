@@ -13,7 +13,7 @@ from tulu.model.generation import stop_token_ids
 from tulu.rollout.broadcast import Joining
 from tulu.rollout.engine import EngineSpec
 from tulu.rollout.fleet import Request
-from tulu.rollout.fleet_replica import Replica, Taken
+from tulu.rollout.fleet_replica import Replica, Taken, Waking
 from tulu.rollout.pieces import Place
 from tulu.rollout.sync import Layout, Shapes, read_shapes
 from tulu.rollout.vllm_worker import (
@@ -65,6 +65,7 @@ class VllmReplica(Replica):
             worker_extension_cls=EXTENSION,
             tensor_parallel_size=self.tensor_parallel,
             trust_remote_code=spec.trust_remote_code,
+            enable_sleep_mode=spec.sleeps,
             **memory_options(spec),
         )
         try:
@@ -122,12 +123,23 @@ class VllmReplica(Replica):
         found: list[str] = await self._patiently(self.llm.collective_rpc("tulu_card"))
         return found
 
-    async def resume(self, version: int) -> None:
-        """Go on with the new weights, and with no key or value of the old ones."""
+    async def adopt(self, version: int) -> None:
+        """Compute with the new weights, and with no key or value of the old ones."""
         await self._patiently(self.llm.finish_weight_update(str(version)))
         if not await self._patiently(self.llm.reset_prefix_cache()):
             raise EngineError("vLLM did not clear its prefix cache after the new weights; nothing may be sampled")
+
+    async def resume(self) -> None:
+        """Go on sampling."""
         await self._patiently(self.llm.resume_generation())
+
+    async def sleep(self) -> None:
+        """Weights are not copied to the CPU meanwhile, because all of them come anew with the next sync (level 2 of vLLM)."""
+        await self._patiently(self.llm.sleep(level=2, mode="keep"))
+
+    async def wake(self, what: Waking) -> None:
+        """Take one kind of memory again; vLLM goes on sampling by itself when it has both."""
+        await self._patiently(self.llm.wake_up(tags=[what]))
 
     async def _patiently(self, call: Awaitable[Any]) -> Any:
         try:

@@ -8,7 +8,7 @@ import torch
 
 from tulu.errors import EngineError
 from tulu.model.generation import stop_token_ids
-from tulu.rollout.engine import STALE, EngineSpec
+from tulu.rollout.engine import SHARED_SHARE, STALE, EngineSpec
 from tulu.rollout.sampling import stable_seed
 from tulu.rollout.sync import TensorInfo, read_shapes, verify_weights
 from tulu.types import Completion, Problem, SamplingParams
@@ -135,7 +135,7 @@ def request_options(params: SamplingParams, seed: int, max_tokens: int, end_toke
 def memory_options(spec: EngineSpec) -> dict[str, Any]:
     """vLLM's options of memory and batch size for this machine; a CPU has no graphs to record."""
     if torch.cuda.is_available():
-        return {"gpu_memory_utilization": spec.gpu_share}
+        return {"gpu_memory_utilization": SHARED_SHARE if spec.gpu_share is None else spec.gpu_share}
     return {
         "kv_cache_memory_bytes": spec.cache_bytes,
         "enforce_eager": True,
