@@ -66,6 +66,10 @@ def test_engines_get_the_gpus_that_learners_leave(
     assert places(*arguments) == expected
 
 
+def test_colocated_engines_have_the_learners_gpus_also_where_others_are_free() -> None:
+    assert places(2, 1, 2, 8, colocated=True) == ([[0], [1]], True)
+
+
 def test_more_gpus_than_the_machine_has_are_refused_with_the_cure() -> None:
     with pytest.raises(RecipeError, match=r"3 engines of 2 GPUs need 6, and this machine has 4; .*RAY_ADDRESS"):
         places(3, 2, 1, 4)
