@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tulu.errors import EngineError
+from tulu.model.adapters_apart import AdapterForm
 from tulu.model.load import DTYPES
 from tulu.types import Group, Problem, SamplingParams
 
@@ -70,6 +71,8 @@ class EngineSpec:
     """The fraction of a GPU's memory that vLLM may take; None is SHARED_SHARE."""
     sleeps: bool = False
     """Whether the engine gives its memory back while the learner trains, and takes it again with the next weights."""
+    adapters: AdapterForm | None = None
+    """Where syncs bring adapters alone, what those look like; None where they bring all weights."""
     timeout: float = 1800.0
     """Seconds that any one call to an engine in another process may take."""
     revision: str | None = None

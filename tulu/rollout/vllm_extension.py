@@ -11,15 +11,18 @@ import signal
 import threading
 import time
 from dataclasses import replace
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
+from safetensors.torch import save_file
 from vllm.utils.nccl import unpinned_nccl_env
 
 from tulu.rollout.broadcast import Broken, Joining
 from tulu.rollout.card_memory import card_of
 from tulu.rollout.receiver import Receiver, digests
 from tulu.rollout.vllm_transfer import register
+from tulu.rollout.vllm_worker import adapter_request
 
 PARENT_DEATH = 1
 """PR_SET_PDEATHSIG of Linux."""
@@ -33,9 +36,10 @@ class TuluExtension:
     def tulu_begin(self) -> None:
         """A new set of weights is about to come."""
         self.__dict__["tulu_loaded"] = set()
+        self.__dict__["tulu_apart"] = {}
 
-    def tulu_take(self, packed: bytes) -> dict[str, Any]:
-        """Load the tensors of a piece, if all of them are what was sent.
+    def tulu_take(self, packed: bytes, apart: bool = False) -> dict[str, Any]:
+        """Load the tensors of a piece, if all are what was sent; those of adapters, which come `apart`, are kept at first.
 
         Returns the digest of each tensor as it stands in this process. Where one is not what was sent, nothing is loaded. `free`
         are the files that vLLM is done with: of a layer of which a part is still to come, it keeps the tensors where they are.
@@ -52,11 +56,26 @@ class TuluExtension:
         verified = time.monotonic()
         # A piece comes twice where another worker of this engine did not get it. vLLM counts what it loads, and would miscount.
         if all(found[name] == info.digest for name, info in layout.infos.items()) and not loaded >= layout.infos.keys():
-            worker.update_weights({"weights": layout.tensors(memory)})
+            if apart:
+                worker.tulu_apart |= {name: tensor.cpu().clone() for name, tensor in layout.tensors(memory)}
+            else:
+                worker.update_weights({"weights": layout.tensors(memory)})
             loaded |= layout.infos.keys()
         del memory
         times = {"verify": verified - began, "load": time.monotonic() - verified}
         return {"digests": found, "missed": "", "free": receiver.free(), **times}
+
+    def tulu_adopt(self, config: str) -> None:
+        """Compute with the adapters that came, in place of those before. vLLM reads adapters from files alone."""
+        worker: Any = self
+        with TemporaryDirectory(prefix="tulu-adapter-") as folder:
+            save_file(worker.tulu_apart, os.path.join(folder, "adapter_model.safetensors"))
+            with open(os.path.join(folder, "adapter_config.json"), "w", encoding="utf-8") as file:
+                file.write(config)
+            worker.add_lora(adapter_request(folder))
+        if worker.list_loras() != {1}:
+            raise ValueError("vLLM did not take the adapter")
+        self.__dict__["tulu_apart"] = {}
 
     def tulu_meet(self, packed: bytes) -> str:
         """Join the group in which the learner sends weights; returns why that failed, or ""."""

@@ -18,6 +18,8 @@ from tulu.rollout.pieces import Place
 from tulu.rollout.sync import Layout, Shapes, read_shapes
 from tulu.rollout.vllm_worker import (
     VLLM_DTYPES,
+    adapter_options,
+    adapter_request,
     generation_settings,
     local_folder,
     memory_options,
@@ -34,6 +36,8 @@ class VllmReplica(Replica):
     """One vLLM engine. The engine itself runs in child processes of this one, which end when this one does."""
 
     llm: Any = None
+    adapter: Any = None
+    """What vLLM is told with every request, where syncs bring adapters alone."""
     end_tokens: list[int]
 
     def __init__(self, spec: EngineSpec, tensor_parallel: int = 1) -> None:
@@ -55,6 +59,8 @@ class VllmReplica(Replica):
         folder = local_folder(spec.folder, spec.revision)
         config = AutoConfig.from_pretrained(folder, trust_remote_code=spec.trust_remote_code)
         shapes = read_shapes(folder, bool(config.get_text_config().tie_word_embeddings))
+        if spec.adapters is not None:
+            shapes = dict(spec.adapters.shapes)
         options = AsyncEngineArgs(
             model=str(folder),
             dtype=VLLM_DTYPES[spec.precision],
@@ -67,11 +73,14 @@ class VllmReplica(Replica):
             trust_remote_code=spec.trust_remote_code,
             enable_sleep_mode=spec.sleeps,
             **memory_options(spec),
+            **adapter_options(spec),
         )
         try:
             self.llm = AsyncLLM.from_engine_args(options, stat_loggers=[make_pulse(self.sampled)])
         except (ValueError, RuntimeError, OSError) as error:
-            raise EngineError(f"{spec.folder}: vLLM does not load it ({error}); vLLM's own words: {own_log()}") from error
+            cure = "; set rlvr.resources.adapters to merged if it takes no adapters" if spec.adapters else ""
+            raise EngineError(f"{spec.folder}: vLLM does not load it ({error}); vLLM's own words: {own_log()}{cure}") from error
+        self.adapter = adapter_request("none") if spec.adapters else None
         await self._patiently(self.llm.collective_rpc("tulu_end_with", args=(os.getpid(),)))
         await self._patiently(self.llm.update_weight_version(str(spec.version)))
         self.end_tokens = stop_token_ids(self.llm.get_tokenizer(), generation_settings(folder, config), spec.turn_ends)
@@ -84,7 +93,7 @@ class VllmReplica(Replica):
         params = request.params
         options = request_options(params, request.seed, params.max_tokens - len(begun), self.end_tokens)
         result = None
-        async for output in self.llm.generate(prompt, options, request.key):
+        async for output in self.llm.generate(prompt, options, request.key, lora_request=self.adapter):
             result = output.outputs[0]
         if result is None:
             raise EngineError("vLLM gave no output")
@@ -97,12 +106,14 @@ class VllmReplica(Replica):
     async def pause(self) -> None:
         """Keep the requests and drop all keys and values, which vLLM computes again with the new weights."""
         await self._patiently(self.llm.pause_generation(mode="keep", clear_cache=True))
-        await self._patiently(self.llm.start_weight_update())
+        if self.adapter is None:
+            await self._patiently(self.llm.start_weight_update())
         await self._patiently(self.llm.collective_rpc("tulu_begin"))
 
     async def receive(self, place: Place, layout: Layout) -> Taken:
         """Let every worker verify and load the piece; it counts only if all of them saw the same bytes."""
-        answers = await self._patiently(self.llm.collective_rpc("tulu_take", args=(pickle.dumps((place, layout)),)))
+        apart = self.adapter is not None
+        answers = await self._patiently(self.llm.collective_rpc("tulu_take", args=(pickle.dumps((place, layout)), apart)))
         missed = "; ".join(answer["missed"] for answer in answers if answer["missed"])
         if not missed and any(answer["digests"] != answers[0]["digests"] for answer in answers):
             raise EngineError("the workers of one engine read different weights from the same memory; its machine is broken")
@@ -116,7 +127,8 @@ class VllmReplica(Replica):
 
     async def meet(self, joining: Joining) -> str:
         """Each worker joins under a rank of its own, one behind the other from that of `joining`."""
-        return "; ".join(filter(None, await self._patiently(self.llm.collective_rpc("tulu_meet", args=(pickle.dumps(joining),)))))
+        reasons = await self._patiently(self.llm.collective_rpc("tulu_meet", args=(pickle.dumps(joining),)))
+        return "; ".join(filter(None, reasons))
 
     async def cards(self) -> list[str]:
         """The GPU of each worker."""
@@ -125,7 +137,11 @@ class VllmReplica(Replica):
 
     async def adopt(self, version: int) -> None:
         """Compute with the new weights, and with no key or value of the old ones."""
-        await self._patiently(self.llm.finish_weight_update(str(version)))
+        if self.spec.adapters is None:
+            await self._patiently(self.llm.finish_weight_update(str(version)))
+        else:
+            await self._patiently(self.llm.collective_rpc("tulu_adopt", args=(self.spec.adapters.config,)))
+            await self._patiently(self.llm.update_weight_version(str(version)))
         if not await self._patiently(self.llm.reset_prefix_cache()):
             raise EngineError("vLLM did not clear its prefix cache after the new weights; nothing may be sampled")
 
@@ -134,8 +150,8 @@ class VllmReplica(Replica):
         await self._patiently(self.llm.resume_generation())
 
     async def sleep(self) -> None:
-        """Weights are not copied to the CPU meanwhile, because all of them come anew with the next sync (level 2 of vLLM)."""
-        await self._patiently(self.llm.sleep(level=2, mode="keep"))
+        """Weights stay on the CPU meanwhile (level 1 of vLLM) only if they do not come anew with the next sync (level 2)."""
+        await self._patiently(self.llm.sleep(level=2 if self.adapter is None else 1, mode="keep"))
 
     async def wake(self, what: Waking) -> None:
         """Take one kind of memory again; vLLM goes on sampling by itself when it has both."""

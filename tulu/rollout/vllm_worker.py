@@ -146,6 +146,27 @@ def memory_options(spec: EngineSpec) -> dict[str, Any]:
     }
 
 
+ADAPTER_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""The ranks for which vLLM 0.32 makes room."""
+
+
+def adapter_options(spec: EngineSpec) -> dict[str, Any]:
+    """vLLM's options for the one adapter that a learner trains. Raises EngineError if its rank is too large."""
+    if spec.adapters is None:
+        return {}
+    ranks = [rank for rank in ADAPTER_RANKS if rank >= spec.adapters.rank]
+    if not ranks:
+        raise EngineError(f"lora.rank {spec.adapters.rank}: vLLM takes at most 512; set rlvr.resources.adapters to merged")
+    return {"enable_lora": True, "max_lora_rank": ranks[0], "max_loras": 1}
+
+
+def adapter_request(folder: str) -> Any:
+    """The adapter under the name that it always has; where `folder` holds one, it takes the place of the one before."""
+    from vllm.lora.request import LoRARequest
+
+    return LoRARequest("tulu", 1, folder, load_inplace=folder != "none")
+
+
 def local_folder(name: str, revision: str | None = None) -> Path:
     """The folder of a model, which is downloaded if `name` is a hub name. Raises EngineError if that fails."""
     if Path(name).is_dir():

@@ -13,7 +13,7 @@ does not belong to the update stands elsewhere: engines sample (rollout/), verif
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,6 +28,7 @@ from tulu.config.schema import Rlvr
 from tulu.data.problems import Problems, load_problems
 from tulu.errors import EngineError, RecipeError
 from tulu.grading.grader import Grader, split_off_reward_model
+from tulu.model.adapters_apart import adapter_form, adapter_weights
 from tulu.model.batch import Batch
 from tulu.model.dropout import evaluating
 from tulu.model.gathering import unsharded
@@ -117,6 +118,7 @@ def run(job: Job) -> Path:
         revision=job.revision,
         trust_remote_code=job.recipe.trust_remote_code,
         turn_ends=turn_end_tokens(policy.tokenizer),
+        adapters=adapter_form(policy.module.model) if stage.resources.adapters == "apart" else None,
     )
     total = stage.steps or max(1, math.ceil(len(problems) * (stage.epochs or 1.0) / stage.prompts))
     models = Models(policy, critic, kl_reference, teacher)
@@ -134,7 +136,7 @@ def run(job: Job) -> Path:
         rollout_grader = RolloutGrader(grader, policy.tokenizer, problems, stage, reward_model)
         stream = Stream(fleet, rollout_grader, team, queue, StreamLog(run.path / "stream"), status)
         stack.enter_context(closing(stream))
-        stream.sync(policy.weights(), run.step)
+        stream.sync(sent_weights(policy, stage), run.step)
         stream.resume(state)
         train(learner, models, stream, stage, run, total)
     return run.finish(policy.save, problems=len(problems))
@@ -160,6 +162,11 @@ def read_problems(run: StageRun, stage: Rlvr, acting: Acting | None = None) -> P
     if acting is not None:
         load = partial(acting.load, load)
     return from_main(run.parallel, "the problems to be read and their ground truths to be proven", load)
+
+
+def sent_weights(policy: Policy, stage: Rlvr) -> Iterator[tuple[str, Tensor]]:
+    """What engines get of the policy: all weights with adapters merged, or the adapters alone."""
+    return adapter_weights(policy.module.model) if stage.resources.adapters == "apart" else policy.weights()
 
 
 def settings_of(stage: Rlvr) -> Settings:
@@ -189,7 +196,7 @@ def train(learner: Learner, models: Models, stream: Stream, stage: Rlvr, run: Ru
             notes = TokenNotes() if is_main else None
             metrics = update(learner, models, rollouts, stage, index, rates, notes)
             updated = time.monotonic()
-            stream.sync(policy.weights(), index + 1)
+            stream.sync(sent_weights(policy, stage), index + 1)
 
             run.step = index + 1
             seconds = time.monotonic() - began
