@@ -131,6 +131,11 @@ MISTAKES = [
         "rlvr.max_staleness: 1: engines on the learners' GPUs sleep while those train and cannot run ahead",
         *("", "", "set it to 0"),
     ),
+    (
+        ["rlvr.resources={engines: 1, adapters: apart}"],
+        'rlvr.resources.adapters: "apart": only engines of their own take them',
+        *("", "", "set lora and resources.engines"),
+    ),
     (["rlvr.resources.gpu_share=1.5"], "rlvr.resources.gpu_share: 1.5: should be less than or equal to 1", "", "", ""),
     (
         ["rlvr.resources.gpu_share=0.5", "rlvr.engine=transformers"],
