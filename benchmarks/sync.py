@@ -36,7 +36,6 @@ SHAPE = {
     "num_attention_heads": 32,
     "num_key_value_heads": 8,
     "vocab_size": 32768,
-    "tie_word_embeddings": 1,
     "max_position_embeddings": 512,
 }
 
@@ -47,7 +46,7 @@ def make(folder: Path) -> dict[str, torch.Tensor]:
     special: Any = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     torch.set_default_dtype(torch.bfloat16)
     try:
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **SHAPE, **special))
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", tie_word_embeddings=True, **SHAPE, **special))
     finally:
         torch.set_default_dtype(torch.float32)
     model.save_pretrained(folder)
