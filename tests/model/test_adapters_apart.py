@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from tulu.model.policy import Policy
 
 
 def test_names_values_and_settings_are_those_that_peft_saves(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
-    model = Policy.load(tiny_model("llama"), lora=Lora(rank=4, alpha=8)).module.model
+    model: Any = Policy.load(tiny_model("llama"), lora=Lora(rank=4, alpha=8)).module.model
     with torch.no_grad():
         for place, parameter in enumerate(each for each in model.parameters() if each.requires_grad):
             parameter.fill_(place)

@@ -118,8 +118,10 @@ def test_a_group_that_does_not_meet_costs_the_short_way_and_not_the_sync(
     by_broadcast: RayFleet, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ways(by_broadcast)
-    monkeypatch.setattr(by_broadcast.transport, "workers", 2)
-    monkeypatch.setattr(by_broadcast.transport, "joining", replace(by_broadcast.transport.joining, seconds=1.0))
+    group = by_broadcast.transport
+    assert isinstance(group, Group)
+    monkeypatch.setattr(group, "workers", 2)
+    monkeypatch.setattr(group, "joining", replace(group.joining, seconds=1.0))
     with caplog.at_level(logging.WARNING, "tulu"):
         by_broadcast.sync(weights(5.0).items(), 24)
     assert "gloo between learner and engines does not work now (the group of 5 processes did not meet" in caplog.text
