@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tulu.errors import EngineError
 from tulu.rollout.broadcast import Broken
+from tulu.rollout.engine import STALE
 from tulu.rollout.fleet import SyncReport
 from tulu.rollout.fleet_calls import Call, EngineLost, wait_for_all
 from tulu.rollout.fleet_member import Member
@@ -173,6 +174,18 @@ class Delivery:
         now = time.monotonic()
         self.parts[part] = self.parts.get(part, 0.0) + now - since
         return now
+
+
+def put_to_sleep(members: Sequence[Member], seconds: float) -> dict[str, EngineLost]:
+    """Let engines give their memory back; returns those that failed to."""
+    # Requests that are still on their way would find an engine that sleeps, and be refused.
+    _, lost = wait_for_all([call for member in members for call in member.sent])
+    calls = []
+    for member in members:
+        member.status, member.version, member.sent = "asleep", STALE, []
+        if member.name not in lost:
+            calls.append(Call(member.name, "giving its memory back", member.actor.rest.remote(), seconds))
+    return lost | wait_for_all(calls)[1]
 
 
 def in_vain(calls: Iterable[Call]) -> str | None:

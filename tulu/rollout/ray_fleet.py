@@ -18,11 +18,11 @@ from tulu.rollout.broadcast import own_address
 from tulu.rollout.engine import STALE, EngineSpec, check_answer
 from tulu.rollout.fleet import Ended, EngineState, Finished, Recovery, Request, Returned, SyncReport, prepare_all
 from tulu.rollout.fleet_admission import shared_out
-from tulu.rollout.fleet_calls import Call, EngineLost, wait_for_all
+from tulu.rollout.fleet_calls import EngineLost, wait_for_all
 from tulu.rollout.fleet_member import Limits, Member
 from tulu.rollout.fleet_places import make_members
 from tulu.rollout.fleet_replica import Replica
-from tulu.rollout.fleet_sync import Delivery
+from tulu.rollout.fleet_sync import Delivery, put_to_sleep
 from tulu.rollout.pieces import Kept, MemoryShelf, ObjectShelf, Shelf
 from tulu.rollout.transport import Transport, choose, told_way
 from tulu.rollout.vllm_engine import start_ray
@@ -159,14 +159,8 @@ class RayFleet:
         with self._unharmed():
             self.resting = True
             awake = [member for member in self.members if member.status == "ready"]
-            calls = [
-                Call(member.name, "giving its memory back", member.actor.rest.remote(), self.limits.sync) for member in awake
-            ]
-            _, lost = wait_for_all([call for member in awake for call in member.sent] + calls)
-            for member in awake:
-                member.status, member.version, member.sent = "asleep", STALE, []
-                if member.name in lost:
-                    self._lose(member, lost[member.name].reason)
+            for name, error in put_to_sleep(awake, self.limits.sync).items():
+                self._lose(next(member for member in awake if member.name == name), error.reason)
 
     def check(self) -> list[Recovery]:
         """The engines that are back since the last call. Raises EngineError if none is left."""
