@@ -1,11 +1,15 @@
 """Which fleet RLVR samples with: the engine of this process, or engines in processes of their own."""
 
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
+
+from torch import Tensor
 
 from tulu.config.options import EngineName
 from tulu.config.parts import Resources
 from tulu.config.schema import Rlvr
+from tulu.model.adapters_apart import AdapterForm, adapter_form, adapter_weights
 from tulu.model.policy import Policy
 from tulu.rollout.engine import EngineSpec, ProgressCallback
 from tulu.rollout.engines import check_embeddings, choose, make_engine
@@ -52,3 +56,13 @@ def fleet_of(stage: Rlvr, spec: EngineSpec, policy: Policy, team: Team) -> Fleet
     if not team.parallel.is_main:
         return None
     return make_fleet(stage.engine, spec, stage.resources, team.parallel.world, policy)
+
+
+def sent_adapters(policy: Policy, stage: Rlvr) -> AdapterForm | None:
+    """What the adapters look like that engines get by themselves; None where they get all weights. Raises RecipeError."""
+    return adapter_form(policy.module.model) if stage.resources.adapters == "apart" else None
+
+
+def sent_weights(policy: Policy, stage: Rlvr) -> Iterator[tuple[str, Tensor]]:
+    """What engines get of the policy: all weights with adapters merged, or the adapters alone."""
+    return adapter_weights(policy.module.model) if stage.resources.adapters == "apart" else policy.weights()

@@ -13,7 +13,7 @@ does not belong to the update stands elsewhere: engines sample (rollout/), verif
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,7 +28,6 @@ from tulu.config.schema import Rlvr
 from tulu.data.problems import Problems, load_problems
 from tulu.errors import EngineError, RecipeError
 from tulu.grading.grader import Grader, split_off_reward_model
-from tulu.model.adapters_apart import adapter_form, adapter_weights
 from tulu.model.batch import Batch
 from tulu.model.dropout import evaluating
 from tulu.model.gathering import unsharded
@@ -41,7 +40,7 @@ from tulu.rollout.acting import Acting
 from tulu.rollout.batches import RolloutBatch, SampledBatch, pack_rollouts
 from tulu.rollout.draws import Queue
 from tulu.rollout.engine import EngineSpec
-from tulu.rollout.fleets import fleet_of
+from tulu.rollout.fleets import fleet_of, sent_adapters, sent_weights
 from tulu.rollout.journal import StreamLog
 from tulu.rollout.records import keep_tokenizer, record
 from tulu.rollout.sampler import Rollout, RolloutGrader, StepRollouts
@@ -118,7 +117,7 @@ def run(job: Job) -> Path:
         revision=job.revision,
         trust_remote_code=job.recipe.trust_remote_code,
         turn_ends=turn_end_tokens(policy.tokenizer),
-        adapters=adapter_form(policy.module.model) if stage.resources.adapters == "apart" else None,
+        adapters=sent_adapters(policy, stage),
     )
     total = stage.steps or max(1, math.ceil(len(problems) * (stage.epochs or 1.0) / stage.prompts))
     models = Models(policy, critic, kl_reference, teacher)
@@ -162,11 +161,6 @@ def read_problems(run: StageRun, stage: Rlvr, acting: Acting | None = None) -> P
     if acting is not None:
         load = partial(acting.load, load)
     return from_main(run.parallel, "the problems to be read and their ground truths to be proven", load)
-
-
-def sent_weights(policy: Policy, stage: Rlvr) -> Iterator[tuple[str, Tensor]]:
-    """What engines get of the policy: all weights with adapters merged, or the adapters alone."""
-    return adapter_weights(policy.module.model) if stage.resources.adapters == "apart" else policy.weights()
 
 
 def settings_of(stage: Rlvr) -> Settings:
