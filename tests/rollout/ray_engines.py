@@ -20,7 +20,7 @@ from tulu.rollout.ray_fleet import RayFleet
 from tulu.types import SamplingParams
 
 LIMITS = Limits(start=300, sync=5, answer=4, silent=3)
-SOON = 60.0
+SOON = 150.0
 """Far more than anything here takes on a busy machine, and far less than a hang."""
 
 

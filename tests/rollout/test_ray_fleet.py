@@ -67,7 +67,7 @@ def test_requests_in_flight_go_on_with_the_new_weights(synced: RayFleet) -> None
     time.sleep(0.3)
     report = synced.sync(weights(2.0).items(), 2)
     assert (report.version, report.tensors, report.bytes, list(report.engines)) == (2, 2, 600, ["engine-1", "engine-2"])
-    assert {"pause", "pack", "send", "receive", "verify", "load", "resume"} <= report.parts.keys()
+    assert {"pause", "gather", "shelve", "receive", "verify", "load", "resume"} <= report.parts.keys()
     ended = gather(synced, 4)
     for request in wanted:
         end = ended[request.key]
