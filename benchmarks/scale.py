@@ -29,6 +29,7 @@ from transformers import PreTrainedTokenizerFast
 
 from benchmarks import material
 from benchmarks.scale_child import Start
+from tulu.config.cores import cores
 from tulu.config.load import load_recipe
 from tulu.config.schema import Source
 from tulu.config.stages import STAGES
@@ -37,7 +38,6 @@ from tulu.data.datasets import entry_folder
 from tulu.data.row_report import RowReport
 from tulu.data.token_cache import Arrays, Groups, PartWriter, open_part
 from tulu.data.tokenise import TokeniseOptions
-from tulu.data.workers import cores
 from tulu.model.policy import Policy
 from tulu.train.reference import write_mix
 

@@ -17,7 +17,8 @@ from tulu.data.chat import template_hash
 from tulu.errors import RecipeError
 from tulu.losses import sum_by_owner
 from tulu.model.batch import Batch, pack
-from tulu.model.load import default_device, load_model, load_tokenizer
+from tulu.model.devices import default_device
+from tulu.model.load import load_model, load_tokenizer
 from tulu.model.policy import Policy
 from tulu.model.weights import weights_digest
 from tulu.reward_models.encoding import EncodedAnswer, Limits, encode_items, encode_whole, to_groups, trimmed

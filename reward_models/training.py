@@ -45,7 +45,7 @@ def run(job: Job) -> Path:
     groups = run.load_groups(run.tokenizer)
     held_out, training = split(len(groups), stage)
     reward_model: RewardModel = run.load(RewardModel, new_head=stage.seed)
-    learner = run.begin(reward_model, data=groups.digest, start=reward_model.digest())
+    learner = run.begin(reward_model, groups, start=reward_model.digest())
     run.settle_rows(learner, lambda batch: reward_model.score(batch).sum())
     stage = run.section
     run.resume()

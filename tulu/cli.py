@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tulu.commands.boundary import GIVEN, Boundary, StderrHandler
+from tulu.commands.boundary import Boundary, StderrHandler
 from tulu.commands.daily import DAILY
 from tulu.commands.options import Overrides, RecipeArgument, RunOptions, TrainOptions, with_options
+from tulu.commands.ranks import done_by_ranks
 from tulu.commands.recipe_commands import recipe_commands
 from tulu.config.lock import only_user
 from tulu.config.options import PlanOptions
-from tulu.config.processes import is_main_process, leaving_at_once, to_launch
+from tulu.config.processes import is_main_process, leaving_at_once
 from tulu.config.stages import STAGES, Stage, resolve
 from tulu.errors import RecipeError
 from tulu.evaluation.options import EvaluateOptions, SampleOptions
@@ -118,22 +119,26 @@ def evaluate(
 
 def run(recipe: RecipeArgument, overrides: Overrides = None, *, how: TrainOptions) -> None:
     """Every stage of a recipe, in order; run it again to resume."""
+    from tulu.config.learners import learners_of
+    from tulu.config.recipe_stages import stages_in
+
     overrides = _with_tiny(recipe, overrides, how)
-    loaded = _load(recipe, overrides, how.gpus)
+    learners = learners_of(stages_in(dict(_load(recipe, overrides, how.gpus))), how.gpus)
+    loaded = _load(recipe, overrides, learners.count)
     if how.dry_run:
         from tulu.commands.plan import show_dry_run
         from tulu.config.provenance import origins
 
-        show_dry_run(loaded, origins(recipe, loaded, overrides or ()), processes=how.gpus)
+        show_dry_run(loaded, origins(recipe, loaded, overrides or ()), processes=learners.count)
         return
+    from tulu.config.ahead import look_ahead
     from tulu.config.job import folders_of_run
     from tulu.config.merging import require_models
-    from tulu.config.unknown import demand
 
-    demand(loaded, list(STAGES))
+    look_ahead(loaded, list(STAGES))
     require_models(loaded.merge, loaded.name, how.runs, own=False)
     with only_user(*folders_of_run(loaded, how.runs)):
-        if _launched(how.gpus):
+        if done_by_ranks(learners):
             return
         from tulu.stages.pipeline import run_recipe
 
@@ -243,9 +248,10 @@ def _run_from_recipe(
 
     Of several stages of a row it is the next unfinished one, or the one named `which`; a label is another name of its folder.
     """
+    from tulu.config.ahead import look_ahead
     from tulu.config.job import make_job, missing, next_stage, section_of, stage_of
+    from tulu.config.learners import learners_of
     from tulu.config.merging import require_models
-    from tulu.config.unknown import demand
 
     gpus = how.gpus if isinstance(how, TrainOptions) else None
     overrides = _with_tiny(name, overrides, how, row.name)
@@ -254,23 +260,24 @@ def _run_from_recipe(
     stage = chosen.key
     section_of(recipe, stage)
     earlier = missing(recipe, stage, how.runs)
+    learners = learners_of([*(stage_of(recipe, before) for before in earlier), chosen], gpus)
+    for each in (*earlier, stage):
+        _load(name, overrides, learners.count, each)
     if how.dry_run:
         from tulu.commands.plan import show_dry_run
         from tulu.config.provenance import origins
 
         start = f"the model of {earlier[-1]}, which runs first" if earlier else make_job(recipe, stage, how.runs).start
         told = origins(name, recipe, overrides or ())
-        show_dry_run(recipe, told, only=stage, start=start, processes=gpus)
+        show_dry_run(recipe, told, only=stage, start=start, processes=learners.count)
         return
-    demand(recipe, [*earlier, stage])
-    for before in earlier:
-        _load(name, overrides, gpus, before)
+    look_ahead(recipe, [*earlier, stage])
     if not earlier:
         job = make_job(recipe, stage, how.runs)
         require_models(recipe.merge if job.row.merges else None, recipe.name, how.runs, own=True)
     folders = [*(stage_of(recipe, before).name for before in earlier), label or chosen.name]
     with only_user(*(how.runs / recipe.name / folder for folder in folders)):
-        if _launched(gpus):
+        if done_by_ranks(learners):
             return
         for before in earlier:
             _announce(f"{stage} has no model to start from yet: running {before} first")
@@ -278,17 +285,6 @@ def _run_from_recipe(
         if chosen.place is not None:
             _announce(f"{stage}: the stage that `tulu {row.name}` runs now; --stage NAME runs another")
         _run_stage(recipe, stage, how.runs, how.fresh, label)
-
-
-def _launched(gpus: int | None) -> bool:
-    """Whether the command was done by ranks that this process started for `--gpus`, everything else having been checked."""
-    count = to_launch(gpus)
-    if not count:
-        return False
-    from tulu.commands.launch import launch, rank_command
-
-    launch(count, rank_command(GIVEN.get()))
-    return True
 
 
 def _run_stage(recipe: "Recipe", stage: str, runs: Path, fresh: bool = False, label: str | None = None) -> None:
@@ -299,7 +295,7 @@ def _run_stage(recipe: "Recipe", stage: str, runs: Path, fresh: bool = False, la
         job = replace(job, folder=job.folder.with_name(label))
     if job.start is not None and not job.row.merges:
         _announce(f"{stage}: starts from {job.start}")
-    from tulu.train.shortage import telling_shortage
+    from tulu.config.shortage import telling_shortage
 
     with telling_shortage(job):
         result = resolve(job.row.runner)(job)

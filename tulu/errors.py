@@ -1,12 +1,44 @@
 """The errors that are no bugs of this project; the command line prints their messages without a traceback."""
 
-from collections.abc import Sequence
+import difflib
+import re
+from collections.abc import Iterable, Sequence
 
 
 def first_few(names: Sequence[str], most: int = 4) -> str:
     """The first of several names, and how many more there are, as messages list them."""
     more = [f"and {len(names) - most} more"] if len(names) > most else []
     return ", ".join([*names[:most], *more])
+
+
+def nearest(word: str, names: Iterable[str]) -> str:
+    """`; did you mean X?` with the names that a word may stand for, or nothing where none is close to it.
+
+    Names that the word abbreviates come before one that is only spelled alike: olmo2 is olmo2-1b or olmo2-13b and no misspelt
+    olmoe-rm, max_len is max_length, olmo3-instruct is olmo3-7b-instruct, and lr is learning_rate.
+    """
+    known = list(dict.fromkeys(names))
+    meant = [name for name in known if _abbreviates(_parts(word), _parts(name))] if len(word) > 1 else []
+    same = {name.lower(): name for name in known}
+    if word.lower() in same:
+        meant = [same[word.lower()]]
+    meant = meant or difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    more = f" ({len(meant) - 4} more)" if len(meant) > 4 else ""
+    return f"; did you mean {' or '.join(meant[:4])}{more}?" if meant else ""
+
+
+def _parts(name: str) -> list[str]:
+    return [part for part in re.split(r"[-_.:/ ]+", name.lower()) if part]
+
+
+def _abbreviates(word: Sequence[str], name: Sequence[str]) -> bool:
+    """Whether each part of a word begins a part of the name, in order and from its first one, or they are its initials."""
+    if len(word) == 1 and len(name) > 1 and word[0] == "".join(part[0] for part in name):
+        return True
+    if not word or not name or not name[0].startswith(word[0]):
+        return False
+    rest = iter(name[1:])
+    return all(any(part.startswith(short) for part in rest) for short in word[1:])
 
 
 class TuluError(Exception):
@@ -31,8 +63,14 @@ class EngineError(TuluError):
     """A rollout engine that failed, has old weights, or returned completions that cannot be trusted."""
 
 
+class EngineMissing(EngineError):
+    """An engine that cannot be started on this machine, such as a vLLM that cannot be imported; nothing was sampled."""
+
+    exit_code = 2
+
+
 class TrainingError(TuluError):
-    """Numbers of a training run that are no longer finite; the run stopped before they could reach a checkpoint or a model."""
+    """Numbers of a training run that are no longer finite, or weights that never moved; no model was written."""
 
 
 class MemoryShortage(TuluError):

@@ -1,5 +1,6 @@
 """Files that are either the old one or the new one, never half of it, and logs of rows that survive a crash."""
 
+import errno
 import json
 import math
 import os
@@ -17,6 +18,28 @@ T = TypeVar("T")
 
 CHUNK = 1 << 24
 """Bytes of a file that are in memory while its digest is taken."""
+
+_NO_PLACE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make it writable"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "a file stands where a folder belongs"),
+    errno.ENOENT: "nothing can be made there",
+}
+"""Why a folder or a file cannot be made, and what to do about it."""
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for what a command is about to write, and those above it. RecipeError where there can be none."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise no_place(folder, error) from error
+
+
+def no_place(path: Path, error: OSError) -> RecipeError:
+    """The refusal of a command whose results cannot be written there; nothing was done yet."""
+    why = _NO_PLACE.get(error.errno or 0, "choose another disk")
+    return RecipeError(f"{path}: cannot be made ({error.strerror or error}); {why}, or name another place (--runs, --out)")
 
 
 def write_atomic(file: Path, text: str) -> None:
@@ -188,7 +211,11 @@ class PinnedLog(JsonLines):
         if not self.settings_path.exists():
             missing = f"{self.path.stem} without a {self.settings_path.name} that says how they were made"
             raise RecipeError(f"{self.path}: {missing}; use another --out, or --fresh")
-        return differences(json.loads(self.settings_path.read_text(encoding="utf-8")), self.settings)
+        try:
+            before = json.loads(self.settings_path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise RecipeError(f"{self.settings_path}: is damaged ({error}); use another --out, or --fresh") from error
+        return differences(before, self.settings)
 
     def open(self, fresh: bool) -> None:
         """Make the log ready for more rows; a fresh one loses those it has. Raises RecipeError if other settings made them."""
@@ -198,7 +225,7 @@ class PinnedLog(JsonLines):
             listed = "".join(f"\n  {line}" for line in changes)
             made = f"{self.path.parent} holds {self.path.stem} made with other settings"
             raise RecipeError(f"{made}:{listed}\nUse another --out, or --fresh to start over.")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path.parent)
         write_atomic(self.settings_path, json_text(self.settings))
 
     def remove(self) -> None:

@@ -19,11 +19,19 @@ KL_CLAMP = 40.0
 RATIO_CLAMP = 10.0
 """Largest |log-ratio| between learner and sampler (open-instruct grpo_utils.py @ e6c3044a)."""
 
+WITHOUT_FLOAT64 = ("mps",)
+"""Kinds of devices that have no numbers of 64 bits."""
+
+
+def exact_dtype(device: torch.device) -> torch.dtype:
+    """The widest numbers of a device, in which sums over many rows are kept."""
+    return torch.float32 if device.type in WITHOUT_FLOAT64 else torch.float64
+
 
 def mean_metric(values: Tensor, count: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The (sum, count) of values, from which their mean over all batches and processes is taken."""
     # A tensor that is made of a number waits for the device, one that is filled with it does not.
-    return values.detach().sum().double(), values.new_full((), values.numel()) if count is None else count
+    return values.detach().sum().to(exact_dtype(values.device)), values.new_full((), values.numel()) if count is None else count
 
 
 @dataclass(frozen=True)

@@ -241,6 +241,12 @@ def _bare_calls(text: str) -> list[Call]:
     return calls
 
 
+def before_calls(text: str) -> str:
+    """What stands before the first call of a text, in whatever spelling."""
+    found = _LOOKS_LIKE_A_CALL.search(text)
+    return text[: found.start()] if found else text
+
+
 def _data(text: str) -> Any:
     """The value of a text that is JSON or a Python literal; None where it is neither, and where it is null."""
     try:

@@ -100,4 +100,9 @@ def strict(case: Case) -> Verdict:
         return Verdict(0.0, detail=shorten(f"the scorer fails on the answer: {type(fault).__name__}: {fault}", 200))
 
 
-REASONING_GYM = Verifier(check=check, strict=strict, needs=("reasoning_gym",), cpu_seconds=5.0)
+def warm() -> None:
+    """Load the package, which takes longer than a verdict may."""
+    import reasoning_gym  # noqa: F401
+
+
+REASONING_GYM = Verifier(check=check, strict=strict, needs=("reasoning_gym",), cpu_seconds=5.0, warm=warm)

@@ -67,6 +67,9 @@ VERIFIERS: dict[str, Verifier] = {
 }
 
 
+EXTRAS = {"reasoning_gym": "environments"}
+"""The extra that brings a module along, where that is not `verifiers`."""
+
 _spec = lru_cache(maxsize=64)(find_spec)
 
 
@@ -88,7 +91,8 @@ def find(name: str) -> Verifier:
 def _check_modules(name: str, modules: Sequence[str]) -> None:
     missing = [module for module in modules if _spec(module) is None]
     if missing:
-        raise RecipeError(f"verifier {name!r} needs {', '.join(missing)}: pip install 'tulu[verifiers]'")
+        extras = ",".join(sorted({EXTRAS.get(module, "verifiers") for module in missing}))
+        raise RecipeError(f"verifier {name!r} needs {', '.join(missing)}: pip install 'tulu[{extras}]'")
 
 
 def check_name(name: str, mode: Mode = "strict", settings: Settings = NO_SETTINGS) -> None:

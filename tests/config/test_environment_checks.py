@@ -1,10 +1,16 @@
 """What a recipe may say of an environment, and what is refused before torch is imported."""
 
+import importlib
+import sys
 from pathlib import Path
 
 import pytest
 
+from tulu.config.job import stages_of
 from tulu.config.load import load_recipe
+from tulu.config.parts import with_own_rows
+from tulu.config.tasksets import taskset_files, taskset_problem
+from tulu.config.tiny_section import TinySection
 from tulu.errors import RecipeError
 
 RECIPE = "quickstart-tools"
@@ -16,7 +22,8 @@ RECIPE = "quickstart-tools"
         ("rlvr.env.path=nowhere.py", r"rlvr\.env\.path.*no such file; write FILE\.py"),
         ("rlvr.env.path=python:Other", "has no class Other; write python"),
         ("rlvr.env.path=openenv:http://host", "write openenv:ws://HOST:PORT/ws"),
-        ("rlvr.env.path=reasoning_gym:leg_counting", r"they are data: set data\.name to it"),
+        ("rlvr.env.path=reasoning_gym:leg_counting", r"rlvr\.data.*plays its own rows; remove data, or set it to that name"),
+        ("rlvr.env.path='verifiers:'", r"rlvr\.env\.path.*names no task set; write verifiers:OWNER/NAME"),
         ("rlvr.stop=[END]", r"rlvr\.stop.*remove it"),
         ("rlvr.reward_model=model", "reads no turns of tools yet"),
         ("rlvr.env.call_seconds=0", r"rlvr\.env\.call_seconds"),
@@ -42,6 +49,102 @@ def test_a_file_without_an_environment_is_told_before_any_stage_runs(
     (tmp_path / file).write_text(text)
     with pytest.raises(RecipeError, match=message):
         load_recipe(RECIPE, [f"rlvr.env={tmp_path / file}{wanted}"])
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("def make():\n    class Made: ...\n    return Made\nEnv = make()", ":Env"),
+        ("from elsewhere import Env", ""),
+        ("from elsewhere import *", ":Env"),
+        ("import elsewhere\nEnv: type = elsewhere.Env", ":Env"),
+        ("if (Env := type('Env', (), {})):\n    pass", ":Env"),
+        ("A, B = make()", ":B"),
+    ],
+)
+def test_a_name_that_may_be_a_class_is_left_to_whoever_runs_the_file(text: str, wanted: str, tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(text)
+    assert load_recipe(RECIPE, [f"rlvr.env={file}{wanted}"])
+
+
+@pytest.fixture
+def packages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder with an installed package `verifiers` and a task set `my_game_v1` beside it, and reasoning_gym."""
+    for file in (
+        "verifiers/__init__.py",
+        "verifiers/v1/tasksets/harbor/__init__.py",
+        "my_game_v1.py",
+        "reasoning_gym/__init__.py",
+    ):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    # pytest's folder of tests may stand before it, where this project's own folder of that name is none.
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    for name in ("verifiers", "reasoning_gym"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    importlib.invalidate_caches()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        ("verifiers:someone/my-game-v1@0.2", None),
+        ("verifiers:harbor", None),
+        ("verifiers:someone/other", r"no module other is installed; install it \(prime env install someone/other\)"),
+        ("verifiers:{here}/my_game_v1.py", None),
+        ("verifiers:{here}/games", None),
+        ("verifiers:{here}/empty", r"no task set there; a folder holds empty\.py or empty/__init__\.py"),
+        ("reasoning_gym:chain_sum", None),
+    ],
+)
+def test_an_environment_with_rows_of_its_own_brings_them(path: str, problem: str | None, packages: Path) -> None:
+    (packages / "games").mkdir()
+    (packages / "games" / "games.py").touch()
+    (packages / "empty").mkdir()
+    place = path.format(here=packages)
+    given = [
+        f"rlvr.env={{path: '{place}', options: {{level: 3}}}}",
+        f"rlvr.data=[{{name: '{place}', count: 4, options: {{level: 3}}}}]",
+    ]
+    if problem is not None:
+        with pytest.raises(RecipeError, match=problem):
+            load_recipe(RECIPE, given)
+        return
+    assert load_recipe(RECIPE, given)
+    with pytest.raises(RecipeError, match="remove data, or set it to that name, with the same options"):
+        load_recipe(RECIPE, given[:1])
+    section = {"env": {"path": place, "options": {"level": 3}}}
+    assert with_own_rows(section)["data"] == [{"name": place, "fraction": 1.0, "options": {"level": 3}}]
+
+
+@pytest.mark.usefixtures("packages")
+def test_made_small_it_keeps_its_rows() -> None:
+    given = ["rlvr.env=verifiers:harbor", "rlvr.data=[{name: 'verifiers:harbor', count: 4000}]"]
+    recipe = load_recipe(RECIPE, given)
+    [section] = [TinySection(stage, Path("inputs"), (stage,)) for stage in stages_of(recipe) if stage.key == "rlvr"]
+    assert section.values()["rlvr.data"] == [{"name": "verifiers:harbor", "count": 16}]
+    assert section.rows() == []
+
+
+def test_what_is_not_installed_is_told_with_the_extra_that_brings_it(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (packages / "verifiers" / "__init__.py").unlink()
+    monkeypatch.setattr(sys, "path", [str(packages)])
+    assert taskset_problem("harbor") == "the package verifiers is not installed: pip install 'tulu[environments]'"
+
+
+def test_this_projects_own_folder_is_not_taken_for_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "verifiers" / "v1").mkdir(parents=True)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "verifiers", raising=False)
+    assert taskset_problem("harbor") == "the package verifiers is not installed: pip install 'tulu[environments]'"
+
+
+def test_a_run_is_pinned_to_the_files_of_its_task_set(packages: Path) -> None:
+    assert taskset_files("someone/my-game-v1") == [packages / "my_game_v1.py"]
+    assert taskset_files(f"{packages}/my_game_v1.py") == [packages / "my_game_v1.py"]
+    assert [file.name for file in taskset_files("elsewhere")] == []
 
 
 def test_a_path_alone_is_a_section(tmp_path: Path) -> None:

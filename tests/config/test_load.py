@@ -180,6 +180,29 @@ def test_all_mistakes_come_at_once_in_the_order_of_the_file(write: Write) -> Non
     assert keys == ["dpo.beta", "rlvr.verifier", "template", "sft.batch", "sft.epochs", "sft.bach", "rlvr.samples"]
 
 
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("rlvr.prompts=3", "command line and r.yaml:"),
+        ("rlvr.max_tokens=64", "command line and r.yaml:"),
+        ("stf.batch=3", "command line: stf: unknown key; did you mean sft?"),
+        ("sft.data.0=3", "command line: sft.data.0: sft.data is"),
+        ("sft.batch", "command line: sft.batch: an override is key.path=value"),
+        ("bacth=3", "command line: bacth: unknown key here; did you mean batch? It belongs to a stage"),
+        ("sft.lr=3", "command line: sft.lr: unknown key; did you mean learning_rate?"),
+    ],
+)
+def test_a_mistake_of_the_command_line_is_not_blamed_on_the_file(write: Write, override: str, line: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        load_recipe(write(GOOD), [override])
+    assert str(error.value).splitlines()[0] == "r.yaml: 1 problem"
+    assert str(error.value).splitlines()[1].startswith(f"  {line}")
+    # What is wrong in the file itself stays the file's, whatever is overridden beside it.
+    with pytest.raises(RecipeError) as error:
+        load_recipe(write(GOOD.replace("epochs: 1", "epochs: -1")), [override])
+    assert any(told.startswith("  r.yaml:8: sft.epochs") for told in str(error.value).splitlines()), error.value
+
+
 def test_a_section_with_a_mistake_is_there_for_the_others(write: Write) -> None:
     rm = "rm: {data: owner/pairs, max_length: 64, batch: 16, steps: 1, learning_rate: fast}\n"
     with pytest.raises(RecipeError) as error:

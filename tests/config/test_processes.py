@@ -108,6 +108,18 @@ def test_a_single_rank_of_torchrun_launches_none(monkeypatch: pytest.MonkeyPatch
         to_launch(8)
 
 
+def test_ray_starts_a_single_rank_too_and_none_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The GPU of a single learner may be on another node than the command."""
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert to_launch(1, in_ray=True) == 1
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert to_launch(1, in_ray=True) == 0
+    with pytest.raises(RecipeError, match=r"rlvr.resources.learners 8: a launcher .* leave rlvr.resources.learners out"):
+        to_launch(8, "rlvr.resources.learners", in_ray=True)
+
+
 ENDS = """
 import atexit, sys
 from tulu.config.processes import leaving_at_once

@@ -1,5 +1,6 @@
 """Environments in processes of their own: what a class offers, deadlines, and that one episode cannot hurt another."""
 
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tulu.environments.authoring import load_class
 from tulu.environments.nursery import EpisodeProcess, Failed, Late, Nursery, describe
 from tulu.errors import RecipeError
 
@@ -24,6 +26,25 @@ def begun(nursery: Nursery, **row: object) -> EpisodeProcess:
     process = nursery.start()
     process.reset(row, 10.0)
     return process
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def make():\n    class Made:\n        def reset(self, **row): pass\n    return Made\nEnv = make()",
+        "import abc\nfrom shop import Shop\nclass Env(Shop):\n    pass",
+        "from shop import Shop as Env",
+        "Env = type('Env', (), {'reset': lambda self, **row: None})\nAlso = Env",
+    ],
+)
+def test_a_class_may_come_from_anywhere(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "shop", raising=False)
+    file = tmp_path / "own.py"
+    file.write_text(text)
+    (tmp_path / "shop.py").write_text(Path(SHOP).read_text())
+    assert load_class(str(file)).__qualname__ == load_class(f"{file}:Env").__qualname__
+    sys.modules.pop("shop", None)
 
 
 def is_running(pid: int) -> bool:

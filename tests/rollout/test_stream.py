@@ -280,6 +280,31 @@ def test_an_engine_in_the_process_of_the_learner_runs_ahead_too(tmp_path: Path) 
     assert {len(step.trained) for step in found} == {2}
 
 
+def noted(team: Team) -> list[str]:
+    """The jobs that a team runs from now on, by name."""
+    asked, run = list[str](), team.run
+
+    def note(job: str, items: Sequence[Any], *how: Any) -> list[Any]:
+        asked.append(job)
+        return run(job, items, *how)
+
+    team.run = note  # type: ignore[method-assign]
+    return asked
+
+
+def test_graders_elsewhere_are_asked_by_the_main_process_and_the_reward_model_by_all(tmp_path: Path) -> None:
+    """Both ways lead to the same rewards; only the main process is connected to a cluster."""
+    found = []
+    for name, resources in (("here", {}), ("elsewhere", {"graders": 2})):
+        stage = rlvr_stage(prompts=3, samples=2, reward_model={"path": "rm"}, refill=False, resources=resources)
+        engine = ScriptedEngine(lambda problem, asked: "rw")
+        with streaming(LocalFleet(engine), tmp_path / name, stage, 2, ScriptedGrader(), reward_model=Lengths()) as stream:
+            asked = noted(stream.team)
+            found.append([rollout.rewards for step in steps_of(stream, 2) for rollout in step.trained])
+        assert ("grade" in asked, "prefer" in asked) == (name == "here", name == "elsewhere")
+    assert found[0] == found[1]
+
+
 def test_a_stale_engine_is_told(tmp_path: Path) -> None:
     engine = ScriptedEngine(lambda problem, asked: "rw")
     with streaming(LocalFleet(engine), tmp_path, rlvr_stage(prompts=2), 1) as stream:

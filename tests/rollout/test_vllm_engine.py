@@ -230,10 +230,12 @@ def test_rlvr_runs_on_it(tiny_model: Callable[..., Path], tmp_path: Path) -> Non
     from tulu.stages import rlvr
 
     recipe = tmp_path / "tiny.yaml"
+    # A random model never sums right; that its text has an even length is learnable all the same.
+    (tmp_path / "even.py").write_text("def score(completion, ground_truth):\n    return float(len(completion) % 2 == 0)\n")
     fields = {
         **{"data": {"name": "sums:train", "count": 40}, "prompts": 4, "samples": 4, "batch": 16, "steps": 2, "refill": False},
         **{"max_prompt": 128, "max_tokens": 24, "max_length": 152, "learning_rate": 1e-3, "precision": "fp32"},
-        **{"engine": "vllm"},
+        **{"engine": "vllm", "verifier": f"{tmp_path}/even.py:score"},
     }
     recipe.write_text(json.dumps({"name": "tiny", "model": str(tiny_model("olmo2", hidden_size=WIDTH)), "rlvr": fields}))
     job = make_job(load_recipe(str(recipe), []), "rlvr", tmp_path / "runs")

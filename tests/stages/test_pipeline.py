@@ -1,12 +1,14 @@
 """`tulu run`: every stage of the quickstart's recipe in small, its summary, and running it again."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from tests.test_bad_input import Place
 from tulu.cli import app
 from tulu.config.schema import Evaluate
 from tulu.stages.summary import is_current
@@ -32,11 +34,17 @@ SMALL = {
     "seed": 5,
     "name": "small",
 }
-"""A model that cannot count yet: a group's rewards are all equal, so none is replaced by another."""
+RESTLESS = """
+def score(completion, ground_truth):
+    # A model that cannot count yet never sums right; that its text has an even length is learnable all the same.
+    return float(len(completion) % 2 == 0)
+"""
 
 
 def run(runs: Path, *more: str) -> str:
-    arguments = ["run", "quickstart", *(f"{key}={value}" for key, value in SMALL.items()), "rlvr.refill=false", *more]
+    (runs / "restless.py").write_text(RESTLESS)
+    verifier = f"rlvr.verifier={runs}/restless.py:score"
+    arguments = ["run", "quickstart", *(f"{key}={value}" for key, value in SMALL.items()), "rlvr.refill=false", verifier, *more]
     result = CliRunner().invoke(app, [*arguments, "--runs", str(runs)], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.output
@@ -138,6 +146,22 @@ def test_results_of_another_model_or_other_settings_are_stale(tmp_path: Path) ->
     (results / "results.json").write_text(json.dumps({"settings": settings.model_dump(mode="json")}))
     assert is_current(results, model, settings)
     assert not is_current(results, model, Evaluate(task="sums", limit=4))
+
+
+def test_a_run_of_ones_own_model_has_a_row_for_the_start(tmp_path: Path, tiny_model: Callable[..., Path]) -> None:
+    place = Place(tmp_path, tiny_model("olmo2"))
+    result = place.call("run", "sft.steps=1", "rlvr=null")
+    assert result.exit_code == 0, result.output
+    content = summary(place.runs / "tiny")
+    assert [stage["stage"] for stage in content["stages"]] == ["start", "sft"]
+    start = json.loads((place.runs / "tiny" / "evaluate" / "start" / "results.json").read_text())
+    assert start["model"] == str(tiny_model("olmo2"))
+    assert content["stages"][0]["accuracy"] == start["accuracy"]
+    assert "start" in result.output
+    again = place.call("run", "sft.steps=1", "rlvr=null")
+    assert "evaluate mine 0/8" not in again.output, "neither of both is asked again"
+    other = place.call("run", "sft.steps=1", "rlvr=null", f"model={tiny_model('olmo2', seed=1)}", "--fresh")
+    assert other.output.count("evaluate mine 0/8") == 2, "another start is"
 
 
 def test_a_dry_run_runs_nothing(tmp_path: Path) -> None:

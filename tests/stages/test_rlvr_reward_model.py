@@ -197,8 +197,12 @@ def test_a_verifier_of_length_is_told_how_many_tokens_a_completion_took(place: P
         {"messages": [{"role": "user", "content": f"{n}?"}], "ground_truth": "8", "dataset": "up_to_max_length"} for n in range(4)
     ]
     result = place.call(rows=rows)
-    assert result.exit_code == 0, result.output
     found = place.rollouts()
+    by_row: dict[str, set[float]] = {}
+    for row in found:
+        by_row.setdefault(row["id"], set()).add(row["score"])
+    # A step over groups whose answers all earn the same moves nothing, and a run of such steps has no model.
+    assert result.exit_code == (0 if any(len(scores) > 1 for scores in by_row.values()) else 1), result.output
     assert {row["status"] for row in found} == {"ok"}
     # No completion is longer than max_tokens, 8; one that shows nothing is no answer.
     assert [row["score"] for row in found] == [float(has_content(row["completion"])) for row in found]

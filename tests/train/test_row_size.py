@@ -14,6 +14,7 @@ from tests.train.test_step import Toy
 from tulu.config.job import Job
 from tulu.config.plan import LONGEST_ROW
 from tulu.config.schema import Recipe, Sft
+from tulu.config.shortage import telling_shortage
 from tulu.errors import MemoryShortage
 from tulu.model.batch import Batch
 from tulu.model.parallel import Parallel
@@ -23,7 +24,6 @@ from tulu.train.open import StageRun
 from tulu.train.optimizer import Learner
 from tulu.train.row_size import longest_row, probe_row
 from tulu.train.run import Run
-from tulu.train.shortage import telling_shortage
 
 
 class Device:

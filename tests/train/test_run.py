@@ -144,7 +144,7 @@ def test_leftovers_of_a_session_that_died_are_cleared(tmp_path: Path) -> None:
 
 def test_a_model_is_whole_or_absent_and_finished_comes_last(tmp_path: Path) -> None:
     run = opened(tmp_path)
-    run.step = 3
+    run.step = run.trained = 3
 
     def broken(folder: Path, write: bool) -> None:
         folder.mkdir()
@@ -254,7 +254,7 @@ def test_weights_that_are_not_finite_reach_no_checkpoint(tmp_path: Path, bad: fl
 def test_a_model_that_is_not_finite_is_not_written(tmp_path: Path, dtype: torch.dtype) -> None:
     """Half precision ends at 65,504, so that finite weights may become infinite as they are saved."""
     run = opened(tmp_path)
-    run.step = 3
+    run.step = run.trained = 3
 
     def saving(value: float) -> Callable[[Path, bool], None]:
         def save(folder: Path, write: bool) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tulu.errors import RecipeError
+from tulu.verifiers import registry
 from tulu.verifiers.contract import GoldError
 from tulu.verifiers.registry import VERIFIERS, check_gold, check_name, find
 
@@ -37,6 +38,14 @@ def test_a_mistyped_name_is_told_its_nearest() -> None:
 
 def test_upper_case_is_the_same_name() -> None:
     assert find("GSM8K") is VERIFIERS["gsm8k"]
+
+
+def test_what_is_missing_is_told_with_the_extra_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_spec", lambda module: None)
+    with pytest.raises(RecipeError, match=r"needs reasoning_gym: pip install 'tulu\[environments\]'"):
+        find("reasoning_gym")
+    with pytest.raises(RecipeError, match=r"needs jsonschema: pip install 'tulu\[verifiers\]'"):
+        find("json_schema")
 
 
 def test_golds_are_checked_by_name() -> None:

@@ -16,7 +16,9 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from tulu.commands.overrides import meant_as_override
 from tulu.commands.reports import report_bug, report_failure
+from tulu.commands.terminal import spell_out_what_cannot_be_shown
 from tulu.config.processes import end_with_the_launcher, is_launched, is_main_process, take_names_from_srun
 from tulu.errors import DataError, MemoryShortage, RecipeError, TrainingError, TuluError
 
@@ -42,6 +44,7 @@ class Boundary(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Note the words before they are taken apart."""
+        spell_out_what_cannot_be_shown()
         GIVEN.set(tuple(args))
         return super().parse_args(ctx, args)
 
@@ -58,7 +61,7 @@ class Boundary(TyperGroup):
             if is_main_process():
                 return super().invoke(ctx)
             # One process speaks for all; errors of the others still reach stderr.
-            with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+            with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
                 return super().invoke(ctx)
         except TuluError as error:
             # Every process meets the same mistake in a recipe or its data, and the same numbers; one process reports it.
@@ -71,6 +74,7 @@ class Boundary(TyperGroup):
             raise typer.Exit(130) from error
         except OSError as error:
             if error.errno not in _CURES:
+                self._tell_shortage(error)
                 _tell_launcher(error)
                 raise
             where = f"{error.filename}: " if error.filename else ""
@@ -80,13 +84,28 @@ class Boundary(TyperGroup):
         except (typer.Exit, typer.Abort):
             raise
         except Exception as error:
-            from tulu.train.shortage import is_shortage, say_shortage
-
-            if is_shortage(error):
-                _fail(say_shortage(error), MemoryShortage.exit_code)
-                raise typer.Exit(MemoryShortage.exit_code) from error
+            if message := _of_a_field(error):
+                _fail(message, RecipeError.exit_code)
+                raise typer.Exit(RecipeError.exit_code) from error
+            self._tell_shortage(error)
             _tell_launcher(error)
             raise
+
+    def _tell_shortage(self, error: Exception) -> None:
+        """End with a message where there was no memory left."""
+        from tulu.config.shortage import is_shortage, say_shortage
+
+        if is_shortage(error):
+            _fail(say_shortage(error), MemoryShortage.exit_code)
+            raise typer.Exit(MemoryShortage.exit_code) from error
+
+
+def _of_a_field(error: Exception) -> str | None:
+    """What to write in place of an option that is no option of the command but a field of a recipe."""
+    option, context = getattr(error, "option_name", None), getattr(error, "ctx", None)
+    if not option or context is None or not any(parameter.name == "overrides" for parameter in context.command.params):
+        return None
+    return meant_as_override(context.command.name, option, GIVEN.get())
 
 
 class StderrHandler(logging.Handler):

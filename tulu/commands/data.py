@@ -27,7 +27,7 @@ from tulu.data.row_report import MixReport, RowReport
 from tulu.data.sources import load_rows
 from tulu.data.stability import prompt_break, turn_break
 from tulu.errors import RecipeError
-from tulu.files import json_lines
+from tulu.files import json_lines, make_folder
 from tulu.model.load import load_tokenizer
 from tulu.progress import track
 from tulu.types import Group
@@ -212,7 +212,7 @@ def write_clean(source: Source, seed: int, places: set[str], folder: Path) -> Pa
     """Write a JSONL copy of a source without the rows that have these ids; returns its path."""
     stem = source.name.rstrip("/").replace("\\", "/").rsplit("/", 1)[-1].replace(":", "-").replace("*", "all")
     target = folder / f"{stem.removesuffix('.gz').rsplit('.', 1)[0]}.clean.jsonl"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with writing(str(target)) as file:
         for row in load_rows(source, seed):
             if row.id not in places:

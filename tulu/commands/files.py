@@ -64,6 +64,14 @@ def check_target(source: str, target: str) -> None:
         raise RecipeError(f"--out {target}: cannot be written, there is no directory {path.parent}; make it or name another")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise RecipeError(f"--out {target}: cannot be written, no permission; name another file")
+    if not path.exists():
+        # Permissions do not say that a disk is read-only, or that the system makes all files of a folder itself.
+        try:
+            partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+            partial.touch()
+            partial.unlink()
+        except OSError as error:
+            raise RecipeError(f"--out {target}: cannot be written ({error.strerror or error}); name another file") from error
     if source != "-" and path.is_file() and Path(source).exists() and path.samefile(source):
         raise RecipeError(f"--out {target}: is the same file as --in {source}; name another, so that the rows are kept")
 

@@ -3,6 +3,7 @@
 It imports nothing heavy and trains nothing. Rank 0 writes to the terminal by itself; what another rank writes to stderr is
 passed on with its number in front. The first rank that fails ends the others, and one message says why. The ranks live in
 process groups of their own, so that a Ctrl-C reaches them once, from here; when this process dies, the kernel ends them.
+`attend` does the same for ranks that Ray started on other machines (tulu/commands/ray_launch.py).
 """
 
 import os
@@ -13,13 +14,14 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
-from typing import IO
+from typing import IO, Protocol
 
 from tulu.commands.reports import Report, read_reports
+from tulu.config.cores import cores
 from tulu.config.gpus import count_gpus
 from tulu.config.processes import LAUNCHER, REPORTS
 from tulu.errors import RecipeError, TuluError
@@ -46,35 +48,64 @@ class RanksFailed(TuluError):
         self.exit_code = exit_code
 
 
+class Attended(Protocol):
+    """A rank as its launcher sees it, wherever it runs."""
+
+    number: int
+    tail: deque[str]
+    """The last lines that it wrote to stderr."""
+    waiting: deque[tuple[float, str]]
+    """Lines that are not passed on yet, with the time at which they came."""
+    was_ended: bool
+    """Whether it was ended from here because another rank had failed."""
+    lost: str
+    """Why nothing is known of its end; empty where its exit code says all."""
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code, negative for a signal; None while it runs."""
+
+    @property
+    def signal(self) -> Callable[..., None]:
+        """Sends a signal to the rank, or with `whole_group` also to every process that it started."""
+
+    def close(self) -> None:
+        """Wait until it is gone and everything that it wrote is read."""
+
+
 class Rank:
     """One started process, and the last of what it wrote to stderr."""
 
-    def __init__(self, number: int, command: Sequence[str], environment: Mapping[str, str]) -> None:
+    lost = ""
+
+    def __init__(self, number: int, command: Sequence[str], environment: Mapping[str, str], own_terminal: bool = True) -> None:
+        """`own_terminal` lets rank 0 write to the terminal of this process by itself; else what it writes is kept here."""
         self.number = number
         self.tail: deque[str] = deque(maxlen=TAIL)
         self.waiting: deque[tuple[float, str]] = deque()
-        """Lines that are not passed on yet, with the time at which they came."""
         self.was_ended = False
-        """Whether it was ended from here because another rank had failed."""
-        own_terminal = number == 0
+        self.said: deque[str] = deque()
+        """What rank 0 wrote to stdout, if it has no terminal."""
+        first, own_terminal = number == 0, own_terminal and number == 0
         self.process = subprocess.Popen(
             command,
-            env={**environment, "RANK": str(number), "LOCAL_RANK": str(number)},
+            env={**environment, "RANK": str(number)},
             stdin=subprocess.DEVNULL,
-            stdout=None if own_terminal else subprocess.DEVNULL,
+            stdout=None if own_terminal else subprocess.PIPE if first else subprocess.DEVNULL,
             stderr=None if own_terminal else subprocess.PIPE,
             process_group=0,
         )
-        self._reader: Thread | None = None
-        if self.process.stderr is not None:
-            self._reader = Thread(target=self._read, args=(self.process.stderr,), daemon=True)
-            self._reader.start()
+        pipes = {self.process.stdout: self._take_said, self.process.stderr: self._take_error}
+        self._readers = [Thread(target=_read, args=(pipe, take), daemon=True) for pipe, take in pipes.items() if pipe is not None]
+        for reader in self._readers:
+            reader.start()
 
-    def _read(self, stream: IO[bytes]) -> None:
-        for raw in stream:
-            line = raw.decode("utf-8", "replace").rstrip("\n")
-            self.tail.append(line)
-            self.waiting.append((time.monotonic(), line))
+    def _take_said(self, line: str) -> None:
+        self.said.append(line)
+
+    def _take_error(self, line: str) -> None:
+        self.tail.append(line)
+        self.waiting.append((time.monotonic(), line))
 
     @property
     def exit_code(self) -> int | None:
@@ -94,8 +125,14 @@ class Rank:
         if self.process.wait():
             # What a rank that failed has started may outlive it, and keep memory and the pipe.
             self.signal(signal.SIGKILL, whole_group=True)
-        if self._reader is not None:
-            self._reader.join(timeout=1.0)
+        for reader in self._readers:
+            reader.join(timeout=1.0)
+
+
+def _read(pipe: IO[bytes], take: Callable[[str], None]) -> None:
+    """Take every line that comes through a pipe."""
+    for raw in pipe:
+        take(raw.decode("utf-8", "replace").rstrip("\n"))
 
 
 def rank_command(arguments: Sequence[str]) -> list[str]:
@@ -105,28 +142,33 @@ def rank_command(arguments: Sequence[str]) -> list[str]:
     return [sys.executable, *([] if with_folder else ["-P"]), "-m", "tulu", *arguments]
 
 
-def launch(count: int, command: Sequence[str]) -> None:
+def launch(count: int, command: Sequence[str], said: str = "--gpus") -> None:
     """Run a command as so many ranks. Raises RanksFailed if one fails, KeyboardInterrupt if they were asked to stop.
 
     RecipeError where there are fewer GPUs. A machine without any trains as so many processes on its CPU.
     """
     if 0 < (present := count_gpus()) < count:
-        raise RecipeError(f"--gpus {count}: this process sees {present} (CUDA_VISIBLE_DEVICES, nvidia-smi -L); lower it")
-    with tempfile.TemporaryDirectory(prefix="tulu-ranks-") as reports, _reserved_port() as port:
+        raise RecipeError(f"{said} {count}: this process sees {present} (CUDA_VISIBLE_DEVICES, nvidia-smi -L); lower it")
+    with tempfile.TemporaryDirectory(prefix="tulu-ranks-") as reports, reserved_port() as port:
         environment = {**os.environ, **_names(count, port), LAUNCHER: str(os.getpid()), REPORTS: reports}
-        ranks: list[Rank] = []
-        with _forwarded(ranks) as received:
-            try:
-                for number in range(count):
-                    if not received:
-                        ranks.append(Rank(number, command, environment))
-                _watch(ranks)
-            finally:
-                _end(ranks)
-        if received and all(_was_stopped(rank) for rank in ranks):
-            raise KeyboardInterrupt
-        if any(rank.exit_code for rank in ranks):
-            raise _failure(ranks, read_reports(Path(reports)))
+        started = (Rank(number, command, {**environment, "LOCAL_RANK": str(number)}) for number in range(count))
+        attend(started, lambda: read_reports(Path(reports)))
+
+
+def attend(started: Iterator[Attended], reports: Callable[[], Sequence[Report]]) -> None:
+    """Take the ranks as they are started, and stay until all have ended. Raises as `launch` does."""
+    ranks: list[Attended] = []
+    with _forwarded(ranks) as received:
+        try:
+            while not received and (rank := next(started, None)) is not None:
+                ranks.append(rank)
+            _watch(ranks)
+        finally:
+            _end(ranks)
+    if received and all(_was_stopped(rank) for rank in ranks):
+        raise KeyboardInterrupt
+    if any(rank.exit_code for rank in ranks):
+        raise _failure(ranks, reports())
 
 
 def _names(count: int, port: int) -> dict[str, str]:
@@ -138,12 +180,12 @@ def _names(count: int, port: int) -> dict[str, str]:
         "MASTER_PORT": str(port),
     }
     if "OMP_NUM_THREADS" not in os.environ:
-        names["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // count))
+        names["OMP_NUM_THREADS"] = str(max(1, cores() // count))
     return names
 
 
 @contextmanager
-def _reserved_port() -> Iterator[int]:
+def reserved_port() -> Iterator[int]:
     """A free port that nobody else is given while the context lasts; rank 0 alone can listen on it.
 
     A socket that is bound and does not listen keeps the port from everyone but those who ask to reuse it, as torch's store
@@ -159,7 +201,7 @@ def _reserved_port() -> Iterator[int]:
 
 
 @contextmanager
-def _forwarded(ranks: Sequence[Rank]) -> Iterator[list[int]]:
+def _forwarded(ranks: Sequence[Attended]) -> Iterator[list[int]]:
     """While the context lasts, Ctrl-C and SIGTERM go to every rank, once each; from the third on the ranks are killed."""
     received: list[int] = []
 
@@ -179,7 +221,7 @@ def _forwarded(ranks: Sequence[Rank]) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _watch(ranks: Sequence[Rank]) -> None:
+def _watch(ranks: Sequence[Attended]) -> None:
     """Return when all ranks have ended, or one has failed."""
     shown: set[str] = set()
     while True:
@@ -191,7 +233,7 @@ def _watch(ranks: Sequence[Rank]) -> None:
         time.sleep(POLL)
 
 
-def _pass_on(rank: Rank, until: float, shown: set[str]) -> None:
+def _pass_on(rank: Attended, until: float, shown: set[str]) -> None:
     """Write the lines that came before `until`; one that another rank wrote as well is not repeated."""
     while rank.waiting and rank.waiting[0][0] <= until:
         _, line = rank.waiting.popleft()
@@ -200,7 +242,7 @@ def _pass_on(rank: Rank, until: float, shown: set[str]) -> None:
             print(f"[rank {rank.number}] {line}", file=sys.stderr, flush=True)
 
 
-def _end(ranks: Sequence[Rank]) -> None:
+def _end(ranks: Sequence[Attended]) -> None:
     """End the ranks that still run: they may end by themselves, then after a SIGTERM, and then they are killed."""
     for number, patience in ((None, TO_FOLLOW), (signal.SIGTERM, TO_CLOSE), (signal.SIGKILL, None)):
         running = [rank for rank in ranks if rank.exit_code is None]
@@ -218,12 +260,12 @@ def _end(ranks: Sequence[Rank]) -> None:
         print("\x1b[?25h", end="", file=sys.stderr, flush=True)
 
 
-def _was_stopped(rank: Rank) -> bool:
+def _was_stopped(rank: Attended) -> bool:
     """Whether a rank ended because it was asked to, or had ended well before."""
     return rank.exit_code in (0, INTERRUPTED, *(-number for number in (*_STOPS, signal.SIGKILL)))
 
 
-def _failure(ranks: Sequence[Rank], reports: Sequence[Report]) -> RanksFailed:
+def _failure(ranks: Sequence[Attended], reports: Sequence[Report]) -> RanksFailed:
     """The error that tells why the first rank failed: the first that says why, unless one that cannot say it died before."""
     said = {report.rank for report in reports}
     silent = [rank for rank in ranks if rank.exit_code and rank.number not in said and not rank.was_ended]
@@ -240,10 +282,12 @@ def _failure(ranks: Sequence[Rank], reports: Sequence[Report]) -> RanksFailed:
     return _with_tail(f"{where} failed: {first.message.splitlines()[0]}", first.details.rstrip().splitlines(), first.exit_code)
 
 
-def _of_silent(rank: Rank, count: int) -> RanksFailed:
+def _of_silent(rank: Attended, count: int) -> RanksFailed:
     """The error of a rank that died without a word: killed, crashed, or ended before it was under way."""
     code = rank.exit_code or 0
     where = f"rank {rank.number} of {count}"
+    if rank.lost:
+        return _with_tail(f"{where} is lost: {rank.lost}", list(rank.tail), 1)
     if code == -signal.SIGKILL:
         return _with_tail(f"{where} was killed (SIGKILL), {_MEMORY}", list(rank.tail), 1)
     if code < 0:

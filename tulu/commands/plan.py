@@ -1,5 +1,6 @@
 """What `tulu plan` and `--dry-run` print: a block of facts for each stage, and the resolved recipe in colour."""
 
+import sys
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
@@ -7,6 +8,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 
 from tulu.commands.splits import show_splits
+from tulu.commands.terminal import shows_everything
 from tulu.config.cards import CARDS, POWER_SHARE, PUE
 from tulu.config.decoding import APART_SHARE, BANDWIDTH, ENGINE_SHARE, LEAST, engine_of
 from tulu.config.estimate import Bill, Work, bill_of, work_of
@@ -36,7 +38,9 @@ def show_dry_run(
 ) -> None:
     """Print the resolved recipe with the origin of every value, and its plan; with `only`, those of one stage, which starts from
     `start`."""
-    text = annotate(dump(recipe, only), {key: str(origin) for key, origin in origins.items()})
+    text = annotate(
+        dump(recipe, only, ascii_only=not shows_everything(sys.stdout)), {key: str(origin) for key, origin in origins.items()}
+    )
     # Lines are never broken, so that what is written to a file is a recipe.
     Console().print(Syntax("", "yaml", background_color="default").highlight(text), soft_wrap=True, end="")
     show_plan(recipe, PlanOptions(processes=processes), only, start)

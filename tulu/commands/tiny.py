@@ -16,7 +16,7 @@ from tulu.config.load import load_recipe
 from tulu.config.recipe_stages import stages_in
 from tulu.config.templates import OWN
 from tulu.config.tiny import Tiny, kept, shrink
-from tulu.files import json_lines
+from tulu.files import json_lines, make_folder
 
 log = logging.getLogger("tulu")
 
@@ -67,7 +67,7 @@ def _write(tiny: Tiny, folder: Path) -> None:
     from tulu.model.made_up import make_model, make_tokenizer
 
     for rows in tiny.rows:
-        (folder / rows.file).write_text(json_lines(made_up_rows(rows)))
+        (folder / rows.file).write_text(json_lines(made_up_rows(rows)), encoding="utf-8")
     if tiny.model is None:
         return
     texts = answers([rows.form for rows in tiny.rows if rows.form is not None])
@@ -98,7 +98,7 @@ def _key(tiny: Tiny) -> str:
 def _key_of(folder: Path) -> str | None:
     try:
         return str(json.loads((folder / _MADE).read_text())["key"])
-    except (OSError, ValueError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -106,7 +106,7 @@ def _key_of(folder: Path) -> str | None:
 def _beside(folder: Path) -> Iterator[Path]:
     """A new folder beside this one, which is gone afterwards unless it was renamed."""
     partial = folder.with_name(f".{folder.name}-{os.getpid()}")
-    partial.mkdir(parents=True)
+    make_folder(partial)
     try:
         yield partial
     finally:

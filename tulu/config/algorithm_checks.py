@@ -1,8 +1,6 @@
 """Combinations of RLVR's algorithm that mean nothing, or not what they seem to: each with its key and its cure."""
 
-import ast
 from collections.abc import Iterator
-from pathlib import Path
 
 from tulu.config.locate import policy_problem, reward_model_problem, start_problem
 from tulu.config.mistakes import MISSING, Mistake
@@ -128,43 +126,4 @@ def _teacher(stage: Values) -> Iterator[Mistake]:
         yield stage.mistake("teacher.path", problem, teacher.path)
 
 
-def _file_problem(file: Path, wanted: str) -> str:
-    """Why a file holds no environment, as far as reading it tells, so that no earlier stage runs in vain; empty where it may."""
-    if not file.is_file():
-        return "no such file; write FILE.py, FILE.py:CLASS, openenv:ws://HOST:PORT/ws, or python (a sandbox)"
-    if file.suffix != ".py":
-        return "is no Python file; write FILE.py with a class that has a method reset"
-    try:
-        tree = ast.parse(file.read_bytes(), str(file))
-    except (SyntaxError, ValueError) as error:
-        return f"cannot be read as Python ({error}); correct it"
-    # Classes inside a condition count too: which of them is there is known only when the file runs.
-    classes = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
-    if wanted and wanted not in classes:
-        return f"defines no class {wanted}; it has {', '.join(sorted(classes)) or 'none'}"
-    return "" if classes else "defines no class; write one with a method reset"
-
-
-def _environment(stage: Values) -> Iterator[Mistake]:
-    if stage.env is None:
-        return
-    name, _, kind = stage.env.path.partition(":")
-    if name == "reasoning_gym":
-        text = "its problems have one turn and no tools, so they are data: set data.name to it, and remove env"
-        yield stage.mistake("env.path", text, stage.env.path)
-    elif name == "openenv":
-        if not kind.startswith(("ws://", "wss://")):
-            yield stage.mistake("env.path", "write openenv:ws://HOST:PORT/ws, the address of a server", stage.env.path)
-    elif name != "python" and (problem := _file_problem(Path(name).expanduser(), kind)):
-        yield stage.mistake("env.path", problem, stage.env.path)
-    elif name == "python" and kind:
-        yield stage.mistake("env.path", f"the environment python has no class {kind}; write python", stage.env.path)
-    if stage.stop:
-        text = "a turn of an episode ends with the token that the template writes there; remove it"
-        yield stage.mistake("stop", text, list(stage.stop))
-    if stage.reward_model is not None:
-        text = "a reward model reads no turns of tools yet; remove it, and let the environment or verifiers score"
-        yield stage.mistake("reward_model", text, "set")
-
-
-ALGORITHM_CHECKS = (_micro_mean, _old, _value_model, _clips, _kl, _ratio, _overlong, _teacher, _environment)
+ALGORITHM_CHECKS = (_micro_mean, _old, _value_model, _clips, _kl, _ratio, _overlong, _teacher)

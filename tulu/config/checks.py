@@ -14,9 +14,10 @@ from pydantic.fields import FieldInfo
 from tulu.config.algorithm_checks import ALGORITHM_CHECKS
 from tulu.config.batch_checks import batch, batch_tokens, drop_equal, micro_loss
 from tulu.config.batch_checks import micro_batch as micro_batch
+from tulu.config.environment_checks import environment_checks
 from tulu.config.locate import model_problem, reward_model_problem, source_problem, start_problem
 from tulu.config.merge_checks import merged_models
-from tulu.config.mistakes import MISSING, Mistake, nearest, section_at
+from tulu.config.mistakes import MISSING, Mistake, section_at
 from tulu.config.mistakes import Path as Key
 from tulu.config.parts import VerifierSettings, section_in
 from tulu.config.recipe_stages import stages_in
@@ -27,7 +28,7 @@ from tulu.config.template_checks import recipe_template, reward_models_template,
 from tulu.config.training import sharding_of
 from tulu.config.unknown import unknown_mistakes
 from tulu.config.values import Unread, Values
-from tulu.errors import RecipeError
+from tulu.errors import RecipeError, nearest
 from tulu.verifiers.contract import NO_SETTINGS, Mode
 from tulu.verifiers.registry import check_name
 from tulu.verifiers.reward_model import NAME as REWARD_MODEL
@@ -235,6 +236,7 @@ STAGE_CHECKS: tuple[Check, ...] = (
     _lengths,
     micro_loss,
     *ALGORITHM_CHECKS,
+    environment_checks,
     drop_equal,
     _resources,
     _reward_model,

@@ -1,6 +1,7 @@
 """From a checked recipe to a Job: where a stage runs and which model it starts from."""
 
 import os
+import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -146,6 +147,10 @@ def make_job(recipe: Recipe, stage: str, runs: Path, fresh: bool = False) -> Job
 def _check_engines(stage: RecipeStage[Any]) -> None:
     """Refuse engines that cannot be started here, before anything is loaded."""
     resources = getattr(stage.section, "resources", None)
+    if resources is not None and resources.engines and not sys.platform.startswith("linux"):
+        raise RecipeError(
+            f"{stage.key}.resources.engines is {resources.engines}: engines in processes of their own need Linux; set it to 0"
+        )
     if resources is not None and resources.engines and find_spec("vllm") is None:
         raise RecipeError(
             f"{stage.key}.resources.engines is {resources.engines}, and vLLM is not installed: pip install 'tulu[vllm]' "

@@ -1,6 +1,7 @@
 """From a recipe's name and `key.path=value` overrides to a checked Recipe."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from pydantic import ValidationError
 from tulu.config.checks import combination_mistakes
 from tulu.config.job import stages_of
 from tulu.config.locate import refuse_empty
-from tulu.config.mistakes import Mistake, nearest, report, schema_mistakes
+from tulu.config.mistakes import Mistake, report, schema_mistakes
 from tulu.config.processes import world_size
 from tulu.config.recipe_stages import Key, below, dotted, led_to_by, parts_of, placed, stages_in
 from tulu.config.schema import Recipe
@@ -17,7 +18,7 @@ from tulu.config.stages import STAGES, TRAINING
 from tulu.config.templates import OWN, SUFFIX
 from tulu.config.unknown import decide
 from tulu.config.yaml_text import Located, dump_yaml, parse_value, read_yaml
-from tulu.errors import RecipeError
+from tulu.errors import RecipeError, nearest
 
 COMMAND_LINE = "command line"
 """Where a value stands that an override gives."""
@@ -52,6 +53,22 @@ def load_recipe(
     """
     processes = world_size() if processes is None else processes
     path = find_recipe(path_or_name)
+    checked = [stage] if stage else [row.name for row in TRAINING]
+    located, recipe, mistakes = _checked(path, overrides, dict.fromkeys(checked, processes))
+    if mistakes or recipe is None:
+        if overrides:
+            _, _, of_the_file = _checked(path, (), dict.fromkeys(checked, processes))
+            mistakes = [_blamed(mistake, located, of_the_file) for mistake in mistakes]
+        raise report(path_or_name, mistakes, located.lines, located.value)
+    for part in (part for name in checked for part in stages_of(recipe, name)):
+        # It is told here because an earlier stage may have to run for hours before this one reads its data.
+        for source in part.section.data:
+            refuse_empty(Path(source.name).expanduser(), source.name)
+    return recipe
+
+
+def _checked(path: Path, overrides: Sequence[str], processes: Mapping[str, int]) -> tuple[Located, Recipe | None, list[Mistake]]:
+    """What stands in a file with these overrides, the recipe that it is, and every mistake in it."""
     located = read_yaml(path)
     mistakes = override(located, overrides)
     _place_templates(located, located.value, path.parent)
@@ -61,15 +78,15 @@ def load_recipe(
     except ValidationError as error:
         mistakes += schema_mistakes(error, located.value)
     wrong = {mistake.path for mistake in mistakes}
-    checked = [stage] if stage else [row.name for row in TRAINING]
-    mistakes += combination_mistakes(located.value, wrong, dict.fromkeys(checked, processes))
-    if mistakes or recipe is None:
-        raise report(path_or_name, mistakes, located.lines, located.value)
-    for part in (part for name in checked for part in stages_of(recipe, name)):
-        # It is told here because an earlier stage may have to run for hours before this one reads its data.
-        for source in part.section.data:
-            refuse_empty(Path(source.name).expanduser(), source.name)
-    return recipe
+    return located, recipe, mistakes + combination_mistakes(located.value, wrong, processes)
+
+
+def _blamed(mistake: Mistake, located: Located, of_the_file: Sequence[Mistake]) -> Mistake:
+    """A mistake that the file alone does not have was made on the command line, wherever the field that it shows in stands."""
+    where = mistake.written(located.lines)
+    if mistake.where or where == COMMAND_LINE or mistake in of_the_file:
+        return mistake
+    return replace(mistake, where=f"{COMMAND_LINE} and {where}" if where else COMMAND_LINE)
 
 
 def override(located: Located, overrides: Sequence[str]) -> list[Mistake]:
@@ -84,11 +101,11 @@ def override(located: Located, overrides: Sequence[str]) -> list[Mistake]:
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            mistakes.append(Mistake((text,), "an override is key.path=value, such as sft.batch=64"))
+            mistakes.append(Mistake((text,), "an override is key.path=value, such as sft.batch=64", where=COMMAND_LINE))
             continue
         path = placed(parts_of(key), located.value)
         keys.append(dotted(path, located.value))
-        mistakes += _assign(located, path, value)
+        mistakes += [replace(mistake, where=COMMAND_LINE) for mistake in _assign(located, path, value)]
     decide(located.value, keys)
     _drop_pins(located.value, keys)
     if "model" in keys and located.value.get("model") is not None:
@@ -146,6 +163,7 @@ def _assign(located: Located, path: tuple[str | int, ...], text: str) -> list[Mi
             return [Mistake(path, f"{dotted(path[:depth])} is {here!r}, which has no {part}")]
         elif not last and here.get(part) is None:
             here[part] = {}
+            located.lines[path[: depth + 1]] = COMMAND_LINE
         if last:
             here[part] = value
             # What stood below it in the file is not there any more, and a mistake in the new value is not that line's.
@@ -165,7 +183,7 @@ def _which_of_several(path: Key, sections: Mapping[str, Any]) -> str:
     return f"{path[0]} is a list of stages ({', '.join(names)}){nearest(str(path[1]), names)}; name one{example}"
 
 
-def dump(recipe: Recipe, only: str | None = None) -> str:
+def dump(recipe: Recipe, only: str | None = None, ascii_only: bool = False) -> str:
     """The resolved recipe as YAML with every field written; `load_recipe` reads it back as an equal Recipe.
 
     With `only`, which names a stage, the sections of the others are left out, and what is unknown of them; those that it names
@@ -182,4 +200,4 @@ def dump(recipe: Recipe, only: str | None = None) -> str:
             if not any(path[0] == name for path in kept):
                 del values[name]
         values["unknown"] = [entry for entry in values["unknown"] if not any(below(field, left_out) for field in entry)]
-    return dump_yaml(values)
+    return dump_yaml(values, ascii_only)

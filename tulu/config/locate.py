@@ -8,10 +8,10 @@ from glob import has_magic, iglob
 from importlib.util import find_spec
 from pathlib import Path
 
-from tulu.config.mistakes import nearest
 from tulu.config.model_folder import causal_problem, folder_problem, missing_folder, quantised_problem, read_config
-from tulu.config.tasks import GENERATED, REASONING_GYM
-from tulu.errors import DataError
+from tulu.config.tasks import GENERATED
+from tulu.config.tasksets import REASONING_GYM, VERIFIERS, taskset_problem
+from tulu.errors import DataError, nearest
 
 DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 """The kinds of data files that every command reads, each also as .gz."""
@@ -45,6 +45,8 @@ def _generated_problem(task: str, split: str) -> str | None:
     if task == REASONING_GYM:
         missing = find_spec(REASONING_GYM) is None
         return "reasoning-gym is not installed: pip install 'tulu[environments]'" if missing else None
+    if task == VERIFIERS:
+        return taskset_problem(split)
     if task not in GENERATED:
         return f"unknown generated task {task}{nearest(task, GENERATED)}; known are {', '.join(GENERATED)}"
     splits = GENERATED[task]

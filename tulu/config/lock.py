@@ -23,11 +23,14 @@ from pathlib import Path
 
 from tulu.config.processes import is_launched, is_main_process
 from tulu.errors import InUseError
+from tulu.files import no_place
 
 log = logging.getLogger("tulu")
 
 _TAKEN = (errno.EACCES, errno.EAGAIN)
 """What POSIX says of a lock that somebody else holds."""
+_TRIES = 100
+"""How often a folder is made again that others take away, before it is one that cannot be made, as below /proc."""
 _PATIENCE = 0.5
 """Seconds in which an owner that has just taken a lock must have written its name."""
 _held: set[Path] = set()
@@ -102,14 +105,21 @@ def _locked(file: Path, folder: Path) -> Iterator[None]:
 
 
 def _acquire(file: Path, folder: Path) -> int:
-    """The descriptor of the locked file, which holds the name of its owner. Raises InUseError."""
+    """The descriptor of the locked file, which holds the name of its owner. Raises InUseError.
+
+    RecipeError where there can be no such file.
+    """
+    tries = 0
     while True:
-        file.parent.mkdir(parents=True, exist_ok=True)
         try:
+            file.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except FileNotFoundError:
-            # Another command ended, and took the folder that it had made away with it.
-            continue
+        except OSError as error:
+            tries += 1
+            if isinstance(error, FileNotFoundError) and tries < _TRIES:
+                # Another command ended, and took the folder that it had made away with it.
+                continue
+            raise no_place(folder, error) from error
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

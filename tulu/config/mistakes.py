@@ -1,9 +1,8 @@
 """What is wrong with a recipe, as one list for a person: line, key, value, problem and cure of each mistake."""
 
-import difflib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,7 @@ from pydantic_core import ErrorDetails
 from tulu.config.parts import STAGE_NAME, TEMPLATE_HASH, Section, section_in
 from tulu.config.recipe_stages import dotted
 from tulu.config.schema import ONE, RUN_NAME, SEVERAL, Recipe
-from tulu.errors import RecipeError
+from tulu.errors import RecipeError, nearest
 
 Path = tuple[str | int, ...]
 Lines = Mapping[Path, str]
@@ -30,18 +29,22 @@ class Mistake:
     text: str
     value: Any = MISSING
     """What stands at the key; MISSING where nothing does, or where the text says it already."""
+    where: str = ""
+    """Where the mistake was made, if not where its key was written."""
 
     def line(self, lines: Lines, sections: Mapping[str, Any]) -> str:
         """`file:line: path: value: what is wrong; cure`; `sections` has what the recipe writes."""
-        where = (lines[self.path[:n]] for n in range(len(self.path), 0, -1) if self.path[:n] in lines)
-        parts = [next(where, ""), dotted(self.path, sections), _short(self.value) if self.value is not MISSING else "", self.text]
+        parts = [
+            self.where or self.written(lines),
+            dotted(self.path, sections),
+            _short(self.value) if self.value is not MISSING else "",
+            self.text,
+        ]
         return ": ".join(part for part in parts if part)
 
-
-def nearest(word: str, names: Iterable[str]) -> str:
-    """`; did you mean X?`, or nothing where none of the names is close to the word."""
-    match = difflib.get_close_matches(word, list(names), n=1, cutoff=0.6)
-    return f"; did you mean {match[0]}?" if match else ""
+    def written(self, lines: Lines) -> str:
+        """Where its key was written, or the section that it belongs to."""
+        return next((lines[self.path[:n]] for n in range(len(self.path), 0, -1) if self.path[:n] in lines), "")
 
 
 def report(name: str, mistakes: Sequence[Mistake], lines: Lines, sections: Mapping[str, Any]) -> RecipeError:
@@ -125,6 +128,10 @@ def _unknown_key(path: Path) -> str:
     elsewhere = [name for name in Recipe.model_fields if (child := section_at((name,))) and key in child.model_fields]
     if section is Recipe and elsewhere:
         return f"unknown key here; it belongs to a stage: {', '.join(f'{name}.{key}' for name in elsewhere)}"
+    if section is Recipe and not nearest(key, section.model_fields):
+        for name in section.model_fields:
+            if (child := section_at((name,))) is not None and (near := nearest(key, child.model_fields)):
+                return f"unknown key here{near} It belongs to a stage, as in {name}.KEY"
     return f"unknown key{nearest(key, section.model_fields)}; known keys are {', '.join(section.model_fields)}"
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tulu.config.mistakes import nearest
+from tulu.errors import nearest
 
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 """Files that say in which shard each weight lies."""

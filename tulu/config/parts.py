@@ -2,14 +2,16 @@
 
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, PositiveFloat, PositiveInt, model_validator
 
+from tulu.config.tasksets import REASONING_GYM, VERIFIERS
 from tulu.verifiers.contract import Settings
 
 Fraction = Annotated[float, Field(gt=0)]
 Texts = Annotated[tuple[str, ...], Field(strict=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
+Options = dict[str, JsonValue]
 Unknown = Annotated[
     tuple[Annotated[dict[str, str], Field(min_length=1, max_length=1)], ...],
     Field(strict=False),
@@ -50,7 +52,8 @@ class Source(Section):
     """Share of the rows: 1.0 is all of them once, 2.5 is two and a half copies."""
     count: PositiveInt | None = None
     """Number of rows, in place of a share."""
-
+    options: Options = {}
+    """Configuration of a data set that a package makes: reasoning_gym:NAME and verifiers:NAME."""
     dtype: Literal["uint8", "uint16", "uint32", "uint64"] | None = None
     """Type of the numbers in files of token ids (token_ids_*.npy); null is the smallest that holds the vocabulary."""
 
@@ -75,8 +78,11 @@ Sources = Annotated[
 
 
 class Resources(Section):
-    """What RLVR runs on beside the processes that train (`--gpus`, torchrun, srun)."""
+    """What RLVR runs on: on this machine, or in the Ray cluster at RAY_ADDRESS."""
 
+    learners: PositiveInt | None = None
+    """Processes that train, one for each GPU, which Ray starts where RAY_ADDRESS names a cluster; on one machine the same as
+    --gpus. null leaves it to --gpus, torchrun or srun."""
     engines: Annotated[int, Field(ge=0)] = 0
     """vLLM engines in processes of their own, which Ray starts on this machine or in the cluster at RAY_ADDRESS; 0 is the engine
     of the training process."""
@@ -90,6 +96,9 @@ class Resources(Section):
     TRL's own measurement)."""
     gpu_share: Annotated[float, Field(gt=0, le=1)] | None = None
     """The fraction of a GPU's memory that an engine takes; null is 0.9 of a GPU of its own, and 0.45 of one that learners use."""
+    graders: Annotated[int, Field(ge=0)] = 0
+    """Processes that grade, which Ray spreads over the nodes, each with a core of the cluster; 0 is a process for each core of
+    this machine."""
 
 
 class Lora(Section):
@@ -215,9 +224,10 @@ class EnvironmentSettings(Section):
     """An environment that the policy acts in by calling tools, over several turns."""
 
     path: str
-    """FILE.py with a class, FILE.py:CLASS, openenv:ws://HOST:PORT/ws (a server), or python (a sandbox for programs)."""
-    options: dict[str, int | float | str | bool | None] = {}
-    """Keyword arguments of the class."""
+    """FILE.py with a class, FILE.py:CLASS, verifiers:OWNER/NAME or verifiers:./folder (a task set), reasoning_gym:NAME,
+    openenv:ws://HOST:PORT/ws (a server), or python (a sandbox for programs)."""
+    options: Options = {}
+    """Keyword arguments of the class, or the configuration of the task set or of reasoning_gym's data."""
     turns: PositiveInt = 8
     """Most turns of the policy in an episode; one that calls tools in its last is cut off there, like one that is too long."""
     episodes: PositiveInt = 256
@@ -230,6 +240,29 @@ class EnvironmentSettings(Section):
     """Most seconds of all calls of one turn."""
     episode_seconds: PositiveFloat = 1800.0
     """Most seconds of an episode, sampling included."""
+
+    @property
+    def acts(self) -> bool:
+        """Whether anything happens between turns; problems of reasoning_gym have one turn and no tools."""
+        return self.path.partition(":")[0] != REASONING_GYM
+
+    @property
+    def brings_rows(self) -> bool:
+        """Whether it has rows of its own, and plays no others."""
+        return _brings_rows(self.path)
+
+
+def _brings_rows(path: str) -> bool:
+    return path.partition(":")[0] in (REASONING_GYM, VERIFIERS)
+
+
+def with_own_rows(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a section with the rows of its environment as data, where the environment has rows: all of them, once."""
+    env = _as_path(fields.get("env"))
+    path = env.get("path") if isinstance(env, dict) else None
+    if not isinstance(env, dict) or not isinstance(path, str) or not _brings_rows(path):
+        return fields
+    return {**fields, "data": [{"name": path, "fraction": 1.0, "options": env.get("options") or {}}]}
 
 
 class TeacherSettings(Section):

@@ -10,6 +10,8 @@ import os
 import re
 import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -22,6 +24,9 @@ REPORTS = "TULU_REPORTS"
 FIRST_PORT, PORTS = 20_000, 10_000
 """Where the ranks of a Slurm job meet: a port that follows from the number of the job."""
 _PR_SET_PDEATHSIG = 1
+"""prctl: the signal that a process gets when its parent ends (linux/prctl.h)."""
+_LOOK_EVERY = 1.0
+"""Seconds between two looks at the parent where the kernel has no such signal."""
 
 
 def world_size() -> int:
@@ -48,21 +53,22 @@ def is_launched() -> bool:
     return LAUNCHER in os.environ
 
 
-def to_launch(gpus: int | None) -> int:
-    """How many processes are to be started for `--gpus`: 0 where this one trains alone or a launcher started it already.
+def to_launch(count: int | None, said: str = "--gpus", in_ray: bool = False) -> int:
+    """How many processes are to be started: 0 where this one trains alone or a launcher started it already.
 
-    Raises RecipeError where that launcher started another number.
+    `said` is where that number stands. Ray starts a single one as well, because its GPU may be on another node. Raises
+    RecipeError where a launcher started another number.
     """
-    started = world_size()
-    if gpus is None or gpus == started:
+    started, is_one_of_them = world_size(), "RANK" in os.environ
+    if count is None or (count == started and (is_one_of_them or not in_ray)):
         return 0
-    if started > 1 or "RANK" in os.environ:
+    if started > 1 or is_one_of_them:
         already = "1 process" if started == 1 else f"{started} processes"
         raise RecipeError(
-            f"--gpus {gpus}: a launcher (torchrun, srun, accelerate) started {already} already, of which this is one; "
-            f"leave --gpus out, or start {gpus} there"
+            f"{said} {count}: a launcher (torchrun, srun, accelerate) started {already} already, of which this is one; "
+            f"leave {said} out, or start {count} there"
         )
-    return gpus
+    return count
 
 
 def end_with_the_launcher() -> None:
@@ -70,9 +76,25 @@ def end_with_the_launcher() -> None:
     launcher = os.environ.get(LAUNCHER)
     if launcher is None:
         return
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_the_parent()
     if os.getppid() != int(launcher):  # It died before the line above. A process of this rank's own is no rank either.
         raise SystemExit(1)
+
+
+def end_with_the_parent() -> None:
+    """Have this process killed when its parent ends, however that ends: by the kernel, or on macOS by a thread that looks."""
+    prctl = getattr(ctypes.CDLL(None, use_errno=True), "prctl", None)
+    if prctl is not None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        return
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK_EVERY)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="tulu-parent", daemon=True).start()
 
 
 @contextmanager

@@ -4,9 +4,9 @@ A recipe is one YAML file for one model, with one section for each stage. Nothin
 a recipe after it was loaded (tulu/config/load.py loads, overrides and checks).
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
+from pydantic import ConfigDict, Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
 
 from tulu.config.algorithm import Algorithm
 from tulu.config.merging import Merge, MergedModel
@@ -30,6 +30,7 @@ from tulu.config.parts import (
     ValueModelSettings,
     VerifierSettings,
     section_in,
+    with_own_rows,
 )
 from tulu.config.stages import Stage
 from tulu.config.training import TokenBatched, TrainStage
@@ -100,8 +101,16 @@ class Rm(TrainStage):
     """Share of the pairs that is not trained on, to report accuracy on."""
 
 
+def _data_or_environment(schema: dict[str, Any]) -> None:
+    """Say in a JSON schema that an environment may bring the rows."""
+    schema["required"] = [name for name in schema["required"] if name != "data"]
+    schema["anyOf"] = [{"required": ["data"]}, {"required": ["env"]}]
+
+
 class Rlvr(Algorithm):
     """Reinforcement learning with verifiable rewards: GRPO over groups of sampled completions."""
+
+    model_config = ConfigDict(json_schema_extra=_data_or_environment)
 
     verifier: str | None = None
     """Verifier of every row; null takes the one that each row names in its `dataset` field."""
@@ -152,6 +161,12 @@ class Rlvr(Algorithm):
     """Mean score from which on a problem is drawn no more in the epochs that follow (open-instruct's no_resampling_pass_rate);
     null draws all of them in every epoch."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _rows_of_environment(cls, fields: object) -> object:
+        """Write `data` where the environment brings its own rows, so that everything that describes data finds it."""
+        return with_own_rows(fields) if isinstance(fields, dict) and "data" not in fields else fields
+
 
 class NamedRlvr(Rlvr, Named):
     """One of several RLVR stages of a recipe, which run one after the other."""
@@ -172,6 +187,8 @@ class Evaluate(Section):
     """gsm8k, math, sums, or any name for rows that have messages and ground_truth."""
     data: Sources | None = None
     """Rows to answer; default: those of the task."""
+    env: OneEnvironment = None
+    """Environment that the model acts in, as in rlvr: each answer is an episode. An environment that scores is the verifier."""
     verifier: str | None = None
     """Verifier of every row; default: the one of the task."""
     bad_golds: BadGolds = "stop"
@@ -192,6 +209,12 @@ class Evaluate(Section):
     """Reward model that picks the best of `best_of` answers; a path or a section."""
     seed: int = 1
     """Seed of sampling, where temperature is above 0."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rows_of_environment(cls, fields: object) -> object:
+        """Write `data` where the environment brings its own rows."""
+        return with_own_rows(fields) if isinstance(fields, dict) and fields.get("data") is None else fields
 
 
 def labels_of(section: TrainStage) -> Literal["all", "last"]:

@@ -6,8 +6,7 @@ from glob import glob, has_magic
 from pathlib import Path
 
 from tulu.config.locate import DATA_SUFFIXES, data_suffix
-from tulu.config.mistakes import nearest
-from tulu.errors import DataError
+from tulu.errors import DataError, nearest
 
 _ABOUT = frozenset(
     ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "metadata.json", "config.json", "index.json")

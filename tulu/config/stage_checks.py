@@ -4,10 +4,11 @@ from collections import Counter
 from collections.abc import Iterator
 
 from tulu.config.locate import start_problem
-from tulu.config.mistakes import Mistake, nearest
+from tulu.config.mistakes import Mistake
 from tulu.config.recipe_stages import RecipeStage, named_by, stages_in
 from tulu.config.stages import STAGES
 from tulu.config.values import Values
+from tulu.errors import nearest
 
 
 def stage_names(recipe: Values) -> Iterator[Mistake]:

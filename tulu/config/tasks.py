@@ -37,5 +37,3 @@ TASKS: Mapping[str, EvaluationTask] = {
 """Every task by its name. Tasks that are not listed need `data` of their own."""
 GENERATED: Mapping[str, Mapping[str, int]] = {name: task.generated for name, task in TASKS.items() if task.generated}
 """The splits of each task whose rows are generated."""
-REASONING_GYM = "reasoning_gym"
-"""The task whose splits are the data sets of reasoning-gym, an extra package that generates any number of rows."""

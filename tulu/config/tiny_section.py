@@ -183,7 +183,7 @@ class TinySection:
 
     def _data(self) -> list[dict[str, Any]]:
         return [
-            {"name": source.name, "count": self._share}
+            {"name": source.name, "count": self._share, **({"options": source.options} if source.options else {})}
             if self._is_generated(source)
             else {"name": str(self.inputs / f"{self.stage.name}-{index}.jsonl"), "fraction": 1.0}
             for index, source in enumerate(self.sources)
@@ -199,7 +199,11 @@ class TinySection:
         ]
 
     def _is_generated(self, source: Source) -> bool:
-        """Whether rows need not be made up, because they are generated. No random model solves generated problems."""
+        """Whether rows need not be made up, because they are generated. No random model solves generated problems, but an
+        environment that brings its own rows can play no others."""
+        env = self.fields.env if isinstance(self.fields, Rlvr) else None
+        if env is not None and env.brings_rows:
+            return True
         return source.name.partition(":")[0] in GENERATED and self.stage.row.rows != "rlvr"
 
     def _form(self, source: Source) -> ProblemForm:

@@ -7,11 +7,11 @@ the decision: it takes the field off the list.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tulu.config.mistakes import MISSING, Mistake, nearest, section_at
+from tulu.config.mistakes import MISSING, Mistake, section_at
 from tulu.config.recipe_stages import below, placed, stages_in
 from tulu.config.schema import Recipe
 from tulu.config.stages import STAGES
-from tulu.errors import RecipeError
+from tulu.errors import RecipeError, nearest
 
 
 def unknown_mistakes(unknown: Sequence[Mapping[str, str]], sections: Mapping[str, Any]) -> Iterator[Mistake]:

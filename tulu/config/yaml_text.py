@@ -114,10 +114,10 @@ def parse_value(text: str) -> Any:
         raise RecipeError(str(error).splitlines()[0]) from error
 
 
-def dump_yaml(value: Any) -> str:
-    """YAML in the order given, one key a line."""
+def dump_yaml(value: Any, ascii_only: bool = False) -> str:
+    """YAML in the order given, one key a line; with `ascii_only` other characters are escaped, which reads as the same."""
     # PyYAML writes 0.00001 as 1.0e-05, which readers of YAML 1.1 take for a number too; ruamel.yaml writes 1e-05.
-    return pyyaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    return pyyaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=not ascii_only, width=110)
 
 
 def _yaml() -> YAML:

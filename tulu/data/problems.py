@@ -42,14 +42,27 @@ class Problems(LazySequence[Problem]):
         super().__init__(len(problems), problems.__getitem__)
         self.report = report
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """32 hex digits over ids, prompts, ground truths and verifiers, in order."""
-        digest = hashlib.blake2b(digest_size=16)
+        return self._hashed[0]
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The same over the problems of each file, by its name, so that it can be told which of them has changed."""
+        return self._hashed[1]
+
+    @cached_property
+    def _hashed(self) -> tuple[str, dict[str, str]]:
+        whole = hashlib.blake2b(digest_size=16)
+        by_file: dict[str, Any] = {}
         for problem in self:
             content = [problem.id, list(problem.prompt), problem.ground_truth, list(problem.verifiers)]
-            digest.update(json.dumps(content, default=str).encode())
-        return digest.hexdigest()
+            text = json.dumps(content, default=str).encode()
+            whole.update(text)
+            # An id is FILE:LINE.
+            by_file.setdefault(problem.id.rpartition(":")[0], hashlib.blake2b(digest_size=16)).update(text)
+        return whole.hexdigest(), {file: digest.hexdigest() for file, digest in by_file.items()}
 
 
 def load_problems(

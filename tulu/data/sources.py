@@ -13,13 +13,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tulu.config.hub import reach_hub
 from tulu.config.locate import DATA_SUFFIXES, data_suffix, is_local_data, refuse_empty
 from tulu.config.parts import Source
 from tulu.config.shards import folder_files, is_pattern, matching_files
-from tulu.config.tasks import GENERATED, REASONING_GYM
+from tulu.config.tasks import GENERATED
+from tulu.config.tasksets import REASONING_GYM, VERIFIERS
 from tulu.data import sums
 from tulu.data.lazy import LazySequence, concatenated
 from tulu.data.tables import TableRows, arrow_rows, dataset_rows, mapped, parquet_rows
+from tulu.data.tasksets import taskset_rows
 from tulu.errors import DataError
 
 _GZIP = b"\x1f\x8b"
@@ -49,8 +52,8 @@ def load_rows(source: Source, seed: int = 1) -> Rows:
     The seed matters only to generated tasks such as `sums:sft`, and for them alone `count` sets the number of rows.
     """
     task, _, split = source.name.partition(":")
-    if task in (*GENERATED, REASONING_GYM) and not Path(source.name).exists():
-        return (_reasoning_gym if task == REASONING_GYM else _generated)(source, split, seed)
+    if task in (*GENERATED, REASONING_GYM, VERIFIERS) and not Path(source.name).exists():
+        return {REASONING_GYM: _reasoning_gym, VERIFIERS: _taskset}.get(task, _generated)(source, split, seed)
     path = Path(source.name).expanduser()
     if path.exists() and not path.is_dir():
         rows = _file(path, source.name)
@@ -120,7 +123,8 @@ def _reasoning_gym(source: Source, split: str, seed: int) -> Rows:
     except ImportError:
         raise DataError(f"{source.name}: reasoning-gym is not installed: pip install 'tulu[environments]'") from None
     try:
-        entries = reasoning_gym.create_dataset(split, seed=seed, **({"size": source.count} if source.count else {}))
+        size = {"size": source.count} if source.count else {}
+        entries = reasoning_gym.create_dataset(split, **{"seed": seed, **size, **source.options})
     except (ValueError, TypeError) as error:
         raise DataError(f"{source.name}: {error}") from error
 
@@ -131,6 +135,12 @@ def _reasoning_gym(source: Source, split: str, seed: int) -> Rows:
         return Row(f"{source.name}:{index}", columns)
 
     return Rows(len(entries), row)
+
+
+def _taskset(source: Source, _split: str, _seed: int) -> Rows:
+    """The tasks of a task set of the package verifiers, which its environment plays (`rlvr.env`)."""
+    lines = taskset_rows(source)
+    return Rows(len(lines), lambda index: Row(f"{source.name}:{index}", json.loads(lines[index])))
 
 
 def _file(path: Path, name: str) -> Rows:
@@ -260,6 +270,7 @@ def _hub(source: Source) -> Rows:
     import datasets
 
     try:
+        reach_hub()
         dataset = datasets.load_dataset(source.name, source.subset, split=source.split, revision=source.revision)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise DataError(

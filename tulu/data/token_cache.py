@@ -272,6 +272,14 @@ class Groups(LazySequence[Group]):
         return xxhash.xxh3_128_hexdigest(" ".join(part.digest for part in self._parts).encode())
 
     @property
+    def digests(self) -> dict[str, str]:
+        """The digest of each source by its name, so that it can be told which of them has changed."""
+        found: dict[str, str] = {}
+        for part in self._parts:
+            found[part.report.name] = found.get(part.report.name, "") + part.digest
+        return found
+
+    @property
     def report(self) -> MixReport:
         """What became of the rows of each source."""
         return total(part.report for part in self._parts)

@@ -298,5 +298,5 @@ def is_whole_index(folder: Path) -> bool:
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         return bool(meta["spans"] == file_digest(folder / "spans"))
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from tulu.config.cores import cores
 from tulu.config.stages import RowKind
 from tulu.data.chat import Encoded, encode_batch, tokenize
 from tulu.data.formats import Conversation, parse_conversation, parse_text
@@ -15,7 +16,7 @@ from tulu.data.preferences import Pair, pair_rows, parse_pair
 from tulu.data.row_report import RowReport
 from tulu.data.sources import Row
 from tulu.data.token_cache import Arrays, Part, PartWriter
-from tulu.data.workers import cores, in_batches, shared_out
+from tulu.data.workers import in_batches, shared_out
 from tulu.errors import DataError
 from tulu.types import Completion, Group, Message, Tools
 

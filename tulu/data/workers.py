@@ -29,11 +29,6 @@ _ONE_THREAD = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
 """Every core has a worker already."""
 
 
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
 def shared_out(function: str, settings: Any, batches: Iterable[Any], workers: int) -> Iterator[Any]:
     """`function(settings, batch)` of every batch, in order, by so many worker processes.
 

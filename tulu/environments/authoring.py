@@ -30,7 +30,9 @@ from pathlib import Path
 from types import MethodType
 from typing import Any
 
+from tulu.config.tasksets import VERIFIERS
 from tulu.environments.openenv import OpenEnv, served_at
+from tulu.environments.tasksets import TasksetPlay, played
 from tulu.errors import RecipeError
 
 BUILT_IN = {"python": "tulu.environments.python_sandbox"}
@@ -46,23 +48,34 @@ class Description:
     """Schemas of its tools, as chat templates take them."""
     scores: bool
     """Whether it has a `get_reward`; else verifiers score the last turn."""
+    drives: bool = False
+    """Whether it holds the conversation itself, so that it reads every turn and says what follows."""
+    speaks: bool = False
+    """Whether users may speak behind a turn that calls no tool."""
 
 
 def load_class(source: str) -> type:
-    """The class that `FILE.py`, `FILE.py:CLASS`, `openenv:URL` or a built-in name stands for. Raises RecipeError."""
+    """The class that `FILE.py`, `FILE.py:CLASS`, `openenv:URL`, `verifiers:NAME` or a built-in name stands for.
+
+    Raises RecipeError.
+    """
     place, _, name = source.partition(":")
+    if place == VERIFIERS:
+        return played(name)
     if place == "openenv":
         return served_at(name)
     if place in BUILT_IN:
         module: Any = importlib.import_module(BUILT_IN[place])
     else:
         module = _import(Path(place).expanduser())
-    own = {key: value for key, value in vars(module).items() if _is_environment(value, module.__name__)}
+    found = {key: value for key, value in vars(module).items() if _is_environment(value)}
     if name:
-        if name not in own:
-            raise RecipeError(f"env: {place} has no class {name} with a method reset; it has {_listed(own)}")
-        return own[name]
-    if len(own) != 1:
+        if name not in found:
+            raise RecipeError(f"env: {place} has no class {name} with a method reset; it has {_listed(found)}")
+        return found[name]
+    # What a file imports is often only the base of what it defines, so that imported classes count where it defines none.
+    own = {key: value for key, value in found.items() if value.__module__ == module.__name__} or found
+    if len(set(own.values())) != 1:
         raise RecipeError(f"env: {place} has {_listed(own)} with a method reset; name one, as {place}:CLASS")
     return next(iter(own.values()))
 
@@ -84,8 +97,8 @@ def _import(path: Path) -> Any:
     return module
 
 
-def _is_environment(value: Any, module: str) -> bool:
-    return inspect.isclass(value) and value.__module__ == module and callable(getattr(value, "reset", None))
+def _is_environment(value: Any) -> bool:
+    return inspect.isclass(value) and callable(getattr(value, "reset", None))
 
 
 def _listed(classes: Mapping[str, type]) -> str:
@@ -100,6 +113,8 @@ def tool_names(environment: type) -> list[str]:
 
 def describe(environment: type) -> Description:
     """The tools of a class, and whether it scores. Raises RecipeError where a tool lacks type hints or a docstring."""
+    if issubclass(environment, TasksetPlay):
+        return Description(tuple(environment.schemas()), True, True, environment.speaks())
     if issubclass(environment, OpenEnv):
         return Description(tuple(environment._schemas()), True)
     # It imports torch, which no episode needs.

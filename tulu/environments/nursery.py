@@ -65,6 +65,16 @@ class EpisodeProcess:
             results[number] = text
         return [results[number] for number in range(len(calls))]
 
+    def reply(self, turn: Mapping[str, Any], seconds: float) -> list[dict[str, Any]] | None:
+        """Give a turn of the policy to an environment that drives; what is said then, or None where the episode is over."""
+        late = f"nothing was said within {seconds:g} s of a turn"
+        further: list[dict[str, Any]] | None = self._ask(("reply", dict(turn)), time.monotonic() + seconds, late)
+        return further
+
+    def stop(self, seconds: float) -> None:
+        """Refuse an environment that drives a further turn, and let it score what there is."""
+        self._ask(("stop",), time.monotonic() + seconds, f"no score within {seconds:g} s of the last turn")
+
     def reward(self, seconds: float) -> float | None:
         """What the environment scores the episode with; None if it says that it has no score."""
         late = f"get_reward: nothing within {seconds:g} s"

@@ -13,9 +13,13 @@ class PythonSandbox:
         """`seconds` of CPU time for each program, of whose output the first `characters` are shown."""
         self._seconds, self._characters = seconds, characters
 
-    def reset(self, **row: Any) -> None:
-        """Refuse to begin where programs cannot be run here."""
+    @classmethod
+    def _prepare(cls, **_options: Any) -> None:
+        """Refuse to begin where programs cannot be run here: a sandbox is tried once, not in every episode."""
         require()
+
+    def reset(self, **row: Any) -> None:
+        """Nothing is kept, so that nothing begins."""
 
     def python(self, code: str) -> str:
         """Run a Python program and return what it prints.

@@ -14,7 +14,7 @@ from tulu.data.render import Refused, Renderer
 from tulu.data.turns import TurnFinder
 from tulu.errors import RecipeError
 from tulu.types import Message, Tools
-from tulu.verifiers.call_forms import Untyped, calls_in
+from tulu.verifiers.call_forms import Untyped, before_calls, calls_in
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -69,16 +69,34 @@ class Turns:
             for number, (name, arguments) in enumerate(calls)
         ]
 
-    def after(self, calls: Sequence[ToolCall], results: Sequence[str]) -> list[int]:
-        """The tokens between a turn with these calls and the next: results, in the order of the calls, and generation prompt.
+    def said(self, tokens: Sequence[int], calls: Sequence[ToolCall]) -> tuple[str, str | None]:
+        """What a turn says as text, without its calls, and what it thought before."""
+        text = self._open_ended(str(self.tokenizer.decode(list(tokens), skip_special_tokens=False)))
+        thought, closed, rest = text.rpartition("</think>")
+        content = before_calls(rest) if calls else rest
+        return content.strip(), thought.replace("<think>", "").strip() if closed else None
+
+    def further(self, calls: Sequence[ToolCall], messages: Sequence[Mapping[str, Any]]) -> list[int]:
+        """As `after`, of messages of tools and then users. Raises RecipeError where they are not the results of the calls."""
+        results = [one for one in messages if one["role"] == "tool"]
+        users = [one["content"] for one in messages if one["role"] != "tool"]
+        if [one["call"] for one in results] != [call.id for call in calls]:
+            raise RecipeError(f"the calls {[call.id for call in calls]} got the results of {[one['call'] for one in results]}")
+        if list(messages[: len(results)]) != results:
+            raise RecipeError("a user spoke before the results of tools were there")
+        return self.after(calls, [one["content"] for one in results], users)
+
+    def after(self, calls: Sequence[ToolCall], results: Sequence[str], users: Sequence[str] = ()) -> list[int]:
+        """The tokens between a turn with these calls and the next: results, in the order of the calls, what users said, and
+        generation prompt.
 
         Raises RecipeError where the template refuses them.
         """
-        text = self._text_after(calls, [self.defused(result) for result in results])
+        text = self._text_after(calls, *([self.defused(text) for text in texts] for texts in (results, users)))
         return self._tokens(text)
 
-    def _text_after(self, calls: Sequence[ToolCall], results: Sequence[str]) -> str:
-        chat = [_user("?"), _calling(calls, "?"), *_answers(calls, results)]
+    def _text_after(self, calls: Sequence[ToolCall], results: Sequence[str], users: Sequence[str] = ()) -> str:
+        chat = [_user("?"), _calling(calls, "?"), *_answers(calls, results), *map(_user, users)]
         try:
             rendering = self.renderer.whole(chat, self.tools, prompt=True)
         except Refused as error:
@@ -87,7 +105,8 @@ class Turns:
         if turn is None:
             raise RecipeError("template: it does not show where a turn with calls of tools ends; set another")
         if missing := [index for index in rendering.left_out if index > 1]:
-            raise RecipeError(f"template: it leaves out the result of {calls[missing[0] - 2].name}; set another")
+            what = f"the result of {calls[missing[0] - 2].name}" if missing[0] - 2 < len(calls) else "what a user says"
+            raise RecipeError(f"template: it leaves out {what}; set another")
         return rendering.text[turn[1] :]
 
     def defused(self, text: str) -> str:
@@ -114,9 +133,9 @@ class Turns:
             raise RecipeError("template: it does not write the user's message as it is, so nothing can be appended to it")
         return self._tokens(head), tail
 
-    def appended(self, text: str, tail: str) -> list[int]:
-        """The tokens of what `reset` returned, behind the user's message, and of the rest of the prompt."""
-        return self._tokens(f"\n\n{self.defused(text)}{tail}" if text else tail)
+    def appended(self, text: str, tail: str, behind: bool = True) -> list[int]:
+        """The tokens of what `reset` returned, behind the user's message or as that message, and of the rest of the prompt."""
+        return self._tokens(("\n\n" if text and behind else "") + self.defused(text) + tail)
 
     def _tokens(self, text: str) -> list[int]:
         return list(tokenize(self.tokenizer, [text])[0].ids)
@@ -149,6 +168,22 @@ class Turns:
             other = texts[4][-len(follows) :]
             raise RecipeError(f"template: behind a second turn it writes {other!r}, behind the first {follows!r}; set another")
 
+    def check_users(self) -> None:
+        """Raise RecipeError where the template rewrites earlier turns once a user speaks again."""
+        thought = "<think>\nOne more.\n</think>\n\n"
+        chat: list[Message] = [_user("1+1=?"), _calling((), f"{thought}2"), _user("2+2=?"), _calling((), "4")]
+        try:
+            spelling = self.renderer.whole(chat, self.tools).spelling
+            texts = [self.renderer.text(chat[:count], self.tools, count % 2 == 1, spelling) for count in (1, 2, 3, 4)]
+        except Refused as error:
+            raise RecipeError(f"template: it refuses a second message of a user: {error}; set another") from error
+        for before, after in zip(texts, texts[1:], strict=False):
+            if not after.startswith(shown := self._open_ended(before)):
+                raise RecipeError(f"template: it rewrites earlier turns: {_parted(shown, after)}; set another template")
+        follows = self._text_after((), (), ["2+2=?"])
+        if thought.strip() not in texts[-1] or not texts[2].endswith(follows):
+            raise RecipeError("template: it writes a turn otherwise once a user speaks behind it; set another template")
+
     def _open_ended(self, text: str) -> str:
         """A text without the token that ends its last turn."""
         text = text.rstrip()
@@ -171,7 +206,8 @@ def _user(text: str) -> Message:
 
 
 def _calling(calls: Sequence[ToolCall], content: str) -> Message:
-    return {"role": "assistant", "content": content, "tool_calls": [call.spelled() for call in calls]}
+    turn: Message = {"role": "assistant", "content": content}
+    return {**turn, "tool_calls": [call.spelled() for call in calls]} if calls else turn
 
 
 def _answers(calls: Sequence[ToolCall], results: Sequence[str]) -> list[Message]:

@@ -6,24 +6,24 @@ it describes the tools, which a nursery of its own does.
 
     nursery:  ("describe",) -> Description          ("start",) with a socket -> pid          ("end", pid) -> None
     episode:  ("reset", row) -> text | None         ("call", calls) -> (number, text) ...    ("reward",) -> float | None
+    one that drives:                                ("reply", turn) -> messages | None       ("stop",) -> None
 
 Each answer comes as ("ok", value), or ("failed", why); `RecipeError` of the class comes as ("refused", why).
 """
 
 import contextlib
-import ctypes
 import os
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
+from tulu.config.processes import end_with_the_parent
 from tulu.environments.authoring import Acting, describe, load_class
+from tulu.environments.tasksets import TasksetPlay
 from tulu.errors import RecipeError
 from tulu.grading.worker import receive, send
-
-_PR_SET_PDEATHSIG = 1
-"""prctl: the signal that a process gets when its parent ends (linux/prctl.h)."""
 
 
 def serve(control: socket.socket, source: str, options: dict[str, Any], call_seconds: float) -> None:
@@ -31,6 +31,8 @@ def serve(control: socket.socket, source: str, options: dict[str, Any], call_sec
     episodes: set[int] = set()
     try:
         environment = load_class(source)
+        # What every episode needs is done once, before the first fork.
+        getattr(environment, "_prepare", lambda **_: None)(**options)
         send(control, ("ok", None))
         while True:
             order = receive(control)
@@ -53,11 +55,21 @@ def serve(control: socket.socket, source: str, options: dict[str, Any], call_sec
 
 
 def _end(pid: int) -> None:
-    """Kill an episode. It is this process's child, whose number nobody else gets before it is waited for."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+    """Kill an episode and what it started. It is this process's child, whose number nobody else gets before it is waited for."""
+    for process in (pid, *_descendants(pid)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, 0)
+
+
+def _descendants(pid: int) -> list[int]:
+    """The processes that a process started, and those that they started; servers of tools have sessions of their own."""
+    found = []
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += [int(child) for child in file.read_text().split()]
+    return [one for child in found for one in (child, *_descendants(child))]
 
 
 def _fork(control: socket.socket, descriptor: int, environment: type, options: dict[str, Any], call_seconds: float) -> int:
@@ -69,7 +81,7 @@ def _fork(control: socket.socket, descriptor: int, environment: type, options: d
     try:
         control.close()
         # If the nursery dies while a tool hangs, nobody else could end this process.
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        end_with_the_parent()
         with socket.socket(fileno=descriptor) as connection:
             _act(connection, environment, options, call_seconds)
         code = 0
@@ -80,7 +92,7 @@ def _fork(control: socket.socket, descriptor: int, environment: type, options: d
 
 def _act(connection: socket.socket, environment: type, options: dict[str, Any], call_seconds: float) -> None:
     """One episode, until the parent closes the connection."""
-    acting: Acting | None = None
+    acting: Acting | TasksetPlay | None = None
     while True:
         try:
             order = receive(connection)
@@ -89,11 +101,16 @@ def _act(connection: socket.socket, environment: type, options: dict[str, Any], 
         answers: list[tuple[str, Any]] = []
         try:
             if order[0] == "reset":
-                acting = Acting(environment, options, call_seconds)
+                acting = environment() if issubclass(environment, TasksetPlay) else Acting(environment, options, call_seconds)
                 answers.append(("ok", acting.reset(order[1])))
-            elif order[0] == "call" and acting is not None:
+            elif order[0] == "call" and isinstance(acting, Acting):
                 # Each result goes out when it is there, by which the parent sees which call hangs.
                 acting.call(order[1], lambda number, text: send(connection, ("ok", (number, text))))
+            elif order[0] == "reply" and isinstance(acting, TasksetPlay):
+                answers.append(("ok", acting.reply(order[1])))
+            elif order[0] == "stop" and isinstance(acting, TasksetPlay):
+                acting.stop()
+                answers.append(("ok", None))
             elif acting is not None:
                 answers.append(("ok", acting.reward()))
         # The environment is the user's code: whatever it raises is told and ends its episode, not the run.

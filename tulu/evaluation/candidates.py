@@ -17,8 +17,10 @@ from tulu.model.generation import turn_end_tokens
 from tulu.model.load import hub_commit
 from tulu.progress import Progress
 from tulu.reward_models.grader import RewardGrader
-from tulu.rollout.engine import EngineSpec
+from tulu.rollout.acting import Acting
+from tulu.rollout.engine import EngineSpec, ProgressCallback, RolloutEngine
 from tulu.rollout.engines import make_engine
+from tulu.rollout.played import PlayedEngine
 from tulu.types import Completion, Group, Message, Problem, SamplingParams, Verdict
 
 if TYPE_CHECKING:
@@ -70,6 +72,8 @@ class SampleRequest:
     """Commit or tag of a model on the hub."""
     trust_remote_code: bool = False
     """Whether code that a model brings along may run."""
+    acting: Acting | None = None
+    """The environment whose episodes the answers are."""
 
 
 class SampleFile:
@@ -122,7 +126,7 @@ def collect(
         progress = Progress(request.name, total, done)
         figures = _RunningFigures(progress, done, samples.rows.values())
         # The bar starts after the engine, because loading an engine writes lines of its own.
-        with Grader() as grader, closing(make_engine(request.engine, spec, progress=figures.show_sampled)) as engine, progress:
+        with Grader() as grader, closing(_engine(request, spec, problems, figures.show_sampled)) as engine, progress:
             size = max(1, request.batch // request.n)
             for first in range(0, len(pending), size):
                 chunk = pending[first : first + size]
@@ -131,6 +135,13 @@ def collect(
                 samples.append(scored)
                 figures.show_scored(scored)
     return [samples.rows[problem.id] for problem in problems]
+
+
+def _engine(request: SampleRequest, spec: EngineSpec, problems: Sequence[Problem], show: ProgressCallback) -> RolloutEngine:
+    """What answers: an engine, or the episodes that it plays."""
+    if request.acting is None:
+        return make_engine(request.engine, spec, progress=show)
+    return PlayedEngine(make_engine(request.engine, spec), request.acting, problems)
 
 
 def _score(
@@ -142,9 +153,12 @@ def _score(
 ) -> list[ScoredProblem]:
     """The chunk's problems with their scored completions; the reward model reads all of them in one pass."""
     items = pair_with_problems(chunk, groups, tokenizer)
-    verdicts = grade_by_verifiers(grader, items)
-    rewards: Sequence[Verdict | None] = reward_grader.grade(items) if reward_grader else [None] * len(items)
     completions = [completion for group in groups for completion in group.completions]
+    # An environment's verdict on its episode stands.
+    asked = [item for item, completion in zip(items, completions, strict=True) if completion.verdict is None]
+    given = iter(grade_by_verifiers(grader, asked))
+    verdicts = [next(given) if completion.verdict is None else completion.verdict for completion in completions]
+    rewards: Sequence[Verdict | None] = reward_grader.grade(items) if reward_grader else [None] * len(items)
     candidates = map(_make_candidate, completions, items, verdicts, rewards)
     return [
         ScoredProblem(problem.id, list(problem.messages), problem.ground_truth, tuple(islice(candidates, len(group.completions))))

@@ -12,8 +12,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from tulu.data.chat import encode_prompt
 from tulu.errors import DataError, RecipeError
 from tulu.evaluation.options import ChatOptions
+from tulu.model.devices import default_device
 from tulu.model.generation import stop_token_ids
-from tulu.model.load import default_device, load_model, load_tokenizer
+from tulu.model.load import load_model, load_tokenizer
 from tulu.rollout.engine import positions
 from tulu.rollout.transformers_engine import ordinary_attention
 from tulu.types import Message

@@ -5,6 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,9 @@ from tulu.evaluation.best_of import best_of_figures, pick, rewards_of, show_best
 from tulu.evaluation.candidates import SampleFile, SampleRequest, ScoredProblem, collect, model_identity
 from tulu.evaluation.options import EvaluateOptions
 from tulu.files import finite, json_lines, write_atomic
-from tulu.intervals import wilson
+from tulu.intervals import bootstrap_mean, wilson
 from tulu.model.load import checked_config, load_tokenizer
+from tulu.rollout.acting import Acting
 from tulu.types import Problem, SamplingParams
 from tulu.verifiers.reward_model import NAME as REWARD_MODEL
 
@@ -125,14 +127,16 @@ def _answer_all(
         raise RecipeError(f"{model}: {problem}")
     checked_config(model, trainable=False, revision=revision, trust_remote_code=trust_remote_code)
     tokenizer = load_tokenizer(model, template, revision, trust_remote_code)
-    dataset, digest = task_problems(settings, tokenizer)
+    acting = Acting(settings.env, tokenizer) if settings.env is not None and settings.env.acts else None
+    dataset, digest = task_problems(settings, tokenizer, acting)
     params = SamplingParams(settings.max_tokens, settings.temperature, seed=settings.seed)
     n = settings.best_of or 1
     name = f"evaluate {settings.task}"
     picker = settings.reward_model
-    request = SampleRequest(name, model, n, params, settings.engine, settings.batch, picker, revision, trust_remote_code)
+    request = SampleRequest(name, model, n, params, settings.engine, settings.batch, picker, revision, trust_remote_code, acting)
     weights = model_identity(model, revision, trust_remote_code)
     pinned = {"data": digest, "template": template_hash(tokenizer), "weights": weights}
+    pinned |= {"env": acting.digest()} if acting else {}
     if picker is not None and picker.path is not None:
         pinned["reward_model"] = model_identity(picker.path, picker.revision, trust_remote_code)
     samples = SampleFile(folder, {**pinned, **settings.model_dump(mode="json")})
@@ -160,12 +164,20 @@ def _answer_all(
     return result
 
 
-def task_problems(settings: Evaluate, tokenizer: "PreTrainedTokenizerBase") -> tuple[Sequence[Problem], str]:
-    """The problems of a task, or of the rows that the settings name, and a hash of them."""
+def task_problems(
+    settings: Evaluate, tokenizer: "PreTrainedTokenizerBase", acting: Acting | None = None
+) -> tuple[Sequence[Problem], str]:
+    """The problems of a task, or of the rows that the settings name, and a hash of them.
+
+    Those of an environment have its tools in their prompts.
+    """
     task = TASKS.get(settings.task)
     sources = settings.data or ((task.source,) if task else ())
     verifier = settings.verifier or (task.verifier if task else None)
-    dataset = load_problems(sources, tokenizer, 1 << 20, verifier, settings.seed, bad_golds=settings.bad_golds)
+    load = partial(
+        load_problems, sources, tokenizer, 1 << 20, verifier=verifier, seed=settings.seed, bad_golds=settings.bad_golds
+    )
+    dataset = load() if acting is None else acting.load(load)
     log.info(dataset.report.golds())
     for line in dataset.report.lines()[1:]:
         log.warning(line)
@@ -187,7 +199,8 @@ def summarise(answers: Sequence[Answer], task: str, model: str) -> Result:
         task=task,
         model=model,
         accuracy=accuracy,
-        ci95=wilson(accuracy, len(scores)),
+        # The rewards of an environment need be no shares.
+        ci95=wilson(accuracy, len(scores)) if all(0 <= score <= 1 for score in scores) else bootstrap_mean(scores),
         problems=len(answers),
         judged=len(scores),
         statuses=dict(Counter(answer.status for answer in answers)),
@@ -200,6 +213,8 @@ def show(result: Result, folder: Path, best_of: int | None = None) -> None:
     low, high = result.ci95
     name = result.task if best_of is None else f"{result.task}, best of {best_of}"
     text = f"{name}: {100 * result.accuracy:.1f} % right [{100 * low:.1f}, {100 * high:.1f}] of {result.judged} graded"
+    if high > 1 or low < 0:
+        text = f"{name}: mean reward {result.accuracy:.3g} [{low:.3g}, {high:.3g}] of {result.judged} graded"
     failed = result.problems - result.judged
     extra = [f"{failed} not graded"] if failed else []
     extra += [f"{result.truncated} did not stop"] if result.truncated else []

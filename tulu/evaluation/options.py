@@ -37,6 +37,7 @@ class EvaluateOptions:
     task: Annotated[str | None, Option("gsm8k, math, sums, or any name for rows of your own.")] = None
     data: Annotated[str | None, Option("Rows with messages and ground_truth; default: the task's own.")] = None
     verifier: Annotated[str | None, Option("Scores the answers; default: the task's own.")] = None
+    env: Annotated[str | None, Option("Environment whose tools the answers may call, as in rlvr.env.")] = None
     bad_golds: Annotated[BadGolds | None, Option("What over 1 % of unusable ground truths do; default: stop.")] = None
     limit: Annotated[int | None, Option("First rows only.", min=1)] = None
     max_tokens: Annotated[int | None, Option("Most tokens of an answer; default: 512.", min=1)] = None
@@ -55,6 +56,7 @@ class EvaluateOptions:
             "task": self.task,
             "data": self.data,
             "verifier": self.verifier,
+            "env": self.env,
             "bad_golds": self.bad_golds,
             "limit": self.limit,
             "max_tokens": self.max_tokens,

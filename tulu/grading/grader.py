@@ -26,6 +26,20 @@ _WAITING_THREADS = 32
 """Requests to a judge that are under way at the same time."""
 
 
+class Pool(Protocol):
+    """Processes that grade what is costly: those of this machine (tulu/grading/pool.py), or of a cluster (rollout/graders.py)."""
+
+    def submit(self, tasks: list[Task]) -> None:
+        """Queue tasks. Each of their futures gets a verdict, whatever happens."""
+
+    def pids(self) -> list[int]:
+        """The process ids of what runs."""
+        ...
+
+    def close(self) -> None:
+        """End every process. Verdicts that are still awaited get the status error."""
+
+
 class Grader:
     """Scores completions. It may be shared between threads and used from asyncio, Ray tasks and Ray actors.
 
@@ -43,11 +57,13 @@ class Grader:
         mode: Mode = "strict",
         memory_mb: int = 2048,
         settings: Settings | None = None,
+        pool: Pool | None = None,
     ) -> None:
+        """`pool` takes the place of the grading processes of this machine, and with it `workers`, `deadline` and `memory_mb`."""
         self.mode = mode
         self.settings = settings or Settings()
         """What verifiers take where a row names nothing else."""
-        self._workers = Workers(workers or os.cpu_count() or 1, deadline, memory_mb)
+        self._workers: Pool = pool or Workers(workers or os.cpu_count() or 1, deadline, memory_mb)
         self._threads: ThreadPoolExecutor | None = None
         self._lock = threading.RLock()
         self._cache: OrderedDict[tuple[str, str, str], Future[Verdict]] = OrderedDict()

@@ -7,11 +7,14 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import psutil
 
 from tulu.grading.task import Task
 from tulu.grading.worker import OVER_LIMIT, cpu_limit, send
@@ -32,6 +35,14 @@ _TICK = 1.0 / os.sysconf("SC_CLK_TCK")
 """Seconds of the unit in which /proc counts CPU time."""
 
 
+def _shared_file() -> int:
+    """The descriptor of a file without a name that two processes may map; in memory where the system has such files."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("waiting")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
 class Process:
     """A grading process with its tasks and its deadline."""
 
@@ -39,7 +50,7 @@ class Process:
         """Start the process; its first message says that it is ready."""
         self.deadline = deadline
         self.connection, worker_end = socket.socketpair()
-        shared = os.memfd_create("waiting")
+        shared = _shared_file()
         os.ftruncate(shared, 1)
         self._waiting = mmap.mmap(shared, 1)
         """Shared memory of one byte: how many verdicts wait in the process to be sent. It is grading the task after those."""
@@ -105,9 +116,15 @@ class Process:
         """The CPU seconds used so far, or 0 if the process is gone."""
         try:
             fields = Path(f"/proc/{self.popen.pid}/stat").read_text().rpartition(")")[2].split()
+            return (int(fields[11]) + int(fields[12])) * _TICK
         except OSError:
+            pass
+        try:
+            # A system without /proc, such as macOS, is asked in a slower way.
+            times = psutil.Process(self.popen.pid).cpu_times()
+            return float(times.user + times.system)
+        except psutil.Error:
             return 0.0
-        return (int(fields[11]) + int(fields[12])) * _TICK
 
     def exit_code(self) -> int | None:
         """The exit code of a process that closed its connection; None where it does not end soon."""

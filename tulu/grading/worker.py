@@ -161,7 +161,9 @@ def main(descriptor: int, shared: int, memory_mb: int, deadline: float) -> None:
     `descriptor` is the socket, `shared` the memory file of the number of waiting verdicts.
     """
     memory = memory_mb << 20
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    if sys.platform != "darwin":
+        # macOS has the name of this limit and refuses to set it.
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # Ctrl-C reaches the whole process group, but the parent decides when this process ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -18,9 +18,11 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
+from tulu.config.hub import reach_hub
 from tulu.config.locate import model_problem
 from tulu.config.model_folder import causal_problem, folder_problem, quantised_problem, tokenizer_problem, weights_problem
 from tulu.config.schema import Lora
+from tulu.config.shortage import is_shortage
 from tulu.data.chat import apply_template
 from tulu.errors import RecipeError
 from tulu.model.adapters import add_adapters
@@ -41,11 +43,6 @@ ALIGNMENT = 64
 """Bytes. What torch allocates by itself on a CPU begins at a multiple of it."""
 
 
-def default_device() -> torch.device:
-    """The accelerator of this process, or the CPU."""
-    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
-
-
 def from_pretrained(auto_class: Any, path: str | Path, *, trust_remote_code: bool = False, **options: Any) -> Any:
     """`auto_class.from_pretrained`, with one RecipeError that says what `path` is where there is nothing to load.
 
@@ -54,12 +51,14 @@ def from_pretrained(auto_class: Any, path: str | Path, *, trust_remote_code: boo
     """
     if problem := model_problem(str(path)):
         raise RecipeError(f"{path}: {problem}")
+    if not Path(path).is_dir():
+        reach_hub()
     try:
         with quiet():
             return auto_class.from_pretrained(str(path), trust_remote_code=trust_remote_code, **options)
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
     except Exception as error:
+        if is_shortage(error):
+            raise
         # A file that somebody else wrote may be wrong in any way, and transformers has no error of its own for that.
         raise explain(auto_class, path, options.get("revision"), error) from error
 
@@ -100,6 +99,7 @@ def hub_commit(name: str, revision: str | None = None, trust_remote_code: bool =
     """The commit of a model on the hub that a revision, or its main branch, stands for. Raises RecipeError if there is none."""
     from_pretrained(AutoConfig, name, revision=revision, trust_remote_code=trust_remote_code)
     # The cache of the hub keeps every file at snapshots/COMMIT/FILE.
+    reach_hub()
     return Path(hf_hub_download(name, "config.json", revision=revision)).parent.name
 
 

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from tulu.model.companions import rehearse_saving
+from tulu.model.devices import default_device
 from tulu.model.dropout import disable_dropout
 from tulu.model.kernel_choice import adopt_kernels
-from tulu.model.load import align, default_device
+from tulu.model.load import align
 from tulu.model.published import published_shapes, published_weights, unwrap
 from tulu.model.trunk import Trunk
 from tulu.model.weights import save_model, weights_digest

@@ -21,7 +21,10 @@ from torch import Tensor, nn
 
 from tulu.config.processes import world_size
 from tulu.config.schema import TrainStage, clip_norms
+from tulu.errors import RecipeError
+from tulu.losses import exact_dtype
 from tulu.model.clock import Clock
+from tulu.model.devices import has_bfloat16, name_of
 from tulu.model.masters import HALF
 from tulu.model.outliers import Outliers
 from tulu.model.private_state import shard_of
@@ -45,12 +48,17 @@ class Parallel(Processes):
             # DeepSpeed chooses its device when accelerate imports it.
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
         super().__init__()
+        if stage.precision == "bf16" and not has_bfloat16(self.device):
+            cure = "set precision to fp16, or to fp32, which needs twice the memory"
+            raise RecipeError(f"precision: bf16: {name_of(self.device)} computes nothing in bfloat16; {cure}")
         self.clock = Clock(self.device)
         self.precision = stage.precision
         self.clip_norms = clip_norms(stage)
         """Largest norm of the gradients of each group of the optimizer's parameters."""
         self.outliers = Outliers(stage.skip_steps) if stage.skip_steps is not None else None
         """Which steps are passed over because they stand out; None where none is."""
+        self.updates = 0
+        """Optimizer steps of this process that moved the weights."""
         self.seed = stage.seed
         self.module: nn.Module | None = None
         """The module under training, once it is prepared."""
@@ -118,12 +126,21 @@ class Parallel(Processes):
         of a step that waits for the device, before it steps. Where one of the two is not finite, or stands out (`outliers`), no
         weight has moved.
         """
+        before = self.outliers.passed_over if self.outliers is not None else 0
         if self._zero is not None:
-            return self._finish_zero_step(self._zero, sums, divisor)
+            totals, norm = self._finish_zero_step(self._zero, sums, divisor)
+        else:
+            totals, norm = self._finish_own_step(sums, divisor)
+        stood_out = self.outliers is not None and self.outliers.passed_over > before
+        # Where every gradient is 0, as where all rewards of a group are alike, the optimizer steps and nothing moves.
+        self.updates += math.isfinite(norm) and norm > 0 and not stood_out
+        return totals, norm
+
+    def _finish_own_step(self, sums: Tensor, divisor: float) -> tuple[list[float], float]:
         with self.clock.part("sync"):
-            sums = self.add_up(sums.detach().to(self.device).double().clone())
+            sums = self.add_up(sums.detach().to(self.device, exact_dtype(self.device)).clone())
             norms = self._own.gradient_norm()
-            *totals, norm = torch.cat([sums, norms.to(self.device).double()[None]]).tolist()
+            *totals, norm = torch.cat([sums, norms.to(self.device, exact_dtype(self.device))[None]]).tolist()
         with self.clock.part("optimizer"):
             self._own.scale.update(math.isfinite(norm))
             if math.isfinite(totals[0]) and math.isfinite(norm) and not self._stands_out(totals[0] / divisor, norm):
@@ -137,7 +154,7 @@ class Parallel(Processes):
     def _finish_zero_step(self, zero: Zero, sums: Tensor, divisor: float) -> tuple[list[float], float]:
         """The same through DeepSpeed, which learns the norm as it steps."""
         with self.clock.part("sync"):
-            totals = self.add_up(sums.detach().to(self.device).double().clone()).tolist()
+            totals = self.add_up(sums.detach().to(self.device, exact_dtype(self.device)).clone()).tolist()
         with self.clock.part("optimizer"):
             if math.isfinite(totals[0]):
                 return totals, zero.step(partial(self._stands_out, totals[0] / divisor) if self.outliers is not None else None)

@@ -11,6 +11,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed
 
+from tulu.losses import exact_dtype
+from tulu.model.devices import default_device
+
 T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=60)
@@ -33,7 +36,7 @@ class Processes:
         from accelerate import PartialState
 
         # This connects the processes, once in the life of each: through NCCL where there are GPUs, through gloo elsewhere.
-        state = PartialState(cpu=not torch.cuda.is_available(), timeout=TIMEOUT)
+        state = PartialState(cpu=default_device().type == "cpu", timeout=TIMEOUT)
         self.rank, self.world = state.process_index, state.num_processes
         self.is_main = state.is_main_process
         self.device = numbered(state.device)
@@ -74,7 +77,7 @@ class Processes:
         """The sum of a number over all processes."""
         if self.world == 1:
             return number
-        return float(self.add_up(torch.tensor(number, dtype=torch.float64, device=self.device)))
+        return float(self.add_up(torch.tensor(number, dtype=exact_dtype(self.device), device=self.device)))
 
     def largest(self, number: int) -> int:
         """The largest of a number over all processes."""

@@ -37,6 +37,7 @@ def write_random_states(folder: Path, rank: int) -> None:
         {
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+            "mps": torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
             "python": random.getstate(),
             "numpy": (torch.from_numpy(numbers.astype(numpy.int64)), int(place), int(has_gauss), float(gauss)),
         },
@@ -50,6 +51,8 @@ def read_random_states(folder: Path, rank: int) -> None:
     torch.set_rng_state(states["torch"])
     if torch.cuda.is_available() and states["cuda"] is not None:
         torch.cuda.set_rng_state(states["cuda"])
+    if torch.backends.mps.is_available() and states.get("mps") is not None:
+        torch.mps.set_rng_state(states["mps"])
     random.setstate(states["python"])
     numbers, *rest = states["numpy"]
     numpy.random.set_state(("MT19937", numbers.numpy().astype(numpy.uint32), *rest))

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tulu.config.parts import EnvironmentSettings
+from tulu.config.tasksets import VERIFIERS, taskset_files
 from tulu.data.problems import Problems
+from tulu.data.tasksets import OPENS
 from tulu.environments.authoring import Description
 from tulu.environments.nursery import Failed, Nursery, describe
 from tulu.environments.turns import Turns
 from tulu.errors import RecipeError
 from tulu.rollout.episodes import Episodes
 from tulu.rollout.fleet import Fleet
-from tulu.types import Problem
+from tulu.types import Message, Problem
 from tulu.verifiers.reward_model import NAME as NO_VERIFIER
 
 if TYPE_CHECKING:
@@ -35,9 +37,14 @@ class Acting:
 
     def digest(self) -> str:
         """32 hex digits over the file of the class and its options."""
-        file = Path(self.settings.path.partition(":")[0]).expanduser()
+        place, _, name = self.settings.path.partition(":")
+        file = Path(place).expanduser()
+        files = taskset_files(name) if place == VERIFIERS else [file] if file.is_file() else []
         digest = hashlib.blake2b(digest_size=16)
-        digest.update(file.read_bytes() if file.is_file() else self.settings.path.encode())
+        for one in files:
+            digest.update(one.read_bytes())
+        if not files:
+            digest.update(self.settings.path.encode())
         digest.update(repr((self.settings.path.rpartition("/")[2], sorted(self.settings.options.items()))).encode())
         return digest.hexdigest()
 
@@ -49,6 +56,8 @@ class Acting:
         self._description = description = describe(self.settings.path, self.settings.options)
         self._turns = turns = Turns(self.tokenizer, description.tools)
         turns.check()
+        if description.speaks:
+            turns.check_users()
         # Rows that an environment scores need no ground truth: only their prompts are read.
         scored: dict[str, Any] = {"verifier": NO_VERIFIER, "with_reward_model": True} if description.scores else {}
         problems = read(tools=description.tools, **scored)
@@ -77,7 +86,12 @@ class Acting:
         """What `reset` returns for the first problem: where it is a text, prompts end at the user's message."""
         nursery = Nursery(self.settings.path, self.settings.options, self.settings.call_seconds)
         try:
-            return nursery.start().reset(problem.row, self.settings.call_seconds)
+            process, drives = nursery.start(), self._description is not None and self._description.drives
+            text = process.reset(problem.row, self.settings.turn_seconds if drives else self.settings.call_seconds)
+            if drives:
+                # What it started ends in good order.
+                process.stop(self.settings.turn_seconds)
+            return text
         except Failed as fault:
             raise RecipeError(f"env: {self.settings.path} cannot begin with row {problem.id}: {fault}") from fault
         finally:
@@ -85,8 +99,13 @@ class Acting:
 
     def _split(self, problems: Problems, turns: Turns) -> Problems:
         """The problems with prompts that end with the user's message, behind which each episode has a text of its own."""
-        cut = [replace(problem, prompt=turns.split_prompt(problem.messages)[0]) for problem in problems]
+        cut = [replace(problem, prompt=turns.split_prompt(_unsaid(problem.messages))[0]) for problem in problems]
         return Problems(cut, problems.report)
+
+
+def _unsaid(messages: Sequence[Message]) -> list[Message]:
+    """The messages without what stands for the words of a user whom an environment lets speak first."""
+    return [{**message, "content": "" if message["content"] == OPENS else message["content"]} for message in messages]
 
 
 def _scorer(description: Description) -> str:

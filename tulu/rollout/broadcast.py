@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from tulu.rollout.fleet_calls import first_line
+from tulu.config.cluster import in_one_line
 from tulu.rollout.sync import PARCEL_BYTES
 
 BROKEN = "broken"
@@ -61,7 +61,7 @@ class SyncGroup:
             # A connection of NCCL is made by the first message.
             self.broadcast(torch.zeros(1, dtype=torch.uint8, device=device), joining.seconds)
         except RuntimeError as error:
-            raise Broken(f"the group of {joining.size} processes did not meet ({first_line(error)})") from error
+            raise Broken(f"the group of {joining.size} processes did not meet ({in_one_line(error)})") from error
 
     def broadcast(self, memory: Tensor, seconds: float, look: Callable[[], str | None] = lambda: None) -> None:
         """Send a row of bytes, or receive it, in messages of at most PARCEL_BYTES. Raises Broken if that takes too long.
@@ -78,7 +78,7 @@ class SyncGroup:
                 work = self.group.broadcast([memory[first : first + PARCEL_BYTES]], options)
                 self._await(work, deadline, look)
         except RuntimeError as error:
-            self._break(first_line(error))
+            self._break(in_one_line(error))
 
     def close(self) -> None:
         """Leave. Every process must have received what was sent."""
@@ -125,7 +125,7 @@ def gather_group(joining: Joining, device: torch.device, invite: Callable[[Joini
             timeout=timedelta(seconds=joining.seconds),
         )
     except RuntimeError as error:
-        raise Broken(f"no port at {joining.address} to meet at ({first_line(error)})") from error
+        raise Broken(f"no port at {joining.address} to meet at ({in_one_line(error)})") from error
     joining = replace(joining, port=store.port)
     invite(joining)
     return SyncGroup(joining, device, store)

@@ -57,7 +57,8 @@ def make_engine(
     """
     if choose(name) == "vllm":
         check_embeddings(spec, policy)
-        log.info("rollouts: vLLM in a process of its own%s", " (auto: there is a GPU)" if name == "auto" else "")
+        auto = " (auto: there is a GPU)" if name == "auto" else ""
+        log.info("rollouts: vLLM in a process of its own%s; it is starting, which takes up to a minute", auto)
         return VllmEngine(spec, progress=progress)
     log.info("rollouts: transformers, in this process%s", " (auto: no GPU with vLLM)" if name == "auto" else "")
     if policy is None:

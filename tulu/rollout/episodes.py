@@ -12,9 +12,9 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
@@ -23,36 +23,13 @@ from tulu.environments.authoring import Description
 from tulu.environments.nursery import EpisodeProcess, Failed, Nursery
 from tulu.environments.turns import ToolCall, Turns
 from tulu.errors import RecipeError
+from tulu.rollout.episode import Episode
 from tulu.rollout.fleet import Ended, EngineState, Finished, Fleet, Recovery, Request, Returned, SyncReport, joined
 from tulu.rollout.local_fleet import LocalFleet
 from tulu.types import Completion, Finish, Verdict
 
-NOTHING = Completion([], [], [])
 POLL_SECONDS = 0.01
 """How long an engine is waited for at a time while environments work."""
-
-State = Literal["acting", "ready", "sampling"]
-
-
-@dataclass(eq=False)
-class Episode:
-    """One episode, between its first request and its end."""
-
-    request: Request
-    began: float
-    process: EpisodeProcess | None = None
-    so_far: Completion = NOTHING
-    """Everything behind the prompt: turns of the policy, and what was said between them."""
-    turn: int = 0
-    turn_start: int = 0
-    """Where the policy's present turn begins in `so_far`."""
-    state: State = "acting"
-    """acting: its environment works; ready: its next turn can be sampled; sampling: an engine works on it."""
-    waits: bool = True
-    """Whether somebody waits for it; one that was cut goes on where it is once it is asked for again."""
-    engine: str = ""
-    over: Finished | None = None
-    """How it ended, once it has."""
 
 
 class Episodes:
@@ -190,15 +167,20 @@ class Episodes:
             self._give_back(episode, end.reason)
             return
         episode.so_far, most = end.completion, episode.request.params.max_tokens
-        if end.completion.finish == "length":
-            if len(episode.so_far.tokens) < most:
-                episode.state = "ready"
-            else:
-                self._over(episode, "length")
+        finish = end.completion.finish
+        if finish == "length" and len(episode.so_far.tokens) < most:
+            episode.state = "ready"
+            return
+        if finish == "length" and not self.description.drives:
+            self._over(episode, "length")
             return
         episode.turn += 1
         calls = self.turns.read(episode.so_far.tokens[episode.turn_start :], episode.turn)
-        if not calls:
+        if self.description.drives:
+            calls = [] if finish == "length" else calls
+            turn = episode.told(self.turns, calls, finish)
+            self._ask(episode, partial(self._reply, episode, turn), partial(self._replied, episode, calls, finish))
+        elif not calls:
             self._over(episode, "stop")
         elif episode.turn == self.settings.turns:
             self._over(episode, "length")
@@ -231,12 +213,16 @@ class Episodes:
 
     def _reset(self, episode: Episode) -> str | None:
         """Start an environment with its row, in a thread."""
-        episode.process = self._nursery.start()
-        return episode.process.reset(self.rows(episode.request.problem_id), self.settings.call_seconds)
+        episode.process, row = self._nursery.start(), self.rows(episode.request.problem_id)
+        if not self.description.drives:
+            return episode.process.reset(row, self.settings.call_seconds)
+        # One that drives sets up its task and its servers first, and is told which tools the prompt has.
+        return episode.process.reset({**row, "tools": list(self.description.tools)}, self.settings.turn_seconds)
 
     def _was_reset(self, episode: Episode, text: str | None) -> None:
+        episode.asked = self.description.drives
         if self.tail is not None:
-            tokens = self.turns.appended(text or "", self.tail(episode.request.problem_id))
+            tokens = self.turns.appended(text or "", self.tail(episode.request.problem_id), not self.description.drives)
             self._append(episode, tokens)
         elif text is not None:
             self._fail(episode, "reset returned a text for this row and None for the first; let it return a text for each row")
@@ -257,6 +243,26 @@ class Episodes:
         else:
             self._append(episode, tokens)
 
+    def _reply(self, episode: Episode, turn: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+        """Give a turn to an environment that drives, in a thread."""
+        assert episode.process is not None
+        return episode.process.reply(turn, self.settings.turn_seconds)
+
+    def _replied(self, episode: Episode, calls: Sequence[ToolCall], finish: Finish, further: list[dict[str, Any]] | None) -> None:
+        """Go on with what tools and users said, or end where nobody said anything."""
+        episode.asked = further is not None
+        if further is None:
+            self._over(episode, finish)
+        elif finish == "length" or episode.turn == self.settings.turns:
+            self._over(episode, "length")
+        else:
+            try:
+                tokens = self.turns.further(calls, further)
+            except RecipeError as error:
+                self._fail(episode, str(error))
+            else:
+                self._append(episode, tokens)
+
     def _append(self, episode: Episode, tokens: Sequence[int]) -> None:
         """Put what others said behind an episode; where no room is left for a further turn, it ends without that."""
         if len(episode.so_far.tokens) + len(tokens) >= episode.request.params.max_tokens:
@@ -271,11 +277,18 @@ class Episodes:
 
     def _over(self, episode: Episode, finish: Finish) -> None:
         """The last turn is done; the environment says what the episode is worth, if it scores."""
-        process, seconds = episode.process, self.settings.call_seconds
+        process = episode.process
         if self.description.scores and process is not None:
-            self._ask(episode, lambda: process.reward(seconds), lambda reward: self._finish(episode, finish, _verdict(reward)))
+            score = partial(self._reward, process, episode.asked)
+            self._ask(episode, score, lambda reward: self._finish(episode, finish, _verdict(reward)))
         else:
             self._finish(episode, finish, None)
+
+    def _reward(self, process: EpisodeProcess, waits: bool) -> float | None:
+        """Let an environment score an episode, in a thread."""
+        if waits:
+            process.stop(self.settings.turn_seconds)
+        return process.reward(self.settings.call_seconds)
 
     def _fail(self, episode: Episode, why: str, late: bool = False) -> None:
         """An episode has no score, through no fault that is known to be the policy's: it is masked, and counted."""

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tulu.errors import EngineError
+from tulu.config.cluster import in_one_line
+from tulu.config.shortage import is_shortage, say_engine_shortage
+from tulu.errors import EngineError, EngineMissing
 from tulu.rollout.sync import WeightsRefused
 
 log = logging.getLogger("tulu")
@@ -18,10 +20,12 @@ TELL_SECONDS = 10.0
 class EngineLost(Exception):
     """An engine cannot be used any more."""
 
-    def __init__(self, engine: str, reason: str, refused: bool = False) -> None:
+    def __init__(self, engine: str, reason: str, refused: bool = False, hangs: bool = False) -> None:
         super().__init__(f"{engine}: {reason}")
         self.engine = engine
         self.reason = reason
+        self.hangs = hangs
+        """Whether its process is there and does not answer."""
         self.refused = refused
         """Whether it refused weights because of what they are. Another engine would say the same of them."""
 
@@ -50,7 +54,7 @@ class Call:
         """Say how long this has taken, every TELL_SECONDS. Raises EngineLost if that is too long."""
         waited = time.monotonic() - self.since
         if waited >= self.limit:
-            raise EngineLost(self.engine, f"it hangs: it has been {self.what} for {waited:.0f} s")
+            raise EngineLost(self.engine, f"it hangs: it has been {self.what} for {waited:.0f} s", hangs=True)
         if waited - self.told >= TELL_SECONDS:
             self.told = waited
             log.info("%s has been %s for %.0f s (limit: %.0f s)", self.engine, self.what, waited, self.limit)
@@ -64,11 +68,13 @@ class Call:
             return ray.get(self.reference, timeout=self.limit)
         except exceptions.RayTaskError as error:
             cause = error.cause
+            if isinstance(cause, EngineMissing):
+                raise EngineMissing(str(cause)) from None
             if isinstance(cause, EngineError):
                 raise EngineLost(self.engine, str(cause), refused=isinstance(cause, WeightsRefused)) from None
-            raise EngineLost(self.engine, f"it failed ({type(cause).__name__}: {cause})") from None
+            raise EngineLost(self.engine, failure(cause)) from None
         except exceptions.RayError as error:
-            raise EngineLost(self.engine, f"its process died ({first_line(error)})") from None
+            raise EngineLost(self.engine, death(error)) from None
 
 
 def wait_for_all(calls: Iterable[Call]) -> tuple[dict[str, Any], dict[str, EngineLost]]:
@@ -100,6 +106,17 @@ def _slice(calls: list[Call]) -> float:
     return max(0.0, min(min(call.limit, call.told + TELL_SECONDS) - (now - call.since) for call in calls)) + 0.001
 
 
-def first_line(error: Exception) -> str:
-    """What an error says first, or its kind if it says nothing."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def failure(cause: BaseException) -> str:
+    """What went wrong in an engine, in one line."""
+    if is_shortage(cause):
+        return say_engine_shortage(cause)
+    text = " ".join(str(cause).split())
+    return f"it failed ({type(cause).__name__}: {text})"
+
+
+def death(error: Exception) -> str:
+    """That the process of an engine is gone, in one line of all that Ray says."""
+    first = in_one_line(error)
+    if is_shortage(error):
+        return f"its process was ended because the machine ran out of memory ({first})"
+    return f"its process died ({first.rstrip('.')}), as one does that is killed where memory runs out"

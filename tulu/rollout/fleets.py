@@ -39,8 +39,9 @@ def make_fleet(
         return LocalFleet(make_engine(name, spec, policy, progress))
     choose("vllm")
     check_embeddings(spec, policy)
-    log.info("rollouts: %d vLLM engines in processes of their own", resources.engines)
-    return RayFleet(replace(spec, sleeps=resources.colocated), resources.engines, resources.tensor_parallel, learners)
+    count = resources.engines
+    log.info("rollouts: %d vLLM engines in processes of their own; they are starting, which takes up to a minute", count)
+    return RayFleet(replace(spec, sleeps=resources.colocated), count, resources.tensor_parallel, learners)
 
 
 def fleet_of(stage: Rlvr, spec: EngineSpec, policy: Policy, team: Team) -> Fleet | None:

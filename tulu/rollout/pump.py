@@ -70,7 +70,7 @@ class Pump:
         waiting = [draw for draw in self.queue.waiting.values() if draw.graded is None and draw.position not in busy]
         ready = [draw for draw in waiting if draw.state(self.samples) == "sampled"]
         if ready and not self.beside:
-            self._settle(ready, self.team.run("grade", self._sampled(ready)))
+            self._settle(ready, self._graded(ready))
             return True
         if ready:
             self._grading.append((ready, self._threads.submit(self.grader.verify, self._sampled(ready))))
@@ -84,6 +84,16 @@ class Pump:
             for draw, graded in zip(draws, future.result(), strict=True):
                 draw.graded = graded
         return bool(ended)
+
+    def _graded(self, draws: Sequence[Draw]) -> list[Graded]:
+        """The grades of what was sampled, from all processes of the learner; only the main one can ask graders elsewhere."""
+        sampled = self._sampled(draws)
+        if not self.grader.stage.resources.graders:
+            return self.team.run("grade", sampled)
+        verified = self.grader.verify(sampled)
+        if self.grader.reward_model is None:
+            return verified
+        return self.team.run("prefer", [(*one, graded) for one, graded in zip(sampled, verified, strict=True)])
 
     def prefer(self) -> None:
         """Let the reward model score what the verifiers have graded in threads."""

@@ -10,10 +10,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from tulu.errors import EngineError, RecipeError
 from tulu.model.attention import ordinary_attention_of
+from tulu.model.devices import default_device
 from tulu.model.dropout import evaluating
 from tulu.model.gathering import unsharded
 from tulu.model.generation import stop_token_ids
-from tulu.model.load import default_device, from_pretrained, load_model
+from tulu.model.load import from_pretrained, load_model
 from tulu.model.private_state import attention_of
 from tulu.model.published import merged_weights
 from tulu.rollout.cache import bytes_per_token

@@ -1,6 +1,5 @@
 """Rollouts through vLLM in a process of its own, because vLLM replaces parts of transformers in the process it runs in."""
 
-import logging
 import os
 import time
 from collections.abc import Iterable, Sequence
@@ -11,8 +10,10 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
+from tulu.config.cluster import cluster_address, connect, start_alone
 from tulu.errors import EngineError
 from tulu.rollout.engine import STALE, EngineSpec, ProgressCallback, check_answer, check_request
+from tulu.rollout.fleet_calls import death, failure
 from tulu.rollout.sync import Parcel, TensorInfo, pack_weights
 from tulu.rollout.vllm_worker import VllmWorker
 from tulu.types import Completion, Group, Problem, SamplingParams
@@ -33,6 +34,8 @@ class VllmEngine:
         self.progress = progress
         self.version = STALE
         self.worker: Any = None
+        self._started = False
+        """Whether it has loaded its model once."""
         self._start()
         self.version = spec.version
 
@@ -107,6 +110,7 @@ class VllmEngine:
         self.worker = actor.remote(replace(self.spec, folder=self.folder))
         try:
             self._get(self.worker.start.remote(), min(START_SECONDS, self.spec.timeout))
+            self._started = True
         except EngineError:
             self._kill()
             raise
@@ -124,18 +128,17 @@ class VllmEngine:
         except exceptions.RayTaskError as error:
             if isinstance(error.cause, EngineError):
                 self.version = STALE
-                raise EngineError(str(error.cause)) from None
-            self._fail(f"it failed ({type(error.cause).__name__}: {error.cause})")
+                raise type(error.cause)(str(error.cause)) from None
+            self._fail(failure(error.cause))
         except exceptions.RayError as error:
-            self._fail(f"its process died ({str(error).strip().splitlines()[0]})")
+            self._fail(death(error))
 
     def _fail(self, reason: str) -> NoReturn:
         self.version = STALE
         self._kill()
-        raise EngineError(
-            f"the vLLM engine of {self.spec.folder} is gone: {reason}\n"
-            "What it sampled for this step is lost; the next sync starts it again, or run the same command to resume."
-        )
+        if not self._started:
+            raise EngineError(f"the vLLM engine of {self.spec.folder} does not start: {reason}")
+        raise EngineError(f"the vLLM engine of {self.spec.folder} is gone: {reason}; run the same command to resume")
 
     def _kill(self) -> None:
         worker, self.worker = self.worker, None
@@ -148,7 +151,8 @@ class VllmEngine:
 def start_ray(folder: str, dtype: torch.dtype) -> bool:
     """Connect to Ray: to this process's, to that at RAY_ADDRESS, or to a new one that is no larger than one engine needs.
 
-    Returns whether this call connected.
+    Returns whether this call connected. Raises RecipeError where RAY_ADDRESS names no cluster that answers, EngineError
+    where a new one does not start.
     """
     import ray
 
@@ -158,11 +162,10 @@ def start_ray(folder: str, dtype: torch.dtype) -> bool:
     checkpoint_bytes = sum(file.stat().st_size for file in Path(folder).glob("*.safetensors")) if Path(folder).is_dir() else 0
     # A checkpoint in bf16 doubles when it is sent in fp32. There is room for two syncs, because the old one is freed late.
     store_bytes = max(STORE_BYTES, 2 * checkpoint_bytes * (2 if dtype == torch.float32 else 1))
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(**quiet)
+    if (address := cluster_address()) is not None:
+        connect(address)
         return True
-    ray.init(num_cpus=1, include_dashboard=False, object_store_memory=store_bytes, **quiet)
+    start_alone(num_cpus=1, object_store_memory=store_bytes)
     return True
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Awaitable, Sequence
 from typing import Any
 
+from tulu.config.shortage import is_shortage, say_engine_shortage
 from tulu.errors import EngineError
 from tulu.model.generation import stop_token_ids
 from tulu.rollout.broadcast import Joining
@@ -23,6 +24,7 @@ from tulu.rollout.vllm_worker import (
     generation_settings,
     local_folder,
     memory_options,
+    need_vllm,
     request_options,
     to_completion,
 )
@@ -46,7 +48,8 @@ class VllmReplica(Replica):
         """How many of the workers need a file in memory no more, by its path."""
 
     async def load_model(self) -> Shapes:
-        """Load the model into vLLM. Raises EngineError if vLLM refuses it."""
+        """Load the model into vLLM. Raises EngineError if vLLM refuses it, EngineMissing if it cannot be imported."""
+        need_vllm()
         from transformers import AutoConfig
         from vllm.config import WeightTransferConfig
         from vllm.engine.arg_utils import AsyncEngineArgs
@@ -78,8 +81,9 @@ class VllmReplica(Replica):
         try:
             self.llm = AsyncLLM.from_engine_args(options, stat_loggers=[make_pulse(self.sampled)])
         except (ValueError, RuntimeError, OSError) as error:
+            told = say_engine_shortage(error) if is_shortage(error) else str(error)
             cure = "; set rlvr.resources.adapters to merged if it takes no adapters" if spec.adapters else ""
-            raise EngineError(f"{spec.folder}: vLLM does not load it ({error}); vLLM's own words: {own_log()}{cure}") from error
+            raise EngineError(f"{spec.folder}: vLLM does not load it ({told}); vLLM's own words: {own_log()}{cure}") from error
         self.adapter = adapter_request("none") if spec.adapters else None
         await self._patiently(self.llm.collective_rpc("tulu_end_with", args=(os.getpid(),)))
         await self._patiently(self.llm.update_weight_version(str(spec.version)))

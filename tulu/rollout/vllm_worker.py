@@ -6,7 +6,9 @@ from typing import Any, Literal
 
 import torch
 
-from tulu.errors import EngineError
+from tulu.config.shortage import is_shortage, say_engine_shortage
+from tulu.config.vllm_import import cannot_be_imported
+from tulu.errors import EngineError, EngineMissing
 from tulu.model.generation import stop_token_ids
 from tulu.rollout.engine import SHARED_SHARE, STALE, EngineSpec
 from tulu.rollout.sampling import stable_seed
@@ -37,7 +39,8 @@ class VllmWorker:
         """The weights that a sync must bring, by name."""
 
     def start(self) -> None:
-        """Load the model. Raises EngineError if vLLM refuses it."""
+        """Load the model. Raises EngineError if vLLM refuses it, EngineMissing if vLLM cannot be imported."""
+        need_vllm()
         from transformers import AutoConfig
         from vllm import LLM
         from vllm.config import WeightTransferConfig
@@ -62,7 +65,8 @@ class VllmWorker:
                 **memory_options(spec),
             )
         except (ValueError, RuntimeError, OSError) as error:
-            raise EngineError(f"{spec.folder}: vLLM does not load it ({error})") from error
+            told = say_engine_shortage(error) if is_shortage(error) else str(error)
+            raise EngineError(f"{spec.folder}: vLLM does not load it ({told})") from error
         self.end_tokens = stop_token_ids(self.llm.get_tokenizer(), generation_settings(folder, config), spec.turn_ends)
         self.version = spec.version
 
@@ -107,6 +111,17 @@ class VllmWorker:
                     finished.append((index, sample, to_completion(output.outputs[0], [(0, version)])))
             if finished:
                 yield finished
+
+
+def need_vllm() -> None:
+    """Raises EngineMissing where vLLM is installed and cannot be imported."""
+    try:
+        import vllm.sampling_params
+        from vllm import LLM
+    except Exception as error:  # noqa: BLE001
+        # Libraries that do not fit each other fail in many ways: symbols that are missing, files, attributes.
+        raise EngineMissing(cannot_be_imported(f"{type(error).__name__}: {error}")) from None
+    del LLM, vllm
 
 
 def request_options(params: SamplingParams, seed: int, max_tokens: int, end_tokens: Sequence[int]) -> Any:

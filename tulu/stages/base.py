@@ -32,7 +32,7 @@ def run(job: Job) -> Path:
     policy = new_policy(stage)
     groups = run.load_groups(policy.tokenizer)
     run.save_model = policy.save
-    learner = run.begin(policy, data=groups.digest, start=policy.digest())
+    learner = run.begin(policy, groups, start=policy.digest())
     run.settle_rows(learner, lambda batch: policy.logps(batch).sum())
     run.resume()
 

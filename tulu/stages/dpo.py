@@ -43,7 +43,7 @@ def run(job: Job) -> Path:
     groups = run.load_groups(run.tokenizer)
     policy: Policy = run.load(Policy)
     weights = policy.digest()
-    learner = run.begin(policy, data=groups.digest, start=weights)
+    learner = run.begin(policy, groups, start=weights)
     run.settle_rows(learner, lambda batch: policy.logps(batch).sum())
     stage = run.section
     if stage.loss == "simpo":

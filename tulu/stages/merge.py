@@ -19,6 +19,7 @@ import yaml
 from huggingface_hub import snapshot_download
 from transformers import AutoConfig, AutoTokenizer
 
+from tulu.config.hub import reach_hub
 from tulu.config.job import MODEL, Job
 from tulu.config.locate import policy_problem
 from tulu.config.merging import Merge, MergedModel, require
@@ -128,6 +129,7 @@ def _here(place: str, revision: str | None) -> Path:
     """The folder of a model; one on the hub is downloaded into its cache."""
     if Path(place).is_dir():
         return Path(place)
+    reach_hub()
     try:
         folder = Path(snapshot_download(place, revision=revision, ignore_patterns=["*.bin", "*.pt", "*.pth", "*.gguf", "*.h5"]))
         if not any(folder.glob("*.safetensors")):
@@ -174,7 +176,7 @@ def _is_done(folder: Path, pinned: Mapping[str, Any]) -> bool:
     manifest = read_manifest(folder)
     if not manifest.get("finished") or not (folder / MODEL).is_dir():
         return False
-    if lines := differences(manifest["pinned"], json.loads(json.dumps(pinned))):
+    if lines := differences(manifest.get("pinned", {}), json.loads(json.dumps(pinned))):
         listed = "\n  ".join(lines)
         cure = "Undo the change, run with --fresh to merge anew, or give the recipe another name."
         raise ResumeError(f"{folder}: holds a merge of other models:\n  {listed}\n{cure}")

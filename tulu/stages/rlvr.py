@@ -27,7 +27,7 @@ from tulu.config.job import Job
 from tulu.config.schema import Rlvr
 from tulu.data.problems import Problems, load_problems
 from tulu.errors import EngineError, RecipeError
-from tulu.grading.grader import Grader, split_off_reward_model
+from tulu.grading.grader import split_off_reward_model
 from tulu.model.batch import Batch
 from tulu.model.dropout import evaluating
 from tulu.model.gathering import unsharded
@@ -41,6 +41,7 @@ from tulu.rollout.batches import RolloutBatch, SampledBatch, pack_rollouts
 from tulu.rollout.draws import Queue
 from tulu.rollout.engine import EngineSpec
 from tulu.rollout.fleets import fleet_of, sent_adapters, sent_weights
+from tulu.rollout.graders import grader_of
 from tulu.rollout.journal import StreamLog
 from tulu.rollout.records import keep_tokenizer, record
 from tulu.rollout.sampler import Rollout, RolloutGrader, StepRollouts
@@ -88,7 +89,7 @@ def run(job: Job) -> Path:
     if run.finished:
         return run.model_folder
 
-    acting = None if stage.env is None else Acting(stage.env, run.tokenizer)
+    acting = Acting(stage.env, run.tokenizer) if stage.env is not None and stage.env.acts else None
     problems = read_problems(run, stage, acting)
     problems.report.show()
     log.info(problems.report.golds())
@@ -105,7 +106,7 @@ def run(job: Job) -> Path:
         facts["teacher"] = start_digest(stage.teacher.path, stage.teacher.revision)
     kl_reference = load_kl_reference(policy, run, stage, job.template[0], run.start_options)
     teacher = load_teacher(policy, run.parallel, stage, job.recipe.trust_remote_code)
-    learner = run.begin(critic or policy, data=problems.digest, start=policy.digest(), **facts)
+    learner = run.begin(critic or policy, problems, start=policy.digest(), **facts)
     run.settle_rows(learner, partial(all_numbers, policy, critic, stage.entropy_bonus > 0))
     stage = run.section
     state = run.resume()
@@ -123,7 +124,7 @@ def run(job: Job) -> Path:
     models = Models(policy, critic, kl_reference, teacher)
     with ExitStack() as stack:
         status = stack.enter_context(Status(run.path / STATUS_FILE if run.parallel.is_main else None))
-        grader = stack.enter_context(Grader(mode=stage.verifier_mode, settings=settings_of(stage)))
+        grader = stack.enter_context(grader_of(stage, spec, settings_of(stage), run.parallel.is_main))
         team = Team(run.parallel)
         with status.waiting("the engines to start"):
             fleet = fleet_of(stage, spec, policy, team)

@@ -44,7 +44,7 @@ def run(job: Job) -> Path:
 
     groups = run.load_groups(run.tokenizer)
     policy: Policy = run.load(Policy)
-    learner = run.begin(policy, data=groups.digest, start=policy.digest())
+    learner = run.begin(policy, groups, start=policy.digest())
     run.settle_rows(learner, lambda batch: policy.logps(batch).sum())
     run.resume()
 

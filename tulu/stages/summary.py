@@ -12,7 +12,10 @@ from rich.table import Table
 from tulu.config.job import stages_of
 from tulu.config.schema import Evaluate, Recipe
 from tulu.files import JsonLines, write_atomic
+from tulu.train.manifest import read_manifest
 
+START = "start"
+"""The row and the folder of what the model answered that the run began with."""
 SAMPLES = 3
 """Problems whose answers are shown before and after."""
 
@@ -30,19 +33,26 @@ class StageSummary:
     """Tokens of packed rows (in RLVR, of prompts and completions) per second of the steps."""
 
 
-def is_current(results: Path, model: Path, settings: Evaluate) -> bool:
-    """Whether the results in a folder were made with this model and these settings."""
-    file = results / "results.json"
-    if not file.exists() or file.stat().st_mtime < (model / "config.json").stat().st_mtime:
+def is_current(results: Path, model: str | Path, settings: Evaluate) -> bool:
+    """Whether the results in a folder were made with this model, a folder or a name on the hub, and these settings."""
+    file, config = results / "results.json", Path(model) / "config.json"
+    if not file.exists() or (config.exists() and file.stat().st_mtime < config.stat().st_mtime):
         return False
-    return bool(json.loads(file.read_text())["settings"] == settings.model_dump(mode="json"))
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        made_with = content["settings"]
+        if content.get("model", str(model)) != str(model):
+            return False
+    except (OSError, ValueError, KeyError, TypeError):
+        # A file that cannot be read is written again.
+        return False
+    return bool(made_with == settings.model_dump(mode="json"))
 
 
 def summarise(recipe: Recipe, folder: Path, stages: list[str]) -> None:
     """Write and show what the stages did; without an evaluation in the recipe, show only the folder's name."""
     console = Console()
-    manifest = folder / "rm" / "manifest.json"
-    rm_accuracy = json.loads(manifest.read_text()).get("held_out_accuracy") if recipe.rm and manifest.exists() else None
+    rm_accuracy = read_manifest(folder / "rm").get("held_out_accuracy") if recipe.rm else None
     if recipe.evaluate is None:
         console.print(f"done: {folder}")
         return
@@ -57,8 +67,8 @@ def summarise(recipe: Recipe, folder: Path, stages: list[str]) -> None:
 
 def stage_summary(folder: Path, stage: str) -> StageSummary:
     """Read the summary of a stage from its manifest, metrics and evaluation."""
-    results = json.loads((folder / "evaluate" / stage / "results.json").read_text())
-    seconds = json.loads((folder / stage / "manifest.json").read_text())["seconds"]
+    results = json.loads((folder / "evaluate" / stage / "results.json").read_text(encoding="utf-8"))
+    seconds = read_manifest(folder / stage).get("seconds", 0.0)
     lines = read_lines(folder / stage / "metrics.jsonl")
     speed = sum(line["tokens"] for line in lines) / max(sum(line["seconds"] for line in lines), 1e-9)
     return StageSummary(stage, results["accuracy"], tuple(results["ci95"]), seconds, round(speed, 1))
@@ -78,8 +88,9 @@ def show_table(console: Console, summaries: list[StageSummary], settings: Evalua
     for summary in summaries:
         change = "" if before is None else f"{100 * (summary.accuracy - before):+.1f}"
         low, high = summary.ci95
-        figures = (f"{100 * low:.1f} – {100 * high:.1f}", change, f"{summary.seconds:.0f}", f"{summary.tokens_per_second:,.0f}")
-        table.add_row(summary.stage, f"[bold]{100 * summary.accuracy:.1f} %", *figures)
+        interval = f"{100 * low:.1f} – {100 * high:.1f}"
+        speed = (f"{summary.seconds:.0f}", f"{summary.tokens_per_second:,.0f}") if summary.stage != START else ()
+        table.add_row(summary.stage, f"[bold]{100 * summary.accuracy:.1f} %", interval, change, *speed)
         before = summary.accuracy
     console.print(table)
     if rm_accuracy is not None:

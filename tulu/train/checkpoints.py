@@ -16,6 +16,7 @@ from typing import Any
 import xxhash
 
 from tulu.config.job import STEP_NAME
+from tulu.config.shortage import is_shortage
 from tulu.errors import CheckpointError, ResumeError
 from tulu.files import file_digest, file_fault, remove_partials, sync_folder
 from tulu.model.parallel import Parallel
@@ -88,6 +89,8 @@ class Checkpoints:
                     shutil.rmtree(old)
         except (OSError, RuntimeError) as error:
             shutil.rmtree(partial, ignore_errors=True)
+            if is_shortage(error):
+                raise
             raise CheckpointError(
                 f"{folder}: the checkpoint could not be written ({error})\n"
                 "Free some space and run the same command again: it resumes from the checkpoint before."
@@ -126,6 +129,8 @@ class Checkpoints:
         try:
             self.parallel.load(path)
         except (OSError, RuntimeError, ValueError, KeyError, EOFError, UnpicklingError) as error:
+            if is_shortage(error):
+                raise
             cure = "Its files are as they were written, perhaps by another version; remove it to resume from the one before."
             raise ResumeError(f"{path}: cannot be read ({type(error).__name__}: {error})\n{cure}") from error
 

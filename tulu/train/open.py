@@ -4,13 +4,14 @@ import logging
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from tulu.config.job import Job
-from tulu.config.schema import Rlvr, drops_long, labels_of
+from tulu.config.positions import longest_of
+from tulu.config.schema import drops_long, labels_of
 from tulu.config.training import ROW_TOKENS, sequences_of
 from tulu.data.chat import template_hash
 from tulu.data.datasets import cache_groups, open_groups
@@ -41,6 +42,18 @@ KEPT_ROWS = 24
 """Rows in that file."""
 
 
+class Pinnable(Protocol):
+    """Data of which it is known later whether it is the same."""
+
+    @property
+    def digest(self) -> str:
+        """Hash of all of it."""
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Hash of each source, by its name."""
+
+
 class StageRun(Run):
     """The run of a stage that trains a model, with what the stage reads: a tokenizer, data and a model to start from."""
 
@@ -58,16 +71,8 @@ class StageRun(Run):
         config = checked_config(self.start, trainable=True, revision=self.job.revision, trust_remote_code=trusted)
         tokenizer = load_tokenizer(self.start, name, self.job.revision, trusted, pinned)
         check_vocabulary(self.start, tokenizer, config, recipe.resize_embeddings)
-        check_length(*self._longest, config, self.start)
+        check_length(*longest_of(self.section, self.job.stage), config, self.start)
         return tokenizer
-
-    @property
-    def _longest(self) -> tuple[int, str]:
-        """Most tokens of a document that the stage reads, and the fields of the recipe that say so."""
-        stage, name = self.section, self.job.stage
-        if isinstance(stage, Rlvr):
-            return stage.max_prompt + stage.max_tokens, f"{name}.max_prompt + {name}.max_tokens"
-        return stage.max_length, f"{name}.max_length"
 
     @property
     def start_options(self) -> Origin:
@@ -117,8 +122,8 @@ class StageRun(Run):
         self.save_model = model.save
         return model
 
-    def begin(self, trained: Trainable, **facts: Any) -> Learner:
-        """Pin what the run rests on, such as the digests of its data and starting weights, and set up the optimizer.
+    def begin(self, trained: Trainable, data: Pinnable, **facts: Any) -> Learner:
+        """Pin what the run rests on, its data and facts such as the digest of its starting weights, and set up the optimizer.
 
         Raises ResumeError if the run began with other data, weights, template or processes, and RecipeError if a weight that
         it begins with is not finite, or another process sees other ones.
@@ -126,6 +131,7 @@ class StageRun(Run):
         if names := self.parallel.not_finite(trained.module):
             cure = "Nothing can be learned from there; take another checkpoint of it"
             raise RecipeError(f"{self.job.start or self.job.stage}: weights that are not finite: {named_tensors(names)}\n{cure}.")
+        facts |= {"data": data.digest, "sources": data.digests}
         if self.job.start is not None:
             facts["template"] = template_hash(self.tokenizer)
         seen = {} if self.job.start is None else {"files of the start": start_digest(self.job.start, self.job.revision)}

@@ -26,8 +26,9 @@ from tulu.model.parallel import Parallel
 from tulu.train.checkpoints import Checkpoints
 from tulu.train.energy import Energy, EnergyMeter
 from tulu.train.finite import named_tensors
-from tulu.train.manifest import environment, read_manifest, read_record
+from tulu.train.manifest import by_source, environment, read_manifest, read_record
 from tulu.train.model_files import SaveModel, model_faults, write_model
+from tulu.train.untrained import why_untrained
 
 log = logging.getLogger("tulu")
 
@@ -45,6 +46,9 @@ class Run:
         self.parallel = parallel
         self.step = 0
         """Optimizer steps that all sessions together have done."""
+        self.trained: int | None = 0
+        """Steps that moved the weights, over all sessions; None where an earlier version of the program did not count them."""
+        self._updates = 0
         self.seconds = 0.0
         """Seconds that earlier sessions took, up to the checkpoint that was resumed."""
         self.energy: Energy = {}
@@ -113,7 +117,7 @@ class Run:
         # A fact that only one of the two versions of this program records is no change.
         again = {name: facts.get(name, value) for name, value in before.items()}
         cure = "Restore it to resume, or run with --fresh to start over."
-        self._refuse_changes("what this run began with has changed", before, again, cure)
+        self._refuse_changes("what this run began with has changed", *by_source(before, again), cure)
         self._update_manifest(pinned={**before, **facts}, **environment())
 
     def _refuse_changes(self, problem: str, before: Any, now: Any, cure: str) -> None:
@@ -191,6 +195,7 @@ class Run:
         self.energy = max(known, key=lambda energy: energy.get("kwh", 0.0))
         if state:
             self.step, self.seconds = state["step"], state["seconds"]
+            self.trained = state.get("trained")
             log.info("resumed %s at step %d", self.path, self.step)
         self._since = time.monotonic()
         if self.parallel.is_main:
@@ -206,7 +211,8 @@ class Run:
         if self.parallel.module is not None and (names := self.parallel.not_finite(self.parallel.module)):
             raise TrainingError(f"the weights are not finite and are not saved: {named_tensors(names)}")
         energy = self._meter.read() if self._meter else self.energy
-        self.checkpoints.save(step, {"step": step, "seconds": self.elapsed(), "energy": energy, "extra": extra})
+        facts = {"step": step, "trained": self.trained, "seconds": self.elapsed(), "energy": energy, "extra": extra}
+        self.checkpoints.save(step, facts)
 
     def due(self, step: int, last: bool) -> bool:
         """Whether a checkpoint follows this step, of which `last` says that it is the last."""
@@ -218,6 +224,9 @@ class Run:
 
         What `state` returns of the step is saved with it; it is asked only where a checkpoint is about to be written.
         """
+        if self.trained is not None:
+            self.trained += self.parallel.updates > self._updates
+        self._updates = self.parallel.updates
         every = self.section.keep_every
         if every and self.step % every == 0:
             # Before the checkpoint, from which a session that dies in between would go on without it.
@@ -262,11 +271,18 @@ class Run:
     def finish(self, save: SaveModel, **facts: Any) -> Path:
         """Write model/ with `save(folder, whether this rank writes)` and close the manifest; returns the folder.
 
-        Raises TrainingError if a number of the written model is not finite, CheckpointError if the disk refuses.
+        Raises TrainingError if no step moved the weights or a number of the written model is not finite, CheckpointError if the
+        disk refuses.
         """
+        if self.step and self.trained == 0:
+            rows = self._metrics.read(lambda row, _where: row) if self.parallel.is_main else []
+            why = self.parallel.exchange(why_untrained(self.job.stage, rows, bool(self.parallel.skipped)))[0]
+            raise TrainingError(f"{self.path}: 0 of {self.step} steps trained, so no model was written: {why}")
         files = write_model(self.model_folder, save, self.parallel)
         if self.parallel.is_main:
-            totals = {"steps": self.step, "seconds": round(self.elapsed(), 3), "energy": self.energy}
+            if self.trained is not None and self.trained < self.step:
+                log.info("%s: %d of %d steps trained", self.job.stage, self.trained, self.step)
+            totals = {"steps": self.step, "trained": self.trained, "seconds": round(self.elapsed(), 3), "energy": self.energy}
             self._update_manifest(finished=True, **totals, **facts, model=files)
         self.parallel.wait()
         return self.model_folder

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tulu.errors import TrainingError
-from tulu.losses import Loss, Metrics
+from tulu.losses import Loss, Metrics, exact_dtype
 from tulu.model.batch import Batch
 from tulu.model.parallel import Parallel
 from tulu.model.sending import send
@@ -60,10 +60,10 @@ def step(
     # read then together with the norm of the gradients, so that nothing waits for the step itself. Some rows have numbers that
     # others lack, so that a process may not know of all.
     names = parallel.names_of_all(sums)
-    work = send(torch.tensor(learner.meter.work.on(batches), dtype=torch.float64), parallel.device)
+    work = send(torch.tensor(learner.meter.work.on(batches), dtype=exact_dtype(parallel.device)), parallel.device)
     nothing = torch.zeros((), device=parallel.device), torch.zeros((), device=parallel.device)
-    loss = torch.stack(losses).double().sum() if losses else torch.zeros_like(work)
-    parts = [number.to(parallel.device).double() for name in names for number in sums.get(name, nothing)]
+    loss = torch.stack(losses).to(exact_dtype(parallel.device)).sum() if losses else torch.zeros_like(work)
+    parts = [number.to(parallel.device, exact_dtype(parallel.device)) for name in names for number in sums.get(name, nothing)]
     (loss_total, done, *numbers), norm = parallel.finish_step(torch.stack([loss, work, *parts]), total)
     learner.meter.add(done)
     trained = [row for batch in batches for row in batch.id_C]

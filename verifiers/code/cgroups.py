@@ -65,6 +65,15 @@ def take(memory: int) -> Path | None:
     return group
 
 
+def _forget() -> None:
+    """Begin anew in a forked process: two processes that reuse one group would share its memory."""
+    _free.clear()
+    _parent.cache_clear()
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
 def give_back(group: Path) -> None:
     """Notes that a group's sandbox has ended."""
     if not _read(group / "cgroup.procs").strip():

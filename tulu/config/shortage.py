@@ -18,8 +18,8 @@ from tulu.errors import MemoryShortage
 GIB = 2**30
 _UNITS = {"bytes": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _ASKED = re.compile(r"[Tt]ried to allocate (?P<number>[\d.]+) ?(?P<unit>bytes|[KMGT]iB|B)")
-_SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
-"""Parts of the messages of torch's allocators, of CUDA and of cuBLAS."""
+_SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED", "Cannot allocate memory")
+"""Parts of the messages of torch's allocators, of CUDA, of cuBLAS and of the operating system."""
 SMALLER = "Lower batch (--batch), max_tokens (--max-tokens) or row_tokens (--row-tokens), or stop what else uses the device."
 MANY = 8
 """GPUs of one machine, for which sharding is estimated."""
@@ -30,7 +30,7 @@ def telling_shortage(job: Job) -> Iterator[None]:
     """While the context lasts, running out of memory in this stage is a MemoryShortage that says what to lower."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, OSError) as error:
         if not is_shortage(error):
             raise
         raise MemoryShortage(describe(job, error)) from error
@@ -46,8 +46,11 @@ def describe(job: Job, error: BaseException) -> str:
     """The message for a stage that ran out of memory."""
     section = job.section if job.row.trains else None
     lines = [f"{job.stage}: {_shortage(error)}"]
+    if job.row.merges:
+        return "\n".join([*lines, "A merge holds one weight of each model at a time; stop what else uses the memory."])
     if not isinstance(section, TrainStage):
-        return "\n".join([*lines, SMALLER])
+        cure = f"Lower {job.stage}.batch or {job.stage}.max_tokens, or stop what else uses the device."
+        return "\n".join([*lines, cure])
     base = job.recipe.base
     size = model_size(job.start, base.config if job.start is None and base is not None else None)
     processes = world_size()
@@ -63,6 +66,12 @@ def describe(job: Job, error: BaseException) -> str:
 def say_shortage(error: BaseException) -> str:
     """The message for a command that trains nothing."""
     return f"{_shortage(error)}\n{SMALLER}"
+
+
+def say_engine_shortage(error: BaseException) -> str:
+    """The same in one line for an engine that samples."""
+    cure = "lower its samples, max_prompt or max_tokens, or spread each engine over more GPUs (resources.tensor_parallel)"
+    return f"{_shortage(error)}; {cure}"
 
 
 def _shortage(error: BaseException) -> str:

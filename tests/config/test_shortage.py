@@ -1,7 +1,10 @@
 """Running out of memory is one message that names fields and how much each of them saves."""
 
+import errno
+import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,14 +14,16 @@ import torch
 from typer.testing import CliRunner
 
 from tests.samples import make_stage
+from tests.train.test_run import opened
 from tulu.cli import app
 from tulu.config.job import Job
 from tulu.config.plan import memory
 from tulu.config.schema import Evaluate, Recipe, Sft
+from tulu.config.shortage import GIB, cures, is_shortage, telling_shortage
 from tulu.config.sizes import Size
 from tulu.config.stages import STAGES
 from tulu.errors import MemoryShortage
-from tulu.train.shortage import GIB, cures, is_shortage, telling_shortage
+from tulu.model.load import from_pretrained
 
 SIZE = Size(7e9, 7e9, layers=32, hidden=4096, kv=4096, feed_forward=11008)
 
@@ -40,6 +45,8 @@ def test_what_is_a_shortage() -> None:
     assert is_shortage(MemoryError())
     assert is_shortage(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB."))
     assert is_shortage(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
+    assert is_shortage(OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
+    assert not is_shortage(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     assert not is_shortage(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
@@ -124,3 +131,50 @@ def test_a_command_that_trains_nothing_ends_with_a_message(monkeypatch: pytest.M
     assert "out of memory: 134,217,728.00 GiB more could not be had" in done.output
     assert "--row-tokens" in done.output
     assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")], ids=repr
+)
+def test_a_model_that_does_not_fit_is_not_told_as_a_damaged_one(error: Exception, tiny_model: Callable[..., Path]) -> None:
+    class Loader:
+        @staticmethod
+        def from_pretrained(*_: Any, **__: Any) -> None:
+            raise error
+
+    with pytest.raises(type(error)) as raised:
+        from_pretrained(Loader, tiny_model("olmo2"))
+    assert raised.value is error
+
+
+def test_a_checkpoint_for_which_there_is_no_memory_is_not_told_as_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = opened(tmp_path)
+
+    def fail(folder: Path) -> None:
+        raise real_shortage()
+
+    monkeypatch.setattr(run.parallel, "save", fail)
+    with pytest.raises(MemoryShortage, match="sft: out of memory"), telling_shortage(run.job):
+        run.save(1)
+    assert not list(tmp_path.rglob(".partial-*"))
+
+
+def test_a_process_that_cannot_be_started_for_want_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*_: Any) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    module = ModuleType("fake")
+    module.run = run  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "tulu.reward_models.rewardbench", module)
+    done = CliRunner().invoke(app, ["rewardbench", "some/model"])
+    assert done.exit_code == 1
+    assert "out of memory" in done.output
+
+
+def test_a_merge_has_nothing_to_lower() -> None:
+    recipe = Recipe.model_validate({"name": "x", "merge": {"models": [{"name": "a"}, {"name": "b"}]}})
+    job = Job(recipe, "merge", Path("runs/x/merge"), None)
+    with pytest.raises(MemoryShortage, match=r"merge: out of memory\nA merge holds one weight"), telling_shortage(job):
+        raise MemoryError

@@ -1,0 +1,85 @@
+"""What the last of several stages would find after hours is told before the first begins."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.test_bad_input import Place, complained
+from tulu.config import vllm_import
+from tulu.config.positions import longest_document
+
+BROKEN = 'raise ImportError("libcudart.so.12: cannot open shared object file")\n'
+
+
+@pytest.fixture
+def place(tmp_path: Path, tiny_model: Callable[..., Path]) -> Place:
+    return Place(tmp_path, tiny_model("olmo2"))
+
+
+@pytest.fixture
+def broken_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A vLLM that is installed and cannot be imported."""
+    package = tmp_path / "packages" / "vllm"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(BROKEN)
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    monkeypatch.syspath_prepend(package.parent)
+    for name in [name for name in sys.modules if name == "vllm" or name.startswith("vllm.")]:
+        monkeypatch.delitem(sys.modules, name)
+    vllm_import.vllm_problem.cache_clear()
+    yield
+    vllm_import.vllm_problem.cache_clear()
+
+
+@pytest.mark.parametrize("how", [["rlvr.engine=vllm"], ["rlvr.engine=auto", "rlvr.resources.engines=1"]])
+def test_a_vllm_that_cannot_be_imported_is_told_before_the_first_stage(how: list[str], place: Place, broken_vllm: None) -> None:
+    result = place.call("run", *how)
+    complained(
+        result, 2, "vLLM is installed and cannot be imported (ImportError: libcudart.so.12: cannot open", "engine=transformers"
+    )
+    assert "sft 1/3" not in result.output
+    assert not (place.runs / "tiny" / "sft" / "checkpoints").exists()
+
+
+def test_the_process_of_the_engine_says_the_same(place: Place, broken_vllm: None) -> None:
+    from tulu.errors import EngineMissing
+    from tulu.rollout.vllm_worker import need_vllm
+
+    with pytest.raises(EngineMissing, match=r"cannot be imported \(ImportError: libcudart.so.12.*\n.*pip install") as error:
+        need_vllm()
+    assert error.value.exit_code == 2
+
+
+def test_what_does_not_sample_with_vllm_is_not_asked_for_it(place: Place, broken_vllm: None) -> None:
+    """`engine: auto` is transformers where there is no GPU."""
+    result = place.call("run", "sft.steps=1", "rlvr=null", "evaluate.engine=auto")
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize(
+    ("command", "override", "told"),
+    [
+        ("sft", "sft.max_length=513", "sft.max_length: 513 tokens, but {} has 512 positions"),
+        ("run", "rlvr.max_prompt=600", "rlvr.max_prompt + rlvr.max_tokens: 604 tokens, but {} has 512 positions"),
+        ("rlvr", "rlvr.max_prompt=600", "rlvr.max_prompt + rlvr.max_tokens: 604 tokens, but {} has 512 positions"),
+    ],
+)
+def test_documents_longer_than_the_model_reads_are_told_before_the_first_stage(
+    command: str, override: str, told: str, place: Place, tiny_model: Callable[..., Path]
+) -> None:
+    result = place.call(command, override, "rlvr.max_length=700")
+    complained(result, 2, told.format(tiny_model("olmo2")), "to 512 or less")
+    assert not place.runs.exists(), "nothing was begun"
+
+
+def test_configurations_of_any_age_say_their_positions() -> None:
+    assert longest_document({"max_position_embeddings": 512}) == 512
+    assert longest_document({"n_positions": 128}) == 128
+    assert longest_document({"text_config": {"max_position_embeddings": 64}}) == 64
+    scaling = {"type": "linear", "factor": 4.0}
+    assert longest_document({"max_position_embeddings": 512, "rope_scaling": scaling}) == 2048
+    assert longest_document({"max_position_embeddings": 512, "rope_scaling": None, "rope_parameters": None}) == 512
+    assert longest_document(json.loads("{}")) is None

@@ -1,0 +1,24 @@
+"""Why a run came to its end and no step of it moved the weights, with figures and what to change."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+SHARES = ("solved", "truncated", "masked")
+"""Metrics of rollouts that say why groups teach nothing."""
+
+
+def why_untrained(stage: str, steps: Sequence[Mapping[str, Any]], overflowed: bool) -> str:
+    """The reason in words; `steps` are the metrics of each step, and `overflowed` says that float16 passed over steps."""
+    again = "A changed recipe needs --fresh or another name."
+    if overflowed:
+        return f"every gradient overflowed in float16\nSet {stage}.precision to bf16 or fp32. {again}"
+    shares = {name: [step[name] for step in steps if step.get(name) is not None] for name in SHARES}
+    told = ", ".join(f"{statistics.fmean(values):.0%} {name}" for name, values in shares.items() if values)
+    if not told:
+        return f"every gradient was 0\nLook at the data and the learning rate. {again}"
+    cure = (
+        f"Give problems that the model solves now and then, more samples ({stage}.samples), or longer answers "
+        f"({stage}.max_tokens) where many are truncated."
+    )
+    return f"the rewards within each group were alike (of all completions {told})\n{cure} {again}"
