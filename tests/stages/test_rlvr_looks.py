@@ -10,7 +10,7 @@ import pytest
 from tests.train.test_looks import metrics_of, same_weights, samples_of, write
 from tulu.config.job import Job
 from tulu.config.schema import Recipe
-from tulu.errors import DataError
+from tulu.errors import DataError, TuluError
 from tulu.stages import rlvr
 
 LENGTHS = {"max_prompt": 64, "max_tokens": 5, "max_length": 72}
@@ -76,6 +76,10 @@ def test_where_the_policy_acts_in_an_environment_it_does_so_in_a_look(tiny_model
     (tmp_path / "echo.py").write_text(ENVIRONMENT)
     asked = {"eval_task": write(tmp_path / "asked.jsonl", problems(8, 10)), "eval_every": 1}
     small = {"steps": 1, "prompts": 2, "samples": 2, "batch": 4, "no_stop_score": None, "env": f"{tmp_path}/echo.py"}
-    folder = rlvr.run(job(tmp_path, tiny_model(), "t", **asked, **small)).parent
+    made = job(tmp_path, tiny_model(), "t", **asked, **small)
+    with pytest.raises(TuluError, match="trained"):
+        # All answers to a problem get the same here, so that there is nothing to learn.
+        rlvr.run(made)
+    folder = made.folder
     assert [row["score"] for row in samples_of(folder, 1)] == [8 / 16, 9 / 16]
     assert metrics_of(folder)[0]["eval/asked/accuracy"] == 17 / 32
