@@ -93,3 +93,18 @@ def test_engines_of_their_own_need_vllm(write: Write, tmp_path: Path, monkeypatc
         make_job(recipe, "rlvr", tmp_path / "runs")
     monkeypatch.setattr("tulu.config.job.find_spec", lambda name: object())
     assert make_job(recipe, "rlvr", tmp_path / "runs").start == "owner/model"
+
+
+def test_engines_that_sleep_need_a_gpu_of_this_machine(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tulu.config.checks.PLANNED", frozenset())
+    monkeypatch.setattr("tulu.config.job.find_spec", lambda name: object())
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    recipe = load_recipe(write(GOOD), ["rlvr.resources={engines: 1, colocated: true}"])
+    monkeypatch.setattr("tulu.config.job.count_gpus", lambda: 0)
+    with pytest.raises(RecipeError, match=r"rlvr.resources.colocated: there is no GPU here, and on a CPU vLLM cannot sleep"):
+        make_job(recipe, "rlvr", tmp_path / "runs")
+    monkeypatch.setattr("tulu.config.job.count_gpus", lambda: 1)
+    assert make_job(recipe, "rlvr", tmp_path / "runs").start == "owner/model"
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    with pytest.raises(RecipeError, match=r"rlvr.resources.colocated: a cluster chooses .*unset RAY_ADDRESS"):
+        make_job(recipe, "rlvr", tmp_path / "runs")

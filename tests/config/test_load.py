@@ -121,6 +121,27 @@ MISTAKES = [
         "",
         "engines to 1",
     ),
+    (
+        ["rlvr.resources.colocated=true"],
+        "rlvr.resources.colocated: true: the engine of the training process is on its GPU anyway",
+        *("", "", "or remove colocated"),
+    ),
+    (
+        ["rlvr.resources={engines: 1, colocated: true}", "rlvr.max_staleness=1"],
+        "rlvr.max_staleness: 1: engines on the learners' GPUs sleep while those train and cannot run ahead",
+        *("", "", "set it to 0"),
+    ),
+    (
+        ["rlvr.resources={engines: 1, adapters: apart}"],
+        'rlvr.resources.adapters: "apart": only engines of their own take them',
+        *("", "", "set lora and resources.engines"),
+    ),
+    (["rlvr.resources.gpu_share=1.5"], "rlvr.resources.gpu_share: 1.5: should be less than or equal to 1", "", "", ""),
+    (
+        ["rlvr.resources.gpu_share=0.5", "rlvr.engine=transformers"],
+        "rlvr.resources.gpu_share: 0.5: only vLLM is given a share",
+        *("", "", "or remove gpu_share"),
+    ),
     (["rlvr.rollout_seconds=0"], "rlvr.rollout_seconds: 0: should be greater than 0", "", "", ""),
     (["rlvr.max_staleness=-1"], "rlvr.max_staleness: -1: should be greater than or equal to 0", "", "", ""),
 ]

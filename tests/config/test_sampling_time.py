@@ -75,6 +75,6 @@ def test_more_gpus_and_shorter_answers_are_never_slower(samples: int) -> None:
 
 def test_the_share_of_memory_is_the_engines() -> None:
     from tulu.config.decoding import ENGINE_SHARE
-    from tulu.rollout.engine import EngineSpec
+    from tulu.rollout.engine import SHARED_SHARE
 
-    assert EngineSpec.__dataclass_fields__["gpu_share"].default == ENGINE_SHARE
+    assert SHARED_SHARE == ENGINE_SHARE

@@ -1,14 +1,19 @@
 """A replica without a model: tokens are a function of weights, seed and place, and files in its folder make it misbehave once."""
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from tulu.rollout.broadcast import Broken, Joining
 from tulu.rollout.fleet import Request
-from tulu.rollout.fleet_replica import Replica, Taken
+from tulu.rollout.fleet_replica import Replica, Taken, Waking
+from tulu.rollout.pieces import Broadcast, Place
+from tulu.rollout.receiver import Receiver, digests
 from tulu.rollout.sampling import stable_seed
 from tulu.rollout.sync import Layout, Shapes, read_shapes
 from tulu.types import Completion
@@ -29,6 +34,9 @@ class FakeReplica(Replica):
             raise OSError("no such model")
         if self.trick("start-slowly"):
             await asyncio.sleep(3)
+        self.receiver = Receiver(torch.device("cpu"))
+        self.places: list[str] = []
+        self.calls: list[str] = []
         self.held: dict[str, torch.Tensor] = {}
         self.weight = 0.0
         self.going = asyncio.Event()
@@ -71,18 +79,51 @@ class FakeReplica(Replica):
     async def pause(self) -> None:
         if self.trick("freeze-in-sync"):
             time.sleep(1000)
+        self.calls.append("pause")
         self.going.clear()
 
-    async def receive(self, memory: str, layout: Layout) -> Taken:
-        bytes_here = torch.from_file(memory, shared=False, size=layout.size, dtype=torch.uint8)
+    async def receive(self, place: Place, layout: Layout) -> Taken:
+        if isinstance(place, Broadcast) and self.trick("die-in-broadcast"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if isinstance(place, Broadcast) and self.trick("freeze-in-broadcast"):
+            time.sleep(1000)
+        try:
+            bytes_here = (await asyncio.to_thread(self.receiver.memory, place, layout)).clone()
+        except Broken as error:
+            return Taken({}, str(error))
         if self.trick("corrupt") or (Path(self.spec.folder) / "always-corrupt").exists():
             bytes_here[layout.size // 2] ^= 1
-        digests = layout.digests(bytes_here.numpy())
-        if all(digests[name] == info.digest for name, info in layout.infos.items()):
-            self.held |= {name: tensor.clone() for name, tensor in layout.tensors(bytes_here.numpy())}
-        return Taken(digests, {"verify": 0.0, "load": 0.0}, free=[memory])
+        found = digests(bytes_here, layout)
+        self.places.append(type(place).__name__)
+        self.calls.append("take")
+        if all(found[name] == info.digest for name, info in layout.infos.items()):
+            self.held |= {name: tensor.clone() for name, tensor in layout.tensors(bytes_here)}
+        del bytes_here
+        return Taken(found, seconds={"verify": 0.0, "load": 0.0}, free=self.receiver.free())
 
-    async def resume(self, version: int) -> None:
+    async def meet(self, joining: Joining) -> str:
+        try:
+            await asyncio.to_thread(self.receiver.join, joining)
+        except Broken as error:
+            return str(error)
+        return ""
+
+    async def cards(self) -> list[str]:
+        return [""]
+
+    async def resume(self) -> None:
+        self.calls.append("resume")
+        self.going.set()
+
+    async def sleep(self) -> None:
+        self.calls.append("sleep")
+        self.going.clear()
+        self.held, self.weight = {}, 0.0
+
+    async def wake(self, what: Waking) -> None:
+        self.calls.append(f"wake {what}")
+
+    async def adopt(self, version: int) -> None:
+        self.calls.append("adopt")
         self.weight = float(sum(tensor.float().sum() for tensor in self.held.values()))
         self.version = version
-        self.going.set()

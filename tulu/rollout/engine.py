@@ -9,11 +9,15 @@ import torch
 from torch import Tensor
 
 from tulu.errors import EngineError
+from tulu.model.adapters_apart import AdapterForm
 from tulu.model.load import DTYPES
 from tulu.types import Group, Problem, SamplingParams
 
 STALE = -1
 """The version of an engine whose weights are not known to be the learner's. Such an engine refuses to sample."""
+
+SHARED_SHARE = 0.45
+"""The fraction of a GPU's memory that vLLM takes where the learner is on it, too."""
 
 ProgressCallback = Callable[[int, int], None]
 """Called with (finished completions, requested completions) while an engine samples."""
@@ -63,8 +67,12 @@ class EngineSpec:
     """The version of the folder's weights, if the engine may sample from them before a sync."""
     cache_bytes: int = 2 << 30
     """Memory for keys and values, in bytes. vLLM on a GPU uses `gpu_share` instead."""
-    gpu_share: float = 0.45
-    """The fraction of a GPU's memory that vLLM may take."""
+    gpu_share: float | None = None
+    """The fraction of a GPU's memory that vLLM may take; None is SHARED_SHARE."""
+    sleeps: bool = False
+    """Whether the engine gives its memory back while the learner trains, and takes it again with the next weights."""
+    adapters: AdapterForm | None = None
+    """Where syncs bring adapters alone, what those look like; None where they bring all weights."""
     timeout: float = 1800.0
     """Seconds that any one call to an engine in another process may take."""
     revision: str | None = None

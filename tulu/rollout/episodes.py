@@ -119,6 +119,10 @@ class Episodes:
         """Hand the weights to the engines."""
         return self.inner.sync(weights, version)
 
+    def rest(self) -> None:
+        """Let the engines give their memory back."""
+        self.inner.rest()
+
     def check(self) -> list[Recovery]:
         """That of the engines."""
         return self.inner.check()

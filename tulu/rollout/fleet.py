@@ -65,7 +65,7 @@ class Returned:
 
 Ended = Finished | Returned
 
-EngineStatus = Literal["ready", "starting", "stale", "syncing", "dead"]
+EngineStatus = Literal["ready", "starting", "stale", "syncing", "asleep", "dead"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,8 @@ class EngineState:
     version: int
     """The version of the weights it samples with; STALE while it may not sample."""
     status: EngineStatus
-    """Only a `ready` engine is sampled from. One that failed is `starting` again at once; `dead` is one that failed too often."""
+    """Only a `ready` engine is sampled from. One that is `asleep` gave its memory to the learner until the next sync. One that
+    failed is `starting` again at once; `dead` is one that failed too often."""
     running: int
     """Requests that it works on."""
     tokens: int = 0
@@ -106,9 +107,12 @@ class SyncReport:
     bytes: int = 0
     seconds: float = 0.0
     parts: Mapping[str, float] = field(default_factory=dict)
-    """Seconds by part: `pause`, `pack`, `send`, `verify`, `load`, `resume`. Engines work side by side; the slowest counts."""
+    """Seconds by part, which overlap. In the learner: `pause`, `gather`, `pack` and `send` (to GPUs), `shelve`, `resume`. In the
+    engines, of which the slowest counts: `receive`, `verify`, `load`."""
     engines: Sequence[str] = ()
     """The engines that hold these weights now and proved it by their checksums."""
+    way: str = ""
+    """How they came, as the log names it."""
 
 
 class Fleet(Protocol):
@@ -150,6 +154,10 @@ class Fleet(Protocol):
 
         Requests in flight go on; their later tokens carry the new version. Raises EngineError if no engine took the weights.
         """
+        ...
+
+    def rest(self) -> None:
+        """The learner trains now: engines on its GPUs give their memory back until the next sync. Requests are kept."""
         ...
 
     def check(self) -> list[Recovery]:

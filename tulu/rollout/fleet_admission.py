@@ -1,6 +1,10 @@
 """How many requests an engine works on at once: more of them as long as that makes it sample faster."""
 
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from tulu.rollout.fleet import Request
 
 GROWTH = 1.5
 """Factor of the next try."""
@@ -54,3 +58,17 @@ class Admission:
         if self.limit < self.most:
             self.before, self.speed = self.limit, speed
             self.limit = min(self.most, max(self.limit + 1, int(self.limit * GROWTH)))
+
+
+def shared_out(waiting: deque[Request], room: Sequence[int]) -> dict[int, list[Request]]:
+    """Take waiting requests for the engines with the most room, by number; those of one prompt stay together: it is read once."""
+    left = dict(enumerate(room))
+    batches: dict[int, list[Request]] = {}
+    chosen, problem = 0, None
+    while waiting and any(left.values()):
+        if waiting[0].problem_id != problem or left[chosen] <= 0:
+            chosen = max(left, key=lambda index: left[index])
+            problem = waiting[0].problem_id
+        batches.setdefault(chosen, []).append(waiting.popleft())
+        left[chosen] -= 1
+    return batches

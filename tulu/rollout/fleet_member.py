@@ -10,7 +10,8 @@ from tulu.rollout.engine import STALE
 from tulu.rollout.fleet import Ended, EngineState, EngineStatus, Recovery, Request, Returned
 from tulu.rollout.fleet_admission import Admission
 from tulu.rollout.fleet_calls import Call, EngineLost
-from tulu.rollout.fleet_replica import Parcels, Report
+from tulu.rollout.fleet_replica import Report
+from tulu.rollout.pieces import Piece
 
 log = logging.getLogger("tulu")
 
@@ -55,6 +56,8 @@ class Member:
     """Requests on their way."""
     promised: int = STALE
     """The version of the weights that it is restoring."""
+    reading: list[Piece] = field(default_factory=list)
+    """The weights that it is restoring, which must stay where they are until it has read them."""
     running: dict[str, Request] = field(default_factory=dict)
     admission: Admission = field(default_factory=Admission)
     tokens: int = 0
@@ -94,11 +97,11 @@ class Member:
         """Let it stop these; what it sampled of them comes with a later report."""
         self.sent.append(Call(self.name, "cutting requests", self.actor.cut.remote(list(keys)), self.limits.answer))
 
-    def restore(self, parcels: Parcels, version: int) -> None:
+    def restore(self, pieces: Sequence[Piece], version: int) -> None:
         """Bring it the weights that the other engines have."""
-        self.status, self.promised = "syncing", version
-        reference = self.actor.restore.remote(list(parcels), version)
-        self.call = Call(self.name, "taking the weights", reference, self.limits.sync * max(1, len(parcels)))
+        self.status, self.promised, self.reading = "syncing", version, list(pieces)
+        reference = self.actor.restore.remote(self.reading, version)
+        self.call = Call(self.name, "taking the weights", reference, self.limits.sync * max(1, len(pieces)))
 
     def ready(self, version: int) -> Recovery | None:
         """It has the current weights, and is sampled from. Returns what it recovered from, if it did."""
@@ -150,8 +153,8 @@ class Member:
             self.busy_seconds += now - self.seen
         self.seen = now
 
-    def fail(self, reason: str) -> list[Ended]:
-        """End its process, start another, and give its requests back."""
+    def fail(self, reason: str, later: bool = False) -> list[Ended]:
+        """End its process, start another, or `later` with the next sync, and give its requests back."""
         log.warning(
             "%s failed: %s; it is started again, and its %d requests are given back", self.name, reason, len(self.running)
         )
@@ -165,6 +168,8 @@ class Member:
         self.end()
         if self.failures > MOST_FAILURES:
             self.status = "dead"
+        elif later:
+            self.status = "asleep"
         else:
             self.start()
         return returned
@@ -174,6 +179,7 @@ class Member:
         import ray
 
         self.running, self.sent, self.call, self.ear, self.version = {}, [], None, None, STALE
+        self.reading = []
         actor, self.actor = self.actor, None
         if actor is not None:
             ray.kill(actor, no_restart=True)

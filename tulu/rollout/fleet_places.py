@@ -1,22 +1,27 @@
 """Where the engines of a fleet run: their GPUs, and what Ray is asked for."""
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from tulu.errors import RecipeError
+from tulu.rollout.engine import EngineSpec
+from tulu.rollout.fleet_member import Limits, Member
+from tulu.rollout.fleet_replica import Replica
 from tulu.rollout.vllm_engine import worker_environment
 
 APART_SHARE = 0.9
 """The fraction of a GPU's memory that an engine takes that has it for itself."""
 
 
-def places(engines: int, tensor_parallel: int, learners: int, gpus: int) -> tuple[list[list[int]], bool]:
+def places(engines: int, tensor_parallel: int, learners: int, gpus: int, colocated: bool = False) -> tuple[list[list[int]], bool]:
     """The GPUs of each engine on this machine, and whether learners use them too. Without a GPU every list is empty.
 
     The learners have the first GPUs. The engines get the others, for example 2 learners and 3 engines of 2 GPUs on 8:
-    [[2, 3], [4, 5], [6, 7]]. Where those are too few, engines share GPUs with learners: 1 learner and 1 engine on 1 GPU.
+    [[2, 3], [4, 5], [6, 7]]. Where those are too few, or engines are `colocated`, they share GPUs with learners: 1 learner and 1
+    engine on 1 GPU.
     Raises RecipeError if the machine has too few for the engines alone.
     """
     if not gpus:
@@ -27,9 +32,26 @@ def places(engines: int, tensor_parallel: int, learners: int, gpus: int) -> tupl
             f"rlvr.resources: {engines} engines of {tensor_parallel} GPUs need {needed}, and this machine has {gpus}; "
             "lower engines or tensor_parallel, or set RAY_ADDRESS to the cluster that has them"
         )
-    shared = learners + needed > gpus
+    shared = colocated or learners + needed > gpus
     first = 0 if shared else learners
     return [list(range(first + i * tensor_parallel, first + (i + 1) * tensor_parallel)) for i in range(engines)], shared
+
+
+def make_members(
+    spec: EngineSpec, replica: type[Replica], engines: int, tensor_parallel: int, learners: int, limits: Limits, cluster: bool
+) -> tuple[list[Member], bool]:
+    """The engines of a fleet, none of them started yet, and whether learners use their GPUs too."""
+    import ray
+
+    gpus, shared = places(engines, tensor_parallel, learners, 0 if cluster else torch.cuda.device_count(), spec.sleeps)
+    if not shared and spec.gpu_share is None:
+        spec = replace(spec, gpu_share=APART_SHARE)
+
+    def maker(own: list[int]) -> Any:
+        actor = ray.remote(replica).options(**actor_options(tensor_parallel, own, cluster))
+        return lambda: actor.remote(spec, tensor_parallel)
+
+    return [Member(f"engine-{index + 1}", maker(own), limits, spec.version) for index, own in enumerate(gpus)], shared
 
 
 def actor_options(tensor_parallel: int, gpus: list[int], cluster: bool) -> dict[str, Any]:

@@ -1,24 +1,23 @@
 """One engine of a fleet, in the process that it has for itself: the body of a Ray actor, whatever it samples with.
 
-The learner's process calls `start`, then `begin`, `take` for each parcel and `finish` to bring weights, `submit` and `cut` for
+The learner's process calls `start`, then `begin`, `take` for each piece and `finish` to bring weights, `submit` and `cut` for
 requests, and `report` all the time: what ended, and whether the engine lives. Ray runs these calls side by side.
 """
 
 import asyncio
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Literal
 
 from tulu.errors import EngineError
+from tulu.rollout.broadcast import Joining
 from tulu.rollout.engine import STALE, EngineSpec
 from tulu.rollout.fleet import Ended, Finished, Request, Returned, joined
-from tulu.rollout.sync import Layout, Shapes, Slice, TensorInfo, check_complete, check_infos, mapped
+from tulu.rollout.pieces import Memory, Objects, Piece, Place, SharedMemory
+from tulu.rollout.sync import Layout, Shapes, check_complete, check_infos
 from tulu.types import Completion
 
 CUT_SECONDS = 5.0
@@ -29,8 +28,9 @@ SPARE_PARCELS = 3
 GATHER_SECONDS = 0.02
 """How long a report waits for more after something has ended."""
 
-Parcels = Sequence[tuple[Sequence[Any], Mapping[str, TensorInfo]]]
-"""Whole weights in the object store: for each parcel the references of its slices, and its tensors."""
+
+Waking = Literal["weights", "kv_cache"]
+"""The memory of a sleeping engine that it takes again."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class Taken:
 
     digests: dict[str, str]
     """Of each tensor, as it stands in the process that computes. Another digest than the learner's: nothing was loaded."""
+    missed: str = ""
+    """Why the piece did not arrive; there are no digests then."""
     seconds: dict[str, float] = field(default_factory=dict)
     free: Sequence[str] = ()
     """The paths of the memory, of this parcel or of earlier ones, that is not needed any more."""
@@ -76,6 +78,7 @@ class Replica:
         self.failure = ""
         """Why this engine cannot go on."""
         self.paused = False
+        self.asleep = False
         self.tokens = 0
         self.waiting = 0
         self.last_token = 0.0
@@ -103,12 +106,32 @@ class Replica:
         """Stop between two tokens, keep the requests, forget their keys and values, and prepare for new weights."""
         raise NotImplementedError
 
-    async def receive(self, memory: str, layout: Layout) -> Taken:
-        """Load the tensors that lie in a file in memory, if their digests are those of the layout."""
+    async def receive(self, place: Place, layout: Layout) -> Taken:
+        """Load the tensors that lie at this place, which is not the object store, if their digests are those of the layout."""
         raise NotImplementedError
 
-    async def resume(self, version: int) -> None:
-        """Go on with the weights that were received. Raises EngineError if something of the old ones is left."""
+    async def meet(self, joining: Joining) -> str:
+        """Let every process that computes join the group in which weights are sent; returns why one could not, or ""."""
+        raise NotImplementedError
+
+    async def cards(self) -> list[str]:
+        """The names of the GPUs that this engine computes on, that of each process; "" without one."""
+        raise NotImplementedError
+
+    async def adopt(self, version: int) -> None:
+        """Compute with the weights that were received. Raises EngineError if something of the old ones is left."""
+        raise NotImplementedError
+
+    async def resume(self) -> None:
+        """Go on sampling."""
+        raise NotImplementedError
+
+    async def sleep(self) -> None:
+        """Stop between two tokens, keep the requests, and give the memory of weights, keys and values back."""
+        raise NotImplementedError
+
+    async def wake(self, what: Waking) -> None:
+        """Take the memory of the weights, or of keys and values, again. What was in it is lost."""
         raise NotImplementedError
 
     # What the learner's process calls.
@@ -119,52 +142,56 @@ class Replica:
         self.version = self.spec.version
         return os.getpid()
 
+    async def rest(self) -> None:
+        """Give the memory back while the learner trains; `begin` and `finish` take it again. Nothing is sampled until then."""
+        self.version, self.paused, self.asleep = STALE, True, True
+        await self.sleep()
+
     async def begin(self) -> float:
         """Stop sampling so that weights may change; requests are kept. Returns the seconds that took."""
         began = time.monotonic()
         self.version, self.paused, self.arrived = STALE, True, set()
+        if self.asleep:
+            await self.wake("weights")
         await self.pause()
         return time.monotonic() - began
 
-    async def take(self, references: Sequence[Any], infos: Mapping[str, TensorInfo]) -> Taken:
-        """Load one parcel. Raises EngineError if it does not fit the model."""
-        check_infos(infos, self.shapes, self.spec.dtype)
-        layout = Layout.of(infos)
+    async def take(self, piece: Piece) -> Taken:
+        """Load one piece. Raises EngineError if it does not fit the model."""
+        check_infos(piece.infos, self.shapes, self.spec.dtype)
+        layout = Layout.of(piece.infos)
         began = time.monotonic()
-        # Memory that was used before is faster than new memory, which the system has to clear.
-        memory = next((spare for spare in self.spare if spare.size >= layout.size), None)
-        if memory is None:
-            memory = await asyncio.to_thread(SharedMemory, layout.size)
-        else:
-            self.spare.remove(memory)
-        for reference in references:
-            slices = await asyncio.wait_for(reference, self.spec.timeout)
-            await asyncio.to_thread(memory.write, layout, slices)
-            del slices
+        place = piece.place
+        if isinstance(place, Objects):
+            place = await self._received(place.references, layout)
         received = time.monotonic() - began
-        # The next parcel is received while this one loads.
+        # The next piece is received while this one loads.
         async with self.loading:
-            taken = await self.receive(memory.path, layout)
-            self.lent[memory.path] = memory
+            taken = await self.receive(place, layout)
             self._take_back(taken.free)
-        if all(taken.digests.get(name) == info.digest for name, info in infos.items()):
-            self.arrived.update(infos)
+        if all(taken.digests.get(name) == info.digest for name, info in piece.infos.items()):
+            self.arrived.update(piece.infos)
         return replace(taken, seconds={"receive": received, **taken.seconds})
 
     async def finish(self, version: int) -> float:
         """Sample with the weights that came. Raises EngineError if one is missing. Returns the seconds that took."""
         began = time.monotonic()
         check_complete(self.arrived, self.shapes)
-        await self.resume(version)
+        await self.adopt(version)
+        # Keys and values come last: until here their memory served the loading of weights.
+        if self.asleep:
+            await self.wake("kv_cache")
+            self.asleep = False
+        await self.resume()
         self.version, self.paused, self.last_token = version, False, time.monotonic()
         return time.monotonic() - began
 
-    async def restore(self, parcels: Parcels, version: int) -> dict[str, str]:
-        """Take a whole set of weights out of the object store, and return their digests: for an engine that was restarted."""
+    async def restore(self, pieces: Sequence[Piece], version: int) -> dict[str, str]:
+        """Take a whole set of weights that the learner keeps, and return their digests: for an engine that was restarted."""
         await self.begin()
         digests: dict[str, str] = {}
-        for references, infos in parcels:
-            digests |= (await self.take(references, infos)).digests
+        for piece in pieces:
+            digests |= (await self.take(piece)).digests
         await self.finish(version)
         return digests
 
@@ -212,9 +239,24 @@ class Replica:
         self.failure = self.failure or reason
         self.news.set()
 
+    async def _received(self, references: Sequence[Any], layout: Layout) -> Memory:
+        """Bring slices from the object store into memory that the process which computes can map."""
+        # Memory that was used before is faster than new memory, which the system has to clear.
+        memory = next((spare for spare in self.spare if spare.size >= layout.size), None)
+        if memory is None:
+            memory = await asyncio.to_thread(SharedMemory, layout.size)
+        else:
+            self.spare.remove(memory)
+        for reference in references:
+            slices = await asyncio.wait_for(reference, self.spec.timeout)
+            await asyncio.to_thread(memory.write, layout, slices)
+            del slices
+        self.lent[memory.path] = memory
+        return Memory(memory.path)
+
     def _take_back(self, paths: Sequence[str]) -> None:
-        for path in paths:
-            memory = self.lent.pop(path)
+        # Memory of the learner's stays the learner's.
+        for memory in [self.lent.pop(path) for path in paths if path in self.lent]:
             if len(self.spare) < SPARE_PARCELS:
                 self.spare.append(memory)
             else:
@@ -237,33 +279,3 @@ class Replica:
         finally:
             del self.tasks[request.key]
             self.news.set()
-
-
-class SharedMemory:
-    """Memory that a child process can open by `path`.
-
-    It needs no room in /dev/shm, which containers often keep at 64 MB, and is freed when nobody has it mapped any more, even if
-    this process is killed. Raises EngineError if there is no memory.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.size = max(1, size)
-        self.handle = os.memfd_create("tulu-weights")
-        try:
-            os.posix_fallocate(self.handle, 0, self.size)
-        except OSError as error:
-            os.close(self.handle)
-            raise EngineError(f"no memory for {size / 1e6:.0f} MB of weights on their way to vLLM ({error.strerror})") from error
-        self.path = f"/proc/{os.getpid()}/fd/{self.handle}"
-        self.bytes: NDArray[np.uint8] = mapped(self.path, self.size)
-
-    def write(self, layout: Layout, slices: Sequence[Slice]) -> None:
-        """Write bytes of tensors to their places."""
-        for name, first, part in slices:
-            start = layout.starts[name] + first
-            self.bytes[start : start + len(part)] = part
-
-    def close(self) -> None:
-        """Let it go, as far as this process is concerned."""
-        os.close(self.handle)
-        del self.bytes

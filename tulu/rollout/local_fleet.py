@@ -90,6 +90,9 @@ class LocalFleet:
         self.engine.sync(weights, version)
         return SyncReport(version, seconds=time.monotonic() - began, engines=(NAME,))
 
+    def rest(self) -> None:
+        """Nothing: the engine keeps what it has."""
+
     def check(self) -> list[Recovery]:
         """Nothing: an engine in another process that died is started again by its next sync."""
         return []

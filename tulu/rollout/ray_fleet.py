@@ -9,26 +9,30 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from tulu.errors import EngineError
+from tulu.model.load import default_device
+from tulu.rollout.broadcast import own_address
 from tulu.rollout.engine import STALE, EngineSpec, check_answer
 from tulu.rollout.fleet import Ended, EngineState, Finished, Recovery, Request, Returned, SyncReport, prepare_all
+from tulu.rollout.fleet_admission import shared_out
 from tulu.rollout.fleet_calls import EngineLost, wait_for_all
 from tulu.rollout.fleet_member import Limits, Member
-from tulu.rollout.fleet_places import APART_SHARE, actor_options, places
+from tulu.rollout.fleet_places import make_members
 from tulu.rollout.fleet_replica import Replica
-from tulu.rollout.fleet_sync import Delivery, Kept
-from tulu.rollout.sync import pack_weights
+from tulu.rollout.fleet_sync import Delivery, put_to_sleep
+from tulu.rollout.pieces import Kept, MemoryShelf, ObjectShelf, Shelf
+from tulu.rollout.transport import Transport, choose, told_way
 from tulu.rollout.vllm_engine import start_ray
 from tulu.rollout.vllm_replica import VllmReplica
 from tulu.types import Group
 
 log = logging.getLogger("tulu")
 
+TAKES_WEIGHTS = ("ready", "stale", "asleep")
+"""What an engine may be when a sync begins."""
 TICK_SECONDS = 0.2
 """How often deadlines are looked at while no engine reports."""
 
@@ -44,10 +48,11 @@ class RayFleet:
         learners: int = 1,
         limits: Limits | None = None,
         replica: type[Replica] = VllmReplica,
+        transport: Transport | None = None,
     ) -> None:
         """Start the engines and wait until they have loaded the model. Raises EngineError if one of them cannot.
 
-        `learners` are the processes that train on this machine's first GPUs.
+        `learners` are the processes that train on this machine's first GPUs. None is the `transport` that suits what is there.
         """
         folder = Path(spec.folder)
         self.spec = replace(spec, folder=str(folder.resolve()) if folder.is_dir() else spec.folder)
@@ -60,10 +65,18 @@ class RayFleet:
         self.submitted: dict[str, float] = {}
         self.trouble: Exception | None = None
         self.closed = False
+        self.resting = False
+        """Whether engines on the learners' GPUs sleep."""
         self.changed = threading.Condition()
         """Held while anything here is read or changed; notified when something ended."""
         self.own_ray = start_ray(self.spec.folder, self.spec.dtype)
-        self.members = self._members(engines, tensor_parallel, learners, replica)
+        self.cluster = bool(os.environ.get("RAY_ADDRESS"))
+        self.shelf: Shelf = ObjectShelf() if self.cluster else MemoryShelf()
+        self.members, shared = make_members(self.spec, replica, engines, tensor_parallel, learners, self.limits, self.cluster)
+        seconds = self.limits.sync / 2
+        address = own_address() if self.cluster else "127.0.0.1"
+        self.transport = transport or choose(default_device(), self.cluster, shared, address, seconds, tensor_parallel)
+        log.info("new weights reach the engines by %s", told_way(self.transport, self.shelf))
         self.thread = threading.Thread(target=self._listen, name="tulu-fleet", daemon=True)
         try:
             self._start()
@@ -102,7 +115,7 @@ class RayFleet:
         """Stop working on these; they come back by `collect`."""
         with self._unharmed():
             wanted = set(keys)
-            self._give_back([request for request in self.waiting if request.key in wanted])
+            self._take_over([Returned(one.key, one.begun, "it was cut") for one in self.waiting if one.key in wanted])
             self.waiting = deque(request for request in self.waiting if request.key not in wanted)
             for member in self.members:
                 if here := wanted & member.running.keys():
@@ -120,12 +133,14 @@ class RayFleet:
         refuse the weights, if they arrive corrupted twice, or if no engine is left.
         """
         with self._unharmed():
+            self._wake()
             self._await_one()
             former, self.kept, self.version = self.kept, [], STALE
-            members = [member for member in self.members if member.status in ("ready", "stale")]
-            delivery = Delivery(members, version, self.limits.sync, self._lose)
+            members = [member for member in self.members if member.status in TAKES_WEIGHTS]
+            self.shelf.clear(former, in_use=any(member.reading for member in self.members))
+            delivery = Delivery(members, version, self.limits.sync, self._lose, self.transport, self.shelf)
             try:
-                report = delivery.run(pack_weights(weights, self.spec.dtype), former)
+                report = delivery.run(weights, self.spec.dtype)
             except BaseException as error:
                 # Engines that hold half of the weights may never sample again.
                 for member in members:
@@ -136,6 +151,16 @@ class RayFleet:
                 self._ready(member)
             self._dispatch()
             return report
+
+    def rest(self) -> None:
+        """Let engines on the learners' GPUs sleep until the next sync; those on GPUs of their own go on."""
+        if not self.spec.sleeps:
+            return
+        with self._unharmed():
+            self.resting = True
+            awake = [member for member in self.members if member.status == "ready"]
+            for name, error in put_to_sleep(awake, self.limits.sync).items():
+                self._lose(next(member for member in awake if member.name == name), error.reason)
 
     def check(self) -> list[Recovery]:
         """The engines that are back since the last call. Raises EngineError if none is left."""
@@ -149,6 +174,7 @@ class RayFleet:
 
         with self.changed:
             self.closed = True
+            self.transport.close()
             for member in self.members:
                 member.end()
         if self.thread.is_alive():
@@ -167,19 +193,6 @@ class RayFleet:
             if self.trouble is not None:
                 raise self.trouble
             yield
-
-    def _members(self, engines: int, tensor_parallel: int, learners: int, replica: type[Replica]) -> list[Member]:
-        import ray
-
-        cluster = bool(os.environ.get("RAY_ADDRESS"))
-        gpus, shared = places(engines, tensor_parallel, learners, 0 if cluster else torch.cuda.device_count())
-        spec = self.spec if shared else replace(self.spec, gpu_share=max(self.spec.gpu_share, APART_SHARE))
-
-        def maker(own: list[int]) -> Any:
-            actor = ray.remote(replica).options(**actor_options(tensor_parallel, own, cluster))
-            return lambda: actor.remote(spec, tensor_parallel)
-
-        return [Member(f"engine-{index + 1}", maker(own), self.limits, spec.version) for index, own in enumerate(gpus)]
 
     def _start(self) -> None:
         for member in self.members:
@@ -240,6 +253,7 @@ class RayFleet:
                 member.call.check()
                 return
             answer, member.call = member.call.answer(), None
+            member.reading = []
             if member.status == "starting":
                 self._loaded(member)
             else:
@@ -261,7 +275,7 @@ class RayFleet:
             # There were new weights while it took the old ones.
             self._loaded(member)
             return
-        for name, info in ((name, info) for _, infos in self.kept for name, info in infos.items()):
+        for name, info in (named for piece in self.kept for named in piece.infos.items()):
             if digests.get(name) != info.digest:
                 raise EngineLost(member.name, f"{name} is corrupted: its digest is not the learner's")
         self._ready(member)
@@ -272,7 +286,8 @@ class RayFleet:
             self.recovered.append(recovery)
 
     def _lose(self, member: Member, reason: str) -> None:
-        self._take_over(member.fail(reason))
+        # While the learner trains, its GPUs have no room for an engine that loads its model.
+        self._take_over(member.fail(reason, later=self.resting))
 
     def _take_over(self, ended: Sequence[Ended]) -> None:
         """Keep these for `collect`. Raises EngineError where the model that was sampled from predicts NaN."""
@@ -285,27 +300,22 @@ class RayFleet:
             self.ended.append(end)
 
     def _dispatch(self) -> None:
-        """Give waiting requests to the engines with the most room; those of one prompt stay together, because it is read once."""
-        room = {index: member.room for index, member in enumerate(self.members)}
-        batches: dict[int, list[Request]] = {}
-        chosen, problem = 0, None
-        while self.waiting and any(room.values()):
-            if self.waiting[0].problem_id != problem or room[chosen] <= 0:
-                chosen = max(room, key=lambda index: room[index])
-                problem = self.waiting[0].problem_id
-            batches.setdefault(chosen, []).append(self.waiting.popleft())
-            room[chosen] -= 1
-        for index, batch in batches.items():
+        """Give waiting requests to the engines that have room."""
+        for index, batch in shared_out(self.waiting, [member.room for member in self.members]).items():
             self.members[index].send(batch)
 
-    def _give_back(self, requests: Sequence[Request]) -> None:
-        self._take_over([Returned(request.key, request.begun, "it was cut") for request in requests])
+    def _wake(self) -> None:
+        """The learner has trained. Engines that sleep wake when weights come; those that failed meanwhile start now."""
+        self.resting = False
+        for member in self.members:
+            if member.status == "asleep" and member.actor is None:
+                member.start()
 
     def _await_one(self) -> None:
         """Wait until an engine can take weights; those that start say themselves how long they have been doing so."""
 
         def can_take() -> bool:
-            return self.trouble is not None or any(member.status in ("ready", "stale") for member in self.members)
+            return self.trouble is not None or any(member.status in TAKES_WEIGHTS for member in self.members)
 
         if not self.changed.wait_for(can_take, self.limits.start + self.limits.sync):
             raise EngineError("no engine came back in time to take the weights")

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tulu.errors import EngineError
@@ -95,11 +96,17 @@ class Stream:
             return served
         with self.status.waiting(self._awaited):
             step = self._await_step(self.pump)
+        with self._alone(), self.status.waiting("the engines to give the learner their memory"):
+            self.pump.fleet.rest()
         own: StepRollouts = self.team.release(self._shares(step))
         return own
 
     def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Let the engines sample with these weights from now on; every process must call this."""
+        if self.grader.stage.resources.colocated:
+            # What torch keeps for later is what the engines on these GPUs need now, and they wake when the main process syncs.
+            torch.cuda.empty_cache()
+            self.team.parallel.wait()
         if self.pump is None:
             if self.fleet is not None:
                 self.fleet.sync(weights, version)

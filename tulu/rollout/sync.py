@@ -3,7 +3,9 @@
 import math
 import mmap
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import xxhash
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tulu.data.workers import cores
 from tulu.errors import EngineError, RecipeError
 from tulu.model.published import is_buffer
 from tulu.model.stored import open_checkpoint
@@ -20,6 +23,7 @@ PARCEL_BYTES = 1 << 28
 """Most bytes of a parcel. A larger tensor makes a parcel of its own, which is cut where it is sent (`slices`)."""
 ALIGNMENT = 64
 """Tensors that lie one behind the other in shared memory begin at multiples of this, so that they can be read in place."""
+MOST_THREADS = 8
 
 
 class WeightsRefused(EngineError):
@@ -45,6 +49,19 @@ class TensorInfo:
     def bytes(self) -> int:
         """The size of the tensor."""
         return math.prod(self.shape) * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One weight as the engine takes it."""
+
+    name: str
+    tensor: Tensor
+    is_buffer: bool
+
+    def info(self, digest: str = "") -> TensorInfo:
+        """What the engine is told of it."""
+        return TensorInfo(tuple(self.tensor.shape), self.tensor.dtype, digest, self.is_buffer)
 
 
 @dataclass(frozen=True)
@@ -99,14 +116,20 @@ class Layout:
 
     def digests(self, memory: NDArray[np.uint8]) -> dict[str, str]:
         """The digest of each tensor as it lies in that memory."""
-        return {name: digest(self.bytes_of(memory, name)) for name in self.starts}
+        return all_digests({name: self.bytes_of(memory, name) for name in self.starts})
 
-    def tensors(self, memory: NDArray[np.uint8]) -> list[tuple[str, Tensor]]:
-        """The tensors, which share that memory."""
+    def tensors(self, memory: Tensor) -> list[tuple[str, Tensor]]:
+        """The tensors, which share that memory, a row of bytes on any device."""
         return [
-            (name, torch.from_numpy(self.bytes_of(memory, name)).view(info.dtype).reshape(info.shape))
+            (name, memory[self.starts[name] : self.starts[name] + info.bytes].view(info.dtype).reshape(info.shape))
             for name, info in self.infos.items()
         ]
+
+    def fill(self, memory: Tensor, group: Iterable["Weight"]) -> None:
+        """Copy tensors to their places in a row of bytes on any device."""
+        places = dict(self.tensors(memory))
+        for weight in group:
+            places[weight.name].copy_(weight.tensor)
 
 
 def mapped(path: str, size: int) -> NDArray[np.uint8]:
@@ -120,23 +143,48 @@ def digest(data: NDArray[np.uint8]) -> str:
     return xxhash.xxh3_128(data.data).hexdigest()
 
 
-def pack_weights(weights: Iterable[tuple[str, Tensor]], dtype: torch.dtype, parcel_bytes: int = PARCEL_BYTES) -> Iterator[Parcel]:
-    """Yield the weights in the engine's dtype, in parcels, so that a gathered shard is freed before the next is gathered."""
-    infos: dict[str, TensorInfo] = {}
-    data: dict[str, NDArray[np.uint8]] = {}
+def all_digests(data: Mapping[str, NDArray[np.uint8]]) -> dict[str, str]:
+    """The digest of each of these, on several cores: hashing does not hold the interpreter's lock."""
+    return dict(zip(data, hashing_threads().map(digest, data.values()), strict=True))
+
+
+@cache
+def hashing_threads() -> ThreadPoolExecutor:
+    """The threads that hash; more than a few wait for the memory rather than for a core."""
+    return ThreadPoolExecutor(min(MOST_THREADS, cores()), thread_name_prefix="tulu-hash")
+
+
+def bytes_of(tensor: Tensor) -> Tensor:
+    """The bytes of a contiguous tensor, as a row."""
+    return tensor.flatten().view(torch.uint8)
+
+
+def grouped(weights: Iterable[tuple[str, Tensor]], dtype: torch.dtype, most: int = PARCEL_BYTES) -> Iterator[list[Weight]]:
+    """The weights as the engine takes them, on the device where they are, in groups of at most `most` bytes.
+
+    A gathered shard is freed before the next is gathered, so there is never a second copy of all weights.
+    """
+    group: list[Weight] = []
     size = 0
     for name, tensor in weights:
         # Engines keep such buffers in float32 too: they decide between experts, and rounding would change which ones.
         kept = is_buffer(tensor) or not tensor.is_floating_point()
-        sent = tensor.detach().to("cpu", tensor.dtype if kept else dtype).contiguous()
-        if size and size + sent.nbytes > parcel_bytes:
-            yield Parcel(infos, data)
-            infos, data, size = {}, {}, 0
-        data[name] = sent.flatten().view(torch.uint8).numpy()
-        infos[name] = TensorInfo(tuple(sent.shape), sent.dtype, digest(data[name]), is_buffer(tensor))
-        size += data[name].nbytes
-    if infos:
-        yield Parcel(infos, data)
+        sent = tensor.detach().to(tensor.dtype if kept else dtype).contiguous()
+        if size and size + sent.nbytes > most:
+            yield group
+            group, size = [], 0
+        group.append(Weight(name, sent, is_buffer(tensor)))
+        size += sent.nbytes
+    if group:
+        yield group
+
+
+def pack_weights(weights: Iterable[tuple[str, Tensor]], dtype: torch.dtype, parcel_bytes: int = PARCEL_BYTES) -> Iterator[Parcel]:
+    """Yield the weights in the engine's dtype, in parcels in this process's memory."""
+    for group in grouped(weights, dtype, parcel_bytes):
+        data = {weight.name: bytes_of(weight.tensor.to("cpu")).numpy() for weight in group}
+        digests = all_digests(data)
+        yield Parcel({weight.name: weight.info(digests[weight.name]) for weight in group}, data)
 
 
 def verify_weights(

@@ -10,7 +10,7 @@ from tulu.config.shortage import is_shortage, say_engine_shortage
 from tulu.config.vllm_import import cannot_be_imported
 from tulu.errors import EngineError, EngineMissing
 from tulu.model.generation import stop_token_ids
-from tulu.rollout.engine import STALE, EngineSpec
+from tulu.rollout.engine import SHARED_SHARE, STALE, EngineSpec
 from tulu.rollout.sampling import stable_seed
 from tulu.rollout.sync import TensorInfo, read_shapes, verify_weights
 from tulu.types import Completion, Problem, SamplingParams
@@ -150,7 +150,7 @@ def request_options(params: SamplingParams, seed: int, max_tokens: int, end_toke
 def memory_options(spec: EngineSpec) -> dict[str, Any]:
     """vLLM's options of memory and batch size for this machine; a CPU has no graphs to record."""
     if torch.cuda.is_available():
-        return {"gpu_memory_utilization": spec.gpu_share}
+        return {"gpu_memory_utilization": SHARED_SHARE if spec.gpu_share is None else spec.gpu_share}
     return {
         "kv_cache_memory_bytes": spec.cache_bytes,
         "enforce_eager": True,
@@ -159,6 +159,27 @@ def memory_options(spec: EngineSpec) -> dict[str, Any]:
         "enable_chunked_prefill": False,
         "max_num_batched_tokens": max(CPU_TOKENS, spec.max_length),
     }
+
+
+ADAPTER_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""The ranks for which vLLM 0.32 makes room."""
+
+
+def adapter_options(spec: EngineSpec) -> dict[str, Any]:
+    """vLLM's options for the one adapter that a learner trains. Raises EngineError if its rank is too large."""
+    if spec.adapters is None:
+        return {}
+    ranks = [rank for rank in ADAPTER_RANKS if rank >= spec.adapters.rank]
+    if not ranks:
+        raise EngineError(f"lora.rank {spec.adapters.rank}: vLLM takes at most 512; set rlvr.resources.adapters to merged")
+    return {"enable_lora": True, "max_lora_rank": ranks[0], "max_loras": 1}
+
+
+def adapter_request(folder: str) -> Any:
+    """The adapter under the name that it always has; where `folder` holds one, it takes the place of the one before."""
+    from vllm.lora.request import LoRARequest
+
+    return LoRARequest("tulu", 1, folder, load_inplace=folder != "none")
 
 
 def local_folder(name: str, revision: str | None = None) -> Path:

@@ -37,7 +37,7 @@ from tulu.rollout.acting import Acting
 from tulu.rollout.batches import RolloutBatch, SampledBatch, pack_rollouts
 from tulu.rollout.draws import Queue
 from tulu.rollout.engine import EngineSpec
-from tulu.rollout.fleets import fleet_of
+from tulu.rollout.fleets import fleet_of, sent_adapters, sent_weights
 from tulu.rollout.graders import grader_of
 from tulu.rollout.journal import StreamLog
 from tulu.rollout.records import keep_tokenizer, record
@@ -117,6 +117,7 @@ def run(job: Job) -> Path:
         revision=job.revision,
         trust_remote_code=job.recipe.trust_remote_code,
         turn_ends=turn_end_tokens(policy.tokenizer),
+        adapters=sent_adapters(policy, stage),
     )
     total = stage.steps or max(1, math.ceil(len(problems) * (stage.epochs or 1.0) / stage.prompts))
     models = Models(policy, critic, kl_reference, teacher)
@@ -134,7 +135,7 @@ def run(job: Job) -> Path:
         rollout_grader = RolloutGrader(grader, policy.tokenizer, problems, stage, reward_model)
         stream = Stream(fleet, rollout_grader, team, queue, StreamLog(run.path / "stream"), status)
         stack.enter_context(closing(stream))
-        stream.sync(policy.weights(), run.step)
+        stream.sync(sent_weights(policy, stage), run.step)
         stream.resume(state)
         train(learner, models, stream, stage, run, total, looks_of(run, stream, asked))
     return run.finish(policy.save, problems=len(problems))
@@ -191,7 +192,7 @@ def train(
             notes = TokenNotes() if is_main else None
             metrics = update(learner, models, rollouts, stage, index, rates, notes)
             updated = time.monotonic()
-            stream.sync(policy.weights(), index + 1)
+            stream.sync(sent_weights(policy, stage), index + 1)
 
             run.step = index + 1
             seconds = time.monotonic() - began
