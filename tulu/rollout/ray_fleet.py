@@ -13,7 +13,7 @@ from pathlib import Path
 from torch import Tensor
 
 from tulu.errors import EngineError
-from tulu.model.load import default_device
+from tulu.model.devices import default_device
 from tulu.rollout.broadcast import own_address
 from tulu.rollout.engine import STALE, EngineSpec, check_answer
 from tulu.rollout.fleet import Ended, EngineState, Finished, Recovery, Request, Returned, SyncReport, prepare_all

@@ -14,7 +14,7 @@ import xxhash
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tulu.data.workers import cores
+from tulu.config.cores import cores
 from tulu.errors import EngineError, RecipeError
 from tulu.model.published import is_buffer
 from tulu.model.stored import open_checkpoint
