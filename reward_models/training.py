@@ -3,26 +3,29 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import numpy
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from tulu.config.job import Job
 from tulu.config.schema import Rm
-from tulu.data.lazy import LazySequence
-from tulu.data.mixing import order
 from tulu.losses import Loss, bradley_terry_loss
 from tulu.model.batch import Batch
 from tulu.model.dropout import evaluating
 from tulu.model.sending import send
 from tulu.reward_models.model import RewardModel
 from tulu.train.fit import fit, pack_whole
+from tulu.train.held_out import part
+from tulu.train.looks import SHOWN, SampleAnswer, Seen, spread
 from tulu.train.open import open_stage
 from tulu.train.optimizer import Learner
 from tulu.types import Group
 
+RANKS = ("better", "worse")
+"""What the answers of a held-out row are called: the first is the chosen one."""
 CHUNK = 512
 """Held-out groups that are packed at a time."""
 
@@ -43,29 +46,28 @@ def run(job: Job) -> Path:
         return run.model_folder
 
     groups = run.load_groups(run.tokenizer)
-    held_out, training = split(len(groups), stage)
+    parted = part(run, groups, run.tokenizer)
+    training, held_out = parted.training, parted.held_out
     reward_model: RewardModel = run.load(RewardModel, new_head=stage.seed)
-    learner = run.begin(reward_model, groups, start=reward_model.digest())
+    learner = run.begin(reward_model, groups, start=reward_model.digest(), **parted.facts)
     run.settle_rows(learner, lambda batch: reward_model.score(batch).sum())
     stage = run.section
     run.resume()
 
-    rows = LazySequence(len(training), lambda row: groups[training[row]])
-    fit(learner, run, rows, pack_ranked, lambda batch: ranking_loss(reward_model, batch, stage), count_pairs)
+    looks = [partial(scored_pairs, learner, run.tokenizer, spread(held_out, SHOWN), stage)] if held_out else []
+
+    def objective(batch: RankedBatch) -> Loss:
+        return ranking_loss(reward_model, batch, stage)
+
+    fit(learner, run, training, pack_ranked, objective, count_pairs, held_out=held_out, looks=looks)
     facts: dict[str, float] = {}
     if held_out:
-        pairs = sum(math.comb(len(groups[place].completions), 2) for place in held_out)
-        facts = {"held_out_accuracy": accuracy(learner, groups, held_out, stage), "held_out_pairs": pairs}
-    folder = run.finish(reward_model.save, rows=len(rows), **facts)
+        pairs = sum(math.comb(len(group.completions), 2) for group in held_out)
+        facts = {"held_out_accuracy": accuracy(learner, held_out, range(len(held_out)), stage), "held_out_pairs": pairs}
+    folder = run.finish(reward_model.save, rows=len(training), **facts)
     if held_out and run.parallel.is_main:
         print(f"held-out: {100 * facts['held_out_accuracy']:.1f} % of {facts['held_out_pairs']:,} pairs ranked right")
     return folder
-
-
-def split(rows: int, stage: Rm) -> tuple[list[int], numpy.ndarray]:
-    """(held-out, training) places of the mix, both ascending: the held-out ones are a seeded share."""
-    held_out = numpy.sort(order(rows, stage.seed, 0)[: round(rows * stage.held_out)])
-    return held_out.tolist(), numpy.setdiff1d(numpy.arange(rows), held_out, assume_unique=True)
 
 
 def pack_ranked(groups: Sequence[Group], stage: Rm) -> list[RankedBatch]:
@@ -96,6 +98,21 @@ def ranking_loss(reward_model: RewardModel, batch: RankedBatch, stage: Rm) -> Lo
     rewards_C = reward_model.score(batch)
     better, worse = (send(torch.tensor(places, dtype=torch.long), rewards_C.device) for places in ranked_pairs(batch))
     return bradley_terry_loss(rewards_C[better], rewards_C[worse], batch.margin_C[better], stage.centre)
+
+
+def scored_pairs(learner: Learner, tokenizer: PreTrainedTokenizerBase, groups: Sequence[Group], stage: Rm, step: int) -> Seen:
+    """The answers of a few held-out rows with the scores that the reward model gives them after a step."""
+    device = learner.parallel.device
+    answers = []
+    with evaluating(learner.model.module):
+        # Every process scores the same ones, since weights may be sharded.
+        for batch in pack_whole(groups, stage):
+            scores = learner.model.runner(batch.to(device)).tolist()
+            for (place, number), score in zip(batch.index_C, scores, strict=True):
+                group = groups[place]
+                prompt, answer = (str(tokenizer.decode(list(part))) for part in (group.prompt, group.completions[number].tokens))
+                answers.append((place, number, SampleAnswer(RANKS[min(number, 1)], group.id, prompt, answer, score)))
+    return Seen({}, [answer for _, _, answer in sorted(answers, key=lambda entry: entry[:2])])
 
 
 def accuracy(learner: Learner, groups: Sequence[Group], places: Sequence[int], stage: Rm) -> float:

@@ -53,7 +53,48 @@ def test_a_stage_writes_its_first_and_its_last_line_and_one_now_and_then(lines: 
         for step in range(1, 41):
             clock.now += 1.0
             shown.update(step, {"loss": 1.25, "other": 3.0, "kl": 0.5}, 1234.5)
-    assert lines == [f"sft {step}/40  loss 1.25  kl 0.5  1,234 tok/s" for step in (1, 17, 33, 40)]
+    left = {1: "  ETA 0:00:39", 17: "  ETA 0:00:23", 33: "  ETA 0:00:07", 40: ""}
+    assert lines == [f"sft {step}/40  loss 1.25  kl 0.5  1,234 tok/s{text}" for step, text in left.items()]
+
+
+def test_a_line_says_the_learning_rate_what_the_last_look_found_and_how_long_it_will_take(lines: list[str], clock: Clock) -> None:
+    looked = {"eval/loss": 2.0, "eval/sums/accuracy": 0.25, "eval/seconds": 9.0}
+    with Progress("sft", 3001, 1) as shown:
+        clock.now += 100.0
+        shown.update(2, {"loss": 1.0, "learning_rate": 1.5e-5, **looked}, 10.0, 0.4)
+        clock.now += 100.0
+        shown.update(3, {"loss": 1.0, "learning_rate": 1e-6}, 10.0)
+    assert lines == [
+        "sft 2/3001  loss 1  eval/sums/accuracy 0.25  eval/loss 2  lr 1.50e-05  10 tok/s  40% MFU  ETA 83:18:20",
+        "sft 3/3001  loss 1  eval/sums/accuracy 0.25  eval/loss 2  lr 1.00e-06  10 tok/s  ETA 83:16:40",
+    ]
+
+
+def test_a_speed_that_falls_and_stays_low_is_told_once(lines: list[str], clock: Clock) -> None:
+    def told() -> list[str]:
+        return [line for line in lines if "over the last" in line]
+
+    with Progress("sft", 1000) as shown:
+        for step in range(1, 61):
+            shown.update(step, {}, 1000.0)
+        for step in range(61, 73):
+            shown.update(step, {}, 600.0)
+        assert told() == [], "12 of 25 steps are slower, the median is not"
+        shown.update(73, {}, 600.0)
+        fallen = (
+            "sft: 600 tokens/s over the last 25 steps, after 1,000: is memory full, or the machine hot or shared? (nvidia-smi)"
+        )
+        assert told() == [fallen]
+        for step in range(74, 200):
+            shown.update(step, {}, 300.0)
+        assert len(told()) == 1
+
+
+def test_steps_that_differ_are_no_fall(lines: list[str], clock: Clock) -> None:
+    with Progress("sft", 1000) as shown:
+        for step in range(1, 200):
+            shown.update(step, {}, 700.0 if step % 3 else 1000.0)
+    assert [line for line in lines if "over the last" in line] == []
 
 
 def test_brief_work_writes_nothing_before_it_takes_long(lines: list[str], clock: Clock) -> None:

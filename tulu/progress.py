@@ -20,6 +20,8 @@ T = TypeVar("T")
 
 SHOWN = ("loss", "nll", "accuracy", "reward", "solved", "kl")
 """Metrics that stand beside the bar, in this order."""
+LOOKED = ("eval/loss", "eval/accuracy")
+"""What a look measured that stands there too, behind the accuracy on a task, until the next look."""
 LOG_EVERY = 15.0
 """Seconds between two lines of a log."""
 PATIENCE = 1.0
@@ -28,6 +30,8 @@ SLOW = 5.0
 """How many times slower than the run's median a step must be to be told."""
 SLOW_AFTER, SLOW_EVERY = 10, 60.0
 """Steps before the median says anything, and least seconds between two lines that a step was slow."""
+WINDOW, FALLEN = 25, 0.7
+"""Steps whose median is the speed of a run, and the share of the best median so far below which it has fallen."""
 REDRAW = 0.1
 """Seconds between two updates of a bar that follows items."""
 
@@ -46,6 +50,10 @@ class Progress:
         self.on_terminal = shown and sys.stderr.isatty()
         self._began = self._logged = self._told_slow = -math.inf
         self._speeds: deque[float] = deque(maxlen=1000)
+        self._latest: deque[float] = deque(maxlen=WINDOW)
+        self._best, self._has_fallen = 0.0, False
+        self._first, self._entered = done, math.inf
+        self._looked: list[str] = []
         self._bar = Bar(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -59,8 +67,9 @@ class Progress:
         )
 
     def __enter__(self) -> Self:
+        self._entered = time.monotonic()
         if self.brief:
-            self._began = self._logged = time.monotonic()
+            self._began = self._logged = self._entered
         else:
             self._bar.start()
         self._task = self._bar.add_task(self.name, total=self.total, completed=self.done, figures="")
@@ -78,17 +87,52 @@ class Progress:
         if not self.shown:
             return
         figures = [f"{name} {metrics[name]:.3g}" for name in SHOWN if name in metrics] if metrics else []
+        figures += self._looks(metrics or {})
+        if metrics and "learning_rate" in metrics:
+            figures.append(f"lr {metrics['learning_rate']:.2e}")
         if tokens_per_second is not None:
             self._tell_if_slow(tokens_per_second)
+            self._tell_if_fallen(tokens_per_second)
             figures.append(f"{tokens_per_second:,.0f} tok/s")
         if mfu is not None:
             figures.append(f"{mfu:.0%} MFU")
         if not self.on_terminal:
-            self._log(figures)
+            self._log([*figures, *self._left()])
             return
         self._bar.update(self._task, completed=done, figures="  ".join(figures))
         if self.brief and time.monotonic() - self._began > PATIENCE:
             self._bar.start()
+
+    def _looks(self, metrics: Mapping[str, float]) -> list[str]:
+        """What the latest look found."""
+        names = [name for name in metrics if name in LOOKED or (name.startswith("eval/") and name.endswith("/accuracy"))]
+        if names:
+            self._looked = [f"{name} {metrics[name]:.3g}" for name in sorted(names, key=lambda name: name in LOOKED)]
+        return self._looked
+
+    def _left(self) -> list[str]:
+        """How long the rest will take at the speed of this session, which a bar shows by itself."""
+        done = self.done - self._first
+        if self.brief or self.total is None or done <= 0 or self.done >= self.total:
+            return []
+        left = (time.monotonic() - self._entered) / done * (self.total - self.done)
+        minutes, seconds = divmod(round(left), 60)
+        hours, minutes = divmod(minutes, 60)
+        return [f"ETA {hours:d}:{minutes:02d}:{seconds:02d}"]
+
+    def _tell_if_fallen(self, speed: float) -> None:
+        """Warn once that steps have become slower and stay so, which no single step says."""
+        self._latest.append(speed)
+        if len(self._latest) < WINDOW or self._has_fallen:
+            return
+        now = statistics.median(self._latest)
+        self._best = max(self._best, now)
+        if now < FALLEN * self._best:
+            self._has_fallen = True
+            log.warning(
+                "%s: %s tokens/s over the last %d steps, after %s: is memory full, or the machine hot or shared? (nvidia-smi)",
+                *(self.name, f"{now:,.0f}", WINDOW, f"{self._best:,.0f}"),
+            )
 
     def _tell_if_slow(self, speed: float) -> None:
         """Warn, now and then, that a step was far slower than the steps of this session usually are."""

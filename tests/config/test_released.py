@@ -31,10 +31,11 @@ OF_THE_MACHINE = {
     *("start", "released", "row_tokens", "lora", "keep_checkpoints", "keep_every", "engine", "max_staleness", "released_values"),
     *("path", "revision", "zero", "offload_optimizer", "resources"),
     *("skip_steps", "batch_tokens", "verifier_settings", "rollout_seconds", "env"),
+    *("eval_every", "eval_task", "eval_rows", "eval_tokens", "eval_data", "held_out"),
 }
 """Fields that are no hyper-parameters: where a stage starts and what it runs on. Released runs were up to one step stale because
-their engines ran ahead; max_staleness 0 is what they stood for. zero is the old spelling of sharding, and the last five change
-nothing where they are left out."""
+their engines ran ahead; max_staleness 0 is what they stood for. zero is the old spelling of sharding, and the last two lines
+change nothing where they are left out."""
 
 
 def name_of(value: Any) -> str | None:

@@ -23,11 +23,23 @@ TRAIN: dict[str, Any] = {
     "clip_norm": 1.0,
 }
 ROLLOUTS = {"max_prompt": 64, "max_tokens": 6, "max_length": 72, "engine": "transformers", "minibatches": 1, "beta": 0.1}
+LOOKS: dict[str, Any] = {"eval_every": 2, "eval_rows": 5}
+"""What is looked at on the way, in processes that do not have equally many of the rows."""
+ASKED = {**LOOKS, "eval_task": "asked.jsonl"}
 KINDS: dict[str, dict[str, Any]] = {
-    "sft": {"data": "chats.jsonl", "loss": "micro_mean", "loss_micro_batch": 2},
-    "dpo": {"data": "pairs.jsonl", "loss": "dpo_norm", "beta": 2.0, "row_tokens": 100},
-    "rm": {"data": "pairs.jsonl", "held_out": 0.25},
-    "grpo": {"data": "problems.jsonl", "prompts": 4, "samples": 4, "batch": 16, "updates": 2, "refill": False, **ROLLOUTS},
+    "sft": {"data": "chats.jsonl", "loss": "micro_mean", "loss_micro_batch": 2, "held_out": 0.25, "eval_tokens": 6, **ASKED},
+    "dpo": {"data": "pairs.jsonl", "loss": "dpo_norm", "beta": 2.0, "row_tokens": 100, "held_out": 0.25, **LOOKS},
+    "rm": {"data": "pairs.jsonl", "held_out": 0.25, **LOOKS},
+    "grpo": {
+        "data": "problems.jsonl",
+        "prompts": 4,
+        "samples": 4,
+        "batch": 16,
+        "updates": 2,
+        "refill": False,
+        **ROLLOUTS,
+        **ASKED,
+    },
     "ppo": {"data": "problems.jsonl", "prompts": 8, "samples": 1, "advantage": "gae", "value": {}, "refill": False, **ROLLOUTS},
 }
 """What is trained, in order: each starts from what the one before left, except that all after DPO start from its model."""
@@ -75,7 +87,8 @@ def write_inputs(folder: Path) -> None:
         for i in range(12)
     ]
     problems = [{"messages": [say("user", f"p{i}")], "ground_truth": str(i), "dataset": "x"} for i in range(8)]
-    for name, rows in (("chats", chats), ("pairs", pairs), ("problems", problems)):
+    asked = [{"messages": [say("user", f"a{i}")], "ground_truth": str(i), "dataset": "gsm8k"} for i in range(7)]
+    for name, rows in (("chats", chats), ("pairs", pairs), ("problems", problems), ("asked", asked)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "letters.py").write_text("def score(completion, ground_truth):\n    return sum(map(ord, completion)) % 7 / 6\n")
 
@@ -89,6 +102,8 @@ def recipe_of(cell: Cell, kind: str, folder: Path) -> Any:
     # A row's id holds its file as it is written here, and seeds what is sampled. A draw that is nearly a tie may fall to either
     # side in several processes, so the draws must not depend on where the folder happens to lie.
     section["data"] = os.path.relpath(folder / section["data"])
+    if "eval_task" in section:
+        section["eval_task"] = os.path.relpath(folder / section["eval_task"])
     if cell.precision != "fp32":
         # One row at a time gives the same products in one process and in several, so that rounding to 16 bits is the same.
         section["micro_batch"] = 1

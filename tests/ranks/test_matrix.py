@@ -4,11 +4,13 @@
 training, and every sharding but ZeRO-1 and ZeRO-2 with four processes.
 """
 
+import json
 import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -48,6 +50,13 @@ def weights(cell: Cell, kind: str, folder: Path) -> dict[str, Tensor]:
     return load_file(folder_of(cell, kind, folder) / "model" / "model.safetensors")
 
 
+def looked(cell: Cell, kind: str, folder: Path) -> list[dict[str, Any]]:
+    """What a run found out at its looks."""
+    lines = [json.loads(line) for line in (folder_of(cell, kind, folder) / "metrics.jsonl").read_text().splitlines()]
+    found = [{name: value for name, value in line.items() if name.startswith("eval/")} for line in lines]
+    return [{name: value for name, value in line.items() if name != "eval/seconds"} for line in found if line]
+
+
 def start(kind: str, folder: Path) -> dict[str, Tensor]:
     """The weights from which one process began a kind of training."""
     before = {"sft": None, "dpo": "sft", "rm": "sft", "grpo": "dpo", "ppo": "dpo"}[kind]
@@ -68,6 +77,9 @@ def test_a_cell_ends_where_one_process_does_and_survives_a_death(cell: Cell, fol
         assert alone.keys() == together.keys()
         assert largest(alone, start(kind, folder)) > 2e-3, f"{kind} moved nothing, so that nothing is compared"
         assert largest(together, alone) < 1e-6, kind
+        found, expected = looked(cell, kind, folder), looked(one, kind, folder)
+        assert found == [pytest.approx(line, rel=1e-4, abs=1e-5) for line in expected], kind
+        assert len(expected) == (0 if kind == "ppo" else 2), "after the second step and the last"
     for kind in KINDS if ALL else (DYING[cell],):
         resumes_to_the_same_bits(cell, kind, folder)
 

@@ -19,7 +19,8 @@ from tulu.model.batch import pack_row
 from tulu.model.parallel import Parallel
 from tulu.reward_models import training
 from tulu.reward_models.model import RewardModel
-from tulu.reward_models.training import accuracy, count_pairs, pack_ranked, ranked_pairs, ranking_loss, split
+from tulu.reward_models.training import accuracy, count_pairs, pack_ranked, ranked_pairs, ranking_loss
+from tulu.train.held_out import split
 from tulu.train.optimizer import Learner
 
 

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from tulu.grading.reward import Grades
 from tulu.rollout.fleet import EngineState
-from tulu.rollout.records import IdleShare, pass_at, staleness, summary
+from tulu.rollout.records import EngineFigures, pass_at, staleness, summary
 from tulu.rollout.sampler import Rollout, StepRollouts
 from tulu.types import Completion, Group, Problem, Verdict
 
@@ -38,7 +39,26 @@ def test_solved_by_verifier_where_there_are_several() -> None:
     assert {name: found[name] for name in ("solved", "solved/math", "solved/code")} == pytest.approx(
         {"solved": 0.5, "solved/math": 0.25, "solved/code": 1.0}
     )
+    assert (found["reward/math"], found["reward/code"]) == (0.25, 1.0)
     assert not [name for name in summary(StepRollouts(rollouts[:1], rollouts[:1])) if name.startswith("solved/")]
+
+
+def test_faults_of_graders_are_told_from_completions_that_no_engine_ended() -> None:
+    """Of 4 completions one has no verdict; of 2 more no engine ended one, which no grader is to blame for."""
+    graded, half = rollout([1, None, 0, 0], "math"), rollout([1, None], "code")
+    unfinished = replace(half.group.completions[1], finish="data")
+    half = replace(half, group=replace(half.group, completions=(half.group.completions[0], unfinished)))
+    found = summary(StepRollouts([graded, half], [graded, half]))
+    assert (found["faults"], found["masked"]) == pytest.approx((1 / 5, 2 / 6))
+    assert (found["faults/math"], found["faults/code"]) == (0.25, 0.0)
+
+
+def test_lengths() -> None:
+    one = rollout([1, 0, 0])
+    ends = [Completion([7] * n, [True] * n, [-1.0] * n, "stop", [(0, 0)]) for n in (2, 9, 4)]
+    found = summary(StepRollouts([], [replace(one, group=replace(one.group, completions=ends))]))
+    names = ("completion_tokens", "completion_tokens_median", "completion_tokens_max")
+    assert [found[name] for name in names] == [5.0, 4.0, 9.0]
 
 
 def test_staleness_by_token() -> None:
@@ -51,10 +71,16 @@ def test_staleness_by_token() -> None:
     assert staleness(StepRollouts(), step=6, most=1) == {}
 
 
-def test_idle_share_of_engines(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_idle_share_and_speed_of_engines(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([100.0, 110.0, 120.0])
     monkeypatch.setattr("time.monotonic", lambda: next(clock))
-    share = IdleShare()
-    engines = [EngineState("a", 0, "ready", 0, busy_seconds=10.0), EngineState("b", 0, "ready", 0, busy_seconds=5.0)]
-    assert share.idle(engines) == pytest.approx(0.25)
-    assert share.idle(engines) == 1.0, "nothing was done since"
+    figures = EngineFigures()
+    engines = [EngineState("a", 0, "ready", 0, 300, 10.0), EngineState("b", 0, "ready", 0, 100, 5.0)]
+    assert figures.read(engines) == pytest.approx(
+        {
+            **{"engines_idle": 0.25, "engine/a/idle": 0.0, "engine/b/idle": 0.5},
+            **{"engines_tokens_per_second": 40.0, "engine/a/tokens_per_second": 30.0, "engine/b/tokens_per_second": 10.0},
+        }
+    )
+    found = figures.read(engines[:1])
+    assert found == {"engines_idle": 1.0, "engines_tokens_per_second": 0.0}, "nothing was done since, and one is alone"

@@ -178,3 +178,19 @@ def test_a_key_is_of_prompt_tokens_and_mask_and_nothing_else() -> None:
         completion_key(Group([2, 1], (completion,)), completion),
     ]
     assert len({key, *others}) == 5
+
+
+def test_what_another_process_lacks_is_computed_by_all(
+    counting: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other process read the cache a moment earlier. Were it alone with its rows, it would wait for this one for ever."""
+    before = counting.reference(ROWS, tmp_path)
+    counting.completions = 0
+
+    def most(_: Parallel, tensor: Tensor) -> Tensor:
+        tensor[3] = 1
+        return tensor
+
+    monkeypatch.setattr(Parallel, "most", most)
+    assert counting.reference(ROWS, tmp_path) == pytest.approx(before)
+    assert counting.completions == 2, "the whole pair that the fourth completion is part of"

@@ -29,6 +29,7 @@ from tulu.config.template_checks import recipe_template, reward_models_template,
 from tulu.config.training import sharding_of
 from tulu.config.unknown import unknown_mistakes
 from tulu.config.values import Unread, Values
+from tulu.config.watch_checks import eval_data, eval_every, eval_task
 from tulu.errors import RecipeError, nearest
 from tulu.verifiers.contract import NO_SETTINGS, Mode
 from tulu.verifiers.registry import check_name
@@ -246,4 +247,7 @@ STAGE_CHECKS: tuple[Check, ...] = (
     _task,
     evaluated_suite,
     merged_models,
+    eval_every,
+    eval_task,
+    eval_data,
 )

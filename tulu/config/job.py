@@ -135,6 +135,7 @@ def make_job(recipe: Recipe, stage: str, runs: Path, fresh: bool = False) -> Job
     if here.row.trains:
         section_of(recipe, stage)
     _check_engines(here)
+    check_trackers(recipe)
     start = None if here.row.makes_model else _start(recipe, here, runs)
     if start is None and not here.row.makes_model:
         commands = dict.fromkeys(f"`tulu {other.row.name}`" for other, _ in _takes(recipe, here) if other.section is not None)
@@ -163,6 +164,13 @@ def _check_engines(stage: RecipeStage[Any]) -> None:
         if not count_gpus():
             why = "there is no GPU here, and on a CPU vLLM cannot sleep: it keeps its memory"
             raise RecipeError(f"{stage.key}.resources.colocated: {why}; remove it")
+
+
+def check_trackers(recipe: Recipe) -> None:
+    """Refuse trackers whose package is missing, before anything is loaded."""
+    if missing := [name for name in recipe.tracker if find_spec(name) is None]:
+        extras = ",".join(missing)
+        raise RecipeError(f"tracker: {', '.join(missing)} is not installed; pip install 'tulu[{extras}]', or set tracker=none")
 
 
 def _takes(recipe: Recipe, here: RecipeStage[Any]) -> list[tuple[RecipeStage[Any], int | None]]:

@@ -62,7 +62,7 @@ def load_recipe(
         raise report(path_or_name, mistakes, located.lines, located.value)
     for part in (part for name in checked for part in stages_of(recipe, name)):
         # It is told here because an earlier stage may have to run for hours before this one reads its data.
-        for source in part.section.data:
+        for source in (*part.section.data, *(getattr(part.section, "eval_data", None) or ())):
             refuse_empty(Path(source.name).expanduser(), source.name)
     return recipe
 

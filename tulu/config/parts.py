@@ -12,6 +12,21 @@ Texts = Annotated[tuple[str, ...], Field(strict=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Options = dict[str, JsonValue]
+TrackerName = Literal["wandb", "tensorboard", "mlflow", "trackio"]
+
+
+def _as_trackers(value: object) -> object:
+    """Turn one name into a list of it, and `none` into an empty one."""
+    names = [] if value is None or value == "none" else [value] if isinstance(value, str) else value
+    return list(dict.fromkeys(names)) if isinstance(names, list | tuple) and all(isinstance(one, str) for one in names) else names
+
+
+Trackers = Annotated[
+    tuple[TrackerName, ...],
+    BeforeValidator(_as_trackers, json_schema_input_type=TrackerName | Literal["none"] | list[TrackerName] | None),
+    Field(strict=False),
+]
+"""One tracker, several, or none."""
 Unknown = Annotated[
     tuple[Annotated[dict[str, str], Field(min_length=1, max_length=1)], ...],
     Field(strict=False),

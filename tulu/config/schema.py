@@ -26,6 +26,7 @@ from tulu.config.parts import (
     Sources,
     TemplateHash,
     Texts,
+    Trackers,
     Unknown,
     ValueModelSettings,
     VerifierSettings,
@@ -33,7 +34,7 @@ from tulu.config.parts import (
     with_own_rows,
 )
 from tulu.config.stages import Stage
-from tulu.config.training import TokenBatched, TrainStage
+from tulu.config.training import FixedData, TokenBatched, TrainStage
 from tulu.verifiers.contract import Mode
 
 __all__ = [
@@ -77,7 +78,7 @@ class Base(TokenBatched):
     """Tokenizer that is made for the model: bytes has one token for each byte, and special tokens."""
 
 
-class Dpo(TrainStage):
+class Dpo(FixedData):
     """Direct preference optimisation against the model the stage starts from."""
 
     loss: Literal["dpo", "dpo_norm", "simpo"] = "dpo_norm"
@@ -92,13 +93,11 @@ class Dpo(TrainStage):
     """Target margin of simpo, divided by beta."""
 
 
-class Rm(TrainStage):
+class Rm(FixedData):
     """Reward model: a scalar head on the trunk of the model, trained with the Bradley-Terry loss on pairs."""
 
     centre: NonNegative = 0.0
     """Weight of the term (r_chosen + r_rejected)², which keeps rewards around zero."""
-    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the pairs that is not trained on, to report accuracy on."""
 
 
 def _data_or_environment(schema: dict[str, Any]) -> None:
@@ -246,6 +245,8 @@ class Recipe(Section):
     own; an error where it has none). tokenizer:NAME is the one of that name where a tokenizer has several."""
     template_hash: TemplateHash = None
     """Hash of the template's text, as manifest.json and docs/templates.md give it; another text is refused."""
+    tracker: Trackers = ()
+    """Where figures and sample answers go beside metrics.jsonl: wandb, tensorboard, mlflow, trackio, a list of them, or none."""
     trust_remote_code: bool = False
     """Run the Python code that a model's folder or repository brings along, on this machine; only for code that you have read."""
     resize_embeddings: bool = False

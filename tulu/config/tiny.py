@@ -55,7 +55,7 @@ def shrink(recipe: Recipe, runs: Path) -> Tiny:
     model = None if recipe.base is not None else _architecture(recipe)
     stages = stages_in(dict(recipe))
     sections = [TinySection(stage, inputs, tuple(stages)) for stage in stages]
-    values: dict[str, Any] = {"name": name}
+    values: dict[str, Any] = {"name": name} | ({"tracker": "none"} if recipe.tracker else {})
     if model is not None:
         values["model"] = str(inputs / "model")
     for section in sections:

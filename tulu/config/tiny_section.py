@@ -9,7 +9,7 @@ from tulu.config.recipe_stages import RecipeStage, named_by
 from tulu.config.schema import Evaluate, Merge, MergedModel, Rlvr, Source, TrainStage
 from tulu.config.stages import RowKind
 from tulu.config.tasks import GENERATED, TASKS
-from tulu.config.training import TokenBatched
+from tulu.config.training import FixedData, TokenBatched
 from tulu.verifiers.reward_model import NAME as REWARD_MODEL
 
 STEPS, BATCH, MICRO_BATCH = 3, 8, 2
@@ -84,11 +84,19 @@ class TinySection:
             smaller["config"] = tiny_config(dict(_at(fields, "config")))
         if fields.keep_every is not None:
             smaller["keep_every"] = STEPS
+        smaller |= self._looks(fields)
         if fields.start is not None:
             named, step = named_by(fields.start, self.all_stages) or (None, None)
             kept = f"@step-{STEPS}" if step is not None else ""
             smaller["start"] = f"{named.name}{kept}" if named else str(self.inputs / "model")
         return smaller
+
+    @staticmethod
+    def _looks(fields: TrainStage) -> dict[str, Any]:
+        """What is looked at on the way: a share of the made-up rows, as the recipe has it, and no data of another kind."""
+        looked = {"eval_task": None, "eval_data": None} if isinstance(fields, FixedData) else {"eval_task": None}
+        share = isinstance(fields, FixedData) and fields.held_out > 0 and fields.eval_every is not None
+        return {**looked, "eval_every": 1 if share else None}
 
     def _models(self, fields: Merge) -> list[dict[str, str]]:
         """The merged models, a random one for each that this recipe does not train."""

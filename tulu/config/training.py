@@ -1,6 +1,6 @@
 """The fields that every training stage has; what a stage adds to them stands in config/schema.py."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
@@ -80,6 +80,13 @@ class TrainStage(Section):
     keep_every: PositiveInt | None = None
     """Steps between models that are kept, in models/step-000600 of the stage's folder, to evaluate or to start from; null keeps
     the last alone."""
+    eval_every: PositiveInt | None = None
+    """Steps between two looks at rows that are not trained on and at the answers to a task; a look follows the last step too.
+    null never looks."""
+    eval_task: str | None = None
+    """Task whose problems are answered greedily at each look: gsm8k, math, sums, or rows that have messages and ground_truth."""
+    eval_rows: PositiveInt = 128
+    """Most problems and most rows of one look; they are the same ones each time."""
     released_values: dict[str, Any] = Field(default_factory=dict)
     """What the original run set and nothing here reads, under its own names; kept so that a released recipe is whole."""
 
@@ -97,13 +104,24 @@ class TrainStage(Section):
         return fields
 
 
+class FixedData(TrainStage):
+    """A stage whose rows are there before it begins, so that some of them can be kept from training."""
+
+    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the rows that is not trained on, whose loss eval_every measures; a reward model reports its accuracy on them."""
+    eval_data: Sources | None = None
+    """Rows of their own in place of a share, in a form that `data` may have; those that are also trained on are left out."""
+    eval_tokens: PositiveInt = 256
+    """Most tokens of an answer at a look."""
+
+
 def _batch_or_tokens(schema: dict[str, Any]) -> None:
     """Say in a JSON schema that one of the two counts the batch."""
     schema["required"] = [name for name in schema["required"] if name != "batch"]
     schema["anyOf"] = [{"required": ["batch"]}, {"required": ["batch_tokens"]}]
 
 
-class TokenBatched(TrainStage):
+class TokenBatched(FixedData):
     """A stage whose batch may count tokens."""
 
     model_config = ConfigDict(json_schema_extra=_batch_or_tokens)

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from tulu.config.schema import Rlvr
+from tulu.rollout.asides import Asides
 from tulu.rollout.draws import Draw, Queue
 from tulu.rollout.fleet import Fleet, Request, Returned
 from tulu.rollout.sampler import RolloutGrader
@@ -45,6 +46,8 @@ class Dispatch:
 
     def __init__(self, fleet: Fleet, grader: RolloutGrader, stage: Rlvr, queue: Queue) -> None:
         self.fleet, self.grader, self.stage, self.queue = fleet, grader, stage, queue
+        self.asides = Asides(fleet, stage.rollout_seconds)
+        """What the engines are asked besides the rollouts."""
         self.again = 0
         """How often a request was sent again because it was late or its engine failed."""
         self._tries: dict[tuple[int, int], Tries] = {}
@@ -87,6 +90,8 @@ class Dispatch:
         self._cut_late()
         ends, back = [], Counter[str]()
         for end in self.fleet.collect(timeout):
+            if self.asides.takes(end):
+                continue
             position, sample = map(int, end.key.split(":"))
             draw = self.queue.waiting.get(position)
             if draw is None or sample not in draw.sent:

@@ -42,12 +42,17 @@ class Pump:
         """Do once what can be done, waiting at most so long for an engine; returns whether anything moved."""
         moved = self._draw()
         sent = self.dispatch.submit()
+        ended = self.collect(timeout)
+        return self._grade() or moved or bool(sent) or ended
+
+    def collect(self, timeout: float) -> bool:
+        """Take what the engines have ended; returns whether any of it is a rollout."""
         ends = self.dispatch.collect(timeout)
         # They count once they are on the disk.
         self.journal.append([_finished_row(end) for end in ends])
         for end in ends:
             _finish(end.draw, end.sample, end)
-        return self._grade() or moved or bool(sent or ends)
+        return bool(ends)
 
     def close(self) -> None:
         """End the threads; what is being graded is graded again by the next session."""

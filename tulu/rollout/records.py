@@ -83,8 +83,9 @@ def summary(rollouts: StepRollouts) -> dict[str, float]:
     """Figures over everything that was sampled for a step: reward, solved, truncated, masked, lengths.
 
     `solved` is the mean score of the verifiers, `reward_model` that of the reward model, and `penalty` what is added to the
-    rewards of long completions; each is absent where there is none. So are `solved/NAME`, by verifier, where there are several,
-    and `pass@K`.
+    rewards of long completions; each is absent where there is none. So are `solved/NAME`, `reward/NAME` and `faults/NAME`, by
+    verifier, where there are several, and `pass@K`. `faults` is the share of completions that a grader failed on; `masked` has
+    besides them those that no engine ended.
     """
     grades = [one for rollout in rollouts.sampled for one in rollout.grades]
     rewards = [reward for rollout in rollouts.sampled for reward in rollout.rewards if reward == reward]
@@ -94,27 +95,42 @@ def summary(rollouts: StepRollouts) -> dict[str, float]:
         "solved": _mean(_scores([one.verdict for one in grades])),
         "reward_model": _mean(_scores([one.preference for one in grades])),
         "penalty": _mean([penalty for rollout in rollouts.sampled for penalty in rollout.penalties]),
-        **_solved_by_verifier(rollouts.sampled),
+        "faults": _mean(_faults(rollouts.sampled)),
+        **_by_verifier(rollouts.sampled),
         **pass_at(rollouts.sampled),
     }
+    lengths = sorted(len(completion.tokens) for completion in completions) or [0]
     return {
         "reward": _mean(rewards),
         **{name: value for name, value in means.items() if value == value},
         "masked": _mean([float(one.fault is not None) for one in grades]),
         "truncated": _mean([float(completion.finish == "length") for completion in completions]),
-        "completion_tokens": _mean([float(len(completion.tokens)) for completion in completions]),
+        "completion_tokens": _mean([float(length) for length in lengths]),
+        "completion_tokens_median": float(lengths[len(lengths) // 2]),
+        "completion_tokens_max": float(lengths[-1]),
         "groups": float(len(rollouts.trained)),
         "groups_sampled": float(len(rollouts.sampled)),
         "rounds": float(rollouts.rounds),
     }
 
 
-def _solved_by_verifier(rollouts: Sequence[Rollout]) -> dict[str, float]:
-    """The mean score of each verifier's rows, or of rows that name the same ones; nothing where all rows do."""
-    scores: dict[str, list[float]] = {}
+def _by_verifier(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """Score, reward and faults of each verifier's rows, or of rows that name the same ones; nothing where all rows do."""
+    groups: dict[str, list[Rollout]] = {}
     for rollout in rollouts:
-        scores.setdefault("+".join(rollout.problem.verifiers), []).extend(_scores([one.verdict for one in rollout.grades]))
-    return {f"solved/{name}": _mean(scores[name]) for name in sorted(scores)} if len(scores) > 1 else {}
+        groups.setdefault("+".join(rollout.problem.verifiers), []).append(rollout)
+    found: dict[str, float] = {}
+    for name in sorted(groups) if len(groups) > 1 else ():
+        found[f"solved/{name}"] = _mean([score for one in groups[name] for score in _verifier_scores(one)])
+        found[f"reward/{name}"] = _mean([reward for one in groups[name] for reward in one.rewards if reward == reward])
+        found[f"faults/{name}"] = _mean(_faults(groups[name]))
+    return found
+
+
+def _faults(rollouts: Sequence[Rollout]) -> list[float]:
+    """For each completion that was graded whether a verifier or the reward model failed; one that no engine ended was not."""
+    ends = [(end, one) for rollout in rollouts for end, one in zip(rollout.group.completions, rollout.grades, strict=True)]
+    return [float(one.fault is not None) for end, one in ends if end.finish != "data"]
 
 
 def pass_at(rollouts: Sequence[Rollout]) -> dict[str, float]:
@@ -153,20 +169,35 @@ def staleness(rollouts: StepRollouts, step: int, most: int) -> dict[str, float]:
     return {"staleness": mean, "staleness_max": float(max(tokens)), **shares}
 
 
-class IdleShare:
-    """The share of time in which engines had nothing to do, since it was asked for last."""
+class EngineFigures:
+    """What engines did since they were asked about last."""
 
     def __init__(self) -> None:
         self._asked = time.monotonic()
         self._busy: dict[str, float] = {}
+        self._tokens: dict[str, int] = {}
 
-    def idle(self, engines: Sequence[EngineState]) -> float:
-        """The mean over these engines."""
+    def read(self, engines: Sequence[EngineState]) -> dict[str, float]:
+        """`engines_idle`, the share of time in which they had nothing to do, and `engines_tokens_per_second`, of all together.
+
+        Of several engines both are also given of each, as engine/NAME/idle and engine/NAME/tokens_per_second.
+        """
         before, self._asked = self._asked, time.monotonic()
-        busy = [one.busy_seconds - self._busy.get(one.name, 0.0) for one in engines]
-        self._busy = {one.name: one.busy_seconds for one in engines}
         passed = self._asked - before
-        return min(1.0, max(0.0, 1.0 - _mean(busy) / passed)) if busy and passed else 0.0
+        idle: dict[str, float] = {}
+        speed: dict[str, float] = {}
+        for one in engines:
+            busy = one.busy_seconds - self._busy.get(one.name, 0.0)
+            # An engine that was started again counts from 0.
+            tokens = one.tokens - min(one.tokens, self._tokens.get(one.name, 0))
+            idle[one.name] = min(1.0, max(0.0, 1.0 - busy / passed)) if passed else 0.0
+            speed[one.name] = tokens / passed if passed else 0.0
+        self._busy = {one.name: one.busy_seconds for one in engines}
+        self._tokens = {one.name: one.tokens for one in engines}
+        each = {f"engine/{name}/idle": share for name, share in idle.items()}
+        each |= {f"engine/{name}/tokens_per_second": tokens for name, tokens in speed.items()}
+        together = {"engines_idle": _mean([*idle.values()]) if idle else 0.0, "engines_tokens_per_second": sum(speed.values())}
+        return {**together, **(each if len(idle) > 1 else {})}
 
 
 def _verifier_scores(rollout: Rollout) -> list[float]:

@@ -25,10 +25,11 @@ from tulu.rollout.fleet import Fleet
 from tulu.rollout.journal import StreamLog
 from tulu.rollout.local_fleet import LocalFleet
 from tulu.rollout.pump import Pump
-from tulu.rollout.records import IdleShare, staleness, summary
+from tulu.rollout.records import EngineFigures, staleness, summary
 from tulu.rollout.sampler import Rollout, RolloutGrader, StepRollouts
 from tulu.rollout.status import Status
 from tulu.rollout.team import Team
+from tulu.types import Completion, Problem, SamplingParams
 
 log = logging.getLogger("tulu")
 
@@ -59,7 +60,7 @@ class Stream:
         self.pump: Pump | None = None
         """What moves the stream, in the main process."""
         self._local = isinstance(fleet, LocalFleet) or (isinstance(fleet, Episodes) and fleet.is_local)
-        self._engines = IdleShare()
+        self._engines = EngineFigures()
         self._turn, self._wanted = threading.Lock(), threading.Event()
         self._moved, self._ended = threading.Event(), threading.Event()
         self._error: BaseException | None = None
@@ -120,6 +121,32 @@ class Stream:
             if self.queue.training is not None:
                 self.queue.end()
 
+    def answer(self, problems: Sequence[Problem], params: SamplingParams) -> list[Completion | None]:
+        """One completion of each problem by the engines of the run, beside the rollouts; None where no engine ended it.
+
+        Every process must call this; all but the main one get [].
+        """
+        if self.pump is None:
+            self.team.serve()
+            return []
+        asides = self.pump.dispatch.asides
+        keys = asides.ask(problems, params)
+        with self.status.waiting(asides.told):
+            while not asides.is_done:
+                with self._alone():
+                    if self._error is not None:
+                        raise self._error
+                    asides.tend()
+                    if self._local:
+                        self.pump.collect(0.0)
+                self.team.keep_alive()
+                if not self._local:
+                    time.sleep(COLLECT_SECONDS)
+        self.team.release([None] * self.team.parallel.world)
+        # What the engines did for this is no part of their work on rollouts.
+        self._engines.read(self.pump.fleet.states())
+        return [asides.done.get(key) for key in keys]
+
     def checkpoint(self, step: int) -> dict[str, Any]:
         """What a checkpoint that is about to be written holds of the stream."""
         if self.pump is None:
@@ -139,7 +166,7 @@ class Stream:
         if self.pump is None:
             return {}
         rollouts = self.taken.rollouts
-        tokens = sum(rollout.group.n_tokens for rollout in rollouts.sampled)
+        tokens = _tokens(rollouts.sampled)
         return {
             **summary(rollouts),
             **staleness(rollouts, self.queue.step, self.queue.max_staleness),
@@ -148,7 +175,8 @@ class Stream:
             "sampling_seconds": waited,
             "tokens_per_second": tokens / seconds,
             "learner_idle": waited / seconds,
-            "engines_idle": self._engines.idle(self.pump.fleet.states()),
+            "learner_tokens_per_second": _tokens(rollouts.trained) / max(seconds - waited, 1e-9),
+            **self._engines.read(self.pump.fleet.states()),
             "sent_again": float(self.pump.dispatch.again),
             **{f"queue/{state}": float(count) for state, count in self.depths().items()},
         }
@@ -168,7 +196,7 @@ class Stream:
 
     def engines(self) -> list[dict[str, Any]]:
         """What is known of each engine, as plain values."""
-        names = ("name", "version", "status", "running", "restarts")
+        names = ("name", "version", "status", "running", "restarts", "tokens", "busy_seconds")
         return [{name: getattr(one, name) for name in names} for one in (self.fleet.states() if self.fleet else [])]
 
     # -- waiting for a step ------------------------------------------------------------------------------------
@@ -251,6 +279,11 @@ class Stream:
 
 def _positions(draws: Sequence[Draw]) -> list[int]:
     return [draw.position for draw in draws]
+
+
+def _tokens(rollouts: Sequence[Rollout]) -> int:
+    """Tokens of prompts and completions."""
+    return sum(rollout.group.n_tokens for rollout in rollouts)
 
 
 def _rollouts(draws: Sequence[Draw]) -> list[Rollout]:

@@ -9,6 +9,7 @@ from tulu.config.job import Job
 from tulu.config.schema import Base
 from tulu.data.chat import make_byte_tokenizer
 from tulu.errors import RecipeError
+from tulu.evaluation.while_training import answer_looks
 from tulu.losses import Loss, sft_loss
 from tulu.model.batch import Batch
 from tulu.model.dropout import start_training
@@ -18,6 +19,7 @@ from tulu.model.positions import check_length
 from tulu.model.published import published_shapes
 from tulu.model.recompute import enable_recompute
 from tulu.train.fit import fit, pack_whole
+from tulu.train.held_out import part
 from tulu.train.open import open_stage
 from tulu.train.step import count_tokens
 
@@ -31,16 +33,18 @@ def run(job: Job) -> Path:
 
     policy = new_policy(stage)
     groups = run.load_groups(policy.tokenizer)
+    parted = part(run, groups, policy.tokenizer)
+    looks, facts = answer_looks(run, policy, policy.tokenizer, parted.held_out)
     run.save_model = policy.save
-    learner = run.begin(policy, groups, start=policy.digest())
+    learner = run.begin(policy, groups, start=policy.digest(), **parted.facts, **facts)
     run.settle_rows(learner, lambda batch: policy.logps(batch).sum())
     run.resume()
 
     def objective(batch: Batch) -> Loss:
         return sft_loss(policy.logps(batch))
 
-    fit(learner, run, groups, pack_whole, objective, count_tokens)
-    return run.finish(policy.save, rows=len(groups))
+    fit(learner, run, parted.training, pack_whole, objective, count_tokens, held_out=parted.held_out, looks=looks)
+    return run.finish(policy.save, rows=len(parted.training))
 
 
 def new_policy(stage: Base) -> Policy:

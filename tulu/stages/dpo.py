@@ -3,16 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from tulu.config.job import Job
 from tulu.config.schema import Dpo
 from tulu.data.lazy import LazySequence
+from tulu.evaluation.while_training import answer_looks
 from tulu.losses import Loss, dpo_loss, mean_by_owner, simpo_loss, sum_by_owner
 from tulu.model.batch import Batch
 from tulu.model.policy import Policy
 from tulu.train.fit import fit, pack_whole
+from tulu.train.held_out import part
+from tulu.train.looks import spread
 from tulu.train.open import open_stage
 from tulu.train.reference import reference_logps
 from tulu.types import Group
@@ -41,22 +45,31 @@ def run(job: Job) -> Path:
         return run.model_folder
 
     groups = run.load_groups(run.tokenizer)
+    parted = part(run, groups, run.tokenizer)
     policy: Policy = run.load(Policy)
     weights = policy.digest()
-    learner = run.begin(policy, groups, start=weights)
+    looks, facts = answer_looks(run, policy, run.tokenizer, parted.held_out)
+    learner = run.begin(policy, groups, start=weights, **parted.facts, **facts)
     run.settle_rows(learner, lambda batch: policy.logps(batch).sum())
     stage = run.section
+    seen: dict[str, Any] = {"looks": looks}
+    watched = spread(parted.held_out, stage.eval_rows) if stage.eval_every is not None else []
     if stage.loss == "simpo":
         run.resume()
-        fit(learner, run, groups, pack_whole, lambda batch: simpo(policy, batch, stage), count_pairs)
+        seen |= {"held_out": watched}
+        fit(learner, run, parted.training, pack_whole, lambda batch: simpo(policy, batch, stage), count_pairs, **seen)
     else:
         # Before the checkpoint is loaded, the policy itself is the reference: no second model is ever needed.
         cache = run.cache / "reference" / f"{weights}-{stage.precision}"
-        reference = reference_logps(groups, policy, stage, run.parallel, cache)
+        pairs, held_out = (
+            referenced_pairs(rows, reference_logps(rows, policy, stage, run.parallel, cache) if rows else [])
+            for rows in (groups, watched)
+        )
         run.resume()
-        pairs = referenced_pairs(groups, reference)
-        fit(learner, run, pairs, pack_pairs, lambda batch: dpo(policy, batch, stage), count_pairs)
-    return run.finish(policy.save, rows=len(groups))
+        seen |= {"held_out": held_out}
+        trained = parted.training_of(pairs)
+        fit(learner, run, trained, pack_pairs, lambda batch: dpo(policy, batch, stage), count_pairs, **seen)
+    return run.finish(policy.save, rows=len(parted.training))
 
 
 def referenced_pairs(groups: Sequence[Group], reference: Sequence[Sequence[float]]) -> Sequence[ReferencedPair]:

@@ -1,8 +1,9 @@
-"""The frozen models that a step asks about its tokens: the one that the stage starts from, and a teacher."""
+"""The frozen models of RLVR: the one that the stage starts from and a teacher, asked about tokens, and a reward model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,13 +11,16 @@ from torch import Tensor
 
 from tulu.config.schema import Rlvr
 from tulu.errors import RecipeError
+from tulu.grading.grader import split_off_reward_model
 from tulu.model.batch import Batch
-from tulu.model.gathering import gathered
+from tulu.model.gathering import gathered, unsharded
 from tulu.model.load import Origin, checked_config
 from tulu.model.parallel import Parallel
 from tulu.model.policy import Policy
 from tulu.model.positions import check_length
+from tulu.reward_models.grader import RewardGrader
 from tulu.train.open import StageRun
+from tulu.types import Problem
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -78,3 +82,15 @@ def _asking(model: Policy, weights: Callable[[], AbstractContextManager[Any]], t
             return model.logps(batch, temperature)
 
     return logps
+
+
+def load_reward_model(
+    stage: Rlvr, problems: Sequence[Problem], runs: Path, trust_remote_code: bool = False
+) -> RewardGrader | None:
+    """The recipe's reward model, whole in every process. RecipeError where no row would ask it, or there is none."""
+    if stage.reward_model is None:
+        return None
+    if stage.reward_model.rows == "named" and all(split_off_reward_model(problem)[1] is None for problem in problems):
+        raise RecipeError("rlvr.reward_model.rows: named, and no row's verifiers name reward_model; set it to all, or name it")
+    with unsharded():
+        return RewardGrader.load(stage.reward_model, runs / "rm" / "model", trust_remote_code)

@@ -26,16 +26,13 @@ from torch import Tensor
 from tulu.config.job import Job
 from tulu.config.schema import Rlvr
 from tulu.data.problems import Problems, load_problems
-from tulu.errors import EngineError, RecipeError
-from tulu.grading.grader import split_off_reward_model
+from tulu.errors import EngineError
 from tulu.model.batch import Batch
 from tulu.model.dropout import evaluating
-from tulu.model.gathering import unsharded
 from tulu.model.generation import turn_end_tokens
 from tulu.model.parallel import Parallel
 from tulu.model.policy import Policy
 from tulu.progress import Progress
-from tulu.reward_models.grader import RewardGrader
 from tulu.rollout.acting import Acting
 from tulu.rollout.batches import RolloutBatch, SampledBatch, pack_rollouts
 from tulu.rollout.draws import Queue
@@ -51,16 +48,17 @@ from tulu.rollout.stream import Stream
 from tulu.rollout.team import Team
 from tulu.rollout.token_notes import TokenNotes
 from tulu.stages.denominator import normaliser, weigh
-from tulu.stages.frozen import TokenLogps, load_kl_reference, load_teacher
+from tulu.stages.frozen import TokenLogps, load_kl_reference, load_reward_model, load_teacher
 from tulu.stages.kl_in_reward import compare_less_kl
 from tulu.stages.policy_loss import grpo, ppo, ratio_moves
 from tulu.stages.ppo import ActorCritic, spare_ppo_batch, token_advantages
+from tulu.stages.rlvr_looks import looks_of, read_asked
 from tulu.train.agreement import from_main, start_digest
+from tulu.train.looks import Looks
 from tulu.train.open import StageRun, open_stage
 from tulu.train.optimizer import Learner, learning_rate
 from tulu.train.run import Run
 from tulu.train.step import Objective, step
-from tulu.types import Problem
 from tulu.verifiers.contract import Settings
 
 log = logging.getLogger("tulu")
@@ -95,12 +93,13 @@ def run(job: Job) -> Path:
     log.info(problems.report.golds())
     if run.parallel.is_main:
         keep_tokenizer(run.path / "rollouts", run.tokenizer)
+    asked, asked_facts = read_asked(run, problems, acting)
     runs = job.folder.parent
     reward_model = load_reward_model(stage, problems, runs, job.recipe.trust_remote_code)
     policy: Policy = run.load(Policy)
     critic = ActorCritic.load(policy, stage, job.template[0], runs / "rm" / "model", run.start, run.start_options)
     facts = {"reward_model": reward_model.digest} if reward_model else {}
-    facts |= {"env": acting.digest()} if acting else {}
+    facts |= asked_facts | ({"env": acting.digest()} if acting else {})
     facts |= {"value": critic.value.digest()} if critic else {}
     if stage.teacher is not None:
         facts["teacher"] = start_digest(stage.teacher.path, stage.teacher.revision)
@@ -130,7 +129,7 @@ def run(job: Job) -> Path:
             fleet = fleet_of(stage, spec, policy, team)
         if fleet is not None:
             if acting is not None and run.parallel.is_main:
-                fleet = acting.fleet(fleet, problems)
+                fleet = acting.fleet(fleet, [*problems, *asked])
             stack.enter_context(closing(fleet))
         queue = Queue.of(stage, total, len(problems), run.step)
         rollout_grader = RolloutGrader(grader, policy.tokenizer, problems, stage, reward_model)
@@ -138,7 +137,7 @@ def run(job: Job) -> Path:
         stack.enter_context(closing(stream))
         stream.sync(sent_weights(policy, stage), run.step)
         stream.resume(state)
-        train(learner, models, stream, stage, run, total)
+        train(learner, models, stream, stage, run, total, looks_of(run, stream, asked))
     return run.finish(policy.save, problems=len(problems))
 
 
@@ -175,7 +174,9 @@ def all_numbers(policy: Policy, critic: ActorCritic | None, entropy_gradient: bo
     return torch.stack([part.sum() for part in numbers]).sum()
 
 
-def train(learner: Learner, models: Models, stream: Stream, stage: Rlvr, run: Run, total: int) -> None:
+def train(
+    learner: Learner, models: Models, stream: Stream, stage: Rlvr, run: Run, total: int, looks: Looks | None = None
+) -> None:
     """Every step trains on the rollouts that the stream has ready, and gives the engines its new weights."""
     policy, status, is_main = models.policy, stream.status, learner.parallel.is_main
     with run.interruptible(), Progress(run.job.stage, total, run.step, is_main) as progress:
@@ -196,8 +197,9 @@ def train(learner: Learner, models: Models, stream: Stream, stage: Rlvr, run: Ru
             run.step = index + 1
             seconds = time.monotonic() - began
             measured = learner.meter.read(seconds, updated - sampled)
-            metrics |= stream.figures(seconds, sampled - began)
-            run.log(run.step, {**metrics, "learning_rate": rates[0], **measured})
+            metrics |= {**stream.figures(seconds, sampled - began), "learning_rate": rates[0]}
+            metrics |= looks.after(run.step, run.step == total) if looks else {}
+            run.log(run.step, {**metrics, **measured})
             run.rollouts(run.step, record(taken.rollouts, policy.tokenizer, notes.read() if notes else {}))
             run.journal("trained", step=run.step, positions=taken.trained, rows=ids(taken.rollouts.trained))
             progress.update(run.step, metrics, metrics.get("tokens_per_second"), measured["mfu"])
@@ -316,15 +318,3 @@ def remember(
     with evaluating(learner.model.module):
         now = [(row, policy.logps(row, stage.temperature), own) for row, own in learner.parallel.level(rows, spare)]
     return [replace(row, old_logps_N=logps_N) for row, logps_N, own in now if own]
-
-
-def load_reward_model(
-    stage: Rlvr, problems: Sequence[Problem], runs: Path, trust_remote_code: bool = False
-) -> RewardGrader | None:
-    """The recipe's reward model, whole in every process. RecipeError where no row would ask it, or there is none."""
-    if stage.reward_model is None:
-        return None
-    if stage.reward_model.rows == "named" and all(split_off_reward_model(problem)[1] is None for problem in problems):
-        raise RecipeError("rlvr.reward_model.rows: named, and no row's verifiers name reward_model; set it to all, or name it")
-    with unsharded():
-        return RewardGrader.load(stage.reward_model, runs / "rm" / "model", trust_remote_code)

@@ -3,15 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from tulu.config.job import Job
 from tulu.config.schema import Sft
+from tulu.evaluation.while_training import answer_looks
 from tulu.losses import Loss, sft_loss
 from tulu.model.batch import Batch
 from tulu.model.policy import Policy
 from tulu.train.fit import fit, pack_whole
+from tulu.train.held_out import part
 from tulu.train.open import open_stage
 from tulu.train.step import count_tokens
 from tulu.types import Group
@@ -43,8 +46,10 @@ def run(job: Job) -> Path:
         return run.model_folder
 
     groups = run.load_groups(run.tokenizer)
+    parted = part(run, groups, run.tokenizer)
     policy: Policy = run.load(Policy)
-    learner = run.begin(policy, groups, start=policy.digest())
+    looks, facts = answer_looks(run, policy, run.tokenizer, parted.held_out)
+    learner = run.begin(policy, groups, start=policy.digest(), **parted.facts, **facts)
     run.settle_rows(learner, lambda batch: policy.logps(batch).sum())
     run.resume()
 
@@ -54,11 +59,12 @@ def run(job: Job) -> Path:
     def weighted(batch: WeightedBatch) -> Loss:
         return sft_loss(policy.logps(batch), batch.weight_C[batch.owner_N])
 
+    seen: dict[str, Any] = {"held_out": parted.held_out, "looks": looks}
     if stage.loss == "token":
-        fit(learner, run, groups, pack_whole, token_mean, count_tokens)
+        fit(learner, run, parted.training, pack_whole, token_mean, count_tokens, **seen)
     else:
-        fit(learner, run, groups, pack_weighted, weighted, count_micro_batches, prepare=weight_groups)
-    return run.finish(policy.save, rows=len(groups))
+        fit(learner, run, parted.training, pack_weighted, weighted, count_micro_batches, prepare=weight_groups, **seen)
+    return run.finish(policy.save, rows=len(parted.training))
 
 
 def weight_groups(groups: Sequence[Group], stage: Sft) -> list[WeightedGroup]:

@@ -11,11 +11,12 @@ import numpy as np
 from tulu.config.schema import TrainStage
 from tulu.config.training import TokenBatched
 from tulu.data.mixing import order
-from tulu.data.token_cache import Groups
 from tulu.model.batch import Batch
 from tulu.model.batch import pack as pack_batches
 from tulu.model.parallel import Parallel
 from tulu.progress import Progress
+from tulu.train.held_out import lengths_of
+from tulu.train.looks import HeldOutLoss, Look, Looks, spread
 from tulu.train.optimizer import Learner, learning_rate, total_steps
 from tulu.train.prefetch import ahead
 from tulu.train.run import Run
@@ -65,7 +66,9 @@ def draws_of(groups: Sequence[Group], stage: TrainStage) -> Draws:
     """How the steps of a stage draw from these groups."""
     if not isinstance(stage, TokenBatched) or stage.batch_tokens is None:
         return SequenceBatches(len(groups), stage)
-    lengths = groups.lengths if isinstance(groups, Groups) else np.array([group.n_tokens for group in groups], np.int64)
+    lengths = lengths_of(groups)
+    if lengths is None:
+        lengths = np.array([group.n_tokens for group in groups], np.int64)
     return TokenBatches(lengths, stage)
 
 
@@ -77,14 +80,21 @@ def fit(
     objective: Objective[B],
     normaliser: Normaliser[B],
     prepare: Callable[[Sequence[Group], Any], Sequence[Group]] | None = None,
+    held_out: Sequence[Group] = (),
+    looks: Sequence[Look] = (),
 ) -> None:
     """Train from where the run stands to its last step.
 
     `groups` are read when a step draws them, so memory need not grow with their number. `prepare(groups, stage)` is called
     with those of a whole step, in every process alike; `pack(groups, stage)` makes the batches of a process's share. A thread
-    does all that for the next step while the device is busy with the present one.
+    does all that for the next step while the device is busy with the present one. The loss of `held_out` rows, which are in no
+    step, is measured where a look is due (train/looks.py), and so is what `looks` find besides.
     """
-    stage, parallel = run.section, learner.parallel
+    stage: TrainStage = run.section
+    parallel = learner.parallel
+    watched = spread(held_out, stage.eval_rows) if held_out else []
+    measured_too = [HeldOutLoss(learner, stage, watched, pack, objective, normaliser, prepare)] if watched else []
+    seen = Looks(run, [*measured_too, *looks])
     draws = draws_of(groups, stage)
     total = draws.steps
     ready = partial(make_ready, groups, draws, pack, normaliser, prepare, stage, parallel)
@@ -105,7 +115,8 @@ def fit(
             run.step = index + 1
             measured = learner.meter.read(seconds)
             timing = {"sequences": len(rows.ids), "tokens": tokens, "seconds": seconds, "tokens_per_second": tokens / seconds}
-            run.log(run.step, {**metrics, "learning_rate": rate, **timing, **measured})
+            metrics = {**metrics, "learning_rate": rate, **seen.after(run.step, run.step == total)}
+            run.log(run.step, {**metrics, **timing, **measured})
             run.journal("trained", step=run.step, rows=rows.ids)
             progress.update(run.step, metrics, tokens / seconds, measured["mfu"])
             run.end_step(run.step == total)

@@ -1,7 +1,7 @@
 """How every training stage begins: its section, its processes, its run directory, its tokenizer, its data and its model."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tulu.config.job import Job
 from tulu.config.positions import longest_of
-from tulu.config.schema import drops_long, labels_of
+from tulu.config.schema import Source, drops_long, labels_of
 from tulu.config.training import ROW_TOKENS, sequences_of
 from tulu.data.chat import template_hash
 from tulu.data.datasets import cache_groups, open_groups
@@ -84,25 +84,27 @@ class StageRun(Run):
             resize_embeddings=recipe.resize_embeddings,
         )
 
-    def load_groups(self, tokenizer: PreTrainedTokenizerBase) -> Groups:
-        """The groups of the stage's data, tokenised as the stage table says; what became of the rows is logged.
+    def load_groups(self, tokenizer: PreTrainedTokenizerBase, sources: Sequence[Source] | None = None) -> Groups:
+        """The groups of the stage's data, or of other sources, tokenised as the stage table says; what became of rows is logged.
 
         The main process tokenises them, and the others read what it left in the cache.
         """
+        mix = self.section.data if sources is None else sources
         stage, section = self.job.row, self.section
         options = {"seed": section.seed, "drop_long": drops_long(stage, section), "labels": labels_of(section)}
 
         def tokenise() -> list[Path]:
-            return cache_groups(stage.rows, section.data, tokenizer, section.max_length, self.cache, **options)
+            return cache_groups(stage.rows, mix, tokenizer, section.max_length, self.cache, **options)
 
         groups = open_groups(from_main(self.parallel, f"the rows of {stage.name} to be tokenised", tokenise))
         groups.report.show()
-        if self.parallel.is_main and not (kept := JsonLines(self.path / ROWS)).has_rows():
+        if sources is None and self.parallel.is_main and not (kept := JsonLines(self.path / ROWS)).has_rows():
             # From the whole mix, evenly: its sources follow each other.
             count = min(KEPT_ROWS, len(groups))
             places = [len(groups) * number // count for number in range(count)]
             kept.append(sample_row(groups[place], tokenizer) for place in places)
-        if stage.yields_policy and not stage.makes_model and self.parallel.is_main and (told := prompt_break(tokenizer)):
+        asks = stage.yields_policy and not stage.makes_model and sources is None
+        if asks and self.parallel.is_main and (told := prompt_break(tokenizer)):
             log.warning("the template is not prefix-stable, so the model is asked in other words than it is trained on: %s", told)
         return groups
 

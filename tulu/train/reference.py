@@ -82,7 +82,9 @@ def _of_completions(
     places = pyarrow.compute.index_in(keys, value_set=cache["key"])
     # What the cache does not hold is NaN until it is computed.
     logps = cache["logp"].take(places).to_numpy().astype(numpy.float32)
-    unknown = numpy.flatnonzero(numpy.isnan(logps))
+    # A process may have read the cache before another run, or the main process, wrote to it: what one of them lacks all compute.
+    lacking = parallel.most(torch.from_numpy(numpy.isnan(logps)).to(torch.uint8).to(parallel.device))
+    unknown = numpy.flatnonzero(lacking.cpu().numpy())
     missing = numpy.unique(numpy.searchsorted(starts, unknown, side="right") - 1).tolist()
     if missing:
         log.info("reference log-probs: %d of %d rows to compute", len(missing), len(groups))

@@ -23,17 +23,18 @@ from tulu.config.training import MEMORY_FIELDS
 from tulu.errors import RecipeError, ResumeError, TrainingError, TuluError
 from tulu.files import JsonLines, differences, remove_partials, write_atomic
 from tulu.model.parallel import Parallel
+from tulu.train.agreement import from_main
 from tulu.train.checkpoints import Checkpoints
 from tulu.train.energy import Energy, EnergyMeter
 from tulu.train.finite import named_tensors
 from tulu.train.manifest import by_source, environment, read_manifest, read_record
 from tulu.train.model_files import SaveModel, model_faults, write_model
+from tulu.train.trackers import RunFacts
+from tulu.train.tracking import Trackers
 from tulu.train.untrained import why_untrained
+from tulu.train.written import SAMPLES, write_rollouts, write_samples
 
 log = logging.getLogger("tulu")
-
-ROLLOUT_PART = 512
-"""Completions in one part of a file of rollouts."""
 
 
 class Run:
@@ -60,13 +61,14 @@ class Run:
         self._metrics, self._journal = JsonLines(self.path / "metrics.jsonl"), JsonLines(self.path / "journal")
         self._since = time.monotonic()
         self._meter: EnergyMeter | None = None
+        self._trackers = Trackers()
         self.save_model: SaveModel | None = None
         """Writes the model that is trained into a folder; known once it is loaded."""
         if parallel.is_main:
             if job.fresh and self.path.exists():
                 shutil.rmtree(self.path)
             self.path.mkdir(parents=True, exist_ok=True)
-            for folder in (self.path, self.path / "rollouts", self.path / KEPT):
+            for folder in (self.path, self.path / "rollouts", self.path / SAMPLES, self.path / KEPT):
                 remove_partials(folder)
             self._check_recipe()
         self.checkpoints = Checkpoints(self.path / "checkpoints", self.section.keep_checkpoints, parallel)
@@ -153,9 +155,16 @@ class Run:
     # -- while it runs -----------------------------------------------------------------------------------------
 
     def log(self, step: int, metrics: Mapping[str, float | None]) -> None:
-        """Append one line to metrics.jsonl."""
+        """Append one line to metrics.jsonl, and give its figures to the trackers."""
         if self.parallel.is_main:
             self._metrics.append([{"step": step, **metrics}])
+            self._trackers.log(step, metrics)
+
+    def samples(self, step: int, rows: Sequence[Mapping[str, Any]], shown: Sequence[Mapping[str, Any]]) -> None:
+        """Write the answers of a look as samples/step-000040.jsonl; those that are shown go to the trackers too."""
+        if self.parallel.is_main:
+            write_samples(self.path / SAMPLES, step, rows)
+            self._trackers.table(step, shown)
 
     def journal(self, event: str, **facts: Any) -> None:
         """Append to the journal what was drawn, graded or trained."""
@@ -164,19 +173,8 @@ class Run:
 
     def rollouts(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write one step's completions, a row each, as rollouts/step-000123.parquet."""
-        if not self.parallel.is_main:
-            return
-        import pyarrow
-        import pyarrow.parquet
-
-        folder = self.path / "rollouts"
-        folder.mkdir(exist_ok=True)
-        file = folder / f"{STEP_NAME.format(step)}.parquet"
-        partial = file.with_name(f".partial-{file.name}")
-        # Small parts, so that a reader who shows a few completions reads a few.
-        table = pyarrow.Table.from_pylist([dict(row) for row in rows])
-        pyarrow.parquet.write_table(table, partial, compression="zstd", row_group_size=ROLLOUT_PART)
-        partial.rename(file)
+        if self.parallel.is_main:
+            write_rollouts(self.path / "rollouts", step, rows)
 
     def elapsed(self) -> float:
         """Seconds that all sessions together have taken."""
@@ -200,8 +198,15 @@ class Run:
         self._since = time.monotonic()
         if self.parallel.is_main:
             self._forget_after(self.step)
+        if self.job.recipe.tracker:
+            from_main(self.parallel, "the trackers to start", self._start_trackers)
         self.parallel.wait()
         return dict(state.get("extra", {}))
+
+    def _start_trackers(self) -> None:
+        """Go on in the runs that earlier sessions began. Raises RecipeError where a tracker does not start."""
+        facts = RunFacts.of(self.job, self.step, job_recipe(self.job), self.manifest())
+        self._update_manifest(trackers={**facts.ids, **self._trackers.start(self.job.recipe.tracker, facts)})
 
     def save(self, step: int, **extra: Any) -> None:
         """Write a checkpoint of all processes, which gives `extra` back at `resume`.
@@ -250,7 +255,7 @@ class Run:
         """Cut from the logs what a dead session did after its last checkpoint, since it is done again."""
         for rows in (self._metrics, self._journal):
             rows.keep(lambda row: row.get("step", math.inf) <= step)
-        for file in (self.path / "rollouts").glob("step-*.parquet"):
+        for file in (*(self.path / "rollouts").glob("step-*.parquet"), *(self.path / SAMPLES).glob("step-*.jsonl")):
             if int(file.stem.removeprefix("step-")) > step:
                 file.unlink()
         for folder in (self.path / KEPT).glob("step-*"):
@@ -307,6 +312,7 @@ class Run:
         except TrainingError as error:
             raise TrainingError(f"{self.path}, after {self.step} steps: {error}\n{self._advice()}") from error
         finally:
+            self._trackers.close()
             if self._meter is not None:
                 self.energy = self._meter.stop()
                 self._meter = None
