@@ -193,6 +193,9 @@ class SleepingFleet:
         self.version = version
         return SyncReport(version, seconds=self.sync_seconds)
 
+    def rest(self) -> None:
+        """Do nothing: these engines have cards of their own."""
+
     def check(self) -> list[Recovery]:
         """None failed."""
         return []

@@ -1,11 +1,15 @@
 """Who trains: this process alone, or ranks that it starts, on this machine or through Ray."""
 
+from typing import TYPE_CHECKING
+
 from tulu.commands.boundary import GIVEN
-from tulu.config.learners import Learners
 from tulu.config.processes import to_launch
 
+if TYPE_CHECKING:
+    from tulu.config.learners import Learners
 
-def done_by_ranks(learners: Learners) -> bool:
+
+def done_by_ranks(learners: "Learners") -> bool:
     """Whether ranks that were started from here have done the command. Everything that can be refused was refused before."""
     count = to_launch(learners.count, learners.said, learners.in_ray)
     if not count:
