@@ -35,7 +35,7 @@ app = typer.Typer(
     name="tulu",
     cls=Boundary,
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     help="Post-training of open language models: SFT, DPO, reward models, RLVR and evaluation.",
     epilog="Any recipe field is overridden as key.path=value, such as sft.batch=64.",

@@ -1,6 +1,9 @@
 """The commands of every day are there, and say what they are asked for."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -35,3 +38,14 @@ def test_chat_refuses_what_cannot_answer() -> None:
     assert done.exit_code == 2
     assert "./nothing" in done.output
     assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [("tulu verif", ["verifiers", "verify"]), ("tulu sft --dry", ["--dry-run"]), ("tulu sft tulu3-8", ["tulu3-8b"])],
+)
+def test_a_shell_completes_commands_options_and_recipes(words: str, wanted: list[str]) -> None:
+    asked = {"_TULU_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    code = "import sys; sys.argv = ['tulu']; from tulu.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **asked}, capture_output=True, text=True, check=False)
+    assert sorted(done.stdout.split()) == wanted, done.stderr

@@ -11,6 +11,7 @@ from huggingface_hub.errors import HTTPError
 from typer.testing import CliRunner
 
 from tulu.cli import app
+from tulu.commands.export import ADAPTERS, export
 from tulu.commands.model_card import chain_of, find_stage, model_card
 from tulu.commands.push import push
 from tulu.errors import RecipeError, TuluError
@@ -123,3 +124,20 @@ def test_dry_run_sends_nothing_and_needs_no_hub(runs: Path, monkeypatch: pytest.
     assert done.exit_code == 0, done.output
     assert "# mine, after dpo" in done.output
     assert "nothing was sent" in done.output
+
+
+def test_a_model_is_exported_merged_or_its_adapters_apart(runs: Path, tmp_path: Path) -> None:
+    model, out = runs / "mine" / "sft" / "model", tmp_path / "out"
+    with pytest.raises(RecipeError, match="without lora"):
+        export("mine/sft", out, runs, adapters=True)
+    (model / ADAPTERS).mkdir()
+    (model / ADAPTERS / "adapter_model.safetensors").write_bytes(b"weights")
+    export("mine/sft", out / "merged", runs, adapters=False)
+    export("mine/sft", out / "apart", runs, adapters=True)
+    names = {kind: {file.name for file in (out / kind).iterdir()} for kind in ("merged", "apart")}
+    assert "model.safetensors" in names["merged"]
+    assert not names["merged"] & {ADAPTERS, "adapter_model.safetensors"}
+    assert {"adapter_model.safetensors", "README.md", "tokenizer_config.json"} <= names["apart"]
+    assert "model.safetensors" not in names["apart"]
+    with pytest.raises(RecipeError, match="not empty"):
+        export("mine/sft", out / "merged", runs, adapters=False)

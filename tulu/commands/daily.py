@@ -55,6 +55,20 @@ def chat(
     converse(load_chat(named.model, options, named.revision), typed_lines(), typer.echo)
 
 
+def export(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run, RUN/STAGE, or the folder of a stage.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the model goes.")],
+    runs: Annotated[Path, typer.Option(help="Folder of run directories.")] = Path("runs"),
+    adapters: Annotated[
+        bool, typer.Option("--adapters", help="Only the adapters of a run with lora, as peft saves them.")
+    ] = False,
+) -> None:
+    """Copy a trained model with its card: merged weights, or its adapters apart."""
+    from tulu.commands.export import export as copy
+
+    copy(run, folder, runs, adapters)
+
+
 def push(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run, RUN/STAGE, or the folder of a stage.")],
     repo: Annotated[str, typer.Argument(metavar="REPO", help="OWNER/NAME on the hub.")],
@@ -68,5 +82,5 @@ def push(
     send(run, repo, runs, private, dry_run)
 
 
-DAILY: tuple[Callable[..., None], ...] = (chat, energy, env, push, report, verifiers)
+DAILY: tuple[Callable[..., None], ...] = (chat, energy, env, export, push, report, verifiers)
 """The commands, by the names of their functions."""

@@ -15,7 +15,16 @@ import typer
 
 from tulu.config.options import Option
 
-RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or a built-in one by name.")]
+
+def recipe_names(incomplete: str) -> list[str]:
+    """The built-in recipes that a shell completes a word to; files it completes by itself."""
+    folder = Path(__file__).resolve().parents[1] / "recipes"
+    return sorted(file.stem for file in folder.glob("*.yaml") if file.stem.startswith(incomplete))
+
+
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A recipe file, or a built-in one by name.", autocompletion=recipe_names)
+]
 GPUS_HELP = "Train on so many GPUs of this machine; where it has none, as so many CPU processes."
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY.PATH=VALUE", help="Fields to override.")]
 

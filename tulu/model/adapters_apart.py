@@ -6,9 +6,11 @@ The names, shapes and settings are those of an adapter that peft saves.
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tulu.errors import RecipeError
@@ -18,6 +20,8 @@ from tulu.model.published import published_shapes, unwrap
 
 NAME = "default"
 """Under which peft keeps the adapter that we train."""
+ADAPTERS = "adapters"
+"""The folder below a model's that holds its adapters by themselves."""
 CURE = "set rlvr.resources.adapters to merged"
 
 
@@ -57,6 +61,23 @@ def adapter_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """(name, tensor) of every adapter; every process must iterate, and gets the same."""
     for name, parameter in _parameters(model):
         yield name, whole_values(parameter)
+
+
+def save_adapters(model: Any, folder: Path, write: bool) -> None:
+    """Write a model's adapters as peft saves them, beside the merged weights; nothing where it has none. All ranks call it.
+
+    Raises OSError where the disk refuses.
+    """
+    config = getattr(model, "peft_config", {}).get(NAME)
+    if config is None:
+        return
+    # Adapters are small beside the weights, so that they are in memory together.
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter_weights(model)}
+    if write:
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({**config.to_dict(), "inference_mode": True}, default=_plain, indent=2)
+        (folder / "adapter_config.json").write_text(text + "\n")
+        save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
 def _parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -7,6 +7,7 @@ from typing import Any, Unpack
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
+from tulu.model.adapters_apart import ADAPTERS, save_adapters
 from tulu.model.batch import Batch
 from tulu.model.dropout import start_training
 from tulu.model.head import TokenLogps, check_head
@@ -62,6 +63,14 @@ class Policy(PackedModel[PolicyModule]):
         """(N,) float32 log-probs as `logps` gives them, and (N,) entropies in nats, which carry no gradient unless asked to."""
         logps_N, entropy_N = self.runner(batch.to(self.device), temperature, True, entropy_gradient)
         return logps_N, entropy_N
+
+    def save(self, folder: Path, write: bool = True) -> None:
+        """Write a plain Hugging Face folder, adapters merged, and these by themselves below it. All ranks call it and one writes.
+
+        Raises CheckpointError or OSError if the disk refuses.
+        """
+        super().save(folder, write)
+        save_adapters(self.module.model, folder / ADAPTERS, write)
 
     def without_adapter(self) -> AbstractContextManager[Any]:
         """While the context lasts, a policy that trains adapters answers as the model it started from."""

@@ -1,0 +1,44 @@
+"""`tulu export RUN FOLDER`: a trained model as a folder of its own, or its adapters by themselves."""
+
+import shutil
+from pathlib import Path
+
+import typer
+
+from tulu.commands.model_card import find_stage, model_card
+from tulu.config.job import MODEL
+from tulu.errors import RecipeError
+from tulu.files import sync_folder
+from tulu.train.model_files import model_faults
+
+ADAPTERS = "adapters"
+"""The folder below a model's that holds its adapters (tulu/model/adapters_apart.py)."""
+_COMPANIONS = ("tokenizer*", "chat_template*", "special_tokens_map.json")
+
+
+def export(run: str, folder: Path, runs: Path, adapters: bool) -> None:
+    """Copy a model with its card, merged weights or adapters alone, into a folder that is not there yet.
+
+    Raises RecipeError where there is no such model, it is damaged, or the folder is taken.
+    """
+    stage = find_stage(run, runs)
+    model = stage.folder / MODEL
+    if faults := model_faults(model):
+        raise RecipeError(f"{model}: is damaged ({'; '.join(faults)}); run its stage again, which writes it anew")
+    if adapters and not (model / ADAPTERS).is_dir():
+        raise RecipeError(f"{model}: has no adapters; it was trained without lora. Leave --adapters out")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RecipeError(f"{folder}: is not empty; name another folder")
+    partial = folder.with_name(f".partial-{folder.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(model / ADAPTERS if adapters else model, partial, ignore=shutil.ignore_patterns(ADAPTERS))
+    if adapters:
+        for pattern in _COMPANIONS:
+            for file in model.glob(pattern):
+                shutil.copy2(file, partial)
+    (partial / "README.md").write_text(model_card(stage), encoding="utf-8")
+    sync_folder(partial)
+    if folder.exists():
+        folder.rmdir()
+    partial.rename(folder)
+    typer.echo(f"{folder}: {'adapters of' if adapters else 'merged weights of'} {stage.folder}")
