@@ -19,12 +19,13 @@ os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 
 import torch
 from datasets import Dataset
-from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
 from tulu.config.schema import Rlvr
 from tulu.data.problems import load_problems
+from tulu.model.load import load_tokenizer
 from tulu.types import Problem
 from tulu.verifiers.registry import find
 
@@ -72,7 +73,7 @@ def main(settings_file: Path, out: Path) -> None:
     """Train so many steps and write how long each took."""
     settings = json.loads(settings_file.read_text())
     stage = Rlvr.model_validate(settings["rlvr"])
-    tokenizer = AutoTokenizer.from_pretrained(settings["model"])
+    tokenizer = load_tokenizer(settings["model"], "tulu")
     problems = load_problems(stage.data, tokenizer, stage.max_prompt, stage.verifier, bad_golds=stage.bad_golds)
     dataset = Dataset.from_list([row(problem, tokenizer) for problem in problems])
     sequences = stage.prompts * stage.samples
@@ -104,7 +105,9 @@ def main(settings_file: Path, out: Path) -> None:
     # TRL asks the CUDA device for its memory; its answer is not used on a CPU.
     torch.cuda.get_device_properties = lambda *_: SimpleNamespace(total_memory=1 << 34)  # type: ignore[assignment]
     clock = Clock()
-    trainer = GRPOTrainer(settings["model"], reward_funcs=reward, args=config, train_dataset=dataset, callbacks=[clock])
+    trainer = GRPOTrainer(
+        settings["model"], reward_funcs=reward, args=config, train_dataset=dataset, processing_class=tokenizer, callbacks=[clock]
+    )
     generation: Any = trainer.vllm_generation
     generation.sync_weights = lambda: sync_in_one(generation)
     trainer.remove_callback(PrinterCallback)
