@@ -9,10 +9,9 @@ from tulu.commands.model_card import find_stage, model_card
 from tulu.config.job import MODEL
 from tulu.errors import RecipeError
 from tulu.files import sync_folder
+from tulu.model.adapters_apart import ADAPTERS
 from tulu.train.model_files import model_faults
 
-ADAPTERS = "adapters"
-"""The folder below a model's that holds its adapters (tulu/model/adapters_apart.py)."""
 _COMPANIONS = ("tokenizer*", "chat_template*", "special_tokens_map.json")
 
 
