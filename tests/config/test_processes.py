@@ -126,8 +126,8 @@ from tulu.config.processes import leaving_at_once
 class Last:
     def __del__(self): print("Python ended", flush=True)
 last = Last()
-atexit.register(print, "what is registered has run")
 with leaving_at_once():
+    atexit.register(print, "what is registered has run")
     print("done")
     sys.exit({status!r})
 """

@@ -175,6 +175,7 @@ def test_no_other_file_touches_private_state(folder: str) -> None:
             where = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
             if isinstance(node, ast.Attribute) and path.name != "private_state.py":
                 own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+                own = own or ast.unparse(node) == "os._exit"  # It is documented, whatever its name looks like.
                 assert own or not node.attr.startswith("_") or node.attr.startswith("__"), f"{where}: {ast.unparse(node)}"
             elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in LIBRARIES:
                 private = [name.name for name in node.names if name.name.startswith("_")]

@@ -38,7 +38,11 @@ def small_store() -> Iterator[None]:
     ray.shutdown()
 
 
-def test_weights_that_do_not_fit_end_the_sync_with_their_size_and_the_cure(small_store: None, tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_end_the_sync_with_their_size_and_the_cure(
+    small_store: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a cluster, where weights go through the store; on one machine they lie in shared memory."""
+    monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
     ray.cloudpickle.register_pickle_by_value(fake_replica)
     weights = {name: torch.ones(12, 1 << 20) for name in ("a.weight", "b.weight")}
     save_file(weights, str(tmp_path / "model.safetensors"))

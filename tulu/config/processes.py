@@ -102,23 +102,26 @@ def leaving_at_once() -> Iterator[None]:
     """End one of several ranks as soon as the body has ended, without the slow end of Python itself; alone this does nothing.
 
     The threads that carry what ranks tell each other let go of tensors, for which they need Python. A thread that asks for it
-    while Python is ending is ended in the middle of that, and with it, by SIGABRT, the process whose work is done.
+    while Python is ending is ended in the middle of that, and with it, by SIGABRT, the process whose work is done. What the body
+    registers for the end still runs.
     """
-    status: str | int | None = 0
+    status: list[str | int | None] = [1]
+    # The last of what runs at the end is what was registered first.
+    atexit.register(_leave, status)
     try:
         yield
+        status[0] = 0
     except SystemExit as end:
-        if not _is_rank():
-            raise
-        status = end.code
+        status[0] = end.code
+        raise
+
+
+def _leave(status: list[str | int | None]) -> None:
     if _is_rank():
-        if isinstance(status, str):
-            print(status, file=sys.stderr)
-            status = 1
-        atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(status or 0)
+        # A text was printed, as Python does with that of a SystemExit.
+        os._exit(1 if isinstance(status[0], str) else status[0] or 0)
 
 
 def _is_rank() -> bool:

@@ -8,6 +8,7 @@ file is as light as what imports it.
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 
@@ -266,3 +267,8 @@ def energy_sources(tracker: Any) -> list[str]:
     Its public list of the hardware does not say which parts are measured and which are estimated.
     """
     return [repr(part) for part in tracker._hardware]
+
+
+def set_timeout(options: Any, timeout: timedelta) -> None:
+    """Set how long a process group of NCCL waits, which its options take under no other name (torch's own init_process_group)."""
+    options._timeout = timeout

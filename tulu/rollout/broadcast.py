@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, distributed
 
 from tulu.config.cluster import in_one_line
+from tulu.model.private_state import set_timeout
 from tulu.rollout.sync import PARCEL_BYTES
 
 BROKEN = "broken"
@@ -141,5 +142,5 @@ def _connect(joining: Joining, store: Any) -> Any:
         return distributed.ProcessGroupGloo(store, joining.rank, joining.size, timedelta(seconds=joining.seconds))
     options = distributed.ProcessGroupNCCL.Options()
     # We end a broadcast ourselves, long before this would end the process.
-    options._timeout = timedelta(seconds=joining.seconds + LONGER)
+    set_timeout(options, timedelta(seconds=joining.seconds + LONGER))
     return distributed.ProcessGroupNCCL(store, joining.rank, joining.size, options)
