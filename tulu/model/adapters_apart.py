@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from tulu.errors import RecipeError
@@ -77,7 +77,8 @@ def save_adapters(model: Any, folder: Path, write: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps({**config.to_dict(), "inference_mode": True}, default=_plain, indent=2)
         (folder / "adapter_config.json").write_text(text + "\n")
-        save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        # safetensors' own writer of files gives them to their owner alone, whatever the umask says.
+        (folder / "adapter_model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
 
 
 def _parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
