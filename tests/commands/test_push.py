@@ -42,7 +42,10 @@ def runs(tmp_path: Path, tiny_model: Callable[..., Path]) -> Path:
     """A run of two stages, of which the second began at the first one's model, and an evaluation."""
     source = tiny_model("qwen3")
     parts = {"kwh": 2.0, "gpu_kwh": 2.0, "cpu_kwh": 0.0, "ram_kwh": 0.0, "estimated": []}
-    for name, start, data in (("sft", "allenai/OLMo-2-0425-1B", "allenai/tulu-3-sft-mixture"), ("dpo", "{}/model", "mine.jsonl")):
+    for name, start, data in (
+        ("sft", "allenai/OLMo-2-0425-1B", "allenai/tulu-3-sft-mixture"),
+        ("dpo", "{}/model", "data/mine.jsonl"),
+    ):
         folder = tmp_path / "runs" / "mine" / name
         folder.mkdir(parents=True)
 
@@ -97,7 +100,8 @@ def test_what_is_missing_or_damaged_is_not_sent(runs: Path) -> None:
     for name, repo, message in (
         ("mine/sft", "me/it", "damaged"),
         ("mine/dpo", "me", "OWNER/NAME"),
-        ("mine/dpo", "../../etc/x", "OWNER/NAME"),
+        ("mine/dpo", "../../etc/x", "no name of a repository"),
+        ("mine/dpo", "../..", "no name of a repository"),
         ("other", "me/it", "no run with a model"),
     ):
         with pytest.raises(RecipeError, match=message):
@@ -141,3 +145,10 @@ def test_a_model_is_exported_merged_or_its_adapters_apart(runs: Path, tmp_path: 
     assert "model.safetensors" not in names["apart"]
     with pytest.raises(RecipeError, match="not empty"):
         export("mine/sft", out / "merged", runs, adapters=False)
+
+
+def test_a_model_is_exported_into_the_folder_that_one_is_in(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    export(str(runs / "mine" / "sft"), Path("."), runs, adapters=False)
+    assert (tmp_path / "here" / "model.safetensors").is_file()

@@ -43,18 +43,23 @@ def test_of_manifest_and_checkpoint_the_one_that_knows_more_counts(tmp_path: Pat
 
 
 def test_damaged_files_are_counted_as_not_measured(tmp_path: Path) -> None:
-    for number, manifest in enumerate(["", "{", "[]", '{"energy": 3}', '{"energy": {"gpu_kwh": "x"}}', '{"hardware": 1}']):
+    kinds = ["", "{", "[]", '{"energy": 3}', '{"energy": {"gpu_kwh": "x"}}', '{"energy": {"kwh": NaN, "gpu_kwh": NaN}}']
+    kinds += ['{"hardware": 1}', '{"hardware": {"accelerators": 8}}', '{"energy": {"estimated": 1, "gpu_kwh": -1}}']
+    for number, manifest in enumerate(kinds):
         found = read_entry(stage(tmp_path / str(number) / "sft", manifest, metrics="[]\n{\n"))
         assert (found.state, found.kwh, found.phases) == ("unfinished, not measured", 0.0, {})
 
 
 def test_phases_are_shares_of_the_learner_s_time(tmp_path: Path) -> None:
-    """Of two steps of 10 s: 12 s of sampling, 4 of forward and backward, 1 of sync; 3 are left. The cut line is left as it is."""
+    """Of two steps of 10 s: 12 s of sampling, 4 of forward and backward, 1 of sync; 3 are left, and 5 of a look after the second.
+
+    The cut line is left as it is.
+    """
     row = {"seconds": 10.0, "sampling_seconds": 6.0, "share_forward": 0.1, "share_backward": 0.1, "share_sync": 0.05}
-    text = json.dumps(row) + "\n" + json.dumps(row) + '\n{"seconds": 10'
+    text = json.dumps(row) + "\n" + json.dumps({**row, "eval/seconds": 5.0}) + '\n{"seconds": 10'
     folder = stage(tmp_path / "a" / "rlvr", metrics=text)
     found = read_entry(folder).phases
-    assert [round(found[phase], 6) for phase in PHASES] == [0.6, 0.2, 0.05, 0.0, 0.15]
+    assert [round(found[phase], 6) for phase in PHASES] == [0.48, 0.16, 0.04, 0.2, 0.12]
     assert (folder / "metrics.jsonl").read_text() == text
 
 

@@ -20,6 +20,7 @@ def export(run: str, folder: Path, runs: Path, adapters: bool) -> None:
 
     Raises RecipeError where there is no such model, it is damaged, or the folder is taken.
     """
+    folder = folder.resolve()
     stage = find_stage(run, runs)
     model = stage.folder / MODEL
     if faults := model_faults(model):

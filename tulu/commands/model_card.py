@@ -10,6 +10,7 @@ import yaml
 
 from tulu.config.footprint import DEFAULT, FACILITIES, NOTHING
 from tulu.config.job import MODEL
+from tulu.config.locate import is_local_data
 from tulu.errors import RecipeError, TuluError
 from tulu.train.ledger import read_entry
 from tulu.train.manifest import read_manifest, read_record
@@ -112,7 +113,7 @@ def _data(stage: TrainedStage) -> Iterator[str]:
 
 
 def _is_on_hub(name: str) -> bool:
-    return name.count("/") == 1 and ":" not in name and not name.startswith((".", "/", "~")) and not Path(name).exists()
+    return name.count("/") == 1 and ":" not in name and not is_local_data(name) and not Path(name).exists()
 
 
 def _stage_row(stage: TrainedStage) -> list[str]:

@@ -1,6 +1,5 @@
 """`tulu push RUN REPO`: a trained model and its card to the hub."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +10,13 @@ from tulu.config.job import MODEL
 from tulu.errors import RecipeError, TuluError
 from tulu.train.model_files import model_faults
 
-REPO = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
-
 
 def push(run: str, repo: str, runs: Path, private: bool, dry_run: bool, hub: Any = None) -> None:
     """Upload a model folder with its card, or only show both. `hub` is huggingface_hub's HfApi, or something that acts like it.
 
     Raises RecipeError where there is no such model, it is damaged, or the hub knows nobody here; TuluError where the hub refuses.
     """
-    if not REPO.fullmatch(repo):
-        raise RecipeError(f"{repo}: should be OWNER/NAME, as the hub names a repository")
+    _check_name(repo)
     stage = find_stage(run, runs)
     folder = stage.folder / MODEL
     if faults := model_faults(folder):
@@ -36,6 +32,17 @@ def push(run: str, repo: str, runs: Path, private: bool, dry_run: bool, hub: Any
         return
     _upload(_signed_in(hub), repo, folder, card, private)
     typer.echo(f"https://huggingface.co/{repo}")
+
+
+def _check_name(repo: str) -> None:
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise RecipeError(f"{repo}: is no name of a repository; {error}") from error
+    if repo.count("/") != 1:
+        raise RecipeError(f"{repo}: should be OWNER/NAME, as the hub names a repository")
 
 
 def _signed_in(hub: Any) -> Any:

@@ -197,7 +197,7 @@ def energy(run: ReportedRun) -> dict[str, Any]:
     for stage in run.stages:
         try:
             entry = read_entry(stage.folder)
-        except (OSError, TypeError, ValueError, AttributeError):
+        except OSError:
             # The files that it reads are among those that are named at the top where they are damaged.
             continue
         if not entry.kwh > 0:

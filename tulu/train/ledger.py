@@ -4,6 +4,7 @@ The study of Olmo 3 found 82 % of its hours of GPUs in development (arXiv 2605.0
 """
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -83,13 +84,14 @@ def read_entry(folder: Path) -> Entry:
     energy = {part: _number(_energy(record).get(part)) for part in PARTS}
     state = "finished" if manifest.get("finished") else "unfinished"
     hardware = manifest.get("hardware")
+    gpus = hardware.get("accelerators") if isinstance(hardware, dict) else None
     return Entry(
         folder=folder,
         state=state if sum(energy.values()) else f"{state}, not measured",
         seconds=max(_number(one.get("seconds")) for one in records),
-        gpus=len(hardware.get("accelerators") or ()) if isinstance(hardware, dict) else 0,
+        gpus=len(gpus) if isinstance(gpus, list) else 0,
         energy=energy,
-        estimated=tuple(str(source) for source in _energy(record).get("estimated") or ()),
+        estimated=tuple(map(str, sources)) if isinstance(sources := _energy(record).get("estimated"), list) else (),
         phases=_phases(folder / "metrics.jsonl"),
     )
 
@@ -116,11 +118,12 @@ def _phases(file: Path) -> dict[str, float]:
             "rollout": _number(row.get("sampling_seconds")),
             "training": seconds * sum(_number(row.get(name)) for name in _TRAINING),
             "sync": seconds * _number(row.get("share_sync")),
-            "evaluation": _number(row.get("eval/seconds")),
         }
         for phase, share in known.items():
             spent[phase] += share
         spent["other"] += max(0.0, seconds - sum(known.values()))
+        # A look comes after the step, whose seconds do not hold it.
+        spent["evaluation"] += _number(row.get("eval/seconds"))
     total = sum(spent.values())
     return {phase: seconds / total for phase, seconds in spent.items()} if total else {}
 
@@ -141,7 +144,9 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
 
 
 def _number(value: Any) -> float:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else 0.0
+    """A number that was recorded; 0 for anything that is none, or could not have been spent."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number and 0 <= value < math.inf else 0.0
 
 
 def by_purpose(entries: Iterable[Entry], final: Iterable[str], facility: Facility) -> dict[str, Footprint]:
