@@ -7,6 +7,7 @@ import yaml
 
 from tulu import errors
 from tulu.config.document import json_schema
+from tulu.config.load import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -56,6 +57,19 @@ def test_fields_that_the_tables_of_other_frameworks_name_exist() -> None:
     named = {word.strip("`") for word in named} - VALUES
     assert len(named) > 40
     assert [word for word in sorted(named) if not set(word.split(".")) <= fields] == []
+
+
+def test_what_was_released_is_as_the_recipes_say() -> None:
+    rows = re.findall(
+        r"^\| ([\w.-]+) \| (\w+) \(\w+\) \| (\d+) \| (\S+) \| (\S+) \|$", (DOCS / "rlvr.md").read_text(), re.MULTILINE
+    )
+    assert len(rows) == 4
+    for name, advantage, samples, rate, beta in rows:
+        section = load_recipe(name).rlvr
+        stage = section[0] if isinstance(section, tuple | list) else section
+        assert stage is not None
+        told = (stage.advantage, stage.samples, stage.learning_rate, stage.beta, stage.temperature)
+        assert told == (advantage, int(samples), float(rate), float(beta), 1.0), name
 
 
 VALUES = {"dpo_norm", "micro_mean"}
