@@ -159,6 +159,11 @@ class RayFleet:
         if not self.spec.sleeps:
             return
         with self._unharmed():
+            # One that starts now would load its model while the learner trains.
+            self.changed.wait_for(
+                lambda: self.trouble is not None or all(one.status not in ("starting", "syncing") for one in self.members),
+                self.limits.start + self.limits.sync,
+            )
             self.resting = True
             awake = [member for member in self.members if member.status == "ready"]
             for name, error in put_to_sleep(awake, self.limits.sync).items():
