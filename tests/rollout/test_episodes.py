@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -21,7 +20,6 @@ from tulu.rollout.episodes import Episodes
 from tulu.rollout.fleet import Ended, Finished, Request, Returned
 from tulu.rollout.journal import completion_row, read_completion
 from tulu.rollout.local_fleet import LocalFleet
-from tulu.rollout.played import PlayedEngine
 from tulu.rollout.sampler import RolloutGrader
 from tulu.types import Completion, Group, Problem, SamplingParams, Verdict
 
@@ -329,11 +327,3 @@ def test_those_that_came_back_can_be_asked_for_again_when_there_may_be_no_more_e
     assert [cast(Finished, ended[key]).completion.verdict for key in ("b:0", "c:0")] == [Verdict(4.0)] * 2
     ask(fleet, "a")
     assert finished(fleet).verdict == Verdict(4.0)
-
-
-def test_problems_of_an_evaluation_may_have_the_same_name(made: Any) -> None:
-    fleet, _ = made(lambda _, turn: calls(3) if turn == 0 else "Done.", episodes=2)
-    acting: Any = SimpleNamespace(fleet=lambda inner, problems: fleet)
-    problems = [Problem("a", (), PROMPT, None, ("exact",)) for _ in range(3)]
-    groups = PlayedEngine(cast(Any, None), acting, problems).generate(problems, 1, SamplingParams(300))
-    assert [group.completions[0].verdict for group in groups] == [Verdict(3.0)] * 3
