@@ -1,5 +1,8 @@
 """Environments in processes of their own: what a class offers, deadlines, and that one episode cannot hurt another."""
 
+import contextlib
+import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -146,3 +149,21 @@ def test_a_nursery_that_is_killed_takes_its_episodes_along_and_another_follows()
     assert begun(nursery).call([("add", {"x": 1})], 5.0, 5.0) == ["1"]
     nursery.close()
     assert not is_running(process.pid)
+
+
+def test_an_answer_that_comes_too_late_is_not_taken_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the nursery stands still, what it says later must not name the process of another episode."""
+    nursery = Nursery(SHOP, {}, 0.5)
+    process = begun(nursery)
+    monkeypatch.setattr("tulu.environments.nursery._FORK_SECONDS", 0.3)
+    stopped = nursery.popen.pid
+    os.kill(stopped, signal.SIGSTOP)
+    process.kill()
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(stopped, signal.SIGCONT)
+    monkeypatch.setattr("tulu.environments.nursery._FORK_SECONDS", 20.0)
+    other = begun(nursery)
+    assert psutil.Process(other.pid).ppid() == nursery.popen.pid
+    other.kill()
+    assert not is_running(other.pid)
+    nursery.close()

@@ -110,6 +110,23 @@ def test_an_engine_that_never_answers_ends_the_look_and_not_the_run(tmp_path: Pa
         assert len(stream.take().trained) == 4
 
 
+class Slow(dict[str, Request]):
+    """Open requests, of which nothing is noted for a while after one was taken away."""
+
+    def pop(self, *key: Any) -> Any:
+        found = super().pop(*key)
+        time.sleep(0.1)
+        return found
+
+
+def test_a_look_does_not_end_between_an_answer_and_its_note(tmp_path: Path) -> None:
+    fleet = FakeFleet(lambda request: 4, engines=1, slots=20)
+    with streaming(fleet, tmp_path, rlvr_stage(), 2) as stream:
+        assert stream.pump is not None
+        stream.pump.dispatch.asides._open = Slow()
+        assert all(one is not None for one in stream.answer(ASKED[:1], GREEDY))
+
+
 def test_a_long_look_says_for_what_it_waits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     from tulu.rollout.status import Status
 

@@ -307,3 +307,23 @@ def test_no_more_environments_than_were_allowed(made: Any) -> None:
     assert fleet.room() == 1
     assert len(ends_of(fleet, 2)) == 2
     assert fleet.room() == 3
+
+
+def test_those_that_came_back_can_be_asked_for_again_when_there_may_be_no_more_environments(made: Any) -> None:
+    """An engine that dies gives all of them back: without room none would be asked for again until its time is over."""
+    fleet, _ = made(
+        lambda _, turn: "<tool_call>nap(seconds=0.3)</tool_call>" + calls(4) if turn == 0 else "Done.", True, episodes=2
+    )
+    ask(fleet, "a", "b")
+    fleet.cut(["a:0", "b:0"])
+    assert all(isinstance(end, Returned) for end in ends_of(fleet, 2).values())
+    assert fleet.room() == 2
+    ask(fleet, "b")
+    # A new one takes the place of the one that nobody asked for.
+    ask(fleet, "c")
+    assert set(fleet._live) == {"b:0", "c:0"}
+    assert fleet.room() == 0
+    ended = ends_of(fleet, 2)
+    assert [cast(Finished, ended[key]).completion.verdict for key in ("b:0", "c:0")] == [Verdict(4.0)] * 2
+    ask(fleet, "a")
+    assert finished(fleet).verdict == Verdict(4.0)

@@ -171,6 +171,23 @@ def test_engines_sleep_while_the_learner_trains_and_wake_in_the_order_that_memor
     back(synced)
 
 
+def test_an_engine_that_starts_when_the_learner_is_about_to_train_is_waited_for(
+    synced: RayFleet, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the learner's GPU it would else load its model beside the training."""
+    monkeypatch.setattr(synced, "spec", replace(synced.spec, sleeps=True))
+    (model / "start-slowly").touch()
+    os.kill(process(synced, 1), signal.SIGKILL)
+    deadline = time.monotonic() + SOON
+    while synced.states()[1].status == "ready":
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert synced.states()[1].status == "starting"
+    synced.rest()
+    assert [state.status for state in synced.states()] == ["asleep", "asleep"]
+    assert sorted(synced.sync(weights(2.0).items(), 31).engines) == ["engine-1", "engine-2"]
+
+
 def test_a_cluster_s_engines_read_the_object_store(synced: RayFleet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(synced, "shelf", ObjectShelf())
     report = synced.sync(weights(7.0).items(), 25)

@@ -161,3 +161,10 @@ def test_a_task_set_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
     file.write_text("__all__ = []")
     with pytest.raises(RecipeError, match=r"cannot be used as a task set: TypeError: .*exports no Taskset"):
         describe(f"verifiers:{file}", {})
+
+
+def test_a_reader_that_is_killed_in_the_middle_of_a_line_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    cut_off = 'import os, sys; os.write(int(sys.argv[3]), b\'{"messages": []}\\n{"messages": [\')'
+    monkeypatch.setattr("tulu.data.tasksets._BOOT", cut_off)
+    with pytest.raises(DataError, match="the process that reads its tasks ended"):
+        load_rows(Source(name=GUESSING, count=2))

@@ -61,7 +61,11 @@ def taskset_rows(source: "Source") -> list[bytes]:
             watch.start()
             lines = answers.read().splitlines()
             watch.cancel()
-    last = json.loads(lines[-1]) if lines else {}
+    try:
+        last = json.loads(lines[-1]) if lines else {}
+    except ValueError:
+        # It was killed in the middle of a line.
+        last = {}
     if "error" in last:
         raise DataError(f"{source.name}: {last['error']}")
     if last != {"end": len(lines) - 1}:

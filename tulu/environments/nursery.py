@@ -144,11 +144,15 @@ class Nursery:
 
     def end(self, pid: int) -> None:
         """End an episode's process."""
-        with self._lock, contextlib.suppress(OSError, EOFError):
+        with self._lock:
             # The episodes of a nursery that died ended with it, and another process may have their numbers by now.
             if pid in self._pids:
                 self._pids.discard(pid)
-                self._ask(("end", pid), _FORK_SECONDS)
+                try:
+                    self._ask(("end", pid), _FORK_SECONDS)
+                except (OSError, EOFError):
+                    # An answer that comes too late would be taken for that to the next order.
+                    self._stop()
 
     def close(self) -> None:
         """End everything."""

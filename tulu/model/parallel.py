@@ -133,7 +133,7 @@ class Parallel(Processes):
             totals, norm = self._finish_own_step(sums, divisor)
         stood_out = self.outliers is not None and self.outliers.passed_over > before
         # Where every gradient is 0, as where all rewards of a group are alike, the optimizer steps and nothing moves.
-        self.updates += math.isfinite(norm) and norm > 0 and not stood_out
+        self.updates += math.isfinite(totals[0]) and math.isfinite(norm) and norm > 0 and not stood_out
         return totals, norm
 
     def _finish_own_step(self, sums: Tensor, divisor: float) -> tuple[list[float], float]:

@@ -33,7 +33,8 @@ class Acting:
         self.settings, self.tokenizer = settings, tokenizer
         self._description: Description | None = None
         self._turns: Turns | None = None
-        self._splits = False
+        self._splits: bool | None = None
+        """Whether prompts end at the user's message; None until a row has begun an episode."""
 
     def digest(self) -> str:
         """32 hex digits over the file of the class and its options."""
@@ -51,21 +52,33 @@ class Acting:
     def load(self, read: Callable[..., Problems]) -> Problems:
         """The problems that `read` reads, with the environment's tools in their prompts.
 
-        Raises RecipeError where the class, its first episode or the template cannot be used, before anything is sampled.
+        It may be called again for other problems that the same engines are to be asked, such as those of `eval_task`. Raises
+        RecipeError where the class, the first episode or the template cannot be used, before anything is sampled.
         """
-        self._description = description = describe(self.settings.path, self.settings.options)
-        self._turns = turns = Turns(self.tokenizer, description.tools)
-        turns.check()
-        if description.speaks:
-            turns.check_users()
+        description, turns = self._known()
         # Rows that an environment scores need no ground truth: only their prompts are read.
         scored: dict[str, Any] = {"verifier": NO_VERIFIER, "with_reward_model": True} if description.scores else {}
         problems = read(tools=description.tools, **scored)
         text = self._first_text(problems[0])
+        if self._splits not in (None, text is not None):
+            raise RecipeError(
+                f"env: {self.settings.path}: reset returns a text for rows of data and None for those of eval_task, or the other "
+                "way round; let it return a text for all of them, or for none"
+            )
         self._splits = text is not None
-        names = ", ".join(turns.names) or "none"
-        log.info("environment %s: tools %s; %s", self.settings.path, names, _scorer(description))
         return problems if text is None else self._split(problems, turns)
+
+    def _known(self) -> tuple[Description, Turns]:
+        """What the class is, and its turns in this template; asked once, because a process is started for it."""
+        if self._description is None or self._turns is None:
+            self._description = description = describe(self.settings.path, self.settings.options)
+            self._turns = turns = Turns(self.tokenizer, description.tools)
+            turns.check()
+            if description.speaks:
+                turns.check_users()
+            names = ", ".join(turns.names) or "none"
+            log.info("environment %s: tools %s; %s", self.settings.path, names, _scorer(description))
+        return self._description, self._turns
 
     def fleet(self, inner: Fleet, problems: Sequence[Problem]) -> Episodes:
         """The engines of `inner` as a fleet that samples episodes; `load` must have been called."""

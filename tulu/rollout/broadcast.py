@@ -5,7 +5,6 @@ whoever waits in it looks at a clock and at a note that says that it is broken: 
 in ends for all others within a moment, or at the deadline.
 """
 
-import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -130,11 +129,6 @@ def gather_group(joining: Joining, device: torch.device, invite: Callable[[Joini
     joining = replace(joining, port=store.port)
     invite(joining)
     return SyncGroup(joining, device, store)
-
-
-def own_address() -> str:
-    """The address of this machine by which others reach it."""
-    return socket.gethostbyname(socket.gethostname())
 
 
 def _connect(joining: Joining, store: Any) -> Any:

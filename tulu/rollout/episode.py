@@ -8,7 +8,7 @@ from typing import Any, Literal
 from tulu.environments.nursery import EpisodeProcess
 from tulu.environments.turns import ToolCall, Turns
 from tulu.rollout.fleet import Finished, Request
-from tulu.types import Completion, Finish
+from tulu.types import Completion, Finish, Verdict
 
 NOTHING = Completion([], [], [])
 
@@ -54,3 +54,8 @@ class Episode:
             "tokens": tokens[self.turn_start :],
             "logps": logps[self.turn_start :],
         }
+
+
+def verdict_of(reward: float | None) -> Verdict:
+    """What an environment's reward of an episode means; None is no score, which is not 0."""
+    return Verdict(None, "error", "the environment gives this episode no score") if reward is None else Verdict(reward)

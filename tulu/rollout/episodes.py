@@ -23,7 +23,7 @@ from tulu.environments.authoring import Description
 from tulu.environments.nursery import EpisodeProcess, Failed, Nursery
 from tulu.environments.turns import ToolCall, Turns
 from tulu.errors import RecipeError
-from tulu.rollout.episode import Episode
+from tulu.rollout.episode import Episode, verdict_of
 from tulu.rollout.fleet import Ended, EngineState, Finished, Fleet, Recovery, Request, Returned, SyncReport, joined
 from tulu.rollout.local_fleet import LocalFleet
 from tulu.types import Completion, Finish, Verdict
@@ -72,6 +72,7 @@ class Episodes:
         for request in requests:
             episode = self._live.get(request.key)
             if episode is None:
+                self._make_room()
                 # A state that is gone cannot be acted on, so what another session knew of the episode is no use.
                 episode = self._live[request.key] = Episode(replace(request, begun=None), time.monotonic())
                 self._ask(episode, partial(self._reset, episode), partial(self._was_reset, episode))
@@ -111,9 +112,9 @@ class Episodes:
         self.inner.cut(sampling)
 
     def room(self) -> int:
-        """As many as the engines have, and as there may be environments."""
-        outside = sum(one.state != "sampling" for one in self._live.values())
-        return max(0, min(self.inner.room() - outside, self.settings.episodes - len(self._live)))
+        """As many as the engines have, and as there may be environments; those that came back wait to be asked for again."""
+        asked = [one.state for one in self._live.values() if one.waits]
+        return max(0, min(self.inner.room() - len(asked) + asked.count("sampling"), self.settings.episodes - len(asked)))
 
     def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> SyncReport:
         """Hand the weights to the engines."""
@@ -236,12 +237,7 @@ class Episodes:
         return episode.process.call(pairs, self.settings.call_seconds, self.settings.turn_seconds)
 
     def _answered(self, episode: Episode, calls: Sequence[ToolCall], results: Sequence[str]) -> None:
-        try:
-            tokens = self.turns.after(calls, results)
-        except RecipeError as error:
-            self._fail(episode, str(error))
-        else:
-            self._append(episode, tokens)
+        self._go_on(episode, partial(self.turns.after, calls, results))
 
     def _reply(self, episode: Episode, turn: Mapping[str, Any]) -> list[dict[str, Any]] | None:
         """Give a turn to an environment that drives, in a thread."""
@@ -256,12 +252,16 @@ class Episodes:
         elif finish == "length" or episode.turn == self.settings.turns:
             self._over(episode, "length")
         else:
-            try:
-                tokens = self.turns.further(calls, further)
-            except RecipeError as error:
-                self._fail(episode, str(error))
-            else:
-                self._append(episode, tokens)
+            self._go_on(episode, partial(self.turns.further, calls, further))
+
+    def _go_on(self, episode: Episode, render: Callable[[], list[int]]) -> None:
+        """Put what others said behind an episode, unless the template refuses it."""
+        try:
+            tokens = render()
+        except RecipeError as error:
+            self._fail(episode, str(error))
+        else:
+            self._append(episode, tokens)
 
     def _append(self, episode: Episode, tokens: Sequence[int]) -> None:
         """Put what others said behind an episode; where no room is left for a further turn, it ends without that."""
@@ -280,7 +280,7 @@ class Episodes:
         process = episode.process
         if self.description.scores and process is not None:
             score = partial(self._reward, process, episode.asked)
-            self._ask(episode, score, lambda reward: self._finish(episode, finish, _verdict(reward)))
+            self._ask(episode, score, lambda reward: self._finish(episode, finish, verdict_of(reward)))
         else:
             self._finish(episode, finish, None)
 
@@ -319,9 +319,11 @@ class Episodes:
         for episode in late:
             if episode.over is None:
                 self._fail(episode, f"the episode took longer than {self.settings.episode_seconds:g} s", late=True)
-            if not episode.waits:
-                del self._live[episode.request.key]
+            self._live.pop(episode.request.key, None)
 
-
-def _verdict(reward: float | None) -> Verdict:
-    return Verdict(None, "error", "the environment gives this episode no score") if reward is None else Verdict(reward)
+    def _make_room(self) -> None:
+        """Where no further environment may begin, forget the oldest that came back and was not asked for again."""
+        spare = [one for one in self._live.values() if not one.waits]
+        if spare and len(self._live) >= self.settings.episodes:
+            self._fail(spare[0], "its environment was needed for another episode")
+            del self._live[spare[0].request.key]

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tulu.config.cluster import in_one_line
 from tulu.errors import EngineError
 from tulu.rollout.sync import Layout, Parcel, Slice, TensorInfo, Weight, all_digests, bytes_of, mapped
 
@@ -195,9 +196,8 @@ def put(parcel: Parcel) -> list[Any]:
         return [ray.put(slices) for slices in parcel.slices()]
     except exceptions.RayError as error:
         size = sum(info.bytes for info in parcel.infos.values()) / 1e6
-        text = str(error).strip().splitlines()
         raise EngineError(
-            f"Ray's object store has no room for {size:.0f} MB of weights ({text[0] if text else type(error).__name__})\n"
+            f"Ray's object store has no room for {size:.0f} MB of weights ({in_one_line(error)})\n"
             "It must hold the weights once, and two parcels of 256 MB: free memory in /dev/shm and disk in Ray's folder, "
             "or start the cluster with a larger --object-store-memory."
         ) from error

@@ -27,7 +27,11 @@ class PlayedEngine:
 
     def generate(self, problems: Sequence[Problem], n: int, params: SamplingParams) -> list[Group]:
         """Play n episodes of each problem and return one Group per problem, in order."""
-        wanted = [Request(f"{one.id}:{sample}", one.id, one.prompt, params, sample, n) for one in problems for sample in range(n)]
+        wanted = [
+            Request(f"{place}:{sample}", one.id, one.prompt, params, sample, n)
+            for place, one in enumerate(problems)
+            for sample in range(n)
+        ]
         waiting, playing = list(wanted), dict[str, Request]()
         ended: dict[str, Completion] = {}
         while len(ended) < len(wanted):

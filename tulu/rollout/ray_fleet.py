@@ -1,7 +1,6 @@
 """A fleet of engines in processes of their own, on this machine or in a Ray cluster."""
 
 import logging
-import os
 import threading
 import time
 from collections import deque
@@ -12,9 +11,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from tulu.config.cluster import cluster_address
 from tulu.errors import EngineError
 from tulu.model.devices import default_device
-from tulu.rollout.broadcast import own_address
 from tulu.rollout.engine import STALE, EngineSpec, check_answer
 from tulu.rollout.fleet import Ended, EngineState, Finished, Recovery, Request, Returned, SyncReport, prepare_all
 from tulu.rollout.fleet_admission import shared_out
@@ -54,6 +53,8 @@ class RayFleet:
 
         `learners` are the processes that train on this machine's first GPUs. None is the `transport` that suits what is there.
         """
+        import ray
+
         folder = Path(spec.folder)
         self.spec = replace(spec, folder=str(folder.resolve()) if folder.is_dir() else spec.folder)
         self.limits = limits or Limits()
@@ -70,11 +71,12 @@ class RayFleet:
         self.changed = threading.Condition()
         """Held while anything here is read or changed; notified when something ended."""
         self.own_ray = start_ray(self.spec.folder, self.spec.dtype)
-        self.cluster = bool(os.environ.get("RAY_ADDRESS"))
+        self.cluster = cluster_address() is not None
         self.shelf: Shelf = ObjectShelf() if self.cluster else MemoryShelf()
         self.members, shared = make_members(self.spec, replica, engines, tensor_parallel, learners, self.limits, self.cluster)
         seconds = self.limits.sync / 2
-        address = own_address() if self.cluster else "127.0.0.1"
+        # What a machine calls itself is often an address that others have for themselves, such as 127.0.1.1.
+        address = ray.util.get_node_ip_address() if self.cluster else "127.0.0.1"
         self.transport = transport or choose(default_device(), self.cluster, shared, address, seconds, tensor_parallel)
         log.info("new weights reach the engines by %s", told_way(self.transport, self.shelf))
         self.thread = threading.Thread(target=self._listen, name="tulu-fleet", daemon=True)
@@ -157,6 +159,11 @@ class RayFleet:
         if not self.spec.sleeps:
             return
         with self._unharmed():
+            # One that starts now would load its model while the learner trains.
+            self.changed.wait_for(
+                lambda: self.trouble is not None or all(one.status not in ("starting", "syncing") for one in self.members),
+                self.limits.start + self.limits.sync,
+            )
             self.resting = True
             awake = [member for member in self.members if member.status == "ready"]
             for name, error in put_to_sleep(awake, self.limits.sync).items():

@@ -132,13 +132,16 @@ class Stream:
         asides = self.pump.dispatch.asides
         keys = asides.ask(problems, params)
         with self.status.waiting(asides.told):
-            while not asides.is_done:
+            done = False
+            while not done:
                 with self._alone():
                     if self._error is not None:
                         raise self._error
                     asides.tend()
                     if self._local:
                         self.pump.collect(0.0)
+                    # The thread takes a request away before it notes the answer, so only here it is known that none is left.
+                    done = asides.is_done
                 self.team.keep_alive()
                 if not self._local:
                     time.sleep(COLLECT_SECONDS)
