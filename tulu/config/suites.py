@@ -119,6 +119,11 @@ class Suite(Section):
         """The tasks and groups of the average."""
         return self.average or tuple(self.tasks)
 
+    def chosen(self, names: Sequence[str], skip: Sequence[str]) -> dict[str, SuiteTask]:
+        """The tasks and members of groups that are named, all where none is, without those that are skipped."""
+        wanted, left = ({one for name in listed for one in self.groups.get(name, (name,))} for listed in (names, skip))
+        return {name: task for name, task in self.tasks.items() if (name in wanted or not names) and name not in left}
+
 
 def built_in_suites() -> dict[str, Path]:
     """The suites that come with the package, by name."""
