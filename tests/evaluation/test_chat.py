@@ -61,8 +61,9 @@ def test_a_conversation_that_no_longer_fits_is_told_and_kept(chat: Chat) -> None
 
 
 def test_a_system_prompt_is_taken_away_by_an_empty_one(chat: Chat) -> None:
-    converse(chat, ["/system Be short.", "/system", "/quit"], [].append)
-    assert chat.messages == []
+    said: list[str] = []
+    converse(chat, ["/system Be short.", "/system", "/quit"], said.append)
+    assert (chat.messages, said) == ([], [])
 
 
 def test_positions_that_a_rotary_scaling_stretches_are_all_there(tiny_model: Callable[..., Path]) -> None:
