@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from tulu.errors import RecipeError
 from tulu.model.load import LoadOptions, Origin, from_pretrained
 from tulu.model.policy import Policy
+from tulu.model.positions import longest_document
 from tulu.reward_models.encoding import Limits
 from tulu.reward_models.judging import JudgeScorer
 from tulu.reward_models.model import RewardModel
@@ -17,7 +18,6 @@ from tulu.reward_models.options import Kind, RewardBenchOptions
 from tulu.reward_models.responders import EndpointJudge, LocalJudge
 from tulu.reward_models.scorers import ClassifierScorer, DpoScorer, PlainClassifierScorer, Scorer
 from tulu.reward_models.sections import Data
-from tulu.rollout.engine import positions
 
 log = logging.getLogger("tulu")
 
@@ -34,7 +34,7 @@ def load_scorer(model: str, data: Data, options: RewardBenchOptions) -> Scorer:
         return JudgeScorer(responder, data, options)
     trusted = options.trust_remote_code
     config = from_pretrained(AutoConfig, model, trust_remote_code=trusted)
-    most = positions(config)
+    most = longest_document(config)
     if most is not None and (options.max_length or 0) > most:
         raise RecipeError(f"--max-length {options.max_length}: the model has {most} positions")
     limits = Limits(options.max_length or most, options.add_bos, options.row_tokens)
@@ -72,7 +72,7 @@ def load_reward_model(
     config = from_pretrained(AutoConfig, path, revision=revision, trust_remote_code=trust_remote_code)
     if not _is_classifier(config):
         raise RecipeError(f"{path}: no reward model: its config.json says {_architecture(config)}; train one with tulu rm RECIPE")
-    lengths = [length for length in (max_length, positions(config)) if length is not None]
+    lengths = [length for length in (max_length, longest_document(config)) if length is not None]
     limits = Limits(min(lengths, default=None), row_tokens=row_tokens)
     return _load_classifier(path, config, template, precision, limits, revision, trust_remote_code)
 

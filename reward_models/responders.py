@@ -9,8 +9,9 @@ from tulu.data.chat import encode_prompts, template_hash
 from tulu.errors import EngineError, RecipeError
 from tulu.model.generation import turn_end_tokens
 from tulu.model.load import checked_config, load_tokenizer
+from tulu.model.positions import longest_document
 from tulu.reward_models.options import RewardBenchOptions
-from tulu.rollout.engine import EngineSpec, positions
+from tulu.rollout.engine import EngineSpec
 from tulu.rollout.engines import make_engine
 from tulu.types import Message, Problem, SamplingParams
 from tulu.verifiers.endpoint import Busy, Endpoint, EndpointError, Refused
@@ -94,7 +95,7 @@ class LocalJudge(Responder):
         trusted = options.trust_remote_code
         config = checked_config(model, trainable=False, trust_remote_code=trusted)
         self.tokenizer = load_tokenizer(model, options.template or "tokenizer", trust_remote_code=trusted)
-        most = options.max_length or positions(config)
+        most = options.max_length or longest_document(config)
         if most is None:
             raise RecipeError(f"{model}: its configuration states no longest length; give one with --max-length")
         self.max_length = most

@@ -33,6 +33,12 @@ def test_verifiers_are_listed_and_shown(monkeypatch: pytest.MonkeyPatch) -> None
     assert "did you mean gsm8k" in done.output
 
 
+def test_the_cure_of_a_verifier_that_cannot_run_here_is_shown_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("tulu.commands.verifiers._obstacle", lambda _: "pip install 'tulu[some-extra]'")
+    assert "pip install 'tulu[some-extra]'" in CliRunner().invoke(app, ["verifiers"]).output
+
+
 def test_chat_refuses_what_cannot_answer() -> None:
     done = CliRunner().invoke(app, ["chat", "./nothing"])
     assert done.exit_code == 2

@@ -21,7 +21,7 @@ def runs(tmp_path: Path) -> Path:
 
 def test_figures_and_their_sources(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "160")
-    out = runs.parent / "ledger.json"
+    out = runs.parent / "new" / "ledger.json"
     done = CliRunner().invoke(app, ["energy", str(runs), "--carbon", "0.332", "--final", "mine", "--out", str(out)])
     assert done.exit_code == 0, done.output
     for word in ("83.5", "27.7", "107.7", "1.06", "arXiv 2605.01158", "carbon as given", "RAM()"):
@@ -38,6 +38,8 @@ def test_figures_and_their_sources(runs: Path, monkeypatch: pytest.MonkeyPatch) 
         ([".", "--facility", "moon"], "--facility moon"),
         ([".", "--carbon", "-1"], "--carbon"),
         ([".", "--water-off", "nan"], "--water-off"),
+        (["runs", "--out", "runs"], "--out runs: is a folder; name a file"),
+        (["runs", "--out", "runs/mine/sft/manifest.json/x"], "a file stands where a folder belongs"),
     ],
 )
 def test_what_is_refused(words: list[str], message: str, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,6 +89,8 @@ def test_a_recipe_does_its_suite_beside_its_task(
     folder = tmp_path / "runs" / "mine" / "evaluate"
     assert json.loads((folder / "results.json").read_text())["problems"] == 2
     assert json.loads((folder / "s" / "results.json").read_text())["suite"] == "s"
+    assert call("mine.yaml", "--limit", "1").exit_code == 0
+    assert json.loads((folder / "s" / "results.json").read_text())["tasks"]["one"]["problems"] == 1, "first rows of the suite too"
 
 
 def test_a_run_does_its_suite_with_its_last_model(

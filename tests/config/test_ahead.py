@@ -75,6 +75,22 @@ def test_documents_longer_than_the_model_reads_are_told_before_the_first_stage(
     assert not place.runs.exists(), "nothing was begun"
 
 
+def test_what_the_suite_of_a_recipe_lacks_is_told_before_the_first_stage(place: Place, tmp_path: Path) -> None:
+    """It is done last, perhaps after days."""
+    rows = tmp_path / "suite.jsonl"
+    rows.write_text('{"question": "1", "answer": "1"}\n')
+    judged = f"{{title: J, data: {rows}, ask: '{{{{ question }}}}', reference: answer, metric: win_rate}}"
+    by_hand = "{title: H, obtain: ask around, ask: '{{ question }}', gold: answer, verifier: exact}"
+    suite = tmp_path / "s.yaml"
+    suite.write_text(f"name: s\nabout: a test\ntasks:\n  j: {judged}\n  h: {by_hand}\n")
+    result = place.call("run", f"evaluate.suite={suite}")
+    complained(result, 2, "j: needs a judge; set evaluate.judge", "(or add j to evaluate.skip)")
+    complained(result, 2, "h: its rows must be fetched by hand (ask around); name them as its data in a suite of your own")
+    result = place.call("run", f"evaluate.suite={suite}", "evaluate.skip=[j, h]")
+    complained(result, 2, "evaluate.skip: leaves no task of the suite")
+    assert not place.runs.exists(), "nothing was begun"
+
+
 def test_configurations_of_any_age_say_their_positions() -> None:
     assert longest_document({"max_position_embeddings": 512}) == 512
     assert longest_document({"n_positions": 128}) == 128

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,15 @@ import pytest
 from tulu.config.job import stages_of
 from tulu.config.load import load_recipe
 from tulu.config.parts import with_own_rows
+from tulu.config.recipe_stages import stages_in
 from tulu.config.tasksets import taskset_files, taskset_problem
 from tulu.config.tiny_section import TinySection
 from tulu.errors import RecipeError
 
+Write = Callable[[str], str]
 RECIPE = "quickstart-tools"
+MODEL = "name: r\nmodel: allenai/OLMo-2-0425-1B\ntemplate: tulu\n"
+GROUPS = "max_length: 64, max_prompt: 32, max_tokens: 16, batch: 4, prompts: 2, samples: 2, steps: 2, learning_rate: 1e-4"
 
 
 @pytest.mark.parametrize(
@@ -119,6 +124,17 @@ def test_an_environment_with_rows_of_its_own_brings_them(path: str, problem: str
     assert with_own_rows(section)["data"] == [{"name": place, "fraction": 1.0, "options": {"level": 3}}]
 
 
+@pytest.mark.parametrize("stage", ["rlvr", "evaluate"])
+def test_rows_that_an_environment_brings_are_there_for_every_check(stage: str, packages: Path, write: Write) -> None:
+    """Without `data`, what is wrong beside them is told too, and nothing is asked for that they are."""
+    fields = GROUPS if stage == "rlvr" else "task: own"
+    asked = f"{stage}: {{env: 'verifiers:HERE', {fields}}}"
+    recipe = load_recipe(write(MODEL + asked.replace("HERE", "harbor")))
+    assert [source.name for source in getattr(recipe, stage).data] == ["verifiers:harbor"]
+    with pytest.raises(RecipeError, match=rf"{stage}\.env\.path.*no module other is installed"):
+        load_recipe(write(MODEL + asked.replace("HERE", "someone/other")))
+
+
 @pytest.mark.usefixtures("packages")
 def test_made_small_it_keeps_its_rows() -> None:
     given = ["rlvr.env=verifiers:harbor", "rlvr.data=[{name: 'verifiers:harbor', count: 4000}]"]
@@ -126,6 +142,9 @@ def test_made_small_it_keeps_its_rows() -> None:
     [section] = [TinySection(stage, Path("inputs"), (stage,)) for stage in stages_of(recipe) if stage.key == "rlvr"]
     assert section.values()["rlvr.data"] == [{"name": "verifiers:harbor", "count": 16}]
     assert section.rows() == []
+    asked = load_recipe(RECIPE, ["evaluate={task: own, env: 'verifiers:harbor'}"])
+    [section] = [TinySection(stage, Path("inputs"), (stage,)) for stage in stages_in(dict(asked)) if stage.key == "evaluate"]
+    assert section.values()["evaluate.data"] == [{"name": "verifiers:harbor", "count": 16}]
 
 
 def test_what_is_not_installed_is_told_with_the_extra_that_brings_it(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:

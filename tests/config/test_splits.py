@@ -138,6 +138,17 @@ def test_engines_of_their_own_are_vllm_and_in_the_bill() -> None:
     assert work_of(facts(options=PlanOptions(tokens=300, teaching=0.5), refill=False)) == work_of(facts(refill=False))
 
 
+def test_engines_that_sleep_on_the_learners_gpus_need_none_of_their_own() -> None:
+    stated = facts(gpus=4, resources=Resources(engines=4, colocated=True))
+    work, made = work_of(stated), divider(gpus=4, resources=Resources(engines=4, colocated=True))
+    assert work is not None
+    assert work.split is not None
+    assert (made.gpus, work.split.gpus, work.split.engines) == (4, 4, 0)
+    bill = bill_of(stated, work, 2.0)
+    assert bill is not None
+    assert bill.gpu_hours == pytest.approx(4 * bill.hours)
+
+
 def test_nothing_is_divided_of_what_is_not_known() -> None:
     assert divider_of(facts(model="owner/unknown")) is None
     assert divider_of(replace(facts(), card=None)) is None

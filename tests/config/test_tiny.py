@@ -55,6 +55,12 @@ def test_a_stand_in_may_be_null() -> None:
     assert changed(recipe)["rlvr.ratio_cap"] is None
 
 
+def test_a_suite_of_thousands_of_problems_is_not_done() -> None:
+    given = ["evaluate.suite=olmo2", "evaluate.skip=[gsm8k]", "evaluate.judge=owner/judge"]
+    made = changed(load_recipe("tulu3-8b", given, processes=1))
+    assert (made["evaluate.suite"], made["evaluate.skip"], made["evaluate.judge"]) == (None, [], None)
+
+
 def test_the_run_has_a_name_of_its_own() -> None:
     tiny = shrink(load_recipe("tulu3-8b", ["name=mine"], processes=1), Path("somewhere"))
     assert tiny.name == "mine-tiny"

@@ -60,6 +60,18 @@ def test_a_conversation_that_no_longer_fits_is_told_and_kept(chat: Chat) -> None
         chat.answer("again")
 
 
+def test_a_system_prompt_is_taken_away_by_an_empty_one(chat: Chat) -> None:
+    said: list[str] = []
+    converse(chat, ["/system Be short.", "/system", "/quit"], said.append)
+    assert (chat.messages, said) == ([], [])
+
+
+def test_positions_that_a_rotary_scaling_stretches_are_all_there(tiny_model: Callable[..., Path]) -> None:
+    scaling = {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}
+    stretched = tiny_model("llama", max_position_embeddings=64, rope_parameters=scaling)
+    assert load_chat(str(stretched), GREEDY).room == 256
+
+
 def test_seeds_make_answers_the_same(folder: Path) -> None:
     answers = {load_chat(str(folder), ChatOptions(max_tokens=8, seed=seed, template="tulu")).answer("1+1") for seed in (1, 1, 1)}
     assert len(answers) == 1

@@ -12,11 +12,12 @@ from jinja2 import Template
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.evaluation.known_engine import KnownEngine
+from tulu.config.suite_needs import harness_folder, has_lm_eval
 from tulu.config.suites import SuiteTask
 from tulu.errors import DataError, RecipeError
-from tulu.evaluation.harness_tasks import config_of, examples_of, is_installed, specs, split
+from tulu.evaluation.harness_tasks import config_of, examples_of, specs
 
-pytestmark = pytest.mark.skipif(not is_installed(), reason="lm-eval is not installed: pip install 'tulu[eval]'")
+pytestmark = pytest.mark.skipif(not has_lm_eval(), reason="lm-eval is not installed: pip install 'tulu[eval]'")
 
 
 def write_rows(file: Path, rows: list[dict[str, Any]]) -> str:
@@ -102,7 +103,7 @@ def test_solved_examples_of_a_task_are_read_without_lm_eval() -> None:
 
 def test_what_lm_eval_has_not_is_told(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="have no folder 'nowhere'"):
-        split("nowhere/drop")
+        harness_folder("nowhere/drop")
     with pytest.raises(RecipeError, match="no task or group of this name"):
         config_of("drop/dorp")
     (tmp_path / "empty").mkdir()

@@ -11,7 +11,7 @@ import yaml
 
 from tests.endpoint_server import reply, serve
 from tests.evaluation.known_engine import KnownEngine
-from tulu.config.suites import load_suite
+from tulu.config.suites import SuiteTask, load_suite
 from tulu.errors import RecipeError
 from tulu.evaluation.suite import run_suite
 from tulu.evaluation.suite_request import SuiteRequest, check
@@ -152,7 +152,9 @@ def test_tasks_are_chosen_and_the_average_says_what_it_lacks(
     assert "average of 1 of 2" in capsys.readouterr().out
 
 
-def test_answers_and_prompts_fit_the_model(tmp_path: Path, tiny_model: Callable[..., Path]) -> None:
+def test_answers_and_prompts_fit_the_model(
+    tmp_path: Path, tiny_model: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = [{"question": "1 + 1 =", "answer": "2"}, {"question": "long " * 200, "answer": "2"}]
     data = write_rows(tmp_path / "rows.jsonl", rows)
     suite = write_suite(tmp_path, {"one": sum_task(data, max_tokens=400)})
@@ -160,6 +162,7 @@ def test_answers_and_prompts_fit_the_model(tmp_path: Path, tiny_model: Callable[
     score = run_suite(request(model, suite, tmp_path / "out"))["one"]
     assert (score.problems, score.left_out) == (1, 1)
     assert score.notes == ("answers of at most 64 tokens: the model has 128 positions",)
+    assert capsys.readouterr().out.count("1 rows not asked") == 1
 
 
 def test_every_mistake_of_a_suite_is_told_at_once(tmp_path: Path) -> None:
@@ -171,6 +174,8 @@ def test_every_mistake_of_a_suite_is_told_at_once(tmp_path: Path) -> None:
         "e": {"title": "E", "harness": "drop/drop", "gold": "answer"},
         "f": {"title": "F", "reference": "output", "metric": "accuracy"},
         "g": {"title": "G", "verifier": "exact", "shots": {"count": 1, "answer": "x"}},
+        "h": {"title": "H", "harness": "drop/drop", "metric": "f1", "mean_over": "subject"},
+        "i": {"title": "I", "reference": "output", "metric": "win_rate", "mean_over": "kind", "samples": 2, "temperature": 1.0},
     }
     suite = write_suite(tmp_path, tasks, average=["a", "z"], groups={"b": ["a"]})
     with pytest.raises(RecipeError) as caught:
@@ -186,6 +191,9 @@ def test_every_mistake_of_a_suite_is_told_at_once(tmp_path: Path) -> None:
         "tasks.e.gold: lm-eval's task says this itself",
         "tasks.f.metric: accuracy: of a judge there are win_rate",
         "tasks.g.shots: give exactly one of harness, data and rows",
+        "tasks.h.mean_over: subject: lm-eval's problems are grouped by their task alone",
+        "tasks.i.mean_over: a judge compares one answer to each problem",
+        "tasks.i.samples: a judge compares one answer to each problem",
         "groups.b: a task has this name",
         "average: no task 'z'",
     )
@@ -202,6 +210,8 @@ def test_every_mistake_of_a_suite_is_told_at_once(tmp_path: Path) -> None:
         ("name: x\nabout: y\ntasks: {a: {from: tulu3-dev}}\n", "tulu3-dev has no task a of its own"),
         ("name: x\nabout: y\ntasks: {a: {title: A, verifier: exact, samples: many}}\n", "tasks.a.samples"),
         ("- 1\n", "mapping"),
+        ("name: x\nabout: y\ntasks: {../../a: {title: A, verifier: exact}}\n", "tasks.../../a: should begin with a letter"),
+        ("name: ../x\nabout: y\ntasks: {a: {title: A, verifier: exact}}\n", "name: should begin with a letter"),
     ],
 )
 def test_a_file_that_is_no_suite_is_refused(tmp_path: Path, content: str, expected: str) -> None:
@@ -241,6 +251,26 @@ def test_a_row_without_a_column_is_named(tmp_path: Path, tiny_model: Callable[..
     suite = write_suite(tmp_path, {"one": sum_task(data)})
     with pytest.raises(DataError, match=r"rows.jsonl:1: 'answer' cannot be filled in: .*its columns are question"):
         run_suite(request(tiny_model("olmo2"), suite, tmp_path / "out"))
+
+
+@pytest.mark.parametrize("gold", ["{'answer': question, 'choices': [choices]}", "1 / (question | int)", "none | boxed"])
+def test_an_expression_that_has_no_value_is_named_with_its_row(gold: str, tmp_path: Path) -> None:
+    """A column that is not there may stand deep in a ground truth, and a filter raises what it likes."""
+    from tulu.errors import DataError
+    from tulu.evaluation.suite_rows import write_rows as write_asked
+
+    task = SuiteTask.model_validate(sum_task(write_rows(tmp_path / "rows.jsonl", [{"question": "0"}]), gold=gold))
+    with pytest.raises(DataError, match=r"rows.jsonl:1: .* cannot be filled in: .*its columns are question"):
+        write_asked(task, task.data or (), tmp_path / "out", 1)
+
+
+def test_a_column_may_have_any_name(tmp_path: Path) -> None:
+    from tulu.evaluation.suite_rows import write_rows as write_asked
+
+    rows = write_rows(tmp_path / "rows.jsonl", [{"question": "1", "self": "a", "row": "b"}])
+    task = SuiteTask.model_validate(sum_task(rows, gold="row['self']"))
+    asked = write_asked(task, task.data or (), tmp_path / "out", 1)
+    assert json.loads(asked.read_text())["ground_truth"] == "a"
 
 
 def test_no_template_of_a_suite_reaches_the_machine(tmp_path: Path, tiny_model: Callable[..., Path]) -> None:

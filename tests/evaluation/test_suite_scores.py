@@ -79,6 +79,7 @@ def test_an_accepted_text_stands_in_the_answer() -> None:
     assert contains("Politician", "politician")
     assert not contains("POLITICIAN", "politician"), "PopQA tries no more than three spellings"
     assert accepted_answers('["a", "b"]') == ["a", "b"]
+    assert accepted_answers("[sic] Rome") == ["[sic] Rome"], "what only begins like a list is a text"
     assert value_of("contains")(problem(0.0, truth=["x", "Rome"], text="in Rome")) == 1.0
 
 

@@ -12,8 +12,8 @@ from transformers import AutoTokenizer
 
 from tests.endpoint_server import reply, serve
 from tests.evaluation.known_engine import KnownEngine
+from tulu.config.suite_needs import has_lm_eval
 from tulu.config.suites import load_suite
-from tulu.evaluation.harness_tasks import is_installed
 from tulu.evaluation.suite import run_suite
 from tulu.evaluation.suite_request import SuiteRequest
 
@@ -123,7 +123,7 @@ def judge(body: dict[str, Any], _headers: Any) -> tuple[int, Any]:
 def test_right_answers_score_one_and_wrong_ones_nothing(
     name: str, tmp_path: Path, tiny_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    skip = OF_LM_EVAL + (() if shutil.which("bwrap") else NEEDS_SANDBOX) + (() if is_installed() else ("gsm8k",))
+    skip = OF_LM_EVAL + (() if shutil.which("bwrap") else NEEDS_SANDBOX) + (() if has_lm_eval() else ("gsm8k",))
     suite = load_suite(name)
     tasks = [task for task in suite.tasks if task not in skip]
     assert [task for task in tasks if task not in ROWS] == [], "each task has rows of its own format here"

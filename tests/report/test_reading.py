@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tulu.report import reading
 from tulu.report.reading import Faults, number, pair, read_json, read_lines, read_yaml
 
 
@@ -16,6 +17,16 @@ def test_damaged_lines_are_counted_and_a_line_that_is_being_written_is_passed_ov
     faults = Faults(tmp_path)
     assert [row["step"] for row in read_lines(file, faults)][::2] == [1, 7]
     assert faults.lines == ["metrics.jsonl: 4 damaged lines are left out, the first is line 2"]
+
+
+def test_a_line_longer_than_any_is_damage_and_what_stands_behind_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "_LINE", 16)
+    file, faults = tmp_path / "rows.jsonl", Faults(tmp_path)
+    file.write_text('{"step": 1}\n{"text": "' + "x" * 12 + '"}\n{"step": 3}\n')
+    assert [row["step"] for row in read_lines(file, faults)] == [1, 3]
+    assert "damaged lines are left out, the first is line 2" in faults.lines[0]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from tests.model.test_devices import NoFloat64
 from tests.samples import make_group, make_stage, plain_logps
+from tulu import losses
 from tulu.config.job import Job
 from tulu.config.schema import Recipe, Rm, Sft
 from tulu.errors import DataError
@@ -151,6 +153,16 @@ def test_a_look_at_no_more_rows_than_asked_takes_them_from_everywhere() -> None:
     assert looks.spread(groups, 99) == groups
     assert looks.spread(looks.spread(groups, 4), 4) == looks.spread(groups, 4)
     assert subset(groups, torch.tensor([3, 1]).numpy())[1].id == "row:1"
+
+
+def test_a_look_needs_no_float64_where_the_device_has_none(
+    tiny_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(losses, "WITHOUT_FLOAT64", ("mps", "cpu"))
+    data = write(tmp_path / "rows.jsonl", chats(0, 20))
+    with NoFloat64():
+        folder = sft.run(job("sft", tmp_path, tiny_model(), data=data, held_out=0.2, eval_every=4, eval_tokens=2)).parent
+    assert math.isfinite(metrics_of(folder)[-1]["eval/loss"])
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,10 @@ def _bubblewrap() -> str | None:
     path = shutil.which("bwrap")
     if path is None:
         return None
-    done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False)
+    try:
+        done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"{path} (does not run: {error})"
     return done.stdout.strip() or f"{path} (says no version)"
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tulu.commands.launch import Rank, reserved_port
 from tulu.commands.reports import Report, read_reports
+from tulu.config.cores import cores
 from tulu.config.processes import LAUNCHER, REPORTS
 from tulu.errors import RecipeError
 
@@ -63,8 +64,7 @@ class Learner:
         import ray
 
         gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-        cores = len(os.sched_getaffinity(0))
-        return Place(ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address(), cores, gpus)
+        return Place(ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address(), cores(), gpus)
 
     def reserve(self) -> int:
         """A port of this node at which the ranks can meet."""

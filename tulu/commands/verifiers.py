@@ -33,7 +33,9 @@ def _table() -> Table:
         table.add_column(column, overflow="fold")
     for name in sorted(VERIFIERS):
         example = example_of(name)
-        table.add_row(name, escape(example.scores), escape(example.truth), ", ".join(_modes(name)), _obstacle(name) or "ready")
+        table.add_row(
+            name, escape(example.scores), escape(example.truth), ", ".join(_modes(name)), escape(_obstacle(name)) or "ready"
+        )
     return table
 
 

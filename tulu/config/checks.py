@@ -19,7 +19,7 @@ from tulu.config.locate import model_problem, reward_model_problem, source_probl
 from tulu.config.merge_checks import merged_models
 from tulu.config.mistakes import MISSING, Mistake, section_at
 from tulu.config.mistakes import Path as Key
-from tulu.config.parts import VerifierSettings, section_in
+from tulu.config.parts import VerifierSettings, section_in, with_own_rows
 from tulu.config.recipe_stages import stages_in
 from tulu.config.schema import PLANNED, Recipe
 from tulu.config.stage_checks import stage_names, stage_start
@@ -60,6 +60,8 @@ def _valid_fields(path: Key, raw: Mapping[str, Any], wrong: Collection[Key]) -> 
     section = section_at(path)
     assert section is not None
     bad = {key[len(path)] for key in wrong if key[: len(path)] == path and len(key) > len(path)}
+    if "env" in section.model_fields and raw.get("data") is None:
+        raw = with_own_rows(dict(raw))
     fields: dict[str, Any] = {}
     for key, info in section.model_fields.items():
         if key in bad or (key not in raw and info.is_required()):

@@ -5,6 +5,9 @@ from typing import Any
 
 from tulu.config.schema import Rlvr, TrainStage
 
+NO_LIMIT = 1 << 20
+"""Tokens that a model is taken to read whose configuration states no positions."""
+
 
 def longest_document(config: Mapping[str, Any]) -> int | None:
     """Most tokens of a document that a model has positions for; None where it says none, or knows no positions.

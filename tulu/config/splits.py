@@ -104,7 +104,8 @@ class Divider:
     def __init__(self, facts: Facts, section: Rlvr, size: Size, card: Card) -> None:
         self.facts, self.section, self.size, self.card = facts, section, size, card
         self.answers = MadeUpAnswers(facts, section)
-        self.gpus = facts.processes + section.resources.engines * section.resources.tensor_parallel
+        own = 0 if section.resources.colocated else section.resources.engines * section.resources.tensor_parallel
+        self.gpus = facts.processes + own
         self.length = facts.prompt + facts.lengths.tokens
         self._fits: dict[int, bool] = {}
         self._found: dict[tuple[int, int, int, int], Split] = {}
@@ -127,7 +128,7 @@ class Divider:
     def stated(self) -> Split:
         """The recipe's own."""
         resources = self.section.resources
-        if not resources.engines:
+        if not resources.engines or resources.colocated:
             return self.together
         return self.apart(self.facts.processes, resources.engines, resources.tensor_parallel, self.section.max_staleness)
 

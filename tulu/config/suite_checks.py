@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from tulu.config.mistakes import Mistake, nearest
+from tulu.config.mistakes import Mistake
 from tulu.config.suites import load_suite
 from tulu.config.values import Values
-from tulu.errors import RecipeError
+from tulu.errors import RecipeError, nearest
 
 
 def evaluated_suite(stage: Values) -> Iterator[Mistake]:

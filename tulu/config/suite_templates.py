@@ -65,5 +65,4 @@ def filled(text: str, expression: bool = False) -> Callable[[Mapping[str, Any]],
     """The function that fills a template in with a row's columns, to a text; or that computes an expression, to its value."""
     if not expression:
         return _ENVIRONMENT.from_string(text).render
-    compute = _ENVIRONMENT.compile_expression(text, undefined_to_none=False)
-    return lambda columns: compute(**columns)
+    return _ENVIRONMENT.compile_expression(text, undefined_to_none=False)

@@ -12,11 +12,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, ValidationError
 
-from tulu.config.mistakes import nearest
 from tulu.config.parts import NonNegative, Probability, Section, Source, Sources, Texts
 from tulu.config.suite_templates import template_mistake
 from tulu.config.yaml_text import Located, read_yaml
-from tulu.errors import RecipeError
+from tulu.errors import RecipeError, nearest
 from tulu.verifiers.registry import check_name
 
 FOLDER = Path(__file__).resolve().parents[1] / "evaluation" / "suites"
@@ -24,6 +23,8 @@ FOLDER = Path(__file__).resolve().parents[1] / "evaluation" / "suites"
 METRICS = ("accuracy", "solved", "agreed", "contains")
 """The metrics of tasks with a verifier, beside pass@K: what each makes of a problem's answers stands in suite_scores.py."""
 PASS_AT = re.compile(r"pass@([1-9]\d*)")
+FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
+"""A name that is a folder's too, and leads out of none: a suite may be another person's file."""
 WIN_RATES = ("win_rate", "length_controlled_win_rate")
 """The metrics of tasks with a judge."""
 
@@ -100,12 +101,12 @@ class SuiteTask(Section):
 class Suite(Section):
     """Several tasks, and which of them make the average."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
+    name: FolderName
     """Name of the suite, and of its folder of results."""
     about: str
     """Whose evaluation it is."""
-    tasks: Annotated[dict[str, SuiteTask], Field(min_length=1)]
-    """The tasks by name."""
+    tasks: Annotated[dict[FolderName, SuiteTask], Field(min_length=1)]
+    """The tasks by name, which is that of their folder too."""
     groups: dict[str, Texts] = Field(default={})
     """Tasks that count as one, with the mean of their scores."""
     average: Texts = ()
@@ -117,6 +118,11 @@ class Suite(Section):
     def counted(self) -> tuple[str, ...]:
         """The tasks and groups of the average."""
         return self.average or tuple(self.tasks)
+
+    def chosen(self, names: Sequence[str], skip: Sequence[str]) -> dict[str, SuiteTask]:
+        """The tasks and members of groups that are named, all where none is, without those that are skipped."""
+        wanted, left = ({one for name in listed for one in self.groups.get(name, (name,))} for listed in (names, skip))
+        return {name: task for name, task in self.tasks.items() if (name in wanted or not names) and name not in left}
 
 
 def built_in_suites() -> dict[str, Path]:
@@ -169,7 +175,7 @@ def _known(place: Sequence[str | int], raw: Any) -> list[str | int]:
     """pydantic's place of an error, without what does not stand in the file (a list around a single data set)."""
     known: list[str | int] = []
     for part in place:
-        if isinstance(part, int) and not isinstance(raw, list):
+        if part == "[key]" or (isinstance(part, int) and not isinstance(raw, list)):
             continue
         known.append(part)
         raw = (
@@ -185,6 +191,8 @@ def _words(detail: Any) -> str:
     if kind == "extra_forbidden":
         fields = {**SuiteTask.model_fields, **Suite.model_fields, **Shots.model_fields}
         return f"unknown key{nearest(key, fields)}; remove it"
+    if kind == "string_pattern_mismatch":
+        return "should begin with a letter or a digit, and have only these, dots, dashes and underscores; rename it"
     return str(detail["msg"]).removeprefix("Value error, ").replace("Input should be", "should be")
 
 
@@ -243,6 +251,11 @@ def _task_mistakes(task: SuiteTask) -> Mistakes:
         own = ("data", "ask", "gold", "where", "shots", "samples", "temperature", "top_p")
         given = [key for key in own if key in task.model_fields_set]
         found += [((key,), "lm-eval's task says this itself; remove it") for key in given]
+        if task.mean_over not in (None, "task"):
+            found.append((("mean_over",), f"{task.mean_over}: lm-eval's problems are grouped by their task alone; write task"))
+    if task.reference is not None:
+        given = [key for key in ("samples", "mean_over") if key in task.model_fields_set]
+        found += [((key,), "a judge compares one answer to each problem, and all count alike; remove it") for key in given]
     found += [
         ((key,), "belongs to a task of lm-eval; remove it")
         for key in ("harness_shots", "chat")

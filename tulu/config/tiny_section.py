@@ -155,6 +155,8 @@ class TinySection:
             "batch": min(fields.batch, EVALUATED),
             "max_tokens": min(fields.max_tokens, ANSWER),
             "engine": "transformers",
+            # A suite has thousands of problems, and prompts of its own.
+            **{"suite": None, "skip": (), "judge": None, "judge_endpoint": None},
         }
         if fields.best_of is not None:
             smaller["best_of"] = 2
@@ -209,7 +211,7 @@ class TinySection:
     def _is_generated(self, source: Source) -> bool:
         """Whether rows need not be made up, because they are generated. No random model solves generated problems, but an
         environment that brings its own rows can play no others."""
-        env = self.fields.env if isinstance(self.fields, Rlvr) else None
+        env = self.fields.env if isinstance(self.fields, Rlvr | Evaluate) else None
         if env is not None and env.brings_rows:
             return True
         return source.name.partition(":")[0] in GENERATED and self.stage.row.rows != "rlvr"

@@ -15,7 +15,7 @@ from tulu.evaluation.options import ChatOptions
 from tulu.model.devices import default_device
 from tulu.model.generation import stop_token_ids
 from tulu.model.load import load_model, load_tokenizer
-from tulu.rollout.engine import positions
+from tulu.model.positions import longest_document
 from tulu.rollout.transformers_engine import ordinary_attention
 from tulu.types import Message
 
@@ -33,14 +33,13 @@ class Chat:
     messages: list[Message] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        if self.options.system:
-            self.set_system(self.options.system)
+        self.set_system(self.options.system or "")
         self.stop_tokens = stop_token_ids(self.tokenizer, self.model.generation_config)
-        self.room = positions(self.model.config) or sys.maxsize
+        self.room = longest_document(self.model.config) or sys.maxsize
 
     def set_system(self, text: str) -> None:
-        """Begin a new conversation with this system prompt."""
-        self.messages = [{"role": "system", "content": text}]
+        """Begin a new conversation with this system prompt, or with none where the text is empty."""
+        self.messages = [{"role": "system", "content": text}] if text.strip() else []
 
     def reset(self) -> None:
         """Forget all but the system prompt."""

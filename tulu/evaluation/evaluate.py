@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from tulu.config.job import Job
 from tulu.config.locate import model_label, policy_problem, reward_model_problem
 from tulu.config.lock import only_user
+from tulu.config.positions import NO_LIMIT
 from tulu.config.schema import Evaluate
 from tulu.config.suites import load_suite
 from tulu.config.tasks import TASKS
@@ -105,6 +106,7 @@ def evaluate_suite(
             judge=settings.judge,
             endpoint=settings.judge_endpoint,
             skip=settings.skip,
+            limit=settings.limit,
             batch=settings.batch,
             seed=settings.seed,
             fresh=fresh,
@@ -221,7 +223,7 @@ def task_problems(
     sources = settings.data or ((task.source,) if task else ())
     verifier = settings.verifier or (task.verifier if task else None)
     load = partial(
-        load_problems, sources, tokenizer, 1 << 20, verifier=verifier, seed=settings.seed, bad_golds=settings.bad_golds
+        load_problems, sources, tokenizer, NO_LIMIT, verifier=verifier, seed=settings.seed, bad_golds=settings.bad_golds
     )
     dataset = load() if acting is None else acting.load(load)
     log.info(dataset.report.golds())

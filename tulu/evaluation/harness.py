@@ -21,10 +21,11 @@ from lm_eval.api.model import CachingLM, TemplateLM
 from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 
+from tulu.config.suite_needs import LM_EVAL, harness_folder
 from tulu.config.suites import SuiteTask
 from tulu.data.chat import template_hash
 from tulu.errors import DataError, RecipeError, TuluError
-from tulu.evaluation.harness_tasks import PACKAGE, specs, split
+from tulu.evaluation.harness_tasks import specs
 from tulu.evaluation.shared_engine import SharedEngine
 from tulu.losses import sum_by_owner
 from tulu.model.batch import pack
@@ -164,7 +165,7 @@ def logps_of(policy: Policy, pairs: Sequence[tuple[Sequence[int], Sequence[int]]
 def load_tasks(task: SuiteTask, local: Path | None) -> list[Any]:
     """lm-eval's task objects, with their data. Raises DataError where the data cannot be had, RecipeError for another kind."""
     assert task.harness is not None
-    folder, _ = split(task.harness)
+    folder, _ = harness_folder(task.harness)
     quiet()
     random.seed(ORDER_SEED)
     np.random.seed(SHOTS_SEED)
@@ -189,7 +190,7 @@ def load_tasks(task: SuiteTask, local: Path | None) -> list[Any]:
 
 def quiet() -> None:
     """Keep lm-eval's own lines out of ours, except its errors."""
-    logging.getLogger(PACKAGE).setLevel(logging.ERROR)
+    logging.getLogger(LM_EVAL).setLevel(logging.ERROR)
 
 
 def cache_of(folder: Path, settings: Mapping[str, Any], fresh: bool) -> Path:

@@ -4,16 +4,13 @@ A suite writes FOLDER/TASK, such as truthfulqa/truthfulqa_mc2: the folder below 
 """
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from tulu.config.suite_needs import harness_folder
 from tulu.errors import DataError, RecipeError
-
-PACKAGE = "lm_eval"
-CURE = "lm-eval is not installed: pip install 'tulu[eval]'"
 
 
 class _Loader(yaml.SafeLoader):
@@ -23,28 +20,9 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_multi_constructor("!", lambda _loader, _tag, _node: None)
 
 
-def is_installed() -> bool:
-    """Whether lm-eval is there; this does not import it."""
-    return find_spec(PACKAGE) is not None
-
-
-def split(name: str) -> tuple[Path, str]:
-    """The folder and the name of a task. Raises RecipeError where lm-eval or the folder is not there."""
-    spec = find_spec(PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise RecipeError(CURE)
-    folder, _, task = name.rpartition("/")
-    path = Path(spec.submodule_search_locations[0], "tasks", folder)
-    if not folder or not path.is_dir():
-        raise RecipeError(
-            f"{name}: lm-eval's tasks have no folder {folder!r}; write FOLDER/TASK, such as truthfulqa/truthfulqa_mc2"
-        )
-    return path, task
-
-
 def config_of(name: str) -> Mapping[str, Any]:
     """What lm-eval's YAML says of a task or a group, without what it includes. Raises RecipeError where there is none."""
-    folder, task = split(name)
+    folder, task = harness_folder(name)
     for file in sorted(folder.rglob("*.yaml")):
         content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
         if isinstance(content, dict) and task in (content.get("task"), content.get("group")):
@@ -67,7 +45,7 @@ def specs(name: str, local: Path | None) -> list[str | dict[str, Any]]:
 
     A local file serves every split of a task. A folder holds TASK.jsonl or TASK.SPLIT.jsonl, for each task of a group.
     """
-    _, task = split(name)
+    _, task = harness_folder(name)
     if local is None:
         return [task]
     by_task: dict[str, dict[str, Path]] = {}

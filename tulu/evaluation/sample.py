@@ -16,6 +16,7 @@ from rich.table import Table
 from tulu.config.locate import model_label, policy_problem, reward_model_problem, source_problem
 from tulu.config.lock import only_user
 from tulu.config.named_models import named_model
+from tulu.config.positions import NO_LIMIT
 from tulu.config.processes import world_size
 from tulu.config.schema import RewardModelSettings, Source
 from tulu.data.chat import template_hash
@@ -25,7 +26,7 @@ from tulu.evaluation.candidates import Candidate, SampleFile, SampleRequest, Sco
 from tulu.evaluation.options import SampleOptions
 from tulu.files import json_lines, write_atomic
 from tulu.model.load import checked_config, load_tokenizer
-from tulu.rollout.engine import positions
+from tulu.model.positions import longest_document
 from tulu.train.manifest import environment
 from tulu.types import Message, SamplingParams
 from tulu.verifiers.reward_model import NAME as REWARD_MODEL
@@ -118,7 +119,8 @@ def check(model: str, options: SampleOptions) -> None:
 
 def _room(model: str, options: SampleOptions) -> int:
     """Most tokens of a prompt, such that an answer fits the model's positions. Raises RecipeError where no prompt would fit."""
-    most = positions(checked_config(model, trainable=False, trust_remote_code=options.trust_remote_code)) or 1 << 20
+    config = checked_config(model, trainable=False, trust_remote_code=options.trust_remote_code)
+    most = longest_document(config) or NO_LIMIT
     if options.max_tokens >= most:
         raise RecipeError(f"--max-tokens {options.max_tokens}: the model has {most} positions, for prompt and answer; lower it")
     return most - options.max_tokens

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tulu.config.lock import only_user
 from tulu.config.parts import Source
+from tulu.config.positions import NO_LIMIT
 from tulu.config.suites import SuiteTask
 from tulu.data.chat import template_hash
 from tulu.data.problems import Problems, load_problems
@@ -26,8 +27,9 @@ from tulu.evaluation.suite_table import show_suite
 from tulu.files import finite, write_atomic
 from tulu.model.generation import turn_end_tokens
 from tulu.model.load import checked_config, load_tokenizer
+from tulu.model.positions import longest_document
 from tulu.reward_models.options import RewardBenchOptions
-from tulu.rollout.engine import EngineSpec, positions
+from tulu.rollout.engine import EngineSpec
 from tulu.train.manifest import environment
 from tulu.types import Problem, SamplingParams
 from tulu.verifiers.reward_model import NAME as REWARD_MODEL
@@ -36,9 +38,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger("tulu")
-
-NO_LIMIT = 1 << 20
-"""Positions of a model whose configuration states none."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ def _run(request: SuiteRequest) -> dict[str, TaskScore]:
     trusted = request.trust_remote_code
     config = checked_config(request.model, trainable=False, revision=request.revision, trust_remote_code=trusted)
     tokenizer = load_tokenizer(request.model, request.template, request.revision, trusted)
-    most = positions(config) or NO_LIMIT
+    most = longest_document(config) or NO_LIMIT
     weights = model_identity(request.model, request.revision, trusted)
     pinned = {"weights": weights, "template": template_hash(tokenizer), "seed": request.seed}
     asked = {name: _ask(request, name, tokenizer, most) for name, task in request.chosen.items() if task.kind != "harness"}

@@ -1,17 +1,16 @@
 """What `tulu evaluate MODEL --suite NAME` is asked for, and everything that this machine lacks for it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from tulu.config.locate import policy_problem, source_problem
+from tulu.config.locate import policy_problem
 from tulu.config.options import EngineName
 from tulu.config.parts import Source
+from tulu.config.suite_needs import ON_THE_COMMAND_LINE, lacks
 from tulu.config.suites import Suite, SuiteTask
 from tulu.errors import RecipeError
-from tulu.evaluation.harness_tasks import CURE, is_installed, split
-from tulu.verifiers.registry import check_name
 
 
 @dataclass(frozen=True)
@@ -44,12 +43,7 @@ class SuiteRequest:
     @cached_property
     def chosen(self) -> dict[str, SuiteTask]:
         """The tasks that are done, in the suite's order."""
-        wanted, left = set(self._members(self.tasks or tuple(self.suite.tasks))), set(self._members(self.skip))
-        return {name: task for name, task in self.suite.tasks.items() if name in wanted - left}
-
-    def _members(self, names: Sequence[str]) -> Iterator[str]:
-        for name in names:
-            yield from self.suite.groups.get(name, (name,))
+        return self.suite.chosen(self.tasks, self.skip)
 
     def sources(self, name: str) -> tuple[Source, ...]:
         """The data of a task."""
@@ -78,37 +72,6 @@ def check(request: SuiteRequest) -> None:
     if not found and not request.chosen:
         found.append("--skip: leaves no task; name fewer")
     for name, task in request.chosen.items():
-        found += [f"{name}: {text} (or --skip {name})" for text in _lacks(request, name, task)]
+        found += lacks(name, task, request.sources(name), request.data.get(name), request.judge, ON_THE_COMMAND_LINE)
     if found:
         raise RecipeError("\n".join(dict.fromkeys(found)))
-
-
-def _lacks(request: SuiteRequest, name: str, task: SuiteTask) -> Iterator[str]:
-    """What this machine lacks for a task."""
-    from_harness = task.harness or (task.shots.harness if task.shots else None)
-    if from_harness is not None:
-        if is_installed():
-            try:
-                split(from_harness)
-            except RecipeError as error:
-                yield str(error)
-        else:
-            yield CURE
-    if task.harness is not None:
-        local = request.data.get(name)
-        if local is not None and not Path(local).exists():
-            yield f"--data {name}={local}: no such file or folder"
-        return
-    sources = request.sources(name)
-    if not sources:
-        yield f"its rows must be fetched by hand ({task.obtain or 'no source is named'}); give --data {name}=FILE"
-    for source in sources:
-        if problem := source_problem(source.name):
-            yield f"data {source.name}: {problem}"
-    if task.verifier is not None:
-        try:
-            check_name(task.verifier)
-        except RecipeError as error:
-            yield str(error)
-    if task.kind == "judge" and request.judge is None:
-        yield "needs a judge; give --judge MODEL, with --judge-endpoint URL where it is served elsewhere"

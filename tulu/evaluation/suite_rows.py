@@ -105,11 +105,23 @@ def _fill(text: str, row: Row, expression: bool) -> Any:
     columns = _columns(row)
     try:
         value = filled(text, expression)({**columns, "row": columns})
-        # What is not there only fails when it is used.
-        return str(value) if isinstance(value, Undefined) else value
-    except (TemplateError, TypeError, ValueError, LookupError) as error:
+        _use(value)
+        return value
+    except (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        # What a filter raises depends on what it was given, such as a number in place of a text.
         shown = text if len(text) <= 60 else f"{text[:60]}…"
         raise DataError(
             f"{row.id}: {shown!r} cannot be filled in: {error}; "
             f"its columns are {', '.join(columns)}: correct the suite or the data"
         ) from error
+
+
+def _use(value: Any) -> None:
+    """Raise where a value, or a part of it, is a column that is not there: Jinja says so only when it is used."""
+    if isinstance(value, Undefined):
+        str(value)
+    elif isinstance(value, Mapping):
+        _use(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for part in value:
+            _use(part)

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,7 +79,9 @@ def _contains(problem: ScoredProblem) -> float | None:
 def accepted_answers(truth: Any) -> list[str]:
     """The accepted answers of a ground truth: a text, a list, or a list that is written as JSON."""
     if isinstance(truth, str) and truth.lstrip().startswith("["):
-        truth = json.loads(truth)
+        with suppress(ValueError):
+            # What only begins like a list is a text like others.
+            truth = json.loads(truth)
     return [str(text) for text in (truth if isinstance(truth, list | tuple) else [truth])]
 
 

@@ -58,9 +58,6 @@ def _interval(interval: Interval) -> str:
 
 def _notes(score: TaskScore) -> list[str]:
     notes = [f"{metric} {_percent(value)}" for metric, value in score.further.items()]
-    notes += (
-        [f"{score.left_out} rows not asked: too long for the model, or without a usable ground truth"] if score.left_out else []
-    )
     if score.left_out:
         notes.append(f"{score.left_out} rows not asked: too long for the model, or without a usable ground truth")
     if score.truncated:

@@ -10,6 +10,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from tulu.config.parts import Source
+from tulu.config.positions import NO_LIMIT
 from tulu.config.tasks import TASKS
 from tulu.data.problems import Problems, load_problems
 from tulu.grading.grader import Grader, grade_by_verifiers, pair_with_problems
@@ -24,7 +25,6 @@ from tulu.train.looks import SHOWN, Look, SampleAnswer, Seen, spread
 from tulu.train.open import StageRun
 from tulu.types import Completion, Group, Problem, SamplingParams, Verdict
 
-NO_LIMIT = 1 << 20
 HELD_OUT = "held-out"
 """The name of answers to prompts that no task has."""
 NOT_SCORED = Verdict(None, "error", "no verifier scores it")

@@ -63,7 +63,7 @@ def read_lines(file: Path, faults: Faults, most: int | None = None) -> list[Obje
     try:
         with file.open("rb") as stream:
             for number, line in enumerate(iter(lambda: stream.readline(_LINE), b""), 1):
-                if not line.endswith(b"\n"):
+                if not line.endswith(b"\n") and len(line) < _LINE:
                     break
                 if (row := _object(line)) is None:
                     damaged.append(number)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -86,12 +86,6 @@ class EngineSpec:
     def dtype(self) -> torch.dtype:
         """The torch dtype of `precision`."""
         return DTYPES[self.precision]
-
-
-def positions(config: Any) -> int | None:
-    """Most tokens of a prompt and its completion that a model can read; None where its configuration does not say."""
-    most: int | None = config.get_text_config().to_dict().get("max_position_embeddings")
-    return most
 
 
 def check_request(version: int, problems: Sequence[Problem], n: int, params: SamplingParams, max_length: int) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 import numpy
 import torch
 
-from tulu.losses import Metrics
+from tulu.losses import Metrics, exact_dtype
 from tulu.model.batch import Batch
 from tulu.model.dropout import evaluating
 from tulu.train.agreement import SAY_AFTER
@@ -172,7 +172,7 @@ class HeldOutLoss(Generic[B]):
         """Exact means over all rows and processes, whatever they are packed into."""
         parallel = self.learner.parallel
         sums: Metrics = {}
-        total = torch.zeros(2, dtype=torch.float64, device=parallel.device)
+        total = torch.zeros(2, dtype=exact_dtype(parallel.device), device=parallel.device)
         with evaluating(self.learner.model.module):
             for first in range(0, len(self.groups), CHUNK):
                 chunk = self.groups[first : first + CHUNK]
@@ -182,7 +182,7 @@ class HeldOutLoss(Generic[B]):
                     batch = batch.to(parallel.device)
                     loss, metrics = self.objective(batch)
                     if is_own:
-                        total += torch.stack([loss.double(), torch.as_tensor(self.normaliser(batch)).to(total)])
+                        total += torch.stack([loss.to(total), torch.as_tensor(self.normaliser(batch)).to(total)])
                         for name, (value, count) in metrics.items():
                             before = sums.get(name, (0.0, 0.0))
                             sums[name] = (before[0] + value, before[1] + count)
