@@ -93,7 +93,7 @@ RESOURCES: dict[str, tuple[str, list[str], float]] = {
     "kills itself": ("import os, signal\ndef f(n): os.kill(os.getpid(), signal.SIGKILL)", WRONG, 0),
     "stops itself": ("import os, signal\ndef f(n): os.kill(os.getpid(), signal.SIGSTOP)", WRONG[:1], 0),
     "aborts": ("import os\ndef f(n): os.abort()", WRONG, 0),
-    "closes all descriptors": ("import os\ndef f(n):\n    os.closerange(0, 64)\n    return n", HOLDS, 0),
+    "closes all descriptors": ("import os\ndef f(n):\n    os.closerange(0, 65536)\n    return n", HOLDS, 0),
     "an exception that cannot be printed": (
         "class E(Exception):\n    def __str__(self): return self.__str__()\ndef f(n): raise E",
         WRONG,
