@@ -2,11 +2,13 @@
 
     python -m benchmarks.rlvr --folder /tmp/rlvr                   three rounds of all sides, about half an hour
     python -m benchmarks.rlvr --folder /tmp/rlvr --task sums       short prompts and answers in place of GSM8K's
+    python -m benchmarks.rlvr --folder /tmp/rlvr --engine asleep   an engine that sleeps as long as a GPU would take
 
 Every side trains the same tiny Qwen3 (vLLM breaks transformers' OLMo 2 where both share a process, as TRL has them), 64
 completions a step, with as many threads, and runs alone; the sides take turns. `sync` waits for its rollouts, `ahead` has an
 engine of its own that samples one step ahead. Steps in which vLLM still warms up are left out. On `gsm8k` (from the
 folder TULU_SHARED) the model is random, and answers are as long as they may be; on `sums` it is the quickstart's after SFT.
+An engine that is asleep takes nothing from the learner's cores, as one on a GPU of its own would.
 """
 
 import argparse
@@ -78,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--folder", type=Path, required=True, help="where models and runs are written")
     parser.add_argument("--task", choices=("gsm8k", "sums"), default="gsm8k")
+    parser.add_argument("--engine", choices=("vllm", "asleep"), default="vllm")
     parser.add_argument("--rounds", type=int, default=3, help="runs of every side")
     parser.add_argument("--steps", type=int, default=24, help=f"steps of a run, of which {WARM_UP} warm up")
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
@@ -94,11 +97,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runs: dict[str, list[dict[str, Any]]] = {side: [] for side in options.sides}
     for number in range(options.rounds):
         for side in options.sides:
-            runs[side].append(run(side, number, common, model, options.folder / options.task))
+            runs[side].append(run(side, number, common, model, options.folder / options.task, options.engine))
             print(f"{side:6} {runs[side][-1]}", flush=True)
     result = {
         "unit": "completions trained per second, from sampling to sync",
         "task": options.task,
+        "engine": options.engine,
         "section": {name: value for name, value in common.items() if name != "data"},
         "model": CONFIG,
         "sides": {side: {"rates": [one["rate"] for one in found], "runs": found} for side, found in runs.items()},
@@ -107,7 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "trl" in runs:
         result["ratio"] = {side: ratios(runs[side], runs["trl"]) for side in runs if side != "trl"}
         print(json.dumps(result["ratio"], indent=2))
-    write_atomic(options.out / f"rlvr-{options.task}.json", json.dumps(result, indent=2) + "\n")
+    asleep = "-asleep" if options.engine == "asleep" else ""
+    write_atomic(options.out / f"rlvr-{options.task}{asleep}.json", json.dumps(result, indent=2) + "\n")
     return 0
 
 
@@ -125,20 +130,20 @@ def start_model(folder: Path, trained: bool) -> Path:
     return folder / "runs" / "start" / kept[-1] / "model"
 
 
-def run(side: str, number: int, common: dict[str, Any], model: Path, folder: Path) -> dict[str, Any]:
+def run(side: str, number: int, common: dict[str, Any], model: Path, folder: Path, engine: str) -> dict[str, Any]:
     """Train one side from the start, and say what became of the steps after the first ones."""
     section = common | SIDES[side]
     name = f"{side}-{number}"
     if side == "trl":
         settings, out = folder / f"{name}.json", folder / f"{name}.out.json"
         # With 8 and 16 sequences in a forward pass TRL took 9.5 s a step of GSM8K, with 64 it took 14.2.
-        settings.write_text(json.dumps({"model": str(model), "micro_batch": 16, "rlvr": section}))
+        settings.write_text(json.dumps({"model": str(model), "micro_batch": 16, "engine": engine, "rlvr": section}))
         call("benchmarks.rlvr_trl", str(settings), str(out))
         found = json.loads(out.read_text())
         return summary(found["seconds"], found["rewards"], found["lengths"], section)
     file = folder / f"{name}.yaml"
     file.write_text(yaml.safe_dump({"name": name, "model": str(model), "template": "tulu", "rlvr": section}, sort_keys=False))
-    call("tulu", "rlvr", str(file), "--runs", str(folder / "runs"), "--fresh")
+    call("tulu" if engine == "vllm" else "benchmarks.asleep", "rlvr", str(file), "--runs", str(folder / "runs"), "--fresh")
     lines = [json.loads(line) for line in (folder / "runs" / name / "rlvr" / "metrics.jsonl").read_text().splitlines()]
     kept = lines[WARM_UP:]
     found = summary(

@@ -2,7 +2,8 @@
 
     python -m benchmarks.rlvr_trl SETTINGS.json OUT.json
 
-SETTINGS.json holds model, recipe fields and the number of steps; OUT.json gets the seconds of every step.
+SETTINGS.json holds model, recipe fields, the number of steps and the engine, vllm or asleep; OUT.json gets the seconds of
+every step.
 """
 
 import json
@@ -23,6 +24,7 @@ from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
+from benchmarks.asleep import LOGP, seconds_of, tokens_of
 from tulu.config.schema import Rlvr
 from tulu.data.problems import load_problems
 from tulu.model.load import load_tokenizer
@@ -69,10 +71,23 @@ def sync_in_one(generation: Any) -> None:
     generation.llm.reset_prefix_cache()
 
 
+def sleep_and_write(prompts: Sequence[str], trainer: Any) -> dict[str, Any]:
+    """Completions of an engine that sleeps as ours does (benchmarks/asleep.py): TRL asks for all of a step at once."""
+    samples = [place % trainer.num_generations for place in range(len(prompts))]
+    time.sleep(seconds_of(samples))
+    lengths = [tokens_of(sample) for sample in samples]
+    return {
+        "prompt_ids": [trainer.processing_class(prompt)["input_ids"] for prompt in prompts],
+        "completion_ids": [[1] * length for length in lengths],
+        "logprobs": [[LOGP] * length for length in lengths],
+    }
+
+
 def main(settings_file: Path, out: Path) -> None:
     """Train so many steps and write how long each took."""
     settings = json.loads(settings_file.read_text())
     stage = Rlvr.model_validate(settings["rlvr"])
+    asleep = settings["engine"] == "asleep"
     tokenizer = load_tokenizer(settings["model"], "tulu")
     problems = load_problems(stage.data, tokenizer, stage.max_prompt, stage.verifier, bad_golds=stage.bad_golds)
     dataset = Dataset.from_list([row(problem, tokenizer) for problem in problems])
@@ -89,7 +104,7 @@ def main(settings_file: Path, out: Path) -> None:
         lr_scheduler_type="constant",
         max_grad_norm=1.0,
         beta=0.0,
-        use_vllm=True,
+        use_vllm=not asleep,
         vllm_mode="colocate",
         vllm_max_model_length=stage.max_length,
         vllm_gpu_memory_utilization=0.1,
@@ -106,10 +121,17 @@ def main(settings_file: Path, out: Path) -> None:
     torch.cuda.get_device_properties = lambda *_: SimpleNamespace(total_memory=1 << 34)  # type: ignore[assignment]
     clock = Clock()
     trainer = GRPOTrainer(
-        settings["model"], reward_funcs=reward, args=config, train_dataset=dataset, processing_class=tokenizer, callbacks=[clock]
+        settings["model"],
+        reward_funcs=reward,
+        args=config,
+        train_dataset=dataset,
+        processing_class=tokenizer,
+        callbacks=[clock],
+        rollout_func=sleep_and_write if asleep else None,
     )
-    generation: Any = trainer.vllm_generation
-    generation.sync_weights = lambda: sync_in_one(generation)
+    if not asleep:
+        generation: Any = trainer.vllm_generation
+        generation.sync_weights = lambda: sync_in_one(generation)
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     rewards = [entry["reward"] for entry in trainer.state.log_history if "reward" in entry]

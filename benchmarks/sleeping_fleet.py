@@ -54,8 +54,8 @@ class Writing:
 class SleepingEngine:
     """One engine, which looks back at what it has done since it was asked last."""
 
-    def __init__(self, name: str, speed: Speed, clock: Clock) -> None:
-        self.name, self.speed, self.clock = name, speed, clock
+    def __init__(self, name: str, speed: Speed, clock: Clock, logp: float = -1.0) -> None:
+        self.name, self.speed, self.clock, self.logp = name, speed, clock, logp
         self.writing: list[Writing] = []
         """A heap: what ends first comes first."""
         self.joining: list[tuple[Request, int]] = []
@@ -111,7 +111,7 @@ class SleepingEngine:
     def _finished(self, one: Writing) -> Finished:
         finish: Finish = "length" if one.length >= one.request.params.max_tokens else "stop"
         tokens = [1] * one.length
-        logps = [-1.0] * one.length
+        logps = [self.logp] * one.length
         return Finished(one.request.key, Completion(tokens, [True] * one.length, logps, finish, one.versions), self.name)
 
     def take(self, version: int, seconds: float) -> None:
@@ -131,7 +131,7 @@ class SleepingEngine:
 
 
 class SleepingFleet:
-    """Several such engines; `length` says how many tokens a completion gets."""
+    """Several such engines; `length` says how many tokens a completion gets, and `logp` is what is said of each."""
 
     def __init__(
         self,
@@ -141,10 +141,11 @@ class SleepingFleet:
         room: int,
         sync_seconds: float = 0.0,
         clock: Clock | None = None,
+        logp: float = -1.0,
     ) -> None:
         self.clock = clock or Clock()
         self.length, self.most, self.sync_seconds = length, room, sync_seconds
-        self.engines = [SleepingEngine(f"asleep-{number}", speed, self.clock) for number in range(engines)]
+        self.engines = [SleepingEngine(f"asleep-{number}", speed, self.clock, logp) for number in range(engines)]
         self.version = STALE
         self.waiting: deque[Request] = deque()
         self.ended: list[Ended] = []

@@ -220,8 +220,11 @@ def plan(recipe: RecipeArgument, overrides: Overrides = None, *, options: PlanOp
     if options.price is not None and options.gpu is None:
         raise RecipeError("--price needs --gpu a100, h100 or h200")
     from tulu.commands.plan import show_plan
+    from tulu.config.learners import learners_of
+    from tulu.config.recipe_stages import stages_in
 
-    show_plan(_load(recipe, overrides, options.processes), options)
+    learners = learners_of(stages_in(dict(_load(recipe, overrides, options.processes))), options.processes)
+    show_plan(_load(recipe, overrides, learners.count), replace(options, processes=learners.count))
 
 
 def _load(name: str, overrides: list[str] | None, processes: int | None = None, stage: str | None = None) -> "Recipe":

@@ -56,6 +56,14 @@ def test_sources_and_assumptions_stand_beside_their_numbers() -> None:
     assert "700 W × 85% × PUE 1.2 (arXiv 2503.05804)" in text
 
 
+def test_learners_of_the_recipe_count_as_gpus_do() -> None:
+    words = ["quickstart", "--gpu", "h100", "rlvr.resources.learners=4"]
+    assert plan(*words) == plan(*words, "--gpus", "4")
+    assert "= 4 processes ×" in plan(*words)
+    result = CliRunner().invoke(app, ["plan", *words, "--gpus", "2"])
+    assert result.exit_code == 2
+
+
 def test_what_does_not_fit_is_told_with_a_cure() -> None:
     text = plan("tulu3-70b", "--gpu", "h100", "--gpus", "8")
     assert "does NOT fit 74 GiB of a GPU: " in text
