@@ -93,6 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"skipped: {error}", file=sys.stderr)
         return 0
     common = SECTION | (GSM8K | data if data else {}) | {"steps": options.steps}
+    if options.engine == "asleep":
+        common["verifier"] = f"{Path(__file__).with_name('longer.py')}:score"
     model = start_model(options.folder / options.task, trained=options.task == "sums")
     runs: dict[str, list[dict[str, Any]]] = {side: [] for side in options.sides}
     for number in range(options.rounds):

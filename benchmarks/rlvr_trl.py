@@ -25,6 +25,7 @@ from trl import GRPOConfig, GRPOTrainer
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
 from benchmarks.asleep import LOGP, seconds_of, tokens_of
+from benchmarks.sleeping_fleet import TOKEN
 from tulu.config.schema import Rlvr
 from tulu.data.problems import load_problems
 from tulu.model.load import load_tokenizer
@@ -78,7 +79,7 @@ def sleep_and_write(prompts: Sequence[str], trainer: Any) -> dict[str, Any]:
     lengths = [tokens_of(sample) for sample in samples]
     return {
         "prompt_ids": [trainer.processing_class(prompt)["input_ids"] for prompt in prompts],
-        "completion_ids": [[1] * length for length in lengths],
+        "completion_ids": [[TOKEN] * length for length in lengths],
         "logprobs": [[LOGP] * length for length in lengths],
     }
 

@@ -18,6 +18,8 @@ from tulu.rollout.engine import STALE
 from tulu.rollout.fleet import Ended, EngineState, Finished, Recovery, Request, Returned, SyncReport
 from tulu.types import Completion, Finish
 
+TOKEN = 65
+"""What every completion consists of; as a byte it is a letter."""
 LEAST_SLEEP = 0.0005
 """Seconds; to sleep for less takes as long."""
 
@@ -110,7 +112,7 @@ class SleepingEngine:
 
     def _finished(self, one: Writing) -> Finished:
         finish: Finish = "length" if one.length >= one.request.params.max_tokens else "stop"
-        tokens = [1] * one.length
+        tokens = [TOKEN] * one.length
         logps = [self.logp] * one.length
         return Finished(one.request.key, Completion(tokens, [True] * one.length, logps, finish, one.versions), self.name)
 

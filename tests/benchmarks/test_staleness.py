@@ -27,6 +27,8 @@ def test_runs_of_a_seed_begin_with_one_model(tmp_path: Path, monkeypatch: pytest
         recipe = load_recipe(command[4], overrides)
         folder = Path(command[6]) / recipe.name
         (folder / "rlvr").mkdir(parents=True, exist_ok=True)
+        (folder / "sft" / "model").mkdir(parents=True, exist_ok=True)
+        (folder / "sft" / "model" / "config.json").write_text('{"model_type": "olmo2"}')
         if recipe.rlvr:
             asked[recipe.name] = recipe
             lines = [json.dumps({"staleness": value, "seconds": 2.0}) for value in (0.0, 1.0)]
