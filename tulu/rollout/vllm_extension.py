@@ -10,18 +10,14 @@ import pickle
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
-import torch
 from safetensors.torch import save_file
 from vllm.utils.nccl import unpinned_nccl_env
 
-from tulu.config.cores import cores
 from tulu.rollout.broadcast import Broken, Joining
 from tulu.rollout.card_memory import card_of
 from tulu.rollout.receiver import Receiver, digests
@@ -63,8 +59,7 @@ class TuluExtension:
             if apart:
                 worker.tulu_apart |= {name: tensor.cpu().clone() for name, tensor in layout.tensors(memory)}
             else:
-                with all_cores(worker.device):
-                    worker.update_weights({"weights": layout.tensors(memory)})
+                worker.update_weights({"weights": layout.tensors(memory)})
             loaded |= layout.infos.keys()
         del memory
         times = {"verify": verified - began, "load": time.monotonic() - verified}
@@ -115,18 +110,6 @@ class TuluExtension:
             return
         # With tensor parallelism the workers are children of vLLM's engine core, and that is the child of the owner.
         threading.Thread(target=_end_with, args=(owner, between), name="tulu-end-with", daemon=True).start()
-
-
-@contextmanager
-def all_cores(device: torch.device) -> Iterator[None]:
-    """On a CPU, let vLLM pack weights with every core of the machine: nobody samples meanwhile, and the learner waits for it."""
-    own = torch.get_num_threads()
-    if device.type == "cpu":
-        torch.set_num_threads(max(own, cores()))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(own)
 
 
 def _end_with(owner: int, between: int) -> None:
