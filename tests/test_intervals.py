@@ -75,3 +75,13 @@ def test_draws_do_not_depend_on_the_block_that_fits_in_memory(monkeypatch: pytes
 
 def test_percentiles_leave_a_fortieth_on_either_side() -> None:
     assert percentiles(np.arange(41.0)) == (1.0, 39.0)
+
+
+@pytest.mark.parametrize("n", range(1, 700, 3))
+def test_wilsons_interval_holds_the_share(n: int) -> None:
+    """Of 200 right ones of 200, the formula alone gives an upper end of 1 - 1e-16."""
+    for right in (0, 1, n // 2, n - 1, n):
+        low, high = wilson(right / n, n)
+        assert 0.0 <= low <= right / n <= high <= 1.0
+    assert wilson(1.0, n)[1] == 1.0
+    assert wilson(0.0, n)[0] == 0.0

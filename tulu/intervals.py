@@ -20,12 +20,13 @@ _CELLS = 2_000_000
 
 
 def wilson(share: float, n: int, z: float = 1.959964) -> Interval:
-    """Wilson's 95 % score interval of a share of n (Wilson 1927), which stays within [0, 1] at the ends."""
+    """Wilson's 95 % score interval of a share of n (Wilson 1927), which stays within [0, 1] at the ends and holds the share."""
     if n == 0:
         return (0.0, 1.0)
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return (max(0.0, middle - half), min(1.0, middle + half))
+    # At 0 and at 1 the share is an end of its interval, which rounding would put beside it.
+    return (min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half)))
 
 
 def bootstrap_mean(values: Sequence[float] | Floats, seed: int = 1, resamples: int = RESAMPLES) -> Interval:

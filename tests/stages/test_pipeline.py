@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from tests.test_bad_input import Place
 from tulu.cli import app
 from tulu.config.schema import Evaluate
-from tulu.stages.summary import is_current
+from tulu.stages.summary import StageSummary, is_current, plot
 
 SMALL = {
     "base.steps": 3,
@@ -103,6 +103,14 @@ def test_every_stage_answered_the_same_problems(finished: tuple[Path, str]) -> N
 
 def test_the_plot_is_a_picture(finished: tuple[Path, str]) -> None:
     assert (finished[0] / "summary.png").read_bytes().startswith(b"\x89PNG\r\n")
+
+
+def test_intervals_that_end_at_the_accuracy_are_drawn(tmp_path: Path) -> None:
+    """All right, and a bootstrap whose ends are the accuracy up to rounding."""
+    alike = StageSummary("sft", 0.1, (0.10000000000000002, 0.09999999999999999), 1.0, 1.0)
+    above = StageSummary("rlvr", 1.0, (0.98, 1.0 - 1e-16), 1.0, 1.0)
+    plot(tmp_path, [alike, above], [])
+    assert (tmp_path / "summary.png").read_bytes().startswith(b"\x89PNG\r\n")
 
 
 def test_the_report_is_written_at_the_end(finished: tuple[Path, str]) -> None:

@@ -18,7 +18,7 @@ from tulu.grading.worker import receive, send
 _BOOT = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from tulu.environments.worker import main; main(int(sys.argv[2]))"
 )
-_START_SECONDS = 120.0
+_START_SECONDS = 300.0
 """Most seconds that importing an environment, or describing it, may take."""
 _FORK_SECONDS = 20.0
 """Most seconds that the start or the end of an episode may take on a busy machine."""

@@ -124,9 +124,10 @@ def plot(folder: Path, summaries: list[StageSummary], rlvr: list[str]) -> None:
     figure, panels = pyplot.subplots(1, 2 if curves else 1, figsize=(10 if curves else 5, 3.6), squeeze=False)
     bars = panels[0][0]
     heights = [100 * summary.accuracy for summary in summaries]
+    # Where all answers scored alike, a bootstrap's ends are the accuracy up to rounding, on either side of it.
     errors = [
-        [100 * (summary.accuracy - summary.ci95[0]) for summary in summaries],
-        [100 * (summary.ci95[1] - summary.accuracy) for summary in summaries],
+        [max(0.0, 100 * (summary.accuracy - summary.ci95[0])) for summary in summaries],
+        [max(0.0, 100 * (summary.ci95[1] - summary.accuracy)) for summary in summaries],
     ]
     bars.bar([summary.stage for summary in summaries], heights, yerr=errors, capsize=4, color="#4c72b0")
     for place, height in enumerate(heights):
