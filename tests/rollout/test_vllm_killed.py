@@ -110,7 +110,7 @@ def kind_of(process: psutil.Process, command: psutil.Process) -> str | None:
     words = " ".join(process.cmdline())
     if "Vllm" in words or "EngineCore" in words:
         return "engine"
-    if "GradingNode" in words or "spawn_main" in words:
+    if "GradingNode" in words:
         return "grader"
     return "learner" if process.ppid() == command.pid and "rlvr" in words else None
 
