@@ -55,7 +55,7 @@ def test_steps_are_counted_where_they_are_stated() -> None:
 
 
 def test_a_mixture_of_experts_is_assumed_to_be_slower() -> None:
-    recipe = load_recipe("olmoe-rm", processes=1)
+    recipe = load_recipe("olmoe-0125", processes=1)
     first = stages_of(recipe)[0]
     stage, section = first.row, first.section
     assert facts_of(recipe, stage, section, PlanOptions()).mfu == EXPERTS_MFU
