@@ -38,7 +38,10 @@ NO_ROW = {
 NO_RECIPE = {
     ("sft", "Tülu 3 8B script at HEAD (trap)"): "a trap: 512 rows, and another loss",
     ("sft", "OLMo 2 7B re-tuned script"): "of the later -0225 mixture; the released model is the row of the configuration",
-    ("sft", "OLMo 2 13B config"): "overridden by the run that DPO continues from, which is the row of the script but for mixture and seed",
+    (
+        "sft",
+        "OLMo 2 13B config",
+    ): "overridden by the run that DPO continues from, which is the row of the script but for mixture and seed",
     ("sft", "OLMoE 0924 (v3.1 preview)"): "the recipe of that release is not confirmed",
     ("dpo", '8B "final best" mix'): "the parts of the published mixture that the row of Tülu 3 8B names",
     ("rm", "Tülu 3 8B RM, newer script"): "a later script; the released model is that of docs/tulu3.md",

@@ -119,7 +119,7 @@ def test_the_values_of_a_stage_stand_in_their_columns(name: str, place: str) -> 
     ("cell", "numbers"),
     [
         ("224 (7×32)", {224, 7, 32}),
-        ("232 learners×8 = 1856 (29 nodes×8; docs text \"640\" is copy-paste)", {232, 8, 1856, 29, 640}),
+        ('232 learners×8 = 1856 (29 nodes×8; docs text "640" is copy-paste)', {232, 8, 1856, 29, 640}),
         ("**sum** (docs/tulu3.md@5bcd3b25:49; flag deleted since)", set()),
         ("docs/olmo2.md@bb98dbcac^:50,82", set()),
         ("10,000,000 or 2M", {1e7, 2e6}),
