@@ -1,4 +1,4 @@
-"""Which row of the reference's tables each stage of a released recipe follows, and which of its numbers it leaves out, and why."""
+"""Which row of the reference's tables each stage of a released recipe follows, and which numbers of it are left out, and why."""
 
 from collections.abc import Mapping
 
@@ -41,7 +41,7 @@ NO_RECIPE = {
     (
         "sft",
         "OLMo 2 13B config",
-    ): "overridden by the run that DPO continues from, which is the row of the script but for mixture and seed",
+    ): "the run that DPO continues from has the numbers of the script's row, but for mixture and seed",
     ("sft", "OLMoE 0924 (v3.1 preview)"): "the recipe of that release is not confirmed",
     ("dpo", '8B "final best" mix'): "the parts of the published mixture that the row of Tülu 3 8B names",
     ("rm", "Tülu 3 8B RM, newer script"): "a later script; the released model is that of docs/tulu3.md",

@@ -1,4 +1,4 @@
-"""SFT under each normaliser, and DPO with labels on every assistant turn or the last: three steps as an independent implementation does."""
+"""SFT under each normaliser, and DPO with labels on every assistant turn or the last, as an independent implementation does."""
 
 import json
 import random
