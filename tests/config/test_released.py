@@ -5,6 +5,7 @@ released_numbers.py has the numbers as a table, released_mixes.py the data; test
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from tulu.cli import app
 from tulu.config.job import stages_of
 from tulu.config.load import find_recipe, load_recipe
 from tulu.config.parts import ValueModelSettings, VerifierSettings
-from tulu.config.provenance import origins
+from tulu.config.provenance import Origin, origins
 from tulu.config.schema import Recipe
 from tulu.config.templates import TEMPLATES, source_hash
 from tulu.config.unknown import open_fields
@@ -32,10 +33,24 @@ OF_THE_MACHINE = {
 """Fields that are no hyper-parameters: where a stage starts, what it runs on, and what is looked at on the way. zero is the old
 spelling of sharding."""
 
+NAMES = {"data", "name", "start", "released", "template", "template_hash", "keep_every", "sharding", "gradient_checkpointing"}
+"""Released fields that name something, or change no number that is trained."""
+HELD_BELOW = {"clip_norm", "adam_beta1", "precision", "labels", "value", "released_values"}
+"""Fields that tests of their own hold in every recipe."""
 NOT_PUBLISHED = {("olmo2-32b", "rlvr"), ("tulu3-405b", "sft")}
 """Stages of which no command was published (recipes.md §2 and §6 of the shared reference: not found)."""
 OWN_TEMPLATE = "olmo-hybrid-7b-instruct"
 """The recipe whose template is the one that its tokenizer brings along, which is not here to be pinned."""
+
+
+@cache
+def loaded(name: str) -> Recipe:
+    return load_recipe(name, processes=1)
+
+
+@cache
+def origins_of(name: str) -> Mapping[str, Origin]:
+    return origins(name, loaded(name))
 
 
 def name_of(value: Any) -> str | None:
@@ -49,7 +64,7 @@ def stages(recipe: Recipe) -> Iterator[tuple[str, Any]]:
 
 
 def stages_of_release(name: str) -> Iterator[tuple[str, Any]]:
-    return stages(load_recipe(name, processes=1))
+    return stages(loaded(name))
 
 
 def section_of(name: str, stage: str) -> Any:
@@ -59,7 +74,7 @@ def section_of(name: str, stage: str) -> Any:
 
 def every_open_field() -> Iterator[tuple[str, str]]:
     """Recipe and field of all that was never published."""
-    return ((name, field) for name in RELEASED for field in open_fields(load_recipe(name, processes=1)))
+    return ((name, field) for name in RELEASED for field in open_fields(loaded(name)))
 
 
 def as_written(raw: Mapping[str, Any], stage: str) -> Mapping[str, Any]:
@@ -74,6 +89,18 @@ def as_written(raw: Mapping[str, Any], stage: str) -> Mapping[str, Any]:
 def test_numbers(key: tuple[str, str], numbers: Mapping[str, Any]) -> None:
     section = section_of(*key)
     assert {field: getattr(section, field) for field in numbers} == numbers
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_every_value_that_is_called_released_is_in_the_table(name: str) -> None:
+    """Else it could be changed, and nothing would fail."""
+    found = origins_of(name)
+    for stage, _ in stages_of_release(name):
+        released = {key for key, origin in found.items() if origin.status == "released" and key.startswith(f"{stage}.")}
+        fields = {key.removeprefix(f"{stage}.").partition(".")[0] for key in released}
+        held = set(NUMBERS.get((name, stage), ()))
+        held |= {"batch"} if {"prompts", "samples"} <= held else set()
+        assert fields - held <= NAMES | HELD_BELOW, f"{name}: {stage}"
 
 
 @pytest.mark.parametrize(("key", "mix"), MIXES.items(), ids=name_of)
@@ -98,7 +125,7 @@ def test_every_stage_of_every_released_recipe_is_in_the_tables() -> None:
 @pytest.mark.parametrize(("name", "stage"), sorted(NOT_PUBLISHED))
 def test_no_field_of_a_stage_whose_command_was_never_published_is_called_released(name: str, stage: str) -> None:
     """The numbers of another model stand in there: each is ours or unknown, whatever file it was taken from."""
-    found = origins(name, load_recipe(name, processes=1))
+    found = origins_of(name)
     statuses = {key: origin.status for key, origin in found.items() if key.startswith(f"{stage}.")}
     assert set(statuses.values()) <= {"ours", "unknown", "default"}
     assert {"learning_rate", "seed"} <= {key.rpartition(".")[2] for key, status in statuses.items() if status == "unknown"}
@@ -107,7 +134,7 @@ def test_no_field_of_a_stage_whose_command_was_never_published_is_called_release
 @pytest.mark.parametrize("name", ["olmo2-instruct", "olmo2-13b", "olmoe-0125"])
 def test_whether_prompts_began_with_bos_is_unknown_where_the_commands_do_not_say_it(name: str) -> None:
     """SFT and DPO have --add_bos (docs/archived_dev_scripts/olmo2_1124.sh, olmoe_0125.sh @ e6c3044a), rm and rlvr have not."""
-    recipe = load_recipe(name, processes=1)
+    recipe = loaded(name)
     found = {field for field in open_fields(recipe) if field.endswith("template")}
     assert found == {f"{stage}.template" for stage, _ in stages(recipe) if stage.startswith("r")}
     assert len(found) == (4 if name == "olmo2-13b" else 2)
@@ -115,7 +142,7 @@ def test_whether_prompts_began_with_bos_is_unknown_where_the_commands_do_not_say
 
 @pytest.mark.parametrize("name", RELEASED)
 def test_a_named_template_is_pinned(name: str) -> None:
-    recipe = load_recipe(name, processes=1)
+    recipe = loaded(name)
     sections = [recipe, *(section for _, section in stages(recipe) if section.template is not None)]
     hashes = [section.template_hash for section in sections]
     if name == OWN_TEMPLATE:
@@ -134,7 +161,7 @@ def test_a_card_has_a_revision_or_says_that_none_is_recorded(name: str) -> None:
 @pytest.mark.parametrize("name", RELEASED)
 def test_no_hyper_parameter_is_left_to_a_default(name: str) -> None:
     """Else a default that changes would change a released recipe, as it did to the original's scripts (trap T2)."""
-    raw, recipe = read_yaml(find_recipe(name)).value, load_recipe(name, processes=1)
+    raw, recipe = read_yaml(find_recipe(name)).value, loaded(name)
     for stage, section in stages(recipe):
         duration = {"steps" if section.epochs is not None else "epochs"}
         duration |= {"batch" if "batch_tokens" in as_written(raw, stage) else "batch_tokens"}
@@ -147,8 +174,7 @@ def test_no_hyper_parameter_is_left_to_a_default(name: str) -> None:
 
 @pytest.mark.parametrize("name", RELEASED)
 def test_every_value_names_its_source_or_says_that_it_is_ours(name: str) -> None:
-    recipe = load_recipe(name, processes=1)
-    found = origins(name, recipe)
+    found = origins_of(name)
     written = {key: origin for key, origin in found.items() if origin.status not in ("default",) and key != "name"}
     assert {key: str(origin) for key, origin in written.items() if origin.status == "recipe"} == {}
     assert len([key for key, origin in written.items() if origin.status == "released"]) > 10
@@ -157,7 +183,7 @@ def test_every_value_names_its_source_or_says_that_it_is_ours(name: str) -> None
 
 @pytest.mark.parametrize("name", RELEASED)
 def test_what_every_release_has_in_common(name: str) -> None:
-    for stage, section in stages(load_recipe(name, processes=1)):
+    for stage, section in stages(loaded(name)):
         assert section.clip_norm == 1.0, "accelerate fills `auto` with 1.0; get_train_ds_config and OLMo-core name it"
         assert (section.adam_beta1, section.precision) == (0.9, "bf16")
         if stage == "dpo":
@@ -166,7 +192,7 @@ def test_what_every_release_has_in_common(name: str) -> None:
 
 @pytest.mark.parametrize("name", RELEASED)
 def test_plan_and_dry_run_need_no_decision_and_name_the_origin_of_every_field(name: str) -> None:
-    recipe = load_recipe(name, processes=1)
+    recipe = loaded(name)
     runner = CliRunner(env={"COLUMNS": "500"})
     plan = runner.invoke(app, ["plan", name])
     assert plan.exit_code == 0, plan.output
@@ -189,7 +215,7 @@ def test_plan_and_dry_run_need_no_decision_and_name_the_origin_of_every_field(na
 )
 def test_value_models_are_those_of_the_release(name: str, together: int) -> None:
     """Two engines, the reward behind the end, whitening per rank: ppo_vllm_thread_ray_gtrl.py @ 5bcd3b25."""
-    values = [section.value for stage, section in stages(load_recipe(name, processes=1)) if stage.startswith("rlvr")]
+    values = [section.value for stage, section in stages(loaded(name)) if stage.startswith("rlvr")]
     assert len(values) == (3 if name == "olmo2-13b" else 1)
     for value in values:
         assert (value.coefficient, value.clip, value.gamma, value.lam, value.warmup, value.whiten) == (0.1, 0.2, 1, 0.95, 0, True)
