@@ -112,13 +112,14 @@ MIXES: Mapping[tuple[str, str], Mapping[str, float]] = {
 }
 """The sets of each stage in their order, with a share of the rows or a number of them."""
 
-LEGACY = {"async_mode": True, "reward_model_multiplier": 0.0, "local_rollout_forward_batch_size": 2, "stop_token": "eos"}
+LEGACY: dict[str, Any] = {"async_mode": True, "reward_model_multiplier": 0.0, "stop_token": "eos"}
+LEGACY |= {"local_rollout_forward_batch_size": 2}
 PPO = {**LEGACY, "whiten_rewards": False}
 GRPO = {**LEGACY, "vllm_tensor_parallel_size": 4, "actor_num_gpus_per_node": [4, 8]}
 JUDGE = {"llm_judge_max_context_length": 32768, "llm_judge_temperature": 1.0}
-PACKED = {"per_device_train_batch_size": 1}
+PACKED: dict[str, Any] = {"per_device_train_batch_size": 1}
 AHEAD = {**PACKED, "async_steps": 8, "inflight_updates": True}
-ZERO = {**PACKED, "async_steps": 4, "inflight_updates": True, "pack_length": 18432}
+ZERO: dict[str, Any] = {**PACKED, "async_steps": 4, "inflight_updates": True, "pack_length": 18432}
 ZERO |= {"num_learners_per_node": [8], "vllm_num_engines": 32}
 
 RELEASED_VALUES: Mapping[tuple[str, str], Mapping[str, Any]] = {

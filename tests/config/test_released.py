@@ -41,6 +41,8 @@ NOT_PUBLISHED = {("olmo2-32b", "rlvr"), ("tulu3-405b", "sft")}
 """Stages of which no command was published (recipes.md §2 and §6 of the shared reference: not found)."""
 OWN_TEMPLATE = "olmo-hybrid-7b-instruct"
 """The recipe whose template is the one that its tokenizer brings along, which is not here to be pinned."""
+SECTIONS_BELOW = {"value": set(ValueModelSettings.model_fields), "verifier_settings": set(VerifierSettings.model_fields)}
+"""The fields of what a stage's section may hold."""
 
 
 @cache
@@ -167,9 +169,9 @@ def test_no_hyper_parameter_is_left_to_a_default(name: str) -> None:
         duration |= {"batch" if "batch_tokens" in as_written(raw, stage) else "batch_tokens"}
         unwritten = set(type(section).model_fields) - set(as_written(raw, stage)) - OF_THE_MACHINE - duration - THE_RECIPES
         assert unwritten == set(), f"{name}: write {stage}.{', '.join(sorted(unwritten))}"
-        for field, fields in {"value": ValueModelSettings, "verifier_settings": VerifierSettings}.items():
+        for field, fields in SECTIONS_BELOW.items():
             if (written := as_written(raw, stage).get(field)) is not None:
-                assert set(fields.model_fields) - set(written) - OF_THE_MACHINE == set(), f"{name}: {stage}.{field}"
+                assert fields - set(written) - OF_THE_MACHINE == set(), f"{name}: {stage}.{field}"
 
 
 @pytest.mark.parametrize("name", RELEASED)
