@@ -4,7 +4,7 @@ import pytest
 
 from tulu.errors import nearest
 
-RECIPES = ["olmo2-13b", "olmo2-1b", "olmo2-instruct", "olmo3-7b-instruct", "olmo3-32b-instruct", "olmoe-rm", "quickstart"]
+RECIPES = ["olmo2-13b", "olmo2-1b", "olmo2-instruct", "olmo3-7b-instruct", "olmo3-32b-instruct", "olmoe-0125", "quickstart"]
 FIELDS = ["learning_rate", "lora", "max_length", "max_tokens", "weight_decay", "warmup", "batch"]
 
 

@@ -179,8 +179,12 @@ def rows(tmp_path: Path) -> dict[str, Path]:
     [
         ("sft", [], 128),
         ("dpo", [], 128),
-        ("rm", [], 256),
-        ("rlvr", ["rlvr.beta=0.1", "rlvr.steps=1", "rlvr.max_tokens=8", "rlvr.engine=transformers"], 248),
+        ("rm", ["rm.template=tulu_bos"], 256),
+        (
+            "rlvr",
+            ["rlvr.template=tulu_bos", "rlvr.beta=0.1", "rlvr.steps=1", "rlvr.max_tokens=8", "rlvr.engine=transformers"],
+            248,
+        ),
     ],
 )
 def test_released_recipe_on_a_local_model_and_rows(

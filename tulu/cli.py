@@ -99,14 +99,17 @@ def evaluate(
     how: RunOptions,
 ) -> None:
     """The command of the evaluate stage, which takes a model as well as a recipe."""
-    if model.endswith((".yaml", ".yml")):
+    from tulu.config.load import is_built_in
+
+    of_a_recipe = bool(overrides or how.dry_run or how.tiny)
+    if model.endswith((".yaml", ".yml")) or (of_a_recipe and is_built_in(model)):
         if options.out is not None:
             raise RecipeError("--out belongs to a model's evaluation; a recipe's result lies under --runs")
         changes = options.overrides()
         changes += [] if options.template is None else [f"template={options.template}"]
         _run_from_recipe(STAGES["evaluate"], model, [*(overrides or ()), *changes], how)
         return
-    if overrides or how.dry_run or how.tiny:
+    if of_a_recipe:
         refused = f"{overrides[0]}: a model has no fields to override" if overrides else "--dry-run: a model has no plan"
         refused = "--tiny: a model is no recipe" if how.tiny else refused
         raise RecipeError(f"{refused}; use the options of tulu evaluate --help, or name a recipe")

@@ -15,7 +15,7 @@ def nearest(word: str, names: Iterable[str]) -> str:
     """`; did you mean X?` with the names that a word may stand for, or nothing where none is close to it.
 
     Names that the word abbreviates come before one that is only spelled alike: olmo2 is olmo2-1b or olmo2-13b and no misspelt
-    olmoe-rm, max_len is max_length, olmo3-instruct is olmo3-7b-instruct, and lr is learning_rate.
+    olmoe-0125, max_len is max_length, olmo3-instruct is olmo3-7b-instruct, and lr is learning_rate.
     """
     known = list(dict.fromkeys(names))
     meant = [name for name in known if _abbreviates(_parts(word), _parts(name))] if len(word) > 1 else []

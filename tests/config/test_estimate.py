@@ -55,7 +55,7 @@ def test_steps_are_counted_where_they_are_stated() -> None:
 
 
 def test_a_mixture_of_experts_is_assumed_to_be_slower() -> None:
-    recipe = load_recipe("olmoe-rm", processes=1)
+    recipe = load_recipe("olmoe-0125", processes=1)
     first = stages_of(recipe)[0]
     stage, section = first.row, first.section
     assert facts_of(recipe, stage, section, PlanOptions()).mfu == EXPERTS_MFU
@@ -119,63 +119,30 @@ def test_at_the_measured_mfu_the_plan_gives_the_measured_speed(model: str, mfu: 
     assert work.tokens / (found.hours * 3600) == pytest.approx(measured, rel=0.03)
 
 
-PUBLISHED = {"sft": (8, 9.0), "dpo": (8, 2.0), "rlvr": (16, 43.0)}
+PUBLISHED = {"sft": (8, 9.0), "dpo": (8, 2.0), "rlvr.mixed": (16, 43.0), "rlvr.math": (16, 43.0)}
 """GPUs and hours of OLMo 2 1B, RLVR a stage of 2 million episodes (open-instruct docs/olmo2.md @ e6c3044a), on H100s."""
-OLMO2_1B: dict[str, TrainStage] = {
-    "sft": SFT.model_copy(
-        update={
-            "data": (Source(name="allenai/tulu-3-sft-olmo-2-mixture-0225", fraction=1.0),),
-            "max_length": 4096,
-            "batch": 128,
-            "epochs": 2.0,
-            "gradient_checkpointing": True,
-            "sharding": "zero3",
-        }
-    ),
-    "dpo": DPO.model_copy(
-        update={
-            "data": (Source(name="allenai/olmo-2-0425-1b-preference-mix", fraction=1.0),),
-            "max_length": 2048,
-            "batch": 128,
-            "gradient_checkpointing": True,
-            "sharding": "zero2",
-        }
-    ),
-    "rlvr": RLVR.model_copy(
-        update={
-            "data": (Source(name="allenai/RLVR-GSM-MATH-IF-Mixed-Constraints", fraction=1.0),),
-            "prompts": 48,
-            "samples": 16,
-            "batch": 768,
-            "steps": 2604,
-            "max_prompt": 2048,
-            "max_tokens": 2048,
-            "max_length": 4096,
-            "old": "minibatch",
-            "beta": 0.01,
-            "gradient_checkpointing": True,
-            "sharding": "zero2",
-        }
-    ),
-}
-"""The numbers of its recipe that time depends on."""
 
 
-@pytest.mark.parametrize(("stage", "planned"), [("sft", 1.07), ("dpo", 0.47), ("rlvr", 7.7)])
+def bill_of_olmo2_1b(stage: str, options: PlanOptions) -> Bill:
+    recipe = load_recipe("olmo2-1b", processes=1)
+    planned = next(each for each in stages_of(recipe) if each.key == stage)
+    facts = facts_of(recipe, planned.row, planned.section, options)
+    found = bill_of(facts, work_of(facts), options.price)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(("stage", "planned"), [("sft", 1.07), ("dpo", 0.47), ("rlvr.mixed", 7.7), ("rlvr.math", 7.7)])
 def test_beside_what_olmo2_1b_is_said_to_have_cost(stage: str, planned: float) -> None:
     """The table of docs/recipes.md: the plan is of packed rows at the assumed MFU, and the release took 4 to 9 times as long."""
     gpus, hours = PUBLISHED[stage]
-    found = bill(OLMO2_1B[stage], PlanOptions(processes=gpus, gpu="h100"), "allenai/OLMo-2-0425-1B")
-    assert found is not None
+    found = bill_of_olmo2_1b(stage, PlanOptions(processes=gpus, gpu="h100"))
     assert found.hours == pytest.approx(planned, rel=0.02)
     assert 4 < hours / found.hours < 9
 
 
 def test_at_the_release_s_own_speed_the_plan_gives_its_hours() -> None:
     """9 hours on 8 H100s are an MFU of 5 % on useful tokens. With that the plan of SFT is 9 hours, that of DPO 4; it took 2."""
-    sft = bill(OLMO2_1B["sft"], PlanOptions(processes=8, gpu="h100", mfu=0.0475), "allenai/OLMo-2-0425-1B")
-    dpo = bill(OLMO2_1B["dpo"], PlanOptions(processes=8, gpu="h100", mfu=0.0475), "allenai/OLMo-2-0425-1B")
-    assert sft is not None
-    assert sft.hours == pytest.approx(9, rel=0.02)
-    assert dpo is not None
-    assert 2 < dpo.hours < 5
+    options = PlanOptions(processes=8, gpu="h100", mfu=0.0475)
+    assert bill_of_olmo2_1b("sft", options).hours == pytest.approx(9, rel=0.02)
+    assert 2 < bill_of_olmo2_1b("dpo", options).hours < 5

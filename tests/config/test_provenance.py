@@ -37,6 +37,15 @@ dpo:
   batch: 16 # not in doubt
   steps: 3
   learning_rate: 5e-7 # swept
+rm: # ours: docs/d.md @ 0123456 stands in
+  data:
+    - {name: owner/pairs, fraction: 1.0}
+  max_length: 64
+  batch: 16 # scripts/e.sh @ 89abcdef
+  steps: 3 # ours: short
+  learning_rate: 3e-6
+  lora: # arXiv 2106.09685
+    rank: 8
 unknown:
   - dpo.learning_rate: swept, and not recorded
 """
@@ -57,6 +66,13 @@ EXPECTED = {
     "dpo.data": Origin("released", "scripts/c.sh @ 89abcdef"),
     "dpo.batch": Origin("recipe", "not in doubt"),
     "dpo.learning_rate": Origin("unknown", "swept, and not recorded"),
+    # What a section of ours takes from a source is a stand-in, and no release.
+    "rm.data": Origin("ours", "docs/d.md @ 0123456 stands in"),
+    "rm.batch": Origin("ours", "docs/d.md @ 0123456 stands in: scripts/e.sh @ 89abcdef"),
+    "rm.steps": Origin("ours", "short"),
+    "rm.lora.rank": Origin("ours", "docs/d.md @ 0123456 stands in"),
+    "rm.lora.alpha": Origin("default"),
+    "rm.seed": Origin("default"),
 }
 
 
@@ -73,7 +89,7 @@ def test_every_field_has_an_origin(write: Callable[[str], str]) -> None:
     found = origins(name, recipe)
     dumped = yaml.safe_load(dump(recipe))
     assert {key for key in found if key.count(".") == 1 and key.startswith("dpo.")} == {f"dpo.{key}" for key in dumped["dpo"]}
-    assert set(dumped) - set(found) == {"unknown", "sft", "dpo"}
+    assert set(dumped) - set(found) == {"unknown", "sft", "dpo", "rm"}
 
 
 def test_the_annotated_recipe_is_the_same_recipe(write: Callable[[str], str]) -> None:

@@ -179,7 +179,7 @@ def test_tulu3_has_the_released_numbers(stage: str, numbers: dict[str, Any]) -> 
     assert {field: section[field] for field in numbers} == numbers
 
 
-@pytest.mark.parametrize(("name", "batch", "epochs"), [("olmoe-rm", 128, 1), ("rewardbench2-rm", 256, 2)])
+@pytest.mark.parametrize(("name", "batch", "epochs"), [("olmoe-0125", 128, 1), ("rewardbench2-rm", 256, 2)])
 def test_reward_models_have_the_published_numbers(name: str, batch: int, epochs: int) -> None:
     section = load_recipe(name).rm
     assert section is not None

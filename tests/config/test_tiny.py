@@ -243,9 +243,13 @@ def test_a_batch_that_counts_tokens_counts_them_still() -> None:
     assert "sft.batch" not in values
 
 
+HYBRID, BROUGHT = "olmo-hybrid-7b-instruct", "olmo-3-tokenizer-instruct-dev"
+"""A recipe whose template is its tokenizer's own, and what stands for that."""
+
+
 def test_the_model_brings_the_template_of_the_first_stage() -> None:
-    for name, template in {"tulu3-8b": "tulu", "olmo3-7b-think": "olmo_thinker_no_think_7b", "olmoe-rm": "tulu_bos"}.items():
+    for name, template in {"tulu3-8b": "tulu", "olmo3-7b-think": "olmo_thinker_no_think_7b", HYBRID: BROUGHT}.items():
         tiny = shrink(load_recipe(name, processes=1), Path("runs"))
         assert (tiny.template, tiny.template_name) == (TEMPLATES[template], "")
-    several = shrink(load_recipe("olmoe-rm", ["template=tokenizer:tool_use"], processes=1), Path("runs"))
+    several = shrink(load_recipe(HYBRID, ["template=tokenizer:tool_use"], processes=1), Path("runs"))
     assert several.template_name == "tool_use"

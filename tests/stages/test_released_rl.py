@@ -45,19 +45,24 @@ RELEASED: Mapping[str, Mapping[str, Any]] = {
         **{"temperature": 1.0, "samples": 16},
     },
 }
-"""What decides the order of operations for each model (docs/tulu3.md, docs/archived_dev_scripts/olmo2_1124.sh)."""
+"""What decides the order of operations for each model (docs/tulu3.md, docs/archived_dev_scripts/olmo2_1124.sh): by it the
+independent implementation works. The package works by the recipe's file alone."""
+
+
+def written(name: str) -> Mapping[str, Any]:
+    """The rlvr section as it stands in the recipe's file."""
+    section: Mapping[str, Any] = yaml.safe_load((ROOT / "recipes" / f"{name}.yaml").read_text(encoding="utf-8"))["rlvr"]
+    return section
 
 
 def released(name: str, **changes: Any) -> Any:
     """The rlvr section of a released recipe at the size of a test; a change to `value__FIELD` is one of the value model's."""
-    file = ROOT / "recipes" / f"{name}.yaml"
-    section = yaml.safe_load(file.read_text())["rlvr"] if file.exists() else {}
-    fields = {**section, **RELEASED[name]}
+    fields: dict[str, Any] = dict(written(name))
     grpo = fields["advantage"] == "standard"
     # Smaller, and at a rate at which a wrong update moves weights by much more than is compared.
     fields |= {"prompts": 4 if grpo else 8, "samples": 4 if grpo else 1, "max_prompt": 8, "max_tokens": 6, "max_length": 14}
     fields |= {"batch": fields["prompts"] * fields["samples"], "learning_rate": 1e-3, "steps": STEPS, "epochs": None}
-    fields |= {"micro_batch": 3, "row_tokens": 24, "precision": "fp32", "zero": 0, "gradient_checkpointing": False}
+    fields |= {"micro_batch": 3, "row_tokens": 24, "precision": "fp32", "sharding": "none", "gradient_checkpointing": False}
     if not grpo:
         fields["value"] = {**fields["value"], "whiten_over": 4}
     for key, change in changes.items():
@@ -229,6 +234,14 @@ def original(
 def furthest(found: Weights, expected: Weights) -> float:
     assert found.keys() == expected.keys()
     return max(float((found[name] - expected[name]).abs().max()) for name in expected)
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_the_recipe_says_what_the_original_did(name: str) -> None:
+    section, said = written(name), RELEASED[name]
+    assert {key: section[key] for key in said if key != "value"} == {key: said[key] for key in said if key != "value"}
+    if "value" in said:
+        assert {key: section["value"][key] for key in said["value"]} == said["value"]
 
 
 @pytest.mark.parametrize("name", RELEASED)

@@ -31,6 +31,11 @@ def built_in() -> list[Path]:
     return sorted(BUILT_IN.glob("*.yaml"))
 
 
+def is_built_in(name: str) -> bool:
+    """Whether a name is that of a recipe that comes with the package, and of nothing in the working folder."""
+    return not Path(name).exists() and any(recipe.stem == name for recipe in built_in())
+
+
 def find_recipe(name: str) -> Path:
     """A recipe file: a path, or a built-in one by name (`quickstart`, `recipes/quickstart.yaml`). Raises RecipeError."""
     if (path := Path(name)).is_file():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tulu.config.job import MODEL
-from tulu.config.load import built_in, load_recipe
+from tulu.config.load import is_built_in, load_recipe
 from tulu.config.locate import policy_problem
 from tulu.errors import RecipeError
 
@@ -32,7 +32,7 @@ def named_model(name: str, runs: Path) -> Named:
             return Named(_newest(models, name, place))
     if not given.exists() and run.is_dir():
         return Named(_newest([], name, run))
-    if not given.exists() and name in {recipe.stem for recipe in built_in()}:
+    if is_built_in(name):
         recipe = load_recipe(name)
         if models := _models(runs / recipe.name):
             return Named(_newest(models, name, runs / recipe.name))

@@ -2,7 +2,8 @@
 
 The comments of a recipe are its sources. A field's own comment counts if it names one (a path or a card at a commit, a paper),
 else it explains, and the comment behind the section's name is the source. A comment that begins with "ours" marks what the
-release does not state; `unknown` lists what it never published.
+release does not state; behind a section's name it holds for all that stands below, whatever sources the lines have: those say
+where a stand-in was taken from. `unknown` lists what the release never published.
 """
 
 import re
@@ -65,13 +66,18 @@ def _origin(
     own = comments.get(lines[key]) or comments.get(lines.get((*key, 0), 0), "")
     parents = [comments[lines[key[:n]]] for n in range(len(key) - 1, 0, -1) if lines.get(key[:n]) in comments]
     if own.startswith("ours"):
-        return Origin("ours", own.removeprefix("ours").strip(" :,;"))
+        return Origin("ours", _reason(own))
+    if stand_in := next((comment for comment in parents if comment.startswith("ours")), None):
+        return Origin("ours", ": ".join(filter(None, [_reason(stand_in), own])))
     if _SOURCE.search(own):
         return Origin("released", own)
     section = parents[0] if parents else ""
-    if section.startswith("ours"):
-        return Origin("ours", own)
     return Origin("released", f"{section}: {own}" if own else section) if _SOURCE.search(section) else Origin("recipe", own)
+
+
+def _reason(comment: str) -> str:
+    """What a comment says behind its "ours"."""
+    return comment.removeprefix("ours").strip(" :,;")
 
 
 def _fields(values: Mapping[str, Any], above: Key = ()) -> list[Key]:

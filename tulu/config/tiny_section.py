@@ -16,6 +16,9 @@ STEPS, BATCH, MICRO_BATCH = 3, 8, 2
 PROMPTS, SAMPLES = 4, 4
 LENGTH, PROMPT, ANSWER = 2048, 1536, 16
 """Most tokens of a sequence, of a prompt and of an answer. The tokenizer has one for each byte."""
+BLIND = 2
+"""How many times as many prompts, samples and tokens of an answer there are where the recipe makes its own model: that one leans
+towards no answer, and is right by luck in a few of a hundred, so that with fewer a run might learn nothing."""
 EVALUATED = 4
 TEACHER = "teacher"
 """The folder of the model that a stage distils from."""
@@ -122,10 +125,11 @@ class TinySection:
         return model.stage is not None and model.run is None
 
     def _rollouts(self, fields: Rlvr) -> dict[str, Any]:
-        samples = min(fields.samples, SAMPLES)
-        wanted = PROMPTS if samples > 1 else BATCH
+        times = BLIND if any(stage.row.makes_model for stage in self.all_stages) else 1
+        samples = min(fields.samples, times * SAMPLES)
+        wanted = times * (PROMPTS if samples > 1 else BATCH)
         prompts = fields.minibatches * max(1, wanted // fields.minibatches)
-        prompt, answer = min(fields.max_prompt, PROMPT), min(fields.max_tokens, ANSWER)
+        prompt, answer = min(fields.max_prompt, PROMPT), min(fields.max_tokens, times * ANSWER)
         smaller = {
             "samples": samples,
             "prompts": prompts,
