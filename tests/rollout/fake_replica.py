@@ -79,6 +79,8 @@ class FakeReplica(Replica):
     async def pause(self) -> None:
         if self.trick("freeze-in-sync"):
             time.sleep(1000)
+        if (Path(self.spec.folder) / "all-die-in-sync").exists():
+            os.kill(os.getpid(), signal.SIGKILL)
         self.calls.append("pause")
         self.going.clear()
 

@@ -162,6 +162,23 @@ def test_an_engine_that_dies_in_a_sync_is_left_out_and_takes_the_same_weights_wh
     assert all(list(end.completion.tokens) == tokens_of(end, 600.0) for end in again.values())
 
 
+def test_weights_that_no_engine_lived_to_take_wait_for_those_that_come_back(synced: RayFleet, model: Path) -> None:
+    """The only engine of a run may be killed at any moment."""
+    wanted = requests(8, tokens=40, pace=0.02)
+    synced.submit(wanted)
+    (model / "all-die-in-sync").touch()
+    report = synced.sync(weights(5.0).items(), 5)
+    (model / "all-die-in-sync").unlink()
+    assert (report.engines, report.tensors, report.bytes) == ([], 2, 600)
+    finished, returned = whole(synced, wanted, submitted=True)
+    assert finished.keys() == {request.key for request in wanted}
+    assert all("its process died" in end.reason for end in returned)
+    back(synced)
+    assert [state.version for state in synced.states()] == [5, 5]
+    again, _ = whole(synced, requests(6))
+    assert all(list(end.completion.tokens) == tokens_of(end, 750.0) for end in again.values())
+
+
 def test_a_full_object_store_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(value: object) -> None:
         raise ray.exceptions.ObjectStoreFullError("Failed to put object; the object store is full.\nIt holds other things.")

@@ -80,10 +80,15 @@ class Session:
     """One call of the command, with everything that it starts."""
 
     def __init__(self, recipe: Path, runs: Path) -> None:
-        self.output = (recipe.parent / "output").open("a")
+        self.path = recipe.parent / "output"
+        self.output = self.path.open("a")
         arguments = [sys.executable, "-m", "tulu", "rlvr", str(recipe), "--gpus", "2", "--runs", str(runs)]
         self.command = subprocess.Popen(arguments, stdout=self.output, stderr=subprocess.STDOUT, start_new_session=True)
         self.all = psutil.Process(self.command.pid)
+
+    def told(self) -> str:
+        """The last of what it printed."""
+        return self.path.read_text()[-3000:]
 
     def victims(self) -> dict[str, list[psutil.Process]]:
         """What can be killed, by what it is."""
@@ -137,8 +142,8 @@ def further(folder: Path, session: Session) -> None:
     """Wait until the run has come a step further than it is now."""
     before, until = len(trained_steps(folder)), time.monotonic() + PATIENCE
     while len(trained_steps(folder)) <= before:
-        assert time.monotonic() < until, "no step within the time"
-        assert session.wait(0.1) is None, "the command ended by itself"
+        assert time.monotonic() < until, f"no step within the time: {session.told()}"
+        assert session.wait(0.1) is None, f"the command ended by itself: {session.told()}"
 
 
 def test_what_is_killed_at_random_trains_every_rollout_once_as_it_was_sampled(recipe: Path, tmp_path: Path) -> None:
@@ -160,7 +165,7 @@ def test_what_is_killed_at_random_trains_every_rollout_once_as_it_was_sampled(re
             assert sampled.setdefault(key, line) == line, f"seed {seed}: {key} was sampled again"
         if kind in ("command", "learner"):
             session = Session(recipe, tmp_path / "runs")
-    assert session.wait(STEPS * 20.0) == 0, f"seed {seed}: {(tmp_path / 'output').read_text()[-3000:]}"
+    assert session.wait(STEPS * 20.0) == 0, f"seed {seed}: {session.told()}"
 
     steps = trained_steps(folder)
     assert [row["step"] for row in steps] == list(range(1, STEPS + 1)), f"seed {seed}"
@@ -179,5 +184,5 @@ def test_what_is_killed_at_random_trains_every_rollout_once_as_it_was_sampled(re
                 assert texts[text, len(completion.tokens)], f"seed {seed}: {key} was trained on another text"
                 compared += 1
     assert compared >= KILLS, "what lay in a journal at a kill was hardly ever looked at"
-    told = re.findall(r"engine-1: its process died", (tmp_path / "output").read_text())
+    told = re.findall(r"engine-1: its process died", session.path.read_text())
     assert bool(told) >= bool(killed["engine"]), "an engine died and nobody said so"

@@ -152,7 +152,8 @@ class Fleet(Protocol):
     def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> SyncReport:
         """Sample with these weights from now on, each with its name in a published checkpoint.
 
-        Requests in flight go on; their later tokens carry the new version. Raises EngineError if no engine took the weights.
+        Requests in flight go on; their later tokens carry the new version. Raises EngineError if the engines refuse the weights,
+        and if none is left.
         """
         ...
 

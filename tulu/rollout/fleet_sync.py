@@ -38,7 +38,11 @@ class OnTheWay:
 
 @dataclass
 class Delivery:
-    """One sync. Engines that fail on the way are left out; those that are left hold the weights at the end."""
+    """One sync. Engines that fail on the way are left out; those that are left hold the weights at the end.
+
+    Where none is left, the weights go on to the shelf alone, for those that come back: what one process dies of is no fault of
+    the others, and the only engine of a run is one of its processes.
+    """
 
     members: list[Member]
     version: int
@@ -56,7 +60,7 @@ class Delivery:
         """Send the weights.
 
         While the engines load one piece the learner packs the next, and never has a second copy of all of them but the one on
-        the shelf. Raises EngineError if no engine holds the weights at the end.
+        the shelf. Raises EngineError if an engine refuses the weights, or they arrive corrupted twice.
         """
         began = time.monotonic()
         # Requests that are still on their way would find an engine that is paused, and be refused.
@@ -69,7 +73,7 @@ class Delivery:
         with ThreadPoolExecutor(1, "tulu-shelf") as shelving:
             for group in self._gathered(grouped(weights, dtype)):
                 if not self.kept:
-                    self.parts["pause"] = max(self._answers(paused).values())
+                    self.parts["pause"] = max(self._answers(paused).values(), default=0.0)
                 loading.append(self._sent(group, shelving))
                 if len(loading) == 2:
                     self._taken(loading.popleft())
@@ -80,10 +84,12 @@ class Delivery:
         self.shelf.settle()
         self.transport.settle()
         resumed = self._calls("resuming", lambda member: member.actor.finish.remote(self.version))
-        self.parts["resume"] = max(self._answers(resumed).values())
+        self.parts["resume"] = max(self._answers(resumed).values(), default=0.0)
         infos = [info for piece in self.kept for info in piece.infos.values()]
         size = sum(info.bytes for info in infos)
         names = [member.name for member in self.members]
+        if not names:
+            log.warning("no engine took the weights of version %d; they wait for the first that is back", self.version)
         way = self.transport.name or self.shelf.name
         return SyncReport(self.version, len(infos), size, time.monotonic() - began, self.parts, names, way)
 
@@ -143,8 +149,6 @@ class Delivery:
         answers, lost = wait_for_all(calls)
         for error in lost.values():
             self._lost(error)
-        if not self.members:
-            raise EngineError(f"no engine took the weights of version {self.version}: {'; '.join(map(str, lost.values()))}")
         return answers
 
     def _lost(self, error: EngineLost) -> None:

@@ -131,8 +131,8 @@ class RayFleet:
     def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> SyncReport:
         """Bring new weights to all engines, which pause for it between two tokens and keep their requests.
 
-        An engine that dies on the way is started again, and takes them as soon as it is back. Raises EngineError if the engines
-        refuse the weights, if they arrive corrupted twice, or if no engine is left.
+        An engine that dies on the way is started again, and takes them as soon as it is back, be it the only one. Raises
+        EngineError if the engines refuse the weights, if they arrive corrupted twice, or if no engine is left.
         """
         with self._unharmed():
             self._wake()
