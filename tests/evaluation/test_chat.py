@@ -91,6 +91,20 @@ def test_adapters_answer_with_the_model_that_they_belong_to(folder: Path, tmp_pa
         assert not torch.allclose(chat.model(tokens).logits, load_chat(str(folder), GREEDY).model(tokens).logits, atol=1e-3)
 
 
+def test_adapters_bring_their_tokenizer_and_its_template(folder: Path, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(str(tmp_path / "lora"))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = "{% for message in messages %}<{{ message['content'] }}>{% endfor %}"
+    # As `tulu export --adapters` does, so that the template that was trained with is not lost.
+    tokenizer.save_pretrained(tmp_path / "lora")
+    chat = load_chat(str(tmp_path / "lora"), ChatOptions(temperature=0.0, max_tokens=2))
+    assert chat.tokenizer.chat_template == tokenizer.chat_template
+    assert chat.answer("1+1") is not None
+
+
 def test_adapters_of_nobody_are_refused(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     with pytest.raises(RecipeError, match="base_model_name_or_path"):

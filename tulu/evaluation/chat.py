@@ -78,7 +78,9 @@ class Chat:
 def load_chat(model: str, options: ChatOptions, revision: str | None = None) -> Chat:
     """Load a model, or the adapters in a folder with the model that they belong to. Raises RecipeError."""
     base = adapted_model(Path(model)) or model
-    tokenizer = load_tokenizer(_with_tokenizer(model, base), options.template, revision, options.trust_remote_code)
+    place = _with_tokenizer(model, base)
+    apart = place != base
+    tokenizer = load_tokenizer(place, options.template, revision, options.trust_remote_code, beside_adapters=apart)
     loaded: Any = load_model(
         AutoModelForCausalLM,
         base,

@@ -53,6 +53,11 @@ def from_pretrained(auto_class: Any, path: str | Path, *, trust_remote_code: boo
         raise RecipeError(f"{path}: {problem}")
     if not Path(path).is_dir():
         reach_hub()
+    return _read(auto_class, path, trust_remote_code=trust_remote_code, **options)
+
+
+def _read(auto_class: Any, path: str | Path, *, trust_remote_code: bool, **options: Any) -> Any:
+    """`auto_class.from_pretrained`, whatever else lies in the folder. Raises RecipeError."""
     try:
         with quiet():
             return auto_class.from_pretrained(str(path), trust_remote_code=trust_remote_code, **options)
@@ -64,13 +69,24 @@ def from_pretrained(auto_class: Any, path: str | Path, *, trust_remote_code: boo
 
 
 def load_tokenizer(
-    path: str | Path, template: str, revision: str | None = None, trust_remote_code: bool = False, pinned: str | None = None
+    path: str | Path,
+    template: str,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    pinned: str | None = None,
+    *,
+    beside_adapters: bool = False,
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model with the recipe's chat template set on it; `pinned` is the hash that the template must have."""
+    """The tokenizer of a model with the recipe's chat template set on it; `pinned` is the hash that the template must have.
+
+    Raises RecipeError where the folder holds no whole model, unless the tokenizer is meant that lies beside adapters.
+    """
     folder = Path(path)
-    if folder.is_dir() and (problem := folder_problem(folder) or tokenizer_problem(folder)):
+    incomplete = folder_problem(folder) if folder.is_dir() and not beside_adapters else None
+    if folder.is_dir() and (problem := incomplete or tokenizer_problem(folder)):
         raise RecipeError(f"{path}: {problem}")
-    tokenizer = from_pretrained(AutoTokenizer, path, revision=revision, trust_remote_code=trust_remote_code)
+    load = _read if beside_adapters else from_pretrained
+    tokenizer = load(AutoTokenizer, path, revision=revision, trust_remote_code=trust_remote_code)
     apply_template(tokenizer, template, pinned)
     return tokenizer
 
