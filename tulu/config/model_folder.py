@@ -77,6 +77,8 @@ def _adapter_problem(folder: Path) -> str:
     except (OSError, ValueError, AttributeError):
         base = None
     merged = f"{folder}-merged"
+    # The tokenizer beside adapters is the one that they were trained with; that of their base may lack the chat template.
+    tokenizer = folder if (folder / "tokenizer_config.json").is_file() else base or "BASE"
     beside = (
         "beside a whole model, which would be loaded with them; remove adapter_config.json to have it without, or"
         if has_weights(folder)
@@ -87,7 +89,7 @@ def _adapter_problem(folder: Path) -> str:
         f"merge them, and name {merged}:\n"
         f'  python -c "from peft import AutoPeftModelForCausalLM as Model; from transformers import AutoTokenizer as Tokenizer; '
         f"Model.from_pretrained('{folder}').merge_and_unload().save_pretrained('{merged}'); "
-        f"Tokenizer.from_pretrained('{base or 'BASE'}').save_pretrained('{merged}')\""
+        f"Tokenizer.from_pretrained('{tokenizer}').save_pretrained('{merged}')\""
     )
 
 
