@@ -24,11 +24,18 @@ def test_figures_and_their_sources(runs: Path, monkeypatch: pytest.MonkeyPatch) 
     out = runs.parent / "new" / "ledger.json"
     done = CliRunner().invoke(app, ["energy", str(runs), "--carbon", "0.332", "--final", "mine", "--out", str(out)])
     assert done.exit_code == 0, done.output
-    for word in ("83.5", "27.7", "107.7", "1.06", "arXiv 2605.01158", "carbon as given", "RAM()"):
+    for word in ("83.5", "27.7", "107.7", "1.06", "arXiv 2605.01158", "carbon as given", "from load and size: RAM\n"):
         assert word in done.output
     content = json.loads(out.read_text())
     assert content["totals"]["final"] == content["totals"]["all"]
     assert content["stages"][0]["gpu_hours"] == 80.0
+
+
+def test_no_word_of_the_tables_is_cut_in_a_pipe(runs: Path) -> None:
+    done = CliRunner().invoke(app, ["energy", str(runs)])
+    assert "…" not in done.output
+    for word in ("mine/sft", "GPU-hours", "by the learner's time", "development"):
+        assert word in done.output
 
 
 @pytest.mark.parametrize(

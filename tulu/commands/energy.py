@@ -1,6 +1,7 @@
 """`tulu energy RUNS…`: a ledger of what runs took, and what that comes to in a data centre."""
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,6 +15,9 @@ from tulu.config.footprint import DEFAULT, EMBODIED_KG, FACILITIES, LIFE_HOURS, 
 from tulu.errors import RecipeError
 from tulu.files import make_folder, write_atomic
 from tulu.train.ledger import PARTS, PHASES, Entry, by_purpose, read_ledger
+
+_COLUMNS = 130
+"""Width of the tables where they go into a file or a pipe."""
 
 
 def facility_of(name: str | None, **figures: float | None) -> Facility:
@@ -52,7 +56,7 @@ def show_ledger(places: Sequence[Path], final: Sequence[str], facility: Facility
             "totals": {name: asdict(total) for name, total in totals.items()},
         }
         write_atomic(out, json.dumps(content, indent=2) + "\n")
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else _COLUMNS)
     console.print(_stages_table(entries))
     console.print(_totals_table(totals))
     for line in _notes(entries, facility, bool(final)):
@@ -62,8 +66,8 @@ def show_ledger(places: Sequence[Path], final: Sequence[str], facility: Facility
 def _stages_table(entries: Sequence[Entry]) -> Table:
     table = Table(title="energy measured, kWh")
     for name in ("stage", "state", "hours", "GPU-hours", *(part.removesuffix("_kwh").upper() for part in PARTS)):
-        table.add_column(name, justify="left" if name in ("stage", "state") else "right")
-    table.add_column("by the learner's time")
+        table.add_column(name, justify="left" if name in ("stage", "state") else "right", overflow="fold")
+    table.add_column("by the learner's time", overflow="fold")
     for entry in entries:
         phases = ", ".join(f"{phase} {entry.phases[phase]:.0%}" for phase in PHASES if entry.phases.get(phase, 0.0) >= 0.005)
         figures = [f"{entry.seconds / 3600:,.2f}", f"{entry.gpu_hours:,.2f}", *(_figure(entry.energy[part]) for part in PARTS)]
@@ -74,7 +78,7 @@ def _stages_table(entries: Sequence[Entry]) -> Table:
 def _totals_table(totals: dict[str, Footprint]) -> Table:
     table = Table(title="what it comes to")
     for name in ("runs", "measured kWh", "data centre kWh", "kg CO2e", "litres of water", "embodied kg CO2e", "embodied litres"):
-        table.add_column(name, justify="left" if name == "runs" else "right")
+        table.add_column(name, justify="left" if name == "runs" else "right", overflow="fold")
     for name, total in totals.items():
         table.add_row(name, *map(_figure, total.values()))
     return table
@@ -88,7 +92,7 @@ def _notes(entries: Sequence[Entry], facility: Facility, named: bool) -> list[st
         "measured: the whole machine of the main process; other nodes are not in it",
     ]
     if estimated := sorted({source for entry in entries for source in entry.estimated}):
-        lines.append(f"only estimated, from load and size: {', '.join(estimated)}")
+        lines.append(f"only estimated, from load and size: {', '.join(name.removesuffix('()') for name in estimated)}")
     if unknown := [entry for entry in entries if entry.state.endswith("not measured")]:
         lines.append(f"{len(unknown)} of {len(entries)} stages have no energy on record and count as 0")
     if not named:
