@@ -90,6 +90,20 @@ def test_the_command_answers_from_another_terminal(tmp_path: Path) -> None:
         assert "waiting for the engines to take the new weights since " in told
 
 
+def test_of_a_run_that_ended_no_engine_is_told(tmp_path: Path) -> None:
+    status = Status(tmp_path / "status.json")
+    status.say(state="ended", step=9, steps=9, last={"reward": 0.5})
+    status.ask("queue", lambda: {"drawn": 0})
+    status.ask("engines", lambda: [{"name": "engine", "status": "stale", "version": -1, "running": 0, "restarts": 0}])
+    status._write()
+    code, told = ask("--status", str(tmp_path))
+    assert code == 0
+    assert "step 9 of 9, ended" in told
+    assert "last step: reward 0.5" in told
+    assert "engine" not in told.replace(str(tmp_path), "")
+    assert "prompts:" not in told
+
+
 def test_the_command_says_that_a_run_died(tmp_path: Path) -> None:
     dead = subprocess.run(
         [

@@ -35,18 +35,21 @@ def told(file: Path, status: dict[str, Any]) -> list[str]:
     silent = time.time() - status["written"]
     owner, alive = f"pid {status['pid']} on {status['host']}", is_alive(status)
     state = str(status.get("state", "starting"))
-    if not state.startswith(("ended", "stopped")):
+    over = state.startswith(("ended", "stopped"))
+    if not over:
         if alive is False:
             state = f"gone: {owner} ended without a word, {state} was its last; run the same command to resume"
         elif alive is None and silent > SILENT:
             state += f" ({owner} has written nothing for {silent:.0f} s: it may be gone)"
     lines = [f"{file.parent}: step {status.get('step', '?')} of {status.get('steps', '?')}, {state}"]
     lines.append(f"{owner}, since {_clock(status['began'])}; written {silent:.0f} s ago")
-    if queue := status.get("queue"):
+    # What was going on is of no interest, and would mislead, once nothing goes on any more.
+    if (queue := status.get("queue")) and not over:
         lines.append("prompts: " + ", ".join(f"{count} {name}" for name, count in queue.items()))
     lines += [
         f"engine {engine['name']}: {engine['status']}, {_weights(engine['version'])}, {engine['running']} requests"
         for engine in status.get("engines") or ()
+        if not over
     ]
     last = status.get("last") or {}
     if figures := [f"{name} {last[name]:.3g}" for name in SHOWN if last.get(name) is not None]:
