@@ -82,8 +82,8 @@ def find(name: str) -> Verifier:
     verifier = VERIFIERS.get(name.lower())
     if verifier is None:
         similar = get_close_matches(name.lower(), VERIFIERS, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(similar)}?" if similar else f"known are {', '.join(sorted(VERIFIERS))}"
-        raise RecipeError(f"verifier {name!r} is unknown; {hint}, or a file of your own as path/to/mine.py:score")
+        hint = f"did you mean {' or '.join(similar)}?" if similar else f"known are {', '.join(sorted(VERIFIERS))}."
+        raise RecipeError(f"verifier {name!r} is unknown; {hint} One of your own is named as path/to/mine.py:score")
     _check_modules(name, verifier.needs)
     return verifier
 

@@ -71,6 +71,7 @@ def test_unknown_verifiers_are_one_error(tmp_path: Path, tokenizer: Any) -> None
     with pytest.raises(RecipeError) as error:
         load_problems(written(tmp_path, rows), tokenizer, 100)
     assert "'gsm9k' is unknown; did you mean gsm8k" in str(error.value)
+    assert "did you mean gsm8k? One of your own is named as path/to/mine.py:score; rows:" in str(error.value)
     assert "'nothing-like-it' is unknown" in str(error.value)
     assert "rows.jsonl:2, :4" in str(error.value)
     with pytest.raises(RecipeError, match="'maths' is unknown; did you mean math"):
@@ -94,6 +95,12 @@ def test_digest_follows_the_content(tmp_path: Path, tokenizer: Any) -> None:
     assert len(first[0:1]) == 1
 
 
+def own_verifier(folder: Path) -> Path:
+    file = folder / "own.py"
+    file.write_text("def score(completion, gold):\n    return completion == gold")
+    return file
+
+
 def test_golds_that_do_not_grade_themselves_are_left_out(tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A verifier that takes no answer for right in one row, and every answer in another."""
     file = tmp_path / "mine.py"
@@ -104,6 +111,13 @@ def test_golds_that_do_not_grade_themselves_are_left_out(tmp_path: Path, tokeniz
     found = load_problems(written(tmp_path, rows), tokenizer, 60)
     assert (found.report.used, found.report.proven) == (298, 298)
     assert found.report.golds() == "ground truths that grade themselves right: 298 of 298 (100.0%)"
+    checked = row("d", "x", f"{own_verifier(tmp_path)}:score")
+    mixed = load_problems(written(tmp_path, [*rows[:3], checked]), tokenizer, 60)
+    assert mixed.report.golds().endswith("3 of 3 (100.0%); 1 more are no answers and only checked")
+    alone = load_problems(written(tmp_path, [checked, checked]), tokenizer, 60)
+    assert alone.report.golds() == (
+        "ground truths: 2 checked by their verifiers, which do not say how a right answer is written"
+    ), "0 of 2 (0.0%) would say that both are wrong"
     message = r"(?s)2 of 101 rows \(2.0%\).*:1: the gold itself.*:101: another answer.*bad_golds: skip"
     with pytest.raises(DataError, match=message):
         load_problems(written(tmp_path, [rows[297], *rows[:99], rows[298]]), tokenizer, 60)

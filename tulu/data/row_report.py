@@ -149,7 +149,11 @@ class RowReport:
 
     def golds(self) -> str:
         """How many of the ground truths that are used grade themselves right; the others are no answers and only checked."""
-        return f"ground truths that grade themselves right: {self.proven} of {self.used} ({self.proven / self.used:.1%})"
+        checked = self.used - self.proven
+        if checked == self.used:
+            return f"ground truths: {checked} checked by their verifiers, which do not say how a right answer is written"
+        line = f"ground truths that grade themselves right: {self.proven} of {self.proven} (100.0%)"
+        return f"{line}; {checked} more are no answers and only checked" if checked else line
 
     def show(self) -> None:
         """Log the totals, and as warnings which rows are not used as they stand."""
