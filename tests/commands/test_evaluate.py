@@ -30,6 +30,8 @@ def test_several_tasks_are_one_table(tmp_path: Path, tiny_model: Callable[..., P
     counts = {name: json.loads((tmp_path / "out" / name / "results.json").read_text())["problems"] for name in ("a", "b")}
     assert counts == {"a": 2, "b": 3}
     assert "average" in result.output
+    assert f"{tmp_path / 'out'}: a folder for each task" in result.output.replace("\n", "")
+    assert not (tmp_path / "out" / "results.json").exists(), "nobody is told of a file that is not there"
 
 
 def test_a_suite_of_ones_own_by_the_name_of_a_run(
@@ -45,6 +47,45 @@ def test_a_suite_of_ones_own_by_the_name_of_a_run(
     [file] = (tmp_path / "runs" / "evaluate").rglob("results.json")
     assert json.loads(file.read_text())["tasks"]["one"]["problems"] == 2
     assert "the first 2 rows only" in result.output
+
+
+def test_a_task_and_a_suite_of_one_name_do_not_replace_each_others_results(
+    tmp_path: Path, tiny_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = write_rows(tmp_path, "rows.jsonl", 2)
+    task = f"{{title: One, data: {rows}, ask: '{{{{ prompt }}}}', gold: ground_truth, verifier: exact, max_tokens: 3}}"
+    (tmp_path / "s.yaml").write_text(f"name: mine\nabout: a test\ntasks:\n  one: {task}\n")
+    suite = [str(tiny_model("olmo2")), "--suite", "s.yaml", "--engine", "transformers"]
+    single = [suite[0], "--task", "mine", "--data", rows, "--verifier", "exact", "--max-tokens", "3", *suite[-2:]]
+    assert call(*suite).exit_code == 0
+    [file] = (tmp_path / "runs" / "evaluate").rglob("results.json")
+    before = file.read_bytes()
+    refused = call(*single)
+    assert refused.exit_code == 2, refused.output
+    assert "holds the results of the suite mine, which those of a task would replace" in " ".join(refused.output.split())
+    assert file.read_bytes() == before
+    assert call(*suite).exit_code == 0, "its own results are no obstacle"
+    assert call(*single, "--fresh").exit_code == 0
+    assert json.loads(file.read_text())["task"] == "mine"
+    refused = call(*suite)
+    assert refused.exit_code == 2
+    assert "holds the results of the task mine" in " ".join(refused.output.split())
+
+
+def test_every_task_whose_data_is_not_there_is_named_with_its_cure(
+    tmp_path: Path, tiny_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    task = "{title: T, data: nobody/DATA, ask: '{{ prompt }}', gold: ground_truth, verifier: exact}"
+    tasks = "".join(f"  {name}: {task.replace('DATA', f'gone-{name}')}\n" for name in ("one", "two"))
+    (tmp_path / "s.yaml").write_text(f"name: s\nabout: a test\ntasks:\n{tasks}")
+    result = call(str(tiny_model("olmo2")), "--suite", "s.yaml", "--engine", "transformers")
+    assert result.exit_code == 2, result.output
+    told = " ".join(result.output.split())
+    for words in ("one: nobody/gone-one:", "two: nobody/gone-two:", "--skip TASK"):
+        assert words in told
 
 
 @pytest.mark.parametrize(

@@ -124,4 +124,4 @@ def _show(results: Sequence["Result"], folder: Path) -> None:
         for result in results
     }
     tasks = {name: SuiteTask(title=name, verifier=TASKS[name].verifier if name in TASKS else None) for name in scores}
-    show_suite(Suite(name="tasks", about="tasks of the command line", tasks=tasks), scores, folder)
+    show_suite(Suite(name="tasks", about="tasks of the command line", tasks=tasks), scores, f"{folder}: a folder for each task")

@@ -22,6 +22,7 @@ from tulu.errors import RecipeError
 from tulu.evaluation.best_of import best_of_figures, pick, rewards_of, show_best_of
 from tulu.evaluation.candidates import SampleFile, SampleRequest, ScoredProblem, collect, model_identity
 from tulu.evaluation.options import EvaluateOptions
+from tulu.evaluation.result_files import RESULTS, refuse_others
 from tulu.evaluation.suite import run_suite
 from tulu.evaluation.suite_request import SuiteRequest
 from tulu.files import finite, json_lines, write_atomic
@@ -165,6 +166,8 @@ def answer_all(
     InUseError if another command is at work in the folder.
     """
     with only_user(folder, inside=True):
+        if not fresh:
+            refuse_others(folder, "task")
         return _answer_all(model, settings, template, folder, fresh, revision, trust_remote_code)
 
 
@@ -189,7 +192,7 @@ def _answer_all(
         pinned["reward_model"] = model_identity(picker.path, picker.revision, trust_remote_code)
     samples = SampleFile(folder, {**pinned, **settings.model_dump(mode="json")})
     samples.open(fresh or bool(samples.log.changes()))
-    if len(samples.rows) == len(dataset) and (folder / "results.json").exists():
+    if len(samples.rows) == len(dataset) and (folder / RESULTS).exists():
         samples.open(fresh=True)
     if samples.rows:
         log.info("%s holds the answers to %d of %d problems already", samples.log.path, len(samples.rows), len(dataset))

@@ -18,7 +18,9 @@ from tulu.config.positions import NO_LIMIT
 from tulu.config.suites import SuiteTask
 from tulu.data.chat import template_hash
 from tulu.data.problems import Problems, load_problems
+from tulu.errors import DataError
 from tulu.evaluation.candidates import SampleFile, SampleRequest, ScoredProblem, collect, model_identity
+from tulu.evaluation.result_files import RESULTS, refuse_others
 from tulu.evaluation.shared_engine import SharedEngine
 from tulu.evaluation.suite_request import SuiteRequest, check
 from tulu.evaluation.suite_rows import GROUP, write_rows
@@ -58,6 +60,8 @@ def run_suite(request: SuiteRequest) -> dict[str, TaskScore]:
     """Do the tasks, write results.json and print the table; returns the scores. Raises RecipeError for all mistakes at once."""
     check(request)
     with only_user(request.folder, inside=True):
+        if not request.fresh:
+            refuse_others(request.folder, "suite")
         return _run(request)
 
 
@@ -68,7 +72,7 @@ def _run(request: SuiteRequest) -> dict[str, TaskScore]:
     most = longest_document(config) or NO_LIMIT
     weights = model_identity(request.model, request.revision, trusted)
     pinned = {"weights": weights, "template": template_hash(tokenizer), "seed": request.seed}
-    asked = {name: _ask(request, name, tokenizer, most) for name, task in request.chosen.items() if task.kind != "harness"}
+    asked = _ask_all(request, tokenizer, most)
     harnessed = {name: task for name, task in request.chosen.items() if task.kind == "harness"}
     loaded = {name: _load_harness(request, name, task) for name, task in harnessed.items()}
     needs = [max(len(problem.prompt) for problem in one.problems) + one.params.max_tokens for one in asked.values()]
@@ -99,6 +103,22 @@ def _run(request: SuiteRequest) -> dict[str, TaskScore]:
     ordered = with_groups(request.suite, {name: scores[name] for name in request.chosen})
     _write(request, ordered, weights)
     return ordered
+
+
+def _ask_all(request: SuiteRequest, tokenizer: "PreTrainedTokenizerBase", most: int) -> dict[str, Asked]:
+    """Read the rows of every task. Raises one DataError that names each task whose rows cannot be had, and its cures."""
+    asked, faults = {}, []
+    for name, task in request.chosen.items():
+        if task.kind == "harness":
+            continue
+        try:
+            asked[name] = _ask(request, name, tokenizer, most)
+        except DataError as error:
+            faults.append(f"{name}: {error}")
+    if faults:
+        cure = "Mend what is named, give --data TASK=FILE, or leave the task out: --skip TASK (evaluate.skip in a recipe)."
+        raise DataError("\n".join([*faults, cure]))
+    return asked
 
 
 def _ask(request: SuiteRequest, name: str, tokenizer: "PreTrainedTokenizerBase", most: int) -> Asked:
@@ -261,5 +281,5 @@ def _write(request: SuiteRequest, scores: Mapping[str, TaskScore], weights: str)
         "settings": request.suite.model_dump(mode="json"),
         "environment": environment(),
     }
-    write_atomic(request.folder / "results.json", json.dumps(finite(content), indent=2, default=str) + "\n")
-    show_suite(request.suite, scores, request.folder)
+    write_atomic(request.folder / RESULTS, json.dumps(finite(content), indent=2, default=str) + "\n")
+    show_suite(request.suite, scores, f"{request.folder / RESULTS}, and a folder for each task")

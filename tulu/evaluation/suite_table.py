@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,8 +12,8 @@ from tulu.evaluation.suite_scores import TaskScore, average
 from tulu.intervals import Interval
 
 
-def show_suite(suite: Suite, scores: Mapping[str, TaskScore], folder: Path) -> None:
-    """Print a line for each task, the average, and what was not as the suite says."""
+def show_suite(suite: Suite, scores: Mapping[str, TaskScore], where: str) -> None:
+    """Print a line for each task, the average, what was not as the suite says, and where the results lie."""
     mean, interval, lacking = average(suite, scores)
     table = Table(title=suite.name, title_justify="left")
     for column in ("task", "metric", "score", "95 % interval", "problems"):
@@ -35,7 +34,7 @@ def show_suite(suite: Suite, scores: Mapping[str, TaskScore], folder: Path) -> N
         console.print(f"  the report's average also has {', '.join(lacking)}", highlight=False, markup=False)
     for note in (note for score in scores.values() for note in _notes(score)):
         console.print(f"  {note}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"  {folder}/results.json, and a folder for each task", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"  {where}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _of_group(suite: Suite, score: TaskScore, otherwise: str) -> str:
