@@ -9,6 +9,7 @@ import pytest
 from tests.data.template_rows import ROWS, TemplateRow, tokenizer_of
 from tulu.data.chat import encode_batch, encode_prompts
 from tulu.data.render import Renderer
+from tulu.data.turns import TurnFinder
 from tulu.types import Message
 
 TURN = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
@@ -108,6 +109,26 @@ def test_turns_that_the_template_does_not_mark_are_found_all_the_same() -> None:
         "<|end|>{% endgeneration %}{% else %}{{ m.content }}<|end|>{% endif %}{% endfor %}" + PROMPT
     )
     assert turns_of(template, "U:a", "A:b", "U:c", "A:d") == ["b<|end|>", "d<|end|>"]
+
+
+def test_a_turn_that_ends_in_calls_ends_at_its_token_where_another_ends_the_last_turn() -> None:
+    """As OLMo 3 Instruct's template: `<|im_end|>` behind a turn, the tokenizer's end behind the last one."""
+    template = (
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content or '' }}"
+        "{% for c in m.tool_calls or [] %}<call>{{ c.function.name }}({{ c.function.arguments | tojson }})</call>{% endfor %}"
+        "{{ eos_token if loop.last and m.role == 'assistant' else '<|im_end|>' }}{% endfor %}"
+    )
+    tokenizer: Any = tokenizer_of(template + PROMPT)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_end|>"]})
+    call = {"type": "function", "function": {"name": "add", "arguments": {"x": 2}}}
+    chat: Any = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "", "tool_calls": [call, call]}]
+    chat += [{"role": "tool", "content": "4"}]
+    spelled = '<call>add({"x": 2})</call>'
+    finder = TurnFinder.of(tokenizer)
+    for after in ([], [{"role": "assistant", "content": "W"}], [{"role": "user", "content": "W"}]):
+        rendering = finder.renderer.whole([*chat, *after], ())
+        start, end = finder.find(rendering, 1) or (0, 0)
+        assert rendering.text[start:end] == f"{spelled}{spelled}<|im_end|>", after
 
 
 def test_marks_around_what_others_say_are_not_believed() -> None:

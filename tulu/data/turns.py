@@ -171,10 +171,11 @@ class TurnFinder:
 
     def _learn_closing(self, rendering: Rendering, index: int, mark: Mark, place: int) -> int | None:
         """How much of what stands behind the last mark of a turn belongs to the turn."""
-        text = rendering.text
+        text, alone = rendering.text, ""
         try:
             tail, places = self.renderer.beginning(rendering, index + 1, prompt=False)
             closing = tail[places[mark] :] if mark in places else None
+            alone = closing or ""
             if closing is not None and text.startswith(closing, place):
                 return len(closing) if closing.strip() else self._end_token(rendering, index, place) or 0
             # A template may trim the last turn's content and not the others', or the reverse.
@@ -191,8 +192,20 @@ class TurnFinder:
         except Refused:
             pass
         if mark[1] == CALL:
-            return None
+            return self._end_behind_call(text, place, alone)
         return self._end_token(rendering, index, place)
+
+    def _end_behind_call(self, text: str, place: int, alone: str) -> int | None:
+        """How far the special token reaches that stands behind the rest of a call, where another one ends the last turn.
+
+        `alone` is what stands behind the mark where the call ends the conversation. None where that shows no end.
+        """
+        bare = alone.rstrip()
+        rest = next((bare.removesuffix(stop) for stop in self.stops if bare.endswith(stop)), "")
+        if not rest.strip() or not text.startswith(rest, place):
+            return None
+        end = self._special_token(text, place + len(rest))
+        return None if end is None else end - place
 
     def _end_token(self, rendering: Rendering, index: int, place: int) -> int | None:
         """How far the special token reaches that stands behind a turn, whoever speaks next.
