@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tulu.data.chat import make_byte_tokenizer
-from tulu.environments.turns import ToolCall, Turns
+from tulu.data.chat import apply_template, make_byte_tokenizer
+from tulu.environments.turns import TAKES_TOOLS, ToolCall, Turns
 from tulu.errors import RecipeError
 
 TEMPLATE = (Path(__file__).parents[2] / "recipes" / "quickstart-tools.jinja").read_text()
@@ -71,6 +71,24 @@ def test_a_template_that_cannot_hold_an_episode_is_refused(old: str, new: str, m
     assert old in TEMPLATE
     with pytest.raises(RecipeError, match=f"template: .*{message}"):
         turns(TEMPLATE.replace(old, new)).check()
+
+
+def test_the_end_token_that_a_tokenizer_lacks_is_named_with_the_cure() -> None:
+    tokenizer = make_byte_tokenizer()
+    apply_template(tokenizer, TAKES_TOOLS)
+    with pytest.raises(
+        RecipeError, match=r"(?s)no special token of the tokenizer \(.*<\|endoftext\|>.*<\|im_end\|>.*as a special one"
+    ):
+        Turns(tokenizer, TOOLS).check()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    Turns(tokenizer, TOOLS).check()
+
+
+def test_the_template_that_is_named_in_place_of_one_without_tools_holds_an_episode() -> None:
+    tokenizer = make_byte_tokenizer()
+    apply_template(tokenizer, "tulu")
+    with pytest.raises(RecipeError, match=f"set one that takes them, such as {TAKES_TOOLS}"):
+        Turns(tokenizer, TOOLS).check()
 
 
 def test_a_prompt_is_split_behind_what_the_user_says() -> None:

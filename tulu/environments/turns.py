@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _PLACE = "\ue0e0"
 """A character of no language, by which the end of the user's message is found in a rendered prompt."""
+TAKES_TOOLS = "olmo-3-tokenizer-instruct-dev"
+"""A named template that holds calls of tools and their results."""
 _SHOWN = 40
 """Characters that are shown of each text where two of them part."""
 
@@ -103,7 +105,12 @@ class Turns:
             raise RecipeError(f"template: it refuses the results of tools: {error}; set a template that takes them") from error
         turn = self.finder.find(rendering, 1)
         if turn is None:
-            raise RecipeError("template: it does not show where a turn with calls of tools ends; set another")
+            raise RecipeError(
+                "template: it does not show where a turn with calls of tools ends: behind them stands no special token of the "
+                f"tokenizer ({', '.join(self.finder.stops) or 'it has none'})\n"
+                f"It writes {rendering.text[-_SHOWN * 3 :]!r} there; add the token that ends a turn to the tokenizer as a "
+                "special one, or set a template that ends turns with one of these"
+            )
         if missing := [index for index in rendering.left_out if index > 1]:
             what = f"the result of {calls[missing[0] - 2].name}" if missing[0] - 2 < len(calls) else "what a user says"
             raise RecipeError(f"template: it leaves out {what}; set another")
@@ -155,7 +162,10 @@ class Turns:
             spelling = self.renderer.whole(chat, self.tools).spelling
             texts = [self.renderer.text(chat[:count], self.tools, prompt, spelling) for count, prompt in moments]
         except Refused as error:
-            raise RecipeError(f"template: it refuses calls of tools and their results: {error}; set one with tools") from error
+            raise RecipeError(
+                f"template: it refuses calls of tools and their results: {error}; set one that takes them, such as {TAKES_TOOLS} "
+                "(docs/environments.md says what it must do)"
+            ) from error
         for before, after in zip(texts, texts[1:], strict=False):
             # The last turn may end otherwise than those before it. The policy chooses its end, which stays as it was sampled.
             if not after.startswith(shown := self._open_ended(before)):
