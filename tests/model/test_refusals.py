@@ -216,6 +216,19 @@ def test_the_cure_of_mxfp4_gives_a_model_that_trains(copy: Path, tmp_path: Path)
     torch.testing.assert_close(model.model.layers[0].mlp.experts.down_proj.detach(), expected, atol=0, rtol=0)
 
 
+def test_the_cure_for_adapters_keeps_the_template_that_lies_beside_them(copy: Path, tmp_path: Path) -> None:
+    base = tmp_path / "plain-base"
+    shutil.copytree(copy, base)
+    load_model(AutoModelForCausalLM, base, trainable=True, lora=LORA).save_pretrained(adapters := tmp_path / "adapters")
+    load_tokenizer(base, "tulu").save_pretrained(adapters)
+    with pytest.raises(RecipeError, match="merge_and_unload") as refused:
+        checked_config(adapters, trainable=True)
+    run_cure(refused.value)
+    merged = tmp_path / "adapters-merged"
+    assert checked_config(merged, trainable=True)
+    assert "<|assistant|>" in load_tokenizer(merged, "tokenizer").chat_template
+
+
 def test_adapters_on_the_hub_are_told_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cached = tmp_path / "models--someone--adapters"
     (cached / "refs").mkdir(parents=True)
