@@ -15,6 +15,13 @@ def read(folder: Path, text: str) -> Any:
     return read_yaml(file)
 
 
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz", "part-0.PARQUET"])
+def test_rows_in_place_of_a_recipe_are_told_where_they_belong(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"{}\n{}\n\xff")
+    with pytest.raises(RecipeError, match=r"is a file of rows.*sft\.data=.*" + name):
+        read_yaml(tmp_path / name)
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [
