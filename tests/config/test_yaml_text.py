@@ -20,6 +20,8 @@ def test_rows_in_place_of_a_recipe_are_told_where_they_belong(name: str, tmp_pat
     (tmp_path / name).write_bytes(b"{}\n{}\n\xff")
     with pytest.raises(RecipeError, match=r"is a file of rows.*sft\.data=.*" + name):
         read_yaml(tmp_path / name)
+    (tmp_path / "of.csv.yaml").write_text("a: 1")
+    assert read_yaml(tmp_path / "of.csv.yaml").value == {"a": 1}
 
 
 @pytest.mark.parametrize(

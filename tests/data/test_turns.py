@@ -125,7 +125,8 @@ def test_a_turn_that_ends_in_calls_ends_at_its_token_where_another_ends_the_last
     chat += [{"role": "tool", "content": "4"}]
     spelled = '<call>add({"x": 2})</call>'
     finder = TurnFinder.of(tokenizer)
-    for after in ([], [{"role": "assistant", "content": "W"}], [{"role": "user", "content": "W"}]):
+    endings: Any = ([], [{"role": "assistant", "content": "W"}], [{"role": "user", "content": "W"}])
+    for after in endings:
         rendering = finder.renderer.whole([*chat, *after], ())
         start, end = finder.find(rendering, 1) or (0, 0)
         assert rendering.text[start:end] == f"{spelled}{spelled}<|im_end|>", after

@@ -36,7 +36,7 @@ _Dumper.add_implicit_resolver(
 )
 
 
-_ROWS = {".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow"}
+_ROWS = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow")
 """Suffixes of files that hold rows and never YAML, as JSON may."""
 
 
@@ -51,7 +51,7 @@ class Located:
 
 def read_yaml(path: Path) -> Located:
     """A file that holds one mapping, with the line of every key. Raises RecipeError with file and line."""
-    if {suffix.lower() for suffix in path.suffixes[-2:]} & _ROWS:
+    if path.name.lower().removesuffix(".gz").endswith(_ROWS):
         raise RecipeError(
             f"{path}: is a file of rows, and what is asked for is YAML; a recipe names its rows, as sft.data={path}"
         )
