@@ -180,7 +180,7 @@ def test_what_is_killed_at_random_trains_every_rollout_once_as_it_was_sampled(re
         for key in [(position, sample) for position in row["positions"] for sample in range(SAMPLES)]:
             if key in sampled:
                 completion = read_completion(json.loads(sampled[key]))
-                text = tokenizer.decode(completion.tokens, skip_special_tokens=True)
+                text = tokenizer.decode(list(completion.tokens), skip_special_tokens=True)
                 assert texts[text, len(completion.tokens)], f"seed {seed}: {key} was trained on another text"
                 compared += 1
     assert compared >= KILLS, "what lay in a journal at a kill was hardly ever looked at"
