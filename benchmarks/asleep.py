@@ -6,7 +6,6 @@ The sample of a prompt says how long a completion is, so that both sides train e
 equally long for both, however many completions are in it.
 """
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,4 +59,4 @@ if __name__ == "__main__":
     rlvr.fleet_of = asleep  # type: ignore[assignment]
     # Its tokens are not sampled from the model, so the learner must not compare what it says of them.
     rlvr.MISMATCH_LIMIT = float("inf")
-    sys.exit(main())
+    main()

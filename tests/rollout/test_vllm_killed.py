@@ -102,6 +102,14 @@ class Session:
                 found[kind].append(process)
         return {kind: processes for kind, processes in found.items() if processes}
 
+    def victims_of(self, kind: str) -> list[psutil.Process]:
+        """The processes of a kind; one that has just died may be on its way back."""
+        until = time.monotonic() + PATIENCE
+        while kind not in (found := self.victims()):
+            assert time.monotonic() < until, f"there is no {kind}: {self.told()}"
+            time.sleep(0.1)
+        return found[kind]
+
     def wait(self, seconds: float) -> int | None:
         """The exit status, or None if it still runs."""
         try:
@@ -155,7 +163,7 @@ def test_what_is_killed_at_random_trains_every_rollout_once_as_it_was_sampled(re
     for kind in [chance.choice(("command", "learner", "engine", "grader")) for _ in range(KILLS)]:
         further(folder, session)
         time.sleep(chance.uniform(0.0, 3.0))
-        chosen = chance.choice(session.victims()[kind])
+        chosen = chance.choice(session.victims_of(kind))
         os.kill(chosen.pid, signal.SIGKILL)
         killed[kind] += 1
         print(f"{kind} killed after {len(trained_steps(folder))} steps", flush=True)
