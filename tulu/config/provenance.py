@@ -64,7 +64,9 @@ def _origin(
         return Origin("default")
     # A mix that is a list has its comment behind the key, or behind its first data set.
     own = comments.get(lines[key]) or comments.get(lines.get((*key, 0), 0), "")
-    parents = [comments[lines[key[:n]]] for n in range(len(key) - 1, 0, -1) if lines.get(key[:n]) in comments]
+    # A stage of a list with a comment of its own does not stand under that of the list.
+    top = 2 if len(key) > 2 and isinstance(key[1], int) and lines.get(key[:2]) in comments else 1
+    parents = [comments[lines[key[:n]]] for n in range(len(key) - 1, top - 1, -1) if lines.get(key[:n]) in comments]
     if own.startswith("ours"):
         return Origin("ours", _reason(own))
     if stand_in := next((comment for comment in parents if comment.startswith("ours")), None):
