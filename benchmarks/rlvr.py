@@ -105,10 +105,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "unit": "completions trained per second, from sampling to sync",
         "task": options.task,
         "engine": options.engine,
-        "section": {name: value for name, value in common.items() if name != "data"},
+        "section": {name: value for name, value in common.items() if name not in ("data", "verifier")},
         "model": CONFIG,
         "sides": {side: {"rates": [one["rate"] for one in found], "runs": found} for side, found in runs.items()},
-        "environment": environment(),
+        # Without the folders, which are of the machine alone.
+        "environment": environment() | {"command": command_of(options)},
     }
     if "trl" in runs:
         result["ratio"] = {side: ratios(runs[side], runs["trl"]) for side in runs if side != "trl"}
@@ -116,6 +117,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asleep = "-asleep" if options.engine == "asleep" else ""
     write_atomic(options.out / f"rlvr-{options.task}{asleep}.json", json.dumps(result, indent=2) + "\n")
     return 0
+
+
+def command_of(options: argparse.Namespace) -> list[str]:
+    """The call that gives these results, wherever it writes."""
+    shape = {name: str(getattr(options, name)) for name in ("task", "engine", "rounds", "steps")}
+    return ["rlvr.py", *(word for name, value in shape.items() for word in (f"--{name}", value)), "--sides", *options.sides]
 
 
 def start_model(folder: Path, trained: bool) -> Path:

@@ -21,6 +21,9 @@ from typing import Any
 
 import yaml
 
+from tulu.files import write_atomic
+from tulu.train.manifest import environment
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 STALENESS = (0, 1, 4)
@@ -73,14 +76,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=24, help="steps of every run")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON file")
     options = parser.parse_args(arguments)
-    options.folder.mkdir(parents=True, exist_ok=True)
+    for folder in (options.folder, options.out):
+        folder.mkdir(parents=True, exist_ok=True)
     found = []
     for cell in cells(options.seeds):
         found.append({"kind": cell.kind, "seed": cell.seed, **train(options.folder, cell, options.steps)})
         print(found[-1], flush=True)
         # After every run, so that what is there can be looked at and nothing is lost.
-        text = json.dumps({"steps": options.steps, "runs": found}, indent=2)
-        (options.out / "staleness.json").write_text(text + "\n")
+        command = ["staleness.py", "--seeds", *map(str, options.seeds), "--steps", str(options.steps)]
+        result = {"steps": options.steps, "runs": found, "environment": environment() | {"command": command}}
+        write_atomic(options.out / "staleness.json", json.dumps(result, indent=2) + "\n")
     print(table(found))
     return 0
 

@@ -36,6 +36,8 @@ def test_runs_of_a_seed_begin_with_one_model(tmp_path: Path, monkeypatch: pytest
             (folder / "summary.json").write_text(json.dumps({"stages": [{"stage": "rlvr", "accuracy": recipe.seed / 10}]}))
 
     monkeypatch.setattr(staleness.subprocess, "run", run)
+    # It asks git for the commit by the same function.
+    monkeypatch.setattr(staleness, "environment", dict)
     assert main(["--folder", str(tmp_path), "--seeds", "2", "--steps", "5", "--out", str(tmp_path)]) == 0
     assert list(asked) == ["alone-2", "zero2-0-2", "zero2-1-2", "zero2-4-2", "zero3-1-2", "fsdp2-1-2"]
     assert len({recipe.model for recipe in asked.values()}) == 1

@@ -18,17 +18,16 @@ RLVR = Rlvr(
     max_tokens=32,
     max_length=64,
 )
-OLMO32 = [
-    f"allenai/{name}-olmo32"
-    for name in (
-        "wildchat_v3.9_used_on_policy_prompts",
-        "wildchat_v3.9_unused_off_policy_prompts",
-        "DaringAnteater-preferences",
-        "uf_cleaned",
-        "IF_Taxonomy",
-        "sft_v3.9_used_off_policy_prompts",
-        "sft_v3.9_used_on_policy_prompts",
-        "Wildchat-prefs-280824",
-    )
-]
+ON_POLICY_SETS = (
+    "wildchat_v3.9_used_on_policy_prompts",
+    "wildchat_v3.9_unused_off_policy_prompts",
+    "DaringAnteater-preferences",
+    "uf_cleaned",
+    "IF_Taxonomy",
+    "sft_v3.9_used_off_policy_prompts",
+    "sft_v3.9_used_on_policy_prompts",
+    "Wildchat-prefs-280824",
+)
+"""What the on-policy preference sets of OLMo 2 32B and of OLMoE are called, before each adds its model."""
+OLMO32 = [f"allenai/{name}-olmo32" for name in ON_POLICY_SETS]
 """The preference sets of OLMo 2 32B, which are published together."""

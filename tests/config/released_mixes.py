@@ -6,19 +6,11 @@ reference: allenai/open-instruct @ e6c3044a unless another commit is named; the 
 from collections.abc import Mapping
 from typing import Any
 
+from tests.config.plan_sections import ON_POLICY_SETS
+
 MIXED = {"allenai/RLVR-GSM-MATH-IF-Mixed-Constraints": 1.0}
 OLMOE_PAIRS = {"allenai/tulu-3-pref-personas-instruction-following": 1.0} | {
-    f"ai2-adapt-dev/{name}-olmoe": 1.0
-    for name in (
-        "wildchat_v3.9_used_on_policy_prompts",
-        "wildchat_v3.9_unused_off_policy_prompts",
-        "DaringAnteater-preferences",
-        "uf_cleaned",
-        "IF_Taxonomy",
-        "sft_v3.9_used_off_policy_prompts",
-        "sft_v3.9_used_on_policy_prompts",
-        "Wildchat-prefs-280824",
-    )
+    f"ai2-adapt-dev/{name}-olmoe": 1.0 for name in ON_POLICY_SETS
 }
 """docs/archived_dev_scripts/olmoe_0125.sh."""
 OLMO3_PROBLEMS = {

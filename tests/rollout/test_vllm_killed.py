@@ -1,6 +1,6 @@
 """Runs over the real vLLM that are killed again and again train every rollout once, as it was sampled.
 
-    TULU_VLLM_KILLS=10 python -m pytest tests/rollout/test_vllm_killed.py     # ten kills take about ten minutes on two cores
+    TULU_VLLM_KILLS=10 python -m pytest tests/rollout/test_vllm_killed.py     # a quarter of an hour on two cores
 
 Two learners and an engine of its own, one step ahead. What is killed is drawn: the command, one of its learners, the engine or
 a grader. Without TULU_VLLM_KILLS the test skips, and a hundred kills over fast engines (test_stream_killed) stand for it.
@@ -193,4 +193,4 @@ def test_what_is_killed_at_random_trains_every_rollout_once_as_it_was_sampled(re
                 compared += 1
     assert compared >= KILLS, "what lay in a journal at a kill was hardly ever looked at"
     told = re.findall(r"engine-1 failed", session.path.read_text())
-    assert bool(told) >= bool(killed["engine"]), "an engine died and nobody said so"
+    assert told or not killed["engine"], "an engine died and nobody said so"

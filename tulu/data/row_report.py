@@ -152,8 +152,8 @@ class RowReport:
         checked = self.used - self.proven
         if checked == self.used:
             return f"ground truths: {checked} checked by their verifiers, which do not say how a right answer is written"
-        line = f"ground truths that grade themselves right: {self.proven} of {self.proven} (100.0%)"
-        return f"{line}; {checked} more are no answers and only checked" if checked else line
+        line = f"ground truths that grade themselves right: {self.proven} of {self.used} ({self.proven / self.used:.1%})"
+        return f"{line}; of the other {checked} nobody says how a right answer is written" if checked else line
 
     def show(self) -> None:
         """Log the totals, and as warnings which rows are not used as they stand."""
