@@ -5,7 +5,7 @@ Run it as `python -m benchmarks.sync`.
 The model has the shape of Llama 3.2 1B with a small vocabulary, random weights in bf16: 1.04B parameters, 2.1 GB. `copy` is one
 warm copy of all of them within a process, measured right before and right after every sync. Parts overlap, so their sum may
 exceed the whole. `load` is vLLM's own loading; `packing_seconds` is what vLLM's packing of the same matrices for oneDNN takes by
-itself, on one thread as in the engine. Writes benchmarks/results/sync.json.
+itself, with every core as in the engine. Writes benchmarks/results/sync.json.
 """
 
 import argparse

@@ -8,10 +8,11 @@ import torch
 
 from tests.rollout.fake_replica import FakeReplica
 from tulu.errors import EngineError, RecipeError
+from tulu.rollout import fleet_places
 from tulu.rollout.engine import EngineSpec
 from tulu.rollout.fleet import Request
 from tulu.rollout.fleet_admission import WINDOW_SECONDS, Admission
-from tulu.rollout.fleet_places import places
+from tulu.rollout.fleet_places import load_threads, places
 from tulu.rollout.pieces import Objects, Piece, SharedMemory
 from tulu.rollout.sync import Layout, WeightsRefused, pack_weights
 from tulu.types import SamplingParams
@@ -73,6 +74,21 @@ def test_colocated_engines_have_the_learners_gpus_also_where_others_are_free() -
 def test_more_gpus_than_the_machine_has_are_refused_with_the_cure() -> None:
     with pytest.raises(RecipeError, match=r"3 engines of 2 GPUs need 6, and this machine has 4; .*RAY_ADDRESS"):
         places(3, 2, 1, 4)
+
+
+def test_workers_share_the_cores_while_weights_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet_places, "cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert [load_threads(workers) for workers in (1, 2, 3, 8, 20)] == [8, 4, 2, 1, 1]
+
+
+@pytest.mark.parametrize(("said", "threads"), [("3", 3), ("3,2", 3), ("0", 4), ("many", 4), ("", 4)])
+def test_a_number_of_threads_that_was_set_holds_while_weights_come(
+    monkeypatch: pytest.MonkeyPatch, said: str, threads: int
+) -> None:
+    monkeypatch.setattr(fleet_places, "cores", lambda: 8)
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    assert load_threads(2) == threads
 
 
 @pytest.mark.parametrize("most", [1, 7, 64, 10**6])

@@ -73,6 +73,8 @@ class EngineSpec:
     """Whether the engine gives its memory back while the learner trains, and takes it again with the next weights."""
     adapters: AdapterForm | None = None
     """Where syncs bring adapters alone, what those look like; None where they bring all weights."""
+    load_threads: int = 1
+    """On a CPU, the threads that lay new weights out as the engine computes with them: no token is sampled meanwhile."""
     timeout: float = 1800.0
     """Seconds that any one call to an engine in another process may take."""
     revision: str | None = None

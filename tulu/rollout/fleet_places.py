@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from tulu.config.cores import cores
 from tulu.errors import RecipeError
 from tulu.rollout.engine import EngineSpec
 from tulu.rollout.fleet_member import Limits, Member
@@ -47,11 +48,24 @@ def make_members(
     if not shared and spec.gpu_share is None:
         spec = replace(spec, gpu_share=APART_SHARE)
 
+    if not cluster:
+        spec = replace(spec, load_threads=load_threads(engines * tensor_parallel))
+
     def maker(own: list[int]) -> Any:
         actor = ray.remote(replica).options(**actor_options(tensor_parallel, own, cluster))
         return lambda: actor.remote(spec, tensor_parallel)
 
     return [Member(f"engine-{index + 1}", maker(own), limits, spec.version) for index, own in enumerate(gpus)], shared
+
+
+def load_threads(workers: int) -> int:
+    """The threads with which each of so many workers of this machine loads new weights.
+
+    While they come, nothing is sampled and the learner has little to do, so they share all cores. A number that was set for this
+    process holds for them too.
+    """
+    own = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(own) if own.isdecimal() and int(own) else max(1, cores() // workers)
 
 
 def actor_options(tensor_parallel: int, gpus: list[int], cluster: bool) -> dict[str, Any]:

@@ -10,12 +10,14 @@ import pickle
 import signal
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
 from safetensors.torch import save_file
+from threadpoolctl import threadpool_limits
 from vllm.utils.nccl import unpinned_nccl_env
 
 from tulu.rollout.broadcast import Broken, Joining
@@ -33,8 +35,9 @@ register()
 class TuluExtension:
     """Methods that vLLM's `collective_rpc` calls by name. Arguments and results are plain, because vLLM packs nothing else."""
 
-    def tulu_begin(self) -> None:
-        """A new set of weights is about to come."""
+    def tulu_begin(self, threads: int) -> None:
+        """A new set of weights is about to come; a CPU loads them with so many threads."""
+        self.__dict__["tulu_threads"] = threads
         self.__dict__["tulu_loaded"] = set()
         self.__dict__["tulu_apart"] = {}
 
@@ -59,7 +62,9 @@ class TuluExtension:
             if apart:
                 worker.tulu_apart |= {name: tensor.cpu().clone() for name, tensor in layout.tensors(memory)}
             else:
-                worker.update_weights({"weights": layout.tensors(memory)})
+                # vLLM switches torch's own setting off. Most of the time goes into the layout that oneDNN multiplies with.
+                with threadpool_limits(worker.tulu_threads, user_api="openmp") if memory.is_cpu else nullcontext():
+                    worker.update_weights({"weights": layout.tensors(memory)})
             loaded |= layout.infos.keys()
         del memory
         times = {"verify": verified - began, "load": time.monotonic() - verified}

@@ -112,7 +112,7 @@ class VllmReplica(Replica):
         await self._patiently(self.llm.pause_generation(mode="keep", clear_cache=True))
         if self.adapter is None:
             await self._patiently(self.llm.start_weight_update())
-        await self._patiently(self.llm.collective_rpc("tulu_begin"))
+        await self._patiently(self.llm.collective_rpc("tulu_begin", args=(self.spec.load_threads,)))
 
     async def receive(self, place: Place, layout: Layout) -> Taken:
         """Let every worker verify and load the piece; it counts only if all of them saw the same bytes."""
