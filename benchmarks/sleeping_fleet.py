@@ -13,7 +13,7 @@ from heapq import heappop, heappush
 
 from torch import Tensor
 
-from tulu.config.simulation import Speed
+from tulu.config.simulated_engine import Speed
 from tulu.rollout.engine import STALE
 from tulu.rollout.fleet import Ended, EngineState, Finished, Recovery, Request, Returned, SyncReport
 from tulu.types import Completion, Finish

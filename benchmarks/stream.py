@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.sleeping_fleet import Clock
-from benchmarks.stream_case import PROBLEMS, WEIGHTS, Case, on_h100s, streaming
+from benchmarks.stream_case import PROBLEMS, WEIGHTS, Case, Grading, on_h100s, streaming
 from tulu.config.simulation import Loop, Outcome, simulate
 from tulu.files import write_atomic
 from tulu.rollout.fleet import Request
@@ -47,11 +47,13 @@ class Measured(Outcome):
 def measure(case: Case, stream: Stream, clock: Clock) -> Measured:
     """Train all steps; the figures are those of the steps between the first ones and the last."""
     assert stream.pump is not None
-    fleet = stream.pump.fleet
+    fleet, grading = stream.pump.fleet, stream.pump.grader.grader
+    assert isinstance(grading, Grading)
     stream.resume({})
-    marks, waited, lags, found = list[tuple[float, float]](), list[float](), list[float](), list[StepRollouts]()
+    marks, waited, lags, found = list[tuple[float, float, float]](), list[float](), list[float](), list[StepRollouts]()
     for step in range(stream.queue.total):
-        marks.append((clock.now(), sum(engine.busy_seconds for engine in fleet.states())))
+        now = clock.now()
+        marks.append((now, sum(engine.busy_seconds for engine in fleet.states()), grading.graders.busy(now)))
         rollouts = stream.take()
         waited.append(clock.now() - marks[-1][0])
         clock.sleep(case.train_seconds([one.group.n_tokens for one in rollouts.trained]))
@@ -66,6 +68,7 @@ def measure(case: Case, stream: Stream, clock: Clock) -> Measured:
         step_seconds=seconds / case.steps,
         learner_idle=sum(waited[first:last]) / seconds,
         engines_idle=1 - (marks[last][1] - marks[first][1]) / seconds / case.engines,
+        graders_idle=1 - (marks[last][2] - marks[first][2]) / seconds / case.graders,
         staleness=sum(lag * count for lag, count in zip(lags[first:last], tokens, strict=True)) / sum(tokens),
         groups=mean([len(step.trained) for step in found[first:last]]),
         tokens=mean(tokens),
@@ -104,6 +107,8 @@ def loop_of(case: Case) -> Loop:
         prompt=case.prompt,
         sync_seconds=case.sync_seconds,
         grading_seconds=case.grading_seconds,
+        graders=case.graders,
+        verdict_seconds=case.verdict_seconds,
     )
 
 

@@ -1,5 +1,6 @@
 """The loops that `benchmarks.stream` measures: their engines, learner, graders and problems, none of which knows a model."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +15,9 @@ from tulu.config.decoding import APART_SHARE, decoder
 from tulu.config.lengths import Lengths
 from tulu.config.operations import learner_operations
 from tulu.config.schema import Rlvr
-from tulu.config.simulation import Sampled, Speed
+from tulu.config.simulated_engine import Speed
+from tulu.config.simulated_graders import Graders
+from tulu.config.simulation import Sampled
 from tulu.config.sizes import model_size
 from tulu.model.parallel import Parallel
 from tulu.rollout.draws import Queue
@@ -51,6 +54,9 @@ class Case:
     """Share of the groups that teach something."""
     sync_seconds: float = 0.25
     grading_seconds: float = 0.05
+    graders: int = 1
+    """Answers that are graded at once, each of which takes `verdict_seconds`."""
+    verdict_seconds: float = 0.0
     steps: int = 12
 
     @property
@@ -121,10 +127,16 @@ class Grading:
     case: Case
     clock: Clock
 
+    def __post_init__(self) -> None:
+        self.graders, self.lock = Graders(self.case.graders, self.case.verdict_seconds), threading.Lock()
+
     def grade(self, items: Sequence[tuple[str, Problem]]) -> list[Verdict]:
         """One verdict for each."""
-        if self.case.grading_seconds:
-            self.clock.sleep(self.case.grading_seconds)
+        with self.lock:
+            now = self.clock.now()
+            verified = self.graders.grade(now, len(items))
+        if seconds := verified - now + self.case.grading_seconds:
+            self.clock.sleep(seconds)
         seen: dict[str, int] = {}
         verdicts = []
         for _, problem in items:

@@ -56,6 +56,17 @@ def test_what_is_predicted_is_measured(max_staleness: int) -> None:
     assert measured.trained_length == measured.sampled_length, "nothing is left out because it took long"
 
 
+@pytest.mark.parametrize("max_staleness", [0, 1, 4])
+def test_slow_graders_are_predicted(max_staleness: int) -> None:
+    """Sixteen answers of 150 seconds over four graders are 600 a step, and more are sampled in place of what teaches nothing."""
+    case = replace(CASE, max_staleness=max_staleness, graders=4, verdict_seconds=150.0)
+    measured, predicted = run(case), predict(case)
+    assert predicted.step_seconds == pytest.approx(measured.step_seconds, rel=0.03)
+    assert predicted.graders_idle == pytest.approx(measured.graders_idle, abs=0.02)
+    assert measured.step_seconds > 1.3 * run(replace(case, verdict_seconds=0.0)).step_seconds
+    assert measured.step_seconds > 600
+
+
 def test_the_plainest_loop_is_the_stream_that_samples_and_trains_in_turn(tmp_path: Path) -> None:
     case = replace(CASE, teaching=1.0, steps=3)
     plain = in_turn(case, VirtualClock())

@@ -151,13 +151,41 @@ def test_what_is_given_of_the_loop_is_told() -> None:
     text = plan("olmo2-1b", *GPUS, "--teaching", "0.5", "--grading", "3", "--sync", "1.5")
     assert "50% of the groups teach nothing, as given" not in plan("olmo2-1b", *GPUS)
     assert "50% of the groups teach nothing, as given" in text
-    assert "grades come 3 s after a group's last answer (--grading), new weights in 1.5 s" in text
+    assert "grades come 3 s after a group's last verdict (--grading), new weights in 1.5 s" in text
+
+
+def test_slow_graders_are_told_to_be_the_bound_and_how_many_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """512 answers of 2 s over 4 graders take 256 s a step, whoever samples them."""
+    recipe = ["tulu3.1-8b", *GPUS, "rlvr.max_staleness=1", "rlvr.resources.engines=4", "--grade-seconds", "2"]
+    sizes = ["rlvr.prompts=64", "rlvr.samples=8", "rlvr.batch=512", "rlvr.micro_batch=8"]
+    text = plan(*recipe, *sizes, "rlvr.resources.graders=4")
+    assert "4 (resources.graders), 2 s an answer (--grade-seconds): 512 answers of a step take 256.00 s at least" in text
+    [advice] = [line for line in text.splitlines() if "graders are the bound" in line]
+    enough = advice.split("enough are ")[1]
+    again = plan(*recipe, *sizes, enough)
+    assert "graders are the bound" not in again
+
+    def row(told: str) -> list[str]:
+        [found] = [line for line in told.splitlines() if "the recipe's" in line and line.split()[0].isdigit()]
+        return found.split()
+
+    assert float(row(text)[4]) == pytest.approx(256, rel=0.02), "seconds of a step"
+    assert float(row(again)[4]) < 150
+    assert (row(text)[8], row(again)[8] > "0%") == ("0%", True), "graders never rest where they are the bound"
+    for name, value in (("TULU_JUDGE_URL", "http://127.0.0.1:9/v1"), ("TULU_JUDGE_MODEL", "judge")):
+        monkeypatch.setenv(name, value)
+    judge = ["rlvr.verifier=llm_judge", "rlvr.verifier_mode=strict", "rlvr.resources.engines=4"]
+    judged = plan("tulu3.1-8b", *GPUS, *judge, "--grade-seconds", "60")
+    assert "32 requests at once are the most" in judged
+    assert "graders are the bound" not in plan("tulu3.1-8b", *GPUS, "rlvr.resources.engines=4")
 
 
 @pytest.mark.parametrize(
     "options",
     [
         ["--parameters", "1"],
+        ["--grade-seconds", "1e6"],
+        ["--grade-seconds", "0", "rlvr.resources.graders=1000000000"],
         ["--parameters", "4e11"],
         ["--tokens", "1e9"],
         ["--teaching", "0.01", "rlvr.refill=true"],

@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from tulu.config.simulated_draws import MAX_ROUNDS, Drawn, Draws
+from tulu.config.simulated_graders import Graders
 from tulu.config.simulation import Loop, Simulation, simulate
 from tulu.rollout import draws as real
 from tulu.rollout.draws import Draw, Queue
@@ -63,6 +64,60 @@ def test_in_turn_a_step_is_sampling_grading_training_and_a_sync() -> None:
     assert found.learner_idle == pytest.approx(22 / 30)
     assert found.engines_idle == pytest.approx(10 / 30)
     assert (found.staleness, found.groups, found.tokens) == (0, 2, 60)
+
+
+def test_answers_wait_for_a_grader() -> None:
+    """Nine answers of 2 s over four graders: four end at 2, four at 4, and the last one at 6, of 24 seconds 18 are work."""
+    graders = Graders(4, 2.0)
+    assert graders.grade(10.0, 9) == 16
+    assert graders.busy(16.0) == 18
+    assert graders.busy(12.0) == 8
+    assert graders.grade(15.0, 1) == 17, "a grader that rests begins at once"
+    assert graders.grade(15.0, 3) == 18, "two begin at once, and the third at 16, when the ninth has its verdict"
+    assert Graders(10**12, 2.0).grade(1.0, 5) == 3
+    assert Graders(1, 0.0).grade(1.0, 5) == 1
+
+
+def test_in_turn_a_step_waits_for_the_verdicts_of_its_answers() -> None:
+    # Four answers end within 20 seconds, together as groups: two graders with 7 seconds for each are done 14 seconds later.
+    loop = replace(PLAIN, grading_seconds=2, sync_seconds=5, graders=2, verdict_seconds=7)
+    found = simulate(loop, 1, 3)
+    assert found.step_seconds == 20 + 14 + 2 + 3 + 5
+    assert found.graders_idle == pytest.approx(1 - 14 / 44)
+
+
+def test_groups_are_graded_as_they_end_but_by_an_engine_of_the_learner() -> None:
+    """The groups end at 10, 20 and 30; one grader takes 15 seconds for each. 60 tokens train for 3 seconds."""
+    lengths = [[10.0], [20.0], [30.0]]
+    loop = replace(PLAIN, prompts=3, room=3, sampled=lambda position: (lengths[position % 3], True), verdict_seconds=15)
+    assert simulate(loop, 0, 1).step_seconds == 10 + 3 * 15 + 3
+    assert simulate(replace(loop, graders=2), 0, 1).step_seconds == 30 + 15 + 3, "10 to 25, 20 to 35 and 30 to 45"
+    assert simulate(replace(loop, in_turn=True), 0, 1).step_seconds == 30 + 3 * 15 + 3
+    assert simulate(replace(loop, in_turn=True, graders=2), 0, 1).step_seconds == 30 + 2 * 15 + 3
+
+
+@pytest.mark.parametrize(("graders", "seconds"), [(1, 3.0), (4, 20.0), (32, 160.0), (10**9, 3.0)])
+@pytest.mark.parametrize("max_staleness", [0, 1, 4])
+def test_no_step_is_shorter_than_the_verdicts_of_its_answers(graders: int, seconds: float, max_staleness: int) -> None:
+    """n answers of s seconds over g graders take n · s / g; one step ahead nothing is added to that where it is the longest."""
+    loop = replace(HEAVY, sampled=heavy(1.0), max_staleness=max_staleness, graders=graders, verdict_seconds=seconds)
+    found = simulate(loop, max_staleness + 2, 20)
+    least = 8 * 4 * seconds / graders
+    assert found.step_seconds >= 0.98 * least, "within what steps before and after share"
+    assert 0 <= found.graders_idle <= 1
+    assert found.graders_idle == pytest.approx(1 - least / found.step_seconds, abs=0.02)
+    without = simulate(replace(loop, verdict_seconds=0.0), max_staleness + 2, 20)
+    assert found.step_seconds >= 0.99 * without.step_seconds
+    if max_staleness and least > 2 * without.step_seconds:
+        assert found.step_seconds == pytest.approx(least, rel=0.02)
+        assert found.graders_idle < 0.02
+
+
+def test_verdicts_as_fast_as_rules_change_nothing() -> None:
+    for max_staleness in (0, 1, 4):
+        loop = replace(HEAVY, max_staleness=max_staleness)
+        found = simulate(replace(loop, graders=32, verdict_seconds=0.0005), max_staleness + 2, 20)
+        assert found.step_seconds == pytest.approx(simulate(loop, max_staleness + 2, 20).step_seconds, rel=1e-3)
 
 
 def test_one_step_ahead_the_longer_of_both_counts() -> None:

@@ -89,6 +89,7 @@ def _table(
         "parameters": _parameters(facts),
         **_memory(facts),
         **({} if work is None else _work(work)),
+        **_grading(facts),
         **_price(facts, work, bill, options),
     }
     if stage.row.makes_model:
@@ -183,6 +184,15 @@ def _work(work: Work) -> dict[str, str]:
     return {"tokens": f"{work.tokens:,.0f}", "operations": f"{sum(work.operations.values()):.2e} FLOPs ({parts})"}
 
 
+def _grading(facts: Facts) -> dict[str, str]:
+    """How RLVR's answers get their verdicts, and what those of a step take at least."""
+    grading, section = facts.grading, facts.section
+    if grading is None or not isinstance(section, Rlvr):
+        return {}
+    seconds = grading.least_seconds(section.batch)
+    return {"graders": f"{grading.told}: {section.batch:,} answers of a step take {seconds:,.2f} s at least"}
+
+
 def _price(facts: Facts, work: Work | None, bill: Bill | None, options: PlanOptions) -> dict[str, str]:
     """Time, cost and energy."""
     if options.gpu is None:
@@ -262,4 +272,7 @@ def _seconds(options: PlanOptions) -> str:
     """How long grades and weights take."""
     grades = f"{GRADING if options.grading is None else options.grading:g} s"
     weights = f"at {SYNC / 1e9:g} GB a second" if options.sync is None else f"in {options.sync:g} s"
-    return f"grades come {grades} after a group's last answer (--grading), new weights {weights} (--sync), while all engines wait"
+    return (
+        f"graders take whole groups in the order in which they end; grades come {grades} after a group's last verdict "
+        f"(--grading), new weights {weights} (--sync), while all engines wait"
+    )

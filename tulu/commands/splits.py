@@ -5,10 +5,14 @@ from rich.table import Table
 
 from tulu.config.decoding import engine_of
 from tulu.config.facts import Facts
-from tulu.config.splits import Split, Splits, divider_of
+from tulu.config.splits import SLOWED, Divider, Split, Splits, divider_of
 
 SHOWN = 3
 """Divisions that are shown of those that were tried, the fastest ones."""
+COLUMNS = (
+    *("learners", "engines", "GPUs each", "staleness", "s a step", "trained/s"),
+    *("learner waits", "engines idle", "graders idle", "age of a token"),
+)
 
 
 def show_splits(key: str, facts: Facts) -> None:
@@ -19,7 +23,7 @@ def show_splits(key: str, facts: Facts) -> None:
     splits = divider.splits()
     console = Console()
     console.print(_table(splits, divider.gpus, divider.section.samples))
-    lines = _advice(key, splits)
+    lines = [*_advice(key, splits), *_bound(key, divider, splits)]
     if engine_of(divider.section) != "vllm":
         lines.append(f"{key}.engine={divider.section.engine} samples where it learns; engines with GPUs of their own are vLLM")
     for line in lines:
@@ -29,9 +33,8 @@ def show_splits(key: str, facts: Facts) -> None:
 def _table(splits: Splits, gpus: int, samples: int) -> Table:
     title = f"how to divide {gpus} GPUs (simulated)"
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for column in ("learners", "engines", "GPUs each", "staleness", "s a step", "trained/s", "learner waits", "engines idle"):
+    for column in COLUMNS:
         table.add_column(column, justify="right")
-    table.add_column("age of a token", justify="right")
     table.add_column("")
     best = splits.best
     for split in _rows(splits):
@@ -46,6 +49,7 @@ def _table(splits: Splits, gpus: int, samples: int) -> Table:
             f"{samples * found.groups / found.step_seconds:,.1f}",
             f"{found.learner_idle:.0%}",
             f"{found.engines_idle:.0%}",
+            f"{found.graders_idle:.0%}",
             f"{found.staleness:.2f}",
             "; ".join([*_remarks(split, splits, best), *([f"uses {split.gpus}"] if split.gpus < gpus else [])]),
             style="bold" if best is not None and split.settings == best.settings else None,
@@ -89,6 +93,18 @@ def _advice(key: str, splits: Splits) -> list[str]:
                 f"{times:.2f} times as fast, on tokens that are {ahead.outcome.staleness:.1f} steps old: {_written(key, ahead)}"
             )
     return lines
+
+
+def _bound(key: str, divider: Divider, splits: Splits) -> list[str]:
+    """What graders cost where more of them would make the recipe's own division faster."""
+    grading, stated = divider.grading, splits.stated
+    times = stated.outcome.step_seconds / divider.without_a_queue(stated).step_seconds
+    if times <= SLOWED:
+        return []
+    told = f"graders are the bound: answers that wait for one make the recipe's division take {times:.2f} times as long"
+    if grading.asks_judge:
+        return [f"{told}; {grading.graders} requests at once are the most, so that only a judge that answers sooner helps"]
+    return [f"{told}; enough are {key}.resources.graders={divider.enough_graders(stated)}"]
 
 
 def _written(key: str, split: Split) -> str:

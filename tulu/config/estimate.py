@@ -74,7 +74,8 @@ def _rollouts(facts: Facts, section: Rlvr) -> Work:
     load = rollout_load(section, facts.size, facts.prompt, facts.lengths)
     step = learner_operations(section, facts.size, facts.value, facts.prompt, facts.lengths, facts.teacher)
     sampled, split = None, None
-    if section.resources.engines or (facts.teaching < 1 and section.refill):
+    slow = facts.grading is not None and facts.grading.given
+    if section.resources.engines or (facts.teaching < 1 and section.refill) or slow:
         divider = divider_of(facts)
         split = None if divider is None else divider.stated()
     elif facts.card is not None:

@@ -12,13 +12,14 @@ from tulu.config.recipe_stages import model_named_by, stages_in
 from tulu.config.schema import Recipe, Rlvr, TrainStage, drops_long
 from tulu.config.sizes import Size, model_size, size_source
 from tulu.config.stages import Stage
+from tulu.config.verdicts import Grading, grading_of
 
 MFU, EXPERTS_MFU = 0.4, 0.2
 """Shares of a GPU's peak that training is assumed to reach: of dense models, and of mixtures of experts."""
 MEAN_SHARE = 4
 """Sequences of which nothing is known are assumed to have a quarter of the most tokens that they may have on average."""
 GRADING = 0.1
-"""Seconds from the last answer of a group to its grades. An assumption: judges and programs take longer."""
+"""Seconds that the grades of a group take beside its verdicts: until it is collected, and written to disk. An assumption."""
 SYNC = 1e9
 """Bytes of weights that reach the engines in a second, through the memory of the host. An assumption."""
 
@@ -49,7 +50,9 @@ class Facts:
     teaching: float = 1.0
     """Share of RLVR's groups whose rewards differ."""
     grading_seconds: float = GRADING
-    """From a group's last answer to its grades."""
+    """What the grades of a group take beside its verdicts."""
+    grading: Grading | None = None
+    """How the answers of RLVR get their verdicts."""
     sync_seconds: float = 0.0
     """In which engines take new weights."""
 
@@ -91,6 +94,7 @@ def facts_of(recipe: Recipe, stage: Stage, section: TrainStage, options: PlanOpt
         prompt=prompt_of(section, mix),
         teaching=options.teaching or 1.0,
         grading_seconds=GRADING if options.grading is None else options.grading,
+        grading=grading_of(section, options.grade_seconds) if isinstance(section, Rlvr) else None,
         sync_seconds=options.sync if options.sync is not None else 2.0 * (size.parameters if size else 0.0) / SYNC,
     )
 

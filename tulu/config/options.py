@@ -53,7 +53,11 @@ class PlanOptions:
         Option("Share of the groups of RLVR that teach something, because their rewards differ; default: all.", min=0.01, max=1),
     ] = None
     grading: Annotated[
-        float | None, Option("Seconds from the last answer of a group of RLVR to its grades; default: 0.1.", min=0)
+        float | None, Option("Seconds that the grades of a group of RLVR take beside its verdicts; default: 0.1.", min=0)
+    ] = None
+    grade_seconds: Annotated[
+        float | None,
+        Option("Seconds of a grader for one answer of RLVR; default: what was measured of rules and of programs.", min=0),
     ] = None
     sync: Annotated[
         float | None, Option("Seconds in which the engines of RLVR take new weights; default: at 1 GB a second.", min=0)

@@ -2,8 +2,10 @@
 
 Prompts are drawn and trained by the rules of the stream of rollouts (simulated_draws.py). Engines go from one decoding step to
 the next, in each of which every answer that they write gets one token; what ends makes room for what waits. A group is graded
-once all of its answers ended. The learner trains when a step's groups are there, and then the engines stand still until they
-have the new weights; what they write goes on with these.
+once all of its answers ended, each of which waits for a free grader.
+
+The learner trains when a step's groups are there, and then the engines stand still until they have the new weights; what they
+write goes on with these.
 
 Nothing here is random: what is sampled is given with the loop, so that loops can be compared on the same answers.
 """
@@ -13,22 +15,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from heapq import heappop, heappush
-from typing import Protocol
 
 from tulu.config.simulated_draws import Drawn, Draws
-
-
-class Speed(Protocol):
-    """How fast an engine is (config/decoding.py)."""
-
-    def step_seconds(self, writing: float, cached: float) -> float:
-        """A decoding step of so many answers, which have so many tokens in the cache together."""
-        ...
-
-    def prompt_seconds(self, tokens: float) -> float:
-        """Reading a prompt."""
-        ...
-
+from tulu.config.simulated_engine import Engine, Speed
+from tulu.config.simulated_graders import Graders
 
 Sampled = tuple[Sequence[float], bool]
 """The tokens of each answer of a group, and whether it teaches something."""
@@ -52,7 +42,13 @@ class Loop:
     """Tokens of a prompt."""
     sync_seconds: float = 0.0
     grading_seconds: float = 0.0
-    """From the last answer of a group to its grades."""
+    """From the last verdict of a group to its grades."""
+    graders: int = 1
+    """Answers that are graded at once."""
+    verdict_seconds: float = 0.0
+    """What each of these takes."""
+    in_turn: bool = False
+    """Whether the engine stands in the learner's process, where answers are graded once all of them ended."""
     refill: bool = True
 
 
@@ -79,79 +75,14 @@ class Outcome:
     """Share of the time in which the learner waits for rollouts, as `learner_idle` in the metrics of a run."""
     engines_idle: float
     """Share of the time in which an engine has nothing to write, as `engines_idle` there."""
+    graders_idle: float
+    """Share of the time in which a grader has no answer to grade."""
     staleness: float
     """Of a trained token."""
     groups: float
     """That a step trains on."""
     tokens: float
     """Of the answers in them."""
-
-
-class Engine:
-    """An engine between two events. Its clock counts the tokens that each of its answers got since the beginning."""
-
-    def __init__(self, number: int, room: int) -> None:
-        self.number, self.room = number, room
-        self.running: list[tuple[float, int, float, Drawn, float]] = []
-        """A heap of answers: (clock at its end, a number of its own, `versions` at its begin, group, tokens in the cache)."""
-        self.clock = 0.0
-        self.cached = 0.0
-        """Tokens in the cache, those of an answer's prompt included."""
-        self.busy = 0.0
-        """Time in which it had something to write."""
-        self.version, self.versions = 0, 0.0
-        """The version of its weights, and the same added up over all ticks of the clock."""
-        self.stamp = 0
-        """Tells which of the ends that were expected is still true."""
-        self.paused = False
-        self._since = self._begins = 0.0
-        """Until when time has passed, and from when on it writes, because prompts are read first."""
-        self._pace = 1.0
-
-    def advance(self, now: float) -> None:
-        """Let time pass until `now`, before which none of its answers ends."""
-        if self.running:
-            self.busy += now - self._since
-            passed = now - max(self._since, self._begins)
-            if passed > 0 and not self.paused:
-                self._move(min(passed / self._pace, self.running[0][0] - self.clock))
-        self._since = now
-
-    def _move(self, tokens: float) -> None:
-        self.clock += tokens
-        self.cached += tokens * len(self.running)
-        self.versions += tokens * self.version
-
-    def add(self, now: float, number: int, drawn: Drawn, length: float, prompt: float, reading: float) -> None:
-        """Begin an answer, the prompt of which takes this time to read."""
-        self._begins = max(self._begins, now) + reading
-        heappush(self.running, (self.clock + length, number, self.versions, drawn, prompt + length))
-        self.cached += prompt
-        self.room -= 1
-
-    def next_end(self, now: float, speed: Speed) -> float:
-        """When its next answer ends if nothing happens before."""
-        self.stamp += 1
-        count, left = len(self.running), self.running[0][0] - self.clock
-        # The cache grows by a token of each answer in every decoding step, so that half of it is the mean.
-        self._pace = speed.step_seconds(count, self.cached + count * left / 2)
-        return max(now, self._begins) + left * self._pace
-
-    def ended(self, now: float) -> list[Drawn]:
-        """Let the answers end that end now; returns the groups that are whole by that."""
-        self.busy += now - self._since
-        self._since = now
-        self._move(self.running[0][0] - self.clock)
-        groups = []
-        while self.running and self.running[0][0] <= self.clock + 1e-6:
-            _, _, versions, drawn, cached = heappop(self.running)
-            drawn.versions += self.versions - versions
-            drawn.missing -= 1
-            self.cached -= cached
-            self.room += 1
-            if not drawn.missing:
-                groups.append(drawn)
-        return groups
 
 
 class Simulation:
@@ -162,6 +93,7 @@ class Simulation:
         self.loop, self.now, self.version = loop, 0.0, 0
         self.draws = Draws(loop.prompts, loop.max_staleness, total, loop.refill)
         self.engines = [Engine(number, loop.room) for number in range(loop.engines)]
+        self.graders = Graders(loop.graders, loop.verdict_seconds)
         self.steps: list[Step] = []
         self._pending: deque[Drawn] = deque()
         """Prompts of which not all answers are with an engine."""
@@ -170,6 +102,8 @@ class Simulation:
         self._free: float | None = 0.0
         """Since when the learner waits; None while it does not."""
         self._syncing = False
+        self._ended: list[Drawn] = []
+        """Groups whose answers have all ended, and that no grader has yet."""
         self._graded: list[Drawn] = []
         """What was graded while the engines took new weights."""
         self._step_began = self._waited = 0.0
@@ -233,14 +167,25 @@ class Simulation:
     def _end(self, engine: Engine, stamp: int) -> None:
         if engine.stamp != stamp or engine.paused:
             return
-        for drawn in engine.ended(self.now):
-            self._at(self.now + self.loop.grading_seconds, partial(self._grade, drawn))
+        if groups := engine.ended(self.now):
+            self._ended += groups
+            # After all that ends at the same time.
+            self._at(self.now, self._verify)
         if self._pending:
             self._send([engine])
         if engine.stamp == stamp:
             self._expect(engine)
 
-    # -- the learner -------------------------------------------------------------------------------------------
+    # -- graders -----------------------------------------------------------------------------------------------
+
+    def _verify(self) -> None:
+        """Give the groups that have ended to the graders."""
+        if self.loop.in_turn and (self._pending or any(engine.running for engine in self.engines)):
+            return
+        for drawn in self._ended:
+            verified = self.graders.grade(self.now, len(drawn.lengths))
+            self._at(verified + self.loop.grading_seconds, partial(self._grade, drawn))
+        self._ended.clear()
 
     def _grade(self, drawn: Drawn) -> None:
         if self._syncing:
@@ -250,6 +195,8 @@ class Simulation:
         self.draws.grade(drawn)
         self._draw()
         self._take()
+
+    # -- the learner -------------------------------------------------------------------------------------------
 
     def _take(self) -> None:
         """Begin the next step if the learner waits for it and it is there."""
@@ -291,7 +238,7 @@ def simulate(loop: Loop, skip: int, steps: int) -> Outcome:
     """The mean of so many steps, after the first ones, in which the loop fills, and before the last ones, in which it empties."""
     running = Simulation(loop, skip + steps + loop.max_staleness + 1)
     running.run(skip)
-    began, busy = running.now, running.busy()
+    began, busy, graded = running.now, running.busy(), running.graders.busy(running.now)
     running.run(skip + steps)
     seconds = running.now - began
     found = running.steps[skip:]
@@ -300,6 +247,7 @@ def simulate(loop: Loop, skip: int, steps: int) -> Outcome:
         step_seconds=seconds / steps,
         learner_idle=sum(step.waited for step in found) / seconds,
         engines_idle=max(0.0, 1 - (running.busy() - busy) / seconds / loop.engines),
+        graders_idle=max(0.0, 1 - (running.graders.busy(running.now) - graded) / seconds / loop.graders),
         staleness=sum(step.lag for step in found) / tokens if tokens else 0.0,
         groups=sum(step.groups for step in found) / steps,
         tokens=tokens / steps,

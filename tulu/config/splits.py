@@ -1,9 +1,11 @@
 """How to divide GPUs between the learner of RLVR and its engines: divisions that hold the model, each simulated on the same
 answers."""
 
+import math
 import random
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from tulu.config.batch_checks import micro_batch
@@ -17,6 +19,7 @@ from tulu.config.sampling_time import sampling
 from tulu.config.schema import Rlvr
 from tulu.config.simulation import Loop, Outcome, Sampled, simulate
 from tulu.config.sizes import Size
+from tulu.config.verdicts import grading_of
 
 NODE = 8
 """GPUs of a node, beyond which an engine is spread only if it must be."""
@@ -31,6 +34,8 @@ COUNTS = 48
 ANSWERS = 6000
 """Answers that are sampled in a simulation, if its steps are not too few for that."""
 LEAST_STEPS, MOST_STEPS = 3, 24
+SLOWED = 1.05
+"""How much longer a step may take than with any number of graders until it is said that they are the bound."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ class Split:
     fits: bool
     """Whether learner and engines have room for the model."""
     outcome: Outcome
+    loop: Loop = field(compare=False, repr=False)
+    """What was simulated."""
 
     @property
     def gpus(self) -> int:
@@ -104,6 +111,7 @@ class Divider:
     def __init__(self, facts: Facts, section: Rlvr, size: Size, card: Card) -> None:
         self.facts, self.section, self.size, self.card = facts, section, size, card
         self.answers = MadeUpAnswers(facts, section)
+        self.grading = facts.grading or grading_of(section, None)
         own = 0 if section.resources.colocated else section.resources.engines * section.resources.tensor_parallel
         self.gpus = facts.processes + own
         self.length = facts.prompt + facts.lengths.tokens
@@ -137,11 +145,12 @@ class Divider:
         """Every GPU samples, and then learns; each step samples as much as it trains on, whatever the staleness."""
         facts, section, gpus = self.facts, self.section, max(filter(self._divides, range(1, self.gpus + 1)))
         width = sampling(section, self.size, self.card, gpus, facts.mfu, facts.prompt, facts.lengths).gpus
-        found = self._simulate(self._loop(self._decoder(width, ENGINE_SHARE), max(1, gpus // width), gpus, 0))
+        loop = replace(self._loop(self._decoder(width, ENGINE_SHARE), max(1, gpus // width), gpus, 0), in_turn=True)
+        found = self._simulate(loop)
         alone = section.model_copy(update={"resources": Resources()})
         # The engine of a training process has one GPU.
         fits = least_gpus(self.size, self.card, ENGINE_SHARE) == 1 and rows_of(facts, alone, gpus).fits
-        return Split(gpus, 0, 1, section.max_staleness, fits, replace(found, staleness=float(section.max_staleness)))
+        return Split(gpus, 0, 1, section.max_staleness, fits, replace(found, staleness=float(section.max_staleness)), loop)
 
     def apart(self, learners: int, engines: int, width: int, max_staleness: int) -> Split:
         """Engines with GPUs of their own."""
@@ -149,8 +158,20 @@ class Divider:
         if key not in self._found:
             loop = self._loop(self._decoder(width, APART_SHARE), engines, learners, max_staleness)
             fits = self._holds(learners) and width >= least_gpus(self.size, self.card, APART_SHARE)
-            self._found[key] = Split(*key, fits, self._simulate(loop))
+            self._found[key] = Split(*key, fits, self._simulate(loop), loop)
         return self._found[key]
+
+    def without_a_queue(self, split: Split) -> Outcome:
+        """The same division with a grader for every answer."""
+        return self._simulate(replace(split.loop, graders=sys.maxsize))
+
+    def enough_graders(self, split: Split) -> int:
+        """So many that a step is SLOWED at most by answers that wait for one, to a fifth more than are needed for that."""
+        least = self.without_a_queue(split).step_seconds
+        graders = max(1, math.ceil(self.section.batch * self.grading.seconds / least))
+        while self._simulate(replace(split.loop, graders=graders)).step_seconds > SLOWED * least:
+            graders = math.ceil(1.2 * graders)
+        return graders
 
     def search(self, max_staleness: int) -> list[Split]:
         """The fastest divisions of those that hold the model: from the best estimate on to whatever neighbour is faster."""
@@ -218,7 +239,8 @@ class Divider:
         step = engine.step_seconds(writing, writing * self.length)
         sampled = stage.batch / facts.teaching * facts.lengths.tokens / engines / writing * step
         longest = facts.lengths.longest * step / (max_staleness + 1)
-        return train + max(sampled, longest) if max_staleness == 0 else max(train, sampled, longest)
+        graded = self.grading.least_seconds(stage.batch) / facts.teaching
+        return train + graded + max(sampled, longest) if max_staleness == 0 else max(train, sampled, longest, graded)
 
     def _decoder(self, gpus: int, share: float) -> Decoder:
         return decoder(self.size, self.card, gpus, self.facts.mfu, self.length, share, engine_of(self.section))
@@ -240,6 +262,8 @@ class Divider:
             prompt=self.facts.prompt,
             sync_seconds=self.facts.sync_seconds,
             grading_seconds=self.facts.grading_seconds,
+            graders=self.grading.graders,
+            verdict_seconds=self.grading.seconds,
             refill=self.section.refill,
         )
 

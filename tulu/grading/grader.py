@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Protocol, Self
 
+from tulu.config.verdicts import REQUESTS
 from tulu.errors import DataError
 from tulu.grading.pool import Workers
 from tulu.grading.task import Task
@@ -22,8 +23,6 @@ from tulu.verifiers.text import without_thinking_tags
 
 _CACHED = 65_536
 """Most verdicts that are cached."""
-_WAITING_THREADS = 32
-"""Requests to a judge that are under way at the same time."""
 
 
 class Pool(Protocol):
@@ -137,7 +136,7 @@ class Grader:
     def _submit(self, name: str, case: Case, tasks: list[Task]) -> "Future[Verdict]":
         if find(name).place == "thread":
             if self._threads is None:
-                self._threads = ThreadPoolExecutor(_WAITING_THREADS, "judging")
+                self._threads = ThreadPoolExecutor(REQUESTS, "judging")
             return self._threads.submit(self._grade_in_thread, name, case)
         task = Task(name, self.mode, case)
         task.future.add_done_callback(lambda _: self.seconds.append(task.seconds))

@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+from tulu.config.cores import cores
 from tulu.grading.reward import Grades, check_faults
 from tulu.rollout.dispatch import Dispatch, End
 from tulu.rollout.draws import Draw, Queue
@@ -19,8 +20,9 @@ from tulu.types import Group, Verdict
 
 log = logging.getLogger("tulu")
 
-GRADING_THREADS = 8
-"""Sets of groups that ended together which are graded side by side while the learner trains."""
+GRADING_THREADS = 32
+"""Sets of groups that ended together which are graded side by side while the learner trains; as many as there are graders where
+these are more, since a set may be one answer. Each is a thread that waits."""
 
 
 class Pump:
@@ -36,7 +38,8 @@ class Pump:
         self._recent: deque[Sequence[Grades]] = deque(maxlen=grader.stage.prompts)
         """The grades of the latest groups, by which a grader that fails is found out."""
         self._grading: list[tuple[list[Draw], Future[list[Graded]]]] = []
-        self._threads = ThreadPoolExecutor(GRADING_THREADS, "grading")
+        graders = grader.stage.resources.graders or cores()
+        self._threads = ThreadPoolExecutor(max(GRADING_THREADS, graders), "grading")
 
     def turn(self, timeout: float) -> bool:
         """Do once what can be done, waiting at most so long for an engine; returns whether anything moved."""
