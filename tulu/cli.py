@@ -220,14 +220,13 @@ def data(
 
 def plan(recipe: RecipeArgument, overrides: Overrides = None, *, options: PlanOptions) -> None:
     """Batch, memory, time and cost of a recipe, before a GPU is lit."""
-    if options.price is not None and options.gpu is None:
-        raise RecipeError("--price needs --gpu a100, h100 or h200")
-    from tulu.commands.plan import show_plan
+    from tulu.commands.plan import on_a_gpu, show_plan
     from tulu.config.learners import learners_of
     from tulu.config.recipe_stages import stages_in
 
+    assumed = on_a_gpu(options)
     learners = learners_of(stages_in(dict(_load(recipe, overrides, options.processes))), options.processes)
-    show_plan(_load(recipe, overrides, learners.count), replace(options, processes=learners.count))
+    show_plan(_load(recipe, overrides, learners.count), replace(assumed, processes=learners.count), assumed=assumed != options)
 
 
 def _load(name: str, overrides: list[str] | None, processes: int | None = None, stage: str | None = None) -> "Recipe":

@@ -101,9 +101,16 @@ def test_the_time_on_paper() -> None:
     # 2 × 939,000 rows × 492 tokens (500, cut at 4,096) × 8 · 7e9 FLOPs / (989e12 × 0.4) = 36.3 h
     assert "estimate, 36.3" in text
     assert "on 1 h100 at 40% of peak" in text
-    planned = plan("olmo2-instruct", "--processes", "8")
-    assert "global batch 128 = 8 processes × micro-batch 8 × accumulation 2" in planned
-    assert "give --gpu a100|h100|h200 for an estimate" in planned
+    assert "global batch 128 = 8 processes × micro-batch 8 × accumulation 2" in plan("olmo2-instruct", "--processes", "8")
+    assert "give --gpu a100|h100|h200 for an estimate" in plan("olmo2-instruct")
+
+
+def test_a_number_of_gpus_alone_gets_an_estimate_on_a_card_that_is_told_to_be_assumed() -> None:
+    assumed, given = plan("olmo2-1b", "--gpus", "8"), plan("olmo2-1b", "--gpu", "h100", "--gpus", "8")
+    told = "assumed: the GPUs are h100 (--gpu a100|h100|h200)\n"
+    assert assumed.replace(told, "") == given
+    assert assumed.count(told) == 1
+    assert told not in given
 
 
 @pytest.mark.parametrize("options", [["--parameters", "1"], ["--tokens", "1e9"], ["--mfu", "0.01"], ["--tokens", "1"]])
@@ -117,17 +124,19 @@ def test_no_option_breaks_a_plan(name: str, options: list[str]) -> None:
 def test_gpus_of_rlvr_are_divided_and_the_command_that_is_printed_is_that_division() -> None:
     text = plan("olmo2-1b", *GPUS)
     table = text[text.index("how to divide 8 GPUs (simulated)") :].splitlines()
-    [best] = [row for row in table[1:8] if "◀ best" in row]
-    [ahead] = [row for row in table[1:8] if "the best with max_staleness 1" in row]
+    rows = [row for row in table[1:12] if "%" in row]
+    [best] = [row for row in rows if "◀ best" in row]
+    [ahead] = [row for row in rows if row.split()[3] == "1"]
+    assert "the best is the recipe's own" in table
+    assert "staleness 1: the fastest that runs ahead of the learner" in table
     assert best.split()[:2] == ["8", "–"], "on-policy, GPUs that wait for each other are lost"
     [advice] = [row for row in table if "times as fast" in row and "rlvr.math" in row]
     written = advice.split(": ")[1].split()
     again = plan("olmo2-1b", "--gpu", "h100", *written)
     own = again[again.rindex("how to divide 8 GPUs (simulated)") :].splitlines()
-    [row] = [row for row in own if "the recipe's" in row]
+    [row] = [row for row in own if row.rstrip().endswith((" recipe", "◀ best")) and row.split()[0] == "4"]
     assert row.split()[:8] == ahead.split()[:8]
     assert "how to divide" not in plan("olmo2-1b", "--gpu", "h100", "--gpus", "1")
-    assert "how to divide" not in plan("olmo2-1b", "--gpus", "8"), "the speed of no GPU is known"
     assert "engines with GPUs of their own are vLLM" in plan("olmo2-1b", *GPUS, "rlvr.math.engine=transformers")
 
 
@@ -166,7 +175,8 @@ def test_slow_graders_are_told_to_be_the_bound_and_how_many_are_enough(monkeypat
     assert "graders are the bound" not in again
 
     def row(told: str) -> list[str]:
-        [found] = [line for line in told.splitlines() if "the recipe's" in line and line.split()[0].isdigit()]
+        marked = [line for line in told.splitlines() if line.rstrip().endswith((" recipe", "◀ best"))]
+        [found] = [line for line in marked if line.split()[1] == "4"]
         return found.split()
 
     assert float(row(text)[4]) == pytest.approx(256, rel=0.02), "seconds of a step"

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from rich.console import Console
 from rich.syntax import Syntax
@@ -19,7 +20,7 @@ from tulu.config.known import BYTES_A_TOKEN
 from tulu.config.lengths import SPREAD
 from tulu.config.load import dump
 from tulu.config.operations import PROMPT_SHARE
-from tulu.config.options import PlanOptions
+from tulu.config.options import Gpu, PlanOptions
 from tulu.config.plan import GIB, batch_equation
 from tulu.config.provenance import Origin
 from tulu.config.recipe_stages import RecipeStage
@@ -27,6 +28,19 @@ from tulu.config.schema import Recipe, Rlvr, TrainStage
 from tulu.config.sizes import Size
 from tulu.config.unknown import open_fields
 from tulu.config.yaml_text import annotate
+from tulu.errors import RecipeError
+
+ASSUMED: Gpu = "h100"
+"""The GPU of an estimate where it is said how many there are, and not which."""
+
+
+def on_a_gpu(options: PlanOptions) -> PlanOptions:
+    """The options with a GPU, an assumed one where only a number is given. Raises RecipeError for a price of no GPU."""
+    if options.gpu is not None:
+        return options
+    if options.price is not None:
+        raise RecipeError(f"--price needs --gpu {'|'.join(CARDS)}")
+    return options if options.processes is None else replace(options, gpu=ASSUMED)
 
 
 def show_dry_run(
@@ -46,8 +60,10 @@ def show_dry_run(
     show_plan(recipe, PlanOptions(processes=processes), only, start)
 
 
-def show_plan(recipe: Recipe, options: PlanOptions, only: str | None = None, start: str | None = None) -> None:
-    """Print the plan of every stage; with `only`, of that one, which starts from `start`."""
+def show_plan(
+    recipe: Recipe, options: PlanOptions, only: str | None = None, start: str | None = None, assumed: bool = False
+) -> None:
+    """Print the plan of every stage; with `only`, of that one, which starts from `start`. A GPU that is `assumed` is told."""
     bills: dict[str, Bill | None] = {}
     stages = stages_of(recipe, only)
     for stage in stages:
@@ -58,6 +74,8 @@ def show_plan(recipe: Recipe, options: PlanOptions, only: str | None = None, sta
         show_splits(stage.key, facts)
     if options.gpu is not None:
         _say(_total(bills))
+        if assumed:
+            _say(f"assumed: the GPUs are {options.gpu} (--gpu {'|'.join(CARDS)})")
         for assumption in _assumptions([stage.section for stage in stages], options):
             _say(f"assumed: {assumption}")
         _say(

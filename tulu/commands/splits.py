@@ -10,9 +10,10 @@ from tulu.config.splits import SLOWED, Divider, Split, Splits, divider_of
 SHOWN = 3
 """Divisions that are shown of those that were tried, the fastest ones."""
 COLUMNS = (
-    *("learners", "engines", "GPUs each", "staleness", "s a step", "trained/s"),
-    *("learner waits", "engines idle", "graders idle", "age of a token"),
+    *("learn-\ners", "engines", "GPUs\neach", "stale-\nness", "s a\nstep", "trained\n/s"),
+    *("learner\nwaits", "engines\nidle", "graders\nidle", "age of\na token"),
 )
+"""What each column says, in words that fit a line of 80 letters together."""
 
 
 def show_splits(key: str, facts: Facts) -> None:
@@ -23,7 +24,7 @@ def show_splits(key: str, facts: Facts) -> None:
     splits = divider.splits()
     console = Console()
     console.print(_table(splits, divider.gpus, divider.section.samples))
-    lines = [*_advice(key, splits), *_bound(key, divider, splits)]
+    lines = [*_legend(splits), *_advice(key, splits), *_bound(key, divider, splits)]
     if engine_of(divider.section) != "vllm":
         lines.append(f"{key}.engine={divider.section.engine} samples where it learns; engines with GPUs of their own are vLLM")
     for line in lines:
@@ -32,7 +33,7 @@ def show_splits(key: str, facts: Facts) -> None:
 
 def _table(splits: Splits, gpus: int, samples: int) -> Table:
     title = f"how to divide {gpus} GPUs (simulated)"
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, collapse_padding=True)
     for column in COLUMNS:
         table.add_column(column, justify="right")
     table.add_column("")
@@ -51,7 +52,7 @@ def _table(splits: Splits, gpus: int, samples: int) -> Table:
             f"{found.engines_idle:.0%}",
             f"{found.graders_idle:.0%}",
             f"{found.staleness:.2f}",
-            "; ".join([*_remarks(split, splits, best), *([f"uses {split.gpus}"] if split.gpus < gpus else [])]),
+            _mark(split, splits),
             style="bold" if best is not None and split.settings == best.settings else None,
         )
     return table
@@ -63,19 +64,25 @@ def _rows(splits: Splits) -> list[Split]:
     return list({split.settings: split for split in rows}.values())
 
 
-def _remarks(split: Split, splits: Splits, best: Split | None) -> list[str]:
-    told = []
-    if best is not None and split.settings == best.settings:
-        told.append("◀ best")
-    if split.settings == splits.stated.settings:
-        told.append("the recipe's")
-    if not split.engines:
-        told.append("in turn on the same GPUs")
+def _mark(split: Split, splits: Splits) -> str:
+    """What a row is marked as; the lines below the table say the rest."""
+    if splits.best is not None and split.settings == splits.best.settings:
+        return "◀ best"
     if not split.fits:
-        told.append("does not fit")
-    if splits.ahead is not None and split.settings == splits.ahead.settings:
-        told.append("the best with max_staleness 1")
-    return told
+        return "no room"
+    return "recipe" if split.settings == splits.stated.settings else ""
+
+
+def _legend(splits: Splits) -> list[str]:
+    """What the rows are that no mark tells."""
+    lines = ["–: learners and engines take turns on the same GPUs"]
+    if splits.best is not None and splits.best.settings == splits.stated.settings:
+        lines.append("the best is the recipe's own")
+    elif not splits.stated.fits:
+        lines.append("the recipe's own does not fit")
+    if splits.ahead is not None:
+        lines.append("staleness 1: the fastest that runs ahead of the learner")
+    return lines
 
 
 def _advice(key: str, splits: Splits) -> list[str]:
