@@ -171,7 +171,7 @@ def test_the_card_beside_adapters_has_the_lines_that_load_them(
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter)
-    adapted.save_pretrained(runs / "mine" / "sft" / "model" / ADAPTERS)
+    adapted.save_pretrained(str(runs / "mine" / "sft" / "model" / ADAPTERS))
     shutil.copytree(base, runs / "mine" / "sft" / "model", dirs_exist_ok=True)
     monkeypatch.setattr("tulu.train.model_files.model_faults", lambda _: [])
     monkeypatch.chdir(tmp_path)

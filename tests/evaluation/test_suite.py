@@ -222,6 +222,20 @@ def test_a_file_that_is_no_suite_is_refused(tmp_path: Path, content: str, expect
     assert expected in str(caught.value)
 
 
+def test_one_slip_in_a_suite_is_one_problem(tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text("name: x\nabuot: y\ntasks: {a: {titel: A, verifier: exact}, b: {verifier: exact}}\n")
+    with pytest.raises(RecipeError) as caught:
+        load_suite(str(file))
+    lines = str(caught.value).splitlines()
+    assert lines[0].endswith("x.yaml: 3 problems")
+    assert sorted(line.strip().split(": ", 1)[1].split(";")[0] for line in lines[1:]) == [
+        "abuot: unknown key",
+        "tasks.a.titel: unknown key",
+        "tasks.b.title: missing",
+    ]
+
+
 def test_an_unknown_suite_names_the_known_ones() -> None:
     with pytest.raises(RecipeError, match=r"--suite tulu3: unknown; did you mean .*; known are olmo2, tulu3-dev, tulu3-unseen"):
         load_suite("tulu3")
