@@ -18,4 +18,4 @@ def sample_named(name: str, options: SampleOptions) -> None:
         check_sample(named.model, options)
         from tulu.evaluation.sample import sample
 
-        sample(named.model, options)
+        sample(named.model, options, named.revision)

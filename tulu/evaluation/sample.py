@@ -47,7 +47,7 @@ class Selected:
     """How many prompts have a row, or lack one for which reason."""
 
 
-def sample(model: str, options: SampleOptions) -> Path:
+def sample(model: str, options: SampleOptions, revision: str | None = None) -> Path:
     """Sample and score answers, choose rows among them, and write the folder of the result; returns the folder.
 
     samples.jsonl grows as answers come, so that a command that was killed goes on where it stopped, and another choice of rows
@@ -57,16 +57,16 @@ def sample(model: str, options: SampleOptions) -> Path:
     rows = Path(options.data[0]).name.split(".")[0].replace(":", "-")
     folder = options.out or RUNS / "sample" / model_label(model) / rows
     with only_user(folder, inside=True):
-        return _sample(model, options, folder)
+        return _sample(model, options, folder, revision)
 
 
-def _sample(model: str, options: SampleOptions, folder: Path) -> Path:
+def _sample(model: str, options: SampleOptions, folder: Path, revision: str | None) -> Path:
     trusted = options.trust_remote_code
-    tokenizer = load_tokenizer(model, options.template, trust_remote_code=trusted)
+    tokenizer = load_tokenizer(model, options.template, revision, trusted)
     sources = [Source(name=name, fraction=1.0) for name in options.data]
     verifier = REWARD_MODEL if options.verifier is None else None if options.verifier == OWN else options.verifier
     with_reward_model = options.reward_model is not None
-    config = checked_config(model, trainable=False, trust_remote_code=trusted)
+    config = checked_config(model, trainable=False, revision=revision, trust_remote_code=trusted)
     most = longest_document(config) or NO_LIMIT
     tokens = answer_tokens(options.max_tokens, most, "--max-tokens")
     dataset = load_problems(sources, tokenizer, most - tokens, verifier, options.seed, with_reward_model, bad_golds="skip")
@@ -74,7 +74,7 @@ def _sample(model: str, options: SampleOptions, folder: Path) -> Path:
     params = SamplingParams(tokens, options.temperature, options.top_p, seed=options.seed)
     reward_model = RewardModelSettings(path=options.reward_model) if options.reward_model else None
     settings = {
-        "model": model_identity(model, trust_remote_code=trusted),
+        "model": model_identity(model, revision, trusted),
         "reward_model": model_identity(options.reward_model, trust_remote_code=trusted) if options.reward_model else None,
         "data": dataset.digest,
         "verifier": _verifier_identity(verifier),
@@ -87,9 +87,7 @@ def _sample(model: str, options: SampleOptions, folder: Path) -> Path:
     limited = dataset[: options.limit] if options.limit else dataset
     if samples.rows:
         log.info("%s holds the answers to %d prompts already", samples.log.path, len(samples.rows))
-    request = SampleRequest(
-        "sample", model, options.n, params, options.engine, options.batch, reward_model, trust_remote_code=trusted
-    )
+    request = SampleRequest("sample", model, options.n, params, options.engine, options.batch, reward_model, revision, trusted)
     scored = collect(request, limited, tokenizer, samples)
     return finish(folder, scored, options, {"model": model, "settings": settings})
 
