@@ -5,6 +5,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import count, takewhile
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from tulu.data.nested import unroll
 from tulu.data.preferences import parse_preference
 from tulu.data.sources import Row, load_rows
 from tulu.errors import DataError
-from tulu.reward_models.items import Item, parse_rows
+from tulu.reward_models.items import Item, parse_parts
 from tulu.reward_models.sections import KNOWN, PRIOR_SCORED, PRIOR_UNSCORED, Data, check
 from tulu.types import Message
 
@@ -63,7 +64,7 @@ def load(data: str, limit: int | None = None) -> Loaded:
             raise DataError(f"--data {data}: v2 has rules of its own; evaluate it alone")
         kind = "v2" if data == "v2" else "v1"
         sources = [source for part in data.split("+") for source in HUB[part]]
-        items = [item for source in sources for item in _from_source(source, source.split if source in HUB["prior"] else "all")]
+        items = _from_sources([(source, source.split if source in HUB["prior"] else "all") for source in sources])
         name = data
     else:
         items = _from_path(data)
@@ -78,15 +79,17 @@ def load(data: str, limit: int | None = None) -> Loaded:
 def _from_path(name: str) -> list[Item]:
     path = Path(name).expanduser()
     if not path.is_dir() or any((path / marker).exists() for marker in ("dataset_info.json", "dataset_dict.json")):
-        return _from_source(Source(name=name, fraction=1.0), _subset_of(path))
+        return _from_sources([(Source(name=name, fraction=1.0), _subset_of(path))])
     files = sorted(file for file in path.rglob("*") if file.is_file() and data_suffix(file.name) in DATA_SUFFIXES)
     if not files:
         raise DataError(f"{name}: no {', '.join(DATA_SUFFIXES)} file in this folder")
-    return [item for file in files for item in _from_source(Source(name=str(file), fraction=1.0), _subset_of(file))]
+    return _from_sources([(Source(name=str(file), fraction=1.0), _subset_of(file)) for file in files])
 
 
-def _from_source(source: Source, subset: str) -> list[Item]:
-    return parse_rows(unroll(load_rows(source), "pairs"), lambda row: read_item(row, subset))
+def _from_sources(named: Sequence[tuple[Source, str]]) -> list[Item]:
+    """The items of several sources, each with the subset of its rows that name none."""
+    # One file after the other: a folder of them need not fit into memory.
+    return parse_parts((unroll(load_rows(source), "pairs"), partial(read_item, subset=subset)) for source, subset in named)
 
 
 def read_item(row: Row, subset: str) -> Item:

@@ -13,6 +13,7 @@ from tulu.model.policy import Policy
 from tulu.model.positions import longest_document
 from tulu.reward_models.encoding import Limits
 from tulu.reward_models.judging import JudgeScorer
+from tulu.reward_models.kinds import kind_by_options
 from tulu.reward_models.model import RewardModel
 from tulu.reward_models.options import Kind, RewardBenchOptions
 from tulu.reward_models.responders import EndpointJudge, LocalJudge
@@ -115,21 +116,7 @@ def why_not_packed(config: Any, trust_remote_code: bool = False) -> str:
 
 def detect_kind(model: str, options: RewardBenchOptions) -> Kind:
     """The kind of a model: classifier, dpo or judge. Raises RecipeError with the cure where nothing says which."""
-    for_dpo = options.reference is not None or options.reference_free is not None
-    if options.reference is not None and options.reference_free is not None:
-        raise RecipeError("--reference and --reference-free exclude each other; leave one out")
-    kind, trusted = options.kind, options.trust_remote_code
-    if kind == "auto":
-        kind = "judge" if options.endpoint is not None else "dpo" if for_dpo else _kind_of_architecture(model, trusted)
-    if kind == "dpo" and not for_dpo:
-        raise RecipeError(
-            f"{model}: a DPO policy needs --reference MODEL (what it started from), or --reference-free sum, avg or norm"
-        )
-    if kind != "dpo" and for_dpo:
-        raise RecipeError(f"--reference and --reference-free belong to --kind dpo, not {kind}")
-    if kind != "judge" and options.endpoint is not None:
-        raise RecipeError(f"--endpoint belongs to --kind judge, not {kind}")
-    return kind
+    return kind_by_options(model, options) or _kind_of_architecture(model, options.trust_remote_code)
 
 
 def _kind_of_architecture(model: str, trust_remote_code: bool) -> Kind:

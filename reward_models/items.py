@@ -1,10 +1,11 @@
 """The items of a benchmark of reward models: a prompt, its right answers and its wrong ones, and what they score."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from tulu.data.faults import odd_rows
 from tulu.data.sources import Row
 from tulu.errors import DataError
 from tulu.types import Message
@@ -71,20 +72,21 @@ def text(answer: Answer) -> str:
 
 
 def parse_rows(rows: Sequence[Row], parse: Callable[[Row], T]) -> list[T]:
-    """The result of `parse` for every row. Raises DataError, which names the first ten rows that cannot be read or parsed."""
-    results, problems = [], []
-    # A row is read when it is taken by its index, so that a broken line does not end the loop.
-    for index in range(len(rows)):
-        try:
-            results.append(parse(rows[index]))
-        except DataError as error:
-            problems.append(str(error))
+    """The result of `parse` for every row. Raises DataError, which counts the rows that cannot be read or parsed."""
+    return parse_parts([(rows, parse)])
+
+
+def parse_parts(parts: Iterable[tuple[Sequence[Row], Callable[[Row], T]]]) -> list[T]:
+    """The same for several files at once, each with what parses its rows."""
+    results: list[T] = []
+    problems: list[str] = []
+    for rows, parse in parts:
+        # A row is read when it is taken by its index, so that a broken line does not end the loop.
+        for index in range(len(rows)):
+            try:
+                results.append(parse(rows[index]))
+            except DataError as error:
+                problems.append(str(error))
     if problems:
-        raise DataError(first_ten(problems))
+        raise odd_rows(problems, len(results) + len(problems), "used", "Nothing was scored: correct or remove these rows first.")
     return results
-
-
-def first_ten(problems: Sequence[str]) -> str:
-    """The first ten problems, one a line, and how many more there are."""
-    more = [f"and {len(problems) - 10} more"] if len(problems) > 10 else []
-    return "\n".join([*problems[:10], *more])

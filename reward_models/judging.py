@@ -1,5 +1,6 @@
 """Judges: language models that say which answer is best, or rate every answer."""
 
+import logging
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -24,8 +25,10 @@ from tulu.reward_models.scorers import Scorer
 from tulu.reward_models.sections import Data, is_of_ties
 from tulu.types import Message
 
+log = logging.getLogger("tulu")
+
 REPLY_TOKENS: Mapping[JudgeMode, int] = {"pairwise": 2048, "ranking": 2048, "ratings": 1024}
-"""Most tokens of a reply where --judge-tokens does not say."""
+"""Most tokens of a reply where --judge-tokens does not say, and the judge has room for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,10 @@ class JudgeScorer(Scorer):
 
     def __init__(self, responder: Responder, data: Data, options: RewardBenchOptions) -> None:
         self.responder, self.data, self.options = responder, data, options
+        self.reply_tokens = {mode: options.judge_tokens or responder.usual_tokens(usual) for mode, usual in REPLY_TOKENS.items()}
+        if options.judge_tokens is None and self.reply_tokens != REPLY_TOKENS:
+            most = max(self.reply_tokens.values())
+            log.info("replies have at most %d tokens, half of what the judge reads; --judge-tokens sets another number", most)
         self.settings = {
             "kind": "judge",
             "mode": options.judge_mode or "auto",
@@ -66,7 +73,7 @@ class JudgeScorer(Scorer):
             # One call holds all questions of a mode, so that the judge answers them side by side.
             indices = [index for index, item in enumerate(items) if self.mode_of(item) == mode]
             chats = [question.messages for index in indices for question in questions[index]]
-            remaining = iter(self.responder.replies(chats, self.options.judge_tokens or REPLY_TOKENS[mode]))
+            remaining = iter(self.responder.replies(chats, self.reply_tokens[mode]))
             for index in indices:
                 replies[index] = [next(remaining) for _ in questions[index]]
         return [

@@ -42,9 +42,9 @@ class RewardBenchOptions:
         JudgeMode | None,
         Option("What a judge is asked for; default: pairwise for pairs, ranking (four-way) for lists."),
     ] = None
-    judge_tokens: Annotated[int | None, Option("Most tokens of a judge's reply; default: 2048, and 1024 for ratings.", min=1)] = (
-        None
-    )
+    judge_tokens: Annotated[
+        int | None, Option("Most tokens of a judge's reply; default: 2048, 1024 for ratings, or what fits.", min=1)
+    ] = None
     engine: Annotated[
         EngineName,
         Option("What runs a judge without an endpoint; auto is vllm where it is installed."),

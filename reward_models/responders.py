@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
+from tulu.config.positions import usual_answer
 from tulu.data.chat import encode_prompts, template_hash
 from tulu.errors import EngineError, RecipeError
 from tulu.model.generation import turn_end_tokens
@@ -32,6 +33,10 @@ class Responder(Protocol):
 
     def replies(self, chats: Sequence[Sequence[Message]], max_tokens: int) -> list[str | None]:
         """Greedy replies, in order; None for a conversation that is too long for the model."""
+
+    def usual_tokens(self, usual: int) -> int:
+        """Most tokens of a reply where nobody gave a number: the usual one, and of a model on this machine what fits it."""
+        return usual
 
     def close(self) -> None:
         """Free the model, where it is on this machine."""
@@ -98,6 +103,9 @@ class LocalJudge(Responder):
         most = options.max_length or longest_document(config)
         if most is None:
             raise RecipeError(f"{model}: its configuration states no longest length; give one with --max-length")
+        if options.judge_tokens is not None and options.judge_tokens >= most:
+            what = f"--judge-tokens {options.judge_tokens}: the judge reads {most} tokens, for question and reply"
+            raise RecipeError(f"{what}; lower it")
         self.max_length = most
         spec = EngineSpec(
             model,
@@ -114,6 +122,9 @@ class LocalJudge(Responder):
             "max_length": self.max_length,
             "precision": options.precision,
         }
+
+    def usual_tokens(self, usual: int) -> int:
+        return usual_answer(usual, self.max_length)
 
     def close(self) -> None:
         self.engine.close()

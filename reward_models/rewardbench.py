@@ -21,6 +21,7 @@ from tulu.reward_models.bias import baselines, biases
 from tulu.reward_models.bootstrap import bootstrap
 from tulu.reward_models.ensemble import combine
 from tulu.reward_models.items import Scored
+from tulu.reward_models.kinds import check_options
 from tulu.reward_models.options import RewardBenchOptions
 from tulu.reward_models.report import Report, draw_chart, make_console, print_ensemble, print_report
 from tulu.reward_models.score_file import ScoreStore, check_folder, read_scores, writing
@@ -55,6 +56,7 @@ def evaluate(model: str, data: str, options: RewardBenchOptions) -> Path:
 
     Raises InUseError if another command is at work in the folder.
     """
+    check_options(model, options)
     loaded = load(data, options.limit)
     if options.compare and loaded.data == "free":
         raise RecipeError("--compare: nothing is published for one's own data; use it with RewardBench's")

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tulu.errors import DataError
-from tulu.reward_models.items import Scored, first_ten
+from tulu.data.faults import odd_rows
+from tulu.reward_models.items import Scored
 from tulu.reward_models.ties import ties_score, ties_terms
 
 Data = Literal["v1", "v2", "free"]
@@ -188,7 +188,7 @@ def check(items: Sequence[Scored], data: Data) -> None:
             problems.append(f"{name}: v1 compares one chosen with one rejected score; use --data v2 or free for lists")
     if problems:
         unknown = any("unknown subset" in problem for problem in problems)
-        cure = f"\n{data} known subsets: {', '.join(subsets or ())}; --data free takes any" if unknown else ""
-        raise DataError(first_ten(problems) + cure)
+        known = f"{data} known subsets: {', '.join(subsets or ())}; --data free takes any\n" if unknown else ""
+        raise odd_rows(problems, len(items), "aggregated", f"{known}Correct or remove these rows first.")
     if data == "v2":
         ties_terms([item for item in items if item.subset == TIES])

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tulu.data.faults import odd_rows
 from tulu.errors import DataError
 from tulu.reward_models.items import Scored
 
@@ -39,14 +40,14 @@ def ties_terms(items: Sequence[Scored]) -> list[Terms]:
     that appears twice, and a wrong number of answers.
     """
     sides: dict[str, dict[str, _Side]] = {}
+    problems: list[str] = []
     for item in items:
-        match = _ID.fullmatch(item.id)
-        if match is None:
-            raise _error(item, "a Ties id is ref:K (one correct answer) or tied:K (several), of the same prompt K")
-        kind, key = match.groups()
-        if kind in sides.setdefault(key, {}):
-            raise _error(item, "the id appears twice; every ref:K and tied:K may appear once")
-        sides[key][kind] = _side(item, kind)
+        try:
+            _place(item, sides)
+        except DataError as error:
+            problems.append(str(error))
+    if problems:
+        raise odd_rows(problems, len(items), "aggregated", "Correct or remove these rows first.")
     return [_terms(by_kind.get("ref"), by_kind.get("tied")) for by_kind in sides.values()]
 
 
@@ -63,6 +64,17 @@ def ties_score(terms: Sequence[Terms]) -> float | None:
         present = [value for value in column if not math.isnan(value)]
         total += weight * (sum(present) / len(present) if present else 0.0)
     return total
+
+
+def _place(item: Scored, sides: dict[str, dict[str, _Side]]) -> None:
+    """Put an item beside the other one of its prompt."""
+    match = _ID.fullmatch(item.id)
+    if match is None:
+        raise _error(item, "a Ties id is ref:K (one correct answer) or tied:K (several), of the same prompt K")
+    kind, key = match.groups()
+    if kind in sides.setdefault(key, {}):
+        raise _error(item, "the id appears twice; every ref:K and tied:K may appear once")
+    sides[key][kind] = _side(item, kind)
 
 
 def _side(item: Scored, kind: str) -> _Side:

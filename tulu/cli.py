@@ -197,9 +197,9 @@ def verify(
 
 def sample(model: Annotated[str, typer.Argument(help="Folder, hub name or run.")], *, options: SampleOptions) -> None:
     """Rejection sampling: the best of N answers to each prompt, as rows for sft, dpo and rm."""
-    from tulu.evaluation.sample import sample as run
+    from tulu.commands.sample import sample_named
 
-    run(model, options)
+    sample_named(model, options)
 
 
 def data(

@@ -11,8 +11,8 @@ def first_few(names: Sequence[str], most: int = 4) -> str:
     return ", ".join([*names[:most], *more])
 
 
-def nearest(word: str, names: Iterable[str]) -> str:
-    """`; did you mean X?` with the names that a word may stand for, or nothing where none is close to it.
+def near_names(word: str, names: Iterable[str]) -> list[str]:
+    """The names that a word may stand for; none where none is close to it.
 
     Names that the word abbreviates come before one that is only spelled alike: olmo2 is olmo2-1b or olmo2-13b and no misspelt
     olmoe-0125, max_len is max_length, olmo3-instruct is olmo3-7b-instruct, and lr is learning_rate.
@@ -22,7 +22,12 @@ def nearest(word: str, names: Iterable[str]) -> str:
     same = {name.lower(): name for name in known}
     if word.lower() in same:
         meant = [same[word.lower()]]
-    meant = meant or difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return meant or difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+
+
+def nearest(word: str, names: Iterable[str]) -> str:
+    """`; did you mean X?` with the names that a word may stand for, or nothing where none is close to it."""
+    meant = near_names(word, names)
     more = f" ({len(meant) - 4} more)" if len(meant) > 4 else ""
     return f"; did you mean {' or '.join(meant[:4])}{more}?" if meant else ""
 

@@ -42,6 +42,44 @@ REFUSED: Mapping[str, tuple[list[str], str]] = {
         "problems",
     ),
 }
+OF_A_MODEL: Mapping[str, tuple[list[str], str]] = {
+    "sample without anything that tells good answers": (
+        ["sample", "model", "--data", "rows.jsonl"],
+        "nothing tells good answers",
+    ),
+    "sample with an unknown verifier": (
+        ["sample", "model", "--data", "rows.jsonl", "--verifier", "maths"],
+        "did you mean math",
+    ),
+    "sample of no data": (["sample", "model", "--data", "none.jsonl", "--verifier", "math"], "--data none.jsonl: no such file"),
+    "evaluate without a task": (["evaluate", "model"], "needs --task NAME"),
+    "evaluate of an unknown task": (["evaluate", "model", "--task", "gsm9k"], "--task gsm9k: has no data of its own"),
+    "evaluate of several tasks": (
+        ["evaluate", "model", "--task", "gsm8k", "--task", "math", "--verifier", "maths"],
+        "did you mean math",
+    ),
+    "evaluate by an unknown template": (["evaluate", "model", "--task", "gsm8k", "--template", "tullu"], "did you mean tulu"),
+    "evaluate of a suite": (["evaluate", "model", "--suite", "tulu3-dev", "--task", "x"], "suite tulu3-dev has no such task"),
+    "chat with nobody": (["chat", "./nowhere"], "./nowhere: no such folder"),
+    "chat by an unknown template": (["chat", "model", "--template", "tullu"], "--template tullu: unknown template"),
+    "verify by an unknown verifier": (["verify", "maths", "--in", "rows.jsonl", "--out", "out"], "did you mean math"),
+    "verify of odd rows": (["verify", "math", "--in", "rows.jsonl", "--out", "out.jsonl"], "2 of 2 rows cannot be graded"),
+    "an attack by odd golds": (["verify", "--attack", "math", "--golds", "rows.jsonl"], "2 of 2 rows cannot be attacked"),
+    "rewardbench of nothing": (["rewardbench"], "give a model"),
+    "rewardbench of a model that is not there": (["rewardbench", "./nowhere", "--data", "v2"], "./nowhere: no such folder"),
+    "rewardbench of options that exclude each other": (
+        ["rewardbench", "model", "--kind", "dpo", "--data", "rows.jsonl"],
+        "a DPO policy needs --reference",
+    ),
+    "rewardbench of odd rows": (["rewardbench", "model", "--data", "rows.jsonl"], "2 of 2 rows cannot be used"),
+    "odd scores": (["rewardbench", "--scores", "rows.jsonl"], "2 of 2 rows cannot be used"),
+    "data of no recipe": (["data", "quickstrat"], "did you mean quickstart"),
+    "data that is not there": (["data", "quickstart", "sft.data=none.jsonl"], "none.jsonl"),
+    "an export of no run": (["export", "nowhere", "out"], "nowhere: no run with a model"),
+    "a push of no run": (["push", "nowhere", "me/it"], "nowhere: no run with a model"),
+}
+"""Commands that take no folder of runs."""
+ALL = {**REFUSED, **OF_A_MODEL}
 
 
 @dataclass(frozen=True)
@@ -62,7 +100,11 @@ def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Refusal]:
     (trained / "model").mkdir()
     (trained / "model" / "config.json").write_text("{}")
     environment = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "TULU_SHARED")}
-    calls = json.dumps({name: [*arguments, "--runs", "runs"] for name, (arguments, _) in REFUSED.items()})
+    (folder / "rows.jsonl").write_text('{"x": 1}\n{\n')
+    (folder / "model").mkdir()
+    (folder / "model" / "config.json").write_text('{"model_type": "olmo2", "architectures": ["Olmo2ForCausalLM"]}')
+    asked = {name: [*arguments, "--runs", "runs"] for name, (arguments, _) in REFUSED.items()}
+    calls = json.dumps(asked | {name: arguments for name, (arguments, _) in OF_A_MODEL.items()})
     command = [sys.executable, "-c", CALLS, calls]
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).resolve().parents[2]), environment.get("PYTHONPATH", "")])
     done = subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True, timeout=120, check=True)
@@ -70,12 +112,12 @@ def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Refusal]:
     return {name: Refusal(*rest) for name, *rest in answers}
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", ALL)
 def test_one_message_exit_code_2_and_no_torch(name: str, refusals: dict[str, Refusal]) -> None:
     refusal = refusals[name]
     assert refusal.exit_code == 2, refusal.stderr
     assert not refusal.torch
-    assert REFUSED[name][1] in refusal.stderr
+    assert ALL[name][1] in refusal.stderr
     assert refusal.stdout == ""
     assert "Traceback" not in refusal.stderr
     assert refusal.stderr.count("Error") <= 1

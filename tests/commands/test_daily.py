@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -55,3 +56,35 @@ def test_a_shell_completes_commands_options_and_recipes(words: str, wanted: list
     code = "import sys; sys.argv = ['tulu']; from tulu.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **asked}, capture_output=True, text=True, check=False)
     assert sorted(done.stdout.split()) == wanted, done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["chat", "quickstrat"],
+        ["evaluate", "quickstrat", "--task", "sums"],
+        ["sample", "quickstrat", "--data", "sums:train", "--verifier", "math"],
+    ],
+)
+def test_a_name_that_is_nothing_is_told_with_what_it_may_be(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 2, done.output
+    assert done.stderr.startswith("quickstrat: ")
+    assert "a run or RUN/STAGE (runs holds no run), or a built-in recipe" in done.stderr
+    assert "did you mean quickstart?" in done.stderr
+
+
+@pytest.mark.parametrize("command", [["export", "min", "out"], ["push", "min", "me/it"], ["report", "min"]])
+def test_a_run_that_is_not_there_is_told_with_the_one_that_may_be_meant(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "mine" / "sft").mkdir(parents=True)
+    (tmp_path / "runs" / "mine" / "sft" / "recipe.yaml").write_text("name: mine\n")
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 2, done.output
+    assert "did you mean mine" in done.stderr

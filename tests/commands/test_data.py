@@ -98,3 +98,22 @@ def test_what_is_held_out_comes_from_the_recipe() -> None:
     assert held_out(named, ["other.jsonl"])[0].name == "other.jsonl"
     with pytest.raises(RecipeError, match=r"evaluate.data: missing.*--against FILE"):
         held_out(recipe(evaluate={"task": "x"}), ())
+
+
+def test_where_there_are_no_colours_brackets_mark_what_is_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "the answer"}]}] * 2
+    loaded = recipe(sft={**STAGE, "data": written(tmp_path / "rows.jsonl", rows)})
+    report(loaded, cache=tmp_path / "cache")
+    shown = capsys.readouterr().out
+    assert "<|user|>\nq\n<|assistant|>\n⟦the answer<|endoftext|>⟧" in shown
+    assert f"{tmp_path}/rows.jsonl:1 (⟦trained⟧)" in shown.replace("\n", "")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    report(loaded, cache=tmp_path / "cache")
+    coloured = capsys.readouterr().out
+    assert "⟦" not in coloured
+    assert "\x1b[32mthe answer<|endoftext|>" in coloured
+    monkeypatch.setenv("NO_COLOR", "1")
+    report(loaded, cache=tmp_path / "cache")
+    assert "⟦the answer<|endoftext|>⟧" in capsys.readouterr().out

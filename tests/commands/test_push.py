@@ -1,19 +1,24 @@
 """A model goes to the hub with a card that says what its run says; nothing goes where something is missing or damaged."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from huggingface_hub.errors import HTTPError
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from tulu.cli import app
-from tulu.commands.export import ADAPTERS, export
+from tulu.commands.export import export
 from tulu.commands.model_card import chain_of, find_stage, model_card
 from tulu.commands.push import push
+from tulu.config.job import ADAPTERS
 from tulu.errors import RecipeError, TuluError
 from tulu.train.model_files import write_model
 
@@ -136,6 +141,8 @@ def test_a_model_is_exported_merged_or_its_adapters_apart(runs: Path, tmp_path: 
         export("mine/sft", out, runs, adapters=True)
     (model / ADAPTERS).mkdir()
     (model / ADAPTERS / "adapter_model.safetensors").write_bytes(b"weights")
+    config = {"base_model_name_or_path": "allenai/OLMo-2-0425-1B", "r": 24, "task_type": "CAUSAL_LM"}
+    (model / ADAPTERS / "adapter_config.json").write_text(json.dumps(config))
     export("mine/sft", out / "merged", runs, adapters=False)
     export("mine/sft", out / "apart", runs, adapters=True)
     names = {kind: {file.name for file in (out / kind).iterdir()} for kind in ("merged", "apart")}
@@ -152,3 +159,29 @@ def test_a_model_is_exported_into_the_folder_that_one_is_in(runs: Path, tmp_path
     monkeypatch.chdir(tmp_path / "here")
     export(str(runs / "mine" / "sft"), Path("."), runs, adapters=False)
     assert (tmp_path / "here" / "model.safetensors").is_file()
+
+
+def test_the_card_beside_adapters_has_the_lines_that_load_them(
+    tmp_path: Path, tiny_model: Callable[..., Path], runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lines are run as they stand, and vLLM's own table says that it takes the rank."""
+    base = tiny_model("olmo2")
+    model = AutoModelForCausalLM.from_pretrained(base)
+    adapted = get_peft_model(model, LoraConfig(r=24, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    adapted.save_pretrained(str(runs / "mine" / "sft" / "model" / ADAPTERS))
+    shutil.copytree(base, runs / "mine" / "sft" / "model", dirs_exist_ok=True)
+    monkeypatch.setattr("tulu.train.model_files.model_faults", lambda _: [])
+    monkeypatch.chdir(tmp_path)
+    export("mine/sft", Path("apart"), runs, adapters=True)
+    card = Path("apart/README.md").read_text()
+    assert yaml.safe_load(card.split("---\n")[1])["library_name"] == "peft"
+    found: dict[str, Any] = {}
+    exec(card.split("```python\n")[1].split("```")[0], found)
+    ids = torch.arange(12)[None]
+    assert torch.equal(found["model"](ids).logits, adapted(ids).logits)
+    assert found["tokenizer"].vocab_size > 0
+    assert f"vllm serve {base} --enable-lora --max-lora-rank 32 --lora-modules apart=apart --tokenizer apart" in card
+    assert "## Use" not in model_card(find_stage("mine/sft", runs))

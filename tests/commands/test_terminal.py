@@ -22,9 +22,9 @@ def test_what_has_no_character_is_spelled_out(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(many, encoding="utf-8"))
     spell_out_what_cannot_be_shown()
     for stream in (sys.stdout, sys.stderr):
-        print("2 × 3 → 6 … 中", file=stream, end="", flush=True)
-    assert few.getvalue() == b"2 x 3 -> 6 ... \\u4e2d"
-    assert many.getvalue().decode() == "2 × 3 → 6 … 中"
+        print("2 × 3 → 6 … ⟦中⟧", file=stream, end="", flush=True)
+    assert few.getvalue() == b"2 x 3 -> 6 ... [[\\u4e2d]]"
+    assert many.getvalue().decode() == "2 × 3 → 6 … ⟦中⟧"
     assert [shows_everything(stream) for stream in (sys.stdout, sys.stderr, object())] == [False, True, True]
 
 

@@ -82,7 +82,8 @@ def test_bad_rows_are_named_by_file_and_line_and_nothing_is_written(tmp_path: Pa
         verify_file("gsm8k", str(source), str(target))
     lines = str(message.value).splitlines()
     assert lines[0].startswith("5 of 6 rows")
-    assert [line.split(": ")[0] for line in lines[1:]] == [f"{source}:{number}" for number in range(2, 7)]
+    assert [line.split(": ")[0] for line in lines[1:-1]] == [f"{source}:{number}" for number in range(2, 7)]
+    assert lines[-1] == "Correct or remove these lines first; nothing was graded."
     assert not target.exists()
 
 
@@ -147,7 +148,7 @@ def test_a_target_that_cannot_be_written_is_refused_first(
     before = Path(source).read_text()
     (tmp_path / "folder").mkdir()
     (tmp_path / "link.jsonl").symlink_to(source)
-    monkeypatch.setattr("tulu.commands.verify._read_problems", lambda *_: pytest.fail("rows were read"))
+    monkeypatch.setattr("tulu.commands.verify.read_rows", lambda *_: pytest.fail("rows were read"))
     with pytest.raises(RecipeError, match=message):
         verify_file("gsm8k", source, target)
     assert Path(source).read_text() == before

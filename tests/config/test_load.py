@@ -61,7 +61,7 @@ def test_another_model_leaves_the_released_checkpoints_behind(write: Write) -> N
 MISTAKES = [
     ([], "sft.batch: 7", "batch: 16\n  epochs", "batch: 7\n  micro_batch: 2\n  epochs", "no multiple of micro_batch 2"),
     ([], "r.yaml:8: sft.epoch: unknown key; did you mean epochs?", "epochs: 1", "epoch: 1", "known keys are start,"),
-    ([], "sft.epochs: give exactly one of epochs and steps; neither", "epochs: 1", "epoch: 1", ""),
+    ([], "sft.epochs: give exactly one of epochs and steps; neither", "  epochs: 1\n", "", ""),
     (["sft.steps=3"], "give exactly one of epochs and steps; both are given (1 and 3)", "", "", ""),
     ([], 'r.yaml:9: sft.learning_rate: "fast": wrong type, should be a number, not text', "rate: 1e-4", "rate: fast", ""),
     (
@@ -175,9 +175,11 @@ def test_all_mistakes_come_at_once_in_the_order_of_the_file(write: Write) -> Non
     with pytest.raises(RecipeError) as error:
         load_recipe(write(text), ["dpo.beta=strong", "rlvr.verifier=non"])
     lines = str(error.value).splitlines()
-    assert lines[0] == "r.yaml: 7 problems"
+    assert lines[0] == "r.yaml: 6 problems"
     keys = [line.strip().split(": ")[1] for line in lines[1:]]
-    assert keys == ["dpo.beta", "rlvr.verifier", "template", "sft.batch", "sft.epochs", "sft.bach", "rlvr.samples"]
+    assert keys == ["dpo.beta", "rlvr.verifier", "template", "sft.epochs", "sft.bach", "rlvr.samples"], (
+        "a misspelt batch is not missing as well"
+    )
 
 
 @pytest.mark.parametrize(
@@ -278,3 +280,29 @@ def test_an_empty_file_is_told_before_a_stage_that_runs_earlier(write: Write, tm
     with pytest.raises(DataError, match=r"pairs.jsonl: the file is empty; point data at one that holds rows"):
         load_recipe(recipe)
     assert load_recipe(recipe, stage="sft").dpo is not None, "a stage that does not read it does not ask"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("batch: 16\n  epochs", "bacth: 16\n  epochs", "sft.bacth: unknown key; did you mean batch?"),
+        ("epochs: 1", "epoch: 1", "sft.epoch: unknown key; did you mean epochs?"),
+        ("max_length: 64\n  batch: 16\n  epochs", "max_len: 64\n  batch: 16\n  epochs", "sft.max_len: unknown key; did you mean"),
+        ("model: owner/model\n", "modle: owner/model\n", "modle: unknown key; did you mean model?"),
+        ("data: [{name: owner/problems, count: 64}]", "data: [{nam: owner/problems, count: 64}]", "rlvr.data.0.nam: unknown key"),
+    ],
+)
+def test_one_slip_is_one_problem(write: Write, old: str, new: str, problem: str) -> None:
+    assert old in GOOD
+    with pytest.raises(RecipeError) as error:
+        load_recipe(write(GOOD.replace(old, new, 1)))
+    assert str(error.value).splitlines()[0] == "r.yaml: 1 problem"
+    assert problem in str(error.value)
+
+
+def test_an_unknown_key_hides_no_other_mistake(write: Write) -> None:
+    """Both keys are like batch, of which one alone is a slip for it; max_length is missing for another reason."""
+    spoilt = GOOD.replace("max_length: 64\n  batch: 16\n  epochs", "bacth: 16\n  batch: 16\n  epochs", 1)
+    with pytest.raises(RecipeError) as error:
+        load_recipe(write(spoilt))
+    assert [line.strip().split(": ")[1] for line in str(error.value).splitlines()[1:]] == ["sft.max_length", "sft.bacth"]

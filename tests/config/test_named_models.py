@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tulu.config.load import load_recipe
-from tulu.config.named_models import Named, named_model
+from tulu.config.named_models import Named, named_model, naming, runs_in
 from tulu.errors import RecipeError
 
 
@@ -52,3 +52,37 @@ def test_a_built_in_recipe_is_its_run_or_its_start(tmp_path: Path) -> None:
 
 def test_anything_else_is_left_to_the_hub(tmp_path: Path) -> None:
     assert named_model("allenai/OLMo-2-1124-7B-Instruct", tmp_path) == Named("allenai/OLMo-2-1124-7B-Instruct")
+
+
+def make_run(runs: Path) -> None:
+    for stage in ("mine/sft", "mine/dpo", "tulu3-9b/sft"):
+        (runs / stage).mkdir(parents=True)
+        (runs / stage / "recipe.yaml").write_text("name: x\n")
+    (runs / "rewardbench" / "something").mkdir(parents=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("min", "did you mean mine"),
+        ("mine/sfft", "did you mean mine/sft?"),
+        ("quickstrat", "did you mean quickstart?"),
+        ("nowhere", "or a built-in recipe (tulu recipes lists them)"),
+        ("no name", "or a built-in recipe"),
+    ],
+)
+def test_a_name_that_is_nothing_may_have_been_meant_for_another(tmp_path: Path, name: str, hint: str) -> None:
+    make_run(tmp_path)
+    assert runs_in(tmp_path) == ["mine", "tulu3-9b", "mine/dpo", "mine/sft", "tulu3-9b/sft"]
+    with pytest.raises(RecipeError) as told, naming(name, tmp_path):
+        raise RecipeError(f"{name}: cannot be loaded as a model (no)\nGive a model folder.")
+    assert str(told.value).startswith(f"{name}: cannot be loaded as a model (no)\nGive a model folder.\nIt may also be a run or")
+    assert f"({tmp_path} holds mine, tulu3-9b)" in str(told.value)
+    assert hint in str(told.value).splitlines()[-1]
+
+
+def test_other_errors_and_paths_stay_as_they_are(tmp_path: Path) -> None:
+    for name, text in (("nowhere", "--task x: no such task"), ("./nowhere", "./nowhere: no such folder")):
+        with pytest.raises(RecipeError) as told, naming(name, tmp_path):
+            raise RecipeError(text)
+        assert str(told.value) == text

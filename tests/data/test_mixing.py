@@ -106,3 +106,24 @@ def test_the_rows_of_a_step_of_a_large_mix_are_drawn_within_20_ms() -> None:
         drawn = [order(rows, 1, position // rows)[position % rows] for position in range(start, start + batch)]
         assert perf_counter() - began < 0.02
         assert len({int(row) for row in drawn}) > batch - 3
+
+
+def test_lines_that_cannot_be_read_are_counted_at_once(tmp_path: Path) -> None:
+    lines = [json.dumps({"text": str(number)}) for number in range(40)]
+    for number in (3, *range(20, 32)):
+        lines[number] = lines[number][:-1]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    rows = sample_rows(Source(name=str(tmp_path / "rows.jsonl"), fraction=2.0), 1, "text")
+    assert [next(rows).id.rpartition(":")[2] for _ in range(3)] == ["1", "2", "3"], "what stands before is read as ever"
+    with pytest.raises(DataError) as told:
+        next(rows)
+    said = str(told.value).splitlines()
+    assert said[0] == "13 of 80 rows cannot be read:", "two copies of each row have one mistake"
+    assert [line.split(": ")[0].rpartition(":")[2] for line in said[1:11]] == ["4", *map(str, range(21, 30))]
+    assert said[11:] == ["… and 3 more", "Nothing was done: mend or remove these lines first."]
+
+
+def test_a_single_line_that_cannot_be_read_is_told_alone(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n{\n{"text": "b"}\n')
+    with pytest.raises(DataError, match=r"^[^\n]*rows.jsonl:2: broken JSON at column 2: [^\n]*; mend or remove the line$"):
+        list(sample_rows(Source(name=str(tmp_path / "rows.jsonl"), fraction=1.0), 1, "text"))

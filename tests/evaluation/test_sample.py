@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -243,3 +244,22 @@ def test_a_model_that_is_not_there(place: Place) -> None:
     result = CliRunner().invoke(app, ["sample", "./nowhere", "--data", "rows.jsonl", "--verifier", "gsm8k"])
     assert result.exit_code == 2
     assert "./nowhere: no such folder" in result.stderr
+
+
+def test_the_model_of_a_recipe_is_sampled_at_its_revision(
+    tmp_path: Path, tiny_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit, cached = "c0ffee" + "0" * 34, tmp_path / "models--someone--tiny"
+    shutil.copytree(tiny_model("olmo2"), cached / "snapshots" / commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipes").mkdir()
+    recipe = f"name: mine\nmodel: someone/tiny\nrevision: {commit}\ntemplate: tulu\n"
+    (tmp_path / "recipes" / "mine.yaml").write_text(recipe)
+    monkeypatch.setattr("tulu.config.load.BUILT_IN", tmp_path / "recipes")
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "1 + 1 =", "ground_truth": "2"}\n')
+    command = ["sample", "mine", "--data", "rows.jsonl", "--verifier", "exact", "--n", "1", "--max-tokens", "4", "--out", "out"]
+    # The cache holds this commit alone, and nothing says that it is the main branch.
+    result = CliRunner().invoke(app, [*command, "--engine", "transformers"])
+    assert "no row is left to train on" in result.stderr, result.output
+    assert json.loads((tmp_path / "out" / "samples.settings.json").read_text())["model"] == commit

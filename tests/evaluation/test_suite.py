@@ -207,6 +207,8 @@ def test_every_mistake_of_a_suite_is_told_at_once(tmp_path: Path) -> None:
         ("name: x\nabout: y\ntasks: {}\n", "tasks"),
         ("name: x\nabout: y\n", "tasks: missing; add it"),
         ("name: x\nabout: y\ntasks: {a: {title: A, verifer: exact}}\n", "unknown key; did you mean verifier?"),
+        ("name: x\nabuot: y\ntasks: {a: {titel: A, verifier: exact}}\n", "x.yaml: 2 problems\n"),
+        ("name: x\nabout: y\ntasks: {a: {titel: A}, b: {verifier: exact}}\n", "tasks.b.title: missing; add it"),
         ("name: x\nabout: y\ntasks: {a: {from: tulu3-dev}}\n", "tulu3-dev has no task a of its own"),
         ("name: x\nabout: y\ntasks: {a: {title: A, verifier: exact, samples: many}}\n", "tasks.a.samples"),
         ("- 1\n", "mapping"),

@@ -11,9 +11,10 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from tulu.config.job import ADAPTERS
 from tulu.config.parts import Lora
 from tulu.errors import RecipeError
-from tulu.model.adapters_apart import ADAPTERS, adapter_form, adapter_weights
+from tulu.model.adapters_apart import adapter_form, adapter_weights
 from tulu.model.policy import Policy
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.report.made_run import make_run, make_stage
+from tests.report.made_run import make_run, make_stage, write_evaluation
 from tulu.errors import RecipeError
 from tulu.intervals import wilson
 from tulu.report.runs import find_run, read_run
+from tulu.report.sections import answers, chain
 
 
 def test_the_chain_is_in_the_order_of_training_with_its_figures(tmp_path: Path) -> None:
@@ -19,7 +20,8 @@ def test_the_chain_is_in_the_order_of_training_with_its_figures(tmp_path: Path) 
     assert first is not None
     assert first[0] == 0.3
     assert first[1] == pytest.approx((0.25, 0.35))
-    assert run.stages[2].accuracy == (0.95, wilson(0.95, 400))
+    assert run.stages[2].accuracy is None, "a reward model answers nothing"
+    assert run.stages[2].pairs_right == (0.95, wilson(0.95, 400))
     # 100 tokens in half a second, at each of 12 steps.
     assert run.stages[3].tokens_per_second == pytest.approx(200)
     assert [stage.state for stage in run.stages] == ["finished"] * 4
@@ -81,3 +83,19 @@ def test_runs_are_found_by_name_and_by_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RecipeError, match="no run and no stage of one"):
         find_run(str(tmp_path / "file"), tmp_path / "runs")
+
+
+def test_the_chain_begins_with_the_model_before_any_stage(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "demo")
+    without = [row.cells for row in chain(read_run(folder), 0)]
+    assert [cells[0] for cells in without] == ["sft", "dpo", "rm", "rlvr"]
+    write_evaluation(folder / "evaluate" / "start", 0.1, "")
+    run = read_run(folder)
+    rows = {str(row.cells[0]): row.cells for row in chain(run, 0)}
+    assert list(rows) == ["start", "sft", "dpo", "rm", "rlvr"]
+    assert [cells[3] for cells in rows.values()] == ["10.0 %", "30.0 %", "35.0 %", "95.0 % of pairs", "90.0 %"]
+    assert [cells[5] for cells in rows.values()] == ["", "+20.0", "+5.0", "", "+55.0"]
+    assert {len(cells) for cells in rows.values()} == {10}
+    assert [answer["stage"] for answer in answers(run)[0]["rows"]] == ["start", "sft", "dpo", "rlvr"]
+    assert answers(run)[0]["rows"][0]["right"] is False, "first those that the last stage solves and the start does not"
+    assert read_run(folder / "rlvr").start == {}, "a stage alone has no chain"

@@ -87,6 +87,10 @@ def test_all_broken_rows_at_once(tmp_path: Path) -> None:
     path.write_text('{"prompt": "Q", "chosen": "a"}\n{\n' + json.dumps(pair()) + "\n")
     with pytest.raises(DataError, match=r"x.jsonl:1: no chosen or no rejected(.|\n)*x.jsonl:2: broken JSON"):
         load(str(path))
+    with pytest.raises(
+        DataError, match=r"^2 of 3 rows cannot be used:\n(.|\n)*\nNothing was scored: correct or remove these rows"
+    ):
+        load(str(path))
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"no \.jsonl, .* file in this folder"):
         load(str(tmp_path / "empty"))
@@ -122,3 +126,17 @@ def test_message_trees_with_ranked_replies_are_pairs(shared_data: Path) -> None:
     loaded = load(str(shared_data / "sft_oasst_trees/en_100_tree.jsonl"))
     assert (loaded.data, len(loaded.items)) == ("free", 754)
     assert {item.subset for item in loaded.items} == {"en_100_tree"}
+
+
+def test_the_broken_rows_of_all_files_of_a_folder_are_counted(tmp_path: Path) -> None:
+    for name, odd in (("a", 7), ("b", 5)):
+        write(tmp_path / "d" / f"{name}.jsonl", [pair(), *[{"prompt": "Q", "chosen": "a"}] * odd])
+    with pytest.raises(DataError) as told:
+        load(str(tmp_path / "d"))
+    lines = str(told.value).splitlines()
+    assert lines[0] == "12 of 14 rows cannot be used:"
+    assert [line.split(": ")[0].rsplit("/", 1)[1] for line in lines[1:11]] == [
+        *[f"a.jsonl:{number}" for number in range(2, 9)],
+        *[f"b.jsonl:{number}" for number in range(2, 5)],
+    ]
+    assert lines[11] == "… and 2 more"

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from tulu.config.positions import usual_answer
 from tulu.errors import RecipeError
 from tulu.reward_models.items import Item
 from tulu.reward_models.judging import JudgeScorer
 from tulu.reward_models.options import RewardBenchOptions
+from tulu.reward_models.responders import LocalJudge
 from tulu.reward_models.rewardbench import run
 from tulu.reward_models.sections import Data, summarize
 from tulu.types import Message
@@ -30,12 +32,18 @@ class ScriptedJudge:
         self.rule = rule
         self.settings: dict[str, Any] = {"backend": "scripted"}
         self.shown: list[str] = []
+        self.asked: set[int] = set()
+        self.positions = 1 << 20
+
+    def usual_tokens(self, usual: int) -> int:
+        return usual_answer(usual, self.positions)
 
     def close(self) -> None:
         return
 
     def replies(self, chats: Sequence[Sequence[Message]], max_tokens: int) -> list[str | None]:
         self.shown += [chat[-1]["content"] for chat in chats]
+        self.asked |= {max_tokens} if chats else set()
         return [self.rule(chat[-1]["content"]) for chat in chats]
 
 
@@ -131,3 +139,23 @@ def test_local_judge_runs_end_to_end(tiny_model: Callable[..., Path], tmp_path: 
     assert (results["counts"]["judgements"], results["counts"]["unparsable"]) == (6, 6)
     assert results["settings"]["backend"] == "local"
     assert any("could not be parsed" in note for note in results["notes"])
+
+
+@pytest.mark.parametrize(
+    ("positions", "options", "asked"),
+    [(1 << 20, {}, 2048), (8192, {}, 2048), (4000, {}, 2000), (512, {}, 256), (512, {"judge_tokens": 300}, 300)],
+)
+def test_replies_fit_what_the_judge_reads(positions: int, options: dict[str, Any], asked: int) -> None:
+    judge = ScriptedJudge(longest)
+    judge.positions = positions
+    JudgeScorer(judge, "free", RewardBenchOptions(**options)).score(PAIRS)
+    assert judge.asked == {asked}
+
+
+def test_a_number_that_the_local_judge_has_no_room_for_is_refused(tiny_model: Callable[..., Path]) -> None:
+    options = RewardBenchOptions(kind="judge", judge_tokens=512, engine="transformers")
+    with pytest.raises(RecipeError, match="--judge-tokens 512: the judge reads 512 tokens, for question and reply; lower it"):
+        LocalJudge(str(tiny_model("olmo2", 0)), options)
+    judge = LocalJudge(str(tiny_model("olmo2", 0)), RewardBenchOptions(kind="judge", engine="transformers"))
+    assert judge.usual_tokens(2048) == 256
+    judge.close()

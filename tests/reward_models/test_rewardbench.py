@@ -124,6 +124,8 @@ def test_the_default_folder_and_the_title_hold_the_whole_name(
     monkeypatch.setattr(choose_scorer, "load_scorer", lambda *_: LengthScorer())
     for model in ("runs/mine/rm/model", "runs/other/rm/model/"):
         name = model.strip("/").replace("/", "-")
+        Path(model).mkdir(parents=True)
+        (Path(model) / "config.json").write_text('{"model_type": "olmo2"}')
         assert run(model, "pairs.jsonl", None, RewardBenchOptions(limit=3)) == Path("runs/rewardbench", name, "pairs")
         assert f"{name} on pairs" in capsys.readouterr().out
 

@@ -61,3 +61,12 @@ def test_ties_without_a_common_prompt_has_no_score(answers: tuple[Scored, ...]) 
 def test_ties_refuses(answers: list[Scored], message: str) -> None:
     with pytest.raises(DataError, match=message.replace("(", r"\(")):
         ties_terms(answers)
+
+
+def test_all_odd_ties_are_told_at_once() -> None:
+    odd = [row("other:a", [1.0], [0.0], "f:1"), *ONE, row("tied:b", [1.0], [0.0], "f:4")]
+    with pytest.raises(DataError) as told:
+        ties_terms(odd)
+    lines = str(told.value).splitlines()
+    assert lines[0] == "2 of 4 rows cannot be aggregated:"
+    assert [line[:4] for line in lines[1:3]] == ["f:1:", "f:4:"]

@@ -5,6 +5,8 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -15,8 +17,9 @@ from tulu.config.job import Job
 from tulu.config.schema import Recipe, Sft
 from tulu.errors import TrainingError
 from tulu.model.parallel import Parallel
+from tulu.train import energy as energy_module
 from tulu.train import run as run_module
-from tulu.train.energy import EnergyMeter
+from tulu.train.energy import UNMETERED, EnergyMeter
 from tulu.train.run import Run
 
 HOURS = 1 / 3600
@@ -92,3 +95,49 @@ def test_what_a_session_took_that_failed_is_not_forgotten(tmp_path: Path, monkey
         with pytest.raises(TrainingError, match="not finite"), run.interruptible():
             raise TrainingError("loss is not finite")
         assert json.loads((tmp_path / "sft" / "manifest.json").read_text())["energy"]["kwh"] == session
+
+
+class SlowTracker:
+    """A machine that takes 100 W of the CPU and 300 W of the GPUs, and a meter of it that is up after half a second."""
+
+    def __init__(self, output_handlers: list[Any], **_: Any) -> None:
+        self.output, self._hardware = output_handlers[0], ["GPU(counter)"]
+
+    def start(self) -> None:
+        time.sleep(0.5)
+        self.began = time.perf_counter()
+
+    def flush(self) -> None:
+        seconds = time.perf_counter() - self.began
+        hours = seconds / 3600
+        parts = {"cpu_energy": 0.1 * hours, "gpu_energy": 0.3 * hours, "ram_energy": 0.0}
+        self.output.out(SimpleNamespace(duration=seconds, **parts), None)
+
+    stop = flush
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.3, 1.0])
+def test_the_seconds_before_the_meter_answers_count_at_the_power_it_measures_first(
+    seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(energy_module, "OfflineEmissionsTracker", SlowTracker)
+    began = time.perf_counter()
+    meter = EnergyMeter({"gpu_kwh": 1.0})
+    time.sleep(seconds)
+    found = meter.stop()
+    hours = (time.perf_counter() - began) / 3600
+    assert hours * 3600 >= 0.6, "a stage that is over before waits until there is a power"
+    assert found["cpu_kwh"] == pytest.approx(0.1 * hours, rel=0.05)
+    assert found["gpu_kwh"] - 1.0 == pytest.approx(0.3 * hours, rel=0.05)
+    assert found["estimated"] == [UNMETERED]
+
+
+def test_what_the_first_seconds_took_is_settled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(energy_module, "OfflineEmissionsTracker", SlowTracker)
+    meter = EnergyMeter({})
+    read = []
+    for _ in range(4):
+        time.sleep(0.25)
+        read.append(meter.read()["kwh"])
+    meter.stop()
+    assert read == sorted(read)

@@ -1,15 +1,16 @@
 """What `tulu verify --attack` does: it attacks verifiers, and prints what the best constant earns beside chance."""
 
-import json
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tulu.commands.files import label, lines
+from tulu.commands.files import read_rows
+from tulu.data.faults import odd_rows
 from tulu.data.messages import read_messages, read_prompt
 from tulu.errors import DataError, RecipeError, TuluError
 from tulu.grading.grader import Grader
@@ -38,6 +39,8 @@ def attack_verifiers(
         os.environ[UNSAFE] = "1"
     if name == "all" and golds is not None:
         raise RecipeError("--attack all: a file of --golds belongs to one verifier; name it")
+    if name != "all":
+        check_name(name)
     outcomes, skipped = list[Outcome](), list[str]()
     with Grader(workers, mode=mode) as grader:
         for one in sorted(VERIFIERS) if name == "all" else [name]:
@@ -50,7 +53,6 @@ def attack_verifiers(
             if name == "all" and not _runs(one):
                 skipped.append(one)
                 continue
-            check_name(one)
             outcome = attack(
                 one, truths, grader.grade, max(1, count // _SANDBOXED) if _starts_sandbox(one) else count, 1, prompts
             )
@@ -76,23 +78,25 @@ def _golds(name: str, source: str | None) -> tuple[list[Any], list[str], list[tu
     if source is None:
         truths = builtin_golds(name)
         return truths, [], []
-    truths, prompts, refused = list[Any](), list[str](), list[tuple[Any, str]]()
-    for number, line in lines(source):
-        where = f"{label(source)}:{number}"
-        try:
-            row = json.loads(line)
-        except ValueError as fault:
-            raise DataError(f"{where}: broken JSON ({fault}); mend or remove the line") from None
-        if not isinstance(row, dict) or "ground_truth" not in row:
-            raise DataError(f"{where}: lacks ground_truth; a row has ground_truth and perhaps prompt")
-        try:
-            check_gold(name, row["ground_truth"])
-        except DataError as fault:
-            refused.append((row["ground_truth"], f"{where}: {fault}"))
-        else:
-            truths.append(row["ground_truth"])
-            prompts.append(_prompt(row, where))
-    return truths, prompts, refused
+    rows = read_rows(source, partial(_gold, name), "attacked", "--golds")
+    refused = [(truth, fault) for truth, _, fault in rows if fault]
+    if len(refused) == len(rows):
+        cure = "Give golds that the verifier takes (tulu verifiers NAME shows their form), or attack another one."
+        raise odd_rows([fault for _, fault in refused], len(rows), "used", cure)
+    usable = [(truth, prompt) for truth, prompt, fault in rows if not fault]
+    return [truth for truth, _ in usable], [prompt for _, prompt in usable], refused
+
+
+def _gold(name: str, row: Any, where: str) -> tuple[Any, str, str]:
+    """The gold of a row, its prompt, and why the verifier refuses the gold. Raises DataError where the row has none."""
+    if not isinstance(row, dict) or "ground_truth" not in row:
+        raise DataError("lacks ground_truth; a row has ground_truth and perhaps prompt")
+    prompt = _prompt(row, where)
+    try:
+        check_gold(name, row["ground_truth"])
+    except DataError as fault:
+        return row["ground_truth"], prompt, f"{where}: {fault}"
+    return row["ground_truth"], prompt, ""
 
 
 def _prompt(row: dict[str, Any], where: str) -> str:

@@ -48,11 +48,15 @@ def chat(
     options: ChatOptions,
 ) -> None:
     """Talk to a model; its answers are written as they come."""
-    from tulu.config.named_models import named_model
-    from tulu.evaluation.chat import converse, load_chat, typed_lines
+    from tulu.config.named_models import naming
+    from tulu.evaluation.refusals import check_chat
 
-    named = named_model(model, runs)
-    converse(load_chat(named.model, options, named.revision), typed_lines(), typer.echo)
+    with naming(model, runs) as named:
+        check_chat(named.model, options)
+        from tulu.evaluation.chat import converse, load_chat, typed_lines
+
+        ready = load_chat(named.model, options, named.revision)
+    converse(ready, typed_lines(), typer.echo)
 
 
 def export(

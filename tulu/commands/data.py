@@ -34,6 +34,8 @@ from tulu.types import Group
 
 _COLUMNS = 120
 """Width of the output where it goes to no terminal."""
+TRAINED = "⟦{}⟧"
+"""How trained text is marked where there are no colours; a terminal of few characters shows [[ and ]]."""
 _LISTED = 20
 """Most matches that are listed one by one."""
 
@@ -64,6 +66,8 @@ def report(
     """
     # Names of data sets contain what rich reads as markup and emoji (`sums:train:0`).
     console = Console(width=None if sys.stdout.isatty() else _COLUMNS, markup=False, emoji=False, highlight=False)
+    # A pipe and NO_COLOR leave no colours.
+    brackets = console.color_system is None or console.no_color
     stages = stages_of(recipe)
     index = index_of(held_out(recipe, against)) if decontaminate or against or clean is not None else None
     for stage in stages:
@@ -75,7 +79,9 @@ def report(
             console.print(f"  {mix.report.golds()}")
         for line in (*mix.report.lines()[1:], *_template_lines(section, tokenizer)):
             console.print(Text(f"  {line}", style="yellow"))
-        console.print(Text(f"\n{mix.first.id}", style="bold"), masked_text(mix.first, tokenizer), sep="\n")
+        marked = f" ({TRAINED.format('trained')})" if brackets else ""
+        first = Text(f"\n{mix.first.id}{marked}", style="bold")
+        console.print(first, masked_text(mix.first, tokenizer, brackets), sep="\n")
         console.print()
     if index is not None:
         _decontaminate(console, stages, index, clean)
@@ -166,21 +172,24 @@ def _cells(source: RowReport, lengths: Any) -> list[str]:
     return [source.name, *(f"{count:,}" for count in counts), share, *(f"{length:,.0f}" for length in spread)]
 
 
-def masked_text(group: Group, tokenizer: Any) -> Text:
-    """A group as the model reads it, with trained tokens in green and the others dim."""
+def masked_text(group: Group, tokenizer: Any, brackets: bool = False) -> Text:
+    """A group as the model reads it, with trained tokens in green and the others dim.
+
+    `brackets` mark them as well, where there are no colours.
+    """
     shown = Text()
-    _append(shown, group.prompt, [False] * len(group.prompt), tokenizer)
+    _append(shown, group.prompt, [False] * len(group.prompt), tokenizer, brackets)
     names = ("chosen", "rejected") if len(group.completions) == 2 else ("",)
     for name, completion in zip(names, group.completions, strict=False):
         if name:
             shown.append(f"\n[{name}]\n", style="bold")
-        _append(shown, completion.tokens, completion.trained, tokenizer)
+        _append(shown, completion.tokens, completion.trained, tokenizer, brackets)
     return shown
 
 
-def _append(shown: Text, tokens: Sequence[int], trained: Sequence[bool], tokenizer: Any) -> None:
+def _append(shown: Text, tokens: Sequence[int], trained: Sequence[bool], tokenizer: Any, brackets: bool) -> None:
     for text, is_trained in stretches(tokens, trained, tokenizer):
-        shown.append(text, style="green" if is_trained else "dim")
+        shown.append(TRAINED.format(text) if is_trained and brackets else text, style="green" if is_trained else "dim")
     if len(tokens) > SHOWN_TOKENS:
         shown.append(f" … {len(tokens) - SHOWN_TOKENS:,} further tokens", style="italic")
 

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tulu.config.locate import model_label
-from tulu.config.named_models import Named, named_model
+from tulu.config.named_models import Named, naming
 from tulu.config.suites import Suite, SuiteTask, load_suite
 from tulu.config.tasks import TASKS
 from tulu.errors import RecipeError
 from tulu.evaluation.options import EvaluateOptions
+from tulu.evaluation.refusals import check_evaluate, check_template
 
 if TYPE_CHECKING:
     from tulu.evaluation.evaluate import Result
@@ -24,12 +25,9 @@ def evaluate_named(name: str, options: EvaluateOptions, *, fresh: bool, runs: Pa
         raise RecipeError(
             "tulu evaluate MODEL needs --task NAME (gsm8k, math, sums, or any name together with --data FILE), or --suite NAME"
         )
-    named = named_model(name, runs)
-    options = replace(options, template=options.template or named.template)
-    if options.suite is not None:
-        _evaluate_suite(named, options, fresh=fresh, runs=runs)
-    else:
-        _evaluate_tasks(named, options, fresh=fresh, runs=runs)
+    do = _evaluate_tasks if options.suite is None else _evaluate_suite
+    with naming(name, runs) as named:
+        do(named, replace(options, template=options.template or named.template), fresh=fresh, runs=runs)
 
 
 def _refuse(options: EvaluateOptions, fields: Sequence[str], why: str) -> None:
@@ -45,27 +43,29 @@ def _evaluate_suite(named: Named, options: EvaluateOptions, *, fresh: bool, runs
     suite = load_suite(options.suite)
     if options.judge_endpoint and not options.judge:
         raise RecipeError("--judge-endpoint needs --judge MODEL, the name under which the judge is served there")
-    from tulu.evaluation.suite import run_suite
-    from tulu.evaluation.suite_request import SuiteRequest
+    check_template(options.template)
+    from tulu.evaluation.suite_request import SuiteRequest, check
 
-    run_suite(
-        SuiteRequest(
-            named.model,
-            suite,
-            options.template or "tokenizer",
-            options.out or runs / "evaluate" / model_label(named.model) / suite.name,
-            options.engine or "auto",
-            options.task,
-            options.skip,
-            by_task(options.data),
-            options.limit,
-            options.judge,
-            options.judge_endpoint,
-            fresh=fresh,
-            revision=named.revision,
-            trust_remote_code=options.trust_remote_code,
-        )
+    request = SuiteRequest(
+        named.model,
+        suite,
+        options.template or "tokenizer",
+        options.out or runs / "evaluate" / model_label(named.model) / suite.name,
+        options.engine or "auto",
+        options.task,
+        options.skip,
+        by_task(options.data),
+        options.limit,
+        options.judge,
+        options.judge_endpoint,
+        fresh=fresh,
+        revision=named.revision,
+        trust_remote_code=options.trust_remote_code,
     )
+    check(request)
+    from tulu.evaluation.suite import run_suite
+
+    run_suite(request)
 
 
 def by_task(given: Sequence[str]) -> dict[str, str]:
@@ -79,9 +79,10 @@ def by_task(given: Sequence[str]) -> dict[str, str]:
 
 
 def _evaluate_tasks(named: Named, options: EvaluateOptions, *, fresh: bool, runs: Path) -> None:
-    from tulu.evaluation.evaluate import check_options, evaluate_model
-
     if len(options.task) == 1:
+        check_evaluate(named.model, options)
+        from tulu.evaluation.evaluate import evaluate_model
+
         evaluate_model(named.model, options, fresh=fresh, runs=runs, revision=named.revision)
         return
     if repeated := next((task for task in options.task if options.task.count(task) > 1), None):
@@ -99,7 +100,9 @@ def _evaluate_tasks(named: Named, options: EvaluateOptions, *, fresh: bool, runs
         for task in options.task
     ]
     for one in single:
-        check_options(named.model, one)
+        check_evaluate(named.model, one)
+    from tulu.evaluation.evaluate import evaluate_model
+
     results = [evaluate_model(named.model, one, fresh=fresh, runs=runs, revision=named.revision) for one in single]
     _show(results, options.out or runs / "evaluate" / model_label(named.model))
 

@@ -6,11 +6,9 @@ from pathlib import Path
 import typer
 
 from tulu.commands.model_card import find_stage, model_card
-from tulu.config.job import MODEL
+from tulu.config.job import ADAPTERS, MODEL
 from tulu.errors import RecipeError
 from tulu.files import sync_folder
-from tulu.model.adapters_apart import ADAPTERS
-from tulu.train.model_files import model_faults
 
 _COMPANIONS = ("tokenizer*", "chat_template*", "special_tokens_map.json")
 
@@ -23,6 +21,8 @@ def export(run: str, folder: Path, runs: Path, adapters: bool) -> None:
     folder = folder.resolve()
     stage = find_stage(run, runs)
     model = stage.folder / MODEL
+    from tulu.train.model_files import model_faults
+
     if faults := model_faults(model):
         raise RecipeError(f"{model}: is damaged ({'; '.join(faults)}); run its stage again, which writes it anew")
     if adapters and not (model / ADAPTERS).is_dir():
@@ -36,7 +36,8 @@ def export(run: str, folder: Path, runs: Path, adapters: bool) -> None:
         for pattern in _COMPANIONS:
             for file in model.glob(pattern):
                 shutil.copy2(file, partial)
-    (partial / "README.md").write_text(model_card(stage), encoding="utf-8")
+    card = model_card(stage, (partial, folder.name) if adapters else None)
+    (partial / "README.md").write_text(card, encoding="utf-8")
     sync_folder(partial)
     if folder.exists():
         folder.rmdir()

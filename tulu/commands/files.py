@@ -4,17 +4,20 @@ import contextlib
 import glob
 import gzip
 import io
+import json
 import os
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO, TypeVar
 
 import psutil
 
+from tulu.data.faults import Unusable, odd_rows
 from tulu.errors import DataError, RecipeError, TuluError
 
+T = TypeVar("T")
 _GZIP = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
 
@@ -24,8 +27,41 @@ def label(source: str) -> str:
     return "standard input" if source == "-" else source
 
 
-def lines(source: str) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file that are not blank, with their numbers; gzip is unpacked. Raises DataError."""
+def read_rows(source: str, read: Callable[[Any, str], T], verb: str, option: str = "--in") -> list[T]:
+    """What `read` makes of the JSON value and the place (FILE:LINE) of each line that is not blank.
+
+    Raises one DataError that counts the lines which are no JSON, or of which `read` says that they cannot be `verb` (graded,
+    attacked), and names the first of them. `option` is the one that names the file.
+    """
+    rows: list[T] = []
+    problems: list[str] = []
+    for number, line in lines(source, option):
+        where = f"{label(source)}:{number}"
+        try:
+            rows.append(read(json.loads(line.decode()), where))
+        except DataError as fault:
+            text = fault.detail if isinstance(fault, Unusable) else str(fault)
+            problems.append(text if text.startswith(where) else f"{where}: {text}")
+        except UnicodeDecodeError as fault:
+            problems.append(f"{where}: not UTF-8 (byte {fault.start + 1} of the line); convert the file to UTF-8")
+        except json.JSONDecodeError as fault:
+            problems.append(f"{where}: broken JSON at column {fault.colno} ({fault.msg}); mend or remove the line")
+        except ValueError as fault:
+            problems.append(f"{where}: broken JSON ({fault}); mend or remove the line")
+        except RecursionError:
+            problems.append(f"{where}: JSON nested too deep; mend or remove the line")
+    if problems:
+        raise odd_rows(problems, len(rows) + len(problems), verb, f"Correct or remove these lines first; nothing was {verb}.")
+    if not rows:
+        raise DataError(f"{label(source)}: no rows; give {option} a file that has some")
+    return rows
+
+
+def lines(source: str, option: str = "--in") -> Iterator[tuple[int, bytes]]:
+    """The lines of a file that are not blank, with their numbers; gzip is unpacked. Raises DataError.
+
+    `option` is the one that names the file.
+    """
     name = label(source)
     try:
         with contextlib.ExitStack() as stack:
@@ -37,11 +73,11 @@ def lines(source: str) -> Iterator[tuple[int, bytes]]:
     except (EOFError, gzip.BadGzipFile, zlib.error) as fault:
         raise DataError(f"{name}: broken gzip file ({fault}); fetch it again") from None
     except IsADirectoryError:
-        raise DataError(f"{source}: is a directory; give --in a file of rows in it, or - for standard input") from None
+        raise DataError(f"{source}: is a directory; give {option} a file of rows in it, or - for standard input") from None
     except FileNotFoundError:
-        raise DataError(f"{source}: no such file (looked from {Path.cwd()}); correct --in") from None
+        raise DataError(f"{source}: no such file (looked from {Path.cwd()}); correct {option}") from None
     except OSError as fault:
-        raise DataError(f"{name}: cannot be read ({fault.strerror or fault}); give --in a file of rows") from None
+        raise DataError(f"{name}: cannot be read ({fault.strerror or fault}); give {option} a file of rows") from None
 
 
 def _unpacked(file: BinaryIO, name: str) -> Iterable[bytes]:

@@ -11,10 +11,13 @@ import yaml
 from tulu.config.footprint import DEFAULT, FACILITIES, NOTHING
 from tulu.config.job import MODEL
 from tulu.config.locate import is_local_data
-from tulu.errors import RecipeError, TuluError
+from tulu.config.named_models import runs_in
+from tulu.errors import RecipeError, TuluError, nearest
 from tulu.train.ledger import read_entry
 from tulu.train.manifest import read_manifest, read_record
 
+_VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM takes as the largest rank of adapters (vllm/config/lora.py, MaxLoRARanks); without one it takes 16."""
 _NO_NAME = ("name", "model", "revision", "template", "start")
 """What a stage's recipe.yaml holds beside the section of the stage."""
 
@@ -52,7 +55,10 @@ def find_stage(name: str, runs: Path) -> TrainedStage:
         stages = [file.parent for file in place.glob("*/manifest.json") if (file.parent / MODEL / "config.json").is_file()]
         if stages:
             return _open(max(stages, key=lambda folder: (folder / MODEL / "config.json").stat().st_mtime))
-    raise RecipeError(f"{name}: no run with a model lies there or in {runs}; name a run, NAME/STAGE or the folder of a stage")
+    near = nearest(name, runs_in(runs))
+    raise RecipeError(
+        f"{name}: no run with a model lies there or in {runs}{near}; name a run, NAME/STAGE or the folder of a stage"
+    )
 
 
 def _open(folder: Path) -> TrainedStage:
@@ -80,13 +86,18 @@ def chain_of(stage: TrainedStage) -> list[TrainedStage]:
     return chain
 
 
-def model_card(stage: TrainedStage) -> str:
-    """The card as Markdown, with the fields that the hub reads at its top."""
+def model_card(stage: TrainedStage, adapters: tuple[Path, str] | None = None) -> str:
+    """The card as Markdown, with the fields that the hub reads at its top.
+
+    `adapters` are the folder of the stage's adapters, where the card is theirs, and the name of the folder that it will lie in.
+    """
     chain = chain_of(stage)
     base = chain[0].start
     head: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["tulu", stage.name]}
     if base and not Path(base).exists() and base.count("/") == 1:
         head["base_model"] = base
+    if adapters is not None:
+        head["library_name"] = "peft"
     if sets := sorted({name for one in chain for name in _data(one) if _is_on_hub(name)}):
         head["datasets"] = sets
     parts = [
@@ -94,6 +105,7 @@ def model_card(stage: TrainedStage) -> str:
         f"# {stage.recipe.get('name', stage.folder.parent.name)}, after {stage.name}",
         f"Trained from {base or 'random weights'} with tulu {stage.manifest.get('versions', {}).get('tulu', '?')}"
         f" (commit {stage.manifest.get('commit') or 'unknown'}).",
+        *([] if adapters is None else [_loading(*adapters)]),
         "## Stages\n\n" + _table(["stage", "steps", "hours", "data", "digest of the data"], [_stage_row(one) for one in chain]),
     ]
     if rows := [row for one in chain for row in _results(one)]:
@@ -104,6 +116,27 @@ def model_card(stage: TrainedStage) -> str:
             f"## Recipe of {one.name}\n\n```yaml\n{yaml.safe_dump(dict(one.recipe), sort_keys=False, allow_unicode=True)}```"
         )
     return "\n\n".join(parts) + "\n"
+
+
+def _loading(folder: Path, name: str) -> str:
+    """The lines that load the adapters of a folder in transformers and in vLLM; `name` is what the folder will be called."""
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    base, scores = config.get("base_model_name_or_path") or "BASE", config.get("task_type") == "SEQ_CLS"
+    kind = "AutoModelForSequenceClassification" if scores else "AutoModelForCausalLM"
+    lines = [
+        "from peft import PeftModel",
+        f"from transformers import {kind}, AutoTokenizer",
+        "",
+        f'base = {kind}.from_pretrained("{base}"{", num_labels=1" if scores else ""})',
+        f'model = PeftModel.from_pretrained(base, "{name}")',
+        f'tokenizer = AutoTokenizer.from_pretrained("{name}")',
+    ]
+    text = "## Use\n\nThese are adapters: they belong to the model that the stage began with.\n\n```python\n"
+    text += "\n".join(lines) + "\n```"
+    if scores:
+        return text
+    rank = next((most for most in _VLLM_RANKS if most >= config.get("r", 1)), _VLLM_RANKS[-1])
+    return f"{text}\n\n    vllm serve {base} --enable-lora --max-lora-rank {rank} --lora-modules {name}={name} --tokenizer {name}"
 
 
 def _data(stage: TrainedStage) -> Iterator[str]:

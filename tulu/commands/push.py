@@ -8,7 +8,6 @@ import typer
 from tulu.commands.model_card import find_stage, model_card
 from tulu.config.job import MODEL
 from tulu.errors import RecipeError, TuluError
-from tulu.train.model_files import model_faults
 
 
 def push(run: str, repo: str, runs: Path, private: bool, dry_run: bool, hub: Any = None) -> None:
@@ -19,6 +18,8 @@ def push(run: str, repo: str, runs: Path, private: bool, dry_run: bool, hub: Any
     _check_name(repo)
     stage = find_stage(run, runs)
     folder = stage.folder / MODEL
+    from tulu.train.model_files import model_faults
+
     if faults := model_faults(folder):
         raise RecipeError(f"{folder}: is damaged ({'; '.join(faults)}); run its stage again, which writes it anew")
     card = model_card(stage)

@@ -8,12 +8,13 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from tulu.commands.files import check_target, label, lines, writing
+from tulu.commands.files import check_target, read_rows, writing
 from tulu.config.locate import reward_model_problem
 from tulu.config.schema import RewardModelSettings
 from tulu.data.faults import Misfit, Unusable
@@ -37,8 +38,6 @@ _QUICK, _SLOW = 0.05, 0.5
 """Seconds for a window below which the next ones grow, and above which they shrink."""
 _UPDATE_EVERY = 0.1
 """Seconds between two updates of the progress bar while a window takes long."""
-_NAMED = 10
-"""Bad rows that a message names; the rest are counted."""
 _FAULTS = 3
 """Kinds of faults that are shown after the table."""
 _QUOTED = re.compile(r"'.*'|\".*\"", re.DOTALL)
@@ -71,7 +70,7 @@ def verify_file(
     _check_verifier(name, reward_model, trust_remote_code)
     find(name).grade(mode)
     check_target(source, target)
-    problems = _read_problems(name, source)
+    problems = read_rows(source, partial(_read_problem, name), "graded")
     scorer = None
     if reward_model is not None:
         # This import takes seconds, and no other verifier needs it.
@@ -156,31 +155,11 @@ def _report_faults(console: Console, problems: list[Problem], verdicts: list[Ver
         raise TuluError(f"none of {len(verdicts)} rows could be scored, for the reasons above; mend the rows or the verifier")
 
 
-def _read_problems(name: str, source: str) -> list[Problem]:
-    """A problem for each row. Raises DataError that names the first bad rows and counts the others."""
-    check, problems, bad = find(name).check, list[Problem](), list[str]()
-    for number, line in lines(source):
-        where = f"{label(source)}:{number}"
-        try:
-            problem = _problem(name, json.loads(line.decode()), where)
-            check(problem.ground_truth)
-            problems.append(problem)
-        except DataError as fault:
-            bad.append(f"{where}: {fault}")
-        except UnicodeDecodeError as fault:
-            bad.append(f"{where}: not UTF-8 (byte {fault.start + 1} of the line); convert the file to UTF-8")
-        except json.JSONDecodeError as fault:
-            bad.append(f"{where}: broken JSON at column {fault.colno} ({fault.msg}); mend or remove the line")
-        except ValueError as fault:
-            bad.append(f"{where}: broken JSON ({fault}); mend or remove the line")
-        except RecursionError:
-            bad.append(f"{where}: JSON nested too deep; mend or remove the line")
-    if bad:
-        more = f"\n… and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
-        raise DataError(f"{len(bad)} of {len(problems) + len(bad)} rows cannot be graded:\n" + "\n".join(bad[:_NAMED]) + more)
-    if not problems:
-        raise DataError(f"{label(source)}: no rows; give --in a file that has some")
-    return problems
+def _read_problem(name: str, row: Any, where: str) -> Problem:
+    """A row with a ground truth that its verifier can use. Raises DataError."""
+    problem = _problem(name, row, where)
+    find(name).check(problem.ground_truth)
+    return problem
 
 
 def _problem(name: str, row: Any, where: str) -> Problem:

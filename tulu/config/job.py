@@ -16,6 +16,10 @@ from tulu.errors import RecipeError
 
 MODEL = "model"
 """The folder of a stage's run that holds the trained model."""
+START = "start"
+"""The row, and the folder of an evaluation, of what the model answered that a run began with."""
+ADAPTERS = "adapters"
+"""The folder below a model that holds its adapters by themselves."""
 KEPT = "models"
 """The folder of a stage's run that holds the models which `keep_every` kept on the way, each under STEP_NAME."""
 STEP_NAME = "step-{:06d}"

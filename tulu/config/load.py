@@ -82,7 +82,8 @@ def _checked(path: Path, overrides: Sequence[str], processes: Mapping[str, int])
         recipe = Recipe.model_validate(located.value)
     except ValidationError as error:
         mistakes += schema_mistakes(error, located.value)
-    wrong = {mistake.path for mistake in mistakes}
+    # A field that somebody misspelled is as unknown as one that is wrong: no check can be made of it.
+    wrong = {path for mistake in mistakes for path in (mistake.path, *mistake.meant)}
     return located, recipe, mistakes + combination_mistakes(located.value, wrong, processes)
 
 

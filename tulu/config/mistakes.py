@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from tulu.config.parts import STAGE_NAME, TEMPLATE_HASH, Section, section_in
 from tulu.config.recipe_stages import dotted
 from tulu.config.schema import ONE, RUN_NAME, SEVERAL, Recipe
-from tulu.errors import RecipeError, nearest
+from tulu.errors import RecipeError, near_names, nearest
 
 Path = tuple[str | int, ...]
 Lines = Mapping[Path, str]
@@ -31,6 +31,8 @@ class Mistake:
     """What stands at the key; MISSING where nothing does, or where the text says it already."""
     where: str = ""
     """Where the mistake was made, if not where its key was written."""
+    meant: tuple[Path, ...] = ()
+    """The field that an unknown key is probably a slip for, if one is: that it is missing is no mistake of its own."""
 
     def line(self, lines: Lines, sections: Mapping[str, Any]) -> str:
         """`file:line: path: value: what is wrong; cure`; `sections` has what the recipe writes."""
@@ -64,7 +66,9 @@ def schema_mistakes(error: ValidationError, raw: Mapping[str, Any]) -> list[Mist
     by_path: dict[Path, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
         by_path.setdefault(_path_in_recipe(detail, raw), []).append(detail)
-    return [_mistake(path, details) for path, details in by_path.items() if not _follows(path, details, by_path)]
+    mistakes = [_mistake(path, details, raw) for path, details in by_path.items() if not _follows(path, details, by_path)]
+    meant = {path for mistake in mistakes for path in mistake.meant}
+    return [mistake for mistake in mistakes if mistake.path not in meant]
 
 
 def _follows(path: Path, details: Sequence[ErrorDetails], by_path: Mapping[Path, Any]) -> bool:
@@ -104,10 +108,10 @@ def _path_in_recipe(detail: ErrorDetails, raw: Any) -> Path:
     return tuple(path)
 
 
-def _mistake(path: Path, details: Sequence[ErrorDetails]) -> Mistake:
+def _mistake(path: Path, details: Sequence[ErrorDetails], raw: Mapping[str, Any]) -> Mistake:
     kinds = {detail["type"] for detail in details}
     if "extra_forbidden" in kinds:
-        return Mistake(path, _unknown_key(path))
+        return Mistake(path, _unknown_key(path), meant=_meant_by(path, raw))
     if "missing" in kinds:
         section = section_at(path[:-1])
         about = section.model_fields[str(path[-1])].description if section else None
@@ -119,6 +123,20 @@ def _mistake(path: Path, details: Sequence[ErrorDetails]) -> Mistake:
         options = [option for detail in details for option in str(detail.get("ctx", {}).get("expected", "")).split("'")]
         near = nearest(value, [option for option in options if option.strip(" ,")])
     return Mistake(path, " or ".join(expected) + near, value)
+
+
+def _meant_by(path: Path, raw: Mapping[str, Any]) -> tuple[Path, ...]:
+    """The field of its section that an unknown key is spelled like, and that the recipe does not write."""
+    section = section_at(path[:-1])
+    if section is None:
+        return ()
+    here: Any = raw
+    for part in path[:-1]:
+        here = here[part]
+    absent = [name for name in near_names(str(path[-1]), section.model_fields) if name not in here]
+    # One slip stands for one field, and for one that must be there before any other.
+    absent.sort(key=lambda name: not section.model_fields[name].is_required())
+    return tuple((*path[:-1], name) for name in absent[:1])
 
 
 def _unknown_key(path: Path) -> str:

@@ -3,14 +3,15 @@
 A folder of that name comes first, then the run (NAME or NAME/STAGE), then the built-in recipe, then the hub.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tulu.config.job import MODEL
-from tulu.config.load import is_built_in, load_recipe
+from tulu.config.load import built_in, is_built_in, load_recipe
 from tulu.config.locate import policy_problem
-from tulu.errors import RecipeError
+from tulu.errors import RecipeError, first_few, nearest
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,37 @@ def named_model(name: str, runs: Path) -> Named:
             raise RecipeError(f"{name}: the recipe makes its model, and has none in {runs / recipe.name}; tulu run {name} first")
         return Named(recipe.model, recipe.template, recipe.revision)
     return Named(name)
+
+
+@contextmanager
+def naming(name: str, runs: Path) -> Iterator[Named]:
+    """The model that a name stands for, while it is used.
+
+    A name that is nothing here is taken for one of the hub; where that gives no model either, the error says what else the name
+    may have been meant for.
+    """
+    named = named_model(name, runs)
+    try:
+        yield named
+    except RecipeError as error:
+        of_the_name = named == Named(name) and str(error).startswith(f"{name}: ")
+        if of_the_name and not Path(name).exists() and not name.startswith((".", "/", "~")):
+            raise RecipeError(f"{error}\n{other_names(name, runs)}") from error
+        raise
+
+
+def other_names(name: str, runs: Path) -> str:
+    """What else a name may be that is neither a folder here nor on the hub: a run, one of its stages, or a built-in recipe."""
+    there = runs_in(runs)
+    held = f"{runs} holds {first_few([run for run in there if '/' not in run])}" if there else f"{runs} holds no run"
+    near = nearest(name, [*there, *(recipe.stem for recipe in built_in())])
+    return f"It may also be a run or RUN/STAGE ({held}), or a built-in recipe (tulu recipes lists them){near}"
+
+
+def runs_in(runs: Path) -> list[str]:
+    """The names of the runs in a folder and of their stages, such as mine and mine/sft."""
+    stages = sorted(file.parent for file in runs.glob("*/*/recipe.yaml"))
+    return [*dict.fromkeys(stage.parent.name for stage in stages), *(f"{stage.parent.name}/{stage.name}" for stage in stages)]
 
 
 def _models(place: Path) -> list[Path]:

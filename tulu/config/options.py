@@ -12,6 +12,8 @@ EngineName = Literal["auto", "transformers", "vllm"]
 """What samples: auto is vllm where it is installed and there is a GPU, else transformers."""
 BadGolds = Literal["stop", "skip"]
 """What is done with a source of which over 1 % of the ground truths cannot be used."""
+USUAL_ANSWER = 512
+"""Most tokens of an answer where nobody gave a number, and the model has the positions."""
 Gpu = Literal["a100", "h100", "h200"]
 
 

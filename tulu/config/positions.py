@@ -28,6 +28,11 @@ def longest_document(config: Mapping[str, Any]) -> int | None:
     return max(stretched)
 
 
+def usual_answer(usual: int, most: int | None) -> int:
+    """Most tokens of an answer where nobody gave a number: the usual one, but never more than half of a model's positions."""
+    return usual if most is None else min(usual, max(1, most // 2))
+
+
 def is_rotary(config: Mapping[str, Any]) -> bool:
     """Whether its positions are rotary and could be stretched."""
     text = config.get("text_config") or config

@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Discriminator, Field, PositiveFloat, PositiveIn
 
 from tulu.config.algorithm import Algorithm
 from tulu.config.merging import Merge, MergedModel
-from tulu.config.options import BadGolds, EngineName
+from tulu.config.options import USUAL_ANSWER, BadGolds, EngineName
 from tulu.config.parts import (
     Lora,
     Named,
@@ -200,8 +200,8 @@ class Evaluate(Section):
     """Verifier of every row; default: the one of the task."""
     bad_golds: BadGolds = "stop"
     """stop ends the run where over 1 % of a source's ground truths do not grade themselves right; skip leaves out any number."""
-    max_tokens: PositiveInt = 512
-    """Most tokens of an answer."""
+    max_tokens: PositiveInt = USUAL_ANSWER
+    """Most tokens of an answer. Where a recipe does not say, a model with few positions gets half of them."""
     temperature: NonNegative = 0.0
     """Sampling temperature; 0 is greedy."""
     limit: PositiveInt | None = None

@@ -15,7 +15,7 @@ from pydantic import Field, PositiveInt, ValidationError
 from tulu.config.parts import NonNegative, Probability, Section, Source, Sources, Texts
 from tulu.config.suite_templates import template_mistake
 from tulu.config.yaml_text import Located, read_yaml
-from tulu.errors import RecipeError, nearest
+from tulu.errors import RecipeError, near_names, nearest
 from tulu.verifiers.registry import check_name
 
 FOLDER = Path(__file__).resolve().parents[1] / "evaluation" / "suites"
@@ -143,6 +143,9 @@ def find_suite(name: str) -> Path:
     raise RecipeError(f"--suite {name}: unknown{nearest(name, known)}; known are {', '.join(known)}, or a YAML file of one's own")
 
 
+_FIELDS = (*SuiteTask.model_fields, *Suite.model_fields, *Shots.model_fields)
+
+
 def load_suite(name: str) -> Suite:
     """Read and check a suite; a RecipeError lists every mistake with its line and cure."""
     path = find_suite(name)
@@ -151,12 +154,20 @@ def load_suite(name: str) -> Suite:
     try:
         suite = Suite.model_validate(located.value)
     except ValidationError as error:
-        lines = [_line(located, _known(detail["loc"], located.value), _words(detail)) for detail in error.errors()]
+        lines = [_line(located, _known(detail["loc"], located.value), _words(detail)) for detail in _own(error)]
         raise _report(path, lines) from None
     mistakes = [_line(located, place, text) for place, text in _mistakes(suite)]
     if mistakes:
         raise _report(path, mistakes)
     return suite
+
+
+def _own(error: ValidationError) -> list[Any]:
+    """The mistakes of a file, without the missing keys that an unknown one beside them is a slip for."""
+    details = error.errors()
+    slips = {detail["loc"] for detail in details if detail["type"] == "extra_forbidden"}
+    meant = {(*place[:-1], name) for place in slips for name in near_names(str(place[-1]), _FIELDS)}
+    return [detail for detail in details if detail["type"] != "missing" or detail["loc"] not in meant]
 
 
 def _report(path: Path, lines: Iterable[str]) -> RecipeError:
@@ -189,8 +200,7 @@ def _words(detail: Any) -> str:
     if kind == "missing":
         return "missing; add it"
     if kind == "extra_forbidden":
-        fields = {**SuiteTask.model_fields, **Suite.model_fields, **Shots.model_fields}
-        return f"unknown key{nearest(key, fields)}; remove it"
+        return f"unknown key{nearest(key, _FIELDS)}; remove it"
     if kind == "string_pattern_mismatch":
         return "should begin with a letter or a digit, and have only these, dots, dashes and underscores; rename it"
     return str(detail["msg"]).removeprefix("Value error, ").replace("Input should be", "should be")

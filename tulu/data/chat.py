@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from tulu.config.templates import OWN, TEMPLATES, hash_problem, source_hash, source_of
+from tulu.data.messages import ROLES
 from tulu.data.render import Refused, Renderer, Rendering
 from tulu.data.turns import Span, TurnFinder
 from tulu.errors import DataError, RecipeError
@@ -105,7 +106,7 @@ def encode_prompts(
         try:
             rendered.append((renderer.whole(chat, own, prompt=True), ""))
         except Refused as error:
-            rendered.append((None, str(error)))
+            rendered.append((None, f"{error}{_role_cure(chat)}"))
     encodings = tokenize(tokenizer, [rendering.text if rendering else "" for rendering, _ in rendered])
     return [
         Encoded(encoding.ids, [], "", rendering.left_out, rendering.shortened) if rendering else Encoded([], [], problem)
@@ -209,7 +210,9 @@ def _locate(finder: TurnFinder, chat: Sequence[Message], tools: Tools, train: Tr
 
 
 def _cure(finder: TurnFinder, chat: Sequence[Message], tools: Tools) -> str:
-    """What helps against a refusal, where the system's turn is its reason."""
+    """What helps against a refusal, where an odd role or the system's turn is its reason."""
+    if cure := _role_cure(chat):
+        return cure
     if len(chat) > 1 and chat[0]["role"] == "system":
         try:
             finder.renderer.whole(chat[1:], tools)
@@ -217,6 +220,13 @@ def _cure(finder: TurnFinder, chat: Sequence[Message], tools: Tools) -> str:
             return ""
         return " (it takes no system turn: write that text into the first user turn, or set another template)"
     return ""
+
+
+def _role_cure(chat: Sequence[Message]) -> str:
+    """What helps against a refusal of a chat in which a role is none that templates usually know."""
+    if all(message["role"] in ROLES for message in chat):
+        return ""
+    return f" (rename the role to one of {', '.join(ROLES)}, or set another template)"
 
 
 def make_byte_tokenizer() -> "PreTrainedTokenizerFast":

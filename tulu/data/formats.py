@@ -8,9 +8,10 @@ from typing import Any
 from tulu.config.stages import RowKind
 from tulu.data.columns import Columns
 from tulu.data.faults import Misfit, NoForm, Unusable, valid_text
-from tulu.data.messages import MEDIA, read_messages, read_prompt
+from tulu.data.messages import MEDIA, ROLES, read_messages, read_prompt
 from tulu.data.sources import Row
 from tulu.data.tools import json_of, read_tools
+from tulu.errors import first_few
 from tulu.types import Message, Tools
 from tulu.verifiers.reward_model import NAME as REWARD_MODEL
 
@@ -109,7 +110,8 @@ def parse_conversation(row: Row) -> Conversation:
     messages = with_system(row, columns, _conversation(row, columns))
     replies = [message for message in messages if message["role"] == "assistant"]
     if not replies:
-        raise Unusable("no assistant turn")
+        odd = list(dict.fromkeys(message["role"] for message in messages if message["role"] not in ROLES))
+        raise Unusable("no assistant turn", f"role {first_few(odd)}; the turns to train are those of assistant" if odd else "")
     trained = [message for message in replies if is_trained(message)]
     if not trained:
         raise Unusable("every assistant turn says that it is not trained")

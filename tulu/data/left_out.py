@@ -5,6 +5,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from tulu.data.chat import Encoded
+from tulu.data.messages import ROLES
 from tulu.data.render import Refused, Renderer
 from tulu.types import Message, Tools
 
@@ -15,14 +16,15 @@ THOUGHTS = "the template leaves out thoughts of the assistant"
 """What is noted and no reason to drop a row: many templates write the thoughts of the last turn alone."""
 _FUNCTIONS = ("functions", "function_calls")
 """Keys of a message in which the templates of OLMo read tools and their calls."""
-_ROLES = ("system", "user", "assistant", "tool")
+ODD_ROLE = "a message has a role that the template does not name, and stands in the text all the same"
+"""What is noted of a row, because a message that is meant for the assistant would not be trained."""
 
 
 def loss_of(tokenizer: "PreTrainedTokenizerBase", encoded: Encoded, messages: Sequence[Message], tools: Tools) -> str:
     """Which part of a row its tokens do not hold, as the reason to drop it; nothing where they hold all but thoughts."""
     for index in encoded.left_out:
         role = messages[index]["role"]
-        return f"the template leaves out a message of the {role}" if role in _ROLES else "the template leaves out a message"
+        return f"the template leaves out a message of the {role}" if role in ROLES else "the template leaves out a message"
     functions = [text for message in messages for key in _FUNCTIONS if isinstance(text := message.get(key), str)]
     if not tools and not functions:
         return ""
@@ -30,6 +32,17 @@ def loss_of(tokenizer: "PreTrainedTokenizerBase", encoded: Encoded, messages: Se
     if tools and not (_writes_tools(tokenizer, tools) and all(says(tool["function"]["name"]) for tool in tools)):
         return "the template leaves out the tools of the row; choose one that writes tools"
     return "" if all(map(says, functions)) else "the template leaves out functions of a message"
+
+
+def odd_role(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message]) -> str:
+    """The role of a message that is none of the usual ones, and that the template does not name either, with the cure.
+
+    Many templates write a role as it is spelled, so that a model would learn a turn that nobody ever asks it for.
+    """
+    odd = next((message["role"] for message in messages if message["role"] not in ROLES), None)
+    if odd is None or odd in str(tokenizer.get_chat_template()):
+        return ""
+    return f"role {odd!r:.40}; rename it to one of {', '.join(ROLES)}"
 
 
 def _writes_tools(tokenizer: "PreTrainedTokenizerBase", tools: Tools) -> bool:

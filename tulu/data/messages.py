@@ -17,6 +17,8 @@ _SPELLED = {
     "system": ("system", "developer"),
     "tool": ("tool", "observation", "tool_response", "function_response", "function"),
 }
+ROLES = tuple(_SPELLED)
+"""The roles that chat templates know, whatever they call the turn."""
 _ROLES = {spelling: role for role, spellings in _SPELLED.items() for spelling in spellings}
 """Roles of the usual data sets, such as ShareGPT's human and gpt, in the words of chat templates; others stay as they are."""
 _CALLING_ROLES = ("function_call", "tool_call")

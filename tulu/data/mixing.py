@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tulu.config.parts import Source
 from tulu.config.stages import RowKind
+from tulu.data.faults import read_each
 from tulu.data.formats import ACCEPTED
 from tulu.data.nested import unroll
 from tulu.data.sources import Row, load_rows
@@ -40,8 +41,8 @@ def sample_rows(source: Source, seed: int, kind: RowKind) -> Iterator[Row]:
     rows = unroll(load_rows(source, seed), kind)
     if not len(rows):
         raise DataError(f"{source.name}: holds nothing for {kind}; accepted are {ACCEPTED[kind]}")
-    for place, index in enumerate(sample_places(len(rows), source, seed)):
-        row = rows[int(index)]
+    places = sample_places(len(rows), source, seed)
+    for place, row in enumerate(read_each(rows, map(int, places))):
         copy = place // len(rows) + 1
         yield row if copy == 1 else Row(f"{row.id}#{copy}", row.columns)
 

@@ -5,7 +5,7 @@ from itertools import combinations
 from typing import Any
 
 from tulu.config.stages import RowKind
-from tulu.data.faults import Misfit
+from tulu.data.faults import Misfit, read_each
 from tulu.data.sources import Row
 from tulu.errors import DataError
 
@@ -28,7 +28,7 @@ def unroll(rows: Sequence[Row], kind: RowKind) -> Sequence[Row]:
         read = _instances
     else:
         return rows
-    return [plain for row in rows for plain in _plain_rows(row, read)]
+    return [plain for row in read_each(rows, range(len(rows))) for plain in _plain_rows(row, read)]
 
 
 def _plain_rows(row: Row, read: Callable[[Row], Iterable[dict[str, Any]]]) -> list[Row]:

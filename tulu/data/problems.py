@@ -15,7 +15,7 @@ from tulu.data.chat import encode_prompts
 from tulu.data.formats import ProblemText, parse_problem
 from tulu.data.golds import faults, is_provable, stop_over_limit
 from tulu.data.lazy import LazySequence
-from tulu.data.left_out import THOUGHTS, loss_of
+from tulu.data.left_out import ODD_ROLE, THOUGHTS, loss_of, odd_role
 from tulu.data.mixing import check_sources, sample_rows
 from tulu.data.row_report import MixReport, RowReport, Tally, total
 from tulu.data.sources import Row
@@ -184,5 +184,7 @@ def _tokenise(
         else:
             if prompt.shortened:
                 report.note(THOUGHTS, row.id)
+            if odd := odd_role(tokenizer, problem.messages):
+                report.note(ODD_ROLE, row.id, odd)
             result.append(Problem(row.id, problem.messages, prompt.tokens, problem.ground_truth, problem.verifiers, row.columns))
     return result

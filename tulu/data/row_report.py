@@ -104,8 +104,9 @@ class RowReport:
         """Count a row that is not used. `detail` says what is wrong with this one, where the reason does not."""
         self.dropped[reason] += Tally(1, (row_id,), "" if detail == reason else detail)
 
-    def note(self, reason: str, row_id: str) -> None:
-        self.noted[reason] += Tally(1, (row_id,))
+    def note(self, reason: str, row_id: str, detail: str = "") -> None:
+        """Count a row that is odd and used. `detail` says what is odd of this one, where the reason does not."""
+        self.noted[reason] += Tally(1, (row_id,), detail)
 
     def truncate(self, row_id: str, lost_end: bool) -> None:
         """Count a row that was cut, within a trained turn or between turns."""

@@ -11,7 +11,7 @@ from tulu.config.cores import cores
 from tulu.config.stages import RowKind
 from tulu.data.chat import Encoded, encode_batch, tokenize
 from tulu.data.formats import Conversation, parse_conversation, parse_text
-from tulu.data.left_out import THOUGHTS, loss_of
+from tulu.data.left_out import ODD_ROLE, THOUGHTS, loss_of, odd_role
 from tulu.data.preferences import Pair, pair_rows, parse_pair
 from tulu.data.row_report import RowReport
 from tulu.data.sources import Row
@@ -150,6 +150,8 @@ def _encode_conversations(
             continue
         if encoded.shortened:
             report.note(THOUGHTS, row_id)
+        if odd := odd_role(tokenizer, chat.messages):
+            report.note(ODD_ROLE, row_id, odd)
         if end > options.max_length:
             report.truncate(row_id, _cuts_a_turn(encoded, options.max_length))
             end = options.max_length
@@ -187,6 +189,8 @@ def _encode_pairs(
                 report.truncate(row_id, any(_cuts_a_turn(side, options.max_length) for side in (chosen, rejected)))
             if chosen.shortened or rejected.shortened:
                 report.note(THOUGHTS, row_id)
+            if odd := odd_role(tokenizer, [*pair.chosen, *pair.rejected]):
+                report.note(ODD_ROLE, row_id, odd)
             if pair.chosen[:-1] != pair.rejected[:-1]:
                 report.note("chosen and rejected answer different prompts", row_id)
             shared = _shared_length(*sides)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tulu.config.job import Job
-from tulu.config.locate import model_label, policy_problem, reward_model_problem
+from tulu.config.locate import model_label, policy_problem
 from tulu.config.lock import only_user
 from tulu.config.positions import NO_LIMIT
 from tulu.config.schema import Evaluate
@@ -22,15 +22,17 @@ from tulu.errors import RecipeError
 from tulu.evaluation.best_of import best_of_figures, pick, rewards_of, show_best_of
 from tulu.evaluation.candidates import SampleFile, SampleRequest, ScoredProblem, collect, model_identity
 from tulu.evaluation.options import EvaluateOptions
+from tulu.evaluation.positions import answer_tokens, check_prompts
+from tulu.evaluation.refusals import check_evaluate
 from tulu.evaluation.result_files import RESULTS, refuse_others
 from tulu.evaluation.suite import run_suite
 from tulu.evaluation.suite_request import SuiteRequest
 from tulu.files import finite, json_lines, write_atomic
 from tulu.intervals import bootstrap_mean, wilson
 from tulu.model.load import checked_config, load_tokenizer
+from tulu.model.positions import longest_document
 from tulu.rollout.acting import Acting
 from tulu.types import Problem, SamplingParams
-from tulu.verifiers.reward_model import NAME as REWARD_MODEL
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -69,6 +71,8 @@ class Result:
     """Answers that did not stop before max_tokens."""
 
 
+MAX_TOKENS = "max_tokens (--max-tokens)"
+"""The field of a recipe, and the option, that says how long answers may be."""
 UNPICKED = (None, "error", "the reward model could score none of the answers")
 """Score, status and detail of a problem that has no pick."""
 
@@ -117,24 +121,6 @@ def evaluate_suite(
     )
 
 
-def check_options(model: str, options: EvaluateOptions) -> None:
-    """Raise RecipeError where the options of one task contradict each other or name something that is not there."""
-    best_of, reward_model = options.best_of, options.reward_model
-    if problem := policy_problem(model):
-        raise RecipeError(f"{model}: {problem}")
-    if not options.data and options.task[0] not in TASKS:
-        raise RecipeError(f"--task {options.task[0]}: has no data of its own; known are {', '.join(TASKS)}, or give --data FILE")
-    if (best_of is None) != (reward_model is None):
-        lacking, given = ("--reward-model RM", "--best-of") if reward_model is None else ("--best-of N", "--reward-model")
-        raise RecipeError(f"{given} needs {lacking}: the reward model picks one of N answers")
-    if best_of is not None and options.temperature == 0:
-        raise RecipeError(f"--temperature 0: all {best_of} answers would be the same; leave it out (1.0), or raise it")
-    if options.verifier is not None and options.verifier.lower() == REWARD_MODEL:
-        raise RecipeError("--verifier reward_model: it cannot say which answers are right; use --best-of N --reward-model RM")
-    if reward_model is not None and (problem := reward_model_problem(reward_model)):
-        raise RecipeError(f"--reward-model {reward_model}: {problem}")
-
-
 def evaluate_model(
     model: str, options: EvaluateOptions, *, fresh: bool = False, runs: Path = Path("runs"), revision: str | None = None
 ) -> Result:
@@ -142,7 +128,7 @@ def evaluate_model(
 
     Raises RecipeError where options contradict each other or name something that is not there.
     """
-    check_options(model, options)
+    check_evaluate(model, options)
     best_of = options.best_of
     settings = Evaluate.model_validate({"temperature": 0.0 if best_of is None else 1.0, **options.recipe_fields()})
     name = settings.task if best_of is None else f"{settings.task}-best-of-{best_of}"
@@ -176,11 +162,15 @@ def _answer_all(
 ) -> Result:
     if problem := policy_problem(model):
         raise RecipeError(f"{model}: {problem}")
-    checked_config(model, trainable=False, revision=revision, trust_remote_code=trust_remote_code)
+    config = checked_config(model, trainable=False, revision=revision, trust_remote_code=trust_remote_code)
+    most = longest_document(config) or NO_LIMIT
+    given = settings.max_tokens if "max_tokens" in settings.model_fields_set else None
+    tokens = answer_tokens(given, most, MAX_TOKENS)
     tokenizer = load_tokenizer(model, template, revision, trust_remote_code)
     acting = Acting(settings.env, tokenizer) if settings.env is not None and settings.env.acts else None
     dataset, digest = task_problems(settings, tokenizer, acting)
-    params = SamplingParams(settings.max_tokens, settings.temperature, seed=settings.seed)
+    check_prompts(dataset, tokens, most, MAX_TOKENS)
+    params = SamplingParams(tokens, settings.temperature, seed=settings.seed)
     n = settings.best_of or 1
     name = f"evaluate {settings.task}"
     picker = settings.reward_model
@@ -190,7 +180,7 @@ def _answer_all(
     pinned |= {"env": acting.digest()} if acting else {}
     if picker is not None and picker.path is not None:
         pinned["reward_model"] = model_identity(picker.path, picker.revision, trust_remote_code)
-    samples = SampleFile(folder, {**pinned, **settings.model_dump(mode="json")})
+    samples = SampleFile(folder, {**pinned, **settings.model_dump(mode="json"), "max_tokens": tokens})
     samples.open(fresh or bool(samples.log.changes()))
     if len(samples.rows) == len(dataset) and (folder / RESULTS).exists():
         samples.open(fresh=True)
@@ -202,7 +192,7 @@ def _answer_all(
     result = summarise(answers, settings.task, model)
     best_of = None if settings.best_of is None else best_of_figures(scored, settings.best_of, settings.seed)
     write_atomic(folder / "answers.jsonl", json_lines(map(asdict, answers)))
-    content = {**asdict(result), "settings": settings.model_dump(mode="json")}
+    content = {**asdict(result), "settings": settings.model_dump(mode="json"), "answer_tokens": tokens}
     if best_of is not None:
         content["best_of"] = finite(asdict(best_of))
     write_atomic(folder / "results.json", json.dumps(content, indent=2) + "\n")

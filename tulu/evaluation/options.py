@@ -20,7 +20,7 @@ class SampleOptions:
     keep: Annotated[int, Option("Most rows per prompt.", min=1)] = 1
     pairs: Annotated[bool, Option("Also write best against worst, for dpo and rm.")] = False
     out: Annotated[Path | None, Option("Folder of the result; default: runs/sample/MODEL/DATA.")] = None
-    max_tokens: Annotated[int, Option("Most tokens of an answer.", min=1)] = 512
+    max_tokens: Annotated[int | None, Option("Most tokens of an answer; default: 512, or half of fewer positions.", min=1)] = None
     temperature: Annotated[float, Option("Sampling temperature; 0 is greedy.", min=0)] = 1.0
     top_p: Annotated[float, Option("Share of the probability to sample from.", min=0.01, max=1)] = 1.0
     limit: Annotated[int | None, Option("First prompts only; a larger limit later continues.", min=1)] = None
@@ -50,7 +50,7 @@ class EvaluateOptions:
     env: Annotated[str | None, Option("Environment whose tools the answers may call, as in rlvr.env.")] = None
     bad_golds: Annotated[BadGolds | None, Option("What over 1 % of unusable ground truths do; default: stop.")] = None
     limit: Annotated[int | None, Option("First rows only.", min=1)] = None
-    max_tokens: Annotated[int | None, Option("Most tokens of an answer; default: 512.", min=1)] = None
+    max_tokens: Annotated[int | None, Option("Most tokens of an answer; default: 512, or half of fewer positions.", min=1)] = None
     temperature: Annotated[
         float | None, Option("Sampling temperature; default: 0, which is greedy, and 1.0 with --best-of.", min=0)
     ] = None

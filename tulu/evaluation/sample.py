@@ -5,7 +5,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tulu.config.locate import model_label, policy_problem, reward_model_problem, source_problem
+from tulu.config.locate import model_label
 from tulu.config.lock import only_user
-from tulu.config.named_models import named_model
 from tulu.config.positions import NO_LIMIT
-from tulu.config.processes import world_size
 from tulu.config.schema import RewardModelSettings, Source
 from tulu.data.chat import template_hash
 from tulu.data.problems import load_problems
-from tulu.errors import RecipeError, TuluError
+from tulu.errors import TuluError
 from tulu.evaluation.candidates import Candidate, SampleFile, SampleRequest, ScoredProblem, collect, model_identity
 from tulu.evaluation.options import SampleOptions
+from tulu.evaluation.positions import answer_tokens
+from tulu.evaluation.refusals import OWN, check_sample
 from tulu.files import json_lines, write_atomic
 from tulu.model.load import checked_config, load_tokenizer
 from tulu.model.positions import longest_document
@@ -34,9 +34,7 @@ from tulu.verifiers.reward_model import NAME as REWARD_MODEL
 log = logging.getLogger("tulu")
 
 RUNS = Path("runs")
-"""Where a run's name is looked up, and where results lie without --out."""
-OWN = "own"
-"""The value of --verifier that takes the verifiers of each row."""
+"""Where results lie without --out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,34 +47,34 @@ class Selected:
     """How many prompts have a row, or lack one for which reason."""
 
 
-def sample(model: str, options: SampleOptions) -> Path:
+def sample(model: str, options: SampleOptions, revision: str | None = None) -> Path:
     """Sample and score answers, choose rows among them, and write the folder of the result; returns the folder.
 
     samples.jsonl grows as answers come, so that a command that was killed goes on where it stopped, and another choice of rows
     (--keep, --pairs, --limit) samples nothing again. Raises InUseError if another command is at work in the folder.
     """
-    named = named_model(model, RUNS)
-    model, options = named.model, replace(options, template=named.template or options.template)
-    check(model, options)
+    check_sample(model, options)
     rows = Path(options.data[0]).name.split(".")[0].replace(":", "-")
     folder = options.out or RUNS / "sample" / model_label(model) / rows
     with only_user(folder, inside=True):
-        return _sample(model, options, folder)
+        return _sample(model, options, folder, revision)
 
 
-def _sample(model: str, options: SampleOptions, folder: Path) -> Path:
+def _sample(model: str, options: SampleOptions, folder: Path, revision: str | None) -> Path:
     trusted = options.trust_remote_code
-    tokenizer = load_tokenizer(model, options.template, trust_remote_code=trusted)
+    tokenizer = load_tokenizer(model, options.template, revision, trusted)
     sources = [Source(name=name, fraction=1.0) for name in options.data]
     verifier = REWARD_MODEL if options.verifier is None else None if options.verifier == OWN else options.verifier
     with_reward_model = options.reward_model is not None
-    room = _room(model, options)
-    dataset = load_problems(sources, tokenizer, room, verifier, options.seed, with_reward_model, bad_golds="skip")
+    config = checked_config(model, trainable=False, revision=revision, trust_remote_code=trusted)
+    most = longest_document(config) or NO_LIMIT
+    tokens = answer_tokens(options.max_tokens, most, "--max-tokens")
+    dataset = load_problems(sources, tokenizer, most - tokens, verifier, options.seed, with_reward_model, bad_golds="skip")
     dataset.report.show()
-    params = SamplingParams(options.max_tokens, options.temperature, options.top_p, seed=options.seed)
+    params = SamplingParams(tokens, options.temperature, options.top_p, seed=options.seed)
     reward_model = RewardModelSettings(path=options.reward_model) if options.reward_model else None
     settings = {
-        "model": model_identity(model, trust_remote_code=trusted),
+        "model": model_identity(model, revision, trusted),
         "reward_model": model_identity(options.reward_model, trust_remote_code=trusted) if options.reward_model else None,
         "data": dataset.digest,
         "verifier": _verifier_identity(verifier),
@@ -89,41 +87,9 @@ def _sample(model: str, options: SampleOptions, folder: Path) -> Path:
     limited = dataset[: options.limit] if options.limit else dataset
     if samples.rows:
         log.info("%s holds the answers to %d prompts already", samples.log.path, len(samples.rows))
-    request = SampleRequest(
-        "sample", model, options.n, params, options.engine, options.batch, reward_model, trust_remote_code=trusted
-    )
+    request = SampleRequest("sample", model, options.n, params, options.engine, options.batch, reward_model, revision, trusted)
     scored = collect(request, limited, tokenizer, samples)
     return finish(folder, scored, options, {"model": model, "settings": settings})
-
-
-def check(model: str, options: SampleOptions) -> None:
-    """Raise RecipeError where options contradict each other, or name something that is not there."""
-    if problem := policy_problem(model):
-        raise RecipeError(f"{model}: {problem}")
-    if options.reward_model is None and options.verifier is None:
-        raise RecipeError(
-            "nothing tells good answers from bad ones; give --reward-model RM, --verifier NAME (own: each row's), or both"
-        )
-    if options.reward_model is not None and (problem := reward_model_problem(options.reward_model)):
-        raise RecipeError(f"--reward-model {options.reward_model}: {problem}")
-    if options.n > 1 and options.temperature == 0:
-        raise RecipeError(f"--temperature 0: all {options.n} answers would be the same; raise it, or use --n 1")
-    if options.pairs and options.n == 1:
-        raise RecipeError("--pairs: one answer makes no pair; raise --n")
-    for name in options.data:
-        if problem := source_problem(name):
-            raise RecipeError(f"--data {name}: {problem}")
-    if world_size() > 1:
-        raise RecipeError("tulu sample runs in one process; start it without torchrun")
-
-
-def _room(model: str, options: SampleOptions) -> int:
-    """Most tokens of a prompt, such that an answer fits the model's positions. Raises RecipeError where no prompt would fit."""
-    config = checked_config(model, trainable=False, trust_remote_code=options.trust_remote_code)
-    most = longest_document(config) or NO_LIMIT
-    if options.max_tokens >= most:
-        raise RecipeError(f"--max-tokens {options.max_tokens}: the model has {most} positions, for prompt and answer; lower it")
-    return most - options.max_tokens
 
 
 def _verifier_identity(verifier: str | None) -> str | None:

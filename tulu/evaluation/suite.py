@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tulu.config.lock import only_user
 from tulu.config.parts import Source
-from tulu.config.positions import NO_LIMIT
+from tulu.config.positions import NO_LIMIT, usual_answer
 from tulu.config.suites import SuiteTask
 from tulu.data.chat import template_hash
 from tulu.data.problems import Problems, load_problems
@@ -125,7 +125,7 @@ def _ask(request: SuiteRequest, name: str, tokenizer: "PreTrainedTokenizerBase",
     """Read a task's rows. An answer never takes more than half of a model's positions."""
     task, folder = request.task(name), request.folder / name
     file = write_rows(task, request.sources(name), folder, request.seed, request.limit)
-    tokens = min(task.max_tokens, most // 2)
+    tokens = usual_answer(task.max_tokens, most)
     notes = [] if tokens == task.max_tokens else [f"answers of at most {tokens} tokens: the model has {most} positions"]
     notes += [] if request.limit is None else [f"the first {request.limit} rows only"]
     verifier = task.verifier or REWARD_MODEL

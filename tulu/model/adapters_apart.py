@@ -20,8 +20,6 @@ from tulu.model.published import published_shapes, unwrap
 
 NAME = "default"
 """Under which peft keeps the adapter that we train."""
-ADAPTERS = "adapters"
-"""The folder below a model's that holds its adapters by themselves."""
 CURE = "set rlvr.resources.adapters to merged"
 
 

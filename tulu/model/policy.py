@@ -7,7 +7,8 @@ from typing import Any, Unpack
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from tulu.model.adapters_apart import ADAPTERS, save_adapters
+from tulu.config.job import ADAPTERS
+from tulu.model.adapters_apart import save_adapters
 from tulu.model.batch import Batch
 from tulu.model.dropout import start_training
 from tulu.model.head import TokenLogps, check_head

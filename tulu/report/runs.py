@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tulu.config.job import START
 from tulu.config.stages import STAGES, TRAINING
-from tulu.errors import RecipeError, first_few
+from tulu.errors import RecipeError, first_few, nearest
 from tulu.intervals import wilson
 from tulu.report.reading import Faults, Object, number, pair, part, read_json, read_lines, read_yaml
 
@@ -16,6 +17,9 @@ _SIGNS = ("manifest.json", "recipe.yaml", "metrics.jsonl")
 LOOKS, SHOWN_ANSWERS = 3, 3
 """Looks at a stage that are shown, and sample answers of each."""
 _ORDER = {name: place for place, name in enumerate(STAGES)}
+
+Measured = tuple[float, tuple[float, float] | None]
+"""A share and its interval, which may be unknown."""
 
 
 @dataclass
@@ -64,10 +68,13 @@ class ReportedStage:
         return f"not finished, {self.steps}{of} steps{told}" if self.steps else f"begun, no step yet{told}"
 
     @property
-    def accuracy(self) -> tuple[float, tuple[float, float] | None] | None:
-        """Held-out accuracy with its interval: on the recipe's task, or of a reward model on the pairs that were held out."""
-        if (accuracy := number(self.results.get("accuracy"))) is not None:
-            return accuracy, pair(self.results.get("ci95"))
+    def accuracy(self) -> Measured | None:
+        """Accuracy on the recipe's held-out task, with its interval."""
+        return accuracy_of(self.results)
+
+    @property
+    def pairs_right(self) -> Measured | None:
+        """Share of the held-out pairs that a reward model ranks right, with its interval."""
         share, pairs = number(self.manifest.get("held_out_accuracy")), number(self.manifest.get("held_out_pairs"))
         return None if share is None else (share, wilson(share, int(pairs)) if pairs else None)
 
@@ -87,6 +94,8 @@ class ReportedRun:
     name: str
     folder: Path
     stages: list[ReportedStage]
+    start: Object
+    """What the evaluation found of the model that the run began with."""
     rewardbench: list[Object]
     """The results of every evaluation on RewardBench of a model of the run."""
     faults: Faults = field(repr=False)
@@ -103,7 +112,7 @@ def find_run(named: str, runs: Path) -> Path:
     found = next((place for place in places if place.exists()), None)
     if found is not None:
         raise RecipeError(f"{found}: no run and no stage of one (a stage has a {' or '.join(_SIGNS)}); {there}")
-    raise RecipeError(f"{named}: there is no such run, neither as a folder nor in {runs}; {there}")
+    raise RecipeError(f"{named}: there is no such run, neither as a folder nor in {runs}{nearest(named, known)}; {there}")
 
 
 def stage_folders(folder: Path) -> list[Path]:
@@ -122,7 +131,8 @@ def read_run(folder: Path) -> ReportedRun:
     faults = Faults(parent)
     stages = [read_stage(path, faults) for path in ([folder] if alone else stage_folders(folder))]
     name = f"{parent.name}/{folder.name}" if alone else folder.name
-    return ReportedRun(name, folder, _in_order(stages), rewardbench_of(parent, stages, faults), faults)
+    start = {} if alone else read_json(parent / "evaluate" / START / "results.json", faults)
+    return ReportedRun(name, folder, _in_order(stages), start, rewardbench_of(parent, stages, faults), faults)
 
 
 def read_stage(folder: Path, faults: Faults) -> ReportedStage:
@@ -190,6 +200,12 @@ def is_training(kind: str) -> bool:
     return any(stage.name == kind for stage in TRAINING)
 
 
-def answers_of(run: ReportedRun, stage: ReportedStage, most: int) -> list[dict[str, Any]]:
-    """The first answers of the evaluation after a stage."""
-    return read_lines(run.faults.folder / "evaluate" / stage.name / "answers.jsonl", run.faults, most)
+def accuracy_of(results: Object) -> Measured | None:
+    """The accuracy that an evaluation found, with its interval."""
+    accuracy = number(results.get("accuracy"))
+    return None if accuracy is None else (accuracy, pair(results.get("ci95")))
+
+
+def answers_of(run: ReportedRun, name: str, most: int) -> list[dict[str, Any]]:
+    """The first answers of the evaluation after a stage, or at the start."""
+    return read_lines(run.faults.folder / "evaluate" / name / "answers.jsonl", run.faults, most)

@@ -7,8 +7,9 @@ from typing import Any
 from markupsafe import Markup
 
 from tulu.config.footprint import DEFAULT, FACILITIES, NOTHING
+from tulu.config.job import START
 from tulu.report.reading import Object, listed, number, pair, part
-from tulu.report.runs import ReportedRun, ReportedStage, answers_of
+from tulu.report.runs import Measured, ReportedRun, ReportedStage, accuracy_of, answers_of
 from tulu.report.sampling import Census
 from tulu.report.svg import bar, whisker
 from tulu.train.ledger import PARTS, PHASES, read_entry
@@ -32,18 +33,20 @@ class Row:
 
 
 def chain(run: ReportedRun, colour: int) -> list[Row]:
-    """Every stage with its held-out accuracy, what it changed, and what it took."""
-    rows, before = [], None
+    """The start and every stage with its held-out accuracy, what it changed, and what it took.
+
+    A reward model has no answers to be right or wrong: its share of held-out pairs is marked as one, and changes nothing.
+    """
+    rows, before = [], accuracy_of(run.start)
+    if before is not None:
+        rows.append(Row([START, "before any stage", *_measured(before, colour), "", "–", "–", "–", "–"]))
     for stage in run.stages:
         figures: list[str | Markup] = ["", "–", "", ""]
         if (found := stage.accuracy) is not None:
-            accuracy, interval = found
-            change = ""
-            if stage.kind != "rm":
-                change = "" if before is None else f"{100 * (accuracy - before):+.1f}".replace("-", "−")
-                before = accuracy
-            span = "" if interval is None else f"{100 * interval[0]:.1f} – {100 * interval[1]:.1f}"
-            figures = [whisker(accuracy, interval, colour), f"{100 * accuracy:.1f} %", span, change]
+            change = "" if before is None else f"{100 * (found[0] - before[0]):+.1f}".replace("-", "−")
+            figures, before = [*_measured(found, colour), change], found
+        elif (pairs := stage.pairs_right) is not None:
+            figures = [*_measured(pairs, colour, " of pairs"), ""]
         seconds, speed = number(stage.manifest.get("seconds")), stage.tokens_per_second
         kwh = number(part(stage.manifest, "energy").get("kwh"))
         rows.append(
@@ -63,10 +66,18 @@ def chain(run: ReportedRun, colour: int) -> list[Row]:
     return rows
 
 
+def _measured(found: Measured, colour: int, of: str = "") -> list[str | Markup]:
+    """A share as a picture, in words, and its interval."""
+    value, interval = found
+    span = "" if interval is None else f"{100 * interval[0]:.1f} – {100 * interval[1]:.1f}"
+    return [whisker(value, interval, colour), f"{100 * value:.1f} %{of}", span]
+
+
 def answers(run: ReportedRun) -> list[dict[str, Any]]:
     """The same held-out questions through the chain, first those that only the last stage solves."""
-    stages = [stage for stage in run.stages if stage.results]
-    found = {stage.name: answers_of(run, stage, _READ) for stage in stages}
+    evaluated = [START] if run.start else []
+    evaluated += [stage.name for stage in run.stages if stage.results]
+    found = {name: answers_of(run, name, _READ) for name in evaluated}
     by_id = {name: {str(row.get("id")): row for row in rows} for name, rows in found.items() if rows}
     if not by_id:
         return []

@@ -4,7 +4,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from tulu.config.job import Job, folders_of_run, make_job
+from tulu.config.job import START, Job, folders_of_run, make_job
 from tulu.config.lock import only_user
 from tulu.config.processes import is_main_process
 from tulu.config.recipe_stages import stages_in
@@ -15,7 +15,7 @@ from tulu.errors import RecipeError
 from tulu.evaluation.evaluate import answer_all, evaluate_suite
 from tulu.model.gathering import forget_sharding
 from tulu.report.writing import leave_report
-from tulu.stages.summary import START, is_current, summarise
+from tulu.stages.summary import is_current, summarise
 
 log = logging.getLogger("tulu")
 

@@ -9,13 +9,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tulu.config.job import stages_of
+from tulu.config.job import START, stages_of
 from tulu.config.schema import Evaluate, Recipe
 from tulu.files import JsonLines, write_atomic
 from tulu.train.manifest import read_manifest
 
-START = "start"
-"""The row and the folder of what the model answered that the run began with."""
 SAMPLES = 3
 """Problems whose answers are shown before and after."""
 
@@ -42,6 +40,8 @@ def is_current(results: Path, model: str | Path, settings: Evaluate) -> bool:
         content = json.loads(file.read_text(encoding="utf-8"))
         made_with = content["settings"]
         if content.get("model", str(model)) != str(model):
+            return False
+        if "max_tokens" in settings.model_fields_set and content.get("answer_tokens", settings.max_tokens) != settings.max_tokens:
             return False
     except (OSError, ValueError, KeyError, TypeError):
         # A file that cannot be read is written again.

@@ -5,6 +5,7 @@ the machine and its grid, which a run does not know.
 """
 
 import logging
+import time
 from collections.abc import Mapping
 from threading import Thread
 from typing import Any
@@ -18,6 +19,11 @@ PARTS = {"cpu_kwh": "cpu_energy", "gpu_kwh": "gpu_energy", "ram_kwh": "ram_energ
 """Our name of each part of the energy, and codecarbon's."""
 COUNTERS = ("rapl", "gadget", "emi", "gpu", "apple")
 """Words in codecarbon's descriptions of sources that measure energy, such as `CPU(Intel Rapl)`; the others estimate it."""
+
+UNMETERED = "the seconds before the meter answered"
+"""Named among what is estimated where they are more than one in a hundred."""
+_TRUSTED = 0.1
+"""Seconds after which a power that codecarbon measured says something."""
 
 Energy = dict[str, Any]
 """`kwh`, its parts as in PARTS, and `estimated`, the descriptions of the sources that only estimate theirs."""
@@ -37,7 +43,12 @@ class EnergyMeter:
     """Measures what this machine takes from now on, on top of what earlier sessions of a run took."""
 
     def __init__(self, before: Mapping[str, Any]) -> None:
-        """Start measuring. codecarbon looks at the hardware for a second or two, in a thread beside the work."""
+        """Start measuring. codecarbon looks at the hardware for a second or two, in a thread beside the work.
+
+        Those seconds count at the power that is measured first.
+        """
+        self._began = time.perf_counter()
+        self._unmetered: Mapping[str, float] | None = None
         # Otherwise codecarbon announces itself, and warns of every sensor that it does not find.
         logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
         self._before = before
@@ -49,8 +60,13 @@ class EnergyMeter:
             log_level="critical",
             output_handlers=[self._latest],
         )
-        self._starting = Thread(target=self._tracker.start, daemon=True)
+        self._up = self._began
+        self._starting = Thread(target=self._start, daemon=True)
         self._starting.start()
+
+    def _start(self) -> None:
+        self._tracker.start()
+        self._up = time.perf_counter()
 
     def read(self) -> Energy:
         """The energy so far, of all sessions; that of the earlier ones where codecarbon has nothing to measure by."""
@@ -61,6 +77,8 @@ class EnergyMeter:
     def stop(self) -> Energy:
         """The energy of all sessions; the threads of the meter end."""
         self._starting.join()
+        # A stage may have ended before the meter was up, and would have no power at all.
+        time.sleep(max(0.0, _TRUSTED - (time.perf_counter() - self._up)))
         self._tracker.stop()
         return self._sum()
 
@@ -69,6 +87,12 @@ class EnergyMeter:
         total = self._latest.total
         if total is None:
             return dict(self._before)
-        parts = {name: getattr(total, field) + self._before.get(name, 0.0) for name, field in PARTS.items()}
+        measured = {name: getattr(total, field) for name, field in PARTS.items()}
+        missing = max(0.0, time.perf_counter() - self._began - total.duration)
+        if self._unmetered is None and total.duration >= _TRUSTED:
+            self._unmetered = {name: value * missing / total.duration for name, value in measured.items()}
+        early = self._unmetered or {}
+        parts = {name: value + early.get(name, 0.0) + self._before.get(name, 0.0) for name, value in measured.items()}
         estimated = [source for source in energy_sources(self._tracker) if not any(word in source.lower() for word in COUNTERS)]
+        estimated += [UNMETERED] if sum(early.values()) > 0.01 * sum(measured.values()) else []
         return {"kwh": sum(parts.values()), **parts, "estimated": estimated}
