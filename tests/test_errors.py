@@ -11,12 +11,12 @@ FIELDS = ["learning_rate", "lora", "max_length", "max_tokens", "weight_decay", "
 @pytest.mark.parametrize(
     ("word", "names", "meant"),
     [
-        ("olmo2", RECIPES, "olmo2-13b or olmo2-1b or olmo2-instruct"),
+        ("olmo2", RECIPES, "olmo2-instruct or olmo2-13b or olmo2-1b"),
         ("olmo3-instruct", RECIPES, "olmo3-7b-instruct or olmo3-32b-instruct"),
         ("OLMo2-1B", RECIPES, "olmo2-1b"),
         ("quick", RECIPES, "quickstart"),
         ("qickstart", RECIPES, "quickstart"),
-        ("olmo", RECIPES, "olmo2-13b or olmo2-1b or olmo2-instruct or olmo3-7b-instruct (2 more)"),
+        ("olmo", RECIPES, "olmo2-instruct or olmo2-13b or olmo2-1b or olmo3-7b-instruct (2 more)"),
         ("lr", FIELDS, "learning_rate"),
         ("wd", FIELDS, "weight_decay"),
         ("max_len", FIELDS, "max_length"),

@@ -90,6 +90,14 @@ def test_a_speed_that_falls_and_stays_low_is_told_once(lines: list[str], clock: 
         assert len(told()) == 1
 
 
+def test_a_short_run_is_told_too(lines: list[str], clock: Clock) -> None:
+    """Of 16 steps, the median of five says how fast it is."""
+    with Progress("rlvr", 16) as shown:
+        for step in range(1, 17):
+            shown.update(step, {}, 1000.0 if step <= 8 else 600.0)
+    assert len([line for line in lines if "600 tokens/s over the last 5 steps, after 1,000" in line]) == 1
+
+
 def test_steps_that_differ_are_no_fall(lines: list[str], clock: Clock) -> None:
     with Progress("sft", 1000) as shown:
         for step in range(1, 200):

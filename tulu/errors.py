@@ -14,14 +14,16 @@ def first_few(names: Sequence[str], most: int = 4) -> str:
 def near_names(word: str, names: Iterable[str]) -> list[str]:
     """The names that a word may stand for; none where none is close to it.
 
-    Names that the word abbreviates come before one that is only spelled alike: olmo2 is olmo2-1b or olmo2-13b and no misspelt
-    olmoe-0125, max_len is max_length, olmo3-instruct is olmo3-7b-instruct, and lr is learning_rate.
+    Names that the word abbreviates come before one that is only spelled alike: olmo2 is olmo2-instruct or olmo2-13b and no misspelt
+    olmoe-0125, max_len is max_length, olmo3-instruct is olmo3-7b-instruct, and lr is learning_rate. Of them, those that go on in words
+    come before those that go on in a size or a date, which is more than the word says.
     """
     known = list(dict.fromkeys(names))
     meant = [name for name in known if _abbreviates(_parts(word), _parts(name))] if len(word) > 1 else []
     same = {name.lower(): name for name in known}
     if word.lower() in same:
         meant = [same[word.lower()]]
+    meant.sort(key=lambda name: any(part[0].isdigit() for part in _parts(name)[1:]))
     return meant or difflib.get_close_matches(word, known, n=1, cutoff=0.6)
 
 

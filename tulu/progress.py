@@ -30,8 +30,9 @@ SLOW = 5.0
 """How many times slower than the run's median a step must be to be told."""
 SLOW_AFTER, SLOW_EVERY = 10, 60.0
 """Steps before the median says anything, and least seconds between two lines that a step was slow."""
-WINDOW, FALLEN = 25, 0.7
-"""Steps whose median is the speed of a run, and the share of the best median so far below which it has fallen."""
+WINDOW, LEAST_WINDOW, FALLEN = 25, 5, 0.7
+"""Steps whose median is the speed of a run, a quarter of its steps within these bounds, and the share of the best median so far below
+which it has fallen."""
 REDRAW = 0.1
 """Seconds between two updates of a bar that follows items."""
 
@@ -50,7 +51,7 @@ class Progress:
         self.on_terminal = shown and sys.stderr.isatty()
         self._began = self._logged = self._told_slow = -math.inf
         self._speeds: deque[float] = deque(maxlen=1000)
-        self._latest: deque[float] = deque(maxlen=WINDOW)
+        self._latest: deque[float] = deque(maxlen=WINDOW if total is None else max(LEAST_WINDOW, min(WINDOW, total // 4)))
         self._best, self._has_fallen = 0.0, False
         self._first, self._entered = done, math.inf
         self._looked: list[str] = []
@@ -123,7 +124,7 @@ class Progress:
     def _tell_if_fallen(self, speed: float) -> None:
         """Warn once that steps have become slower and stay so, which no single step says."""
         self._latest.append(speed)
-        if len(self._latest) < WINDOW or self._has_fallen:
+        if len(self._latest) != self._latest.maxlen or self._has_fallen:
             return
         now = statistics.median(self._latest)
         self._best = max(self._best, now)
@@ -131,7 +132,7 @@ class Progress:
             self._has_fallen = True
             log.warning(
                 "%s: %s tokens/s over the last %d steps, after %s: is memory full, or the machine hot or shared? (nvidia-smi)",
-                *(self.name, f"{now:,.0f}", WINDOW, f"{self._best:,.0f}"),
+                *(self.name, f"{now:,.0f}", len(self._latest), f"{self._best:,.0f}"),
             )
 
     def _tell_if_slow(self, speed: float) -> None:
