@@ -14,9 +14,9 @@ def first_few(names: Sequence[str], most: int = 4) -> str:
 def near_names(word: str, names: Iterable[str]) -> list[str]:
     """The names that a word may stand for; none where none is close to it.
 
-    Names that the word abbreviates come before one that is only spelled alike: olmo2 is olmo2-instruct or olmo2-13b and no misspelt
-    olmoe-0125, max_len is max_length, olmo3-instruct is olmo3-7b-instruct, and lr is learning_rate. Of them, those that go on in words
-    come before those that go on in a size or a date, which is more than the word says.
+    Names that the word abbreviates come before one that is only spelled alike: olmo2 is olmo2-instruct or olmo2-13b and no
+    misspelt olmoe-0125, max_len is max_length, olmo3-instruct is olmo3-7b-instruct, and lr is learning_rate. Those that go on in
+    words come before those that go on in a size or a date.
     """
     known = list(dict.fromkeys(names))
     meant = [name for name in known if _abbreviates(_parts(word), _parts(name))] if len(word) > 1 else []

@@ -31,7 +31,7 @@ SLOW = 5.0
 SLOW_AFTER, SLOW_EVERY = 10, 60.0
 """Steps before the median says anything, and least seconds between two lines that a step was slow."""
 WINDOW, LEAST_WINDOW, FALLEN = 25, 5, 0.7
-"""Steps whose median is the speed of a run, a quarter of its steps within these bounds, and the share of the best median so far below
+"""Steps whose median is the speed of a run, a quarter of all within these bounds, and the share of the best median so far below
 which it has fallen."""
 REDRAW = 0.1
 """Seconds between two updates of a bar that follows items."""
