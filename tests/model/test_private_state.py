@@ -1,6 +1,7 @@
 """What this framework touches of other libraries' private state is still there, and stands in one file."""
 
 import ast
+import importlib
 import inspect
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,23 @@ def test_accelerate_keeps_a_deepspeed_engine_that_takes_the_last_micro_batch() -
     assert "is_boundary" in inspect.signature(DeepSpeedEngine.set_gradient_accumulation_boundary).parameters
     for method in ("backward", "step", "get_global_grad_norm"):
         assert callable(getattr(DeepSpeedEngine, method))
+
+
+def test_deepspeed_builds_nothing_for_processes_of_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    from deepspeed import ops
+    from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder
+
+    def build(_: object, **__: object) -> None:
+        raise AssertionError("it was to be built")
+
+    comm = importlib.import_module("deepspeed.comm.torch")
+    monkeypatch.setattr(ShareMemCommBuilder, "load", build)
+    monkeypatch.setattr(comm, "get_accelerator", lambda: SimpleNamespace(create_op_builder=lambda _: ShareMemCommBuilder()))
+    monkeypatch.setitem(vars(ops), "__compatible_ops__", {ShareMemCommBuilder.NAME: True})
+    with pytest.raises(AssertionError, match="to be built"):
+        comm.build_shm_op()
+    private_state.build_nothing()
+    assert comm.build_shm_op() is None
 
 
 def test_transformers_keeps_its_own_attention_in_the_file_of_its_layers() -> None:

@@ -33,6 +33,18 @@ def deepspeed_engine(accelerator: Any) -> Any:
     return accelerator.deepspeed_engine_wrapped.engine
 
 
+def build_nothing() -> None:
+    """Let DeepSpeed compile nothing for a CPU.
+
+    As it connects its processes it would ask a compiler, in each of them, which of all its kernels could be built here, and build
+    one that adds up over the processes of a machine. That takes a minute, needs a compiler, and only its inference engine calls
+    it. No setting of it says so.
+    """
+    from deepspeed import ops
+
+    vars(ops)["__compatible_ops__"] = {}
+
+
 def clip_zero_groups(engine: Any, largest: Sequence[float | None]) -> float:
     """Scale down the gradients of each group of the optimizer's parameters to a largest norm of its own, before a DeepSpeed step.
 

@@ -13,6 +13,7 @@ from tulu.errors import RecipeError
 from tulu.model.gathering import from_shards, set_whole
 from tulu.model.masters import HALF, LossScale, halve
 from tulu.model.private_state import (
+    build_nothing,
     cast_shard,
     clip_zero_groups,
     deepspeed_engine,
@@ -54,6 +55,8 @@ class Zero:
             if not get_accelerator().is_fp16_supported():
                 cure = "set sharding to none or fsdp2, or precision to bf16"
                 raise RecipeError(f"precision: fp16: DeepSpeed does not compute in it on this device; {cure}")
+        if not torch.cuda.is_available():
+            build_nothing()
         self._plugin = DeepSpeedPlugin(hf_ds_config=config)
         reset_accelerate()
         # An Accelerator that is given DeepSpeed and `cpu` at once silently drops DeepSpeed. Its own precision is autocast.
