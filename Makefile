@@ -43,7 +43,7 @@ quickstart: $(INSTALLED)
 	$(BIN)/tulu run recipes/quickstart.yaml $(ARGS)
 
 test: lint
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)
 
 test-ranks: $(INSTALLED)
 	TULU_ALL_RANKS=1 $(BIN)/python -m pytest -q tests/ranks $(ARGS)

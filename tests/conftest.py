@@ -30,6 +30,14 @@ FAMILIES: dict[str, dict[str, Any]] = {
 """What each family's tiny configuration adds to COMMON."""
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
+    """Who runs what where several workers share the tests; None is xdist's own way."""
+    from tests.workers import ByFile
+
+    return ByFile(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of small real data; tests that need it skip where it is absent."""

@@ -23,8 +23,6 @@ import yaml
 from tests.commands.test_launch import FAILURES, RANK, ended, wait_for
 from tulu.config.cluster import start_alone
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCHER = """
 import sys, typer

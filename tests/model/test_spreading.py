@@ -23,7 +23,6 @@ WORLD = 3
 ALL = bool(os.environ.get("TULU_ALL_RANKS"))
 NAMES = ["llama tied", "qwen3", "phi3", "olmoe", "deepseek_v3", "olmo_hybrid", "zamba2"]
 """Tied heads and biases, fused weights, experts, a buffer that is saved, recurrent layers, layers that share a weight."""
-pytestmark = pytest.mark.xdist_group("ranks")
 
 
 @pytest.fixture(scope="module")

@@ -27,8 +27,6 @@ DYING = dict(zip(CELLS, ["sft", "dpo", "rm", "grpo", "ppo", "dpo", "rm", "grpo",
 """The kind of training in which a rank dies where not all are tried; a column of it holds every kind."""
 IN_CI = [cell for cell in CELLS if cell.world == 2 or cell.sharding not in ("zero1", "zero2")]
 
-pytestmark = pytest.mark.xdist_group("ranks")
-
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., Path]) -> Iterator[Path]:

@@ -13,8 +13,6 @@ from tests.ranks.test_matrix import ALL, SHARDINGS, folder, largest, resumes_to_
 
 __all__ = ["folder"]
 
-pytestmark = pytest.mark.xdist_group("ranks")
-
 
 # DeepSpeed does not compute in float16 on most CPUs.
 HALVED = [*(("bf16", sharding) for sharding in SHARDINGS), ("fp16", "none"), ("fp16", "fsdp2")]

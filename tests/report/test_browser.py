@@ -12,7 +12,6 @@ from tests.report.test_live import serving
 from tulu.report import live
 from tulu.report.writing import write_report
 
-pytestmark = pytest.mark.xdist_group("chromium")
 FIGURES = "document.querySelectorAll('figure.chart').length"
 FOUND = "document.getElementById('found').textContent"
 CHOSEN = "document.getElementById('list').getAttribute('aria-activedescendant')"

@@ -24,8 +24,6 @@ from tulu.rollout.graders import RayWorkers
 from tulu.rollout.ray_fleet import RayFleet
 from tulu.types import Problem
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 STORE = 80 << 20
 SOON = 20.0
 

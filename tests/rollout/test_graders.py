@@ -27,8 +27,6 @@ from tulu.rollout.grader_member import GraderLimits
 from tulu.rollout.graders import RayWorkers
 from tulu.types import Problem, Verdict
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 SOON = 60.0
 LIMITS = GraderLimits(start=60, answer=3, verdict=60)
 CUSTOM = """

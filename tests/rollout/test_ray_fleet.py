@@ -29,8 +29,6 @@ from tulu.rollout.ray_fleet import RayFleet
 from tulu.rollout.sync import pack_weights
 from tulu.types import Completion
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:

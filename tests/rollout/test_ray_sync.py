@@ -25,8 +25,6 @@ from tulu.rollout.pieces import ObjectShelf
 from tulu.rollout.ray_fleet import RayFleet
 from tulu.rollout.transport import Group
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -18,8 +18,6 @@ from tulu.rollout.fleet import Finished, Request
 from tulu.rollout.fleet_member import Limits
 from tulu.rollout.ray_fleet import RayFleet
 
-pytestmark = pytest.mark.xdist_group("vllm")
-
 LENGTH = 1024
 
 

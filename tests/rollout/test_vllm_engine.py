@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from tulu.rollout.vllm_engine import VllmEngine
 
 # These tests run one after the other on one worker, because each engine takes a core and a gigabyte.
-pytestmark = pytest.mark.xdist_group("vllm")
 
 WIDTH = 128
 """Four heads of 32, because vLLM's attention on a CPU does not support heads of 8."""

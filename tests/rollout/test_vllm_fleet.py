@@ -26,7 +26,6 @@ from tulu.types import Completion, Group, SamplingParams
 if TYPE_CHECKING:
     from tulu.rollout.ray_fleet import RayFleet
 
-pytestmark = pytest.mark.xdist_group("vllm")
 
 WIDTH = 128
 """Four heads of 32, because vLLM's attention on a CPU does not support heads of 8."""

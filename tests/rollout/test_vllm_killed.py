@@ -30,10 +30,7 @@ from tulu.data.chat import make_byte_tokenizer
 from tulu.rollout.journal import read_completion
 
 KILLS = int(os.environ.get("TULU_VLLM_KILLS", "0"))
-pytestmark = [
-    pytest.mark.xdist_group("vllm"),
-    pytest.mark.skipif(KILLS == 0, reason="set TULU_VLLM_KILLS=10: each kill takes about a minute"),
-]
+pytestmark = pytest.mark.skipif(KILLS == 0, reason="set TULU_VLLM_KILLS=10: each kill takes about a minute")
 
 STEPS, PROMPTS, SAMPLES = 60, 4, 4
 RESTLESS = """
