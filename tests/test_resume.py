@@ -19,6 +19,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from tests import forked
 from tulu.cli import app
 
 STEPS = 6
@@ -120,10 +121,12 @@ def unbroken(stage: str, recipe: Path, runs: Path) -> Path:
     return runs / "tiny" / stage
 
 
-def started(stage: str, recipe: Path, runs: Path, script: str = "from tulu.cli import main; main()") -> "subprocess.Popen[bytes]":
+def started(stage: str, recipe: Path, runs: Path, script: str | None = None) -> forked.Forked:
+    """The command, or a script in its place, in a process of its own, with as many threads as this one."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    arguments = [sys.executable, "-c", script, *command(stage, recipe, runs)]
-    return subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return forked.command(
+        *command(stage, recipe, runs), output=recipe.with_name("output"), environment=environment, script=script
+    )
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +12,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from tests import forked
 from tests.reward_models.test_grader import oracle, problem
 from tulu.cli import app
 
@@ -69,13 +68,14 @@ def test_a_killed_evaluation_ends_as_if_it_had_not_been(
     content = {"name": "tiny", "model": str(tiny_model("olmo2")), "template": "tulu", "evaluate": {**evaluate, **reward_model}}
     recipe.write_text(yaml.safe_dump(content))
     assert CliRunner().invoke(app, ["evaluate", str(recipe), "--runs", "whole"]).exit_code == 0
-    command = [sys.executable, "-m", "tulu", "evaluate", str(recipe), "--runs", "broken"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     kept = place / "broken" / "tiny" / "evaluate" / "samples.jsonl"
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
-        while not kept.exists() and running.poll() is None:
-            time.sleep(0.005)
-        running.send_signal(signal.SIGKILL)
+    words = ["evaluate", str(recipe), "--runs", "broken"]
+    running = forked.command(*words, output=place / "said", environment=environment)
+    while not kept.exists() and running.poll() is None:
+        time.sleep(0.005)
+    running.send_signal(signal.SIGKILL)
+    running.wait(timeout=60)
     before = kept.read_text()
     kept.write_text(before + '{"id": "half a li')
     result = CliRunner().invoke(app, ["evaluate", str(recipe), "--runs", "broken"])

@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +13,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
+from tests import forked
 from tests.reward_models.test_grader import oracle, problem
 from tulu.cli import app
 from tulu.evaluation.candidates import Candidate, ScoredProblem
@@ -161,16 +160,17 @@ def test_rows_feed_into_every_stage(place: Place) -> None:
 def test_a_killed_command_ends_as_if_it_had_not_been(place: Place) -> None:
     options = ["--reward-model", str(place.reward_model), "--batch", "8", "--pairs"]
     assert place.call(*options, out="whole").exit_code == 0
-    command = [sys.executable, "-m", "tulu", *place.words("--out", "broken", *options)]
+    said = place.folder / "said"
     kept = place.folder / "broken" / "samples.jsonl"
     for ending in (signal.SIGKILL, signal.SIGINT):
         size = kept.stat().st_size if kept.exists() else 0
-        with subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True) as running:
-            while running.poll() is None and not (kept.exists() and kept.stat().st_size > size):
-                time.sleep(0.005)
-            running.send_signal(ending)
-            errors = running.communicate()[1]
-        assert running.returncode in (-signal.SIGKILL, 130, 0), errors
+        words = place.words("--out", "broken", *options)
+        running = forked.command(*words, output=said, environment={**os.environ, "OMP_NUM_THREADS": "1"})
+        while running.poll() is None and not (kept.exists() and kept.stat().st_size > size):
+            time.sleep(0.005)
+        running.send_signal(ending)
+        assert running.wait(timeout=120) in (-signal.SIGKILL, 130, 0), said.read_text()
+        errors = said.read_text()
         assert "Traceback" not in errors
     before = kept.read_text()
     kept.write_text(before + '{"id": "half a li')

@@ -2,17 +2,13 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import forked
 from tests.model.ranks_clip import SHARDING, attempt
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def weight_after(gradient: float) -> float:
@@ -45,13 +41,10 @@ def test_what_is_under_its_norm_stays() -> None:
     assert found["value"] == pytest.approx([weight_after(4.5)] * 8, abs=1e-6)
 
 
-def test_two_ranks_clip_apart_however_they_are_sharded(tmp_path: Path) -> None:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launcher, "-m", "tests.model.ranks_clip", str(tmp_path)]
+def test_two_ranks_clip_apart_however_they_are_sharded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built = tmp_path / "built"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_EXTENSIONS_DIR": str(built)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False, cwd=ROOT)
-    assert done.returncode == 0, done.stderr[-6000:]
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(built))
+    forked.ranks("tests.model.ranks_clip", 2, tmp_path, folder=tmp_path, patience=240)
     assert not built.exists(), "DeepSpeed compiled something, which takes a minute on a new machine"
     for rank in (0, 1):
         found = json.loads((tmp_path / f"{rank}.json").read_text())

@@ -1,21 +1,17 @@
 """Steps that stand out are passed over: as the original decides, in every sharding alike, and the same after a resume."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from tests import forked
 from tests.samples import make_stage
 from tulu.config.parts import SkipSteps
 from tulu.model.outliers import Outliers
 from tulu.model.parallel import OUTLIERS, Parallel
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 class AsTheOriginal:
@@ -118,11 +114,7 @@ def test_a_step_that_is_passed_over_never_was(tmp_path: Path) -> None:
 
 def test_every_sharding_passes_over_the_same_steps(tmp_path: Path) -> None:
     """Two ranks, each sharding in float32 and bfloat16: the weights are those of one process, before and after a resume."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launcher, "-m", "tests.model.ranks_outliers", str(tmp_path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False, cwd=ROOT)
-    assert done.returncode == 0, done.stderr[-4000:]
+    forked.ranks("tests.model.ranks_outliers", 2, tmp_path, folder=tmp_path, patience=240)
     found = json.loads((tmp_path / "found.json").read_text())
     assert sorted(found) == sorted(
         f"{sharding} {precision}" for sharding in ("none", "zero1", "zero2", "zero3", "fsdp2") for precision in ("fp32", "bf16")

@@ -14,13 +14,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from tests import forked
 from tests.ranks.stages import Cell, recipe_of, train, write_inputs
 from tests.samples import make_stage
 from tulu.config.load import dump
 from tulu.model.parallel import Parallel
 from tulu.model.processes import Processes
 
-ROOT = Path(__file__).resolve().parents[2]
 LOCAL = {"prepare", "prepare_frozen", "backward", "clear", "share", "save", "load", "not_finite", "shards_weights", "skipped"}
 """What a process without sharding does by itself, or through a method below.
 
@@ -132,11 +132,7 @@ def test_a_step_that_is_not_finite_is_not_taken(fault: str) -> None:
 
 def test_what_one_rank_meets_stops_both(tmp_path: Path) -> None:
     """A loss, gradient or weight that is not finite, and a damaged shard: both say the same, and none waits for the other."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launcher, "-m", "tests.model.ranks_not_finite", str(tmp_path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False, cwd=ROOT)
-    assert done.returncode == 0, done.stderr[-4000:]
+    forked.ranks("tests.model.ranks_not_finite", 2, tmp_path, folder=tmp_path, patience=240)
     one, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert one == other
     damaged = one.pop("damaged")

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +10,12 @@ import torch
 from torch import nn
 from transformers import AutoTokenizer
 
+from tests import forked
 from tests.conftest import make_tiny_model
 from tests.model.ranks_spread import LARGE
 from tests.model.tiny_configs import CONFIGS, build
 from tulu.model.spreading import handed_over, lent, opened, own_rows, spread, spread_as_loaded, spread_rest
 
-ROOT = Path(__file__).resolve().parents[2]
 WORLD = 3
 """Of which a width of 32 is no multiple, and one weight is a single row."""
 ALL = bool(os.environ.get("TULU_ALL_RANKS"))
@@ -38,13 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.add_tokens(["<|im_start|>", "<|im_end|>"])
     tokenizer.save_pretrained(folder / "short")
     names = [*CONFIGS] if ALL else NAMES
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(WORLD)]
-    command = [*launcher, "-m", "tests.model.ranks_spread", str(folder), *names]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=1500 if ALL else 550, check=False, cwd=ROOT
-    )
-    assert done.returncode == 0, done.stderr[-8000:]
+    forked.ranks("tests.model.ranks_spread", WORLD, folder, names, folder=folder, patience=1500 if ALL else 550)
     return folder
 
 

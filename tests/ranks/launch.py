@@ -1,37 +1,21 @@
 """Ranks as processes that are forked from one which has imported everything, since imports would take most of the time."""
 
-import multiprocessing
 import os
 import socket
 import time
 from pathlib import Path
 
+from tests import forked
 from tests.ranks.stages import KINDS, Cell, Death, rank_main
 
-PRELOADED = [
-    "torch",
-    "transformers",
-    "accelerate",
-    "deepspeed",
-    "datasets",
-    "peft",
-    "tulu.stages.sft",
-    "tulu.stages.dpo",
-    "tulu.stages.rlvr",
-    "tulu.reward_models.training",
-    "tulu.model.fully_sharded",
-]
 PATIENCE = 300.0
 """Seconds that a launch may take."""
-GRACE = 30.0
-"""Seconds in which the others end after one of them died."""
 
 
 def launch(cell: Cell, folder: Path, kinds: tuple[str, ...] = tuple(KINDS), death: Death | None = None) -> list[int]:
     """Run a cell's processes; their exit codes, once all have ended by themselves. AssertionError if one hangs."""
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
+    context = forked.context()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -43,7 +27,7 @@ def launch(cell: Cell, folder: Path, kinds: tuple[str, ...] = tuple(KINDS), deat
     try:
         while any(rank.is_alive() for rank in ranks):
             if any(rank.exitcode for rank in ranks):
-                deadline = min(deadline, time.monotonic() + GRACE)
+                deadline = min(deadline, time.monotonic() + forked.GRACE)
             assert time.monotonic() < deadline, f"a process hangs:\n{said(cell, folder)}"
             time.sleep(0.05)
     finally:

@@ -163,6 +163,7 @@ def die_in(update: int) -> None:
 
 def rank_main(rank: int, port: int, cell: Cell, folder: Path, kinds: tuple[str, ...], death: Death | None) -> None:
     """What a process of several does: what torchrun would tell it is told here."""
+    leave_imports_alone()
     os.chdir(folder)
     log = open(folder / f"{cell.name}-{rank}.log", "a")  # noqa: SIM115
     os.dup2(log.fileno(), 1)

@@ -3,12 +3,12 @@
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from multiprocessing import get_context
 from typing import Any
 
 import pytest
 import torch
 
+from tests import forked
 from tests.rollout.group_member import SIZES, layout_of, receive
 from tulu.rollout import broadcast
 from tulu.rollout.broadcast import Broken, Joining, SyncGroup, gather_group
@@ -22,8 +22,7 @@ class Others:
     """The receiving processes of a group."""
 
     def __init__(self) -> None:
-        self.context = get_context("forkserver")
-        self.context.set_forkserver_preload(["tests.rollout.group_member"])
+        self.context = forked.context()
         self.processes: list[Any] = []
         self.ears: list[Any] = []
 

@@ -1,25 +1,17 @@
 """Two learner processes share what one fleet samples: every rollout goes to one of them, in equal parts."""
 
 import json
-import subprocess
-import sys
+import os
 from pathlib import Path
 
-from tests.rollout.two_ranks import STEPS
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests import forked
+from tests.rollout.two_ranks import STEPS, main
 
 
 def test_each_rollout_goes_to_one_of_two_processes(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.rollout.two_ranks", str(tmp_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    log = tmp_path / "log"
+    process = forked.start(main, tmp_path, output=log, environment=os.environ)
+    assert process.wait(timeout=240) == 0, log.read_text()[-4000:]
     first, second = (json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(2))
     assert [len(step) for rank in (first, second) for step in rank["trained"]] == [2] * 2 * STEPS
     lines = [json.loads(line) for line in (tmp_path / "stream" / "from-000000.jsonl").read_text().splitlines()]
