@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.forked import leave_imports_alone
+
 # Adam's epsilon is larger than most gradients, so that updates are proportional to them: the weights then compare gradients,
 # and the order of summation, which differs between processes, moves a weight by the learning rate times the rounding error.
 # With an epsilon of 1e-8 the first step would be the sign of the gradient, which is noise where the gradient is 0.
