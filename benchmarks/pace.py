@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tulu.errors import TuluError
 
 Answer = TypeVar("Answer")
+START = "spawn"
+"""How a side's process begins: with imports of its own, so that its memory is its own."""
 PATIENCE = 600.0
 """Seconds within which a worker must answer."""
 
@@ -109,7 +111,7 @@ class Worker:
 
     def __init__(self, trainer: Trainer, task: Task, steps: int) -> None:
         self.side = task.side
-        context = get_context("spawn")
+        context: Any = get_context(START)
         self.line, other_end = context.Pipe()
         self.process = context.Process(target=_serve, args=(trainer, task, other_end, steps), daemon=True)
         self.process.start()

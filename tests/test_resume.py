@@ -261,7 +261,10 @@ def test_a_start_that_is_not_finite_is_refused(recipe: Path, tiny_model: Callabl
 
 def test_two_at_once_in_one_folder(recipe: Path, tmp_path: Path) -> None:
     """The second is told before torch is imported; even --fresh deletes nothing; and the first ends as if it were alone."""
-    first = started("sft", recipe, tmp_path / "both")
+    # A new interpreter, whose imports take longer than the others need to be told.
+    first = subprocess.Popen(
+        [sys.executable, "-m", "tulu", *command("sft", recipe, tmp_path / "both")], stderr=subprocess.DEVNULL
+    )
     lock, deadline = tmp_path / "both" / "tiny" / ".sft.lock", time.monotonic() + 60
     while not (lock.exists() and lock.read_bytes()):
         assert time.monotonic() < deadline

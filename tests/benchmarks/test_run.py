@@ -1,13 +1,15 @@
 """The benchmark runs, both sides do the same work, and its JSON has the promised shape."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from benchmarks import run
+from benchmarks import pace, run
 from benchmarks.material import to_pair
 from benchmarks.pace import Ready, Task, Turn
+from tests import forked
 from tulu.data.messages import read_transcript
 from tulu.errors import TuluError
 
@@ -21,14 +23,26 @@ TINY = {
 STAGES = ["sft", "dpo", "rm", "grpo"]
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_beside_trl(stage: str, shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {**run.QUIET, "OMP_NUM_THREADS": "1"}.items():
-        monkeypatch.setenv(name, value)
-    plan = run.Plan(batch=8 if stage != "grpo" else 2, steps=1, tuned={})
+@pytest.fixture(scope="module")
+def results(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the results of all stages, run by one process that imports TRL once and forks both sides of each."""
+    folder = tmp_path_factory.mktemp("results")
+    environment = {**os.environ, **run.QUIET, "OMP_NUM_THREADS": "1"}
+    process = forked.start(run_all, shared_data, folder, output=folder / "said", environment=environment)
+    assert process.wait(timeout=500) == 0, (folder / "said").read_text()[-6000:]
+    return folder
+
+
+def run_all(shared: Path, folder: Path) -> None:
+    pace.START = "fork"
+    plans = {stage: run.Plan(batch=8 if stage != "grpo" else 2, steps=1, tuned={}) for stage in STAGES}
     # That both sides train the same rows and begin with the same loss is checked by the benchmark itself.
-    run.run({stage: plan}, shared_data, 1, tmp_path, TINY)
-    result = json.loads((tmp_path / f"{stage}.json").read_text())
+    run.run(plans, shared, 1, folder, TINY)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_beside_trl(stage: str, results: Path) -> None:
+    result = json.loads((results / f"{stage}.json").read_text())
     assert result["stage"] == stage
     assert result["batch"] == (16 if stage == "grpo" else 8)
     assert set(result["sides"]) == {"tulu", "trl"}
