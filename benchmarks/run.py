@@ -7,6 +7,7 @@ What is compared, how tokens are counted and what TRL is given: benchmarks/READM
 """
 
 import argparse
+import importlib
 import json
 import os
 import statistics
@@ -18,7 +19,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import trl_side, tulu_side
 from benchmarks.material import MAX_LENGTH, SAMPLES, SHAPE, VOCABULARY, Material, make, shared_folder
 from benchmarks.pace import Ready, Task, Turn, Worker
 from tulu.errors import DataError, TuluError
@@ -133,7 +133,7 @@ def compare(stage: str, plan: Plan, material: Material, turns: int) -> dict[str,
     """One stage: all sides set up, a turn each to warm up, then `turns` turns each, in turn."""
     with ExitStack() as stack:
         planned = tasks(stage, plan, material)
-        trainers = [(tulu_side if task.side == "tulu" else trl_side).STAGES[stage] for task in planned]
+        trainers = [side_of(task).STAGES[stage] for task in planned]
         pairs = zip(trainers, planned, strict=True)
         workers = [stack.enter_context(Worker(trainer, task, plan.steps)) for trainer, task in pairs]
         sides = [Side(task, worker.ready(), []) for task, worker in zip(planned, workers, strict=True)]
@@ -154,6 +154,11 @@ def compare(stage: str, plan: Plan, material: Material, turns: int) -> dict[str,
         "ratio": {f"tulu/{other.task.side}": ratios(sides[0], other) for other in sides[1:]},
         "first_losses": {side.task.side: side.turns[0].losses[0] for side in sides},
     }
+
+
+def side_of(task: Task) -> Any:
+    """The module that trains a task; TRL takes seconds to import."""
+    return importlib.import_module("benchmarks.tulu_side" if task.side == "tulu" else "benchmarks.trl_side")
 
 
 def check_same_work(sides: Sequence[Side], steps: int) -> None:

@@ -1,5 +1,6 @@
 """Tiny models of every supported family, made on the spot, and the shared data where it is present."""
 
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,11 @@ def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
     from tests.workers import ByFile
 
     return ByFile(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over what was imported and collected: it stays, and libraries ask for a look at all."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
