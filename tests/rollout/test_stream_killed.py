@@ -5,7 +5,9 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -39,10 +41,18 @@ def name_at(position: int, seed: int) -> str:
     return f"p{order(PROBLEMS, seed, epoch)[place]}"
 
 
+@pytest.fixture
+def in_memory(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where there is such a thing: what is killed is the process, and no disk need be waited for."""
+    memory = Path("/dev/shm")
+    with TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path) as folder:
+        yield Path(folder)
+
+
 @pytest.mark.parametrize(("max_staleness", "kills"), [(0, 40), (2, 60)])
-def test_a_hundred_kills_lose_and_repeat_nothing(max_staleness: int, kills: int, tmp_path: Path) -> None:
+def test_a_hundred_kills_lose_and_repeat_nothing(max_staleness: int, kills: int, in_memory: Path) -> None:
     seed = random.SystemRandom().randrange(1 << 30)
-    arguments = [str(tmp_path / "runs"), str(kills), str(max_staleness), str(seed)]
+    arguments = [str(in_memory / "runs"), str(kills), str(max_staleness), str(seed)]
     done = subprocess.run(
         [sys.executable, "-m", "tests.rollout.killed", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -50,7 +60,7 @@ def test_a_hundred_kills_lose_and_repeat_nothing(max_staleness: int, kills: int,
     died = json.loads(done.stdout)
     assert sum(died.values()) == kills, f"seed {seed}"
 
-    whole = tmp_path / "runs" / "whole"
+    whole = in_memory / "runs" / "whole"
     expected = trained(whole)
     stage_seed = Rlvr.model_fields["seed"].default
     graded = [position for row in journal(whole, "graded") for position in row["positions"]]
@@ -59,7 +69,7 @@ def test_a_hundred_kills_lose_and_repeat_nothing(max_staleness: int, kills: int,
     assert sorted({position for position, *_ in expected}) == teaching, "and trained once, if its group teaches anything"
     assert expected.total() == STEPS * SECTION["batch"]
     for name in died:
-        broken = tmp_path / "runs" / name
+        broken = in_memory / "runs" / name
         assert trained(broken) == expected, f"seed {seed}: {name}"
         assert [row["step"] for row in journal(broken, "trained")] == list(range(1, STEPS + 1))
         if max_staleness == 0:
