@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 
 from tulu.errors import DataError, RecipeError
 from tulu.grading.grader import Grader
-from tulu.types import Message, Problem, Verdict
+from tulu.types import Message, Problem
 from tulu.verifiers.registry import check_gold, check_name
 
 FOLDER = Path(os.environ.get("TULU_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "field"
@@ -32,45 +31,23 @@ def grader() -> Iterator[Grader]:
         yield shared
 
 
-@pytest.fixture(scope="module")
-def asleep(grader: Grader) -> Iterator[dict[str, Future[Verdict]]]:
-    """Verdicts on programs that sleep, by their text: one after the other in one of the two processes, beside all other rows."""
-    programs = [parameter.values[0] for parameter in rows("programs")]
-    with ThreadPoolExecutor(1) as thread:
-        yield {
-            row["completion"]: thread.submit(grade, row, grader)
-            for row in programs
-            if row is not None and row["verifier"] == "code" and "time.sleep(" in row["completion"]
-        }
-
-
-def grade(row: dict[str, Any], grader: Grader) -> Verdict:
-    """The verdict on a row."""
-    prompt: list[Message] = [{"role": "user", "content": row.get("prompt", "")}]
-    fields = {"completion_tokens": len(row["completion"].split()), **row}
-    problem = Problem(kind_of(row), prompt, (), row["ground_truth"], (row["verifier"],), fields)
-    [verdict] = grader.grade([(row["completion"], problem)])
-    return verdict
-
-
-def kind_of(row: dict[str, Any]) -> str:
-    return row.get("kind") or f"{row.get('class')}: {row.get('name')}"
-
-
 @pytest.mark.parametrize("row", [*rows("verdicts"), *rows("attacks"), *rows("programs")])
-def test_the_score_is_right(row: dict[str, Any], grader: Grader, asleep: dict[str, Future[Verdict]]) -> None:
+def test_the_score_is_right(row: dict[str, Any], grader: Grader) -> None:
     name = row["verifier"]
     try:
         check_name(name)
     except RecipeError as fault:
         pytest.skip(f"{name} cannot run here: {fault}")
-    kind = kind_of(row)
+    kind = row.get("kind") or f"{row.get('class')}: {row.get('name')}"
     try:
         check_gold(name, row["ground_truth"])
     except DataError:
         # A gold that is refused at load pays for nothing; an answer that is right needs one that is not.
         assert row["expected"] == 0, f"{kind}: the gold is refused"
         return
-    begun = asleep.get(row["completion"])
-    verdict = grade(row, grader) if begun is None else begun.result()
+    prompt: list[Message] = [{"role": "user", "content": row.get("prompt", "")}]
+    problem = Problem(
+        kind, prompt, (), row["ground_truth"], (name,), {"completion_tokens": len(row["completion"].split()), **row}
+    )
+    [verdict] = grader.grade([(row["completion"], problem)])
     assert verdict.score == row["expected"], f"{kind}: {verdict}"
