@@ -48,13 +48,15 @@ GRACE = 30.0
 @cache
 def context() -> ForkServerContext:
     """What starts such processes; the one that they are forked from starts with the first of them."""
+    import torch
+
     made = get_context("forkserver")
     made.set_forkserver_preload(PRELOADED)
     cache = tempfile.mkdtemp(prefix="tulu-tests-")
     atexit.register(shutil.rmtree, cache, ignore_errors=True)
     own = {
         # Libraries read these as they are imported. No model of a user's cache may be found.
-        "DS_ACCELERATOR": "cpu",
+        **({} if torch.cuda.is_available() else {"DS_ACCELERATOR": "cpu"}),
         "HF_HUB_OFFLINE": "1",
         "HF_HOME": cache,
         "OMP_NUM_THREADS": "1",

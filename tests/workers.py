@@ -33,8 +33,14 @@ LONGEST = (
     "tests/benchmarks/test_run.py",
     "tests/rollout/test_taskset_episodes.py",
     "tests/rollout/test_stream_killed.py",
+    "tests/verifiers/code/test_limits.py",
+    "tests/train/test_token_batches.py",
+    "tests/train/test_ranks.py",
+    "tests/benchmarks/test_gpu.py",
     "tests/verifiers/test_field.py",
+    "tests/verifiers/code/test_verifier.py",
     "tests/verifiers/test_universal.py",
+    "tests/stages/test_rlvr_environments.py",
     "tests/test_readers.py",
 )
 """What is begun first, so that no worker is left with it at the end. Of the others those with the most tests come first."""
