@@ -39,3 +39,9 @@ def launch(cell: Cell, folder: Path, kinds: tuple[str, ...] = tuple(KINDS), deat
 def said(cell: Cell, folder: Path) -> str:
     """The end of what each process said."""
     return "\n".join(f"{file.name}: …{file.read_text()[-3000:]}" for file in sorted(folder.glob(f"{cell.name}-?.log")))
+
+
+def run(cell: Cell, folder: Path, kinds: tuple[str, ...] = tuple(KINDS)) -> None:
+    """Run a cell's processes, none of which may fail."""
+    codes = launch(cell, folder, kinds)
+    assert not any(codes), said(cell, folder)

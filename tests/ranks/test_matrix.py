@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.ranks.launch import launch, said
-from tests.ranks.stages import KINDS, Cell, Death, folder_of, write_inputs
+from tests.ranks.launch import launch, run
+from tests.ranks.stages import KINDS, Cell, Death, folder_of
 
 SHARDINGS = ("none", "zero1", "zero2", "zero3", "fsdp2")
 ALL = bool(os.environ.get("TULU_ALL_RANKS"))
@@ -26,22 +25,6 @@ CELLS = [Cell(sharding, world) for world in (2, 4) for sharding in SHARDINGS]
 DYING = dict(zip(CELLS, ["sft", "dpo", "rm", "grpo", "ppo", "dpo", "rm", "grpo", "ppo", "sft"], strict=True))
 """The kind of training in which a rank dies where not all are tried; a column of it holds every kind."""
 IN_CI = [cell for cell in CELLS if cell.world == 2 or cell.sharding not in ("zero1", "zero2")]
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., Path]) -> Iterator[Path]:
-    """A folder with inputs and a model, in which one process has trained every kind."""
-    folder = tmp_path_factory.mktemp("ranks")
-    write_inputs(folder)
-    shutil.copytree(tiny_model("qwen3"), folder / "model")
-    run(Cell("none", 1), folder)
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def run(cell: Cell, folder: Path, kinds: tuple[str, ...] = tuple(KINDS)) -> None:
-    codes = launch(cell, folder, kinds)
-    assert not any(codes), said(cell, folder)
 
 
 def weights(cell: Cell, kind: str, folder: Path) -> dict[str, Tensor]:

@@ -8,11 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.ranks.launch import run
 from tests.ranks.stages import Cell
-from tests.ranks.test_matrix import ALL, SHARDINGS, folder, largest, resumes_to_the_same_bits, run, start, weights
-
-__all__ = ["folder"]
-
+from tests.ranks.test_matrix import ALL, SHARDINGS, largest, resumes_to_the_same_bits, start, weights
 
 # DeepSpeed does not compute in float16 on most CPUs.
 HALVED = [*(("bf16", sharding) for sharding in SHARDINGS), ("fp16", "none"), ("fp16", "fsdp2")]
