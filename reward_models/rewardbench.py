@@ -82,7 +82,9 @@ def _evaluate(model: str, loaded: Loaded, folder: Path, options: RewardBenchOpti
     report = make_report(model, loaded, store, settings, seconds, options)
     with writing(f"{folder}: the result", "all scores are kept: make room and run it again"):
         store.write_parquet()
-        write_atomic(folder / "results.json", json_text({**report.as_json(), "energy": meter.energy, "environment": environment()}))
+        write_atomic(
+            folder / "results.json", json_text({**report.as_json(), "energy": meter.energy, "environment": environment()})
+        )
         draw_chart(report, folder / "chart.png")
     if options.json_output:
         print(json_text(asdict(report.summary)))

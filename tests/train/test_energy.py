@@ -175,3 +175,18 @@ def test_a_damaged_record_is_begun_anew(damage: str, tmp_path: Path, monkeypatch
     with measured(tmp_path, anew=False) as meter:
         pass
     assert meter.energy["kwh"] == 1.0
+
+
+def test_the_log_probs_of_the_reference_are_among_what_dpo_takes(
+    tiny_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One meter for the reference and one for the steps, each of 1 kWh on top of what was before."""
+    monkeypatch.setattr(measured_module, "EnergyMeter", OneAnHour)
+    monkeypatch.chdir(tmp_path)
+    question = {"role": "user", "content": "1+1"}
+    sides = {side: [question, {"role": "assistant", "content": text}] for side, text in (("chosen", "2"), ("rejected", "3"))}
+    Path("rows.jsonl").write_text((json.dumps(sides) + "\n") * 4)
+    Path("r.yaml").write_text(RECIPE.replace("sft:", "dpo:"))
+    done = CliRunner().invoke(app, ["dpo", "r.yaml", f"model={tiny_model('olmo2')}"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert json.loads(Path("runs/r/dpo/manifest.json").read_text())["energy"]["kwh"] == 2.0

@@ -17,7 +17,8 @@ def energy(
     ] = None,
     facility: Annotated[str | None, typer.Option(help="Data centre: olmo3 (the default), jupiter or augusta.")] = None,
     overhead: Annotated[
-        float | None, typer.Option("--overhead", "--pue", help="kWh of the data centre for each one of its GPUs, such as its PUE.")
+        float | None,
+        typer.Option("--overhead", "--pue", help="kWh of the data centre for each one of its GPUs, such as its PUE."),
     ] = None,
     carbon: Annotated[float | None, typer.Option(help="kg CO2e a kWh of the grid.")] = None,
     water_on: Annotated[float | None, typer.Option(help="Litres a kWh evaporated on site.")] = None,

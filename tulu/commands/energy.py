@@ -94,7 +94,7 @@ def _stages_table(entries: Sequence[Entry]) -> Table:
 
 
 def _is_told(entry: Entry, phase: str) -> bool:
-    return entry.phases.get(phase, 0.0) >= 0.005
+    return entry.kwh > 0 and entry.phases.get(phase, 0.0) >= 0.005
 
 
 def _phase(name: str, kwh: float, share: float) -> str:

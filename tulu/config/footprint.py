@@ -96,7 +96,9 @@ class Footprint:
 NOTHING = Footprint(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
-def footprint(gpu_kwh: float, gpu_hours: float, facility: Facility, making: Making = MAKING, beside_kwh: float = 0.0) -> Footprint:
+def footprint(
+    gpu_kwh: float, gpu_hours: float, facility: Facility, making: Making = MAKING, beside_kwh: float = 0.0
+) -> Footprint:
     """The footprint of so many kWh of GPUs, so many hours of one GPU, and what CPUs and memory took beside them.
 
     A data centre takes no less than what was measured in it.

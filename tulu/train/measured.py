@@ -10,7 +10,7 @@ from typing import Any, Literal
 from tulu.files import write_atomic
 from tulu.train.energy import PARTS, Energy, EnergyMeter
 from tulu.train.ledger import EARLIER, MEASURED
-from tulu.train.manifest import hardware
+from tulu.train.manifest import hardware, read_manifest
 
 Phase = Literal["training", "evaluation", "rollout"]
 
@@ -75,6 +75,12 @@ def energy_before(folder: Path) -> Energy:
         return {}
     figures = [energy.get(name, 0.0) for name in ("kwh", "seconds", *PARTS)]
     return energy if all(type(value) in (int, float) and 0 <= value < math.inf for value in figures) else {}
+
+
+def on_record(folder: Path, known: Energy) -> Energy:
+    """What earlier sessions of a stage took: the greatest of what is known, its manifest's, and what one wrote that was killed."""
+    records = (known, read_manifest(folder).get("energy") or {}, energy_before(folder))
+    return max(records, key=lambda energy: float(energy.get("kwh", 0.0)))
 
 
 def _record(folder: Path) -> Mapping[str, Any]:
