@@ -117,8 +117,12 @@ def before_step(learner: Learner, look: Callable[[], None]) -> None:
 class OneAnHour:
     """In place of a meter of energy: every session takes 1 kWh of the GPUs."""
 
+    last: "OneAnHour"
+    """The one that was made last."""
+
     def __init__(self, before: dict[str, float], keep: Callable[[dict[str, float]], None]) -> None:
         self.kwh, self.keep = before.get("kwh", 0.0) + 1.0, keep
+        OneAnHour.last = self
 
     def read(self) -> dict[str, float]:
         """All sessions, this one included."""

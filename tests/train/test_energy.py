@@ -75,7 +75,8 @@ def test_the_manifest_of_a_run_holds_it(tiny_model: Callable[..., Path], tmp_pat
     again = CliRunner().invoke(app, ["sft", "r.yaml", f"model={tiny_model('olmo2')}", "--fresh"], catch_exceptions=False)
     assert again.exit_code == 0, again.output
     first, second = sorted(read_ledger([Path("runs")]), key=lambda entry: entry.name, reverse=True)
-    assert (first.name, first.state, first.kwh) == ("r/sft, attempt 1", "finished, started over", pytest.approx(energy["kwh"]))
+    assert (first.name, first.state) == ("r/sft, attempt 1", "finished, started over")
+    assert first.kwh == pytest.approx(energy["kwh"])
     assert (second.name, second.state) == ("r/sft", "finished")
     assert first.phases["training"] > 0.5
     assert first.seconds > 0
@@ -148,10 +149,10 @@ def test_what_a_session_took_that_was_killed_is_not_forgotten(tmp_path: Path, mo
     for session in (1, 2, 3):
         run = Run(job, Parallel(stage))
         run.resume()
-        with pytest.raises(TrainingError), run.interruptible():
-            run._meter._meter.tick()  # type: ignore[union-attr]
+        with run.interruptible():
+            OneAnHour.last.tick()
             on_disk = (run.path / "energy.json").read_text()
-            raise TrainingError("the test goes on here, where a killed process would not")
+        # The test goes on here, where a killed process would not.
         (run.path / "energy.json").write_text(on_disk)
         (run.path / "manifest.json").write_text("{}")
         assert read_entry(run.path).kwh == session

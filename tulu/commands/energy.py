@@ -33,12 +33,12 @@ def facility_of(name: str | None, **figures: float | None) -> Facility:
 
 
 def making_of(embodied: float | None, embodied_water: float | None) -> Making:
-    """What making a GPU has taken for each hour of it, with the figures that are given in place of its own. Raises RecipeError."""
+    """What making a GPU has taken for each hour of it, the figures that are given in place of its own. Raises RecipeError."""
     given = _given({"embodied": embodied, "embodied_water": embodied_water})
-    own = {{"embodied": "carbon", "embodied_water": "water"}[key]: value for key, value in given.items()}
-    if len(own) == 2:
-        return Making(own["carbon"], own["water"], "", "as given")
-    return replace(MAKING, **own, source="".join(f"{key.replace('_', '-')} as given; " for key in given) + MAKING.source)
+    carbon, water = given.get("embodied", MAKING.carbon), given.get("embodied_water", MAKING.water)
+    if len(given) == 2:
+        return Making(carbon, water, "", "as given")
+    return Making(carbon, water, MAKING.card, "".join(f"{key.replace('_', '-')} as given; " for key in given) + MAKING.source)
 
 
 def _given(figures: Mapping[str, float | None]) -> dict[str, float]:

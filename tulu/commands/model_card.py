@@ -98,7 +98,7 @@ def model_card(stage: TrainedStage, adapters: tuple[Path, str] | None = None) ->
     `adapters` are the folder of the stage's adapters, where the card is theirs, and the name of the folder that it will lie in.
     """
     chain = chain_of(stage)
-    base = chain[0].start
+    base, versions = chain[0].start, stage.manifest.get("versions", {})
     kinds = (read_config(stage.folder / MODEL) or {}).get("architectures") or [""]
     task = "text-classification" if str(kinds[0]).endswith(CLASSIFIER) else "text-generation"
     head: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": task, "tags": ["tulu", stage.name]}
@@ -111,7 +111,7 @@ def model_card(stage: TrainedStage, adapters: tuple[Path, str] | None = None) ->
     parts = [
         f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---",
         f"# {stage.recipe.get('name', stage.folder.parent.name)}, after {stage.name}",
-        f"Trained from {plain(base) if base else 'random weights'} with tulu {stage.manifest.get('versions', {}).get('tulu', '?')}"
+        f"Trained from {plain(base) if base else 'random weights'} with tulu {versions.get('tulu', '?')}"
         f" (commit {stage.manifest.get('commit') or 'unknown'}).",
         *([] if adapters is None else [_loading(*adapters)]),
         "## Stages\n\n" + _table(["stage", "steps", "hours", "data", "digest of the data"], [_stage_row(one) for one in chain]),
@@ -140,7 +140,8 @@ def plain(value: Any) -> Any:
     if not isinstance(value, str) or "\n" in value:
         return value
     # A path may hold blanks; in a text or a command, it ends at one. A verifier of one's own is FILE.py:NAME.
-    value = value.removeprefix("file://")
+    scheme, _, rest = value.partition("://")
+    value = rest if scheme == "file" else value
     words = [value] if value.startswith(_ELSEWHERE) else _WORDS.split(value)
     return "".join(word if "://" in word else "".join(map(_last_name, _JOINTS.split(word))) for word in words)
 

@@ -7,8 +7,8 @@ Two studies of OLMo count alike, but from other constants:
 - The study of Olmo 3 (arXiv 2605.01158): the energy of the data centre is that of the GPUs times 1.74, which holds host, network,
   storage and cooling. It stands in PUE's place, never beside it.
 
-Both multiply the energy of GPUs alone. Where that was measured, what CPUs and memory took is not multiplied again: it is among what
-the factor stands for. On a machine without GPUs, the factor is that of what was measured.
+Both multiply the energy of GPUs alone. Where that was measured, what CPUs and memory took is not multiplied again: it is among
+what the factor stands for. On a machine without GPUs, the factor is that of what was measured.
 """
 
 from collections.abc import Mapping

@@ -20,8 +20,8 @@ IDLE = "idle and other"
 PHASES = ("rollout", "training", "sync", "evaluation", IDLE)
 _TRAINING = ("share_data", "share_forward", "share_backward", "share_optimizer")
 EARLIER = ".earlier"
-"""The folder of what was taken before work was started over: beside the stages of a run STAGE/1, STAGE/2 and so on, in a folder of
-results 1.json, 2.json."""
+"""The folder of what was taken before work was started over: beside the stages of a run STAGE/1, STAGE/2 and so on, in a folder
+of results 1.json, 2.json."""
 MEASURED, RESULTS = "energy.json", "results.json"
 """What a command has taken that is at work in a folder, and what one leaves that is no stage."""
 _COMMANDS = ("evaluate", "sample", "rewardbench")
@@ -139,8 +139,7 @@ def _entry(folder: Path, name: str, run: str, records: list[dict[str, Any]], pha
     record = max(records, key=lambda one: _number(_energy(one).get("kwh")))
     energy = {part: _number(_energy(record).get(part)) for part in PARTS}
     state = "finished" if records[0].get("finished") else "unfinished"
-    hardware = next((one["hardware"] for one in records if isinstance(one.get("hardware"), dict)), {})
-    cards = hardware.get("accelerators")
+    cards: Any = next((one["hardware"].get("accelerators") for one in records if isinstance(one.get("hardware"), dict)), None)
     sources = _energy(record).get("estimated")
     return Entry(
         folder=folder,

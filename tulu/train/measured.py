@@ -78,7 +78,7 @@ def energy_before(folder: Path) -> Energy:
 
 
 def on_record(folder: Path, known: Energy) -> Energy:
-    """What earlier sessions of a stage took: the greatest of what is known, its manifest's, and what one wrote that was killed."""
+    """What earlier sessions of a stage took: the most of what is known, its manifest's, and what one wrote that was killed."""
     records = (known, read_manifest(folder).get("energy") or {}, energy_before(folder))
     return max(records, key=lambda energy: float(energy.get("kwh", 0.0)))
 
