@@ -69,18 +69,22 @@ def evaluate(model: str, data: str, options: RewardBenchOptions) -> Path:
 def _evaluate(model: str, loaded: Loaded, folder: Path, options: RewardBenchOptions) -> Path:
     # Seconds of imports that --scores does not need.
     from tulu.reward_models.choose_scorer import load_scorer
+    from tulu.train.measured import measured
 
     scorer = load_scorer(model, loaded.data, options)
     settings = {"model": model, "data": loaded.data, "items": len(loaded.items), "digest": loaded.digest, **scorer.settings}
     store = ScoreStore(folder, loaded.data, settings, options.fresh)
     try:
-        seconds = score_pending(scorer, loaded, store)
+        with measured(folder, options.fresh) as meter:
+            seconds = score_pending(scorer, loaded, store)
     finally:
         scorer.close()
     report = make_report(model, loaded, store, settings, seconds, options)
     with writing(f"{folder}: the result", "all scores are kept: make room and run it again"):
         store.write_parquet()
-        write_atomic(folder / "results.json", json_text({**report.as_json(), "environment": environment()}))
+        write_atomic(
+            folder / "results.json", json_text({**report.as_json(), "energy": meter.energy, "environment": environment()})
+        )
         draw_chart(report, folder / "chart.png")
     if options.json_output:
         print(json_text(asdict(report.summary)))

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from tulu.cli import app
 from tulu.commands.export import export
-from tulu.commands.model_card import chain_of, find_stage, model_card
+from tulu.commands.model_card import chain_of, find_stage, model_card, plain
 from tulu.commands.push import push
 from tulu.config.job import ADAPTERS
 from tulu.errors import RecipeError, TuluError
@@ -174,14 +174,75 @@ def test_the_card_beside_adapters_has_the_lines_that_load_them(
     adapted.save_pretrained(str(runs / "mine" / "sft" / "model" / ADAPTERS))
     shutil.copytree(base, runs / "mine" / "sft" / "model", dirs_exist_ok=True)
     monkeypatch.setattr("tulu.train.model_files.model_faults", lambda _: [])
-    monkeypatch.chdir(tmp_path)
-    export("mine/sft", Path("apart"), runs, adapters=True)
-    card = Path("apart/README.md").read_text()
+    # The card names the model that the stage began with by its folder's name, not by where that lies.
+    monkeypatch.chdir(base.parent)
+    (tmp_path / "apart").mkdir()
+    export("mine/sft", tmp_path / "apart", runs, adapters=True)
+    card = (tmp_path / "apart" / "README.md").read_text()
     assert yaml.safe_load(card.split("---\n")[1])["library_name"] == "peft"
     found: dict[str, Any] = {}
-    exec(card.split("```python\n")[1].split("```")[0], found)
+    exec(card.split("```python\n")[1].split("```")[0].replace('"apart"', f'"{tmp_path / "apart"}"'), found)
     ids = torch.arange(12)[None]
     assert torch.equal(found["model"](ids).logits, adapted(ids).logits)
     assert found["tokenizer"].vocab_size > 0
-    assert f"vllm serve {base} --enable-lora --max-lora-rank 32 --lora-modules apart=apart --tokenizer apart" in card
+    assert f"vllm serve {base.name} --enable-lora --max-lora-rank 32 --lora-modules apart=apart --tokenizer apart" in card
     assert "## Use" not in model_card(find_stage("mine/sft", runs))
+
+
+def test_figures_of_the_last_look_stand_in_where_nothing_was_evaluated(runs: Path) -> None:
+    looks = [{"step": 2, "eval/loss": 1.5}, {"step": 4, "eval/loss": 1.25, "eval/accuracy": 0.75, "eval/seconds": 3.0}]
+    rows = [*looks[:1], {"step": 3, "loss": 1.0}, *looks[1:], {"step": 5, "loss": 0.9}]
+    for name in ("sft", "dpo"):
+        (runs / "mine" / name / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"eval/loss')
+    card = model_card(find_stage("mine", runs))
+    assert "## Held out while it trained" in card
+    assert "| sft | 4 | loss | 1.25 |\n| sft | 4 | accuracy | 0.75 |\n" in card
+    assert "| dpo | 4 |" not in card, "dpo was evaluated"
+    assert "seconds" not in card.split("## Held out while it trained")[1].split("##")[0]
+
+
+def test_a_reward_model_classifies_text(runs: Path) -> None:
+    def task(name: str) -> str:
+        return str(yaml.safe_load(model_card(find_stage(name, runs)).split("---\n")[1])["pipeline_tag"])
+
+    assert task("mine/sft") == "text-generation"
+    config = runs / "mine" / "sft" / "model" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "architectures": ["Qwen3ForSequenceClassification"]}))
+    assert task("mine/sft") == "text-classification"
+    assert task("mine/dpo") == "text-generation"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("/tmp/x/runs/tiny/inputs/rlvr-0.jsonl", "rlvr-0.jsonl"),
+        ("/home/al ice/my rows.jsonl", "my rows.jsonl"),
+        ("~/rows.jsonl", "rows.jsonl"),
+        ("../../alice/rows.jsonl", "rows.jsonl"),
+        ("file:///home/alice/rows.jsonl", "rows.jsonl"),
+        ("/home/alice/runs/mine/sft/model", "sft/model"),
+        ("/home/alice/verifier.py:Exact", "verifier.py:Exact"),
+        ("python /home/alice/server.py --data=/srv/rows.jsonl", "python server.py --data=rows.jsonl"),
+        ({"/srv/a/x": ["/srv/b/y", 1, None]}, {"x": ["y", 1, None]}),
+        ("allenai/tulu-3-sft-mixture", "allenai/tulu-3-sft-mixture"),
+        ("data/mine.jsonl", "data/mine.jsonl"),
+        ("http://judge:8000/v1", "http://judge:8000/v1"),
+        ("Answer /no_think, either/or, 1/2; </s>", "Answer /no_think, either/or, 1/2; </s>"),
+        ("/", "/"),
+        ("", ""),
+    ],
+)
+def test_paths_of_the_machine(value: Any, shown: Any) -> None:
+    assert plain(value) == shown
+
+
+def test_no_path_of_the_machine_stands_in_a_card(runs: Path, tmp_path: Path) -> None:
+    recipe = runs / "mine" / "sft" / "recipe.yaml"
+    content = yaml.safe_load(recipe.read_text())
+    content |= {"start": "/srv/models/mine", "template": "/srv/alice/t.jinja"}
+    content["sft"] |= {"data": [{"name": str(tmp_path / "rows.jsonl")}], "verifier": f"{tmp_path}/v.py:Own"}
+    recipe.write_text(yaml.safe_dump(content))
+    for card in (model_card(find_stage("mine", runs)), model_card(find_stage("mine/sft", runs))):
+        assert not [words for words in (str(tmp_path), "/srv", "alice", str(runs)) if words in card]
+        assert "Trained from mine with" in card
+        assert "| rows.jsonl |" in card

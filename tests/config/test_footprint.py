@@ -5,7 +5,7 @@ Where a printed energy was rounded, some energy that rounds to it must give the 
 
 import pytest
 
-from tulu.config.footprint import FACILITIES, NOTHING, Facility, Footprint, footprint
+from tulu.config.footprint import FACILITIES, NOTHING, Facility, Footprint, Making, footprint
 
 JUPITER, AUGUSTA, OLMO3 = (FACILITIES[name] for name in ("jupiter", "augusta", "olmo3"))
 
@@ -46,10 +46,29 @@ def test_ten_hours_of_eight_gpus_on_paper() -> None:
     """48 kWh · 1.74 = 83.52; · 0.332 = 27.73 kg; · 1.29 = 107.7 l; 80 hours · 463 / 35,040 = 1.057 kg."""
     found = footprint(48.0, 80.0, Facility(1.74, 0.332, 0.0, 1.29, ""))
     rounded = [round(value, 2) for value in found.values()]
-    assert rounded == [48.0, 83.52, 27.73, 107.74, 1.06, 0.23]
+    assert rounded == [48.0, 48.0, 83.52, 27.73, 107.74, 1.06, 0.23]
 
 
 def test_water_on_site_counts_and_footprints_add_up() -> None:
     facility = Facility(2.0, 0.5, 1.0, 3.0, "")
-    assert footprint(1.0, 0.0, facility) == Footprint(1.0, 2.0, 1.0, 8.0, 0.0, 0.0)
+    assert footprint(1.0, 0.0, facility) == Footprint(1.0, 1.0, 2.0, 1.0, 8.0, 0.0, 0.0)
     assert footprint(1.0, 5.0, facility) + NOTHING == footprint(1.0, 5.0, facility)
+
+
+def test_what_cpus_and_memory_took_is_not_multiplied_beside_that_of_gpus() -> None:
+    """48 kWh of GPUs, 6 of CPUs and 4 of memory: the factor on GPUs stands for the rest, so 48 · 1.74 = 83.52, not 58 · 1.74."""
+    found = footprint(48.0, 80.0, OLMO3, beside_kwh=10.0)
+    assert (found.measured_kwh, found.gpu_kwh, round(found.facility_kwh, 2)) == (58.0, 48.0, 83.52)
+    assert found.carbon_kg == footprint(48.0, 80.0, OLMO3).carbon_kg
+    without = footprint(0.0, 0.0, OLMO3, beside_kwh=10.0)
+    assert (without.gpu_kwh, round(without.facility_kwh, 2)) == (0.0, 17.4)
+
+
+def test_a_data_centre_takes_no_less_than_what_was_measured_in_it() -> None:
+    """A PUE of 1.2 on 48 kWh of GPUs is 57.6, and 58 were measured."""
+    assert footprint(48.0, 80.0, JUPITER, beside_kwh=10.0).facility_kwh == 58.0
+
+
+def test_another_gpu_has_been_made_otherwise() -> None:
+    found = footprint(48.0, 80.0, OLMO3, Making(0.02, 0.005, "", "as given"))
+    assert (round(found.embodied_kg, 6), round(found.embodied_litres, 6)) == (1.6, 0.4)

@@ -5,16 +5,21 @@ import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.samples import OneAnHour
 from tulu.config.job import Job, make_job
 from tulu.config.load import load_recipe
+from tulu.config.schema import Evaluate
 from tulu.config.tasks import TASKS
 from tulu.errors import RecipeError
-from tulu.evaluation.evaluate import Answer, evaluate_model, run, summarise
+from tulu.evaluation.evaluate import Answer, answer_all, evaluate_model, run, summarise
 from tulu.evaluation.options import EvaluateOptions
 from tulu.intervals import wilson
+from tulu.rollout.transformers_engine import TransformersEngine
+from tulu.train.ledger import read_ledger
 from tulu.verifiers.registry import check_name
 
 
@@ -72,7 +77,44 @@ def test_rows_of_ones_own_to_results(tmp_path: Path, tiny_model: Callable[..., P
     assert (content["settings"]["max_tokens"], content["settings"]["verifier"]) == (5, "exact")
     again = evaluate_model(model, options)
     assert again == result, "greedy answers are the same every time"
-    assert sorted(file.name for file in out.iterdir()) == ["answers.jsonl", "results.json"]
+    assert sorted(file.name for file in out.iterdir() if file.is_file()) == ["answers.jsonl", "energy.json", "results.json"]
+
+
+def test_its_energy_is_that_of_all_sessions_and_what_is_done_again_stays_on_record(
+    tmp_path: Path, tiny_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each session takes 1 kWh: two are broken off, the third ends, a fourth does it anew, and another task comes beside it."""
+    monkeypatch.setattr("tulu.train.measured.EnergyMeter", OneAnHour)
+    file, out = tmp_path / "rows.jsonl", tmp_path / "evaluate" / "m"
+    rows = [{"messages": [{"role": "user", "content": f"{n} + 1 ="}], "ground_truth": str(n + 1)} for n in range(4)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = {"task": "mine", "data": str(file), "verifier": "exact", "max_tokens": 3, "batch": 2, "engine": "transformers"}
+    settings, model = Evaluate.model_validate(given), str(tiny_model("olmo2"))
+    generate, most = TransformersEngine.generate, [0]
+
+    def interrupted(self: Any, problems: Any, n: int, params: Any) -> Any:
+        most[0] -= 1
+        if most[0] < 0:
+            raise KeyboardInterrupt
+        return generate(self, problems, n, params)
+
+    monkeypatch.setattr(TransformersEngine, "generate", interrupted)
+    for most[0] in (0, 1):
+        with pytest.raises(KeyboardInterrupt):
+            answer_all(model, settings, "tokenizer", out / "mine")
+    [entry] = read_ledger([out])
+    assert (entry.name, entry.state, entry.kwh) == ("evaluate/m/mine", "unfinished", 2.0)
+    for most[0], kwh in ((9, 3.0), (9, 1.0)):
+        answer_all(model, settings, "tokenizer", out / "mine")
+        assert json.loads((out / "mine" / "results.json").read_text())["energy"]["kwh"] == kwh
+    most[0] = 9
+    answer_all(model, settings, "tokenizer", out / "other")
+    found = [(one.name, one.state, one.kwh, one.phases) for one in read_ledger([out])]
+    assert found == [
+        ("evaluate/m/mine, attempt 1", "finished, started over", 3.0, {"evaluation": 1.0}),
+        ("evaluate/m/mine", "finished", 1.0, {"evaluation": 1.0}),
+        ("evaluate/m/other", "finished", 1.0, {"evaluation": 1.0}),
+    ]
 
 
 def test_the_base_model_of_a_recipe_is_evaluated_at_its_revision(

@@ -83,9 +83,12 @@ def test_a_killed_evaluation_ends_as_if_it_had_not_been(
     if 0 < len(before.splitlines()) < 12:
         assert f"holds the answers to {len(before.splitlines())} of 12 problems already" in result.stderr
     assert kept.read_text().startswith(before)
-    for name in ("answers.jsonl", "results.json"):
-        ends = [(place / runs / "tiny" / "evaluate" / name).read_text() for runs in ("whole", "broken")]
-        assert ends[0] == ends[1]
+    folders = [place / runs / "tiny" / "evaluate" for runs in ("whole", "broken")]
+    answers = [(folder / "answers.jsonl").read_text() for folder in folders]
+    assert answers[0] == answers[1]
+    figures = [json.loads((folder / "results.json").read_text()) for folder in folders]
+    assert all(found.pop("energy")["kwh"] > 0 for found in figures), "which no two runs have in common"
+    assert figures[0] == figures[1]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from tests.reward_models.test_grader import oracle, problem
 from tulu.cli import app
 from tulu.evaluation.candidates import Candidate, ScoredProblem
 from tulu.evaluation.sample import rank, select
+from tulu.train.ledger import read_ledger
 
 
 def answer(text: str, score: float | None = None, reward: float | None = None, **fields: Any) -> Candidate:
@@ -125,6 +126,9 @@ def test_the_best_by_a_reward_model(place: Place) -> None:
     content = json.loads((place.folder / "out" / "results.json").read_text())
     assert (content["prompts"], content["answers"], content["rows"]) == (12, 96, len(best))
     assert content["reward"]["kept"] > content["reward"]["all"]
+    [entry] = read_ledger([place.folder / "out"])
+    assert (entry.kwh, entry.state, entry.phases) == (content["energy"]["kwh"], "finished", {"rollout": 1.0})
+    assert entry.kwh > 0
     assert "sft.data=out/sft.jsonl" in result.stdout
 
 

@@ -11,11 +11,13 @@ import yaml
 
 from tests.endpoint_server import reply, serve
 from tests.evaluation.known_engine import KnownEngine
+from tests.samples import OneAnHour
 from tulu.config.suites import SuiteTask, load_suite
 from tulu.errors import RecipeError
 from tulu.evaluation.suite import run_suite
 from tulu.evaluation.suite_request import SuiteRequest, check
 from tulu.intervals import wilson
+from tulu.train.ledger import read_ledger
 
 
 def write_rows(file: Path, rows: list[dict[str, Any]]) -> str:
@@ -107,9 +109,11 @@ def test_a_suite_that_was_killed_asks_only_what_it_has_not(
         return generate(self, problems, n, params)
 
     monkeypatch.setattr(TransformersEngine, "generate", counting)
+    monkeypatch.setattr("tulu.train.measured.EnergyMeter", OneAnHour)
     with pytest.raises(KeyboardInterrupt):
         run_suite(request(model, suite, out, batch=4))
     assert asked == [4, 2, 4], "batches of four over six problems, and the second task was begun"
+    assert [(one.state, one.kwh) for one in read_ledger([out])] == [("unfinished", 1.0)]
     kept = (out / "two" / "samples.jsonl").read_text()
     asked.clear()
     killed = run_suite(request(model, suite, out, batch=4))
@@ -118,6 +122,12 @@ def test_a_suite_that_was_killed_asks_only_what_it_has_not(
     asked.clear()
     assert run_suite(request(model, suite, out, batch=4)) == killed
     assert asked == [], "what is finished starts no engine"
+    content = json.loads((out / "results.json").read_text())
+    assert content["energy"]["kwh"] == 3.0, "of all sessions"
+    (out / "results.json").write_text(json.dumps({**content, "weights": "of another model"}))
+    run_suite(request(model, suite, out, batch=4))
+    told = [(one.state, one.kwh, one.phases) for one in read_ledger([out])]
+    assert told == [("finished, started over", 3.0, {"evaluation": 1.0}), ("finished", 1.0, {"evaluation": 1.0})]
     monkeypatch.setattr(TransformersEngine, "generate", generate)
     assert run_suite(request(model, suite, tmp_path / "whole", batch=4)) == killed
 

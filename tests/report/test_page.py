@@ -117,7 +117,7 @@ def test_every_section_of_a_run_is_there(found: Reader) -> None:
         "All 192 rollouts.",
         "2.00 kWh",
         "375 Wh",
-        "3.48 kWh, 1.2 kg CO2e, 4.49 l of water",
+        "2.78 kWh, 0.962 kg CO2e, 3.59 l of water",
         "look 7",
         "75.0 %",
         "68.0 – 81.0",

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+from tests.samples import OneAnHour
 from tulu.errors import RecipeError
 from tulu.reward_models import choose_scorer, rewardbench
 from tulu.reward_models.items import Item, Scored
 from tulu.reward_models.options import RewardBenchOptions
 from tulu.reward_models.rewardbench import run
+from tulu.train.ledger import read_ledger
 
 PAIRS = [
     {
@@ -59,6 +61,7 @@ def results(folder: Path) -> dict[str, Any]:
 def test_killed_evaluation_resumes_without_rescoring(pairs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dying, second, whole = LengthScorer(chunks=2), LengthScorer(), LengthScorer()
     options = RewardBenchOptions(out=tmp_path / "out", json_output=True)
+    monkeypatch.setattr("tulu.train.measured.EnergyMeter", OneAnHour)
     monkeypatch.setattr(choose_scorer, "load_scorer", lambda *_: dying)
     with pytest.raises(KeyboardInterrupt):
         run("model", pairs, None, options)
@@ -74,6 +77,8 @@ def test_killed_evaluation_resumes_without_rescoring(pairs: str, tmp_path: Path,
     for key in ("subsets", "sections", "score", "ties", "missing", "intervals", "baselines"):
         assert broken[key] == unbroken[key]
     assert (tmp_path / "out" / "scores.jsonl").read_text() == (tmp_path / "unbroken" / "scores.jsonl").read_text()
+    assert (broken["energy"]["kwh"], unbroken["energy"]["kwh"]) == (2.0, 1.0)
+    assert [one.kwh for one in read_ledger([tmp_path])] == [2.0, 1.0]
 
 
 def test_results_say_what_they_rest_on(

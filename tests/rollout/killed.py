@@ -32,7 +32,7 @@ from tulu.rollout.status import Status
 from tulu.rollout.stream import Stream
 from tulu.rollout.team import Team
 from tulu.stages import rlvr
-from tulu.train import run as run_module
+from tulu.train import measured as measured_module
 from tulu.train.run import Run
 
 STEPS = 24
@@ -58,7 +58,7 @@ PROBLEMS = 17
 class NoEnergy:
     """In place of the meter, which takes seconds to start."""
 
-    def __init__(self, before: dict[str, Any]) -> None:
+    def __init__(self, before: dict[str, Any], _keep: Any) -> None:
         self.before = before
 
     def read(self) -> dict[str, Any]:
@@ -185,7 +185,7 @@ def run_killed(folder: Path, kills: int, max_staleness: int, chance: random.Rand
 def main(folder: Path, kills: int, max_staleness: int, seed: int) -> None:
     """An unbroken run, and runs that are killed so often together; prints the folders of these, and how often each was."""
     torch.set_num_threads(1)
-    run_module.EnergyMeter = NoEnergy  # type: ignore[misc,assignment]
+    measured_module.EnergyMeter = NoEnergy  # type: ignore[misc,assignment]
     chance = random.Random(seed)
     run_killed(folder / "whole", 0, max_staleness, chance)
     died: dict[str, int] = {}

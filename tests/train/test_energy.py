@@ -11,15 +11,17 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from tests.samples import make_stage
+from tests.samples import OneAnHour, make_stage
 from tulu.cli import app
 from tulu.config.job import Job
 from tulu.config.schema import Recipe, Sft
 from tulu.errors import TrainingError
 from tulu.model.parallel import Parallel
 from tulu.train import energy as energy_module
-from tulu.train import run as run_module
+from tulu.train import measured as measured_module
 from tulu.train.energy import UNMETERED, EnergyMeter
+from tulu.train.ledger import read_entry, read_ledger
+from tulu.train.measured import energy_before, measured
 from tulu.train.run import Run
 
 HOURS = 1 / 3600
@@ -70,23 +72,19 @@ def test_the_manifest_of_a_run_holds_it(tiny_model: Callable[..., Path], tmp_pat
     assert energy["kwh"] > 0
     state = json.loads(Path("runs/r/sft/checkpoints/step-000003/state.json").read_text())["energy"]
     assert 0 < state["kwh"] <= energy["kwh"]
-
-
-class OneAnHour:
-    """In place of the meter: every session takes 1 kWh of the GPUs."""
-
-    def __init__(self, before: dict[str, float]) -> None:
-        self.kwh = before.get("kwh", 0.0) + 1.0
-
-    def read(self) -> dict[str, float]:
-        return {"kwh": self.kwh, "gpu_kwh": self.kwh, "cpu_kwh": 0.0, "ram_kwh": 0.0}
-
-    stop = read
+    again = CliRunner().invoke(app, ["sft", "r.yaml", f"model={tiny_model('olmo2')}", "--fresh"], catch_exceptions=False)
+    assert again.exit_code == 0, again.output
+    first, second = sorted(read_ledger([Path("runs")]), key=lambda entry: entry.name, reverse=True)
+    assert (first.name, first.state) == ("r/sft, attempt 1", "finished, started over")
+    assert first.kwh == pytest.approx(energy["kwh"])
+    assert (second.name, second.state) == ("r/sft", "finished")
+    assert first.phases["training"] > 0.5
+    assert first.seconds > 0
 
 
 def test_what_a_session_took_that_failed_is_not_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two sessions end before a checkpoint, the third counts their energy too."""
-    monkeypatch.setattr(run_module, "EnergyMeter", OneAnHour)
+    monkeypatch.setattr(measured_module, "EnergyMeter", OneAnHour)
     stage = make_stage(Sft, data="rows.jsonl")
     job = Job(Recipe.model_validate({"name": "r", "model": "m", "sft": stage}), "sft", tmp_path / "sft", "m")
     for session in (1, 2, 3):
@@ -141,3 +139,55 @@ def test_what_the_first_seconds_took_is_settled_once(monkeypatch: pytest.MonkeyP
         read.append(meter.read()["kwh"])
     meter.stop()
     assert read == sorted(read)
+
+
+def test_what_a_session_took_that_was_killed_is_not_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed outright, before there was a checkpoint: what is on the disk then is what the meter last gave away."""
+    monkeypatch.setattr(measured_module, "EnergyMeter", OneAnHour)
+    stage = make_stage(Sft, data="rows.jsonl")
+    job = Job(Recipe.model_validate({"name": "r", "model": "m", "sft": stage}), "sft", tmp_path / "r" / "sft", "m")
+    for session in (1, 2, 3):
+        run = Run(job, Parallel(stage))
+        run.resume()
+        with run.interruptible():
+            OneAnHour.last.tick()
+            on_disk = (run.path / "energy.json").read_text()
+        # The test goes on here, where a killed process would not.
+        (run.path / "energy.json").write_text(on_disk)
+        (run.path / "manifest.json").write_text("{}")
+        assert read_entry(run.path).kwh == session
+
+
+def test_a_meter_gives_away_what_it_measured_while_it_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(energy_module, "OfflineEmissionsTracker", SlowTracker)
+    monkeypatch.setattr(energy_module, "KEEP_EVERY", 0.05)
+    seen = []
+    with measured(tmp_path, anew=False) as meter:
+        for _ in range(2):
+            time.sleep(0.6)
+            seen.append(energy_before(tmp_path)["kwh"])
+    assert 0 < seen[0] < seen[1] <= meter.energy["kwh"] == energy_before(tmp_path)["kwh"]
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"energy": 3}', '{"energy": {"kwh": "x"}}', '{"energy": {"cpu_kwh": NaN}}'])
+def test_a_damaged_record_is_begun_anew(damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measured_module, "EnergyMeter", OneAnHour)
+    (tmp_path / "energy.json").write_text(damage)
+    with measured(tmp_path, anew=False) as meter:
+        pass
+    assert meter.energy["kwh"] == 1.0
+
+
+def test_the_log_probs_of_the_reference_are_among_what_dpo_takes(
+    tiny_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One meter for the reference and one for the steps, each of 1 kWh on top of what was before."""
+    monkeypatch.setattr(measured_module, "EnergyMeter", OneAnHour)
+    monkeypatch.chdir(tmp_path)
+    question = {"role": "user", "content": "1+1"}
+    sides = {side: [question, {"role": "assistant", "content": text}] for side, text in (("chosen", "2"), ("rejected", "3"))}
+    Path("rows.jsonl").write_text((json.dumps(sides) + "\n") * 4)
+    Path("r.yaml").write_text(RECIPE.replace("sft:", "dpo:"))
+    done = CliRunner().invoke(app, ["dpo", "r.yaml", f"model={tiny_model('olmo2')}"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert json.loads(Path("runs/r/dpo/manifest.json").read_text())["energy"]["kwh"] == 2.0

@@ -12,19 +12,30 @@ from tulu.evaluation.options import ChatOptions
 
 def energy(
     runs: Annotated[list[Path], typer.Argument(metavar="RUNS...", help="Folders of runs, runs, or stages of runs.")],
-    final: Annotated[list[str] | None, typer.Option(help="Name of a run of the release; others are development.")] = None,
+    final: Annotated[
+        list[str] | None, typer.Option(help="Name of a run, or of a line, of the release; others are development.")
+    ] = None,
     facility: Annotated[str | None, typer.Option(help="Data centre: olmo3 (the default), jupiter or augusta.")] = None,
-    overhead: Annotated[float | None, typer.Option(help="kWh of the data centre for each one measured, such as its PUE.")] = None,
+    overhead: Annotated[
+        float | None,
+        typer.Option("--overhead", "--pue", help="kWh of the data centre for each one of its GPUs, such as its PUE."),
+    ] = None,
     carbon: Annotated[float | None, typer.Option(help="kg CO2e a kWh of the grid.")] = None,
     water_on: Annotated[float | None, typer.Option(help="Litres a kWh evaporated on site.")] = None,
     water_off: Annotated[float | None, typer.Option(help="Litres a kWh consumed where power is generated.")] = None,
+    embodied: Annotated[
+        float | None, typer.Option(metavar="KG", help="kg CO2e of making a GPU, for each hour of it (0.0132, of an H100).")
+    ] = None,
+    embodied_water: Annotated[
+        float | None, typer.Option(metavar="LITRES", help="Litres of making a GPU, for each hour of it (0.0029, of an H100).")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write everything as JSON into this file.")] = None,
 ) -> None:
-    """What runs took, finished or not: energy by phase, carbon and water."""
-    from tulu.commands.energy import facility_of, show_ledger
+    """What runs and evaluations took, finished or not: energy by phase, carbon and water."""
+    from tulu.commands.energy import facility_of, making_of, show_ledger
 
     figures = {"overhead": overhead, "carbon": carbon, "water_on": water_on, "water_off": water_off}
-    show_ledger(runs, final or (), facility_of(facility, **figures), out)
+    show_ledger(runs, final or (), facility_of(facility, **figures), making_of(embodied, embodied_water), out)
 
 
 def env(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:

@@ -1,7 +1,9 @@
 """The card of a trained model: what it was made from, how, what it can do and what it took, all read from its run."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,8 @@ import yaml
 
 from tulu.config.footprint import DEFAULT, FACILITIES, NOTHING
 from tulu.config.job import MODEL
-from tulu.config.locate import is_local_data
+from tulu.config.locate import CLASSIFIER, is_local_data
+from tulu.config.model_folder import read_config
 from tulu.config.named_models import runs_in
 from tulu.errors import RecipeError, TuluError, nearest
 from tulu.train.ledger import read_entry
@@ -18,6 +21,9 @@ from tulu.train.manifest import read_manifest, read_record
 
 _VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM takes as the largest rank of adapters (vllm/config/lora.py, MaxLoRARanks); without one it takes 16."""
+_ELSEWHERE = ("/", "~", "../")
+"""How a path begins that leads out of the folder in which the command was given."""
+_WORDS, _JOINTS = re.compile(r"(\s+)"), re.compile(r"([:=,])")
 _NO_NAME = ("name", "model", "revision", "template", "start")
 """What a stage's recipe.yaml holds beside the section of the stage."""
 
@@ -92,9 +98,11 @@ def model_card(stage: TrainedStage, adapters: tuple[Path, str] | None = None) ->
     `adapters` are the folder of the stage's adapters, where the card is theirs, and the name of the folder that it will lie in.
     """
     chain = chain_of(stage)
-    base = chain[0].start
-    head: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["tulu", stage.name]}
-    if base and not Path(base).exists() and base.count("/") == 1:
+    base, versions = chain[0].start, stage.manifest.get("versions", {})
+    kinds = (read_config(stage.folder / MODEL) or {}).get("architectures") or [""]
+    task = "text-classification" if str(kinds[0]).endswith(CLASSIFIER) else "text-generation"
+    head: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": task, "tags": ["tulu", stage.name]}
+    if base and _is_on_hub(base):
         head["base_model"] = base
     if adapters is not None:
         head["library_name"] = "peft"
@@ -103,25 +111,53 @@ def model_card(stage: TrainedStage, adapters: tuple[Path, str] | None = None) ->
     parts = [
         f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---",
         f"# {stage.recipe.get('name', stage.folder.parent.name)}, after {stage.name}",
-        f"Trained from {base or 'random weights'} with tulu {stage.manifest.get('versions', {}).get('tulu', '?')}"
+        f"Trained from {plain(base) if base else 'random weights'} with tulu {versions.get('tulu', '?')}"
         f" (commit {stage.manifest.get('commit') or 'unknown'}).",
         *([] if adapters is None else [_loading(*adapters)]),
         "## Stages\n\n" + _table(["stage", "steps", "hours", "data", "digest of the data"], [_stage_row(one) for one in chain]),
     ]
     if rows := [row for one in chain for row in _results(one)]:
         parts.append("## Held-out accuracy\n\n" + _table(["after", "task", "accuracy", "95 % interval", "problems"], rows))
+    if rows := [row for one in chain if not any(_results(one)) for row in _last_look(one)]:
+        parts.append("## Held out while it trained\n\n" + _table(["stage", "after step", "figure", "value"], rows))
     parts.append("## What it took\n\n" + _energy(chain))
     for one in chain:
-        parts.append(
-            f"## Recipe of {one.name}\n\n```yaml\n{yaml.safe_dump(dict(one.recipe), sort_keys=False, allow_unicode=True)}```"
-        )
+        recipe = yaml.safe_dump(plain(dict(one.recipe)), sort_keys=False, allow_unicode=True)
+        parts.append(f"## Recipe of {one.name}\n\n```yaml\n{recipe}```")
     return "\n\n".join(parts) + "\n"
+
+
+def plain(value: Any) -> Any:
+    """A value of a recipe without the folders of a machine, which are nobody's business: of a path there, its last name.
+
+    Of a stage's model, the last two, because every model lies in a folder of the same name. A path within the folder that the
+    command was given in, such as data/mine.jsonl, says nothing of the machine and stays.
+    """
+    if isinstance(value, Mapping):
+        return {plain(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    if not isinstance(value, str) or "\n" in value:
+        return value
+    # A path may hold blanks; in a text or a command, it ends at one. A verifier of one's own is FILE.py:NAME.
+    scheme, _, rest = value.partition("://")
+    value = rest if scheme == "file" else value
+    words = [value] if value.startswith(_ELSEWHERE) else _WORDS.split(value)
+    return "".join(word if "://" in word else "".join(map(_last_name, _JOINTS.split(word))) for word in words)
+
+
+def _last_name(text: str) -> str:
+    parts = Path(text).parts
+    if not text.startswith(_ELSEWHERE) or len(parts) < (3 if parts[0] == "/" else 2):
+        # Such as /no_think, which is no path.
+        return text
+    return "/".join(parts[-2:] if parts[-1] == MODEL and len(parts) > 3 else parts[-1:])
 
 
 def _loading(folder: Path, name: str) -> str:
     """The lines that load the adapters of a folder in transformers and in vLLM; `name` is what the folder will be called."""
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    base, scores = config.get("base_model_name_or_path") or "BASE", config.get("task_type") == "SEQ_CLS"
+    base, scores = plain(config.get("base_model_name_or_path") or "BASE"), config.get("task_type") == "SEQ_CLS"
     kind = "AutoModelForSequenceClassification" if scores else "AutoModelForCausalLM"
     lines = [
         "from peft import PeftModel",
@@ -146,7 +182,8 @@ def _data(stage: TrainedStage) -> Iterator[str]:
 
 
 def _is_on_hub(name: str) -> bool:
-    return name.count("/") == 1 and ":" not in name and not is_local_data(name) and not Path(name).exists()
+    named = name.count("/") == 1 and ":" not in name and not name.startswith(("/", "~", "."))
+    return named and not is_local_data(name) and not Path(name).exists()
 
 
 def _stage_row(stage: TrainedStage) -> list[str]:
@@ -156,7 +193,7 @@ def _stage_row(stage: TrainedStage) -> list[str]:
         stage.name,
         str(stage.manifest.get("steps", "")),
         f"{hours:.2f}",
-        ", ".join(_data(stage)),
+        ", ".join(map(plain, _data(stage))),
         str(pinned.get("data", "")),
     ]
 
@@ -171,6 +208,20 @@ def _results(stage: TrainedStage) -> Iterator[list[str]]:
         yield [stage.name, str(task), f"{found['accuracy']:.1%}", f"{low:.1%} to {high:.1%}", problems]
     except (OSError, ValueError, KeyError, TypeError):
         return
+
+
+def _last_look(stage: TrainedStage) -> Iterator[list[str]]:
+    """The figures of the last look that the stage took while it trained."""
+    last: Mapping[str, Any] = {}
+    file = stage.folder / "metrics.jsonl"
+    with file.open("rb") if file.is_file() else nullcontext(()) as lines:
+        for line in lines:
+            with suppress(ValueError):
+                row = json.loads(line) if b'"eval/' in line else None
+                last = row if isinstance(row, dict) else last
+    for name, value in last.items():
+        if name.startswith("eval/") and name != "eval/seconds" and isinstance(value, (int, float)):
+            yield [stage.name, str(last.get("step", "")), name.removeprefix("eval/"), f"{value:.4g}"]
 
 
 def _energy(chain: Sequence[TrainedStage]) -> str:

@@ -6,6 +6,9 @@ Two studies of OLMo count alike, but from other constants:
   carbon = P · PUE · CI and water = P · PUE · (WUE on site + WUE off site), P the energy of the GPUs in kWh. Manufacture on top.
 - The study of Olmo 3 (arXiv 2605.01158): the energy of the data centre is that of the GPUs times 1.74, which holds host, network,
   storage and cooling. It stands in PUE's place, never beside it.
+
+Both multiply the energy of GPUs alone. Where that was measured, what CPUs and memory took is not multiplied again: it is among
+what the factor stands for. On a machine without GPUs, the factor is that of what was measured.
 """
 
 from collections.abc import Mapping
@@ -18,11 +21,33 @@ LIFE_HOURS = 4 * 365 * 24
 
 
 @dataclass(frozen=True)
+class Making:
+    """What making a GPU has taken, for each hour in which it is used."""
+
+    carbon: float
+    """kg CO2e."""
+    water: float
+    """Litres."""
+    card: str
+    """The word by which the GPU is known among the names of all; empty where the figures are said to be those of any."""
+    source: str
+
+
+MAKING = Making(
+    EMBODIED_KG / LIFE_HOURS,
+    EMBODIED_LITRES / LIFE_HOURS,
+    "H100",
+    f"{EMBODIED_KG:g} kg and {EMBODIED_LITRES:g} l over {LIFE_HOURS:,} hours (arXiv 2503.05804)",
+)
+"""The only GPU whose making these studies put a figure on."""
+
+
+@dataclass(frozen=True)
 class Facility:
     """A data centre and its grid."""
 
     overhead: float
-    """Energy of the data centre for each kWh that is measured."""
+    """Energy of the data centre for each kWh of its GPUs."""
     carbon: float
     """kg CO2e a kWh of the data centre."""
     water_on: float
@@ -47,6 +72,8 @@ class Footprint:
 
     measured_kwh: float
     """Of GPUs, CPUs and memory, as a run has measured or estimated it."""
+    gpu_kwh: float
+    """Of these, the energy of the GPUs."""
     facility_kwh: float
     carbon_kg: float
     """Of generating the electricity."""
@@ -61,22 +88,29 @@ class Footprint:
     def values(self) -> tuple[float, ...]:
         """The figures in the order of the fields."""
         return (
-            *(self.measured_kwh, self.facility_kwh, self.carbon_kg),
+            *(self.measured_kwh, self.gpu_kwh, self.facility_kwh, self.carbon_kg),
             *(self.water_litres, self.embodied_kg, self.embodied_litres),
         )
 
 
-NOTHING = Footprint(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+NOTHING = Footprint(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
-def footprint(kwh: float, gpu_hours: float, facility: Facility) -> Footprint:
-    """The footprint of so many measured kWh and so many hours of one GPU."""
-    whole = kwh * facility.overhead
+def footprint(
+    gpu_kwh: float, gpu_hours: float, facility: Facility, making: Making = MAKING, beside_kwh: float = 0.0
+) -> Footprint:
+    """The footprint of so many kWh of GPUs, so many hours of one GPU, and what CPUs and memory took beside them.
+
+    A data centre takes no less than what was measured in it.
+    """
+    measured = gpu_kwh + beside_kwh
+    whole = max((gpu_kwh or measured) * facility.overhead, measured)
     return Footprint(
-        measured_kwh=kwh,
+        measured_kwh=measured,
+        gpu_kwh=gpu_kwh,
         facility_kwh=whole,
         carbon_kg=whole * facility.carbon,
         water_litres=whole * (facility.water_on + facility.water_off),
-        embodied_kg=gpu_hours * EMBODIED_KG / LIFE_HOURS,
-        embodied_litres=gpu_hours * EMBODIED_LITRES / LIFE_HOURS,
+        embodied_kg=gpu_hours * making.carbon,
+        embodied_litres=gpu_hours * making.water,
     )

@@ -32,6 +32,7 @@ from tulu.intervals import bootstrap_mean, wilson
 from tulu.model.load import checked_config, load_tokenizer
 from tulu.model.positions import longest_document
 from tulu.rollout.acting import Acting
+from tulu.train.measured import measured, was_finished
 from tulu.types import Problem, SamplingParams
 
 if TYPE_CHECKING:
@@ -181,18 +182,20 @@ def _answer_all(
     if picker is not None and picker.path is not None:
         pinned["reward_model"] = model_identity(picker.path, picker.revision, trust_remote_code)
     samples = SampleFile(folder, {**pinned, **settings.model_dump(mode="json"), "max_tokens": tokens})
-    samples.open(fresh or bool(samples.log.changes()))
+    fresh = fresh or bool(samples.log.changes())
+    samples.open(fresh)
     if len(samples.rows) == len(dataset) and (folder / RESULTS).exists():
         samples.open(fresh=True)
     if samples.rows:
         log.info("%s holds the answers to %d of %d problems already", samples.log.path, len(samples.rows), len(dataset))
-    scored = collect(request, dataset, tokenizer, samples)
+    with measured(folder, anew=fresh or (was_finished(folder) and not samples.rows)) as meter:
+        scored = collect(request, dataset, tokenizer, samples)
     picks = [0 if settings.best_of is None else pick(rewards_of(problem.answers)) for problem in scored]
     answers = [_answer(problem, index) for problem, index in zip(scored, picks, strict=True)]
     result = summarise(answers, settings.task, model)
     best_of = None if settings.best_of is None else best_of_figures(scored, settings.best_of, settings.seed)
     write_atomic(folder / "answers.jsonl", json_lines(map(asdict, answers)))
-    content = {**asdict(result), "settings": settings.model_dump(mode="json"), "answer_tokens": tokens}
+    content = {**asdict(result), "settings": settings.model_dump(mode="json"), "answer_tokens": tokens, "energy": meter.energy}
     if best_of is not None:
         content["best_of"] = finite(asdict(best_of))
     write_atomic(folder / "results.json", json.dumps(content, indent=2) + "\n")

@@ -28,6 +28,7 @@ from tulu.files import json_lines, write_atomic
 from tulu.model.load import checked_config, load_tokenizer
 from tulu.model.positions import longest_document
 from tulu.train.manifest import environment
+from tulu.train.measured import measured
 from tulu.types import Message, SamplingParams
 from tulu.verifiers.reward_model import NAME as REWARD_MODEL
 
@@ -88,8 +89,9 @@ def _sample(model: str, options: SampleOptions, folder: Path, revision: str | No
     if samples.rows:
         log.info("%s holds the answers to %d prompts already", samples.log.path, len(samples.rows))
     request = SampleRequest("sample", model, options.n, params, options.engine, options.batch, reward_model, revision, trusted)
-    scored = collect(request, limited, tokenizer, samples)
-    return finish(folder, scored, options, {"model": model, "settings": settings})
+    with measured(folder, options.fresh, "rollout") as meter:
+        scored = collect(request, limited, tokenizer, samples)
+    return finish(folder, scored, options, {"model": model, "settings": settings, "energy": meter.energy})
 
 
 def _verifier_identity(verifier: str | None) -> str | None:

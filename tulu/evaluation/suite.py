@@ -7,7 +7,7 @@ that was killed goes on where it stopped, and one that finished asks nothing aga
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ from tulu.model.positions import longest_document
 from tulu.reward_models.options import RewardBenchOptions
 from tulu.rollout.engine import EngineSpec
 from tulu.train.manifest import environment
+from tulu.train.measured import measured
 from tulu.types import Problem, SamplingParams
 from tulu.verifiers.reward_model import NAME as REWARD_MODEL
 
@@ -89,20 +90,29 @@ def _run(request: SuiteRequest) -> dict[str, TaskScore]:
     )
     scores: dict[str, TaskScore] = {}
     answers: dict[str, list[ScoredProblem]] = {}
-    with closing(SharedEngine(request.engine, spec, request.template)) as engine:
+    anew = request.fresh or _is_of_others(request.folder, weights)
+    with measured(request.folder, anew) as meter:
+        with closing(SharedEngine(request.engine, spec, request.template)) as engine:
+            for name, one in asked.items():
+                answers[name] = _answers(request, one, tokenizer, engine, pinned)
+                if one.task.kind == "verifier":
+                    scores[name] = _scored(one, answers[name], request.seed)
+            # Log-probs come last: they take the policy in the engine's place.
+            for name, task in sorted(harnessed.items(), key=lambda item: _needs_policy(loaded[item[0]])):
+                scores[name] = _by_harness(request, name, task, loaded[name], engine, tokenizer, pinned)
         for name, one in asked.items():
-            answers[name] = _answers(request, one, tokenizer, engine, pinned)
-            if one.task.kind == "verifier":
-                scores[name] = _scored(one, answers[name], request.seed)
-        # Log-probs come last: they take the policy in the engine's place.
-        for name, task in sorted(harnessed.items(), key=lambda item: _needs_policy(loaded[item[0]])):
-            scores[name] = _by_harness(request, name, task, loaded[name], engine, tokenizer, pinned)
-    for name, one in asked.items():
-        if one.task.kind == "judge":
-            scores[name] = _judged(request, one, answers[name], pinned)
+            if one.task.kind == "judge":
+                scores[name] = _judged(request, one, answers[name], pinned)
     ordered = with_groups(request.suite, {name: scores[name] for name in request.chosen})
-    _write(request, ordered, weights)
+    _write(request, ordered, weights, meter.energy)
     return ordered
+
+
+def _is_of_others(folder: Path, weights: str) -> bool:
+    """Whether the results in a folder are those of other weights, which are replaced."""
+    with suppress(OSError, ValueError):
+        return json.loads((folder / RESULTS).read_text(encoding="utf-8")).get("weights") != weights
+    return False
 
 
 def _ask_all(request: SuiteRequest, tokenizer: "PreTrainedTokenizerBase", most: int) -> dict[str, Asked]:
@@ -271,7 +281,7 @@ def _judged(request: SuiteRequest, asked: Asked, answers: Sequence[ScoredProblem
     return _score(asked, answers, *chosen, len(judged), {name: other[0]})
 
 
-def _write(request: SuiteRequest, scores: Mapping[str, TaskScore], weights: str) -> None:
+def _write(request: SuiteRequest, scores: Mapping[str, TaskScore], weights: str, energy: Mapping[str, Any]) -> None:
     mean, interval, lacking = average(request.suite, scores)
     content = {
         "suite": request.suite.name,
@@ -287,6 +297,7 @@ def _write(request: SuiteRequest, scores: Mapping[str, TaskScore], weights: str)
         "tasks": {name: asdict(score) for name, score in scores.items()},
         "left_out": request.suite.left_out,
         "settings": request.suite.model_dump(mode="json"),
+        "energy": energy,
         "environment": environment(),
     }
     write_atomic(request.folder / RESULTS, json.dumps(finite(content), indent=2, default=str) + "\n")

@@ -1,6 +1,7 @@
 """The parts of a report that are text and tables, as plain values for the template, which escapes every one of them."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from tulu.report.reading import Object, listed, number, pair, part
 from tulu.report.runs import Measured, ReportedRun, ReportedStage, accuracy_of, answers_of
 from tulu.report.sampling import Census
 from tulu.report.svg import bar, whisker
-from tulu.train.ledger import PARTS, PHASES, read_entry
+from tulu.train.ledger import PARTS, PHASES, read_beside, read_entry
 
 ANSWERS = 8
 """Held-out questions whose answers are shown through the chain."""
@@ -205,20 +206,22 @@ def energy(run: ReportedRun) -> dict[str, Any]:
     """What each stage took, by parts and by phases, what is only estimated, and what it comes to in a data centre."""
     rows, together, estimated, facility = [], [0.0] * (1 + len(PARTS) + len(PHASES)), set[str](), FACILITIES[DEFAULT]
     whole = NOTHING
+    entries = []
     for stage in run.stages:
-        try:
-            entry = read_entry(stage.folder)
-        except OSError:
-            # The files that it reads are among those that are named at the top where they are damaged.
-            continue
+        # The files that it reads are among those that are named at the top where they are damaged.
+        with suppress(OSError):
+            entries.append((stage.name, read_entry(stage.folder)))
+    with suppress(OSError):
+        entries += [(entry.name.removeprefix(f"{run.folder.name}/"), entry) for entry in read_beside(run.folder)]
+    for name, entry in entries:
         if not entry.kwh > 0:
             continue
         parts = [entry.energy.get(part, 0.0) for part in PARTS]
-        values = [entry.kwh, *parts, *(entry.kwh * entry.phases.get(phase, 0.0) for phase in PHASES)]
+        values = [entry.kwh, *parts, *(entry.kwh_by_time.get(phase, 0.0) for phase in PHASES)]
         together = [before + value for before, value in zip(together, values, strict=True)]
         estimated.update(entry.estimated)
         whole += entry.footprint(facility)
-        rows.append(Row([stage.name, *map(energy_text, values)]))
+        rows.append(Row([name, *map(energy_text, values)]))
     if len(rows) > 1:
         rows.append(Row(["together", *map(energy_text, together)], "total"))
     water = f"{whole.water_litres:.3g} l of water"

@@ -61,10 +61,11 @@ def run(job: Job) -> Path:
     else:
         # Before the checkpoint is loaded, the policy itself is the reference: no second model is ever needed.
         cache = run.cache / "reference" / f"{weights}-{stage.precision}"
-        pairs, held_out = (
-            referenced_pairs(rows, reference_logps(rows, policy, stage, run.parallel, cache) if rows else [])
-            for rows in (groups, watched)
-        )
+        with run.measuring():
+            pairs, held_out = (
+                referenced_pairs(rows, reference_logps(rows, policy, stage, run.parallel, cache) if rows else [])
+                for rows in (groups, watched)
+            )
         run.resume()
         seen |= {"held_out": held_out}
         trained = parted.training_of(pairs)

@@ -6,8 +6,8 @@ the machine and its grid, which a run does not know.
 
 import logging
 import time
-from collections.abc import Mapping
-from threading import Thread
+from collections.abc import Callable, Mapping
+from threading import Event, RLock, Thread
 from typing import Any
 
 from codecarbon import OfflineEmissionsTracker
@@ -25,8 +25,12 @@ UNMETERED = "the seconds before the meter answered"
 _TRUSTED = 0.1
 """Seconds after which a power that codecarbon measured says something."""
 
+KEEP_EVERY = 30.0
+"""Seconds between two times that a meter gives away what it has measured, which is what a kill may lose."""
+
 Energy = dict[str, Any]
-"""`kwh`, its parts as in PARTS, and `estimated`, the descriptions of the sources that only estimate theirs."""
+"""`kwh`, its parts as in PARTS, the `seconds` of all sessions in which it was measured, and `estimated`, the descriptions of the
+sources that only estimate theirs."""
 
 
 class _LatestReport(BaseOutput):
@@ -42,10 +46,10 @@ class _LatestReport(BaseOutput):
 class EnergyMeter:
     """Measures what this machine takes from now on, on top of what earlier sessions of a run took."""
 
-    def __init__(self, before: Mapping[str, Any]) -> None:
+    def __init__(self, before: Mapping[str, Any], keep: Callable[[Energy], None] | None = None) -> None:
         """Start measuring. codecarbon looks at the hardware for a second or two, in a thread beside the work.
 
-        Those seconds count at the power that is measured first.
+        Those seconds count at the power that is measured first. Every half minute, `keep` gets the energy so far.
         """
         self._began = time.perf_counter()
         self._unmetered: Mapping[str, float] | None = None
@@ -63,19 +67,32 @@ class EnergyMeter:
         self._up = self._began
         self._starting = Thread(target=self._start, daemon=True)
         self._starting.start()
+        self._keep, self._over, self._one_reader = keep, Event(), RLock()
+        self._keeping = Thread(target=self._keep_on, daemon=True)
+        if keep is not None:
+            self._keeping.start()
 
     def _start(self) -> None:
         self._tracker.start()
         self._up = time.perf_counter()
 
+    def _keep_on(self) -> None:
+        while not self._over.wait(KEEP_EVERY):
+            if self._keep is not None:
+                self._keep(self.read())
+
     def read(self) -> Energy:
         """The energy so far, of all sessions; that of the earlier ones where codecarbon has nothing to measure by."""
         self._starting.join()
-        self._tracker.flush()
-        return self._sum()
+        with self._one_reader:
+            self._tracker.flush()
+            return self._sum()
 
     def stop(self) -> Energy:
         """The energy of all sessions; the threads of the meter end."""
+        self._over.set()
+        if self._keep is not None:
+            self._keeping.join()
         self._starting.join()
         # A stage may have ended before the meter was up, and would have no power at all.
         time.sleep(max(0.0, _TRUSTED - (time.perf_counter() - self._up)))
@@ -85,8 +102,9 @@ class EnergyMeter:
     def _sum(self) -> Energy:
         """The latest report added to the energy of earlier sessions."""
         total = self._latest.total
+        seconds = self._before.get("seconds", 0.0) + time.perf_counter() - self._began
         if total is None:
-            return dict(self._before)
+            return {**self._before, "seconds": seconds}
         measured = {name: getattr(total, field) for name, field in PARTS.items()}
         missing = max(0.0, time.perf_counter() - self._began - total.duration)
         if self._unmetered is None and total.duration >= _TRUSTED:
@@ -95,4 +113,4 @@ class EnergyMeter:
         parts = {name: value + early.get(name, 0.0) + self._before.get(name, 0.0) for name, value in measured.items()}
         estimated = [source for source in energy_sources(self._tracker) if not any(word in source.lower() for word in COUNTERS)]
         estimated += [UNMETERED] if sum(early.values()) > 0.01 * sum(measured.values()) else []
-        return {"kwh": sum(parts.values()), **parts, "estimated": estimated}
+        return {"kwh": sum(parts.values()), **parts, "seconds": seconds, "estimated": estimated}

@@ -24,10 +24,12 @@ from tulu.errors import RecipeError, ResumeError, TrainingError, TuluError
 from tulu.files import JsonLines, differences, remove_partials, write_atomic
 from tulu.model.parallel import Parallel
 from tulu.train.agreement import from_main
+from tulu.train.attempts import set_aside
 from tulu.train.checkpoints import Checkpoints
-from tulu.train.energy import Energy, EnergyMeter
-from tulu.train.finite import named_tensors
+from tulu.train.energy import Energy
+from tulu.train.finite import advice, named_tensors
 from tulu.train.manifest import by_source, environment, read_manifest, read_record
+from tulu.train.measured import Measured, on_record
 from tulu.train.model_files import SaveModel, model_faults, write_model
 from tulu.train.trackers import RunFacts
 from tulu.train.tracking import Trackers
@@ -60,13 +62,13 @@ class Run:
         """The recipe's section of the stage."""
         self._metrics, self._journal = JsonLines(self.path / "metrics.jsonl"), JsonLines(self.path / "journal")
         self._since = time.monotonic()
-        self._meter: EnergyMeter | None = None
+        self._meter: Measured | None = None
         self._trackers = Trackers()
         self.save_model: SaveModel | None = None
         """Writes the model that is trained into a folder; known once it is loaded."""
         if parallel.is_main:
-            if job.fresh and self.path.exists():
-                shutil.rmtree(self.path)
+            if job.fresh:
+                set_aside(self.path)
             self.path.mkdir(parents=True, exist_ok=True)
             for folder in (self.path, self.path / "rollouts", self.path / SAMPLES, self.path / KEPT):
                 remove_partials(folder)
@@ -189,8 +191,7 @@ class Run:
         """
         state = self.checkpoints.load_newest() or {}
         # What a session did after its last checkpoint is done again, but its energy is spent.
-        known = [state.get("energy") or {}, (self.manifest().get("energy") or {}) if self.parallel.is_main else {}]
-        self.energy = max(known, key=lambda energy: energy.get("kwh", 0.0))
+        self.energy = on_record(self.path, state.get("energy") or {}) if self.parallel.is_main else {}
         if state:
             self.step, self.seconds = state["step"], state["seconds"]
             self.trained = state.get("trained")
@@ -262,15 +263,6 @@ class Run:
             if int(folder.name.removeprefix("step-")) > step:
                 shutil.rmtree(folder)
 
-    def _advice(self) -> str:
-        """What is left of a run whose numbers are no longer finite, and what a person can do."""
-        kept = self.checkpoints.newest()
-        left = f"{kept.name} is the last checkpoint and is whole" if kept else "No checkpoint was written yet"
-        return (
-            f"{left}; no model was written. Where single rows are named, look at them; where all are, the weights have grown too "
-            "large: lower the learning rate or set clip_norm. A changed recipe needs --fresh or another name."
-        )
-
     # -- the end -----------------------------------------------------------------------------------------------
 
     def finish(self, save: SaveModel, **facts: Any) -> Path:
@@ -293,6 +285,20 @@ class Run:
         return self.model_folder
 
     @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """While the context lasts, energy is measured, on top of all that is on record; the manifest has it however that ends."""
+        if self.parallel.is_main:
+            self._meter = Measured(self.path, "training", on_record(self.path, self.energy))
+        try:
+            yield
+        finally:
+            if self._meter is not None:
+                self.energy, self._meter = self._meter.close(False), None
+                # A full disk, of which something else has spoken, is no reason to hide why the session ended.
+                with suppress(OSError, TuluError):
+                    self._update_manifest(energy=self.energy)
+
+    @contextmanager
     def interruptible(self) -> Iterator[None]:
         """While the context lasts, energy is measured and Ctrl-C or SIGTERM stops the stage after its step, with a checkpoint.
 
@@ -306,19 +312,13 @@ class Run:
             log.warning("stopping after this step, with a checkpoint; again to stop at once")
 
         before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        self._meter = EnergyMeter(self.energy) if self.parallel.is_main else None
         try:
-            yield
+            with self.measuring():
+                yield
         except TrainingError as error:
-            raise TrainingError(f"{self.path}, after {self.step} steps: {error}\n{self._advice()}") from error
+            raise TrainingError(f"{self.path}, after {self.step} steps: {error}\n{advice(self.checkpoints.newest())}") from error
         finally:
             self._trackers.close()
-            if self._meter is not None:
-                self.energy = self._meter.stop()
-                self._meter = None
-                # A full disk, of which something else has spoken, is no reason to hide why the session ended.
-                with suppress(OSError, TuluError):
-                    self._update_manifest(energy=self.energy)
             for number, handler in before.items():
                 signal.signal(number, handler)
 
