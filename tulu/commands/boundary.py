@@ -16,7 +16,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from tulu.commands.overrides import meant_as_override
+from tulu.commands.overrides import meant_as_override, names_a_recipe
 from tulu.commands.reports import report_bug, report_failure
 from tulu.commands.terminal import spell_out_what_cannot_be_shown
 from tulu.config.processes import end_with_the_launcher, is_launched, is_main_process, take_names_from_srun
@@ -64,6 +64,7 @@ class Boundary(TyperGroup):
             with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
                 return super().invoke(ctx)
         except TuluError as error:
+            self._tell_shortage(ctx, error)
             # Every process meets the same mistake in a recipe or its data, and the same numbers; one process reports it.
             shared = isinstance(error, (RecipeError, DataError, TrainingError))
             _fail(str(error), error.exit_code, is_main_process() or not shared)
@@ -74,7 +75,7 @@ class Boundary(TyperGroup):
             raise typer.Exit(130) from error
         except OSError as error:
             if error.errno not in _CURES:
-                self._tell_shortage(error)
+                self._tell_shortage(ctx, error)
                 _tell_launcher(error)
                 raise
             where = f"{error.filename}: " if error.filename else ""
@@ -87,16 +88,20 @@ class Boundary(TyperGroup):
             if message := _of_a_field(error):
                 _fail(message, RecipeError.exit_code)
                 raise typer.Exit(RecipeError.exit_code) from error
-            self._tell_shortage(error)
+            self._tell_shortage(ctx, error)
             _tell_launcher(error)
             raise
 
-    def _tell_shortage(self, error: Exception) -> None:
-        """End with a message where there was no memory left."""
-        from tulu.config.shortage import is_shortage, say_shortage
+    def _tell_shortage(self, ctx: Any, error: Exception) -> None:
+        """End with a message where there was no memory left, whatever an error that came of it says."""
+        if isinstance(error, TuluError) and error.__cause__ is None:
+            return
+        from tulu.config.shortage import say_shortage, shortage_behind
 
-        if is_shortage(error):
-            _fail(say_shortage(error), MemoryShortage.exit_code)
+        if (cause := shortage_behind(error)) is not None:
+            command = self.get_command(ctx, ctx.invoked_subcommand or "")
+            options = [name for parameter in command.params for name in parameter.opts] if command is not None else []
+            _fail(say_shortage(cause, options), MemoryShortage.exit_code)
             raise typer.Exit(MemoryShortage.exit_code) from error
 
 
@@ -104,6 +109,9 @@ def _of_a_field(error: Exception) -> str | None:
     """What to write in place of an option that is no option of the command but a field of a recipe."""
     option, context = getattr(error, "option_name", None), getattr(error, "ctx", None)
     if not option or context is None or not any(parameter.name == "overrides" for parameter in context.command.params):
+        return None
+    if context.command.name == "evaluate" and not names_a_recipe(GIVEN.get()[1:]):
+        # A model has no fields.
         return None
     return meant_as_override(context.command.name, option, GIVEN.get())
 

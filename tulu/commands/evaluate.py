@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tulu.config.locate import model_label
 from tulu.config.named_models import Named, naming
+from tulu.config.options import USUAL_BATCH
 from tulu.config.suites import Suite, SuiteTask, load_suite
 from tulu.config.tasks import TASKS
 from tulu.errors import RecipeError
@@ -58,6 +59,7 @@ def _evaluate_suite(named: Named, options: EvaluateOptions, *, fresh: bool, runs
         options.limit,
         options.judge,
         options.judge_endpoint,
+        options.batch or USUAL_BATCH,
         fresh=fresh,
         revision=named.revision,
         trust_remote_code=options.trust_remote_code,

@@ -30,7 +30,7 @@ MOST_BYTES = 2_000_000
 HERE = Path(__file__).parent
 
 Read = dict[tuple[Path, int], list[dict[str, Any]]]
-"""Groups that were read and decoded, by file and number: they are asked for again with shorter texts where a page is too large."""
+"""Groups that were read and decoded, by file and number: they are asked for again with shorter texts for a smaller page."""
 
 
 @dataclass(frozen=True)
