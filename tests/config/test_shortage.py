@@ -160,6 +160,13 @@ def test_the_command_ends_with_the_message(monkeypatch: pytest.MonkeyPatch, tmp_
     assert "Traceback" not in done.output
 
 
+def test_there_may_be_no_memory_to_paint_the_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tulu.commands.recipes.show_recipes", raise_wrapped)
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    done = CliRunner().invoke(app, ["recipes"])
+    assert (done.exit_code, done.stderr.splitlines()[0]) == (1, "out of memory")
+
+
 @pytest.mark.parametrize(
     ("words", "module", "name", "lower"),
     [

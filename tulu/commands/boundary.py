@@ -143,10 +143,13 @@ def _tell_launcher(error: Exception) -> None:
 
 
 def _complain(message: str) -> None:
-    """The message on stderr, its first line in red."""
-    from rich.console import Console
-    from rich.text import Text
-
+    """The message on stderr, its first line in red; plain where there is no memory left for what paints it."""
+    try:
+        from rich.console import Console
+        from rich.text import Text
+    except (ImportError, MemoryError):
+        print(message, file=sys.stderr)
+        return
     first, newline, rest = message.partition("\n")
     text = Text(first, style="bold red").append(newline + rest, style="not bold default")
     Console(stderr=True, soft_wrap=True).print(text)
