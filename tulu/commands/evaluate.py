@@ -10,6 +10,7 @@ from tulu.config.named_models import Named, naming
 from tulu.config.options import USUAL_BATCH
 from tulu.config.suites import Suite, SuiteTask, load_suite
 from tulu.config.tasks import TASKS
+from tulu.config.vllm_import import need_engine
 from tulu.errors import RecipeError
 from tulu.evaluation.options import EvaluateOptions
 from tulu.evaluation.refusals import check_evaluate, check_template
@@ -65,6 +66,7 @@ def _evaluate_suite(named: Named, options: EvaluateOptions, *, fresh: bool, runs
         trust_remote_code=options.trust_remote_code,
     )
     check(request)
+    need_engine(request.engine)
     from tulu.evaluation.suite import run_suite
 
     run_suite(request)
@@ -83,6 +85,7 @@ def by_task(given: Sequence[str]) -> dict[str, str]:
 def _evaluate_tasks(named: Named, options: EvaluateOptions, *, fresh: bool, runs: Path) -> None:
     if len(options.task) == 1:
         check_evaluate(named.model, options)
+        need_engine(options.engine)
         from tulu.evaluation.evaluate import evaluate_model
 
         evaluate_model(named.model, options, fresh=fresh, runs=runs, revision=named.revision)
@@ -103,6 +106,7 @@ def _evaluate_tasks(named: Named, options: EvaluateOptions, *, fresh: bool, runs
     ]
     for one in single:
         check_evaluate(named.model, one)
+    need_engine(options.engine)
     from tulu.evaluation.evaluate import evaluate_model
 
     results = [evaluate_model(named.model, one, fresh=fresh, runs=runs, revision=named.revision) for one in single]

@@ -18,7 +18,8 @@ def look_ahead(recipe: Recipe, keys: Sequence[str]) -> None:
     """Refuse stages that cannot run: fields that were never published, documents too long, a vLLM that cannot be imported, a
     suite for which something is missing.
 
-    `keys` are the stages that will run, or their rows. Of one stage alone its engine is not looked at: it is started at once.
+    `keys` are the stages that will run, or their rows. The engine of one stage alone is looked at as well: it is started only
+    when all rows are read and their ground truths are proven.
     """
     demand(recipe, list(keys))
     stages = [stage for stage in stages_in(dict(recipe)) if stage.key in keys or stage.row.name in keys]
@@ -32,6 +33,6 @@ def look_ahead(recipe: Recipe, keys: Sequence[str]) -> None:
             problems.append(length_problem(*longest_of(stage.section, stage.key), config, str(folder)))
     if told := [problem for problem in problems if problem is not None]:
         raise RecipeError("\n".join(told))
-    asked = len(stages) > 1 and is_main_process() and any(samples_with_vllm(stage.section) for stage in stages)
+    asked = is_main_process() and any(samples_with_vllm(stage.section) for stage in stages)
     if asked and (problem := vllm_problem()):
         raise EngineMissing(problem)
