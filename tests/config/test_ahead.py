@@ -12,7 +12,10 @@ from typer.testing import CliRunner
 from tests.test_bad_input import Place, complained
 from tulu.cli import app
 from tulu.config import vllm_import
+from tulu.config.ahead import look_ahead
+from tulu.config.load import load_recipe
 from tulu.config.positions import longest_document
+from tulu.config.stages import STAGES
 
 BROKEN = 'raise ImportError("libcudart.so.12: cannot open shared object file")\n'
 
@@ -116,6 +119,9 @@ def test_what_does_not_sample_with_vllm_is_not_asked_for_it(place: Place, broken
     [
         ("sft", "sft.max_length=513", "sft.max_length: 513 tokens, but {} has 512 positions"),
         ("run", "rlvr.max_prompt=600", "rlvr.max_prompt + rlvr.max_tokens: 604 tokens, but {} has 512 positions"),
+        ("run", "evaluate.max_tokens=5000", "evaluate.max_tokens: 5000 tokens, but {} has 512 positions"),
+        ("run", "evaluate.max_tokens=512", "evaluate.max_tokens: 512 tokens, but {} has 512 positions"),
+        ("evaluate", "evaluate.max_tokens=512", "evaluate.max_tokens: 512 tokens, but {} has 512 positions"),
         ("rlvr", "rlvr.max_prompt=600", "rlvr.max_prompt + rlvr.max_tokens: 604 tokens, but {} has 512 positions"),
     ],
 )
@@ -123,8 +129,18 @@ def test_documents_longer_than_the_model_reads_are_told_before_the_first_stage(
     command: str, override: str, told: str, place: Place, tiny_model: Callable[..., Path]
 ) -> None:
     result = place.call(command, override, "rlvr.max_length=700")
-    complained(result, 2, told.format(tiny_model("olmo2")), "to 512 or less")
+    cure = "Lower evaluate.max_tokens, or leave it out: then it is 256." if "evaluate" in override else "to 512 or less"
+    complained(result, 2, told.format(tiny_model("olmo2")), cure)
     assert not place.runs.exists(), "nothing was begun"
+
+
+def test_the_positions_of_a_model_that_the_recipe_makes_are_known_as_well(tmp_path: Path) -> None:
+    most = load_recipe("quickstart").base.config["max_position_embeddings"]  # type: ignore[union-attr]
+    words = ["run", "quickstart", f"sft.max_length={most + 1}", f"evaluate.max_tokens={most}", "--runs", str(tmp_path / "runs")]
+    result = CliRunner().invoke(app, words)
+    complained(result, 2, f"sft.max_length: {most + 1} tokens, but the model of base has {most} positions")
+    complained(result, 2, f"evaluate.max_tokens: {most} tokens, but the model of base has {most} positions")
+    look_ahead(load_recipe("quickstart"), list(STAGES))
 
 
 def test_what_the_suite_of_a_recipe_lacks_is_told_before_the_first_stage(place: Place, tmp_path: Path) -> None:
