@@ -79,8 +79,10 @@ class Boundary(TyperGroup):
                 _tell_launcher(error)
                 raise
             where = f"{error.filename}: " if error.filename else ""
-            code = 2 if error.errno in (errno.ENOTDIR, errno.EEXIST) else 1
-            _fail(f"{where}{error.strerror}; {_CURES[error.errno]} and run the same command again", code)
+            unreadable = _is_unreadable(error)
+            cure = "make it readable, or name another place" if unreadable else _CURES[error.errno]
+            code = 2 if unreadable or error.errno in (errno.ENOTDIR, errno.EEXIST) else 1
+            _fail(f"{where}{error.strerror}; {cure} and run the same command again", code)
             raise typer.Exit(code) from error
         except (typer.Exit, typer.Abort):
             raise
@@ -114,6 +116,14 @@ def _of_a_field(error: Exception) -> str | None:
         # A model has no fields.
         return None
     return meant_as_override(context.command.name, option, GIVEN.get())
+
+
+def _is_unreadable(error: OSError) -> bool:
+    """Whether it was reading that is not allowed: of the file that an error names, or of the folder that it would lie in."""
+    if error.errno not in (errno.EACCES, errno.EPERM) or not isinstance(error.filename, str | os.PathLike):
+        return False
+    file = Path(error.filename)
+    return (os.path.lexists(file) and not os.access(file, os.R_OK)) or not os.access(file.parent, os.X_OK)
 
 
 class StderrHandler(logging.Handler):
