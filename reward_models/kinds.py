@@ -7,7 +7,7 @@ from tulu.reward_models.options import Kind, RewardBenchOptions
 
 
 def check_options(model: str, options: RewardBenchOptions) -> None:
-    """Raise RecipeError where options contradict each other, or name a model that is not there, EngineMissing without its engine."""
+    """Raise RecipeError where options contradict each other or name a model that is not there, EngineMissing without engine."""
     kind = kind_by_options(model, options)
     served = options.endpoint is not None
     for option, name in (("", None if served else model), ("--reference ", options.reference)):

@@ -135,7 +135,10 @@ def test_documents_longer_than_the_model_reads_are_told_before_the_first_stage(
 
 
 def test_the_positions_of_a_model_that_the_recipe_makes_are_known_as_well(tmp_path: Path) -> None:
-    most = load_recipe("quickstart").base.config["max_position_embeddings"]  # type: ignore[union-attr]
+    base = load_recipe("quickstart").base
+    assert base is not None
+    most = base.config["max_position_embeddings"]
+    assert isinstance(most, int)
     words = ["run", "quickstart", f"sft.max_length={most + 1}", f"evaluate.max_tokens={most}", "--runs", str(tmp_path / "runs")]
     result = CliRunner().invoke(app, words)
     complained(result, 2, f"sft.max_length: {most + 1} tokens, but the model of base has {most} positions")

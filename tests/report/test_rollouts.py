@@ -195,9 +195,12 @@ def test_no_more_tokens_are_decoded_than_are_shown() -> None:
 def test_a_page_that_is_too_large_shortens_texts_that_it_decodes_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_rollouts(make_run(tmp_path / "demo") / "rlvr", range(1, 3), groups=2, samples=2, text="#" * 3000)
     decoded: list[int] = []
-    monkeypatch.setattr(
-        rollout_views, "pieces", lambda tokenizer, ids, most: decoded.append(most) or pieces(tokenizer, ids, most)
-    )
+
+    def counted(tokenizer: Tokenizer, tokens: list[int], most: int) -> list[str]:
+        decoded.append(most)
+        return pieces(tokenizer, tokens, most)
+
+    monkeypatch.setattr(rollout_views, "pieces", counted)
     monkeypatch.setattr(page, "LEVELS", [replace(level, packed=1500) for level in LEVELS])
     indexes = Indexes()
     assert f"of {2 * 4 + 10 * 16} rollouts" in page.report_page(page.gather([tmp_path / "demo"], indexes), indexes)
