@@ -1,17 +1,20 @@
 """What kind of scorer the options of `tulu rewardbench` ask for, told before a model or torch is loaded."""
 
 from tulu.config.locate import model_problem
+from tulu.config.vllm_import import need_engine
 from tulu.errors import RecipeError
 from tulu.reward_models.options import Kind, RewardBenchOptions
 
 
 def check_options(model: str, options: RewardBenchOptions) -> None:
-    """Raise RecipeError where options contradict each other, or name a model that is not there."""
-    kind_by_options(model, options)
+    """Raise RecipeError where options contradict each other or name a model that is not there, EngineMissing without engine."""
+    kind = kind_by_options(model, options)
     served = options.endpoint is not None
     for option, name in (("", None if served else model), ("--reference ", options.reference)):
         if name is not None and (problem := model_problem(name)):
             raise RecipeError(f"{option}{name}: {problem}")
+    if kind == "judge" and not served:
+        need_engine(options.engine)
 
 
 def kind_by_options(model: str, options: RewardBenchOptions) -> Kind | None:

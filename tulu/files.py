@@ -36,15 +36,36 @@ def make_folder(folder: Path) -> None:
         raise no_place(folder, error) from error
 
 
-def no_place(path: Path, error: OSError) -> RecipeError:
-    """The refusal of a command whose results cannot be written there; nothing was done yet."""
+def make_room_for(file: Path, option: str) -> None:
+    """Make the folder of a file that a command writes at its end, given as `option`. RecipeError where it cannot be written."""
+    if file.is_dir():
+        raise RecipeError(f"{option} {file}: is a folder; name a file, such as {file / 'result'}")
+    if file.exists() and not file.is_file():
+        # It would be replaced, and a device or a pipe is not there for that.
+        raise RecipeError(f"{option} {file}: is a device or a pipe, and no file; name a file")
+    make_folder(file.parent)
+    partial = _partial(file)
+    try:
+        partial.touch()
+        partial.unlink()
+    except OSError as error:
+        raise no_place(file, error, option) from error
+
+
+def no_place(path: Path, error: OSError, options: str = "--runs, --out") -> RecipeError:
+    """The refusal of a command whose results cannot be written there; nothing was done yet. `options` name another place."""
     why = _NO_PLACE.get(error.errno or 0, "choose another disk")
-    return RecipeError(f"{path}: cannot be made ({error.strerror or error}); {why}, or name another place (--runs, --out)")
+    return RecipeError(f"{path}: cannot be made ({error.strerror or error}); {why}, or name another place ({options})")
+
+
+def _partial(file: Path) -> Path:
+    """Where a file lies until all of it is written."""
+    return file.with_name(f".partial-{file.name}")
 
 
 def write_atomic(file: Path, text: str) -> None:
     """Write the text beside the file and rename it."""
-    partial = file.with_name(f".partial-{file.name}")
+    partial = _partial(file)
     try:
         with partial.open("w", encoding="utf-8") as handle:
             handle.write(text)

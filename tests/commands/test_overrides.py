@@ -22,6 +22,8 @@ from tulu.commands.overrides import meant_as_override
         ("run quickstart --beta 0.1", "overrides are written dpo.beta=0.1, without dashes (or rlvr.beta=0.1)"),
         ("plan quickstart --sft.batch=3", "overrides are written sft.batch=3,"),
         ("evaluate quickstart.yaml --evaluate.limit=3", "overrides are written evaluate.limit=3,"),
+        ("evaluate quickstart --seed 3", "overrides are written seed=3,"),
+        ("evaluate --task sums quickstart --seed 3", "overrides are written seed=3,"),
         ("data quickstart --batch 3", "overrides are written base.batch=3, without dashes (or sft.batch=3"),
         ("recipes show quickstart --sft.batch=3", "overrides are written sft.batch=3,"),
     ],
@@ -31,7 +33,12 @@ def test_a_field_as_an_option(words: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", ["sft quickstart --freshh", "sft quickstart --bathc 3", "verify exact --batch 3", "rewardbench x --sft.batch=3"]
+    "words",
+    [
+        *("sft quickstart --freshh", "sft quickstart --bathc 3", "verify exact --batch 3", "rewardbench x --sft.batch=3"),
+        # A model has no fields, so that an override would be refused in its turn.
+        *("evaluate some/model --samples 4", "evaluate some/model --suite own.yaml --evaluate.seed=4", "evaluate --seed 4"),
+    ],
 )
 def test_other_options_keep_the_usual_message(words: str) -> None:
     result = CliRunner().invoke(app, words.split())

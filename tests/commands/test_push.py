@@ -116,8 +116,12 @@ def test_what_is_missing_or_damaged_is_not_sent(runs: Path) -> None:
     with pytest.raises(RecipeError, match="not finished"):
         push("mine/dpo", "me/it", runs, private=False, dry_run=False, hub=hub)
     manifest.write_text("{")
-    with pytest.raises(RecipeError, match="is damaged"):
-        push("mine/dpo", "me/it", runs, private=False, dry_run=False, hub=hub)
+    for send in (
+        lambda: push("mine/dpo", "me/it", runs, private=False, dry_run=False, hub=hub),
+        lambda: export("mine/dpo", runs / "copy", runs, adapters=False),
+    ):
+        with pytest.raises(RecipeError, match=r"is damaged.*\nRestore it from a copy, or run its stage with --fresh"):
+            send()
     assert hub.got == {}
 
 

@@ -1,9 +1,11 @@
 """Running out of memory is one message that names fields and how much each of them saves."""
 
 import errno
+import importlib
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +24,7 @@ from tulu.config.schema import Evaluate, Recipe, Sft
 from tulu.config.shortage import GIB, cures, is_shortage, telling_shortage
 from tulu.config.sizes import Size
 from tulu.config.stages import STAGES
-from tulu.errors import MemoryShortage
+from tulu.errors import MemoryShortage, RecipeError
 from tulu.model.load import from_pretrained
 
 SIZE = Size(7e9, 7e9, layers=32, hidden=4096, kv=4096, feed_forward=11008)
@@ -48,6 +50,45 @@ def test_what_is_a_shortage() -> None:
     assert is_shortage(OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
     assert not is_shortage(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     assert not is_shortage(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert is_shortage(RuntimeError("could not create a primitive"))
+    assert not is_shortage(RuntimeError("could not create a primitive descriptor for a matmul primitive"))
+    assert is_shortage(ImportError("libtorch_cpu.so: failed to map segment from shared object"))
+    assert not is_shortage(ImportError("libx.so: failed to map segment from shared object: Operation not permitted"))
+
+
+def real_thread_shortage() -> RuntimeError:
+    """What Python says where no thread can be started: a stack of that size has no room anywhere."""
+    before = threading.stack_size(1 << 46)
+    try:
+        with pytest.raises(RuntimeError) as raised:
+            threading.Thread(target=lambda: None).start()
+    finally:
+        threading.stack_size(before)
+    return raised.value
+
+
+def test_a_thread_that_cannot_be_started_is_told_as_a_shortage() -> None:
+    with (
+        pytest.raises(MemoryShortage, match=r"out of memory, or of processes .*no other thread could be started\n"),
+        telling_shortage(job_of()),
+    ):
+        raise real_thread_shortage()
+
+
+def raise_wrapped() -> None:
+    try:
+        raise MemoryError
+    except MemoryError as error:
+        raise RecipeError("model: cannot be loaded (MemoryError). Correct its files.") from error
+
+
+def test_a_shortage_that_was_taken_for_a_fault_of_a_file_is_told_as_one() -> None:
+    with pytest.raises(MemoryShortage, match="sft: out of memory\n"), telling_shortage(job_of()):
+        raise_wrapped()
+    with pytest.raises(MemoryShortage, match=r"^engine: out of memory; lower its samples$"), telling_shortage(job_of()):
+        raise MemoryShortage("engine: out of memory; lower its samples") from MemoryError()
+    with pytest.raises(RecipeError, match=r"^a row: out of memory$"), telling_shortage(job_of()):
+        raise RecipeError("a row: out of memory")
 
 
 @pytest.mark.parametrize(
@@ -117,6 +158,61 @@ def test_the_command_ends_with_the_message(monkeypatch: pytest.MonkeyPatch, tmp_
     assert "base: out of memory: 134,217,728.00 GiB more could not be had" in done.output
     assert "base.row_tokens=2048" in done.output
     assert "Traceback" not in done.output
+
+
+def test_there_may_be_no_memory_to_paint_the_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tulu.commands.recipes.show_recipes", raise_wrapped)
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    done = CliRunner().invoke(app, ["recipes"])
+    assert (done.exit_code, done.stderr.splitlines()[0]) == (1, "out of memory")
+
+
+@pytest.mark.parametrize(
+    ("words", "module", "name", "lower"),
+    [
+        (
+            "evaluate MODEL --task sums",
+            "tulu.evaluation.evaluate",
+            "evaluate_model",
+            "Lower --batch, --best-of or --max-tokens, or stop",
+        ),
+        ("chat MODEL", "tulu.evaluation.chat", "load_chat", "Lower --max-tokens, or stop"),
+        (
+            "sample MODEL --data MODEL/rows.jsonl --verifier exact",
+            "tulu.evaluation.sample",
+            "sample",
+            "Lower --batch, --n or --max-tokens, or",
+        ),
+        ("verify exact --in a --out b", "tulu.commands.verify", "verify_file", "Lower --workers, or stop"),
+        ("rewardbench x", "tulu.reward_models.rewardbench", "run", "Lower --judge-tokens, --row-tokens or --max-length, or stop"),
+        ("report x --runs .", "tulu.report.runs", "find_run", "Stop what else uses the memory"),
+        ("recipes", "tulu.commands.recipes", "show_recipes", "Stop what else uses the memory"),
+    ],
+)
+def test_the_cure_is_made_of_options_that_the_command_has(
+    words: str,
+    module: str,
+    name: str,
+    lower: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tiny_model: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    model = tmp_path / "model"
+    model.symlink_to(tiny_model("olmo2"))
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"messages": [{"role": "user", "content": "a"}], "ground_truth": "a"}\n')
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise_wrapped()
+
+    monkeypatch.setattr(importlib.import_module(module), name, fail)
+    given = words.replace("MODEL/rows.jsonl", str(rows)).replace("MODEL", str(model)).split()
+    done = CliRunner().invoke(app, given)
+    assert done.exit_code == 1, done.output
+    assert f"out of memory\n{lower}" in done.output
+    named = re.findall(r"--[a-z-]+", done.output)
+    assert all(option in CliRunner().invoke(app, [given[0], "--help"], terminal_width=200).output for option in named)
 
 
 def test_a_command_that_trains_nothing_ends_with_a_message(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,9 @@
 """A conversation remembers what was said, says it to the model as training did, and answers as transformers would."""
 
+import io
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tulu.data.chat import encode_prompt
 from tulu.errors import DataError, RecipeError
-from tulu.evaluation.chat import HELP, Chat, adapted_model, converse, load_chat
+from tulu.evaluation.chat import HELP, Chat, adapted_model, converse, load_chat, typed_lines
 from tulu.evaluation.options import ChatOptions
 
 GREEDY = ChatOptions(temperature=0.0, max_tokens=5, template="tulu")
@@ -112,3 +115,30 @@ def test_adapters_of_nobody_are_refused(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{")
     with pytest.raises(RecipeError, match=r"adapter_config\.json"):
         adapted_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "errors", "typed", "read"),
+    [
+        ("ascii", "surrogateescape", "hé 😀".encode(), "hé 😀"),
+        ("ascii", "strict", "hé".encode(), "hé"),
+        ("ascii", "surrogateescape", b"h\xe9", "h\ufffd"),
+        ("utf-8", "strict", "hé".encode(), "hé"),
+        ("utf-8", "strict", b"h\xe9", "h\ufffd"),
+        ("latin-1", "strict", b"h\xe9", "hé"),
+    ],
+)
+def test_lines_are_text_whatever_the_terminal_is_said_to_have(
+    encoding: str, errors: str, typed: bytes, read: str, chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The standard input of LANG=C has ASCII, and hands every other byte on as half a surrogate pair."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"/system " + typed + b"\n"), encoding=encoding, errors=errors))
+    said: list[str] = []
+    converse(chat, typed_lines(), said.append)
+    assert (said, chat.messages) == ([], [{"role": "system", "content": read}])
+    assert isinstance(chat.answer("hello"), str), "the template takes it"
+
+
+def test_a_system_prompt_of_such_a_command_line_is_text(folder: Path) -> None:
+    given = "hé".encode().decode("ascii", "surrogateescape")
+    assert load_chat(str(folder), replace(GREEDY, system=given)).messages == [{"role": "system", "content": "hé"}]

@@ -1,6 +1,7 @@
 """`tulu run`: every stage of the quickstart's recipe in small, its summary, and running it again."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,19 @@ def test_results_of_another_model_or_other_settings_are_stale(tmp_path: Path) ->
     (results / "results.json").write_text(json.dumps({"settings": settings.model_dump(mode="json")}))
     assert is_current(results, model, settings)
     assert not is_current(results, model, Evaluate(task="sums", limit=4))
+
+
+def test_an_evaluation_of_rows_that_have_changed_since_is_made_again(tmp_path: Path) -> None:
+    rows, results = tmp_path / "rows.jsonl", tmp_path / "results"
+    settings = Evaluate.model_validate({"task": "mine", "data": str(rows)})
+    rows.write_text("{}\n")
+    results.mkdir()
+    (results / "results.json").write_text(json.dumps({"settings": settings.model_dump(mode="json"), "model": "owner/model"}))
+    os.utime(rows, (0, 0))
+    assert is_current(results, "owner/model", settings)
+    os.utime(rows)
+    os.utime(results / "results.json", (1, 1))
+    assert not is_current(results, "owner/model", settings)
 
 
 def test_a_run_of_ones_own_model_has_a_row_for_the_start(tmp_path: Path, tiny_model: Callable[..., Path]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from tulu.commands.overrides import meant_as_override
+from tulu.commands.overrides import meant_as_override, names_a_recipe
 from tulu.commands.reports import report_bug, report_failure
 from tulu.commands.terminal import spell_out_what_cannot_be_shown
 from tulu.config.processes import end_with_the_launcher, is_launched, is_main_process, take_names_from_srun
@@ -64,6 +64,7 @@ class Boundary(TyperGroup):
             with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
                 return super().invoke(ctx)
         except TuluError as error:
+            self._tell_shortage(ctx, error)
             # Every process meets the same mistake in a recipe or its data, and the same numbers; one process reports it.
             shared = isinstance(error, (RecipeError, DataError, TrainingError))
             _fail(str(error), error.exit_code, is_main_process() or not shared)
@@ -74,12 +75,14 @@ class Boundary(TyperGroup):
             raise typer.Exit(130) from error
         except OSError as error:
             if error.errno not in _CURES:
-                self._tell_shortage(error)
+                self._tell_shortage(ctx, error)
                 _tell_launcher(error)
                 raise
             where = f"{error.filename}: " if error.filename else ""
-            code = 2 if error.errno in (errno.ENOTDIR, errno.EEXIST) else 1
-            _fail(f"{where}{error.strerror}; {_CURES[error.errno]} and run the same command again", code)
+            unreadable = _is_unreadable(error)
+            cure = "make it readable, or name another place" if unreadable else _CURES[error.errno]
+            code = 2 if unreadable or error.errno in (errno.ENOTDIR, errno.EEXIST) else 1
+            _fail(f"{where}{error.strerror}; {cure} and run the same command again", code)
             raise typer.Exit(code) from error
         except (typer.Exit, typer.Abort):
             raise
@@ -87,16 +90,20 @@ class Boundary(TyperGroup):
             if message := _of_a_field(error):
                 _fail(message, RecipeError.exit_code)
                 raise typer.Exit(RecipeError.exit_code) from error
-            self._tell_shortage(error)
+            self._tell_shortage(ctx, error)
             _tell_launcher(error)
             raise
 
-    def _tell_shortage(self, error: Exception) -> None:
-        """End with a message where there was no memory left."""
-        from tulu.config.shortage import is_shortage, say_shortage
+    def _tell_shortage(self, ctx: Any, error: Exception) -> None:
+        """End with a message where there was no memory left, whatever an error that came of it says."""
+        if isinstance(error, TuluError) and error.__cause__ is None:
+            return
+        from tulu.config.shortage import say_shortage, shortage_behind
 
-        if is_shortage(error):
-            _fail(say_shortage(error), MemoryShortage.exit_code)
+        if (cause := shortage_behind(error)) is not None:
+            command = self.get_command(ctx, ctx.invoked_subcommand or "")
+            options = [name for parameter in command.params for name in parameter.opts] if command is not None else []
+            _fail(say_shortage(cause, options), MemoryShortage.exit_code)
             raise typer.Exit(MemoryShortage.exit_code) from error
 
 
@@ -105,7 +112,18 @@ def _of_a_field(error: Exception) -> str | None:
     option, context = getattr(error, "option_name", None), getattr(error, "ctx", None)
     if not option or context is None or not any(parameter.name == "overrides" for parameter in context.command.params):
         return None
+    if context.command.name == "evaluate" and not names_a_recipe(GIVEN.get()[1:]):
+        # A model has no fields.
+        return None
     return meant_as_override(context.command.name, option, GIVEN.get())
+
+
+def _is_unreadable(error: OSError) -> bool:
+    """Whether it was reading that is not allowed: of the file that an error names, or of the folder that it would lie in."""
+    if error.errno not in (errno.EACCES, errno.EPERM) or not isinstance(error.filename, str | os.PathLike):
+        return False
+    file = Path(error.filename)
+    return (os.path.lexists(file) and not os.access(file, os.R_OK)) or not os.access(file.parent, os.X_OK)
 
 
 class StderrHandler(logging.Handler):
@@ -135,10 +153,13 @@ def _tell_launcher(error: Exception) -> None:
 
 
 def _complain(message: str) -> None:
-    """The message on stderr, its first line in red."""
-    from rich.console import Console
-    from rich.text import Text
-
+    """The message on stderr, its first line in red; plain where there is no memory left for what paints it."""
+    try:
+        from rich.console import Console
+        from rich.text import Text
+    except (ImportError, MemoryError):
+        print(message, file=sys.stderr)
+        return
     first, newline, rest = message.partition("\n")
     text = Text(first, style="bold red").append(newline + rest, style="not bold default")
     Console(stderr=True, soft_wrap=True).print(text)

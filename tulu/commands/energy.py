@@ -13,7 +13,7 @@ from rich.table import Table
 
 from tulu.config.footprint import DEFAULT, FACILITIES, MAKING, Facility, Footprint, Making
 from tulu.errors import RecipeError
-from tulu.files import make_folder, write_atomic
+from tulu.files import make_room_for, write_atomic
 from tulu.train.ledger import PARTS, PHASES, Entry, by_purpose, by_time, read_ledger
 
 _COLUMNS = 130
@@ -56,7 +56,7 @@ def show_ledger(places: Sequence[Path], final: Sequence[str], facility: Facility
     if out is not None:
         if out.is_dir():
             raise RecipeError(f"--out {out}: is a folder; name a file, such as {out / 'energy.json'}")
-        make_folder(out.parent)
+        make_room_for(out, "--out")
         rows = [
             {
                 **{"folder": str(entry.folder), "name": entry.name, "state": entry.state, "seconds": entry.seconds},

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from tulu.config.locate import model_label, source_problem
 from tulu.config.named_models import Named, naming
+from tulu.config.options import USUAL_BATCH
 from tulu.config.parts import Source
 from tulu.config.suite_tasks import alone, suite_tasks
 from tulu.config.suites import Suite, SuiteTask, load_suite
+from tulu.config.vllm_import import need_engine
 from tulu.errors import RecipeError
 from tulu.evaluation.options import EvaluateOptions
 from tulu.evaluation.refusals import check_evaluate, check_template
@@ -75,12 +77,14 @@ def _suite_request(
         options.limit,
         options.judge,
         options.judge_endpoint,
+        options.batch or USUAL_BATCH,
         fresh=fresh,
         revision=named.revision,
         trust_remote_code=options.trust_remote_code,
         alone=options.suite is None,
     )
     check(request)
+    need_engine(request.engine)
     return request
 
 
@@ -146,6 +150,7 @@ def _doing(named: Named, options: EvaluateOptions, fresh: bool, runs: Path) -> C
 
         return as_suite
     check_evaluate(named.model, options)
+    need_engine(options.engine)
 
     def by_itself() -> "TaskScore":
         from tulu.evaluation.evaluate import evaluate_model

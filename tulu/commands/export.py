@@ -8,7 +8,7 @@ import typer
 from tulu.commands.model_card import find_stage, model_card
 from tulu.config.job import ADAPTERS, MODEL
 from tulu.errors import RecipeError
-from tulu.files import sync_folder
+from tulu.files import make_folder, no_place, sync_folder
 
 _COMPANIONS = ("tokenizer*", "chat_template*", "special_tokens_map.json")
 
@@ -29,9 +29,9 @@ def export(run: str, folder: Path, runs: Path, adapters: bool) -> None:
         raise RecipeError(f"{model}: has no adapters; it was trained without lora. Leave --adapters out")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RecipeError(f"{folder}: is not empty; name another folder")
-    partial = folder.with_name(f".partial-{folder.name}")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(model / ADAPTERS if adapters else model, partial, ignore=shutil.ignore_patterns(ADAPTERS))
+    partial = _make_partial(folder)
+    source = model / ADAPTERS if adapters else model
+    shutil.copytree(source, partial, ignore=shutil.ignore_patterns(ADAPTERS), dirs_exist_ok=True)
     if adapters:
         for pattern in _COMPANIONS:
             for file in model.glob(pattern):
@@ -43,3 +43,15 @@ def export(run: str, folder: Path, runs: Path, adapters: bool) -> None:
         folder.rmdir()
     partial.rename(folder)
     typer.echo(f"{folder}: {'adapters of' if adapters else 'merged weights of'} {stage.folder}")
+
+
+def _make_partial(folder: Path) -> Path:
+    """An empty folder beside another one, whose name it gets when all of it is written. Raises RecipeError."""
+    make_folder(folder.parent)
+    partial = folder.with_name(f".partial-{folder.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir()
+    except OSError as error:
+        raise no_place(folder, error, "FOLDER") from error
+    return partial

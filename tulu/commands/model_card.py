@@ -72,7 +72,7 @@ def _open(folder: Path) -> TrainedStage:
         manifest = read_manifest(folder)
         recipe = read_record(folder / "recipe.yaml", yaml.safe_load) if (folder / "recipe.yaml").is_file() else {}
     except TuluError as error:
-        raise RecipeError(str(error).splitlines()[0]) from error
+        raise RecipeError(str(error)) from error
     if not manifest.get("finished") or not (folder / MODEL / "config.json").is_file():
         raise RecipeError(f"{folder}: is not finished, so it has no model; run the same command again to resume it")
     return TrainedStage(folder, recipe, manifest)

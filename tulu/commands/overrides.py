@@ -30,6 +30,15 @@ def meant_as_override(command: str, option: str, words: Sequence[str]) -> str | 
     )
 
 
+def names_a_recipe(words: Sequence[str]) -> bool:
+    """Whether the first argument among these words of a command line is a recipe, where it may be a model as well."""
+    from tulu.config.load import is_built_in
+
+    pairs = zip(("", *words), words, strict=False)
+    first = next((word for before, word in pairs if word[:1] != "-" and ("=" in before or before[:2] != "--")), "")
+    return first.endswith((".yaml", ".yml")) or is_built_in(first)
+
+
 def _value_of(option: str, words: Sequence[str]) -> str:
     """The value of an option on a command line, VALUE where none follows."""
     for place, word in enumerate(words):

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tulu.errors import RecipeError
-from tulu.files import make_folder
+from tulu.files import make_room_for
 
 
 def report(
@@ -33,7 +33,7 @@ def report(
     target = out or folders[0] / NAME
     if target.is_dir():
         raise RecipeError(f"--out {target}: is a folder; name a file, such as {target / NAME}")
-    make_folder(target.parent)
+    make_room_for(target, "--out")
     written = write_report(folders, target)
     typer.echo(f"{written}: {written.stat().st_size / 1e6:.2f} MB, opens in any browser")
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tulu.config.named_models import naming
+from tulu.config.vllm_import import need_engine
 from tulu.evaluation.options import SampleOptions
 from tulu.evaluation.refusals import check_sample
 
@@ -16,6 +17,7 @@ def sample_named(name: str, options: SampleOptions) -> None:
     with naming(name, RUNS) as named:
         options = replace(options, template=named.template or options.template)
         check_sample(named.model, options)
+        need_engine(options.engine)
         from tulu.evaluation.sample import sample
 
         sample(named.model, options, named.revision)

@@ -14,6 +14,8 @@ BadGolds = Literal["stop", "skip"]
 """What is done with a source of which over 1 % of the ground truths cannot be used."""
 USUAL_ANSWER = 512
 """Most tokens of an answer where nobody gave a number, and the model has the positions."""
+USUAL_BATCH = 256
+"""Prompts of an evaluation that are answered side by side where nobody gave a number."""
 Gpu = Literal["a100", "h100", "h200"]
 
 

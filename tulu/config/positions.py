@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tulu.config.schema import Rlvr, TrainStage
+from tulu.config.options import USUAL_ANSWER
+from tulu.config.schema import Evaluate, Rlvr, TrainStage
 
 NO_LIMIT = 1 << 20
 """Tokens that a model is taken to read whose configuration states no positions."""
@@ -44,6 +45,17 @@ def longest_of(stage: TrainStage, key: str) -> tuple[int, str]:
     if isinstance(stage, Rlvr):
         return stage.max_prompt + stage.max_tokens, f"{key}.max_prompt + {key}.max_tokens"
     return stage.max_length, f"{key}.max_length"
+
+
+def answer_problem(settings: Evaluate, config: Mapping[str, Any], name: str) -> str | None:
+    """What is wrong where a recipe's number of tokens of an answer leaves no position to a prompt."""
+    most = longest_document(config)
+    if most is None or "max_tokens" not in settings.model_fields_set or settings.max_tokens < most:
+        return None
+    return (
+        f"evaluate.max_tokens: {settings.max_tokens} tokens, but {name} has {most} positions (max_position_embeddings), for "
+        f"prompt and answer\nLower evaluate.max_tokens, or leave it out: then it is {usual_answer(USUAL_ANSWER, most)}."
+    )
 
 
 def length_problem(length: int, fields: str, config: Mapping[str, Any], name: str) -> str | None:

@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Discriminator, Field, PositiveFloat, PositiveIn
 
 from tulu.config.algorithm import Algorithm
 from tulu.config.merging import Merge, MergedModel
-from tulu.config.options import USUAL_ANSWER, BadGolds, EngineName
+from tulu.config.options import USUAL_ANSWER, USUAL_BATCH, BadGolds, EngineName
 from tulu.config.parts import (
     Lora,
     Named,
@@ -208,7 +208,7 @@ class Evaluate(Section):
     """How many of the first rows are answered; null answers all."""
     engine: EngineName = "auto"
     """What samples, as in rlvr."""
-    batch: PositiveInt = 256
+    batch: PositiveInt = USUAL_BATCH
     """Prompts that are answered side by side."""
     best_of: Annotated[int, Field(ge=2)] | None = None
     """Answers sampled per problem, of which the reward model picks one; needs reward_model and a temperature above 0."""

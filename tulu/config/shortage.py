@@ -4,7 +4,7 @@ torch is not imported here, so that whoever runs a stage may stand this around i
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,14 +13,24 @@ from tulu.config.plan import memory
 from tulu.config.processes import world_size
 from tulu.config.schema import TrainStage
 from tulu.config.sizes import Size, model_size
-from tulu.errors import MemoryShortage
+from tulu.errors import MemoryShortage, TuluError
 
 GIB = 2**30
 _UNITS = {"bytes": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _ASKED = re.compile(r"[Tt]ried to allocate (?P<number>[\d.]+) ?(?P<unit>bytes|[KMGT]iB|B)")
-_SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED", "Cannot allocate memory")
-"""Parts of the messages of torch's allocators, of CUDA, of cuBLAS and of the operating system."""
-SMALLER = "Lower batch (--batch), max_tokens (--max-tokens) or row_tokens (--row-tokens), or stop what else uses the device."
+_SIGNS = (
+    *("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED", "Cannot allocate memory", "bad_alloc"),
+    *("could not create a memory object", "could not create a primitive", "could not execute a primitive"),
+    "failed to map segment from shared object",
+)
+"""Parts of the messages of torch's allocators, of CUDA, cuBLAS and oneDNN, of the operating system and of its linker."""
+_OTHERWISE = ("could not create a primitive descriptor", "Operation not permitted")
+"""What stands in messages that have one of these parts too and are of something else: an operation that oneDNN lacks, and a
+library on a disk from which nothing may be run."""
+_NO_PROCESS = ("can't start new thread", "Resource temporarily unavailable")
+"""Parts of the messages of a thread or a process that could not be started."""
+LOWERED = ("--batch", "--n", "--best-of", "--max-tokens", "--judge-tokens", "--row-tokens", "--max-length", "--workers")
+"""Options of commands that train nothing which take less memory when they are smaller."""
 MANY = 8
 """GPUs of one machine, for which sharding is estimated."""
 
@@ -30,16 +40,30 @@ def telling_shortage(job: Job) -> Iterator[None]:
     """While the context lasts, running out of memory in this stage is a MemoryShortage that says what to lower."""
     try:
         yield
-    except (MemoryError, RuntimeError, OSError) as error:
-        if not is_shortage(error):
+    except Exception as error:
+        cause = shortage_behind(error)
+        if cause is None:
             raise
-        raise MemoryShortage(describe(job, error)) from error
+        raise MemoryShortage(describe(job, cause)) from error
 
 
 def is_shortage(error: BaseException) -> bool:
-    """Whether there was no memory left, be it of a GPU or of the machine."""
-    is_torch = type(error).__name__ == "OutOfMemoryError"
-    return isinstance(error, MemoryError) or is_torch or any(sign in str(error) for sign in _SIGNS)
+    """Whether there was no memory left, be it of a GPU or of the machine, or no room for another thread or process."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    told = str(error)
+    return any(sign in told for sign in (*_SIGNS, *_NO_PROCESS)) and not any(sign in told for sign in _OTHERWISE)
+
+
+def shortage_behind(error: BaseException) -> BaseException | None:
+    """The shortage that an error is, or that it was raised from: whoever reads a file takes any failure for a fault of the file.
+
+    A message for a person that speaks of memory already stays as it is, with the cure that it has.
+    """
+    if isinstance(error, TuluError):
+        told = "out of memory" in str(error)
+        return None if told or error.__cause__ is None else shortage_behind(error.__cause__)
+    return error if is_shortage(error) else None if error.__cause__ is None else shortage_behind(error.__cause__)
 
 
 def describe(job: Job, error: BaseException) -> str:
@@ -63,9 +87,12 @@ def describe(job: Job, error: BaseException) -> str:
     return "\n".join(lines)
 
 
-def say_shortage(error: BaseException) -> str:
-    """The message for a command that trains nothing."""
-    return f"{_shortage(error)}\n{SMALLER}"
+def say_shortage(error: BaseException, options: Collection[str] = ()) -> str:
+    """The message for a command that trains nothing, and has these options."""
+    lower = [option for option in LOWERED if option in options]
+    *most, last = lower or [""]
+    first = f"Lower {', '.join(most)}{' or ' if most else ''}{last}, or stop" if lower else "Stop"
+    return f"{_shortage(error)}\n{first} what else uses the memory, or take a machine that has more."
 
 
 def say_engine_shortage(error: BaseException) -> str:
@@ -75,6 +102,8 @@ def say_engine_shortage(error: BaseException) -> str:
 
 
 def _shortage(error: BaseException) -> str:
+    if any(sign in str(error) for sign in _NO_PROCESS):
+        return "out of memory, or of processes that one user may have (ulimit -u): no other thread could be started"
     found = _ASKED.search(str(error))
     if found is None:
         return "out of memory"

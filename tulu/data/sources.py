@@ -86,6 +86,16 @@ def content_key(source: Source, seed: int) -> str | None:
     return f"{source.name}:{source.subset}:{source.split}:{source.revision}" if pinned else None
 
 
+def local_files(source: Source) -> list[Path]:
+    """The files here that a source's rows lie in, of whatever split; none where they are made or come from the hub."""
+    path = Path(source.name).expanduser()
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        return sorted(file for file in path.rglob("*") if file.is_file())
+    return matching_files(source.name) if is_pattern(source.name) else []
+
+
 def _is_saved(folder: Path) -> bool:
     """Whether `save_to_disk` of datasets wrote a folder."""
     return (folder / "dataset_dict.json").is_file() or ((folder / "state.json").is_file() and any(folder.glob("*.arrow")))

@@ -1,5 +1,6 @@
 """`tulu chat MODEL`: a conversation with a model in the terminal, its answers written as they come."""
 
+import io
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ class Chat:
     messages: list[Message] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.set_system(self.options.system or "")
+        self.set_system(as_text(self.options.system or ""))
         self.stop_tokens = stop_token_ids(self.tokenizer, self.model.generation_config)
         self.room = longest_document(self.model.config) or sys.maxsize
 
@@ -148,14 +149,25 @@ def _answer(chat: Chat, question: str, say: Callable[[str], None]) -> None:
         say(str(error))
 
 
+def as_text(given: str) -> str:
+    """What was typed, or stands on the command line, where Python takes characters beyond ASCII for bytes of no text (LANG=C).
+
+    Such bytes are read as UTF-8; those that are no character there become the replacement character.
+    """
+    return given.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def typed_lines() -> Iterable[str]:
     """What is typed, line by line with a prompt; where nobody types, the lines of standard input."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        # In some places a byte that is no text of the terminal's encoding is an error instead.
+        sys.stdin.reconfigure(errors="surrogateescape")
     if not sys.stdin.isatty():
-        yield from sys.stdin
+        yield from map(as_text, sys.stdin)
         return
     while True:
         try:
-            yield input("> ")
+            yield as_text(input("> "))
         except EOFError:
             print()
             return

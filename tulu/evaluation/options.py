@@ -59,6 +59,7 @@ class EvaluateOptions:
     judge: Annotated[str | None, Option("Model that compares answers, for tasks of the suite that need one.")] = None
     judge_endpoint: Annotated[str | None, Option("OpenAI-compatible base URL of the judge; default: it runs here.")] = None
     engine: Annotated[EngineName | None, Option("What samples; default: the recipe's, or auto.")] = None
+    batch: Annotated[int | None, Option("Prompts that are answered side by side; default: the recipe's, or 256.", min=1)] = None
     template: Annotated[str | None, Option("Chat template; default: the recipe's, or the tokenizer's own.")] = None
     trust_remote_code: Annotated[bool, Option("Run code that a model brings along.", flag="--trust-remote-code")] = False
     out: Annotated[Path | None, Option("Folder of a model's result; default: runs/evaluate/MODEL/TASK.")] = None
@@ -88,6 +89,7 @@ class EvaluateOptions:
             "best_of": self.best_of,
             "reward_model": self.reward_model,
             "engine": self.engine,
+            "batch": self.batch,
         }
         return {name: value for name, value in fields.items() if value is not None}
 

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from tulu.config.locate import policy_problem
-from tulu.config.options import EngineName
+from tulu.config.options import USUAL_BATCH, EngineName
 from tulu.config.parts import Source
 from tulu.config.suite_needs import NAMED_ALONE, ON_THE_COMMAND_LINE, lacks
 from tulu.config.suites import Suite, SuiteTask
@@ -34,7 +34,8 @@ class SuiteRequest:
     """Model that judges."""
     endpoint: str | None = None
     """Where the judge is served; None runs it here."""
-    batch: int = 256
+    batch: int = USUAL_BATCH
+    """Prompts that are answered side by side."""
     seed: int = 1
     fresh: bool = False
     revision: str | None = None

@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from tulu.errors import RecipeError
 from tulu.files import finite
+from tulu.progress import track
 from tulu.report import sections
 from tulu.report.curves import Panel, panels, series_of
 from tulu.report.rollout_files import Damaged, Indexes, Version, rollout_files
@@ -27,6 +28,9 @@ from tulu.report.svg import chart
 MOST_BYTES = 2_000_000
 """What a file stays under."""
 HERE = Path(__file__).parent
+
+Read = dict[tuple[Path, int], list[dict[str, Any]]]
+"""Groups that were read and decoded, by file and number: they are asked for again with shorter texts for a smaller page."""
 
 
 @dataclass(frozen=True)
@@ -92,19 +96,19 @@ def gather(folders: Sequence[Path], indexes: Indexes, known: dict[Version, Tally
 
 def report_page(gathered: Gathered, indexes: Indexes) -> str:
     """The file. Raises RecipeError where so many runs do not fit one."""
+    read: Read = {}
     for level in LEVELS:
-        packed, groups = pack_rollouts(gathered, indexes, level)
+        packed, groups = pack_rollouts(gathered, indexes, level, read)
         page = render(gathered, level, packed, groups)
         if len(page.encode()) < MOST_BYTES:
             return page
     raise RecipeError(f"{len(gathered.runs)} runs do not fit a report of {MOST_BYTES / 1e6:.0f} MB; name fewer")
 
 
-def pack_rollouts(gathered: Gathered, indexes: Indexes, level: Level) -> tuple[str, list[dict[str, Any]]]:
+def pack_rollouts(gathered: Gathered, indexes: Indexes, level: Level, read: Read) -> tuple[str, list[dict[str, Any]]]:
     """A sample of the rollouts as compressed text, and as it is."""
     stages = gathered.rollout_stages
     most, text = level.rollouts // max(1, len(stages)), level.text
-    read: dict[tuple[Path, int], list[dict[str, Any]]] = {}
     while stages:
         groups = [view for place, stage, census in stages for view in _views(place, stage, census, indexes, most, text, read)]
         packed = base64.b64encode(gzip.compress(_json(groups).encode(), mtime=0)).decode()
@@ -122,11 +126,11 @@ def _views(
     indexes: Indexes,
     most: int,
     text: int,
-    read: dict[tuple[Path, int], list[dict[str, Any]]],
+    read: Read,
 ) -> Iterator[dict[str, Any]]:
-    """A sample of a stage's groups. `read` keeps what was read of files, which is asked for again with shorter texts."""
+    """A sample of a stage's groups."""
     tokenizer = load_tokenizer(stage.folder)
-    for drawn in draw_sample(census, most):
+    for drawn in track(draw_sample(census, most), f"report: groups of rollouts of {stage.name}"):
         key = (drawn.file.path, drawn.group)
         try:
             rows = read.get(key) or read.setdefault(key, read_group(drawn.file, indexes.of(drawn.file), drawn.group, drawn.count))

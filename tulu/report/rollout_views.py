@@ -1,6 +1,8 @@
 """Completions as the browser of rollouts shows them, with their tokens told apart."""
 
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,12 @@ TOKENIZER = "tokenizer.json"
 """The file beside the rollouts that tells their tokens apart (rollout/records.py writes it)."""
 LISTED = ("completion", "id", "detail")
 """What a list reads of the completions beside their numbers."""
+MOST_WAITING = 8
+"""Most tokens in a row that may have no text before they are shown as what each is by itself."""
+DECODED = "decoded"
+"""Where a row keeps the texts of its tokens."""
+UNFINISHED = 3
+"""Tokens that may begin a character that is not finished: one has at most four bytes."""
 
 
 def load_tokenizer(stage: Path) -> Tokenizer | None:
@@ -28,17 +36,46 @@ def load_tokenizer(stage: Path) -> Tokenizer | None:
         return None
 
 
-def pieces(tokenizer: Tokenizer, tokens: Sequence[int]) -> list[str]:
-    """The text of each token; a character that several tokens share stands with the last of them."""
-    stream = DecodeStream(skip_special_tokens=False)
-    texts = []
-    for token in tokens:
+def pieces(tokenizer: Tokenizer, tokens: Sequence[int], most: int | None = None) -> list[str]:
+    """The text of each token, of so many tokens as `most` characters need; without it of all.
+
+    A character that several tokens share stands with the last of them. Bytes that never become a character stand as what
+    their token is by itself. The library's stream decodes all tokens again that have no text yet, so that of many such tokens
+    only the last ones, which may still begin a character, stay in it.
+    """
+    texts: list[str] = []
+    stream, waiting, shown = _stream(), 0, 0
+    while len(texts) < len(tokens) and (most is None or shown < most):
+        token = tokens[len(texts)]
         try:
-            texts.append(stream.step(tokenizer, int(token)) or "")
+            text = stream.step(tokenizer, int(token)) or ""
         except Exception:  # noqa: BLE001 - bytes that make no text end the library's stream
-            stream = DecodeStream(skip_special_tokens=False)
-            texts.append(tokenizer.decode([int(token)], skip_special_tokens=False))
+            shown += _show_alone(texts, tokenizer, tokens, waiting)
+            stream, text, waiting = _stream(), _alone(tokenizer, token), 0
+        texts.append(text)
+        shown += len(text)
+        waiting = 0 if text else waiting + 1
+        if waiting > MOST_WAITING:
+            del texts[-UNFINISHED:]
+            shown += _show_alone(texts, tokenizer, tokens, waiting - UNFINISHED)
+            stream, waiting = _stream(), 0
+    _show_alone(texts, tokenizer, tokens, waiting)
     return texts
+
+
+def _stream() -> DecodeStream:
+    return DecodeStream(skip_special_tokens=False)
+
+
+def _alone(tokenizer: Tokenizer, token: int) -> str:
+    return tokenizer.decode([int(token)], skip_special_tokens=False)
+
+
+def _show_alone(texts: list[str], tokenizer: Tokenizer, tokens: Sequence[int], waiting: int) -> int:
+    """Show the last tokens, which wait for a character, as what each is by itself; returns how many characters that adds."""
+    first = len(texts) - waiting
+    texts[first:] = [_alone(tokenizer, token) for token in tokens[first : len(texts)]]
+    return sum(map(len, texts[first:]))
 
 
 def read_group(file: RolloutFile, index: Index, group: int, members: int) -> list[dict[str, Any]]:
@@ -80,10 +117,29 @@ def completion_view(row: dict[str, Any], tokenizer: Tokenizer | None, most: int)
     for name in ("score", "reward", "advantage", "reward_model", "penalty"):
         if name in row:
             shown[name] = short(number(row[name]))
-    ids = [token for token in listed(row.get("token_ids")) if isinstance(token, int)]
-    if tokenizer is not None and ids:
-        shown |= _tokens(row, pieces(tokenizer, ids[:most]), most)
+    if tokenizer is not None and (texts := _texts(row, tokenizer, most)):
+        shown |= _tokens(row, texts, most)
     return shown
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The texts of a completion's tokens up to so many characters, which its row keeps for whoever asks for fewer."""
+
+    texts: list[str]
+    most: int
+
+
+def _texts(row: dict[str, Any], tokenizer: Tokenizer, most: int) -> list[str]:
+    """The texts of a completion's tokens, decoded once for `most` characters or fewer."""
+    known = row.get(DECODED)
+    if isinstance(known, Decoded) and known.most >= most:
+        return known.texts
+    ids = [token for token in listed(row.get("token_ids")) if isinstance(token, int)]
+    # Equal texts are one object, because tokens are many and the texts that they have few.
+    texts = [sys.intern(text) for text in pieces(tokenizer, ids[:most], most)]
+    row[DECODED] = Decoded(texts, most)
+    return texts
 
 
 def _tokens(row: dict[str, Any], texts: list[str], most: int) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def find_run(named: str, runs: Path) -> Path:
     for place in places:
         if place.is_dir() and (_is_stage(place) or stage_folders(place)):
             return place.resolve()
-    known = sorted(path.name for path in runs.iterdir() if path.is_dir() and stage_folders(path)) if runs.is_dir() else []
+    known = sorted(path.name for path in runs.iterdir() if _holds_stages(path)) if runs.is_dir() else []
     there = f"{runs} holds {first_few(known)}" if known else f"{runs} holds no run"
     found = next((place for place in places if place.exists()), None)
     if found is not None:
@@ -118,6 +118,14 @@ def find_run(named: str, runs: Path) -> Path:
 def stage_folders(folder: Path) -> list[Path]:
     """The folders of a run's stages."""
     return [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".") and _is_stage(path)]
+
+
+def _holds_stages(folder: Path) -> bool:
+    """Whether a folder is a run; one that may not be read is none that could have been meant."""
+    try:
+        return folder.is_dir() and bool(stage_folders(folder))
+    except OSError:
+        return False
 
 
 def _is_stage(folder: Path) -> bool:

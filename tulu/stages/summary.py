@@ -11,6 +11,7 @@ from rich.table import Table
 
 from tulu.config.job import START, stages_of
 from tulu.config.schema import Evaluate, Recipe
+from tulu.data.sources import local_files
 from tulu.files import JsonLines, write_atomic
 from tulu.train.manifest import read_manifest
 
@@ -32,9 +33,12 @@ class StageSummary:
 
 
 def is_current(results: Path, model: str | Path, settings: Evaluate) -> bool:
-    """Whether the results in a folder were made with this model, a folder or a name on the hub, and these settings."""
+    """Whether the results in a folder were made with this model, a folder or a name on the hub, these settings and these rows."""
     file, config = results / "results.json", Path(model) / "config.json"
     if not file.exists() or (config.exists() and file.stat().st_mtime < config.stat().st_mtime):
+        return False
+    rows = [row for source in settings.data or () for row in local_files(source)]
+    if any(row.stat().st_mtime > file.stat().st_mtime for row in rows):
         return False
     try:
         content = json.loads(file.read_text(encoding="utf-8"))

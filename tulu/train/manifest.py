@@ -108,7 +108,7 @@ def read_record(file: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
         return content
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
-        cure = "Restore it from a copy, or run with --fresh to start over."
+        cure = "Restore it from a copy, or run its stage with --fresh to start over."
         raise ResumeError(f"{file}: is damaged, so what the run began with is not known ({reason})\n{cure}") from error
 
 

@@ -30,6 +30,7 @@ from tulu.train.agreement import agree, from_main, software, start_digest
 from tulu.train.finite import named_tensors
 from tulu.train.model_files import model_faults
 from tulu.train.optimizer import Learner, Trainable
+from tulu.train.remembered import changes, looks_of
 from tulu.train.row_size import GpuMemory, Memory, longest_row
 from tulu.train.run import Run, job_recipe
 
@@ -83,6 +84,18 @@ class StageRun(Run):
             trust_remote_code=recipe.trust_remote_code,
             resize_embeddings=recipe.resize_embeddings,
         )
+
+    @property
+    def finished(self) -> bool:
+        """Whether an earlier session brought the stage to its end; then it is told where what it began with has changed."""
+        done = super().finished
+        if done and self.parallel.is_main and isinstance(before := self.manifest().get("began_with"), dict):
+            for line in changes(before, looks_of(self.section.data, self.job.start)):
+                log.warning(
+                    "%s: finished, and nothing is read again although %s; --fresh trains on what is there now",
+                    *(self.job.stage, line),
+                )
+        return done
 
     def load_groups(self, tokenizer: PreTrainedTokenizerBase, sources: Sequence[Source] | None = None) -> Groups:
         """The groups of the stage's data, or of other sources, tokenised as the stage table says; what became of rows is logged.
@@ -139,6 +152,8 @@ class StageRun(Run):
         seen = {} if self.job.start is None else {"files of the start": start_digest(self.job.start, self.job.revision)}
         agree(self.parallel, {**facts, **seen})
         self.pin(**facts)
+        if self.parallel.is_main:
+            self._update_manifest(began_with=looks_of(self.section.data, self.job.start))
         return Learner(trained, self.section, self.parallel)
 
     def settle_rows(self, learner: Learner, forward: Callable[[Batch], Tensor]) -> None:
