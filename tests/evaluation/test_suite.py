@@ -149,7 +149,10 @@ def test_tasks_are_chosen_and_the_average_says_what_it_lacks(
     assert scores["both"].problems == 4
     assert scores["b"].notes == ("the first 2 rows only",)
     assert json.loads((tmp_path / "out" / "results.json").read_text())["lacking"] == ["a"]
-    assert "average of 1 of 2" in capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "mine (1 of 2 tasks: not the report's average)" in shown
+    assert "average of 1 of 2" in shown
+    assert "the average is over 1 of 2 tasks, without a and over the first 2 rows of each task: it is not the report's" in shown
 
 
 def test_answers_and_prompts_fit_the_model(
@@ -225,7 +228,7 @@ def test_a_file_that_is_no_suite_is_refused(tmp_path: Path, content: str, expect
 
 
 def test_an_unknown_suite_names_the_known_ones() -> None:
-    with pytest.raises(RecipeError, match=r"--suite tulu3: unknown; did you mean .*; known are olmo2, tulu3-dev, tulu3-unseen"):
+    with pytest.raises(RecipeError, match=r"tulu3: unknown; did you mean .*; known are code, olmo2, tulu3-dev, tulu3-unseen"):
         load_suite("tulu3")
 
 

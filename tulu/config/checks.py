@@ -24,6 +24,7 @@ from tulu.config.recipe_stages import stages_in
 from tulu.config.schema import PLANNED, Recipe
 from tulu.config.stage_checks import stage_names, stage_start
 from tulu.config.suite_checks import evaluated_suite
+from tulu.config.suite_tasks import suite_tasks
 from tulu.config.tasks import TASKS
 from tulu.config.template_checks import recipe_template, reward_models_template, stage_template
 from tulu.config.training import sharding_of
@@ -212,7 +213,11 @@ def _lengths(stage: Values) -> Iterator[Mistake]:
 
 
 def _task(stage: Values) -> Iterator[Mistake]:
-    if stage.data is None and stage.task not in TASKS:
+    if stage.data is None and (suite := suite_tasks().get(stage.task)):
+        own = f"tasks: {{{stage.task}: {{from: {suite}}}}}"
+        text = f"is a task of a suite; set evaluate.suite to {suite}, or to a file of yours with {own}, or set data"
+        yield stage.mistake("task", text)
+    elif stage.data is None and stage.task not in TASKS:
         yield stage.mistake(
             "task", f"has no data of its own{nearest(stage.task, TASKS)}; known are {', '.join(TASKS)}, or set data"
         )

@@ -185,7 +185,7 @@ class Evaluate(Section):
     task: str
     """gsm8k, math, sums, or any name for rows that have messages and ground_truth; `tulu run` measures it after every stage."""
     suite: str | None = None
-    """Suite that the last model does as well: tulu3-dev, tulu3-unseen, olmo2, or a YAML file (docs/evaluation.md)."""
+    """Suite that the last model does as well: tulu3-dev, tulu3-unseen, olmo2, code, or a YAML file (docs/evaluation.md)."""
     skip: Texts = ()
     """Tasks of the suite that are not done."""
     judge: str | None = None

@@ -34,6 +34,11 @@ def _imports(program: str) -> list[str]:
     return _IMPORT.findall(program)
 
 
+def _after(tests: Sequence[str], setup: str | None) -> list[str]:
+    """Each test behind the code that sets it up, where there is any."""
+    return [f"{setup}\n{test}" for test in tests] if setup else list(tests)
+
+
 def _shuffle(options: Sequence[Any], key: str) -> list[Any]:
     """The options in an order that depends on the key alone."""
     shuffled = list(options)
@@ -43,7 +48,7 @@ def _shuffle(options: Sequence[Any], key: str) -> list[Any]:
 
 def _environment() -> ImmutableSandboxedEnvironment:
     environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
-    environment.filters.update(boxed=_boxed, letter=_letter, from_json=json.loads, imports=_imports)
+    environment.filters.update(boxed=_boxed, letter=_letter, from_json=json.loads, imports=_imports, after=_after)
     environment.globals["shuffle"] = _shuffle
     return environment
 

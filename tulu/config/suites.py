@@ -53,6 +53,8 @@ class SuiteTask(Section):
     """Rows; null where nobody publishes them in a form that can be read, so that a file of one's own is needed."""
     obtain: str = ""
     """Where the rows of a task without data are to be had."""
+    problems: PositiveInt | None = None
+    """How many problems the original asks; another number of rows is told beside the score."""
     ask: str | None = None
     """Jinja template of the user's turn, over a row's columns; null takes the row's own prompt."""
     gold: str | None = None
@@ -118,6 +120,10 @@ class Suite(Section):
     def counted(self) -> tuple[str, ...]:
         """The tasks and groups of the average."""
         return self.average or tuple(self.tasks)
+
+    def missing(self, lacking: Sequence[str]) -> tuple[str, ...]:
+        """What the report's average has and ours has not: tasks that were not done now, and those that are not here at all."""
+        return (*lacking, *self.left_out)
 
     def chosen(self, names: Sequence[str], skip: Sequence[str]) -> dict[str, SuiteTask]:
         """The tasks and members of groups that are named, all where none is, without those that are skipped."""
@@ -258,7 +264,7 @@ def _task_mistakes(task: SuiteTask) -> Mistakes:
     if task.samples > 1 and task.temperature == 0:
         found.append((("samples",), f"{task.samples} greedy answers are all the same; set temperature above 0, or samples to 1"))
     if task.harness is not None:
-        own = ("data", "ask", "gold", "where", "shots", "samples", "temperature", "top_p")
+        own = ("data", "problems", "ask", "gold", "where", "shots", "samples", "temperature", "top_p")
         given = [key for key in own if key in task.model_fields_set]
         found += [((key,), "lm-eval's task says this itself; remove it") for key in given]
         if task.mean_over not in (None, "task"):

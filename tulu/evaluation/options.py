@@ -38,9 +38,9 @@ class EvaluateOptions:
 
     task: Annotated[
         tuple[str, ...],
-        Option("gsm8k, math, sums, or any name for rows of your own; with --suite one of its. May be given again."),
+        Option("gsm8k, math, sums, a task of a suite such as mbpp, or any name for rows of your own. May be given again."),
     ] = ()
-    suite: Annotated[str | None, Option("tulu3-dev, tulu3-unseen, olmo2, or a YAML file with tasks of your own.")] = None
+    suite: Annotated[str | None, Option("tulu3-dev, tulu3-unseen, olmo2, code, or a YAML file with tasks of your own.")] = None
     skip: Annotated[tuple[str, ...], Option("Task of the suite that is not done; may be given again.")] = ()
     data: Annotated[
         tuple[str, ...],

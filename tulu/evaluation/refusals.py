@@ -4,9 +4,10 @@ from pathlib import Path
 
 from tulu.config.locate import policy_problem, reward_model_problem, source_problem
 from tulu.config.processes import world_size
+from tulu.config.suite_tasks import suite_tasks
 from tulu.config.tasks import TASKS
 from tulu.config.templates import template_problem
-from tulu.errors import RecipeError
+from tulu.errors import RecipeError, nearest
 from tulu.evaluation.options import ChatOptions, EvaluateOptions, SampleOptions
 from tulu.verifiers.registry import check_name
 from tulu.verifiers.reward_model import NAME as REWARD_MODEL
@@ -44,7 +45,10 @@ def check_evaluate(model: str, options: EvaluateOptions) -> None:
     if problem := policy_problem(model):
         raise RecipeError(f"{model}: {problem}")
     if not options.data and options.task[0] not in TASKS:
-        raise RecipeError(f"--task {options.task[0]}: has no data of its own; known are {', '.join(TASKS)}, or give --data FILE")
+        raise RecipeError(
+            f"--task {options.task[0]}: has no data of its own{nearest(options.task[0], suite_tasks())}; known are "
+            f"{', '.join(TASKS)}, or give --data FILE; docs/evaluation.md lists the tasks of suites, which --task takes too"
+        )
     _check_data(options.data)
     check_template(options.template)
     if (best_of is None) != (reward_model is None):

@@ -24,7 +24,7 @@ from tulu.evaluation.result_files import RESULTS, refuse_others
 from tulu.evaluation.shared_engine import SharedEngine
 from tulu.evaluation.suite_request import SuiteRequest, check
 from tulu.evaluation.suite_rows import GROUP, write_rows
-from tulu.evaluation.suite_scores import TaskScore, average, score_of, value_of, with_groups
+from tulu.evaluation.suite_scores import TaskScore, average, average_note, score_of, value_of, with_groups
 from tulu.evaluation.suite_table import show_suite
 from tulu.files import finite, write_atomic
 from tulu.model.generation import turn_end_tokens
@@ -128,12 +128,15 @@ def _ask(request: SuiteRequest, name: str, tokenizer: "PreTrainedTokenizerBase",
     tokens = usual_answer(task.max_tokens, most)
     notes = [] if tokens == task.max_tokens else [f"answers of at most {tokens} tokens: the model has {most} positions"]
     notes += [] if request.limit is None else [f"the first {request.limit} rows only"]
+    rows = sum(1 for _ in file.open(encoding="utf-8"))
+    if request.limit is None and task.problems not in (None, rows):
+        notes.append(f"{rows} rows, where the original has {task.problems}: the figure is not comparable")
     verifier = task.verifier or REWARD_MODEL
     # Without a verifier, nothing is graded as the answers come.
     problems: Problems = load_problems(
         [Source(name=str(file), fraction=1.0)], tokenizer, most - tokens, verifier, request.seed, task.verifier is None, "skip"
     )
-    left_out = sum(1 for _ in file.open(encoding="utf-8")) - len(problems)
+    left_out = rows - len(problems)
     params = SamplingParams(tokens, task.temperature, task.top_p, task.stop, request.seed)
     return Asked(name, task, folder, params, problems, problems.digest, left_out, tuple(notes))
 
@@ -166,7 +169,8 @@ def _answers(
 def _scored(asked: Asked, answers: Sequence[ScoredProblem], seed: int) -> TaskScore:
     """The score of a task with a verifier."""
     groups = {problem.id: str(problem.row.get(GROUP, "")) for problem in asked.problems}
-    metrics = [asked.task.metric, *(["pass@1"] if asked.task.samples > 1 and asked.task.metric != "pass@1" else [])]
+    others = [f"pass@{k}" for k in (1, 10) if 1 < asked.task.samples >= k]
+    metrics = [asked.task.metric, *(name for name in others if name != asked.task.metric)]
     results = {}
     for metric in metrics:
         value = value_of(metric)
@@ -276,10 +280,13 @@ def _write(request: SuiteRequest, scores: Mapping[str, TaskScore], weights: str)
         "ci95": interval,
         "counted": list(request.suite.counted),
         "lacking": lacking,
+        "average_note": average_note(request.suite, lacking, request.limit),
+        "tasks_of_the_report": len(request.suite.counted) + len(request.suite.left_out),
+        "limit": request.limit,
         "tasks": {name: asdict(score) for name, score in scores.items()},
         "left_out": request.suite.left_out,
         "settings": request.suite.model_dump(mode="json"),
         "environment": environment(),
     }
     write_atomic(request.folder / RESULTS, json.dumps(finite(content), indent=2, default=str) + "\n")
-    show_suite(request.suite, scores, f"{request.folder / RESULTS}, and a folder for each task")
+    show_suite(request.suite, scores, f"{request.folder / RESULTS}, and a folder for each task", request.limit)

@@ -156,3 +156,11 @@ def average(suite: Suite, scores: Mapping[str, TaskScore]) -> tuple[float, Inter
     done = [scores[name] for name in suite.counted if name in scores and not math.isnan(scores[name].score)]
     lacking = [name for name in suite.counted if name not in {score.name for score in done}]
     return (*mean_score(done), lacking) if done else (math.nan, (0.0, 1.0), lacking)
+
+
+def average_note(suite: Suite, lacking: Sequence[str], limit: int | None = None) -> str:
+    """Why the average is not the report's; empty where it is over all that the report has."""
+    missing, total = suite.missing(lacking), len(suite.counted) + len(suite.left_out)
+    over = [f"over {total - len(missing)} of {total} tasks, without {', '.join(missing)}"] if missing else []
+    over += [] if limit is None else [f"over the first {limit} rows of each task"]
+    return f"the average is {' and '.join(over)}: it is not the report's" if over else ""

@@ -8,14 +8,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from tulu.config.suites import Suite
-from tulu.evaluation.suite_scores import TaskScore, average
+from tulu.evaluation.suite_scores import TaskScore, average, average_note
 from tulu.intervals import Interval
 
 
-def show_suite(suite: Suite, scores: Mapping[str, TaskScore], where: str) -> None:
+def show_suite(suite: Suite, scores: Mapping[str, TaskScore], where: str, limit: int | None = None) -> None:
     """Print a line for each task, the average, what was not as the suite says, and where the results lie."""
     mean, interval, lacking = average(suite, scores)
-    table = Table(title=suite.name, title_justify="left")
+    missing, total = suite.missing(lacking), len(suite.counted) + len(suite.left_out)
+    done = total - len(missing)
+    title = suite.name if not missing else f"{suite.name} ({done} of {total} tasks: not the report's average)"
+    table = Table(title=title, title_justify="left")
     for column in ("task", "metric", "score", "95 % interval", "problems"):
         table.add_column(column, justify="right" if column in ("score", "problems") else "left")
     for score in scores.values():
@@ -24,14 +27,15 @@ def show_suite(suite: Suite, scores: Mapping[str, TaskScore], where: str) -> Non
         graded = str(score.scored) if score.scored == score.problems else f"{score.scored} of {score.problems}"
         title = escape(score.title) + _of_group(suite, score, counted)
         table.add_row(title, escape(score.metric) + arrow, *_cells(score), graded)
-    done = len(suite.counted) - len(lacking)
-    label = "average" if not lacking else f"average of {done} of {len(suite.counted)}"
+    label = "average" if not missing else f"average of {done} of {total}"
     table.add_section()
     table.add_row(f"[bold]{label}", "", f"[bold]{_percent(mean)}", _interval(interval) if done else "", "")
     console = Console()
     console.print(table)
-    if lacking:
-        console.print(f"  the report's average also has {', '.join(lacking)}", highlight=False, markup=False)
+    notes = [note] if (note := average_note(suite, lacking, limit)) else []
+    notes += [f"{name} is not in this suite: {why}" for name, why in suite.left_out.items()]
+    for note in notes:
+        console.print(f"  {note}", highlight=False, markup=False, soft_wrap=True)
     for note in (note for score in scores.values() for note in _notes(score)):
         console.print(f"  {note}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"  {where}", highlight=False, markup=False, soft_wrap=True)
