@@ -23,6 +23,13 @@ def test_env_names_versions_machine_and_sandbox() -> None:
     assert "TOKEN" not in done.output
 
 
+def test_env_has_the_version_of_every_tracker_or_says_that_it_is_not_there() -> None:
+    from tulu.train.trackers import TRACKERS
+
+    versions = json.loads(CliRunner().invoke(app, ["env", "--json"]).output)["versions"]
+    assert [name for name in TRACKERS if name not in versions] == []
+
+
 def test_verifiers_are_listed_and_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     listed = CliRunner().invoke(app, ["verifiers"]).output

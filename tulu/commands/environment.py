@@ -21,6 +21,8 @@ EXTRAS = (
     "reasoning-gym",
     "wandb",
     "tensorboard",
+    "mlflow",
+    "trackio",
 )
 """Packages that only some runs need."""
 VARIABLES = (
