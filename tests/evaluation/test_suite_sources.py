@@ -34,7 +34,7 @@ def comment_of(lines: list[str], key: yaml.Node, value: yaml.Node) -> str:
     # What is indented by more belongs to the text of another key, and what begins the file is its head.
     margin = " " * key.start_mark.column + "#"
     first = next(number for number, line in enumerate(lines) if not line.startswith("#"))
-    above = []
+    above: list[str] = []
     while at > first and lines[at - 1].startswith(margin):
         above.insert(0, lines[at - 1].lstrip(" #"))
         at -= 1
@@ -49,7 +49,9 @@ def without_source(text: str) -> list[str]:
     source = re.compile(rf"\b(?:{names}): \S|\barXiv \d{{4}}\.\d{{5}}|\b[\w-]+/[\w.-]+ @ [0-9a-f]{{7,}}")
     covered: set[Place] = set()
     found = []
-    for place, key, value in pairs(yaml.compose(text)):
+    tree = yaml.compose(text)
+    assert tree is not None
+    for place, key, value in pairs(tree):
         is_task = place[0] == "tasks" and len(place) <= 2 and not getattr(value, "flow_style", False)
         if is_task or place == ("groups",):
             # What a task is said to be is not where each of its lines is from.

@@ -1,11 +1,11 @@
 """MLflow and Trackio in a stage: figures, recipe, commit and answers arrive, and a resumed run is the same run.
 
-The packages themselves read them back where they are installed; modules that keep what they are given, and refuse as much, always.
+The packages themselves read them back where they are installed; modules that keep what they are given, always.
 """
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,7 +28,7 @@ class Found:
     group: str
     settings: Mapping[str, Any]
     figures: list[tuple[int, str, float]]
-    rows: list[Mapping[str, Any]]
+    rows: Sequence[Mapping[str, Any]]
     recipe: Mapping[str, Any] | None = None
 
 
@@ -42,7 +42,7 @@ def as_found(run: KeptRun) -> Found:
 
 
 def mlflow_itself(name: str) -> Found:
-    import mlflow  # type: ignore[import-not-found]
+    import mlflow
 
     client = mlflow.MlflowClient()
     run = client.get_run(name)
@@ -54,7 +54,7 @@ def mlflow_itself(name: str) -> Found:
 
 
 def trackio_itself(name: str) -> Found:
-    from trackio.sqlite_storage import SQLiteStorage  # type: ignore[import-not-found]
+    from trackio.sqlite_storage import SQLiteStorage
 
     logs, settings = SQLiteStorage.get_logs("tulu", name), SQLiteStorage.get_run_config("tulu", name)
     own = ("step", "timestamp", "samples")
