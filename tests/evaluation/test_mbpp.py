@@ -139,7 +139,10 @@ def test_a_suite_of_ones_own_names_it_with_another_k(place: Path, model: Path, a
     assert score["further"]["pass@1"] == pytest.approx((5 / 20 + 1 / 20) / 2)
 
 
-def test_rows_of_ones_own_keep_the_name(place: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@needs_sandbox
+def test_rows_of_ones_own_keep_the_name_and_stand_beside_others(
+    place: Path, model: Path, answering: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Rows with a ground truth are problems, whatever the task is called."""
     engine = KnownEngine(AutoTokenizer.from_pretrained(model), lambda *_: "4")
     monkeypatch.setattr("tulu.evaluation.candidates.make_engine", lambda *_, **__: engine)
@@ -148,6 +151,14 @@ def test_rows_of_ones_own_keep_the_name(place: Path, model: Path, monkeypatch: p
     result = call(str(model), "--task", "mbpp", "--data", "own.jsonl", "--out", "out")
     assert result.exit_code == 0, result.output
     assert json.loads((place / "out" / "results.json").read_text())["accuracy"] == 1.0
+    answering(some)
+    both = ("--task", "mbpp", "--task", "mine", "--data", "mbpp=mbpp.jsonl", "--data", "mine=own.jsonl", "--temperature", "0")
+    result = call(str(model), *both, "--out", "both")
+    assert result.exit_code == 0, result.output
+    shown = result.output[result.output.index("tasks") :]
+    assert [words in shown for words in ("MBPP (pass@1)", "mine", "average", "100.0")] == [True] * 4
+    assert json.loads((place / "both" / "mine" / "results.json").read_text())["accuracy"] == 1.0
+    assert json.loads((place / "both" / "mbpp" / "results.json").read_text())["average"] == 1.0
 
 
 @pytest.mark.parametrize(
@@ -159,13 +170,17 @@ def test_rows_of_ones_own_keep_the_name(place: Path, model: Path, monkeypatch: p
         (["--task", "mbp"], "--task mbp: has no data of its own; did you mean mbpp"),
         (["--task", "drop", "--temperature", "1"], "lm-eval's task drop says this itself"),
         (["--task", "alpaca_eval"], "alpaca_eval: its rows must be fetched by hand"),
+        (["--task", "alpaca_eval"], "give --data alpaca_eval=FILE (or leave --task alpaca_eval out)"),
+        (["--task", "mbpp", "--data", "odd.jsonl"], "'test_list' is undefined; its columns are task_id, text: correct"),
         (["--task", "mbpp", "--skip", "x"], "--skip: belongs to --suite"),
     ],
 )
 def test_what_a_task_named_alone_cannot_do_is_told(arguments: list[str], expected: str, place: Path, model: Path) -> None:
+    write(place / "odd.jsonl", [{"task_id": 11, "text": "Write."}])
     result = call(str(model), *arguments)
     assert result.exit_code == 2, result.output
     assert expected in " ".join(result.output.split())
+    assert "--skip TASK" not in result.output, "there is no suite of which one could be left out"
 
 
 def test_a_recipe_is_told_where_the_task_is(place: Path) -> None:

@@ -78,6 +78,7 @@ def _suite_request(
         fresh=fresh,
         revision=named.revision,
         trust_remote_code=options.trust_remote_code,
+        alone=options.suite is None,
     )
     check(request)
     return request

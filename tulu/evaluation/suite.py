@@ -117,6 +117,7 @@ def _ask_all(request: SuiteRequest, tokenizer: "PreTrainedTokenizerBase", most: 
             faults.append(f"{name}: {error}")
     if faults:
         cure = "Mend what is named, give --data TASK=FILE, or leave the task out: --skip TASK (evaluate.skip in a recipe)."
+        cure = "Mend what is named, or give other rows by --data." if request.alone else cure
         raise DataError("\n".join([*faults, cure]))
     return asked
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from tulu.config.locate import policy_problem
 from tulu.config.options import EngineName
 from tulu.config.parts import Source
-from tulu.config.suite_needs import ON_THE_COMMAND_LINE, lacks
+from tulu.config.suite_needs import NAMED_ALONE, ON_THE_COMMAND_LINE, lacks
 from tulu.config.suites import Suite, SuiteTask
 from tulu.errors import RecipeError
 
@@ -39,6 +39,8 @@ class SuiteRequest:
     fresh: bool = False
     revision: str | None = None
     trust_remote_code: bool = False
+    alone: bool = False
+    """Whether the command names the task and no suite, so that there is nothing to skip."""
 
     @cached_property
     def chosen(self) -> dict[str, SuiteTask]:
@@ -72,6 +74,7 @@ def check(request: SuiteRequest) -> None:
     if not found and not request.chosen:
         found.append("--skip: leaves no task; name fewer")
     for name, task in request.chosen.items():
-        found += lacks(name, task, request.sources(name), request.data.get(name), request.judge, ON_THE_COMMAND_LINE)
+        cures = NAMED_ALONE if request.alone else ON_THE_COMMAND_LINE
+        found += lacks(name, task, request.sources(name), request.data.get(name), request.judge, cures)
     if found:
         raise RecipeError("\n".join(dict.fromkeys(found)))
