@@ -15,7 +15,10 @@ FIRST = (
     *("tokens_per_second", "mfu", "seconds", "sampling_seconds", "tokens", "peak_gib"),
 )
 """Metrics in the order in which people look at them; the others follow by name."""
-FAMILIES = {"share_": "share of time", "solved/": "solved, by verifier", "pass@": "pass@K", "staleness/": "share by staleness"}
+FAMILIES = {
+    **{"share_": "share of time", "pass@": "pass@K", "staleness/": "share by staleness", "sync/": "seconds of a sync, by part"},
+    **{f"{name}/": f"{name}, by verifier" for name in ("solved", "reward", "faults")},
+}
 """Metrics that share a panel, by how their names begin, and what the panel is called."""
 
 
