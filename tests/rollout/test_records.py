@@ -98,7 +98,7 @@ def test_a_share_that_is_masked_is_told_with_who_failed_most() -> None:
 def test_a_sync_is_told_in_seconds_in_its_share_of_the_step_and_in_parts() -> None:
     report = SyncReport(3, seconds=2.0, parts={"pack": 0.5, "load": 1.5})
     found = sync_figures(2.5, report, 10.0)
-    assert found == {"sync_seconds": 2.5, "share_sync": 0.25, "sync/pack": 0.5, "sync/load": 1.5}
+    assert found == {"sync_seconds": 2.5, "share_weight_sync": 0.25, "sync/pack": 0.5, "sync/load": 1.5}
 
 
 def test_faults_of_graders_are_told_from_completions_that_no_engine_ended() -> None:

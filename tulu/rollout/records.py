@@ -162,12 +162,12 @@ def masked_warning(rollouts: StepRollouts, share: float, environment: str = "") 
 
 
 def sync_figures(waited: float, report: SyncReport, seconds: float) -> dict[str, float]:
-    """`sync_seconds`, which the learner waited for the engines to take its weights, and `share_sync` of the step's `seconds`.
+    """`sync_seconds`, which the learner waited for engines to take its weights, and `share_weight_sync` of the step's `seconds`.
 
     Where the fleet timed the parts of it, they stand there as `sync/PART`; they overlap.
     """
     parts = {f"sync/{name}": spent for name, spent in report.parts.items()}
-    return {"sync_seconds": waited, "share_sync": waited / seconds, **parts}
+    return {"sync_seconds": waited, "share_weight_sync": waited / seconds, **parts}
 
 
 def pass_at(rollouts: Sequence[Rollout]) -> dict[str, float]:
