@@ -1,6 +1,7 @@
 """Figures of a step, worked on paper."""
 
 import math
+import posixpath
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -65,6 +66,17 @@ def test_each_verifier_of_a_combination_has_figures_of_its_own() -> None:
     assert (found["solved/ifeval"], found["faults/ifeval"], found["faults/math"]) == (1.0, 0.5, 0.0)
     assert (found["reward/math"], found["reward/ifeval"]) == pytest.approx(((11 + 0 + 1) / 3, 11.0))
     assert not [name for name in found if "+" in name]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("GSM8K", "gsm8k"), ("../own/Mine.py:score", "own.Mine.py:score"), ("/home/me/mine.py:score", "home.me.mine.py:score")],
+)
+def test_a_verifiers_name_in_a_figure_is_no_path(name: str, shown: str) -> None:
+    """MLflow takes a name of a figure for a path and refuses one that is not in its simplest form."""
+    found = summary(StepRollouts([], [rollout([1, 0], name)]))
+    assert found[f"solved/{shown}"] == 0.5
+    assert not [figure for figure in found if posixpath.normpath(figure) != figure]
 
 
 def test_a_reward_model_beside_a_verifier_and_an_environment_go_by_their_names() -> None:

@@ -11,7 +11,8 @@ from tulu.report.reading import Object, number
 FIRST = (
     *("reward", "solved", "accuracy", "loss", "nll", "margin", "reward_chosen"),
     *("reward_rejected", "logp_chosen", "logp_rejected", "reward_model", "kl", "entropy", "mismatch", "ratio", "clipped"),
-    *("masked", "truncated", "completion_tokens", "groups", "groups_sampled", "staleness", "gradient_norm", "learning_rate"),
+    *("kl_to_sampler", "masked", "truncated", "completion_tokens"),
+    *("groups", "groups_sampled", "staleness", "gradient_norm", "learning_rate"),
     *("tokens_per_second", "mfu", "seconds", "sampling_seconds", "tokens", "peak_gib"),
 )
 """Metrics in the order in which people look at them; the others follow by name."""

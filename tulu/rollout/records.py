@@ -16,6 +16,7 @@ from tulu.rollout.fleet import EngineState, SyncReport
 from tulu.rollout.sampler import Rollout, StepRollouts
 from tulu.rollout.token_notes import TokenNote, columns
 from tulu.types import Verdict
+from tulu.verifiers.custom import is_custom
 from tulu.verifiers.reward_model import NAME as REWARD_MODEL
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def _by_verifier(rollouts: Sequence[Rollout]) -> dict[str, float]:
     values: dict[str, list[float]] = defaultdict(list)
     for rollout in rollouts:
         for end, grades, reward in zip(rollout.group.completions, rollout.grades, rollout.rewards, strict=True):
-            said = by_grader(rollout.problem, end, grades)
+            said = [(_in_figures(name), verdict) for name, verdict in by_grader(rollout.problem, end, grades)]
             for name, verdict in said:
                 values[f"faults/{name}"].append(float(verdict.score is None))
                 # What a reward model says is no share that was solved, and stands under its own name.
@@ -133,6 +134,11 @@ def _by_verifier(rollouts: Sequence[Rollout]) -> dict[str, float]:
             for name in {name for name, _ in said} if reward == reward else ():
                 values[f"reward/{name}"].append(reward)
     return {name: _mean(values[name]) for name in sorted(values)}
+
+
+def _in_figures(name: str) -> str:
+    """A verifier's name as part of a figure's: one of the user is a path, and a figure of a tracker is none."""
+    return name.lstrip("./").replace("/", ".") if is_custom(name) else name.lower()
 
 
 def _graders(rollout: Rollout) -> Sequence[str]:

@@ -184,7 +184,7 @@ def train(
             run.journal("trained", step=run.step, positions=taken.trained, rows=ids(taken.rollouts.trained))
             progress.update(run.step, metrics, metrics.get("tokens_per_second"), measured["mfu"])
             status.say(state="saving", step=run.step, last={**metrics, **measured})
-            with status.waiting("the disk to take a checkpoint"):
+            with status.waiting("the checkpoint to be written"):
                 run.end_step(run.step == total, stream.checkpoint)
             stream.settle(run.checkpoints.oldest_step())
 
