@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from threading import Thread
 from typing import Any, cast
 
 import pytest
@@ -18,7 +17,6 @@ from tulu.environments.nursery import describe
 from tulu.environments.turns import Turns
 from tulu.errors import DataError
 from tulu.rollout.batches import pack_rollouts
-from tulu.rollout.episode import acting_told
 from tulu.rollout.episodes import Episodes
 from tulu.rollout.fleet import Ended, Finished, Request, Returned
 from tulu.rollout.journal import completion_row, read_completion
@@ -269,37 +267,9 @@ def test_a_text_of_reset_stands_behind_the_users_message_and_is_not_trained(made
     assert list(hint.tokens) == [*said, *b"Done.", END]
     assert list(hint.trained) == [False] * len(said) + [True] * 6
     assert list(none.tokens) == [*encoded("\n<|assistant|>\n"), *b"Done.", END]
-    other, _ = made(lambda *_: "Done.", rows={"a": {"hint": "Be quick."}})
-    ask(other, "a")
+    ask(other := made(lambda *_: "Done.", rows={"a": {"hint": "Be quick."}})[0], "a")
     with pytest.raises(DataError, match=r"a text for row a and None for the rows that were .*\n.*return '' instead of None"):
         finished(other)
-
-
-@pytest.mark.parametrize("aside", [False, True])
-def test_what_environments_do_is_known_while_they_are_waited_for(made: Any, aside: bool) -> None:
-    """One thread for three episodes: one is in a tool, and the others wait for the thread."""
-    fleet, _ = made(lambda name, turn: "<tool_call>nap(seconds=1)</tool_call>" if turn == 0 else "Done.", aside, parallel=1)
-    ask(fleet, "a", samples=3)
-    keys = [f"a:{sample}" for sample in range(3)]
-    seen: list[dict[str, str]] = []
-    ended: dict[str, Ended] = {}
-
-    def watch() -> None:
-        until = time.monotonic() + 20
-        while len(ended) < 3 and time.monotonic() < until:
-            seen.append({key: doing for key, (doing, _) in fleet.acting([*keys, "gone:0"]).items()})
-            time.sleep(0.02)
-
-    watching = Thread(target=watch)
-    watching.start()
-    ended |= ends_of(fleet, 3)
-    watching.join()
-    behind = "nap, behind other episodes: rlvr.env.parallel"
-    assert sorted(["nap", behind, behind]) in [sorted(one.values()) for one in seen]
-    assert fleet.acting(keys) == {}
-    now = time.monotonic()
-    told = acting_told({"a:0": ("nap", now - 12), "a:1": ("nap", now - 3), "b:0": ("reset", now - 1)}, now)
-    assert told == ["2 in the environment (nap) for 12 s", "1 in the environment (reset) for 1 s"]
 
 
 def test_one_that_is_cut_goes_on_where_it_was(made: Any) -> None:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from threading import Event, Thread
-from time import sleep
+from time import monotonic, sleep
 from typing import Any, cast
 
 import pytest
@@ -13,7 +13,7 @@ import pytest
 from tests.environments.test_turns import TEMPLATE
 from tests.rollout.fakes import Numbers
 from tests.rollout.scripted import ScriptedEngine, stage
-from tests.rollout.test_episodes import PROMPT, SHOP, Aside, NoGrader, Speaker, calls
+from tests.rollout.test_episodes import PROMPT, SHOP, Aside, NoGrader, Speaker, ask, calls, ends_of
 from tulu.config.parts import EnvironmentSettings
 from tulu.data.chat import make_byte_tokenizer
 from tulu.environments.authoring import Description
@@ -21,7 +21,9 @@ from tulu.environments.nursery import describe
 from tulu.environments.turns import Turns
 from tulu.model.parallel import Parallel
 from tulu.rollout.draws import Queue
+from tulu.rollout.episode import acting_told
 from tulu.rollout.episodes import Episodes
+from tulu.rollout.fleet import Ended
 from tulu.rollout.journal import StreamLog
 from tulu.rollout.local_fleet import LocalFleet
 from tulu.rollout.sampler import RolloutGrader, StepRollouts
@@ -129,3 +131,36 @@ def test_a_wait_for_a_verifier_says_which(aside: bool, tmp_path: Path) -> None:
     assert [
         whom for whom in seen if "4 sampled; the oldest is " in whom and "being graded by math and mine.py:score for 0 s" in whom
     ]
+
+
+@pytest.mark.parametrize("aside", [False, True])
+def test_what_environments_do_is_known_while_they_are_waited_for(aside: bool) -> None:
+    """One thread for three episodes: one is in a tool, and the others wait for the thread."""
+    tokenizer = make_byte_tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    napping = Speaker(lambda _, turn: "<tool_call>nap(seconds=1)</tool_call>" if turn == 0 else "Done.")
+    engine: Any = LocalFleet(cast(Any, napping))
+    settings, turns = EnvironmentSettings(path=SHOP, parallel=1), Turns(tokenizer, shop().tools)
+    fleet = Episodes(Aside(engine) if aside else engine, settings, turns, shop(), lambda _: {})
+    ask(fleet, "a", samples=3)
+    keys = [f"a:{sample}" for sample in range(3)]
+    seen: list[dict[str, str]] = []
+    ended: dict[str, Ended] = {}
+
+    def watch() -> None:
+        until = monotonic() + 20
+        while len(ended) < 3 and monotonic() < until:
+            seen.append({key: doing for key, (doing, _) in fleet.acting([*keys, "gone:0"]).items()})
+            sleep(0.02)
+
+    watching = Thread(target=watch)
+    watching.start()
+    ended |= ends_of(fleet, 3)
+    watching.join()
+    behind = "nap, behind other episodes: rlvr.env.parallel"
+    assert sorted(["nap", behind, behind]) in [sorted(one.values()) for one in seen]
+    assert fleet.acting(keys) == {}
+    fleet.close()
+    now = monotonic()
+    told = acting_told({"a:0": ("nap", now - 12), "a:1": ("nap", now - 3), "b:0": ("reset", now - 1)}, now)
+    assert told == ["2 in the environment (nap) for 12 s", "1 in the environment (reset) for 1 s"]
