@@ -68,6 +68,8 @@ class SleepingEngine:
         self.tokens, self.busy, self.since = 0, 0.0, clock.now()
         self.prompts: set[str] = set()
         """Which prompts it has read."""
+        self.done: list[tuple[str, int]] = []
+        """Every completion that it has ended: its problem and its length."""
 
     @property
     def running(self) -> int:
@@ -112,6 +114,7 @@ class SleepingEngine:
 
     def _finished(self, one: Writing) -> Finished:
         finish: Finish = "length" if one.length >= one.request.params.max_tokens else "stop"
+        self.done.append((one.request.problem_id, one.length))
         tokens = [TOKEN] * one.length
         logps = [self.logp] * one.length
         return Finished(one.request.key, Completion(tokens, [True] * one.length, logps, finish, one.versions), self.name)

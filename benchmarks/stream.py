@@ -13,15 +13,16 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.sleeping_fleet import Clock
+from benchmarks.sleeping_fleet import Clock, SleepingFleet
 from benchmarks.stream_case import PROBLEMS, WEIGHTS, Case, Grading, on_h100s, streaming
 from tulu.config.simulation import Loop, Outcome, simulate
 from tulu.files import write_atomic
+from tulu.rollout.draws import Draw
 from tulu.rollout.fleet import Request
 from tulu.rollout.problem_order import ProblemOrder
 from tulu.rollout.records import staleness
@@ -41,7 +42,7 @@ class Measured(Outcome):
     trained_length: float
     """Mean tokens of a completion that was trained, over the whole run."""
     sampled_length: float
-    """The same of those that were sampled for groups that teach something."""
+    """The same of those that the engines ended for groups that teach something, less what still waits at the end."""
 
 
 def measure(case: Case, stream: Stream, clock: Clock) -> Measured:
@@ -49,6 +50,7 @@ def measure(case: Case, stream: Stream, clock: Clock) -> Measured:
     assert stream.pump is not None
     fleet, grading = stream.pump.fleet, stream.pump.grader.grader
     assert isinstance(grading, Grading)
+    assert isinstance(fleet, SleepingFleet)
     stream.resume({})
     marks, waited, lags, found = list[tuple[float, float, float]](), list[float](), list[float](), list[StepRollouts]()
     for step in range(stream.queue.total):
@@ -62,8 +64,7 @@ def measure(case: Case, stream: Stream, clock: Clock) -> Measured:
         stream.sync(iter(WEIGHTS), step + 1)
     first, last = case.skip, case.skip + case.steps
     seconds = marks[last][0] - marks[first][0]
-    lengths = {part: mean(lengths_of(found, part, case)) for part in ("trained", "sampled")}
-    tokens = [sum(lengths_of([step], "trained", case)) for step in found[first:last]]
+    tokens = [sum(trained_lengths([step], case)) for step in found[first:last]]
     return Measured(
         step_seconds=seconds / case.steps,
         learner_idle=sum(waited[first:last]) / seconds,
@@ -72,15 +73,22 @@ def measure(case: Case, stream: Stream, clock: Clock) -> Measured:
         staleness=sum(lag * count for lag, count in zip(lags[first:last], tokens, strict=True)) / sum(tokens),
         groups=mean([len(step.trained) for step in found[first:last]]),
         tokens=mean(tokens),
-        trained_length=lengths["trained"],
-        sampled_length=lengths["sampled"],
+        trained_length=mean(trained_lengths(found, case)),
+        sampled_length=mean(ended_lengths(fleet, stream.queue.records.values(), case)),
     )
 
 
-def lengths_of(found: Sequence[StepRollouts], part: str, case: Case) -> list[float]:
-    """Lengths of the completions of groups that teach something."""
-    rollouts = [one for step in found for one in getattr(step, part) if case.group(int(one.problem.id[1:]))[1]]
+def trained_lengths(found: Sequence[StepRollouts], case: Case) -> list[float]:
+    """Lengths of the completions that were trained on, of groups that teach something."""
+    rollouts = [one for step in found for one in step.trained if case.group(int(one.problem.id[1:]))[1]]
     return [float(len(completion.tokens)) for one in rollouts for completion in one.group.completions]
+
+
+def ended_lengths(fleet: SleepingFleet, waiting: Iterable[Draw], case: Case) -> list[float]:
+    """Lengths of the completions that the engines ended for such groups, as the engines know them, less those of what waits."""
+    untrained = {f"p{draw.place}" for draw in waiting}
+    ended = [one for engine in fleet.engines for one in engine.done]
+    return [float(length) for name, length in ended if name not in untrained and case.group(int(name[1:]))[1]]
 
 
 def mean(values: Sequence[float]) -> float:

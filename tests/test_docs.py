@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tulu import errors
@@ -30,6 +31,58 @@ def test_messages_that_are_quoted_are_printed_somewhere() -> None:
 def test_every_page_has_a_place() -> None:
     listed = re.findall(r"[\w-]+\.md", (ROOT / "mkdocs.yml").read_text())
     assert sorted(listed) == sorted(file.name for file in DOCS.glob("*.md"))
+
+
+def _places(file: Path) -> set[str]:
+    """The anchors of a page that both GitHub and the site give its headings."""
+    text = re.sub(r"^```.*?^```", "", file.read_text(), flags=re.MULTILINE | re.DOTALL)
+    found = set()
+    for heading in re.findall(r"^#{1,6} +(.+?) *$", text, re.MULTILINE):
+        shown = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+        words = re.sub(r"[^\w\s-]", "", shown).strip().lower()
+        github, site = re.sub(r"\s", "-", words), re.sub(r"[-\s]+", "-", words)
+        if github == site:
+            found.add(site)
+    return found
+
+
+PAGES = [*DOCS.glob("*.md"), *ROOT.glob("*.md"), *(ROOT / "benchmarks").glob("*.md"), *(ROOT / "examples").rglob("*.md")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files_and_headings_that_exist(page: Path) -> None:
+    text = re.sub(r"^```.*?^```|`[^`\n]*`", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (page.parent / name).resolve() if name else page
+        assert file.exists(), f"{target}: no such file"
+        if anchor and file.suffix == ".md":
+            assert anchor in _places(file), f"{target}: no such heading"
+
+
+def test_a_heading_that_is_gone_is_found_out(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# `a.b`: one, two\n\n## [Link](x.md) here\n\n```\n# no heading\n```\n\n## a – b\n")
+    assert _places(page) == {"ab-one-two", "link-here"}, "two spaces in a row become one dash on the site and two on GitHub"
+
+
+FIGURES = ("reward", "solved", "mismatch", "kl_to_sampler", "sync_seconds", "share_weight_sync", "learner_idle", "masked")
+
+
+def test_figures_that_the_page_of_rlvr_names_are_logged() -> None:
+    """Every name in the table stands in the code that logs, as it is there."""
+    table = (DOCS / "rlvr.md").read_text().partition("| figure |")[2].partition("\n\n")[0]
+    cells = [row.split("|")[1] for row in table.splitlines()[2:]]
+    named = {word for cell in cells for word in re.findall(r"`([\w@/]+)`", cell)}
+    assert named >= set(FIGURES)
+    source = "\n".join(
+        (ROOT / "tulu" / file).read_text()
+        for file in ("rollout/records.py", "rollout/stream.py", "stages/policy_loss.py", "losses.py")
+    )
+    plain = {re.sub(r"(/(NAME|STATE|PART|N)|@K)$", lambda found: found.group()[0], name) for name in named}
+    assert [name for name in sorted(plain) if f'"{name}' not in source] == []
 
 
 def _fields() -> set[str]:

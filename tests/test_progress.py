@@ -70,6 +70,14 @@ def test_a_line_says_the_learning_rate_what_the_last_look_found_and_how_long_it_
     ]
 
 
+def test_shares_that_are_cut_off_or_masked_stand_there_where_there_are_any(lines: list[str], clock: Clock) -> None:
+    with Progress("rlvr", 2) as shown:
+        shown.update(1, {"reward": 0.5, "masked": 0.0, "truncated": 0.0})
+        clock.now += 60
+        shown.update(2, {"reward": 0.5, "masked": 0.125, "truncated": 0.25})
+    assert lines == ["rlvr 1/2  reward 0.5  ETA 0:00:00", "rlvr 2/2  reward 0.5  truncated 0.25  masked 0.125"]
+
+
 def test_a_speed_that_falls_and_stays_low_is_told_once(lines: list[str], clock: Clock) -> None:
     def told() -> list[str]:
         return [line for line in lines if "over the last" in line]

@@ -20,6 +20,8 @@ T = TypeVar("T")
 
 SHOWN = ("loss", "nll", "accuracy", "reward", "solved", "kl")
 """Metrics that stand beside the bar, in this order."""
+TROUBLES = ("truncated", "masked")
+"""Shares that stand there too where they are not 0."""
 LOOKED = ("eval/loss", "eval/accuracy")
 """What a look measured that stands there too, behind the accuracy on a task, until the next look."""
 LOG_EVERY = 15.0
@@ -87,20 +89,19 @@ class Progress:
         self.done = done
         if not self.shown:
             return
-        figures = [f"{name} {metrics[name]:.3g}" for name in SHOWN if name in metrics] if metrics else []
-        figures += self._looks(metrics or {})
+        shown = figures(metrics or {}) + self._looks(metrics or {})
         if metrics and "learning_rate" in metrics:
-            figures.append(f"lr {metrics['learning_rate']:.2e}")
+            shown.append(f"lr {metrics['learning_rate']:.2e}")
         if tokens_per_second is not None:
             self._tell_if_slow(tokens_per_second)
             self._tell_if_fallen(tokens_per_second)
-            figures.append(f"{tokens_per_second:,.0f} tok/s")
+            shown.append(f"{tokens_per_second:,.0f} tok/s")
         if mfu is not None:
-            figures.append(f"{mfu:.0%} MFU")
+            shown.append(f"{mfu:.0%} MFU")
         if not self.on_terminal:
-            self._log([*figures, *self._left()])
+            self._log([*shown, *self._left()])
             return
-        self._bar.update(self._task, completed=done, figures="  ".join(figures))
+        self._bar.update(self._task, completed=done, figures="  ".join(shown))
         if self.brief and time.monotonic() - self._began > PATIENCE:
             self._bar.start()
 
@@ -147,16 +148,22 @@ class Progress:
                 *(self.name, f"{speed:,.0f}", self.done, f"{usual:,.0f}"),
             )
 
-    def _log(self, figures: list[str]) -> None:
+    def _log(self, shown: list[str]) -> None:
         """Write a line if the last one is long enough ago, or the work is done."""
         now = time.monotonic()
         if now - self._logged > LOG_EVERY or (self.done == self.total and not self.brief):
             self._logged = now
             count = str(self.done) if self.total is None else f"{self.done}/{self.total}"
-            log.info("%s", "  ".join([f"{self.name} {count}", *figures]))
+            log.info("%s", "  ".join([f"{self.name} {count}", *shown]))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._bar.stop()
+
+
+def figures(metrics: Mapping[str, float | None]) -> list[str]:
+    """The metrics of a step that matter, in words: ["loss 0.12", "masked 0.03"]."""
+    names = [name for name in SHOWN if metrics.get(name) is not None] + [name for name in TROUBLES if metrics.get(name)]
+    return [f"{name} {metrics[name]:.3g}" for name in names]
 
 
 def track(items: Iterable[T], description: str) -> Iterator[T]:

@@ -97,6 +97,8 @@ class Verdict:
     score: float | None
     status: Status = "ok"
     detail: str = ""
+    parts: Sequence[tuple[str, "Verdict"]] = field(default=(), compare=False)
+    """Of a problem with several verifiers what each of them said, by name, before its weight; empty where there is one."""
 
     def __post_init__(self) -> None:
         if (self.score is None) == (self.status == "ok"):

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +18,7 @@ from tests.config.test_simulation import Ticks
 from tulu.config.lengths import Lengths
 from tulu.config.simulation import simulate
 from tulu.rollout.fleet import Finished, Request
+from tulu.rollout.sampler import StepRollouts
 from tulu.types import SamplingParams
 
 CASE = Case(
@@ -35,11 +37,15 @@ CASE = Case(
 """Steps of minutes in which learner and engines have about as much to do."""
 
 
-def run(case: Case) -> Measured:
+def run(case: Case, change: Callable[[StepRollouts], StepRollouts] | None = None) -> Measured:
+    """Measure a case; `change` is done to the rollouts of every step before the learner has them."""
     clock = VirtualClock()
     memory = Path("/dev/shm")
     with TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder, streaming(case, clock, Path(folder)) as made:
         clock.stream = made
+        if change is not None:
+            take = made.take
+            made.take = lambda: change(take())  # type: ignore[method-assign]
         return measure(case, made, clock)
 
 
@@ -65,6 +71,17 @@ def test_slow_graders_are_predicted(max_staleness: int) -> None:
     assert predicted.graders_idle == pytest.approx(measured.graders_idle, abs=0.02)
     assert measured.step_seconds > 1.3 * run(replace(case, verdict_seconds=0.0)).step_seconds
     assert measured.step_seconds > 600
+
+
+def test_a_loop_that_drops_long_answers_is_found_out() -> None:
+    """The engines know what they ended, whatever becomes of it: here the longest group of each step is lost on the way."""
+
+    def drop(step: StepRollouts) -> StepRollouts:
+        kept = sorted(step.trained, key=lambda one: one.group.n_tokens)[:-1]
+        return replace(step, trained=kept, sampled=kept)
+
+    measured = run(replace(CASE, max_staleness=1), drop)
+    assert measured.trained_length < 0.9 * measured.sampled_length
 
 
 def test_the_plainest_loop_is_the_stream_that_samples_and_trains_in_turn(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from transformers import AutoConfig, AutoTokenizer
 from typer.testing import CliRunner, Result
 
 from tulu.cli import app
@@ -12,6 +13,7 @@ from tulu.commands.made_up_judge import judge
 from tulu.commands.tiny import make_inputs
 from tulu.config.load import load_recipe
 from tulu.config.tiny import Tiny, shrink
+from tulu.data.chat import make_byte_tokenizer
 from tulu.verifiers.registry import find
 
 
@@ -56,6 +58,15 @@ def test_what_another_process_wrote_meanwhile_stays(tiny: Tiny, monkeypatch: pyt
     make_inputs(tiny)
     assert (tiny.inputs / "of-the-other").exists()
     assert [entry.name for entry in tiny.inputs.parent.iterdir()] == ["inputs"]
+
+
+def test_models_beside_that_of_the_base_stage_are_made(tmp_path: Path) -> None:
+    """A teacher speaks the tokens of the model that the base stage makes."""
+    plan = shrink(load_recipe("quickstart", ["rlvr.teacher.path=owner/other"], processes=1), tmp_path)
+    make_inputs(plan)
+    teacher = AutoTokenizer.from_pretrained(plan.inputs / "teacher")
+    assert teacher.get_vocab() == make_byte_tokenizer().get_vocab()
+    assert AutoConfig.from_pretrained(plan.inputs / "model").vocab_size == len(teacher)
 
 
 @pytest.mark.parametrize(

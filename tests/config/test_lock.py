@@ -15,7 +15,7 @@ from subprocess import PIPE, Popen
 import pytest
 
 from tulu.config import lock
-from tulu.config.lock import only_user
+from tulu.config.lock import Owner, holder, only_user
 from tulu.errors import InUseError
 
 HOLD = """
@@ -223,3 +223,24 @@ def test_an_owner_elsewhere_is_taken_at_its_word() -> None:
 def test_nothing_heavy_is_needed() -> None:
     code = "import sys, tulu.config.lock; print([name for name in ('torch', 'pydantic', 'transformers') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_who_holds_a_folder_is_known_without_taking_it(tmp_path: Path) -> None:
+    assert holder(tmp_path / "rlvr") is None
+    owner = hold(tmp_path / "rlvr")
+    assert said(owner) == "mine"
+    found = holder(tmp_path / "rlvr")
+    assert found is not None
+    assert found.pid == owner.pid
+    owner.kill()
+    owner.wait()
+    assert (tmp_path / ".rlvr.lock").exists()
+    assert holder(tmp_path / "rlvr") is None, "a name that a killed command left"
+    (tmp_path / ".rlvr.lock").write_text("{")
+    assert holder(tmp_path / "rlvr") is None
+    with only_user(tmp_path / "rlvr"):
+        # To open the file would give the lock back.
+        assert holder(tmp_path / "rlvr") == Owner.this()
+        other = hold(tmp_path / "rlvr")
+        assert "in use by" in said(other)
+        let_go(other)

@@ -237,6 +237,40 @@ def test_a_teacher_is_another_random_model() -> None:
     assert "a random model for the teacher owner/teacher" in tiny.changes[-1]
 
 
+def small_model(folder: Path, kind: str = "qwen3") -> Path:
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": kind, "hidden_size": 64}))
+    return folder
+
+
+def test_where_a_recipe_makes_its_own_model_a_start_that_is_named_gets_a_stand_in(tmp_path: Path) -> None:
+    """The stand-in has the architecture of the start, is made, and is told; the base stage's model stays what it is."""
+    start = small_model(tmp_path / "other")
+    recipe = load_recipe("quickstart", [f"rlvr.start={start}"], processes=1)
+    tiny, values = shrink(recipe, tmp_path), changed(recipe, tmp_path)
+    assert values["rlvr.start"] == str(tiny.inputs / "model")
+    assert "model" not in values, "base and model exclude each other"
+    assert tiny.model is not None
+    assert tiny.model.config["model_type"] == "qwen3"
+    assert not tiny.bytes_alone
+    assert "a random qwen3" in tiny.changes[0]
+    assert [line for line in tiny.changes if f"model for {start}" in line]
+    own = shrink(load_recipe("quickstart", ["rlvr.start=sft"], processes=1), tmp_path)
+    assert own.model is None, "a stage of the recipe makes that one"
+
+
+@pytest.mark.parametrize("named", ["teacher", "reward_model"])
+def test_where_a_recipe_makes_its_own_model_others_that_it_names_are_made_too(named: str, tmp_path: Path) -> None:
+    """Of the base stage's architecture, and a teacher with its very tokens."""
+    recipe = load_recipe("quickstart", [f"rlvr.{named}.path=owner/other"], processes=1)
+    tiny = shrink(recipe, tmp_path)
+    assert tiny.model is not None
+    assert tiny.model.config["model_type"] == "olmo2"
+    assert (tiny.others, tiny.reward_model) == ((("teacher",), False) if named == "teacher" else ((), True))
+    assert tiny.bytes_alone
+    assert changed(recipe, tmp_path)[f"rlvr.{named}.path"].startswith(str(tiny.inputs))
+
+
 def test_a_batch_that_counts_tokens_counts_them_still() -> None:
     values = changed(load_recipe("olmo3-7b-think", processes=1))
     assert values["sft.batch_tokens"] == values["sft.max_length"]

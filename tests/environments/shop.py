@@ -16,6 +16,7 @@ class Shop:
     def reset(self, **row: Any) -> str | None:
         """Begin with the row's number."""
         self.row = row
+        time.sleep(row.get("slow", 0.0))
         if row.get("broken"):
             raise ValueError("this row cannot be played")
         text: str | None = row.get("hint")

@@ -197,7 +197,9 @@ def test_several_verifiers_are_summed_with_their_weights(grader: Grader) -> None
         Verdict(1.0, detail="gsm8k: answer 18; exact: answer 18"),
     ]
     weighted = problem(["18", "it is 18"], "gsm8k", "exact", weights=[1.0, 0.25])
-    assert scores(grader.grade([("it is 18", weighted)])) == [1.25]
+    [verdict] = grader.grade([("it is 18", weighted)])
+    assert verdict.score == 1.25
+    assert [(name, part.score) for name, part in verdict.parts] == [("gsm8k", 1.0), ("exact", 1.0)], "each before its weight"
 
 
 def test_thinking_is_graded_only_where_the_row_asks_for_it(grader: Grader) -> None:
@@ -206,7 +208,9 @@ def test_thinking_is_graded_only_where_the_row_asks_for_it(grader: Grader) -> No
 
 
 def test_one_verifier_that_cannot_judge_masks_the_sum(grader: Grader) -> None:
-    assert grader.grade([("18", problem(["18", "no number"], "gsm8k", "gsm8k"))])[0].status == "error"
+    [verdict] = grader.grade([("18", problem(["18", "no number"], "gsm8k", "gsm8k"))])
+    assert verdict.status == "error"
+    assert [part.score for _, part in verdict.parts] == [1.0, None]
 
 
 def test_wrong_problems_are_told(grader: Grader) -> None:

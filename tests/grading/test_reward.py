@@ -1,17 +1,19 @@
 """The reward of a completion, and what happens where verifiers fail."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tulu.config.schema import Rlvr
 from tulu.errors import TuluError
-from tulu.grading.reward import Grades, check_faults, overlong_penalties, overlong_penalty, reward
-from tulu.types import Completion, Group, Verdict
+from tulu.grading.reward import Fault, Grades, check_faults, fault_of, overlong_penalties, overlong_penalty, reward
+from tulu.types import Completion, Group, Problem, Verdict
 
 VERDICTS = {"r": Verdict(1.0), "w": Verdict(0.0), "?": Verdict(None, "timeout", "10 s"), "!": Verdict(None, "error")}
 """Right, wrong, and two verdicts that failed."""
+PROBLEM, ENDED = Problem("p", (), [1], "4", ("math",)), Completion([7], [True], [-1.0], "stop", [(0, 0)])
 
 
 def rlvr(**fields: Any) -> Rlvr:
@@ -59,7 +61,35 @@ def test_the_overlong_penalty_is_that_of_the_recipe() -> None:
 
 
 def test_a_run_goes_on_while_at_most_half_of_the_verdicts_fail() -> None:
-    check_faults([Grades(VERDICTS[letter]) for letter in "rw?!"])
-    with pytest.raises(TuluError, match=r"3 of 4 completions, 2 times with timeout: 10 s"):
-        check_faults([Grades(VERDICTS[letter]) for letter in "r??!"])
+    def faults(letters: str) -> list[Fault | None]:
+        return [fault_of(PROBLEM, ENDED, Grades(VERDICTS[letter])) for letter in letters]
+
+    check_faults(faults("rw?!"))
+    with pytest.raises(
+        TuluError, match=r"^the verifier math failed on 3 of 4 completions, 2 times with timeout: 10 s\n.*the verifier and"
+    ):
+        check_faults(faults("r??!"))
     check_faults([])
+
+
+def test_who_failed_is_told_by_name() -> None:
+    """The verifier of several that failed, the environment where it scores, the reward model, or that no engine ended it."""
+    failed = Verdict(None, "error", "it broke")
+    both = replace(PROBLEM, verifiers=("math", "ifeval"), ground_truth=["4", "{}"])
+    of_both = Verdict(None, "error", "it broke", (("math", Verdict(1.0)), ("ifeval", failed)))
+    played, unfinished = replace(ENDED, verdict=failed), replace(ENDED, finish="data")
+    cases = [
+        (both, ENDED, Grades(of_both), "the verifier ifeval"),
+        (PROBLEM, played, Grades(failed), "the environment shop.py:Shop"),
+        (PROBLEM, replace(played, finish="data"), Grades(failed), "the environment shop.py:Shop"),
+        (PROBLEM, ENDED, Grades(Verdict(1.0), failed), "the reward model"),
+        (PROBLEM, unfinished, Grades(failed), "every engine"),
+    ]
+    for problem, completion, grades, whom in cases:
+        found = fault_of(problem, completion, grades, "shop.py:Shop")
+        assert found is not None
+        assert (found.whom, found.why) == (whom, "error: it broke")
+    assert fault_of(PROBLEM, ENDED, Grades(Verdict(0.0))) is None
+    unscored = fault_of(PROBLEM, played, Grades(failed), "shop.py:Shop")
+    with pytest.raises(TuluError, match=r"the environment shop.py:Shop failed on 8 of 8 .*\n.*get_reward, then run"):
+        check_faults([unscored] * 8)

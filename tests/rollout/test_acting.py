@@ -1,6 +1,8 @@
 """What a run asks of its environment before anything is sampled."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,27 +17,70 @@ from tulu.environments.authoring import Description
 from tulu.errors import RecipeError
 from tulu.rollout import acting
 from tulu.rollout.acting import Acting
+from tulu.rollout.status import Status
 from tulu.types import Problem
 
 
-def test_a_class_is_described_once_and_all_rows_must_begin_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    described = []
+def problems_of(*rows: dict[str, Any]) -> Callable[..., Problems]:
+    user: Any = {"role": "user", "content": "Go."}
+    read = [Problem(f"rows:{number}", [user], [1], None, (), row) for number, row in enumerate(rows)]
+    return lambda **_: Problems(read, total(()))
+
+
+@pytest.fixture
+def described(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Which classes were described, which starts no process here."""
+    asked: list[str] = []
 
     def describe(path: str, options: Mapping[str, Any]) -> Description:
-        described.append(path)
+        asked.append(path)
         return Description((), scores=True)
 
-    def read(row: dict[str, Any]) -> Any:
-        user: Any = {"role": "user", "content": "Go."}
-        return lambda **_: Problems([Problem(f"rows:{row}", [user], [1], None, (), row)], total(()))
-
     monkeypatch.setattr(acting, "describe", describe)
+    return asked
+
+
+def make(status: Status | None = None, **settings: Any) -> Acting:
     tokenizer = make_byte_tokenizer()
     tokenizer.chat_template = TEMPLATE
-    made = Acting(EnvironmentSettings(path=SHOP), tokenizer)
-    [whole] = made.load(read({}))
+    return Acting(EnvironmentSettings(**{"path": SHOP, **settings}), tokenizer, status)
+
+
+def test_a_class_is_described_once_and_texts_for_eval_task_alone_are_refused(described: list[str]) -> None:
+    made = make()
+    [whole] = made.load(problems_of({}))
     assert list(whole.prompt) == [1]
-    assert len(made.load(read({"number": 2}))) == 1
+    assert len(made.load(problems_of({"number": 2}))) == 1
     assert described == [SHOP]
-    with pytest.raises(RecipeError, match="reset returns a text for rows of data and None for those of eval_task, or the other"):
-        made.load(read({"hint": "Be quick."}))
+    with pytest.raises(RecipeError, match=r"a text for rows of eval_task and None for those of data; let it return '' instead"):
+        made.load(problems_of({"hint": "Be quick."}))
+
+
+@pytest.mark.parametrize("place", [0, 3, 9])
+def test_rows_with_and_without_a_text_mix(described: list[str], place: int) -> None:
+    """One of the rows that are tried has a text, so that the prompts of all end where one may follow."""
+    rows: list[dict[str, Any]] = [{} for _ in range(12)]
+    rows[place]["hint"] = "Be quick."
+    made = make()
+    loaded = made.load(problems_of(*rows))
+    assert [list(problem.prompt) for problem in loaded] == [list(b"<|user|>\nGo.")] * 12
+    assert len(made.load(problems_of({}))) == 1, "and rows of eval_task may have none"
+
+
+def test_a_row_that_cannot_begin_is_told_and_only_the_first_must(described: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    assert len(make().load(problems_of({}, {"broken": True}))) == 2
+    assert "cannot begin with row rows:1 (ValueError: this row cannot be played): its episodes are masked" in caplog.text
+    with pytest.raises(RecipeError, match="cannot begin with row rows:0: ValueError: this row cannot be played"):
+        make().load(problems_of({"broken": True}, {}))
+
+
+def test_who_is_waited_for_before_anything_is_sampled_is_told(
+    described: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "slow.py"
+    file.write_text("import time\nclass Slow:\n    def reset(self, **row): time.sleep(1.0)\n")
+    caplog.set_level(logging.INFO, "tulu")
+    with Status(tell_after=0.2) as status:
+        make(status, path=str(file)).load(problems_of({}, {}))
+        assert status.waits() == []
+    assert f"waiting for the environment {file} (reset of 2 rows) since" in caplog.text

@@ -15,6 +15,7 @@ from tulu.data.chat import make_byte_tokenizer
 from tulu.environments.authoring import Description
 from tulu.environments.nursery import describe
 from tulu.environments.turns import Turns
+from tulu.errors import DataError
 from tulu.rollout.batches import pack_rollouts
 from tulu.rollout.episodes import Episodes
 from tulu.rollout.fleet import Ended, Finished, Request, Returned
@@ -266,9 +267,9 @@ def test_a_text_of_reset_stands_behind_the_users_message_and_is_not_trained(made
     assert list(hint.tokens) == [*said, *b"Done.", END]
     assert list(hint.trained) == [False] * len(said) + [True] * 6
     assert list(none.tokens) == [*encoded("\n<|assistant|>\n"), *b"Done.", END]
-    other, _ = made(lambda *_: "Done.", rows={"a": {"hint": "Be quick."}})
-    ask(other, "a")
-    assert "a text for this row and None for the first" in (cast(Any, finished(other).verdict).detail)
+    ask(other := made(lambda *_: "Done.", rows={"a": {"hint": "Be quick."}})[0], "a")
+    with pytest.raises(DataError, match=r"a text for row a and None for the rows that were .*\n.*return '' instead of None"):
+        finished(other)
 
 
 def test_one_that_is_cut_goes_on_where_it_was(made: Any) -> None:

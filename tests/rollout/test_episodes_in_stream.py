@@ -1,25 +1,59 @@
 """Episodes in the stream of rollouts: graded, kept on disk with their verdicts, and not played again by the next session."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from threading import Event, Thread
+from time import monotonic, sleep
 from typing import Any, cast
 
+import pytest
+
 from tests.environments.test_turns import TEMPLATE
-from tests.rollout.scripted import stage
-from tests.rollout.test_episodes import PROMPT, SHOP, NoGrader, Speaker, calls
+from tests.rollout.fakes import Numbers
+from tests.rollout.scripted import ScriptedEngine, stage
+from tests.rollout.test_episodes import PROMPT, SHOP, Aside, NoGrader, Speaker, ask, calls, ends_of
 from tulu.config.parts import EnvironmentSettings
 from tulu.data.chat import make_byte_tokenizer
+from tulu.environments.authoring import Description
 from tulu.environments.nursery import describe
 from tulu.environments.turns import Turns
 from tulu.model.parallel import Parallel
 from tulu.rollout.draws import Queue
+from tulu.rollout.episode import acting_told
 from tulu.rollout.episodes import Episodes
+from tulu.rollout.fleet import Ended
 from tulu.rollout.journal import StreamLog
 from tulu.rollout.local_fleet import LocalFleet
 from tulu.rollout.sampler import RolloutGrader, StepRollouts
 from tulu.rollout.status import Status
 from tulu.rollout.stream import Stream
 from tulu.rollout.team import Team
-from tulu.types import Problem
+from tulu.types import Problem, Verdict
+
+
+@cache
+def shop() -> Description:
+    return describe(SHOP, {})
+
+
+@contextmanager
+def watched(status: Status, seen: set[str] | None) -> Iterator[None]:
+    """While the context lasts, what is waited for is noted again and again, as the status's own thread does."""
+    ended = Event()
+
+    def watch() -> None:
+        while seen is not None and not ended.wait(0.02):
+            seen.update(whom for whom, _, _ in status.waits())
+
+    watching = Thread(target=watch)
+    watching.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watching.join()
 
 
 class Rising(Speaker):
@@ -29,21 +63,22 @@ class Rising(Speaker):
         super().__init__(lambda name, turn: calls(int(name[1:]) + len(self.asked) % 2) if turn == 0 else "Done.")
 
 
-def session(folder: Path) -> tuple[StepRollouts, Rising]:
+def session(folder: Path, row: dict[str, Any] | None = None, seen: set[str] | None = None) -> tuple[StepRollouts, Rising]:
+    """The first step of a run; `seen` gets what it waits for."""
     tokenizer = make_byte_tokenizer()
     tokenizer.chat_template = TEMPLATE
-    turns = Turns(tokenizer, describe(SHOP, {}).tools)
+    turns = Turns(tokenizer, shop().tools)
     problems = [Problem(f"p{number}", (), PROMPT, None, ("exact",)) for number in range(10)]
     settings, engine = stage(max_tokens=100, max_prompt=60, max_length=160), Rising()
-    fleet = Episodes(
-        LocalFleet(cast(Any, engine)), EnvironmentSettings(path=SHOP), turns, describe(SHOP, {}), lambda _: {"goal": 1}
-    )
+    fleet = Episodes(LocalFleet(cast(Any, engine)), EnvironmentSettings(path=SHOP), turns, shop(), lambda _: row or {"goal": 1})
     grader = RolloutGrader(NoGrader(), tokenizer, problems, settings)
     queue = Queue.of(settings, 1000, len(problems))
-    stream = Stream(fleet, grader, Team(Parallel(settings)), queue, StreamLog(folder), Status())
+    status = Status()
+    stream = Stream(fleet, grader, Team(Parallel(settings)), queue, StreamLog(folder), status)
     try:
         stream.resume({})
-        return stream.take(), engine
+        with watched(status, seen):
+            return stream.take(), engine
     finally:
         stream.close()
         fleet.close()
@@ -61,3 +96,71 @@ def test_what_was_played_is_on_disk_and_is_not_played_again(tmp_path: Path) -> N
     assert [(one.problem.id, one.rewards, one.group.completions) for one in again.trained] == [
         (one.problem.id, one.rewards, one.group.completions) for one in taken.trained
     ]
+
+
+def test_a_wait_for_an_environment_says_so_and_for_which_of_its_methods(tmp_path: Path) -> None:
+    """One that takes a second to begin, however many cores there are: its engine, which has nothing to do, is not blamed."""
+    seen: set[str] = set()
+    session(tmp_path, {"slow": 0.5}, seen)
+    told = [whom for whom in seen if " in the environment (reset) for 0 s" in whom]
+    assert told
+    assert not [whom for whom in told if "with the engines" in whom]
+    assert all(whom.startswith("rollouts (") for whom in told)
+
+
+@pytest.mark.parametrize("aside", [False, True])
+def test_a_wait_for_a_verifier_says_which(aside: bool, tmp_path: Path) -> None:
+    class Slow:
+        def grade(self, items: Sequence[tuple[str, Problem]]) -> list[Verdict]:
+            sleep(0.5)
+            return [Verdict(float(place % 2)) for place, _ in enumerate(items)]
+
+    settings, seen, status = stage(), set[str](), Status()
+    problems = [Problem(f"p{number}", (), [number], None, ("math", "mine.py:score")) for number in range(10)]
+    engine: Any = ScriptedEngine(lambda *_: "rw")
+    fleet: Any = LocalFleet(engine)
+    grader = RolloutGrader(Slow(), cast(Any, Numbers()), problems, settings)
+    queue = Queue.of(settings, 1000, len(problems))
+    stream = Stream(Aside(fleet) if aside else fleet, grader, Team(Parallel(settings)), queue, StreamLog(tmp_path), status)
+    try:
+        stream.resume({})
+        with watched(status, seen):
+            assert len(stream.take().trained) == 4
+    finally:
+        stream.close()
+    assert [
+        whom for whom in seen if "4 sampled; the oldest is " in whom and "being graded by math and mine.py:score for 0 s" in whom
+    ]
+
+
+@pytest.mark.parametrize("aside", [False, True])
+def test_what_environments_do_is_known_while_they_are_waited_for(aside: bool) -> None:
+    """One thread for three episodes: one is in a tool, and the others wait for the thread."""
+    tokenizer = make_byte_tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    napping = Speaker(lambda _, turn: "<tool_call>nap(seconds=1)</tool_call>" if turn == 0 else "Done.")
+    engine: Any = LocalFleet(cast(Any, napping))
+    settings, turns = EnvironmentSettings(path=SHOP, parallel=1), Turns(tokenizer, shop().tools)
+    fleet = Episodes(Aside(engine) if aside else engine, settings, turns, shop(), lambda _: {})
+    ask(fleet, "a", samples=3)
+    keys = [f"a:{sample}" for sample in range(3)]
+    seen: list[dict[str, str]] = []
+    ended: dict[str, Ended] = {}
+
+    def watch() -> None:
+        until = monotonic() + 20
+        while len(ended) < 3 and monotonic() < until:
+            seen.append({key: doing for key, (doing, _) in fleet.acting([*keys, "gone:0"]).items()})
+            sleep(0.02)
+
+    watching = Thread(target=watch)
+    watching.start()
+    ended |= ends_of(fleet, 3)
+    watching.join()
+    behind = "nap, behind other episodes: rlvr.env.parallel"
+    assert sorted(["nap", behind, behind]) in [sorted(one.values()) for one in seen]
+    assert fleet.acting(keys) == {}
+    fleet.close()
+    now = monotonic()
+    told = acting_told({"a:0": ("nap", now - 12), "a:1": ("nap", now - 3), "b:0": ("reset", now - 1)}, now)
+    assert told == ["2 in the environment (nap) for 12 s", "1 in the environment (reset) for 1 s"]

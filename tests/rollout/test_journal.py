@@ -41,10 +41,14 @@ def test_a_completion_comes_back_to_the_last_bit(completion: Completion) -> None
         Grades(Verdict(1 / 3, "ok", "a")),
         Grades(None, Verdict(None, "error", "too long"), 0.5),
         Grades(Verdict(None, "timeout", "6 s"), None),
+        Grades(Verdict(None, "error", "", [("math", Verdict(1.0)), ("file.py:f", Verdict(None, "error", "b"))])),
     ],
 )
 def test_grades_come_back(grades: Grades) -> None:
-    assert read_grades(json.loads(json.dumps(grades_row(grades)))) == grades
+    again = read_grades(json.loads(json.dumps(grades_row(grades))))
+    assert again == grades
+    if grades.verdict is not None and again.verdict is not None:
+        assert list(again.verdict.parts) == list(grades.verdict.parts), "which no comparison of verdicts looks at"
 
 
 def log(folder: Path, step: int = 0) -> tuple[StreamLog, list[dict[str, object]]]:

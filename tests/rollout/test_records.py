@@ -1,16 +1,27 @@
 """Figures of a step, worked on paper."""
 
 import math
+import posixpath
 from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
 from tulu.grading.reward import Grades
-from tulu.rollout.fleet import EngineState
-from tulu.rollout.records import EngineFigures, pass_at, staleness, summary
+from tulu.rollout.fleet import EngineState, SyncReport
+from tulu.rollout.records import EngineFigures, masked_warning, pass_at, staleness, summary, sync_figures
 from tulu.rollout.sampler import Rollout, StepRollouts
 from tulu.types import Completion, Group, Problem, Verdict
+
+
+def combined(*parts: float | None) -> Verdict:
+    """The verdict of the verifiers math and ifeval, whose scores have the weights 1 and 10; None where one of them failed."""
+    said = tuple(
+        zip(("math", "ifeval"), [Verdict(None, "timeout") if one is None else Verdict(one) for one in parts], strict=True)
+    )
+    if None in parts:
+        return Verdict(None, "timeout", "", said)
+    return Verdict(sum(weight * (one or 0.0) for weight, one in zip((1, 10), parts, strict=True)), "ok", "", said)
 
 
 def rollout(scores: Sequence[float | None], verifier: str = "exact", versions: Sequence[tuple[int, int]] = ((0, 0),)) -> Rollout:
@@ -33,14 +44,73 @@ def test_pass_at_k_counts_those_that_were_graded() -> None:
     assert pass_at([rollout([1, None, 0.5, None])]) == pytest.approx({"pass@2": 1.0})
 
 
-def test_solved_by_verifier_where_there_are_several() -> None:
+def test_solved_reward_and_faults_by_verifier() -> None:
     rollouts = [rollout([1, 0], "math"), rollout([1, 1], "code"), rollout([0, 0], "math")]
     found = summary(StepRollouts(rollouts, rollouts))
     assert {name: found[name] for name in ("solved", "solved/math", "solved/code")} == pytest.approx(
         {"solved": 0.5, "solved/math": 0.25, "solved/code": 1.0}
     )
     assert (found["reward/math"], found["reward/code"]) == (0.25, 1.0)
-    assert not [name for name in summary(StepRollouts(rollouts[:1], rollouts[:1])) if name.startswith("solved/")]
+    found = summary(StepRollouts(rollouts[:1], rollouts[:1]))
+    assert (found["solved/math"], found["reward/math"], found["faults/math"]) == (0.5, 0.5, 0.0), "of a single one too"
+    assert "solved/code" not in found
+
+
+def test_each_verifier_of_a_combination_has_figures_of_its_own() -> None:
+    """Rows of math with ifeval, one where ifeval failed, beside rows of math alone, which count for math too."""
+    both, alone = rollout([11, None], "math"), rollout([0, 1], "math")
+    both = replace(both, problem=replace(both.problem, verifiers=("math", "ifeval")))
+    both = replace(both, grades=(Grades(combined(1, 1)), Grades(combined(0, None))))
+    found = summary(StepRollouts([both, alone], [both, alone]))
+    assert found["solved/math"] == pytest.approx((1 + 0 + 0 + 1) / 4), "what it said itself, before its weight"
+    assert (found["solved/ifeval"], found["faults/ifeval"], found["faults/math"]) == (1.0, 0.5, 0.0)
+    assert (found["reward/math"], found["reward/ifeval"]) == pytest.approx(((11 + 0 + 1) / 3, 11.0))
+    assert not [name for name in found if "+" in name]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("GSM8K", "gsm8k"), ("../own/Mine.py:score", "own.Mine.py:score"), ("/home/me/mine.py:score", "home.me.mine.py:score")],
+)
+def test_a_verifiers_name_in_a_figure_is_no_path(name: str, shown: str) -> None:
+    """MLflow takes a name of a figure for a path and refuses one that is not in its simplest form."""
+    found = summary(StepRollouts([], [rollout([1, 0], name)]))
+    assert found[f"solved/{shown}"] == 0.5
+    assert not [figure for figure in found if posixpath.normpath(figure) != figure]
+
+
+def test_a_reward_model_beside_a_verifier_and_an_environment_go_by_their_names() -> None:
+    one = rollout([1, 0], "math")
+    preferred = replace(one, grades=tuple(Grades(Verdict(score), Verdict(3.0)) for score in (1.0, 0.0)), rewards=(4.0, 3.0))
+    preferred = replace(preferred, problem=replace(one.problem, verifiers=("math", "reward_model")))
+    found = summary(StepRollouts([preferred], [preferred]))
+    assert (found["solved/math"], found["reward/math"], found["reward/reward_model"]) == (0.5, 3.5, 3.5)
+    assert "solved/reward_model" not in found, "a preference is no share that was solved"
+    # Rows that an environment scores name the reward model, so that no verifier is asked.
+    ends = [replace(end, verdict=grade.verdict) for end, grade in zip(one.group.completions, one.grades, strict=True)]
+    played = replace(one, problem=replace(one.problem, verifiers=("reward_model",)), group=Group([1], ends, "p"))
+    found = summary(StepRollouts([played], [played]))
+    assert (found["solved/env"], found["reward/env"], found["faults/env"]) == (0.5, 0.5, 0.0)
+    assert not [name for name in found if "reward_model" in name]
+
+
+def test_a_share_that_is_masked_is_told_with_who_failed_most() -> None:
+    """Of 8 completions no engine ended one; the verifier failed on one more, then on two."""
+    ends = [Completion([7], [True], [-1.0], "data", [(0, 0)]), *rollout([1] * 7).group.completions]
+    one = rollout([None, None, *[1.0] * 6], "code")
+    one = replace(one, group=replace(one.group, completions=ends))
+    most = replace(one, grades=(*one.grades[:2], Grades(Verdict(None, "timeout", "6 s")), *one.grades[3:]))
+    assert masked_warning(StepRollouts([], [one]), 0.1) is None
+    told = masked_warning(StepRollouts([], [most]), 0.375)
+    assert told is not None
+    assert told.startswith("38% of a step's completions are masked")
+    assert "the verifier code failed on 2 of 8 completions (3 have no score), 1 times with " in told
+
+
+def test_a_sync_is_told_in_seconds_in_its_share_of_the_step_and_in_parts() -> None:
+    report = SyncReport(3, seconds=2.0, parts={"pack": 0.5, "load": 1.5})
+    found = sync_figures(2.5, report, 10.0)
+    assert found == {"sync_seconds": 2.5, "share_weight_sync": 0.25, "sync/pack": 0.5, "sync/load": 1.5}
 
 
 def test_faults_of_graders_are_told_from_completions_that_no_engine_ended() -> None:

@@ -122,6 +122,62 @@ def test_the_command_says_that_a_run_died(tmp_path: Path) -> None:
     assert "training was its last; run the same command to resume" in told
 
 
+HOLD = """
+import sys
+from pathlib import Path
+from tulu.config.lock import only_user
+with only_user(Path(sys.argv[1])):
+    print("mine", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("before", ["killed", "ended", "nothing"])
+def test_a_run_that_starts_again_is_not_gone(before: str, tmp_path: Path) -> None:
+    """A new process holds the folder, and has written nothing while it imports torch and opens the run."""
+    folder = tmp_path / "runs" / "tiny" / "rlvr-math"
+    folder.mkdir(parents=True)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    began = time.time() - 60
+    written = {"pid": gone.pid, "host": socket.gethostname(), "began": began, "written": began + 9, "waits": [], "step": 3}
+    if before != "nothing":
+        state = {"killed": "training", "ended": "ended"}[before]
+        (folder / "status.json").write_text(json.dumps({**written, "steps": 9, "state": state}))
+    holding = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holding.stdout is not None
+    assert holding.stdout.readline() == "mine\n"
+    for name in ("tiny", str(folder)):
+        code, told = ask("--status", name, "--runs", str(tmp_path / "runs"))
+        assert code == 0, told
+        assert f"{folder}: starting, since " in told
+        assert f"pid {holding.pid} on {socket.gethostname()} has said nothing of this stage yet" in told
+        assert "gone" not in told
+        assert ("before, until " in told) == (before != "nothing")
+    if before == "killed":
+        # The launcher of the session that wrote it outlives its ranks, and starts nothing.
+        late = {**written, "began": time.time() + 5, "state": "training", "steps": 9}
+        (folder / "status.json").write_text(json.dumps(late))
+        code, told = ask("--status", str(folder))
+        assert "gone: pid " in told
+    holding.communicate("\n", timeout=20)
+    if before == "nothing":
+        assert ask("--status", "tiny", "--runs", str(tmp_path / "runs"))[0] == 2
+
+
+def test_the_file_itself_names_its_run(tmp_path: Path) -> None:
+    status = Status(tmp_path / "status.json")
+    status.say(state="starting: loading the models")
+    status._write()
+    code, told = ask("--status", str(tmp_path / "status.json"))
+    assert code == 0, told
+    assert f"{tmp_path}: starting: loading the models" in told, "and no step is named where none is known"
+    (tmp_path / "other.json").write_text((tmp_path / "status.json").read_text())
+    assert ask("--status", str(tmp_path / "other.json"))[0] == 2
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [

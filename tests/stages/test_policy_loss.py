@@ -1,5 +1,6 @@
 """The policy's loss of a recipe over packed rows has the gradients that loops over completions have with transformers' logits."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,11 +23,11 @@ from tulu.model.batch import pack_row
 from tulu.model.parallel import Parallel
 from tulu.model.policy import Policy
 from tulu.reward_models.model import RewardModel
-from tulu.rollout.batches import pack_rollouts
+from tulu.rollout.batches import RolloutBatch, pack_rollouts
 from tulu.rollout.sampler import Rollout, StepRollouts
 from tulu.stages.denominator import normaliser
 from tulu.stages.kl_in_reward import compare_less_kl
-from tulu.stages.policy_loss import grpo
+from tulu.stages.policy_loss import grpo, policy_loss
 from tulu.stages.ppo import ActorCritic
 from tulu.stages.rlvr import Models, fix, update, update_rates
 from tulu.train.optimizer import Learner
@@ -264,6 +265,26 @@ def test_every_documented_algorithm_takes_a_step(name: str, folders: Sequence[Pa
     assert ("teacher_kl" in metrics) == (stage.teacher is not None)
     moved = max(float((now.detach() - then).abs().max()) for now, then in zip(policy.module.parameters(), before, strict=True))
     assert moved > 1e-5
+
+
+def test_how_far_the_policy_is_from_the_sampler_is_told_without_a_reference() -> None:
+    """One token is twice as likely as when it was sampled, one half as likely: k3 gives 1 - ln 2 and ln 2 - 1/2, in the mean 1/4.
+
+    The mismatch is that of the log-probs before the update, which an update does not move.
+    """
+    stage: Rlvr = make_stage(Rlvr, **{**SIZES, "prompts": 1, "samples": 1, "batch": 1, "updates": 1})
+    completion = Completion([5, 2], [True] * 2, [-1.0, -2.0], "stop", [(0, 0)])
+    rollout = Rollout(Problem("p", [], [3], None, []), Group([3], [completion], "p"), ("",), (Grades(None),), (1.0,), (1.0,))
+    [row] = pack_rollouts([rollout], stage)
+    batch = RolloutBatch(**{**vars(row), "old_logps_N": row.sampler_logps_N + 0.125})
+    logps_N = row.sampler_logps_N + torch.tensor([math.log(2), -math.log(2)])
+    _, metrics = policy_loss(logps_N.requires_grad_(), torch.zeros(2), batch, batch.advantage_C[batch.owner_N], stage)
+    total, count = metrics["kl_to_sampler"]
+    assert float(total / count) == pytest.approx(0.25)
+    assert not total.requires_grad
+    total, count = metrics["mismatch"]
+    assert float(total / count) == pytest.approx(0.125)
+    assert "kl" not in metrics, "that is the name of the KL to the starting model"
 
 
 @pytest.mark.parametrize("kl_in", ["loss", "reward"])

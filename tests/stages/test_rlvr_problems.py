@@ -14,7 +14,7 @@ from tulu.config.schema import Rlvr, Source
 from tulu.data import golds
 from tulu.data.chat import apply_template, make_byte_tokenizer
 from tulu.errors import DataError
-from tulu.stages.rlvr import read_problems
+from tulu.stages.rlvr_problems import read_problems
 
 
 def rlvr(folder: Path, truths: list[str]) -> Any:

@@ -70,8 +70,8 @@ def _write(tiny: Tiny, folder: Path) -> None:
         (folder / rows.file).write_text(json_lines(made_up_rows(rows)), encoding="utf-8")
     if tiny.model is None:
         return
-    texts = answers([rows.form for rows in tiny.rows if rows.form is not None])
-    tokenizer = make_tokenizer(texts, tiny.template, tiny.template_name)
+    texts = [] if tiny.bytes_alone else answers([rows.form for rows in tiny.rows if rows.form is not None])
+    tokenizer = make_tokenizer(texts, tiny.template, tiny.template_name, bytes_alone=tiny.bytes_alone)
     make_model(tiny.model, tokenizer, texts, folder / "model")
     for seed, name in enumerate(tiny.others, 2):
         make_model(tiny.model, tokenizer, texts, folder / name, seed)
@@ -88,7 +88,7 @@ def _key(tiny: Tiny) -> str:
 
     model = Path(rows.__file__).parents[1] / "model" / "made_up.py"
     code = [Path(architectures.__file__), Path(rows.__file__), model]
-    content = [tiny.rows, tiny.model, tiny.template, tiny.template_name, tiny.reward_model, tiny.others]
+    content = [tiny.rows, tiny.model, tiny.template, tiny.template_name, tiny.reward_model, tiny.others, tiny.bytes_alone]
     digest = hashlib.blake2b(repr(content).encode(), digest_size=16)
     for file in code:
         digest.update(file.read_bytes())

@@ -7,7 +7,6 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -90,7 +89,8 @@ def verify_file(
         grade, smallest = (scorer.grade, _SMALLEST_OF_REWARD_MODEL) if scorer else (grader.grade, _SMALLEST)
         for window in _in_order(grade, items, smallest, pool, progress.update):
             for verdict, graded in zip(window, unwritten, strict=False):
-                out.write(json.dumps({**graded.row, **asdict(verdict)}) + "\n")
+                said = {"score": verdict.score, "status": verdict.status, "detail": verdict.detail}
+                out.write(json.dumps({**graded.row, **said}) + "\n")
             verdicts += window
             seconds = time.perf_counter() - began
         out.flush()

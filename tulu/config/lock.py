@@ -65,6 +65,26 @@ class Owner:
         return False
 
 
+def holder(folder: Path) -> Owner | None:
+    """Who holds the lock beside a folder, by its file; None where nobody does, or where who did is gone.
+
+    The lock itself is not tried: whoever tries it holds it for a moment, and would refuse a command that starts then.
+    """
+    file = lock_of(folder).resolve()
+    if file in _held:
+        return Owner.this()
+    try:
+        owner = Owner(**json.loads(file.read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
+    return None if owner.is_gone else owner
+
+
+def lock_of(folder: Path) -> Path:
+    """The file of the lock beside a folder."""
+    return folder.with_name(f".{folder.name}.lock")
+
+
 @contextmanager
 def only_user(*folders: Path, inside: bool = False) -> Iterator[None]:
     """While the context lasts, no other command that asks for one of the folders gets it.
@@ -75,7 +95,7 @@ def only_user(*folders: Path, inside: bool = False) -> Iterator[None]:
     """
     with ExitStack() as stack:
         for folder in folders if is_main_process() and not is_launched() else ():
-            file = folder / ".lock" if inside else folder.with_name(f".{folder.name}.lock")
+            file = folder / ".lock" if inside else lock_of(folder)
             stack.enter_context(_locked(file.resolve(), folder))
         yield
 

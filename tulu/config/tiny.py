@@ -37,7 +37,9 @@ class Tiny:
     """What differs, one line for each section."""
     rows: tuple[MadeUpRows, ...]
     model: Architecture | None
-    """The model to make; None where the recipe's base stage makes one."""
+    """The model to make; None where the recipe's base stage makes the only one."""
+    bytes_alone: bool
+    """Whether its tokenizer has the bytes alone, as that of the base stage, so that a teacher speaks what the policy does."""
     template: str
     """The text of the chat template that the tokenizer brings along."""
     template_name: str
@@ -52,11 +54,12 @@ def shrink(recipe: Recipe, runs: Path) -> Tiny:
     """The tiny recipe of a recipe, whose folder is runs/NAME-tiny. RecipeError where its architecture is not known here."""
     name = recipe.name + SUFFIX
     inputs = (runs / name / "inputs").absolute()
-    model = None if recipe.base is not None else _architecture(recipe)
     stages = stages_in(dict(recipe))
     sections = [TinySection(stage, inputs, tuple(stages)) for stage in stages]
+    # Where a recipe makes its own model, others may still be named: a start, a teacher, a reward model.
+    model = _architecture(recipe) if recipe.base is None or any(section.needs_model for section in sections) else None
     values: dict[str, Any] = {"name": name} | ({"tracker": "none"} if recipe.tracker else {})
-    if model is not None:
+    if recipe.base is None:
         values["model"] = str(inputs / "model")
     for section in sections:
         values |= section.values()
@@ -69,6 +72,7 @@ def shrink(recipe: Recipe, runs: Path) -> Tiny:
         changes=tuple(_lines(recipe, model, own, sections, stand_ins)),
         rows=tuple(row for section in sections for row in section.rows()),
         model=model,
+        bytes_alone=recipe.base is not None and not any(section.starts_elsewhere for section in sections),
         template=_template_text(recipe, model),
         template_name=own.partition(":")[2],
         reward_model=any(section.needs_reward_model for section in sections),
@@ -85,6 +89,8 @@ def _architecture(recipe: Recipe) -> Architecture:
     stages = stages_of(recipe)
     starts = [model_named_by(stage.section.start, stages) or stage.section.released for stage in stages]
     first = next((name for name in (recipe.model, *starts) if name is not None), None)
+    if first is None and recipe.base is not None:
+        return Architecture(dict(recipe.base.config))
     if first is None:
         raise RecipeError(f"--tiny: recipe {recipe.name} names no model; set model, or the start of a stage")
     return architecture_of(first)
@@ -119,7 +125,7 @@ def _open_values(recipe: Recipe) -> dict[str, Any]:
 def _lines(
     recipe: Recipe, model: Architecture | None, own: str, sections: list[TinySection], stand_ins: Mapping[str, Any]
 ) -> Iterator[str]:
-    if model is not None:
+    if model is not None and (recipe.base is None or any(section.starts_elsewhere for section in sections)):
         yield f"model: a random {model.config['model_type']} with a tokenizer of bytes, in place of {recipe.model or 'the start'}"
         if own and source_of(recipe.template) is None and not model.template.strip().startswith("{"):
             yield f"template: {model.template} for the tokenizer's own, which is not here"

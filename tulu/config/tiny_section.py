@@ -94,6 +94,17 @@ class TinySection:
             smaller["start"] = f"{named.name}{kept}" if named else str(self.inputs / "model")
         return smaller
 
+    @property
+    def starts_elsewhere(self) -> bool:
+        """Whether it starts from a model that no stage of the recipe makes, for which the random one stands."""
+        start = self.fields.start if isinstance(self.fields, TrainStage) else None
+        return start is not None and named_by(start, self.all_stages) is None
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether it names a model that must be made, though the recipe makes its own."""
+        return self.starts_elsewhere or self.needs_reward_model or bool(self.others)
+
     @staticmethod
     def _looks(fields: TrainStage) -> dict[str, Any]:
         """What is looked at on the way: a share of the made-up rows, as the recipe has it, and no data of another kind."""

@@ -13,7 +13,8 @@
         def get_reward(self) -> float | None:   # may be left out; None leaves the episode unscored, which is not 0
             ...
 
-Every other public method is a tool, by its type hints and docstring. The protocol is that of TRL's `environment_factory`.
+Every other public method is a tool, a static one and one of the class too, by its type hints and docstring. The protocol is that
+of TRL's `environment_factory`.
 """
 
 import asyncio
@@ -26,8 +27,8 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partialmethod
 from pathlib import Path
-from types import MethodType
 from typing import Any
 
 from tulu.config.tasksets import VERIFIERS
@@ -106,9 +107,17 @@ def _listed(classes: Mapping[str, type]) -> str:
 
 
 def tool_names(environment: type) -> list[str]:
-    """The public methods of a class that are tools."""
-    methods = inspect.getmembers(environment, inspect.isfunction)
-    return [name for name, _ in methods if not name.startswith("_") and name not in NOT_TOOLS]
+    """The public methods of a class that are tools: plain, static and class methods, those of its bases, and decorated ones."""
+    names = [name for name in dir(environment) if not name.startswith("_") and name not in NOT_TOOLS]
+    return [name for name in names if _is_method(inspect.getattr_static(environment, name))]
+
+
+def _is_method(value: Any) -> bool:
+    """Whether something that stands in a class was written as a method; data, properties and classes were not."""
+    if inspect.isfunction(value) or isinstance(value, staticmethod | classmethod | partialmethod):
+        return True
+    # functools.cache and its kin leave an object that is no function and binds as one. What a base written in C has does neither.
+    return callable(value) and hasattr(value, "__get__") and inspect.isfunction(inspect.unwrap(value))
 
 
 def describe(environment: type) -> Description:
@@ -122,14 +131,14 @@ def describe(environment: type) -> Description:
 
     tools = []
     for name in tool_names(environment):
-        # The schema of a bound method leaves `self` out, and no environment has to be made for it.
-        method: Any = MethodType(getattr(environment, name), object())
+        # The schema of a bound method leaves `self` out, and no environment has to be made for it. A static one has none.
+        method: Any = inspect.getattr_static(environment, name).__get__(object(), environment)
         try:
             tools.append(get_json_schema(method))
         # transformers raises several kinds, each with what is missing.
         except Exception as fault:
-            text = f"env: {environment.__name__}.{name}: {fault}; a tool has type hints, and a docstring with `Args:`"
-            raise RecipeError(text) from fault
+            cure = "a tool has type hints, and a docstring with `Args:`; what is no tool has a name that begins with _"
+            raise RecipeError(f"env: {environment.__name__}.{name}: {fault}; {cure}") from fault
     return Description(tuple(tools), callable(getattr(environment, "get_reward", None)))
 
 

@@ -32,6 +32,7 @@ from tulu.intervals import bootstrap_mean, wilson
 from tulu.model.load import checked_config, load_tokenizer
 from tulu.model.positions import longest_document
 from tulu.rollout.acting import Acting
+from tulu.rollout.status import Status
 from tulu.train.measured import measured, was_finished
 from tulu.types import Problem, SamplingParams
 
@@ -168,8 +169,9 @@ def _answer_all(
     given = settings.max_tokens if "max_tokens" in settings.model_fields_set else None
     tokens = answer_tokens(given, most, MAX_TOKENS)
     tokenizer = load_tokenizer(model, template, revision, trust_remote_code)
-    acting = Acting(settings.env, tokenizer) if settings.env is not None and settings.env.acts else None
-    dataset, digest = task_problems(settings, tokenizer, acting)
+    with Status() as status:
+        acting = Acting(settings.env, tokenizer, status) if settings.env is not None and settings.env.acts else None
+        dataset, digest = task_problems(settings, tokenizer, acting)
     check_prompts(dataset, tokens, most, MAX_TOKENS)
     params = SamplingParams(tokens, settings.temperature, seed=settings.seed)
     n = settings.best_of or 1

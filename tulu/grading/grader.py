@@ -225,11 +225,13 @@ def _combine(verdicts: list[Verdict], problem: Problem) -> Verdict:
     if len(verdicts) == 1 and (len(weights) > 1 or weights[0] == 1):
         # Several weights beside one verifier belong to the verifiers that the recipe's own verifier replaced.
         return verdicts[0]
-    detail = "; ".join(f"{name}: {verdict.detail}" for name, verdict in zip(problem.verifiers, verdicts, strict=True))
+    parts = tuple(zip(problem.verifiers, verdicts, strict=True))
+    detail = "; ".join(f"{name}: {verdict.detail}" for name, verdict in parts)
     for verdict in verdicts:
         if verdict.score is None:
-            return Verdict(None, verdict.status, detail)
-    return Verdict(sum(weight * (verdict.score or 0.0) for weight, verdict in zip(weights, verdicts, strict=True)), detail=detail)
+            return Verdict(None, verdict.status, detail, parts)
+    score = sum(weight * (verdict.score or 0.0) for weight, verdict in zip(weights, verdicts, strict=True))
+    return Verdict(score, detail=detail, parts=parts)
 
 
 def _gold_key(gold: Any) -> str:

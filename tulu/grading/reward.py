@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 from tulu.config.schema import RewardModelSignal, Rlvr
 from tulu.errors import TuluError
-from tulu.types import Completion, Group, Verdict
+from tulu.types import Completion, Group, Problem, Verdict
+from tulu.verifiers.reward_model import NAME as REWARD_MODEL
 
 MAX_FAULTS = 0.5
 """Share of a step's completions whose grading may fail through no fault of theirs before the run stops."""
+ENVIRONMENT = "env"
+"""What an environment that scores is called among the verifiers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,50 @@ class Grades:
     def fault(self) -> Verdict | None:
         """The verdict without a score, if there is one."""
         return next((part for part in (self.verdict, self.preference) if part is not None and part.score is None), None)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a completion has no score through no fault of its own."""
+
+    whom: str
+    """Who failed, such as "the verifier math"."""
+    why: str
+    cure: str
+
+
+def by_grader(problem: Problem, completion: Completion, grades: Grades) -> list[tuple[str, Verdict]]:
+    """What each grader of a completion said, by name; nothing where no engine ended the completion.
+
+    An environment that scores, or failed, speaks for the whole episode. Of several verifiers each speaks for itself.
+    """
+    if completion.verdict is not None:
+        return [(ENVIRONMENT, completion.verdict)]
+    if completion.finish == "data":
+        return []
+    verdict, preference = grades.verdict, grades.preference
+    said = [] if preference is None else [(REWARD_MODEL, preference)]
+    names = [name for name in problem.verifiers if name.lower() != REWARD_MODEL]
+    if verdict is None or not names:
+        return said
+    return [*(verdict.parts or ([(names[0], verdict)] if len(names) == 1 else [])), *said]
+
+
+def fault_of(problem: Problem, completion: Completion, grades: Grades, environment: str = "") -> Fault | None:
+    """Who failed on a completion and why; None where it has a score. `environment` is where the environment's class stands."""
+    if (verdict := grades.fault) is None:
+        return None
+    failed = [name for name, part in by_grader(problem, completion, grades) if part.score is None]
+    if not failed and completion.finish == "data":
+        whom, cure = "every engine", "Check the engines and rlvr.rollout_seconds"
+    elif failed == [ENVIRONMENT]:
+        whom, cure = f"the environment {environment}".rstrip(), "Check the environment: its tools, reset and get_reward"
+    elif failed == [REWARD_MODEL]:
+        whom, cure = "the reward model", "Check the reward model and how long its inputs may be"
+    else:
+        names = " and ".join(dict.fromkeys(failed)) or "+".join(problem.verifiers)
+        whom, cure = f"the verifier {names}", "Check the verifier and its data"
+    return Fault(whom, f"{verdict.status}: {verdict.detail}", cure)
 
 
 def needs_preference(verdict: Verdict | None, signal: RewardModelSignal) -> bool:
@@ -72,12 +119,19 @@ def overlong_penalties(group: Group, stage: Rlvr) -> tuple[float, ...]:
     return tuple(stage.overlong_penalty * overlong_penalty(n, stage.max_tokens, stage.overlong_buffer) for n in lengths)
 
 
-def check_faults(grades: Sequence[Grades]) -> None:
-    """Stop where the verifier fails rather than the policy. Raises TuluError."""
-    faults = Counter(f"{fault.status}: {fault.detail}" for fault in (entry.fault for entry in grades) if fault is not None)
-    if faults.total() > MAX_FAULTS * len(grades):
-        commonest, count = faults.most_common(1)[0]
-        raise TuluError(
-            f"the verifier failed on {faults.total()} of {len(grades)} completions, {count} times with {commonest}\n"
-            "Nothing was trained on them. Check the verifier and its data, then run the same command again."
-        )
+def check_faults(latest: Sequence[Fault | None]) -> None:
+    """Stop where what grades fails rather than the policy; None stands for a completion with a score. Raises TuluError."""
+    faults = [fault for fault in latest if fault is not None]
+    if len(faults) > MAX_FAULTS * len(latest):
+        told, cure = commonest(latest)
+        raise TuluError(f"{told}\nNothing was trained on them. {cure}, then run the same command again.")
+
+
+def commonest(latest: Sequence[Fault | None]) -> tuple[str, str]:
+    """Who failed most on these completions, on how many and what it mostly said, and what to do about it."""
+    faults = [fault for fault in latest if fault is not None]
+    whom, count = Counter(fault.whom for fault in faults).most_common(1)[0]
+    of_whom = [fault for fault in faults if fault.whom == whom]
+    why, times = Counter(fault.why for fault in of_whom).most_common(1)[0]
+    beside = "" if count == len(faults) else f" ({len(faults)} have no score)"
+    return f"{whom} failed on {count} of {len(latest)} completions{beside}, {times} times with {why}", of_whom[0].cure

@@ -27,15 +27,16 @@ _LARGEST = 10_000_000
 """Parameters over which a model is not tiny."""
 
 
-def make_tokenizer(answers: Sequence[str], template: str, name: str = "") -> PreTrainedTokenizerFast:
-    """A tokenizer of bytes, and of one token for each whole answer.
+def make_tokenizer(answers: Sequence[str], template: str, name: str = "", bytes_alone: bool = False) -> PreTrainedTokenizerFast:
+    """A tokenizer of bytes, and of one token for each whole answer; with `bytes_alone` that of a base stage.
 
     `template` is the text of its own chat template, which has a name where `name` says one.
     """
     from tokenizers import AddedToken
 
     tokenizer = make_byte_tokenizer()
-    tokenizer.add_tokens([AddedToken(text, special=True) for text in TURN_TOKENS], special_tokens=True)
+    if not bytes_alone:
+        tokenizer.add_tokens([AddedToken(text, special=True) for text in TURN_TOKENS], special_tokens=True)
     tokenizer.add_tokens([AddedToken(text, normalized=False) for text in answers])
     tokenizer.chat_template = {"default": template, name: template} if name else template
     return tokenizer
@@ -52,7 +53,8 @@ def make_model(
         torch.manual_seed(seed)
         model = _random(architecture.config, tokenizer)
         right = as_list(tokenizer.convert_tokens_to_ids(list(answers)))
-        ends = [tokenizer.eos_token_id, *as_list(tokenizer.convert_tokens_to_ids("<|im_end|>"))]
+        known = tokenizer.get_vocab()
+        ends = [tokenizer.eos_token_id, *(known[end] for end in ("<|im_end|>",) if end in known)]
         parts = ((right, _SHARE_OF_ANSWERS), (ends, _SHARE_OF_ENDS))
         shares = {token: share / len(tokens) for tokens, share in parts for token in tokens}
         lean(model, shares, tokenizer.encode("What is 3 + 4?\n"))

@@ -11,11 +11,15 @@ from tulu.report.reading import Object, number
 FIRST = (
     *("reward", "solved", "accuracy", "loss", "nll", "margin", "reward_chosen"),
     *("reward_rejected", "logp_chosen", "logp_rejected", "reward_model", "kl", "entropy", "mismatch", "ratio", "clipped"),
-    *("masked", "truncated", "completion_tokens", "groups", "groups_sampled", "staleness", "gradient_norm", "learning_rate"),
+    *("kl_to_sampler", "masked", "truncated", "completion_tokens"),
+    *("groups", "groups_sampled", "staleness", "gradient_norm", "learning_rate"),
     *("tokens_per_second", "mfu", "seconds", "sampling_seconds", "tokens", "peak_gib"),
 )
 """Metrics in the order in which people look at them; the others follow by name."""
-FAMILIES = {"share_": "share of time", "solved/": "solved, by verifier", "pass@": "pass@K", "staleness/": "share by staleness"}
+FAMILIES = {
+    **{"share_": "share of time", "pass@": "pass@K", "staleness/": "share by staleness", "sync/": "seconds of a sync, by part"},
+    **{f"{name}/": f"{name}, by verifier" for name in ("solved", "reward", "faults")},
+}
 """Metrics that share a panel, by how their names begin, and what the panel is called."""
 
 

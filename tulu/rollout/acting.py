@@ -2,7 +2,9 @@
 
 import hashlib
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ from tulu.environments.turns import Turns
 from tulu.errors import RecipeError
 from tulu.rollout.episodes import Episodes
 from tulu.rollout.fleet import Fleet
+from tulu.rollout.status import Status
 from tulu.types import Message, Problem
 from tulu.verifiers.reward_model import NAME as NO_VERIFIER
 
@@ -25,16 +28,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tulu")
 
+TRIED = 4
+"""Rows that an episode is begun with before anything is sampled, to see whether `reset` returns texts."""
+
 
 class Acting:
     """The environment of a recipe. The main process alone asks it; the others learn what they need with the problems."""
 
-    def __init__(self, settings: EnvironmentSettings, tokenizer: "PreTrainedTokenizerBase") -> None:
-        self.settings, self.tokenizer = settings, tokenizer
+    def __init__(self, settings: EnvironmentSettings, tokenizer: "PreTrainedTokenizerBase", status: Status | None = None) -> None:
+        """`status` is told what is waited for."""
+        self.settings, self.tokenizer, self.status = settings, tokenizer, status or Status()
         self._description: Description | None = None
         self._turns: Turns | None = None
         self._splits: bool | None = None
-        """Whether prompts end at the user's message; None until a row has begun an episode."""
+        """Whether prompts end at the user's message; None until rows have begun episodes."""
 
     def digest(self) -> str:
         """32 hex digits over the file of the class and its options."""
@@ -59,19 +66,20 @@ class Acting:
         # Rows that an environment scores need no ground truth: only their prompts are read.
         scored: dict[str, Any] = {"verifier": NO_VERIFIER, "with_reward_model": True} if description.scores else {}
         problems = read(tools=description.tools, **scored)
-        text = self._first_text(problems[0])
-        if self._splits not in (None, text is not None):
+        has_texts = any(text is not None for text in self._first_texts(problems))
+        if has_texts and self._splits is False:
             raise RecipeError(
-                f"env: {self.settings.path}: reset returns a text for rows of data and None for those of eval_task, or the other "
-                "way round; let it return a text for all of them, or for none"
+                f"env: {self.settings.path}: reset returns a text for rows of eval_task and None for those of data; "
+                "let it return '' instead of None, so that the prompts of all rows end where a text may follow"
             )
-        self._splits = text is not None
-        return problems if text is None else self._split(problems, turns)
+        self._splits = self._splits or has_texts
+        return self._split(problems, turns) if self._splits else problems
 
     def _known(self) -> tuple[Description, Turns]:
         """What the class is, and its turns in this template; asked once, because a process is started for it."""
         if self._description is None or self._turns is None:
-            self._description = description = describe(self.settings.path, self.settings.options)
+            with self.status.waiting(f"the environment {self.settings.path} to be imported"):
+                self._description = description = describe(self.settings.path, self.settings.options)
             self._turns = turns = Turns(self.tokenizer, description.tools)
             turns.check()
             if description.speaks:
@@ -95,20 +103,38 @@ class Acting:
 
         return Episodes(inner, self.settings, turns, description, row, tail if self._splits else None)
 
-    def _first_text(self, problem: Problem) -> str | None:
-        """What `reset` returns for the first problem: where it is a text, prompts end at the user's message."""
+    def _first_texts(self, problems: Problems) -> list[str | None]:
+        """What `reset` returns for some rows, evenly over all: where one is a text, prompts end at the user's message.
+
+        All task sets of a package begin alike, so that one of their rows is enough.
+        """
+        drives = self._description is not None and self._description.drives
+        count = 1 if drives else min(TRIED, len(problems))
+        tried = [problems[number * len(problems) // count] for number in range(count)]
+        together = min(self.settings.parallel or os.cpu_count() or 1, self.settings.episodes, count)
+        whom = f"the environment {self.settings.path} (reset of {'the first row' if count == 1 else f'{count} rows'})"
         nursery = Nursery(self.settings.path, self.settings.options, self.settings.call_seconds)
         try:
-            process, drives = nursery.start(), self._description is not None and self._description.drives
+            with self.status.waiting(whom), ThreadPoolExecutor(together) as threads:
+                return list(threads.map(lambda problem: self._first_text(nursery, problem, drives, problem is tried[0]), tried))
+        finally:
+            nursery.close()
+
+    def _first_text(self, nursery: Nursery, problem: Problem, drives: bool, must: bool) -> str | None:
+        """That of one row. Only the first row must begin: a class that cannot begin with it is wrong, of others a row may be."""
+        try:
+            process = nursery.start()
             text = process.reset(problem.row, self.settings.turn_seconds if drives else self.settings.call_seconds)
             if drives:
                 # What it started ends in good order.
                 process.stop(self.settings.turn_seconds)
+            process.kill()
             return text
         except Failed as fault:
-            raise RecipeError(f"env: {self.settings.path} cannot begin with row {problem.id}: {fault}") from fault
-        finally:
-            nursery.close()
+            if must:
+                raise RecipeError(f"env: {self.settings.path} cannot begin with row {problem.id}: {fault}") from fault
+            log.warning("env: %s cannot begin with row %s (%s): its episodes are masked", self.settings.path, problem.id, fault)
+            return None
 
     def _split(self, problems: Problems, turns: Turns) -> Problems:
         """The problems with prompts that end with the user's message, behind which each episode has a text of its own."""

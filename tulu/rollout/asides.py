@@ -9,6 +9,8 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import replace
 
+from tulu.rollout.episode import acting_told
+from tulu.rollout.episodes import acting_in
 from tulu.rollout.fleet import Ended, Finished, Fleet, Request, Returned
 from tulu.types import Completion, Problem, SamplingParams
 
@@ -72,4 +74,6 @@ class Asides:
 
     def told(self) -> str:
         """For what a look waits, in words."""
-        return f"the engines to answer {len(self._open) + len(self._waiting)} problems of a look"
+        acting = acting_in(self.fleet, list(self._open))
+        left = len(self._open) + len(self._waiting)
+        return ", ".join([f"the engines to answer {left} problems of a look", *acting_told(acting, time.monotonic())])

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from tulu.config.schema import Rlvr
 from tulu.rollout.asides import Asides
 from tulu.rollout.draws import Draw, Queue
+from tulu.rollout.episode import acting_told
+from tulu.rollout.episodes import acting_in
 from tulu.rollout.fleet import Fleet, Request, Returned
 from tulu.rollout.sampler import RolloutGrader
 from tulu.types import Completion, SamplingParams
+from tulu.verifiers.reward_model import NAME as REWARD_MODEL
 
 log = logging.getLogger("tulu")
 
@@ -161,6 +164,15 @@ class Dispatch:
 
     def told(self, draw: Draw) -> str:
         """What is known of a prompt that is waited for, in words."""
-        done, since = len(draw.completions), [*draw.sent.values()]
-        running = f", {len(since)} with the engines for {time.monotonic() - min(since):.0f} s" if since else ""
-        return f"{self.grader.problems[draw.place].id} with {done} of {self.stage.samples} completions{running}"
+        problem, now, sent = self.grader.problems[draw.place], time.monotonic(), dict(draw.sent)
+        parts = [f"{problem.id} with {len(draw.completions)} of {self.stage.samples} completions"]
+        acting = acting_in(self.fleet, [f"{draw.position}:{sample}" for sample in sent])
+        with_engines = [since for sample, since in sent.items() if f"{draw.position}:{sample}" not in acting]
+        if with_engines:
+            parts.append(f"{len(with_engines)} with the engines for {now - min(with_engines):.0f} s")
+        parts += acting_told(acting, now)
+        if draw.grading_since is not None:
+            names = [name for name in problem.verifiers if draw.graded is None and name.lower() != REWARD_MODEL]
+            names += ["the reward model"] if self.grader.reward_model is not None else []
+            parts.append(f"being graded by {' and '.join(names) or 'its environment'} for {now - draw.grading_since:.0f} s")
+        return ", ".join(parts)

@@ -51,6 +51,8 @@ class Draw:
     """What is known of those that were cut, and go on from there."""
     sent: dict[int, float] = field(default_factory=dict)
     """Since when an engine has had those that it works on."""
+    grading_since: float | None = None
+    """Since when its verifiers have had it, by the monotonic clock."""
     graded: Graded | None = None
     rollout: Rollout | None = None
 

@@ -1,10 +1,13 @@
 """What is known of one episode while it is played: completions of several turns, between which an environment acts."""
 
 import json
+import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tulu.config.parts import EnvironmentSettings
 from tulu.environments.nursery import EpisodeProcess
 from tulu.environments.turns import ToolCall, Turns
 from tulu.rollout.fleet import Finished, Request
@@ -38,6 +41,32 @@ class Episode:
     engine: str = ""
     over: Finished | None = None
     """How it ended, once it has."""
+    doing: str = ""
+    """What its environment was asked for last: reset, the tools of a turn, get_reward."""
+    doing_since: float = 0.0
+    job: Future[Any] | None = None
+    """That work, which begins when a thread is free for it."""
+
+    def begin(self, doing: str, job: Future[Any]) -> None:
+        """Its environment is asked for something."""
+        self.state, self.doing, self.doing_since, self.job = "acting", doing, time.monotonic(), job
+
+    def act(self, calls: Sequence[ToolCall], settings: EnvironmentSettings) -> list[str]:
+        """Let the environment do the calls of a turn; this waits for it, as the following do."""
+        assert self.process is not None
+        return self.process.call([(call.name, call.arguments) for call in calls], settings.call_seconds, settings.turn_seconds)
+
+    def reply(self, turn: Mapping[str, Any], settings: EnvironmentSettings) -> list[dict[str, Any]] | None:
+        """Give a turn to an environment that drives."""
+        assert self.process is not None
+        return self.process.reply(turn, settings.turn_seconds)
+
+    def score(self, settings: EnvironmentSettings) -> float | None:
+        """Let the environment score the episode; one that drives is refused the further turn that it waits for."""
+        assert self.process is not None
+        if self.asked:
+            self.process.stop(settings.turn_seconds)
+        return self.process.reward(settings.call_seconds)
 
     def told(self, turns: Turns, calls: Sequence[ToolCall], finish: Finish) -> Mapping[str, Any]:
         """Its last turn as an environment that drives takes it, with the tokens that came since the turn before."""
@@ -54,6 +83,18 @@ class Episode:
             "tokens": tokens[self.turn_start :],
             "logps": logps[self.turn_start :],
         }
+
+
+Doing = tuple[str, float]
+"""What an environment does, and since when."""
+
+
+def acting_told(acting: Mapping[str, Doing], now: float) -> list[str]:
+    """What the environments of these episodes do, in words: ["2 in the environment (reset) for 12 s"]."""
+    since: dict[str, list[float]] = {}
+    for doing, began in acting.values():
+        since.setdefault(doing, []).append(began)
+    return [f"{len(begun)} in the environment ({doing}) for {now - min(begun):.0f} s" for doing, begun in since.items()]
 
 
 def verdict_of(reward: float | None) -> Verdict:

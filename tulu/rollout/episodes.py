@@ -20,10 +20,10 @@ from torch import Tensor
 
 from tulu.config.parts import EnvironmentSettings
 from tulu.environments.authoring import Description
-from tulu.environments.nursery import EpisodeProcess, Failed, Nursery
+from tulu.environments.nursery import Failed, Nursery
 from tulu.environments.turns import ToolCall, Turns
-from tulu.errors import RecipeError
-from tulu.rollout.episode import Episode, verdict_of
+from tulu.errors import DataError, RecipeError
+from tulu.rollout.episode import Doing, Episode, verdict_of
 from tulu.rollout.fleet import Ended, EngineState, Finished, Fleet, Recovery, Request, Returned, SyncReport, joined
 from tulu.rollout.local_fleet import LocalFleet
 from tulu.types import Completion, Finish, Verdict
@@ -75,7 +75,7 @@ class Episodes:
                 self._make_room()
                 # A state that is gone cannot be acted on, so what another session knew of the episode is no use.
                 episode = self._live[request.key] = Episode(replace(request, begun=None), time.monotonic())
-                self._ask(episode, partial(self._reset, episode), partial(self._was_reset, episode))
+                self._ask(episode, "reset", partial(self._reset, episode), partial(self._was_reset, episode))
             episode.waits = True
             if episode.over is not None:
                 self._hand_over(episode)
@@ -115,6 +115,13 @@ class Episodes:
         """As many as the engines have, and as there may be environments; those that came back wait to be asked for again."""
         asked = [one.state for one in self._live.values() if one.waits]
         return max(0, min(self.inner.room() - len(asked) + asked.count("sampling"), self.settings.episodes - len(asked)))
+
+    def acting(self, keys: Sequence[str]) -> dict[str, Doing]:
+        """Which of these wait for their environments: in what, and since when. This may be asked from any thread."""
+        found = {key: one for key in keys if (one := self._live.get(key)) is not None and one.state == "acting"}
+        began = {key: one.job is None or one.job.running() or one.job.done() for key, one in found.items()}
+        behind = ", behind other episodes: rlvr.env.parallel"
+        return {key: (one.doing + ("" if began[key] else behind), one.doing_since) for key, one in found.items()}
 
     def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> SyncReport:
         """Hand the weights to the engines."""
@@ -180,13 +187,15 @@ class Episodes:
         if self.description.drives:
             calls = [] if finish == "length" else calls
             turn = episode.told(self.turns, calls, finish)
-            self._ask(episode, partial(self._reply, episode, turn), partial(self._replied, episode, calls, finish))
+            reply = partial(episode.reply, turn, self.settings)
+            self._ask(episode, "what it says to a turn", reply, partial(self._replied, episode, calls, finish))
         elif not calls:
             self._over(episode, "stop")
         elif episode.turn == self.settings.turns:
             self._over(episode, "length")
         else:
-            self._ask(episode, partial(self._act, episode, calls), partial(self._answered, episode, calls))
+            names = ", ".join(dict.fromkeys(call.name for call in calls))
+            self._ask(episode, names, partial(episode.act, calls, self.settings), partial(self._answered, episode, calls))
 
     def _give_back(self, episode: Episode, reason: str) -> None:
         episode.waits = False
@@ -195,10 +204,11 @@ class Episodes:
 
     # -- acting ------------------------------------------------------------------------------------------------
 
-    def _ask(self, episode: Episode, job: Callable[[], Any], then: Callable[[Any], None]) -> None:
+    def _ask(self, episode: Episode, doing: str, job: Callable[[], Any], then: Callable[[Any], None]) -> None:
         """Let an episode's environment work in a thread, and go on with what comes of it."""
-        episode.state = "acting"
-        self._jobs[self._threads.submit(job)] = (episode, then)
+        future = self._threads.submit(job)
+        episode.begin(doing, future)
+        self._jobs[future] = (episode, then)
 
     def _settle(self) -> None:
         """Go on with the episodes whose environments have answered."""
@@ -226,23 +236,16 @@ class Episodes:
             tokens = self.turns.appended(text or "", self.tail(episode.request.problem_id), not self.description.drives)
             self._append(episode, tokens)
         elif text is not None:
-            self._fail(episode, "reset returned a text for this row and None for the first; let it return a text for each row")
+            raise DataError(
+                f"env: {self.settings.path}: reset returned a text for row {episode.request.problem_id} and None for the rows "
+                "that were tried before anything was sampled\n"
+                "Prompts end where a text may follow only if one of those has a text: let reset return '' instead of None."
+            )
         else:
             episode.state = "ready"
 
-    def _act(self, episode: Episode, calls: Sequence[ToolCall]) -> list[str]:
-        """Do the calls of a turn, in a thread."""
-        assert episode.process is not None
-        pairs = [(call.name, call.arguments) for call in calls]
-        return episode.process.call(pairs, self.settings.call_seconds, self.settings.turn_seconds)
-
     def _answered(self, episode: Episode, calls: Sequence[ToolCall], results: Sequence[str]) -> None:
         self._go_on(episode, partial(self.turns.after, calls, results))
-
-    def _reply(self, episode: Episode, turn: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-        """Give a turn to an environment that drives, in a thread."""
-        assert episode.process is not None
-        return episode.process.reply(turn, self.settings.turn_seconds)
 
     def _replied(self, episode: Episode, calls: Sequence[ToolCall], finish: Finish, further: list[dict[str, Any]] | None) -> None:
         """Go on with what tools and users said, or end where nobody said anything."""
@@ -277,18 +280,11 @@ class Episodes:
 
     def _over(self, episode: Episode, finish: Finish) -> None:
         """The last turn is done; the environment says what the episode is worth, if it scores."""
-        process = episode.process
-        if self.description.scores and process is not None:
-            score = partial(self._reward, process, episode.asked)
-            self._ask(episode, score, lambda reward: self._finish(episode, finish, verdict_of(reward)))
+        if self.description.scores and episode.process is not None:
+            score = partial(episode.score, self.settings)
+            self._ask(episode, "get_reward", score, lambda reward: self._finish(episode, finish, verdict_of(reward)))
         else:
             self._finish(episode, finish, None)
-
-    def _reward(self, process: EpisodeProcess, waits: bool) -> float | None:
-        """Let an environment score an episode, in a thread."""
-        if waits:
-            process.stop(self.settings.turn_seconds)
-        return process.reward(self.settings.call_seconds)
 
     def _fail(self, episode: Episode, why: str, late: bool = False) -> None:
         """An episode has no score, through no fault that is known to be the policy's: it is masked, and counted."""
@@ -327,3 +323,8 @@ class Episodes:
         if spare and len(self._live) >= self.settings.episodes:
             self._fail(spare[0], "its environment was needed for another episode")
             del self._live[spare[0].request.key]
+
+
+def acting_in(fleet: Fleet, keys: Sequence[str]) -> dict[str, Doing]:
+    """Which of these requests wait for environments, where a fleet has any."""
+    return fleet.acting(keys) if isinstance(fleet, Episodes) else {}

@@ -148,7 +148,7 @@ def read_completion(row: Mapping[str, Any]) -> Completion:
     short, exact = row.get("logps"), row.get("logps_f8")
     logps = _numbers(short, "<f4") if short is not None else None if exact is None else _numbers(exact, "<f8")
     trained = [flag == "1" for flag in row["trained"]] if "trained" in row else [True] * len(tokens)
-    verdict = Verdict(*row["verdict"]) if "verdict" in row else None
+    verdict = _read_verdict(row.get("verdict"))
     return Completion(tokens, trained, logps, row["finish"], [(first, version) for first, version in row["versions"]], verdict)
 
 
@@ -160,11 +160,22 @@ def grades_row(grades: Grades) -> list[Any]:
 def read_grades(row: Sequence[Any]) -> Grades:
     """What `grades_row` wrote."""
     verdict, preference, weight = row
-    return Grades(None if verdict is None else Verdict(*verdict), None if preference is None else Verdict(*preference), weight)
+    return Grades(_read_verdict(verdict), _read_verdict(preference), weight)
 
 
 def _verdict_row(verdict: Verdict | None) -> list[Any] | None:
-    return None if verdict is None else [verdict.score, verdict.status, verdict.detail]
+    if verdict is None:
+        return None
+    row: list[Any] = [verdict.score, verdict.status, verdict.detail]
+    return [*row, [[name, _verdict_row(part)] for name, part in verdict.parts]] if verdict.parts else row
+
+
+def _read_verdict(row: Sequence[Any] | None) -> Verdict | None:
+    if row is None:
+        return None
+    score, status, detail, *parts = row
+    read = [(name, _read_verdict(part)) for name, part in (parts[0] if parts else ())]
+    return Verdict(score, status, detail, tuple((name, part) for name, part in read if part is not None))
 
 
 def _text(numbers: Any) -> str:

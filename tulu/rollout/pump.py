@@ -1,6 +1,7 @@
 """What moves the stream: prompts are drawn, sent to the engines, collected and graded, and all of it is written down first."""
 
 import logging
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from tulu.config.cores import cores
-from tulu.grading.reward import Grades, check_faults
+from tulu.grading.reward import Fault, Grades, check_faults, fault_of
 from tulu.rollout.dispatch import Dispatch, End
 from tulu.rollout.draws import Draw, Queue
 from tulu.rollout.engine import STALE
@@ -35,8 +36,8 @@ class Pump:
         self.fleet, self.dispatch, self.grader, self.team = fleet, dispatch, grader, team
         self.queue, self.journal, self.beside = queue, journal, beside
         self.samples = grader.stage.samples
-        self._recent: deque[Sequence[Grades]] = deque(maxlen=grader.stage.prompts)
-        """The grades of the latest groups, by which a grader that fails is found out."""
+        self._recent: deque[Sequence[Fault | None]] = deque(maxlen=grader.stage.prompts)
+        """What failed on the completions of the latest groups, by which a grader that fails is found out."""
         self._grading: list[tuple[list[Draw], Future[list[Graded]]]] = []
         graders = grader.stage.resources.graders or cores()
         self._threads = ThreadPoolExecutor(max(GRADING_THREADS, graders), "grading")
@@ -77,6 +78,8 @@ class Pump:
         busy = {draw.position for draws, _ in self._grading for draw in draws}
         waiting = [draw for draw in self.queue.waiting.values() if draw.graded is None and draw.position not in busy]
         ready = [draw for draw in waiting if draw.state(self.samples) == "sampled"]
+        for draw in ready:
+            draw.grading_since = time.monotonic()
         if ready and not self.beside:
             self._settle(ready, self._graded(ready))
             return True
@@ -113,12 +116,17 @@ class Pump:
     def _settle(self, draws: Sequence[Draw], grades: Sequence[Graded]) -> None:
         """Groups have all their grades."""
         grades = [_with_faults(draw, graded) for draw, graded in zip(draws, grades, strict=True)]
-        self._recent += [graded.grades for graded in grades]
+        self._recent += [self._faults(draw, graded) for draw, graded in zip(draws, grades, strict=True)]
         if len(self._recent) == self._recent.maxlen:
             check_faults([one for group in self._recent for one in group])
         self.journal.append([_graded_row(draw, graded) for draw, graded in zip(draws, grades, strict=True)])
         for draw, graded in zip(draws, grades, strict=True):
             self._apply(draw, graded)
+
+    def _faults(self, draw: Draw, graded: Graded) -> list[Fault | None]:
+        problem, env = self.grader.problems[draw.place], self.grader.stage.env
+        pairs = zip(self.group(draw).completions, graded.grades, strict=True)
+        return [fault_of(problem, completion, one, env.path if env else "") for completion, one in pairs]
 
     def _apply(self, draw: Draw, graded: Graded) -> None:
         rollout, limit = self.grader.rollout(draw.place, self.group(draw), graded), self.grader.stage.retire_at

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -11,14 +11,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tulu.files import write_atomic
-from tulu.rollout.fleet import EngineState
+from tulu.grading.reward import ENVIRONMENT, by_grader, commonest, fault_of
+from tulu.rollout.fleet import EngineState, SyncReport
 from tulu.rollout.sampler import Rollout, StepRollouts
 from tulu.rollout.token_notes import TokenNote, columns
 from tulu.types import Verdict
+from tulu.verifiers.custom import is_custom
+from tulu.verifiers.reward_model import NAME as REWARD_MODEL
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+MANY_MASKED = 0.1
+"""Share of a step's completions that may be masked until a user is told."""
 TOKENIZER = "tokenizer.json"
 """The file beside the rollouts that tells their tokens apart."""
 
@@ -54,7 +59,7 @@ def record(
             row: dict[str, Any] = {
                 "group": group,
                 "id": rollout.problem.id,
-                "verifier": "+".join(rollout.problem.verifiers),
+                "verifier": "+".join(_graders(rollout)),
                 "prompt": prompt,
                 "completion": rollout.texts[place],
                 "score": grades.verdict.score if grades.verdict else None,
@@ -83,9 +88,10 @@ def summary(rollouts: StepRollouts) -> dict[str, float]:
     """Figures over everything that was sampled for a step: reward, solved, truncated, masked, lengths.
 
     `solved` is the mean score of the verifiers, `reward_model` that of the reward model, and `penalty` what is added to the
-    rewards of long completions; each is absent where there is none. So are `solved/NAME`, `reward/NAME` and `faults/NAME`, by
-    verifier, where there are several, and `pass@K`. `faults` is the share of completions that a grader failed on; `masked` has
-    besides them those that no engine ended.
+    rewards of long completions; each is absent where there is none. So is `pass@K`. `solved/NAME`, `reward/NAME` and
+    `faults/NAME` are those of each verifier: its own mean score, the mean reward of the completions that it grades, and the share
+    of them that it failed on. `faults` is the share that any grader failed on; `masked` has besides them those that no engine
+    ended.
     """
     grades = [one for rollout in rollouts.sampled for one in rollout.grades]
     rewards = [reward for rollout in rollouts.sampled for reward in rollout.rewards if reward == reward]
@@ -115,22 +121,59 @@ def summary(rollouts: StepRollouts) -> dict[str, float]:
 
 
 def _by_verifier(rollouts: Sequence[Rollout]) -> dict[str, float]:
-    """Score, reward and faults of each verifier's rows, or of rows that name the same ones; nothing where all rows do."""
-    groups: dict[str, list[Rollout]] = {}
+    """Score, reward and faults of each verifier, of those too that grade a row together with others."""
+    values: dict[str, list[float]] = defaultdict(list)
     for rollout in rollouts:
-        groups.setdefault("+".join(rollout.problem.verifiers), []).append(rollout)
-    found: dict[str, float] = {}
-    for name in sorted(groups) if len(groups) > 1 else ():
-        found[f"solved/{name}"] = _mean([score for one in groups[name] for score in _verifier_scores(one)])
-        found[f"reward/{name}"] = _mean([reward for one in groups[name] for reward in one.rewards if reward == reward])
-        found[f"faults/{name}"] = _mean(_faults(groups[name]))
-    return found
+        for end, grades, reward in zip(rollout.group.completions, rollout.grades, rollout.rewards, strict=True):
+            said = [(_in_figures(name), verdict) for name, verdict in by_grader(rollout.problem, end, grades)]
+            for name, verdict in said:
+                values[f"faults/{name}"].append(float(verdict.score is None))
+                # What a reward model says is no share that was solved, and stands under its own name.
+                if verdict.score is not None and name != REWARD_MODEL:
+                    values[f"solved/{name}"].append(verdict.score)
+            for name in {name for name, _ in said} if reward == reward else ():
+                values[f"reward/{name}"].append(reward)
+    return {name: _mean(values[name]) for name in sorted(values)}
+
+
+def _in_figures(name: str) -> str:
+    """A verifier's name as part of a figure's: one of the user is a path, and a figure of a tracker is none."""
+    return name.lstrip("./").replace("/", ".") if is_custom(name) else name.lower()
+
+
+def _graders(rollout: Rollout) -> Sequence[str]:
+    """Who grades a rollout; rows that an environment scores name no verifier that would."""
+    names = rollout.problem.verifiers
+    played = any(completion.verdict is not None for completion in rollout.group.completions)
+    return (ENVIRONMENT,) if played and tuple(names) == (REWARD_MODEL,) else names
 
 
 def _faults(rollouts: Sequence[Rollout]) -> list[float]:
-    """For each completion that was graded whether a verifier or the reward model failed; one that no engine ended was not."""
+    """For each completion that was graded whether a grader failed; one that no engine ended was not graded."""
     ends = [(end, one) for rollout in rollouts for end, one in zip(rollout.group.completions, rollout.grades, strict=True)]
-    return [float(one.fault is not None) for end, one in ends if end.finish != "data"]
+    return [float(one.fault is not None) for end, one in ends if end.finish != "data" or end.verdict is not None]
+
+
+def masked_warning(rollouts: StepRollouts, share: float, environment: str = "") -> str | None:
+    """What a user is told where many completions of a step are masked: the share, who failed most and why; else None."""
+    if not share > MANY_MASKED:
+        return None
+    latest = [
+        fault_of(rollout.problem, end, grades, environment)
+        for rollout in rollouts.sampled
+        for end, grades in zip(rollout.group.completions, rollout.grades, strict=True)
+    ]
+    told, cure = commonest(latest)
+    return f"{share:.0%} of a step's completions are masked, which enter no loss and no mean: {told}. {cure}."
+
+
+def sync_figures(waited: float, report: SyncReport, seconds: float) -> dict[str, float]:
+    """`sync_seconds`, which the learner waited for engines to take its weights, and `share_weight_sync` of the step's `seconds`.
+
+    Where the fleet timed the parts of it, they stand there as `sync/PART`; they overlap.
+    """
+    parts = {f"sync/{name}": spent for name, spent in report.parts.items()}
+    return {"sync_seconds": waited, "share_weight_sync": waited / seconds, **parts}
 
 
 def pass_at(rollouts: Sequence[Rollout]) -> dict[str, float]:

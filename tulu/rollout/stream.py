@@ -21,11 +21,11 @@ from tulu.errors import EngineError
 from tulu.rollout.dispatch import Dispatch
 from tulu.rollout.draws import STATES, Draw, Queue, StepDraws
 from tulu.rollout.episodes import Episodes
-from tulu.rollout.fleet import Fleet
+from tulu.rollout.fleet import Fleet, SyncReport
 from tulu.rollout.journal import StreamLog
 from tulu.rollout.local_fleet import LocalFleet
 from tulu.rollout.pump import Pump
-from tulu.rollout.records import EngineFigures, staleness, summary
+from tulu.rollout.records import EngineFigures, masked_warning, staleness, summary, sync_figures
 from tulu.rollout.sampler import Rollout, RolloutGrader, StepRollouts
 from tulu.rollout.status import Status
 from tulu.rollout.team import Team
@@ -61,6 +61,9 @@ class Stream:
         """What moves the stream, in the main process."""
         self._local = isinstance(fleet, LocalFleet) or (isinstance(fleet, Episodes) and fleet.is_local)
         self._engines = EngineFigures()
+        self._synced: tuple[float, SyncReport] | None = None
+        """How long the learner stood still for the last sync, and what that was."""
+        self._warns = True
         self._turn, self._wanted = threading.Lock(), threading.Event()
         self._moved, self._ended = threading.Event(), threading.Event()
         self._error: BaseException | None = None
@@ -114,12 +117,14 @@ class Stream:
             for _ in weights if self.fleet is None else ():
                 pass
             return
+        asked = time.monotonic()
         with self._alone(), self.status.waiting("the engines to take the new weights"):
             began = time.monotonic()
-            self.pump.fleet.sync(weights, version)
+            report = self.pump.fleet.sync(weights, version)
             self.pump.dispatch.postpone(time.monotonic() - began)
             if self.queue.training is not None:
                 self.queue.end()
+        self._synced = time.monotonic() - asked, report
 
     def answer(self, problems: Sequence[Problem], params: SamplingParams) -> list[Completion | None]:
         """One completion of each problem by the engines of the run, beside the rollouts; None where no engine ended it.
@@ -165,20 +170,30 @@ class Stream:
                 self.journal.settle(oldest)
 
     def figures(self, seconds: float, waited: float) -> dict[str, float]:
-        """The figures of the step that ended, which took so long, and waited so long for rollouts; in the main process."""
+        """The figures of the step that ended, which took so long, and waited so long for rollouts; in the main process.
+
+        The learner works in what is left of its seconds when it has waited for rollouts and for the sync.
+        """
         if self.pump is None:
             return {}
         rollouts = self.taken.rollouts
         tokens = _tokens(rollouts.sampled)
+        synced = {} if self._synced is None else sync_figures(*self._synced, seconds)
+        worked = max(seconds - waited - synced.get("sync_seconds", 0.0), 1e-9)
+        found, env = summary(rollouts), self.grader.stage.env
+        if self._warns and (told := masked_warning(rollouts, found["masked"], env.path if env else "")):
+            self._warns = False
+            log.warning("%s", told)
         return {
-            **summary(rollouts),
+            **found,
             **staleness(rollouts, self.queue.step, self.queue.max_staleness),
             "tokens": tokens,
             "seconds": seconds,
             "sampling_seconds": waited,
             "tokens_per_second": tokens / seconds,
             "learner_idle": waited / seconds,
-            "learner_tokens_per_second": _tokens(rollouts.trained) / max(seconds - waited, 1e-9),
+            "learner_tokens_per_second": _tokens(rollouts.trained) / worked,
+            **synced,
             **self._engines.read(self.pump.fleet.states()),
             "sent_again": float(self.pump.dispatch.again),
             **{f"queue/{state}": float(count) for state, count in self.depths().items()},

@@ -99,6 +99,8 @@ def policy_loss(
     if notes is not None:
         by_token = isinstance(batch, PpoBatch) or advantage_N is not given_N
         notes.add(batch, mismatch_N, advantage_N if by_token else None)
+    # The sampler drew the tokens, so that k3 estimates how far it lies from the policy without bias, and is never negative.
+    metrics["kl_to_sampler"] = mean_metric(kl_estimate(batch.sampler_logps_N, logps_N.detach(), "k3"))
     return loss, {**metrics, "entropy": mean_metric(entropy_N), "mismatch": mean_metric(mismatch_N.abs())}
 
 

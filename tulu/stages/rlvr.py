@@ -25,7 +25,6 @@ from torch import Tensor
 
 from tulu.config.job import Job
 from tulu.config.schema import Rlvr
-from tulu.data.problems import Problems, load_problems
 from tulu.errors import EngineError
 from tulu.model.batch import Batch
 from tulu.model.dropout import evaluating
@@ -53,13 +52,13 @@ from tulu.stages.kl_in_reward import compare_less_kl
 from tulu.stages.policy_loss import grpo, ppo, ratio_moves
 from tulu.stages.ppo import ActorCritic, spare_ppo_batch, token_advantages
 from tulu.stages.rlvr_looks import looks_of, read_asked
-from tulu.train.agreement import from_main, start_digest
+from tulu.stages.rlvr_problems import read_problems, settings_of
+from tulu.train.agreement import start_digest
 from tulu.train.looks import Looks
 from tulu.train.open import StageRun, open_stage
 from tulu.train.optimizer import Learner, learning_rate
 from tulu.train.run import Run
 from tulu.train.step import Objective, step
-from tulu.verifiers.contract import Settings
 
 log = logging.getLogger("tulu")
 
@@ -83,28 +82,37 @@ class Models:
 def run(job: Job) -> Path:
     """Train, and return the folder of the model."""
     run = open_stage(job)
-    stage: Rlvr = run.section
     if run.finished:
         return run.model_folder
+    with Status(run.path / STATUS_FILE if run.parallel.is_main else None) as status:
+        return run_stage(job, run, status)
 
-    acting = Acting(stage.env, run.tokenizer) if stage.env is not None and stage.env.acts else None
-    problems = read_problems(run, stage, acting)
-    problems.report.show()
-    log.info(problems.report.golds())
+
+def run_stage(job: Job, run: StageRun, status: Status) -> Path:
+    """The same, of a stage that is open; `status` says from here on what it does and waits for."""
+    stage: Rlvr = run.section
+    acting = Acting(stage.env, run.tokenizer, status) if stage.env is not None and stage.env.acts else None
+    status.say(state="starting: reading the problems")
+    with status.waiting("the problems to be read and their ground truths to be proven"):
+        problems = read_problems(run, stage, acting)
+        problems.report.show()
+        log.info(problems.report.golds())
+        asked, asked_facts = read_asked(run, problems, acting)
     if run.parallel.is_main:
         keep_tokenizer(run.path / "rollouts", run.tokenizer)
-    asked, asked_facts = read_asked(run, problems, acting)
     runs = job.folder.parent
-    reward_model = load_reward_model(stage, problems, runs, job.recipe.trust_remote_code)
-    policy: Policy = run.load(Policy)
-    critic = ActorCritic.load(policy, stage, job.template[0], runs / "rm" / "model", run.start, run.start_options)
-    facts = {"reward_model": reward_model.digest} if reward_model else {}
-    facts |= asked_facts | ({"env": acting.digest()} if acting else {})
-    facts |= {"value": critic.value.digest()} if critic else {}
-    if stage.teacher is not None:
-        facts["teacher"] = start_digest(stage.teacher.path, stage.teacher.revision)
-    kl_reference = load_kl_reference(policy, run, stage, job.template[0], run.start_options)
-    teacher = load_teacher(policy, run.parallel, stage, job.recipe.trust_remote_code)
+    status.say(state="starting: loading the models")
+    with status.waiting("the models to be loaded"):
+        reward_model = load_reward_model(stage, problems, runs, job.recipe.trust_remote_code)
+        policy: Policy = run.load(Policy)
+        critic = ActorCritic.load(policy, stage, job.template[0], runs / "rm" / "model", run.start, run.start_options)
+        facts = {"reward_model": reward_model.digest} if reward_model else {}
+        facts |= asked_facts | ({"env": acting.digest()} if acting else {})
+        facts |= {"value": critic.value.digest()} if critic else {}
+        if stage.teacher is not None:
+            facts["teacher"] = start_digest(stage.teacher.path, stage.teacher.revision)
+        kl_reference = load_kl_reference(policy, run, stage, job.template[0], run.start_options)
+        teacher = load_teacher(policy, run.parallel, stage, job.recipe.trust_remote_code)
     learner = run.begin(critic or policy, problems, start=policy.digest(), **facts)
     run.settle_rows(learner, partial(all_numbers, policy, critic, stage.entropy_bonus > 0))
     stage = run.section
@@ -122,7 +130,6 @@ def run(job: Job) -> Path:
     total = stage.steps or max(1, math.ceil(len(problems) * (stage.epochs or 1.0) / stage.prompts))
     models = Models(policy, critic, kl_reference, teacher)
     with ExitStack() as stack:
-        status = stack.enter_context(Status(run.path / STATUS_FILE if run.parallel.is_main else None))
         grader = stack.enter_context(grader_of(stage, spec, settings_of(stage), run.parallel.is_main))
         team = Team(run.parallel)
         with status.waiting("the engines to start"):
@@ -139,33 +146,6 @@ def run(job: Job) -> Path:
         stream.resume(state)
         train(learner, models, stream, stage, run, total, looks_of(run, stream, asked))
     return run.finish(policy.save, problems=len(problems))
-
-
-def read_problems(run: StageRun, stage: Rlvr, acting: Acting | None = None) -> Problems:
-    """The problems of the stage, which the main process reads, tokenises and proves, and sends to the others.
-
-    Those of an environment have its tools in their prompts.
-    """
-    load = partial(
-        load_problems,
-        stage.data,
-        run.tokenizer,
-        stage.max_prompt,
-        verifier=stage.verifier,
-        seed=stage.seed,
-        with_reward_model=stage.reward_model is not None,
-        bad_golds=stage.bad_golds,
-        mode=stage.verifier_mode,
-        settings=settings_of(stage),
-    )
-    if acting is not None:
-        load = partial(acting.load, load)
-    return from_main(run.parallel, "the problems to be read and their ground truths to be proven", load)
-
-
-def settings_of(stage: Rlvr) -> Settings:
-    """The recipe's settings of its verifiers."""
-    return stage.verifier_settings.settings if stage.verifier_settings else Settings()
 
 
 def all_numbers(policy: Policy, critic: ActorCritic | None, entropy_gradient: bool, batch: Batch) -> Tensor:
@@ -204,7 +184,8 @@ def train(
             run.journal("trained", step=run.step, positions=taken.trained, rows=ids(taken.rollouts.trained))
             progress.update(run.step, metrics, metrics.get("tokens_per_second"), measured["mfu"])
             status.say(state="saving", step=run.step, last={**metrics, **measured})
-            run.end_step(run.step == total, stream.checkpoint)
+            with status.waiting("the checkpoint to be written"):
+                run.end_step(run.step == total, stream.checkpoint)
             stream.settle(run.checkpoints.oldest_step())
 
 

@@ -62,7 +62,8 @@ def answer(run: StageRun, stream: Stream, asked: Sequence[Problem], step: int) -
     if not completions:
         return Seen()
     ended = {place: completion for place, completion in enumerate(completions) if completion is not None}
-    with Grader() as grader:
+    graders = " and ".join(sorted({name for problem in asked for name in problem.verifiers}))
+    with Grader() as grader, stream.status.waiting(f"the answers of a look to be graded by {graders}"):
         graded = RolloutGrader(grader, run.tokenizer, asked, stage).verify(
             [(place, Group(asked[place].prompt, [completion], asked[place].id)) for place, completion in ended.items()]
         )

@@ -1,0 +1,59 @@
+"""What a step says of itself: seconds in which the learner waited or worked, and many masked completions once."""
+
+import logging
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from torch import Tensor
+
+from tests.rollout.fakes import Numbers
+from tests.rollout.scripted import ScriptedEngine, ScriptedGrader, make_problems, stage
+from tulu.model.parallel import Parallel
+from tulu.rollout.draws import Queue
+from tulu.rollout.fleet import SyncReport
+from tulu.rollout.journal import StreamLog
+from tulu.rollout.local_fleet import LocalFleet
+from tulu.rollout.sampler import RolloutGrader
+from tulu.rollout.status import Status
+from tulu.rollout.stream import Stream
+from tulu.rollout.team import Team
+
+
+class SlowToSync(LocalFleet):
+    """Engines that take new weights in a quarter of a second, most of it to load them."""
+
+    def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> SyncReport:
+        time.sleep(0.25)
+        super().sync(weights, version)
+        return SyncReport(version, seconds=0.25, parts={"load": 0.2})
+
+
+def test_seconds_of_a_sync_are_no_work_and_many_masked_completions_are_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of each step's 8 completions 2 time out; of its second a quarter is waited for rollouts, and as much for the sync."""
+    caplog.set_level(logging.WARNING, "tulu")
+    engine: Any = ScriptedEngine(lambda *_: "?rwr")
+    settings = stage(prompts=2, samples=4, batch=8)
+    grader = RolloutGrader(ScriptedGrader(), cast(Any, Numbers()), make_problems(3), settings)
+    queue = Queue.of(settings, 3, 3)
+    stream = Stream(SlowToSync(engine), grader, Team(Parallel(settings)), queue, StreamLog(tmp_path), Status())
+    stream.sync(iter(()), 0)
+    stream.resume({})
+    for step in (1, 2):
+        stream.take()
+        stream.sync(iter(()), step)
+        figures = stream.figures(1.0, 0.25)
+        assert figures["masked"] == pytest.approx(2 / 8)
+        assert 0.25 <= figures["sync_seconds"] < 0.5
+        assert figures["share_weight_sync"] == figures["sync_seconds"]
+        assert (figures["learner_idle"], figures["sync/load"]) == (0.25, 0.2)
+        trained = sum(rollout.group.n_tokens for rollout in stream.taken.rollouts.trained)
+        assert figures["learner_tokens_per_second"] == pytest.approx(trained / (0.75 - figures["sync_seconds"]))
+    [told] = [record.message for record in caplog.records if "masked" in record.message]
+    assert told.startswith("25% of a step's completions are masked")
+    assert "the verifier exact failed on 2 of 8 completions, 2 times with timeout: 10 s. Check the verifier" in told
+    stream.close()
