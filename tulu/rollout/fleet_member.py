@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tulu.errors import EngineError
 from tulu.rollout.engine import STALE
-from tulu.rollout.fleet import Ended, EngineState, EngineStatus, Recovery, Request, Returned
+from tulu.rollout.fleet import Ended, EngineState, EngineStatus, Finished, Recovery, Request, Returned, sampled_by
 from tulu.rollout.fleet_admission import Admission
-from tulu.rollout.fleet_calls import Call, EngineLost
+from tulu.rollout.fleet_calls import Call, EngineDied, EngineLost, wait_for_all
 from tulu.rollout.fleet_replica import Report
 from tulu.rollout.pieces import Piece
 
@@ -142,9 +143,17 @@ class Member:
             self.failures = 0
         self.tokens = report.tokens
         # A request that ended here was submitted here; what is left over from before a restart cannot come.
-        ended = [replace(end, engine=self.name) for end in report.ended if self.running.pop(end.key, None) is not None]
+        pairs = [(end, self.running.pop(end.key, None)) for end in report.ended]
+        ended = [self._own(end, request) for end, request in pairs if request is not None]
         self.admission.observe(len(self.running), report.waiting, report.tokens, now)
         return ended
+
+    def _own(self, end: Ended, request: Request) -> Ended:
+        """The end of a request with the name of this engine, on its tokens too."""
+        if isinstance(end, Finished):
+            return replace(end, engine=self.name, completion=sampled_by(self.name, end.completion, request.begun))
+        begun = end.begun and sampled_by(self.name, end.begun, request.begun)
+        return replace(end, engine=self.name, begun=begun)
 
     def pass_time(self) -> None:
         """Count the time in which it had work."""
@@ -183,3 +192,21 @@ class Member:
         actor, self.actor = self.actor, None
         if actor is not None:
             ray.kill(actor, no_restart=True)
+
+
+def start_all(members: Sequence[Member]) -> None:
+    """Start the engines, and wait until each has loaded its model. Raises EngineError if one cannot.
+
+    Where the process of one dies meanwhile, another is started in its place, as often as later.
+    """
+    for member in members:
+        member.start()
+    waited = members
+    while waited:
+        _, lost = wait_for_all([call for member in waited for call in member.calls()])
+        hopeless = [error for error in lost.values() if not isinstance(error, EngineDied)]
+        waited = [member for member in waited if member.name in lost]
+        if hopeless or any(member.failures == MOST_FAILURES for member in waited):
+            raise EngineError("; ".join(map(str, lost.values())))
+        for member in waited:
+            member.fail(lost[member.name].reason)
