@@ -1,9 +1,9 @@
 """The protocol of a rollout engine, what an engine is made from, and the requests that every engine refuses."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from tulu.errors import EngineError
 from tulu.model.adapters_apart import AdapterForm
 from tulu.model.load import DTYPES
-from tulu.types import Group, Problem, SamplingParams
+from tulu.types import Completion, Group, Problem, SamplingParams
 
 STALE = -1
 """The version of an engine whose weights are not known to be the learner's. Such an engine refuses to sample."""
@@ -21,6 +21,11 @@ SHARED_SHARE = 0.45
 
 ProgressCallback = Callable[[int, int], None]
 """Called with (finished completions, requested completions) while an engine samples."""
+
+Part = list[tuple[int, int, Completion]]
+"""Completions that ended together, as (place of the problem, place within its group, completion)."""
+Places = Sequence[Sequence[int]]
+"""Of each problem the places within its group, from 0."""
 
 
 class RolloutEngine(Protocol):
@@ -51,6 +56,32 @@ class RolloutEngine(Protocol):
     def close(self) -> None:
         """Free what the engine holds."""
         ...
+
+
+@runtime_checkable
+class PartwiseEngine(RolloutEngine, Protocol):
+    """An engine that hands completions over as they end, so that they can be kept before the last one has ended."""
+
+    exact: bool
+    """Whether the same call always gives the same bits. Learner processes then share out what is left of a call as they did."""
+
+    def sample(self, problems: Sequence[Problem], n: int, params: SamplingParams, wanted: Places) -> Iterator[Part]:
+        """Sample the completions that `generate` samples and yield them as they end; a part may be empty.
+
+        Only what is `wanted` is handed over.
+        """
+        ...
+
+
+def parts_of(
+    engine: RolloutEngine, problems: Sequence[Problem], n: int, params: SamplingParams, wanted: Places
+) -> Iterator[Part]:
+    """What any engine samples, as it ends where the engine tells it so early, else in one part."""
+    if isinstance(engine, PartwiseEngine):
+        yield from engine.sample(problems, n, params, wanted)
+        return
+    groups = engine.generate(problems, n, params)
+    yield [(index, sample, groups[index].completions[sample]) for index, places in enumerate(wanted) for sample in places]
 
 
 @dataclass(frozen=True)
@@ -109,9 +140,15 @@ def check_request(version: int, problems: Sequence[Problem], n: int, params: Sam
 def check_answer(groups: list[Group]) -> list[Group]:
     """The groups that an engine sampled. Raises EngineError where the model that it sampled from predicts NaN."""
     for group in groups:
-        if any(math.isnan(sum(completion.sampler_logps or ())) for completion in group.completions):
-            raise EngineError(
-                f"{group.id}: the model predicts NaN in place of probabilities, so what it samples means nothing\n"
-                "Its weights are broken or too large; go back to a model or a checkpoint before, with a lower learning rate."
-            )
+        for completion in group.completions:
+            check_numbers(group.id, completion)
     return groups
+
+
+def check_numbers(name: str, completion: Completion) -> None:
+    """Raise EngineError, with this name, where the model that a completion was sampled from predicts NaN."""
+    if math.isnan(sum(completion.sampler_logps or ())):
+        raise EngineError(
+            f"{name}: the model predicts NaN in place of probabilities, so what it samples means nothing\n"
+            "Its weights are broken or too large; go back to a model or a checkpoint before, with a lower learning rate."
+        )

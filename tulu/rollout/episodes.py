@@ -92,7 +92,8 @@ class Episodes:
             self._expire()
             self._sample()
             left = until - time.monotonic()
-            for end in self.inner.collect(0.0 if self.is_local else max(0.0, min(left, POLL_SECONDS if self._jobs else left))):
+            patience = max(0.0, min(left, POLL_SECONDS if self._jobs else left))
+            for end in self.inner.collect_call() if isinstance(self.inner, LocalFleet) else self.inner.collect(patience):
                 self._sampled(end)
             idle = not any(one.waits for one in self._live.values())
             if idle or (not self.is_local and (self._ended or time.monotonic() >= until)):

@@ -20,7 +20,7 @@ TELL_SECONDS = 10.0
 class EngineLost(Exception):
     """An engine cannot be used any more."""
 
-    def __init__(self, engine: str, reason: str, refused: bool = False, hangs: bool = False) -> None:
+    def __init__(self, engine: str, reason: str, refused: bool = False, hangs: bool = False, cause: str = "") -> None:
         super().__init__(f"{engine}: {reason}")
         self.engine = engine
         self.reason = reason
@@ -28,6 +28,26 @@ class EngineLost(Exception):
         """Whether its process is there and does not answer."""
         self.refused = refused
         """Whether it refused weights because of what they are. Another engine would say the same of them."""
+        self.cause = cause
+        """What went wrong, in the same words whenever it is the same; "" where a further try may help, as after a kill."""
+
+    def repeats(self, cause: str) -> bool:
+        """Whether this is what the engine failed of before, so that to start it again is no cure."""
+        return bool(cause) and cause == self.cause
+
+
+class EngineBroken(EngineError):
+    """What an engine says that cannot go on."""
+
+    def __init__(self, cause: str, where: str = "") -> None:
+        super().__init__(cause, where)
+        self.cause = cause
+        """In the same words whenever it is the same; "" where its own process does not know."""
+        self.where = where
+        """What else is to be told, such as the place of its log."""
+
+    def __str__(self) -> str:
+        return "; ".join(filter(None, (self.cause, self.where)))
 
 
 @dataclass
@@ -71,8 +91,9 @@ class Call:
             if isinstance(cause, EngineMissing):
                 raise EngineMissing(str(cause)) from None
             if isinstance(cause, EngineError):
-                raise EngineLost(self.engine, str(cause), refused=isinstance(cause, WeightsRefused)) from None
-            raise EngineLost(self.engine, failure(cause)) from None
+                told = cause.cause if isinstance(cause, EngineBroken) else str(cause)
+                raise EngineLost(self.engine, str(cause), refused=isinstance(cause, WeightsRefused), cause=told) from None
+            raise EngineLost(self.engine, failure(cause), cause=failure(cause)) from None
         except exceptions.RayError as error:
             raise EngineLost(self.engine, death(error)) from None
 
@@ -110,8 +131,12 @@ def failure(cause: BaseException) -> str:
     """What went wrong in an engine, in one line."""
     if is_shortage(cause):
         return say_engine_shortage(cause)
-    text = " ".join(str(cause).split())
-    return f"it failed ({type(cause).__name__}: {text})"
+    return f"it failed ({said(cause)})"
+
+
+def said(error: BaseException) -> str:
+    """The name and the words of an error, in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def death(error: Exception) -> str:

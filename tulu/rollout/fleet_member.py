@@ -69,6 +69,8 @@ class Member:
     """In a row."""
     failed_at: float | None = None
     reason: str = ""
+    cause: str = ""
+    """Of the last failure, as `EngineLost` has it; "" once it has sampled again."""
     seen: float = field(default_factory=time.monotonic)
 
     def start(self) -> None:
@@ -139,7 +141,7 @@ class Member:
         if report.silent >= self.limits.silent and not report.ended:
             raise EngineLost(self.name, f"it hangs: no token of {report.running} requests for {report.silent:.0f} s")
         if report.tokens > self.tokens:
-            self.failures = 0
+            self.failures, self.cause = 0, ""
         self.tokens = report.tokens
         # A request that ended here was submitted here; what is left over from before a restart cannot come.
         ended = [replace(end, engine=self.name) for end in report.ended if self.running.pop(end.key, None) is not None]
@@ -153,11 +155,16 @@ class Member:
             self.busy_seconds += now - self.seen
         self.seen = now
 
-    def fail(self, reason: str, later: bool = False) -> list[Ended]:
-        """End its process, start another, or `later` with the next sync, and give its requests back."""
-        log.warning(
-            "%s failed: %s; it is started again, and its %d requests are given back", self.name, reason, len(self.running)
-        )
+    def fail(self, reason: str, later: bool = False, cause: str = "") -> list[Ended]:
+        """End its process, start another, or `later` with the next sync, and give its requests back.
+
+        One that fails of the same again before it has sampled a token would do so for ever, and is not started.
+        """
+        lasting = bool(cause) and cause == self.cause
+        self.cause = cause
+        last = lasting or self.failures >= MOST_FAILURES
+        then = "that is too often" if last else "it is started again"
+        log.warning("%s failed: %s; %s, and its %d requests are given back", self.name, reason, then, len(self.running))
         self.failed_at = self.failed_at if self.failed_at is not None else time.monotonic()
         self.reason = reason
         self.failures += 1
@@ -166,7 +173,7 @@ class Member:
         told = f"{self.name}: {reason}"
         returned: list[Ended] = [Returned(key, request.begun, told, self.name) for key, request in self.running.items()]
         self.end()
-        if self.failures > MOST_FAILURES:
+        if last:
             self.status = "dead"
         elif later:
             self.status = "asleep"
@@ -183,3 +190,17 @@ class Member:
         actor, self.actor = self.actor, None
         if actor is not None:
             ray.kill(actor, no_restart=True)
+
+
+def why_hopeless(members: Sequence[Member]) -> str:
+    """Why no engine will sample any more, "" if one may.
+
+    Where one failed twice of the same and all others have failed of that too, and sampled nothing since, it is no engine's own
+    fault, and none is waited for.
+    """
+    dead = [member for member in members if member.status == "dead"]
+    causes = {member.cause for member in dead if member.cause}
+    if len(dead) < len(members) and not any(all(member.cause == cause for member in members) for cause in causes):
+        return ""
+    told = "; ".join(f"{member.name}: {member.reason}" for member in members)
+    return f"every engine failed too often and none is left ({told})"

@@ -16,6 +16,7 @@ from tulu.errors import EngineError
 from tulu.rollout.broadcast import Joining
 from tulu.rollout.engine import STALE, EngineSpec
 from tulu.rollout.fleet import Ended, Finished, Request, Returned, joined
+from tulu.rollout.fleet_calls import EngineBroken, said
 from tulu.rollout.pieces import Memory, Objects, Piece, Place, SharedMemory
 from tulu.rollout.sync import Layout, Shapes, check_complete, check_infos
 from tulu.types import Completion
@@ -75,7 +76,7 @@ class Replica:
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.ended: list[Ended] = []
         self.news = asyncio.Event()
-        self.failure = ""
+        self.failure: EngineError | None = None
         """Why this engine cannot go on."""
         self.paused = False
         self.asleep = False
@@ -223,7 +224,7 @@ class Replica:
                 # Completions of one group often end close together, and one report is cheaper than several.
                 await asyncio.sleep(GATHER_SECONDS)
         if self.failure:
-            raise EngineError(self.failure)
+            raise self.failure
         ended, self.ended = self.ended, []
         silent = time.monotonic() - self.last_token if self.tasks and not self.paused else 0.0
         return Report(ended, self.version, len(self.tasks), self.waiting, self.tokens, silent)
@@ -234,9 +235,9 @@ class Replica:
         self.waiting = waiting
         self.last_token = time.monotonic()
 
-    def fail(self, reason: str) -> None:
+    def fail(self, error: EngineError) -> None:
         """Tell the learner's process with the next report that this engine cannot go on."""
-        self.failure = self.failure or reason
+        self.failure = self.failure or error
         self.news.set()
 
     async def _received(self, references: Sequence[Any], layout: Layout) -> Memory:
@@ -275,7 +276,7 @@ class Replica:
             self.ended.append(Returned(request.key, request.begun, "it was cut, and its tokens did not come in time"))
         except Exception as error:  # noqa: BLE001
             # Whatever went wrong is told by name in the learner's process; a task's own error would only be logged here.
-            self.fail(f"sampling {request.key} failed ({type(error).__name__}: {error})")
+            self.fail(error if isinstance(error, EngineError) else EngineBroken(f"sampling failed ({said(error)})"))
         finally:
             del self.tasks[request.key]
             self.news.set()

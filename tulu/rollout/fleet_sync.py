@@ -48,8 +48,8 @@ class Delivery:
     version: int
     seconds: float
     """That each step of an engine may take."""
-    lose: Callable[[Member, str], Any]
-    """Called with an engine that failed, and why."""
+    lose: Callable[[Member, str, str], Any]
+    """Called with an engine that failed, why, and the cause as `EngineLost` has it."""
     transport: Transport
     shelf: Shelf
     kept: Kept = field(default_factory=list)
@@ -156,7 +156,7 @@ class Delivery:
             raise EngineError(f"{error.engine}: {error.reason}")
         for member in [member for member in self.members if member.name == error.engine]:
             self.members.remove(member)
-            self.lose(member, error.reason)
+            self.lose(member, error.reason, error.cause)
 
     def _taken(self, sent: "OnTheWay") -> None:
         """Compare what the engines hold with what the learner sent; what was spoilt on its way comes again, off the shelf."""

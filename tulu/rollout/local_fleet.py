@@ -1,13 +1,14 @@
 """A fleet of one engine that is called in the learner's process: it samples while `collect` waits for it."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from torch import Tensor
 
 from tulu.errors import EngineError
-from tulu.rollout.engine import STALE, RolloutEngine
+from tulu.rollout.engine import STALE, RolloutEngine, parts_of
 from tulu.rollout.fleet import (
     Ended,
     EngineState,
@@ -27,15 +28,20 @@ NAME = "engine"
 
 
 class LocalFleet:
-    """Any RolloutEngine as a fleet. What was submitted is sampled by the next `collect`, whole groups in one call."""
+    """Any RolloutEngine as a fleet. What was submitted is sampled in one call, whole groups at once, while `collect` waits."""
 
     def __init__(self, engine: RolloutEngine, room: int = 1 << 20) -> None:
         self.engine = engine
         self.most = room
         self.waiting: dict[str, Request] = {}
+        """What the next call is made of."""
+        self.running: dict[str, Request] = {}
+        """What has not ended of the present call."""
         self.ended: list[Ended] = []
         self.tokens = 0
         self.busy_seconds = 0.0
+        self._parts: Iterator[list[Finished]] = iter(())
+        self._began = 0.0
 
     @property
     def version(self) -> int:
@@ -45,47 +51,73 @@ class LocalFleet:
     def states(self) -> list[EngineState]:
         """The one engine's state."""
         status: EngineStatus = "stale" if self.version == STALE else "ready"
-        return [EngineState(NAME, self.version, status, len(self.waiting), self.tokens, self.busy_seconds)]
+        open_requests = len(self.waiting) + len(self.running)
+        return [EngineState(NAME, self.version, status, open_requests, self.tokens, self.busy_seconds)]
 
     def submit(self, requests: Sequence[Request]) -> None:
-        """Keep these for the next `collect`."""
-        for ready in prepare_all(requests, self.waiting):
+        """Keep these for the call after the present one."""
+        for ready in prepare_all(requests, self.waiting.keys() | self.running.keys()):
             if isinstance(ready, Finished):
                 self.ended.append(ready)
             else:
                 self.waiting[ready.key] = ready
 
     def collect(self, timeout: float) -> list[Ended]:
-        """Sample all that was submitted, however long that takes."""
-        began = time.monotonic()
-        requests, self.waiting = list(self.waiting.values()), {}
+        """What ended. This waits until the engine hands something over, which is all that was submitted unless it `works` on.
+
+        Once a call has ended, the next `collect` makes one of what was submitted meanwhile.
+        """
         ended, self.ended = self.ended, []
+        began = time.monotonic()
+        if not self.running:
+            self.running, self.waiting = self.waiting, {}
+            self._parts, self._began = self._sample([*self.running.values()]), began
+        finished: list[Finished] = []
         try:
-            finished = self._fresh([request for request in requests if not _begun(request)])
-            finished += self._continued([request for request in requests if _begun(request)])
+            while self.running and not finished:
+                finished = self._next_part()
+            if not self.running:
+                # Nothing is left of the call, but the engine may have something to put away.
+                deque(self._parts, maxlen=0)
         except EngineError:
             # The caller may sync and collect again: nothing that it submitted is lost, and what was cut comes back too.
-            self.waiting = {request.key: request for request in requests} | self.waiting
+            self.waiting, self.running = self.running | self.waiting, {}
             self.ended = ended
             raise
+        now = time.monotonic()
         if finished:
-            self.busy_seconds += time.monotonic() - began
+            self.busy_seconds += now - began
             self.tokens += sum(len(end.completion.tokens) for end in finished)
-        seconds = time.monotonic() - began
-        return [*ended, *(replace(end, seconds=seconds) for end in finished)]
+        return [*ended, *(replace(end, seconds=now - self._began) for end in finished)]
+
+    @property
+    def works(self) -> bool:
+        """Whether more of what was submitted is on its way."""
+        return bool(self.running)
+
+    def collect_call(self) -> list[Ended]:
+        """What ended, when the whole call has."""
+        ended = self.collect(0.0)
+        try:
+            while self.works:
+                ended += self.collect(0.0)
+        except EngineError:
+            self.ended = ended + self.ended
+            raise
+        return ended
 
     def cut(self, keys: Sequence[str]) -> None:
-        """Take these back, as far as they still wait."""
+        """Take these back, as far as they still wait for a call."""
         for key in keys:
             if key in self.waiting:
                 self.ended.append(Returned(key, self.waiting.pop(key).begun, "it was cut", NAME))
 
     def room(self) -> int:
         """As many as the caller likes: more requests in one call are sampled faster."""
-        return 0 if self.version == STALE else max(0, self.most - len(self.waiting))
+        return 0 if self.version == STALE else max(0, self.most - len(self.waiting) - len(self.running))
 
     def sync(self, weights: Iterable[tuple[str, Tensor]], version: int) -> SyncReport:
-        """Hand the weights to the engine."""
+        """Hand the weights to the engine, which works on nothing meanwhile."""
         began = time.monotonic()
         self.engine.sync(weights, version)
         return SyncReport(version, seconds=time.monotonic() - began, engines=(NAME,))
@@ -94,45 +126,55 @@ class LocalFleet:
         """Nothing: the engine keeps what it has."""
 
     def check(self) -> list[Recovery]:
-        """Nothing: an engine in another process that died is started again by its next sync."""
+        """Nothing: an engine in another process that died comes back within the call that it died in."""
         return []
 
     def close(self) -> None:
         """Close the engine."""
         self.engine.close()
 
-    def _fresh(self, requests: Sequence[Request]) -> list[Finished]:
-        """Sample whole groups: a request's tokens depend on the size of its group, so those that are missing are drawn too."""
+    def _next_part(self) -> list[Finished]:
+        part = next(self._parts, None)
+        if part is None:
+            raise EngineError(f"the engine ended its call without {len(self.running)} of the completions")
+        for end in part:
+            del self.running[end.key]
+        return part
+
+    def _sample(self, requests: Sequence[Request]) -> Iterator[list[Finished]]:
+        """Hand over what ends, first of what is new and then of what had begun."""
+        yield from self._fresh([request for request in requests if not _begun(request)])
+        yield from self._continued([request for request in requests if _begun(request)])
+
+    def _fresh(self, requests: Sequence[Request]) -> Iterator[list[Finished]]:
+        """Sample whole groups: a request's tokens may depend on the size of its group."""
         calls: dict[tuple[SamplingParams, int], dict[str, list[Request]]] = {}
         for request in requests:
             of_call = calls.setdefault((_hashable(request.params), request.samples), {})
             of_call.setdefault(request.problem_id, []).append(request)
-        finished = []
         for (params, n), of_problem in calls.items():
             problems = [Problem(name, (), of_group[0].prompt, None, ()) for name, of_group in of_problem.items()]
-            groups = self.engine.generate(problems, n, params)
-            for group, of_group in zip(groups, of_problem.values(), strict=True):
-                finished += [Finished(request.key, group.completions[request.sample], NAME) for request in of_group]
-        return finished
+            asked = [{request.sample: request.key for request in of_group} for of_group in of_problem.values()]
+            for part in parts_of(self.engine, problems, n, params, [[*places] for places in asked]):
+                yield [Finished(asked[index][sample], completion, NAME) for index, sample, completion in part]
 
-    def _continued(self, requests: Sequence[Request]) -> list[Finished]:
+    def _continued(self, requests: Sequence[Request]) -> Iterator[list[Finished]]:
         """Sample behind what had begun: the tokens so far are part of the prompt that the engine reads."""
         calls: dict[SamplingParams, list[Request]] = {}
         for request in requests:
             assert request.begun is not None
             rest = request.params.max_tokens - len(request.begun.tokens)
             calls.setdefault(replace(_hashable(request.params), max_tokens=rest), []).append(request)
-        finished = []
         for params, of_call in calls.items():
             problems = [
                 Problem(f"{r.problem_id}#{r.sample}+{len(r.begun.tokens)}", (), [*r.prompt, *r.begun.tokens], None, ())
                 for r in of_call
                 if r.begun is not None
             ]
-            groups = self.engine.generate(problems, 1, params)
-            for request, group in zip(of_call, groups, strict=True):
-                finished.append(Finished(request.key, joined(request.begun, group.completions[0]), NAME))
-        return finished
+            for part in parts_of(self.engine, problems, 1, params, [[0]] * len(problems)):
+                yield [
+                    Finished(of_call[index].key, joined(of_call[index].begun, completion), NAME) for index, _, completion in part
+                ]
 
 
 def _begun(request: Request) -> bool:

@@ -14,6 +14,7 @@ from tulu.rollout.draws import Draw, Queue
 from tulu.rollout.engine import STALE
 from tulu.rollout.fleet import Fleet
 from tulu.rollout.journal import StreamLog, completion_row, grades_row, read_completion, read_grades
+from tulu.rollout.local_fleet import LocalFleet
 from tulu.rollout.sampler import Graded, RolloutGrader
 from tulu.rollout.team import Team
 from tulu.types import Group, Verdict
@@ -46,6 +47,10 @@ class Pump:
         moved = self._draw()
         sent = self.dispatch.submit()
         ended = self.collect(timeout)
+        while isinstance(self.fleet, LocalFleet) and self.fleet.works:
+            # An engine in this process hands over early what ended, so that it is on the disk. All else waits for the whole call:
+            # what is drawn and graded, and with what, must not depend on which completion was first.
+            ended = self.collect(timeout) or ended
         return self._grade() or moved or bool(sent) or ended
 
     def collect(self, timeout: float) -> bool:

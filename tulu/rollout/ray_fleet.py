@@ -18,7 +18,7 @@ from tulu.rollout.engine import STALE, EngineSpec, check_answer
 from tulu.rollout.fleet import Ended, EngineState, Finished, Recovery, Request, Returned, SyncReport, prepare_all
 from tulu.rollout.fleet_admission import shared_out
 from tulu.rollout.fleet_calls import EngineLost, wait_for_all
-from tulu.rollout.fleet_member import Limits, Member
+from tulu.rollout.fleet_member import Limits, Member, why_hopeless
 from tulu.rollout.fleet_places import make_members
 from tulu.rollout.fleet_replica import Replica
 from tulu.rollout.fleet_sync import Delivery, put_to_sleep
@@ -240,11 +240,10 @@ class RayFleet:
             try:
                 self._step(member)
             except EngineLost as error:
-                self._lose(member, error.reason)
+                self._lose(member, error.reason, error.cause)
         self._dispatch()
-        if all(member.status == "dead" for member in self.members):
-            told = "; ".join(f"{member.name}: {member.reason}" for member in self.members)
-            self.trouble = EngineError(f"every engine failed too often and none is left ({told})")
+        if told := why_hopeless(self.members):
+            self.trouble = EngineError(told)
 
     def _step(self, member: Member) -> None:
         member.check_sent()
@@ -292,9 +291,9 @@ class RayFleet:
         if recovery is not None:
             self.recovered.append(recovery)
 
-    def _lose(self, member: Member, reason: str) -> None:
+    def _lose(self, member: Member, reason: str, cause: str = "") -> None:
         # While the learner trains, its GPUs have no room for an engine that loads its model.
-        self._take_over(member.fail(reason, later=self.resting))
+        self._take_over(member.fail(reason, self.resting, cause))
 
     def _take_over(self, ended: Sequence[Ended]) -> None:
         """Keep these for `collect`. Raises EngineError where the model that was sampled from predicts NaN."""

@@ -7,17 +7,20 @@ The stream of rollouts lives in the main process. The others `serve` it until it
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tulu.model.parallel import Parallel
-from tulu.rollout.engine import RolloutEngine
+from tulu.rollout.engine import Part, PartwiseEngine, Places, RolloutEngine, parts_of
 from tulu.types import Group, Problem, SamplingParams
 
 Job = Callable[..., Sequence[Any]]
 """Items, and what else the main process says of all of them, to one result for each item."""
 KEEP_ALIVE = 60.0
 """Seconds after which processes that have nothing to do are told to go on waiting; their connection has a deadline of its own."""
+
+TOGETHER_SECONDS = 5.0
+"""How long each process's engine samples until the main process hears what has ended."""
 
 
 class Team:
@@ -72,7 +75,10 @@ class SharedEngine:
         """Every process makes one, of its own engine."""
         self.engine = engine
         self.team = team
-        team.jobs["generate"] = engine.generate
+        self.exact = isinstance(engine, PartwiseEngine) and engine.exact
+        self._parts: Iterator[Part] = iter(())
+        """What this process's engine samples at present."""
+        team.jobs |= {"generate": engine.generate, "begin": self._begin, "go on": self._go_on}
 
     @property
     def version(self) -> int:
@@ -81,9 +87,45 @@ class SharedEngine:
 
     def generate(self, problems: Sequence[Problem], n: int, params: SamplingParams) -> list[Group]:
         """Sample n completions of each problem; every process samples its share. For the main process alone."""
-        # Engines read ids and prompts; the rest of a problem need not travel.
-        prompts = [Problem(problem.id, (), problem.prompt, None, ()) for problem in problems]
-        return self.team.run("generate", prompts, n, params)
+        return self.team.run("generate", _plain(problems), n, params)
+
+    def sample(self, problems: Sequence[Problem], n: int, params: SamplingParams, wanted: Places) -> Iterator[Part]:
+        """The same completions as they end in any process, as far as that is told before all have ended.
+
+        Of an exact engine in several processes it is not: what is left would be shared out anew after a kill, into other batches.
+        """
+        world = self.team.parallel.world
+        if world == 1:
+            yield from parts_of(self.engine, _plain(problems), n, params, wanted)
+            return
+        if self.exact or not isinstance(self.engine, PartwiseEngine):
+            groups = self.generate(problems, n, params)
+            yield [(index, sample, groups[index].completions[sample]) for index, places in enumerate(wanted) for sample in places]
+            return
+        self.team.run("begin", list(zip(_plain(problems), wanted, strict=True)), n, params)
+        ended = False
+        while not ended:
+            answers = self.team.run("go on", [None] * world, TOGETHER_SECONDS)
+            ended = all(done for _, done in answers)
+            yield [
+                (index * world + rank, sample, completion)
+                for rank, (part, _) in enumerate(answers)
+                for index, sample, completion in part
+            ]
+
+    def _begin(self, shares: Sequence[tuple[Problem, Sequence[int]]], n: int, params: SamplingParams) -> Sequence[None]:
+        problems, wanted = [problem for problem, _ in shares], [places for _, places in shares]
+        self._parts = parts_of(self.engine, problems, n, params, wanted)
+        return [None] * len(shares)
+
+    def _go_on(self, items: Sequence[None], seconds: float) -> Sequence[tuple[Part, bool]]:
+        """What ends here within so many seconds, and whether that is all."""
+        found, until = Part(), time.monotonic() + seconds
+        for part in self._parts:
+            found += part
+            if time.monotonic() >= until:
+                return [(found, False)]
+        return [(found, True)]
 
     def sync(self, weights: Any, version: int) -> None:
         """Give this process's engine the weights; every process must."""
@@ -92,3 +134,8 @@ class SharedEngine:
     def close(self) -> None:
         """Close this process's engine."""
         self.engine.close()
+
+
+def _plain(problems: Sequence[Problem]) -> list[Problem]:
+    """Ids and prompts, which is what engines read; the rest of a problem need not travel."""
+    return [Problem(problem.id, (), problem.prompt, None, ()) for problem in problems]

@@ -19,9 +19,9 @@ from tulu.model.private_state import attention_of
 from tulu.model.published import merged_weights
 from tulu.rollout.cache import bytes_per_token
 from tulu.rollout.decode import EndCondition, decode
-from tulu.rollout.engine import STALE, EngineSpec, ProgressCallback, check_answer, check_request
+from tulu.rollout.engine import STALE, EngineSpec, Part, Places, ProgressCallback, check_answer, check_request
 from tulu.rollout.sampling import StopTexts
-from tulu.types import Group, Problem, SamplingParams
+from tulu.types import Completion, Group, Problem, SamplingParams
 
 MAX_ROWS = 512
 """Most completions that are decoded together. With more, a CPU gains nothing and the logits grow large."""
@@ -43,6 +43,8 @@ def ordinary_attention(model: PreTrainedModel) -> Iterator[None]:
 
 class TransformersEngine:
     """Samples in this process, without a second copy of the weights."""
+
+    exact = True
 
     def __init__(
         self,
@@ -110,28 +112,40 @@ class TransformersEngine:
 
         Except for rounding, the completions of a problem do not depend on the other problems.
         """
+        completions: list[list[Completion]] = [[] for _ in problems]
+        for part in self.sample(problems, n, params, [range(n)] * len(problems)):
+            for index, _, completion in part:
+                completions[index].append(completion)
+        return [Group(problem.prompt, own, problem.id) for problem, own in zip(problems, completions, strict=True)]
+
+    def sample(self, problems: Sequence[Problem], n: int, params: SamplingParams, wanted: Places) -> Iterator[Part]:
+        """The same completions, those of each batch when its last one ends.
+
+        A batch is sampled whole or not at all, because its rows move each other's log-probs by a rounding. Of the problems that
+        are left after some batches the same batches are made again, and so a run that was killed ends at the same bits.
+        """
         check_request(self.version, problems, n, params, self.spec.max_length)
         device = self.model.device
         end = EndCondition(
             tokens=torch.tensor(self.stop_tokens, dtype=torch.long, device=device),
             texts=StopTexts(self.tokenizer, params.stop) if params.stop else None,
         )
-        total = len(problems) * n
-        groups: dict[int, Group] = {}
+        total, before = len(problems) * n, 0
 
         def report_finished(finished: int) -> None:
             """Report the completions of earlier batches and those that are finished in the current one."""
             if self.progress is not None:
-                self.progress(len(groups) * n + finished, total)
+                self.progress(before + finished, total)
 
-        with ordinary_attention(self.model), evaluating(self.model):
-            for indices in self._batches(problems, n, params.max_tokens):
-                chosen = [problems[index] for index in indices]
+        for indices in self._batches(problems, n, params.max_tokens):
+            chosen = [problems[index] for index in indices]
+            with ordinary_attention(self.model), evaluating(self.model):
                 completions = decode(self.model, chosen, n, params, end, report_finished).completions(self.version)
-                for i, (index, problem) in enumerate(zip(indices, chosen, strict=True)):
-                    groups[index] = Group(problem.prompt, completions[i * n : (i + 1) * n], problem.id)
-                report_finished(0)
-        return check_answer([groups[index] for index in range(len(problems))])
+            before += len(completions)
+            report_finished(0)
+            rows = {index: completions[i * n : (i + 1) * n] for i, index in enumerate(indices)}
+            check_answer([Group((), rows[index], problems[index].id) for index in sorted(rows)])
+            yield [(index, sample, rows[index][sample]) for index in indices for sample in wanted[index]]
 
     def _batches(self, problems: Sequence[Problem], n: int, max_tokens: int) -> Iterator[list[int]]:
         """Indices of problems with prompts of similar length, at least one and as many as memory and MAX_ROWS allow."""

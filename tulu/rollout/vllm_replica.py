@@ -3,7 +3,6 @@
 import asyncio
 import os
 import pickle
-import socket
 from collections import Counter
 from collections.abc import Awaitable, Sequence
 from typing import Any
@@ -17,6 +16,7 @@ from tulu.rollout.fleet import Request
 from tulu.rollout.fleet_replica import Replica, Taken, Waking
 from tulu.rollout.pieces import Place
 from tulu.rollout.sync import Layout, Shapes, read_shapes
+from tulu.rollout.vllm_causes import broken, cause_of, own_log, points_elsewhere
 from tulu.rollout.vllm_worker import (
     VLLM_DTYPES,
     adapter_options,
@@ -81,7 +81,7 @@ class VllmReplica(Replica):
         try:
             self.llm = AsyncLLM.from_engine_args(options, stat_loggers=[make_pulse(self.sampled)])
         except (ValueError, RuntimeError, OSError) as error:
-            told = say_engine_shortage(error) if is_shortage(error) else str(error)
+            told = say_engine_shortage(error) if is_shortage(error) else cause_of(error) or str(error)
             cure = "; set rlvr.resources.adapters to merged if it takes no adapters" if spec.adapters else ""
             raise EngineError(f"{spec.folder}: vLLM does not load it ({told}); vLLM's own words: {own_log()}{cure}") from error
         self.adapter = adapter_request("none") if spec.adapters else None
@@ -97,8 +97,12 @@ class VllmReplica(Replica):
         params = request.params
         options = request_options(params, request.seed, params.max_tokens - len(begun), self.end_tokens)
         result = None
-        async for output in self.llm.generate(prompt, options, request.key, lora_request=self.adapter):
-            result = output.outputs[0]
+        try:
+            async for output in self.llm.generate(prompt, options, request.key, lora_request=self.adapter):
+                result = output.outputs[0]
+        except Exception as error:
+            # Only here the log can be read in which the cause stands.
+            raise broken(error) from error
         if result is None:
             raise EngineError("vLLM gave no output")
         return to_completion(result, spans_of(result)), result.finish_reason != "abort"
@@ -166,11 +170,10 @@ class VllmReplica(Replica):
             return await asyncio.wait_for(call, self.spec.timeout)
         except TimeoutError:
             raise EngineError(f"vLLM's engine core did not answer within {self.spec.timeout:.0f} s") from None
-
-
-def own_log() -> str:
-    """Where this process writes what nobody sees: HOST:FILE of Ray's log."""
-    return f"{socket.gethostname()}:{os.path.realpath('/proc/self/fd/1')}"
+        except Exception as error:
+            if points_elsewhere(error):
+                raise broken(error) from error
+            raise
 
 
 def spans_of(output: Any) -> list[tuple[int, int]]:

@@ -1,5 +1,6 @@
 """The process that runs vLLM: it loads a model, takes verified weights and samples."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +11,7 @@ from tulu.config.shortage import is_shortage, say_engine_shortage
 from tulu.config.vllm_import import cannot_be_imported
 from tulu.errors import EngineError, EngineMissing
 from tulu.model.generation import stop_token_ids
-from tulu.rollout.engine import SHARED_SHARE, STALE, EngineSpec
+from tulu.rollout.engine import SHARED_SHARE, STALE, EngineSpec, Part
 from tulu.rollout.sampling import stable_seed
 from tulu.rollout.sync import TensorInfo, read_shapes, verify_weights
 from tulu.types import Completion, Problem, SamplingParams
@@ -23,8 +24,8 @@ CPU_TOKENS = 4096
 VLLM_DTYPES: Mapping[str, Literal["float32", "bfloat16", "float16"]] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 """vLLM's names of the number formats."""
 
-Finished = list[tuple[int, int, Completion]]
-"""The completions that ended in one step, as (index of the problem, index within its group, completion)."""
+PULSE_SECONDS = 10.0
+"""How often a worker says that it goes on while no completion ends."""
 
 
 class VllmWorker:
@@ -89,28 +90,31 @@ class VllmWorker:
         self.llm.llm_engine.set_weight_version(str(version))
         self.version = version
 
-    def generate(self, problems: Sequence[Problem], n: int, params: SamplingParams, version: int) -> Iterator[Finished]:
-        """Sample n completions of each problem and yield them as they end.
+    def generate(
+        self, problems: Sequence[Problem], wanted: Sequence[tuple[int, int]], params: SamplingParams, version: int
+    ) -> Iterator[Part]:
+        """Sample what is `wanted`, each by the place of its problem and its place within the group, and yield it as it ends.
 
-        Raises EngineError if the weights are not those of `version`.
+        An empty part says that sampling goes on. Raises EngineError if the weights are not those of `version`.
         """
         if version == STALE or self.version != version:
             raise EngineError(f"vLLM holds weights of version {self.version}, not {version}: sync it before sampling")
         engine = self.llm.llm_engine
-        for index, problem in enumerate(problems):
-            for sample in range(n):
-                prompt = {"prompt_token_ids": list(problem.prompt)}
-                seed = stable_seed(params.seed, problem.id, sample)
-                options = request_options(params, seed, params.max_tokens, self.end_tokens)
-                engine.add_request(f"{index}:{sample}", prompt, options)
+        for index, sample in wanted:
+            prompt = {"prompt_token_ids": list(problems[index].prompt)}
+            seed = stable_seed(params.seed, problems[index].id, sample)
+            options = request_options(params, seed, params.max_tokens, self.end_tokens)
+            engine.add_request(f"{index}:{sample}", prompt, options)
+        told = time.monotonic()
         while engine.has_unfinished_requests():
-            finished: Finished = []
+            part: Part = []
             for output in engine.step():
                 if output.finished:
-                    index, sample = (int(part) for part in output.request_id.split(":"))
-                    finished.append((index, sample, to_completion(output.outputs[0], [(0, version)])))
-            if finished:
-                yield finished
+                    index, sample = (int(number) for number in output.request_id.split(":"))
+                    part.append((index, sample, to_completion(output.outputs[0], [(0, version)])))
+            if part or time.monotonic() - told >= PULSE_SECONDS:
+                told = time.monotonic()
+                yield part
 
 
 def need_vllm() -> None:
