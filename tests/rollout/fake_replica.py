@@ -63,6 +63,8 @@ class FakeReplica(Replica):
                 time.sleep(1000)
             if self.trick("stall"):
                 await asyncio.sleep(1000)
+            if (broken := Path(self.spec.folder) / "always-broken").exists():
+                raise RuntimeError(broken.read_text())
             if self.trick("break"):
                 raise RuntimeError("out of luck")
             if not versions or versions[-1][1] != self.version:

@@ -1,13 +1,13 @@
 """What every fleet does with a request before and after it is sampled, and one engine in this process as a fleet."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import pytest
 from torch import Tensor
 
 from tulu.errors import EngineError
-from tulu.rollout.engine import STALE
+from tulu.rollout.engine import STALE, Part, Places
 from tulu.rollout.fleet import Finished, Request, Returned, joined, prepared
 from tulu.rollout.local_fleet import LocalFleet
 from tulu.types import Completion, Group, Problem, SamplingParams
@@ -161,3 +161,74 @@ def test_a_local_fleet_loses_nothing_when_its_engine_fails_or_a_request_is_cut()
     assert end.key == "a:1"
     fleet.close()
     assert (fleet.room(), fleet.states()[0].status) == (0, "stale")
+
+
+class OneByOne(CountingEngine):
+    """Hands over one completion after the other, those with the higher places first, and some parts are empty."""
+
+    exact = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.handed: list[tuple[str, int]] = []
+        self.breaks_at = -1
+
+    def sample(self, problems: Sequence[Problem], n: int, params: SamplingParams, wanted: Places) -> Iterator[Part]:
+        groups = self.generate(problems, n, params)
+        for index, places in enumerate(wanted):
+            for place in sorted(places, reverse=True):
+                yield []
+                if len(self.handed) == self.breaks_at:
+                    raise EngineError("broken")
+                self.handed.append((problems[index].id, place))
+                yield [(index, place, groups[index].completions[place])]
+
+
+def test_what_ended_is_handed_over_while_the_engine_works_on_and_what_is_submitted_meanwhile_waits() -> None:
+    engine, params = OneByOne(), SamplingParams(8)
+    fleet = LocalFleet(engine)
+    fleet.submit(group("a", [1, 2], 2, params))
+    assert ([end.key for end in fleet.collect(0.0)], fleet.works, engine.handed) == (["a:1"], True, [("a", 1)])
+    with pytest.raises(EngineError, match="twice"):
+        fleet.submit(group("a", [1, 2], 1, params))
+    fleet.submit(group("b", [1], 3, params)[1:])
+    assert fleet.states()[0].running == 3
+    fleet.cut(["a:0", "b:2"])
+    ended = fleet.collect(0.0)
+    assert [(end.key, type(end)) for end in ended] == [("b:2", Returned), ("a:0", Finished)]
+    assert not fleet.works
+    assert [names for names, *_ in engine.calls] == [["a"]]
+    assert [end.key for end in fleet.collect(0.0)] == ["b:1"]
+    assert engine.handed[2:] == [("b", 1)], "the others of its group are there already"
+    assert (fleet.collect(0.0), fleet.works, fleet.states()[0].tokens) == ([], False, 6)
+
+
+def test_a_whole_call_is_collected_where_its_turns_belong_together() -> None:
+    fleet = LocalFleet(OneByOne())
+    fleet.submit([*group("a", [1, 2], 2, SamplingParams(8)), *group("b", [1], 1, SamplingParams(8))])
+    assert [end.key for end in fleet.collect_call()] == ["a:1", "a:0", "b:0"]
+
+
+def test_what_had_ended_when_the_engine_failed_is_not_asked_for_again() -> None:
+    engine, params = OneByOne(), SamplingParams(8)
+    engine.breaks_at = 2
+    fleet = LocalFleet(engine)
+    fleet.submit([*group("a", [1, 2], 2, params), *group("b", [1], 2, params)])
+    with pytest.raises(EngineError, match="broken"):
+        fleet.collect_call()
+    assert not fleet.works
+    fleet.submit(group("c", [1], 1, params))
+    engine.breaks_at = -1
+    assert [end.key for end in fleet.collect_call()] == ["a:1", "a:0", "b:1", "b:0", "c:0"]
+    assert engine.handed == [("a", 1), ("a", 0), ("b", 1), ("b", 0), ("c", 0)]
+    # Groups of another size are a call of their own.
+    assert [names for names, *_ in engine.calls] == [["a", "b"], ["b"], ["c"]]
+
+
+def test_an_engine_that_ends_its_call_too_early_is_told() -> None:
+    engine = OneByOne()
+    engine.sample = lambda *given: iter([[]])  # type: ignore[method-assign]
+    fleet = LocalFleet(engine)
+    fleet.submit(group("a", [1, 2], 2, SamplingParams(8)))
+    with pytest.raises(EngineError, match="ended its call without 2 of the completions"):
+        fleet.collect(0.0)

@@ -1,7 +1,11 @@
 """The parts of a fleet that need no process of their own: how many requests, which GPUs, what a replica refuses."""
 
 import asyncio
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +16,9 @@ from tulu.rollout import fleet_places
 from tulu.rollout.engine import EngineSpec
 from tulu.rollout.fleet import Request
 from tulu.rollout.fleet_admission import WINDOW_SECONDS, Admission
+from tulu.rollout.fleet_member import Limits, Member, why_hopeless
 from tulu.rollout.fleet_places import load_threads, places
+from tulu.rollout.fleet_replica import Report
 from tulu.rollout.pieces import Objects, Piece, SharedMemory
 from tulu.rollout.sync import Layout, WeightsRefused, pack_weights
 from tulu.types import SamplingParams
@@ -140,3 +146,57 @@ def test_a_replica_refuses_weights_that_are_not_its_model_s_and_samples_from_non
 
 async def _there(value: object) -> object:
     return value
+
+
+class NoActor:
+    """What answers nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        return SimpleNamespace(remote=lambda *given: None)
+
+
+def members(*causes: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> list[Member]:
+    """Engines that failed of these one after the other; "token" is that it sampled one."""
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(kill=lambda *given, **named: None))
+    made = []
+    for number, history in enumerate(causes, 1):
+        member = Member(f"engine-{number}", NoActor, Limits(), 0)
+        for cause in history:
+            if cause == "token":
+                member.heard(Report([], 0, 0, 0, member.tokens + 1, 0.0))
+            else:
+                assert member.status != "dead"
+                member.fail(cause or "it was killed", cause=cause)
+        made.append(member)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("causes", "dead", "hopeless"),
+    [
+        # What may be mended by a new process is tried four times.
+        ([["", "", ""]], [False], False),
+        ([["", "", "", ""]], [True], True),
+        ([["", "", "", "token", ""]], [False], False),
+        # What is wrong in the same words is tried twice, unless a token was ever sampled or something else failed between.
+        ([["head", "head"]], [True], True),
+        ([["head", "token", "head"]], [False], False),
+        ([["token", "head", "head", "head"]], [False], False),
+        ([["token", "head", "head", "head", "head"]], [True], True),
+        ([["head", "", "head"]], [False], False),
+        # Others that failed of it too are not waited for; those that have not, or that sample, may go on.
+        ([["head", "head"], ["head"]], [True, False], True),
+        ([["head", "head"], []], [True, False], False),
+        ([["head", "head"], ["head", "token"]], [True, False], False),
+        ([["head", "head"], ["token", "head"]], [True, False], False),
+        ([["head", "head"], ["disk"]], [True, False], False),
+    ],
+)
+def test_what_fails_for_ever_is_given_up_and_nothing_else(
+    causes: list[list[str]], dead: list[bool], hopeless: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = members(*causes, monkeypatch=monkeypatch)
+    assert [member.status == "dead" for member in made] == dead
+    told = why_hopeless(made)
+    assert bool(told) == hopeless
+    assert not hopeless or all(member.name in told and member.reason in told for member in made)

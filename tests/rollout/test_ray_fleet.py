@@ -18,11 +18,25 @@ pytest.importorskip("ray", reason="ray is not installed")
 
 import ray
 import torch
+from safetensors.torch import save_file
 
-from tests.rollout.fake_replica import token_of
-from tests.rollout.ray_engines import SOON, back, fresh, gather, process, requests, started, tokens_of, weights, whole
+from tests.rollout.fake_replica import FakeReplica, token_of
+from tests.rollout.ray_engines import (
+    LIMITS,
+    MADE,
+    SOON,
+    back,
+    fresh,
+    gather,
+    process,
+    requests,
+    started,
+    tokens_of,
+    weights,
+    whole,
+)
 from tulu.errors import EngineError
-from tulu.rollout.engine import STALE
+from tulu.rollout.engine import STALE, EngineSpec
 from tulu.rollout.fleet import Finished, Returned
 from tulu.rollout.pieces import put
 from tulu.rollout.ray_fleet import RayFleet
@@ -204,6 +218,32 @@ def test_a_model_that_predicts_nan_is_told(synced: RayFleet) -> None:
     broken = Completion([1, 2], [True, True], [-1.0, float("nan")], "length", [(0, 1)])
     with pytest.raises(EngineError, match=r"^7:0: the model predicts NaN"):
         synced._take_over([Finished("7:0", broken, "engine-1")])
+
+
+def test_an_engine_that_fails_of_the_same_twice_without_a_token_ends_the_run(
+    fleet: RayFleet, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The Ray of the fleet beside it serves both."""
+
+    def ask_again() -> None:
+        while True:
+            made.submit([MADE[end.key] for end in made.collect(1.0)])
+
+    caplog.set_level(logging.WARNING, "tulu")
+    save_file(weights(0.0), str(tmp_path / "model.safetensors"))
+    (tmp_path / "always-broken").write_text("no head of 16")
+    made = RayFleet(EngineSpec(str(tmp_path), 64, version=0), engines=1, limits=LIMITS, replica=FakeReplica)
+    try:
+        made.submit(requests(3))
+        with pytest.raises(EngineError, match=r"every engine failed.*engine-1: sampling failed \(RuntimeError: no head of 16\)"):
+            ask_again()
+    finally:
+        made.close()
+    told = [record.getMessage() for record in caplog.records if "engine-1 failed: " in record.getMessage()]
+    assert [line.partition("16); ")[2] for line in told] == [
+        "it is started again, and its 3 requests are given back",
+        "that is too often, and its 3 requests are given back",
+    ]
 
 
 def test_weights_that_are_always_spoilt_end_the_run_with_the_names(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tulu.errors import EngineError
 from tulu.model.attention import SEGMENTS
 from tulu.model.policy import Policy
 from tulu.rollout import transformers_engine
+from tulu.rollout.cache import bytes_per_token
 from tulu.rollout.decode import Counts
 from tulu.rollout.engine import STALE, EngineSpec
 from tulu.rollout.transformers_engine import TransformersEngine
@@ -254,3 +256,28 @@ def test_counts_that_come_a_step_late_change_no_completion(
     # All end in their first step: what comes late then is that none is left.
     monkeypatch.setattr(sampler, "stop_tokens", list(range(len(sampler.tokenizer))))
     assert {len(c.tokens) for group in sampler.generate(make_problems(), 3, params) for c in group.completions} == {1}
+
+
+def test_after_some_batches_the_others_are_the_same_bit_for_bit(engine: Callable[..., TransformersEngine]) -> None:
+    """So a run that was killed between two batches goes on as if it had not been. A batch here is two problems."""
+    # 30 + 24 tokens of each of 2 * 3 rows.
+    made = engine(cache_bytes=0)
+    made.spec = replace(made.spec, cache_bytes=6 * 54 * bytes_per_token(made.model.config, made.model.dtype))
+    problems, params = make_problems([5, 17, 1, 9, 30, 8]), SamplingParams(24, 1.0, seed=2)
+    parts = list(made.sample(problems, 3, params, [range(3)] * 6))
+    assert len(parts) > 2
+    whole = {(index, sample): completion for part in parts for index, sample, completion in part}
+    assert [group.completions for group in made.generate(problems, 3, params)] == [
+        [whole[index, sample] for sample in range(3)] for index in range(6)
+    ]
+    for count in range(1, len(parts)):
+        ended = {index for part in parts[:count] for index, _, _ in part}
+        left = [index for index in range(6) if index not in ended]
+        again = list(made.sample([problems[index] for index in left], 3, params, [range(3)] * len(left)))
+        assert {(left[index], sample): completion for part in again for index, sample, completion in part} == {
+            place: completion for place, completion in whole.items() if place[0] not in ended
+        }
+        assert len(again) == len(parts) - count
+    # Of a group that is half there, the other half is drawn as in the whole, and nothing else handed over.
+    [part] = made.sample(problems[:1], 3, params, [[2]])
+    assert [(index, sample, completion.tokens) for index, sample, completion in part] == [(0, 2, whole[0, 2].tokens)]

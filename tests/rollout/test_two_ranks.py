@@ -23,3 +23,10 @@ def test_each_rollout_goes_to_one_of_two_processes(tmp_path: Path) -> None:
     assert first["scored"] > 0
     assert second["scored"] > 0
     assert first["synced"] == second["synced"] == [2.0] * (STEPS + 1)
+    # The engines of both processes hand over as they end, but where a rest must be shared out as the whole was.
+    early, early_one, late, late_one = json.loads((tmp_path / "parts-0.json").read_text())
+    whole = [[0, 0, 1, 0, 0], [0, 1, 1, 1, 0], [1, 1, 2, 1, 1], [2, 0, 3, 0, 0], [2, 1, 3, 1, 0]]
+    assert sorted(one for part in early for one in part) == whole
+    assert len([part for part in early if part]) > 1
+    assert [one for part in early_one for one in part] == [[0, 1, 1, 1, 0]]
+    assert (late, late_one) == ([whole], [[[0, 1, 1, 1, 0]]])

@@ -23,7 +23,7 @@ CORE = """\
 
 def test_the_last_error_of_a_log_that_does_not_point_elsewhere() -> None:
     assert last_error(CORE + DEAD) == "RuntimeError: Unsupported CPU attention configuration: head_dim=16"
-    assert last_error("Traceback (most recent call last):\n  a\ntorch.cuda.OutOfMemoryError: no room\n") == "OutOfMemoryError: no room"
+    assert last_error("Traceback (most recent call last):\ntorch.cuda.OutOfMemoryError: no room\n") == "OutOfMemoryError: no room"
     assert last_error("x\n  ValueError: told by a subprocess, further in\n") == "ValueError: told by a subprocess, further in"
     assert last_error(f"all is well\nEngineDeadError: {DEAD}\nTypeErrors: 3") == ""
 

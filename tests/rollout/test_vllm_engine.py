@@ -1,13 +1,14 @@
 """The real vLLM samples the tokens and log-probs of the learner after a sync, and nothing from weights that it refused."""
 
+import logging
 import os
+import re
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,10 +19,10 @@ import torch
 from tulu.errors import EngineError
 from tulu.model.batch import pack
 from tulu.model.policy import Policy
-from tulu.rollout.engine import STALE, EngineSpec
+from tulu.rollout.engine import STALE, EngineSpec, Part
 from tulu.rollout.sync import Parcel, pack_weights
 from tulu.rollout.transformers_engine import TransformersEngine
-from tulu.types import Group, Problem, SamplingParams
+from tulu.types import Completion, Group, Problem, SamplingParams
 
 if TYPE_CHECKING:
     from tulu.rollout.vllm_engine import VllmEngine
@@ -171,21 +172,35 @@ def test_a_bad_set_is_refused_and_the_engine_is_stale(
     assert engine.generate(problems(1), 1, SamplingParams(4))[0].completions[0].versions == [(0, 9)]
 
 
-def test_a_killed_worker_is_an_error_in_time_and_comes_back_with_a_sync(synced: "VllmEngine", learner: Policy) -> None:
+def test_a_worker_that_is_killed_comes_back_with_the_learner_s_weights_and_samples_what_had_not_ended(
+    synced: "VllmEngine", learner: Policy, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The folder that a worker starts from has other weights, which would show in the log-probs."""
     import ray
 
+    caplog.set_level(logging.INFO, "tulu")
     process = ray.get(synced.worker.__ray_call__.remote(lambda worker: os.getpid()), timeout=30)
-    threading.Timer(0.3, os.kill, (process, signal.SIGKILL)).start()
     began = time.monotonic()
-    with pytest.raises(EngineError, match=r"gone.*died"):
-        synced.generate(problems(), 64, SamplingParams(200, 1.0))
+    found: dict[tuple[int, int], Completion] = {}
+    before = 0
+    for part in synced.sample(problems(), 64, SamplingParams(200, 1.0), [range(64)] * 6):
+        assert not {(index, sample) for index, sample, _ in part} & found.keys(), "none is handed over twice"
+        found |= {(index, sample): completion for index, sample, completion in part}
+        if found and not before:
+            before = len(found)
+            os.kill(process, signal.SIGKILL)
+    assert 0 < before < len(found) == 384
     # This is sooner than the time-out of 240 s, with room for a busy machine.
     assert time.monotonic() - began < 200
-    with pytest.raises(EngineError, match="stale"):
-        synced.generate(problems(), 1, SamplingParams(4))
-    synced.sync(learner.weights(), 11)
-    mean, _ = mismatch(learner, synced.generate(problems(), 2, SamplingParams(20)), 1.0)
+    assert (synced.version, synced.restarts) == (7, 1)
+    groups = [
+        Group(problem.prompt, [found[index, sample] for sample in range(64)], problem.id)
+        for index, problem in enumerate(problems())
+    ]
+    mean, _ = mismatch(learner, groups, 1.0)
     assert mean < 1e-4
+    assert re.search(r"its process died .*; it is started again, and \d+ of 384 completions are sampled again", caplog.text)
+    assert re.search(r"the vLLM engine is back after [\d.]+ s, with weights 7", caplog.text)
 
 
 def test_a_folder_that_does_not_load_is_named(tmp_path: Path) -> None:
@@ -220,26 +235,55 @@ def test_families_with_vllm_s_own_code_follow_a_sync(tiny_model: Callable[..., P
         engine.close()
 
 
-def test_rlvr_runs_on_it(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
-    """In both steps every token is sampled with the weights of its step, and its log-prob is close to the learner's."""
+def test_rlvr_runs_on_it_and_goes_on_when_the_worker_is_killed(
+    tiny_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In all steps every token is sampled with the weights of its step, and its log-prob is close to the learner's."""
     import json
+
+    import ray
 
     from tulu.config.job import make_job
     from tulu.config.load import load_recipe
+    from tulu.rollout.journal import StreamLog
+    from tulu.rollout.vllm_engine import VllmEngine
     from tulu.stages import rlvr
 
+    parts, killed = VllmEngine._parts, list[int]()
+
+    def deadly(engine: VllmEngine, *asked: Any) -> Iterator[Part]:
+        """The worker dies once: with the weights of the first step, when it has handed something over."""
+        process = 0 if killed else ray.get(engine.worker.__ray_call__.remote(lambda worker: os.getpid()), timeout=60)
+        for part in parts(engine, *asked):
+            yield part
+            if part and not killed and engine.version == 1:
+                killed.append(process)
+                os.kill(process, signal.SIGKILL)
+
+    append, kept = StreamLog.append, list[Any]()
+
+    def keep(journal: StreamLog, rows: Sequence[Any]) -> None:
+        kept.extend(rows)
+        append(journal, rows)
+
+    monkeypatch.setattr(StreamLog, "append", keep)
+    monkeypatch.setattr(VllmEngine, "_parts", deadly)
     recipe = tmp_path / "tiny.yaml"
     # A random model never sums right; that its text has an even length is learnable all the same.
     (tmp_path / "even.py").write_text("def score(completion, ground_truth):\n    return float(len(completion) % 2 == 0)\n")
     fields = {
-        **{"data": {"name": "sums:train", "count": 40}, "prompts": 4, "samples": 4, "batch": 16, "steps": 2, "refill": False},
-        **{"max_prompt": 128, "max_tokens": 24, "max_length": 152, "learning_rate": 1e-3, "precision": "fp32"},
+        **{"data": {"name": "sums:train", "count": 40}, "prompts": 4, "samples": 16, "batch": 64, "steps": 3, "refill": False},
+        **{"max_prompt": 128, "max_tokens": 100, "max_length": 228, "learning_rate": 1e-3, "precision": "fp32"},
         **{"engine": "vllm", "verifier": f"{tmp_path}/even.py:score"},
     }
     recipe.write_text(json.dumps({"name": "tiny", "model": str(tiny_model("olmo2", hidden_size=WIDTH)), "rlvr": fields}))
     job = make_job(load_recipe(str(recipe), []), "rlvr", tmp_path / "runs")
     saved = rlvr.run(job)
+    assert killed
     metrics = [json.loads(line) for line in (job.folder / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in metrics] == [1, 2]
+    assert [line["step"] for line in metrics] == [1, 2, 3]
     assert all(line["mismatch"] < 1e-4 for line in metrics)
+    assert all(line["staleness_max"] == 0 for line in metrics)
+    finished = [(row["position"], row["sample"]) for row in kept if row["kind"] == "finished"]
+    assert sorted(finished) == [(position, sample) for position in range(12) for sample in range(16)], "each once"
     assert (saved / "config.json").is_file()

@@ -4,7 +4,11 @@ Its process is made up here; tests/rollout/test_vllm_engine.py kills the real on
 """
 
 import logging
+import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -85,7 +89,9 @@ def test_what_had_ended_is_kept_and_the_rest_is_sampled_again(caplog: pytest.Log
     assert [len(asked) for asked in engine.asked] == [8, 5, 5, 4]
     assert engine.asked[1] == [(0, 3), (1, 0), (1, 1), (1, 2), (1, 3)]
     assert (engine.version, engine.restarts) == (3, 3)
-    assert "the vLLM engine failed: its process died; it is started again, and 5 of 8 completions are sampled again" in caplog.text
+    assert (
+        "the vLLM engine failed: its process died; it is started again, and 5 of 8 completions are sampled again" in caplog.text
+    )
     assert caplog.text.count(" s, with weights 3") == 3
 
 
@@ -155,7 +161,7 @@ def test_the_first_start_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
         raise KILLED
 
     monkeypatch.setattr(Engine, "_start", start)
-    with pytest.raises(EngineError, match="^the vLLM engine of folder does not start: its process died"):
+    with pytest.raises(EngineError, match=r"^the vLLM engine of folder does not start: its process died"):
         Engine()
 
 
@@ -164,3 +170,25 @@ def test_progress_counts_what_ended_over_all_workers() -> None:
     engine.progress = lambda finished, total: told.append(finished * 10 + total)
     letters(engine)
     assert told == [10 * count + 8 for count in range(1, 9)]
+
+
+def test_one_that_gives_no_sign_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each sign moves the deadline, be it an empty part; here three come, and then none."""
+    engine = synced(Engine())
+    engine.spec = replace(engine.spec, timeout=0.2)
+    signs = iter([[], [(0, 0, answer("a"))], []])
+    left = [True, True, True]
+
+    def wait(streams: list[object], timeout: float) -> tuple[list[object], list[object]]:
+        time.sleep(0.05)
+        return (streams, []) if left and left.pop() else ([], streams)
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(wait=wait))
+    monkeypatch.setattr(engine, "_get", lambda part: part)
+    engine.worker = SimpleNamespace(generate=SimpleNamespace(remote=lambda *given: signs))
+    found = VllmEngine._parts(engine, problems(), [(0, 0), (0, 1)], PARAMS)
+    assert [len(next(found)) for _ in range(3)] == [0, 1, 0]
+    began = time.monotonic()
+    with pytest.raises(EngineLost, match=r"it hangs: no answer for 0 s"):
+        list(found)
+    assert time.monotonic() - began >= 0.15

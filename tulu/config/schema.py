@@ -144,7 +144,8 @@ class Rlvr(Algorithm):
     """Most steps by which a token may be older than the weights that train on it: 0 samples and trains in turn, on-policy; above
     it engines run ahead, with at most (max_staleness + 1) × prompts drawn and not yet trained."""
     rollout_seconds: PositiveFloat = 1800.0
-    """Deadline of one completion with the engines; a later one is sent again, with the tokens it has."""
+    """Deadline of one completion with engines of their own; a later one is sent again, with the tokens it has. The engine of the
+    learner (`engines: 0`) is asked once."""
     reward_scale: PositiveFloat = 10.0
     """Reward of a right answer (open-instruct's verification_reward)."""
     no_stop_score: float | None = None

@@ -85,6 +85,11 @@ class Member:
         return EngineState(self.name, self.version, self.status, len(self.running), tokens, self.busy_seconds, self.restarts)
 
     @property
+    def has_sampled(self) -> bool:
+        """Whether it ever sampled a token, so that it is no fault of the model or of the machine that it fails."""
+        return self.tokens_before + self.tokens > 0
+
+    @property
     def room(self) -> int:
         """How many more requests it would work on."""
         return max(0, self.admission.limit - len(self.running)) if self.status == "ready" else 0
@@ -158,9 +163,9 @@ class Member:
     def fail(self, reason: str, later: bool = False, cause: str = "") -> list[Ended]:
         """End its process, start another, or `later` with the next sync, and give its requests back.
 
-        One that fails of the same again before it has sampled a token would do so for ever, and is not started.
+        One that fails of the same again and never sampled a token would do so for ever, and is not started.
         """
-        lasting = bool(cause) and cause == self.cause
+        lasting = bool(cause) and cause == self.cause and not self.has_sampled
         self.cause = cause
         last = lasting or self.failures >= MOST_FAILURES
         then = "that is too often" if last else "it is started again"
@@ -195,12 +200,14 @@ class Member:
 def why_hopeless(members: Sequence[Member]) -> str:
     """Why no engine will sample any more, "" if one may.
 
-    Where one failed twice of the same and all others have failed of that too, and sampled nothing since, it is no engine's own
-    fault, and none is waited for.
+    Where one failed twice of the same, and all others have failed of that too and none ever sampled a token, none is waited for.
     """
     dead = [member for member in members if member.status == "dead"]
     causes = {member.cause for member in dead if member.cause}
-    if len(dead) < len(members) and not any(all(member.cause == cause for member in members) for cause in causes):
+    alike = any(all(one.cause == cause and not one.has_sampled for one in members) for cause in causes)
+    if len(dead) < len(members) and not alike:
         return ""
     told = "; ".join(f"{member.name}: {member.reason}" for member in members)
+    if alike:
+        told = f"{', '.join(member.name for member in members)}: {dead[0].reason}"
     return f"every engine failed too often and none is left ({told})"

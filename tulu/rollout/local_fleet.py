@@ -52,7 +52,9 @@ class LocalFleet:
         """The one engine's state."""
         status: EngineStatus = "stale" if self.version == STALE else "ready"
         open_requests = len(self.waiting) + len(self.running)
-        return [EngineState(NAME, self.version, status, open_requests, self.tokens, self.busy_seconds)]
+        # Only an engine in a process of its own is ever started again.
+        restarts = getattr(self.engine, "restarts", 0)
+        return [EngineState(NAME, self.version, status, open_requests, self.tokens, self.busy_seconds, restarts)]
 
     def submit(self, requests: Sequence[Request]) -> None:
         """Keep these for the call after the present one."""

@@ -85,6 +85,11 @@ class SharedEngine:
         """The version of the engine in this process, which is that of all."""
         return self.engine.version
 
+    @property
+    def restarts(self) -> int:
+        """How often the engine of this process was started again."""
+        return int(getattr(self.engine, "restarts", 0))
+
     def generate(self, problems: Sequence[Problem], n: int, params: SamplingParams) -> list[Group]:
         """Sample n completions of each problem; every process samples its share. For the main process alone."""
         return self.team.run("generate", _plain(problems), n, params)
