@@ -203,6 +203,19 @@ def test_what_ended_is_handed_over_while_the_engine_works_on_and_what_is_submitt
     assert (fleet.collect(0.0), fleet.works, fleet.states()[0].tokens) == ([], False, 6)
 
 
+@pytest.mark.parametrize("make", [CountingEngine, OneByOne])
+def test_a_problem_may_be_asked_twice_in_one_call_and_another_may_have_its_name(make: type[CountingEngine]) -> None:
+    engine, params = make(), SamplingParams(8)
+    fleet = LocalFleet(engine)
+    twice = [replace(request, key=f"again:{request.sample}") for request in group("a", [1, 2], 2, params)]
+    other = [replace(request, key=f"other:{request.sample}") for request in group("a", [1, 2, 3], 2, params)]
+    fleet.submit([*group("a", [1, 2], 2, params), *twice, *other])
+    found = {end.key: list(end.completion.tokens) for end in fleet.collect_call() if isinstance(end, Finished)}
+    assert found == {
+        f"{name}:{place}": [place, 3 if name == "other" else 2] for name in ("a", "again", "other") for place in (0, 1)
+    }
+
+
 def test_a_whole_call_is_collected_where_its_turns_belong_together() -> None:
     fleet = LocalFleet(OneByOne())
     fleet.submit([*group("a", [1, 2], 2, SamplingParams(8)), *group("b", [1], 1, SamplingParams(8))])

@@ -150,15 +150,19 @@ class LocalFleet:
 
     def _fresh(self, requests: Sequence[Request]) -> Iterator[list[Finished]]:
         """Sample whole groups: a request's tokens may depend on the size of its group."""
-        calls: dict[tuple[SamplingParams, int], dict[str, list[Request]]] = {}
+        calls: dict[tuple[SamplingParams, int], dict[tuple[str, tuple[int, ...]], list[Request]]] = {}
         for request in requests:
             of_call = calls.setdefault((_hashable(request.params), request.samples), {})
-            of_call.setdefault(request.problem_id, []).append(request)
+            of_call.setdefault((request.problem_id, tuple(request.prompt)), []).append(request)
         for (params, n), of_problem in calls.items():
-            problems = [Problem(name, (), of_group[0].prompt, None, ()) for name, of_group in of_problem.items()]
-            asked = [{request.sample: request.key for request in of_group} for of_group in of_problem.values()]
-            for part in parts_of(self.engine, problems, n, params, [[*places] for places in asked]):
-                yield [Finished(asked[index][sample], completion, NAME) for index, sample, completion in part]
+            problems = [Problem(name, (), list(prompt), None, ()) for name, prompt in of_problem]
+            # A problem may be drawn twice; both draws are the same tokens.
+            asked: list[dict[int, list[str]]] = [{} for _ in problems]
+            for keys, of_group in zip(asked, of_problem.values(), strict=True):
+                for request in of_group:
+                    keys.setdefault(request.sample, []).append(request.key)
+            for part in parts_of(self.engine, problems, n, params, [[*keys] for keys in asked]):
+                yield [Finished(key, completion, NAME) for index, sample, completion in part for key in asked[index][sample]]
 
     def _continued(self, requests: Sequence[Request]) -> Iterator[list[Finished]]:
         """Sample behind what had begun: the tokens so far are part of the prompt that the engine reads."""
