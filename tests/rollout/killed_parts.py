@@ -39,7 +39,7 @@ from tests.rollout.killed import NoEnergy
 from tulu.commands import launch
 from tulu.rollout import engines, fleets
 from tulu.rollout.ray_fleet import RayFleet
-from tulu.train import run as run_module
+from tulu.train import measured as measured_module
 
 STEPS, PROMPTS, SAMPLES = 12, 2, 2
 KINDS = ("command", "learner", "engine", "grader")
@@ -153,7 +153,7 @@ def command(recipe: Path, runs: Path, output: Path) -> None:
     for descriptor in (1, 2):
         os.dup2(said, descriptor)
     launch.subprocess = SimpleNamespace(Popen=Forked, PIPE=PIPE, DEVNULL=DEVNULL)  # type: ignore[assignment]
-    run_module.EnergyMeter = NoEnergy  # type: ignore[misc,assignment]
+    measured_module.EnergyMeter = NoEnergy  # type: ignore[misc,assignment]
     engines.has_vllm = lambda: True
     fleets.RayFleet = partial(RayFleet, replica=fake_replica.UniformReplica)  # type: ignore[misc,assignment]
     tulu_main(["rlvr", str(recipe), "--gpus", "2", "--runs", str(runs)])
