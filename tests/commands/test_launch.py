@@ -5,6 +5,7 @@ Most ranks here are small commands behind the boundary of the command line, whic
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -136,7 +137,8 @@ def test_a_rank_that_fails_ends_the_others_with_one_message(kind: str, start: St
     code, _, err = ended(start(3, *body))
     assert time.monotonic() - began < 30
     assert code == expected_code
-    first, *rest = [line for line in err.splitlines() if line != "its last words"]
+    # A busy machine gives the other ranks the time to be heard too.
+    first, *rest = [line for line in err.splitlines() if not re.fullmatch(r"(\[rank \d\] )?its last words", line)]
     assert first.startswith(message)
     assert "Connection closed" not in err
     assert not [line for line in rest if "of 3" in line], err

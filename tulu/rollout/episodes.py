@@ -44,8 +44,7 @@ class Episodes:
         rows: Callable[[str], Mapping[str, Any]],
         tail: Callable[[str], str] | None = None,
     ) -> None:
-        """`rows` gives the data row of a problem. `tail` gives the template's text behind the user's message, where `reset`
-        returns texts and prompts therefore end there."""
+        """`rows` gives a problem's data row, `tail` the template's text behind the user's message where `reset` returns texts."""
         self.inner, self.settings, self.turns, self.description = inner, settings, turns, description
         self.rows, self.tail = rows, tail
         self.is_local = isinstance(inner, LocalFleet)
