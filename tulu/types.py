@@ -36,6 +36,8 @@ class Completion:
     """(first token, weight version) wherever the sampling weights changed."""
     verdict: "Verdict | None" = None
     """What the environment makes of an episode, in place of verifiers; None where verifiers grade the completion."""
+    engines: Sequence[tuple[int, str]] = ()
+    """(first token, engine) wherever another engine went on; () where nobody has said."""
 
     def __post_init__(self) -> None:
         if len(self.trained) != len(self.tokens):

@@ -299,6 +299,19 @@ def test_dropping_by_age_would_train_on_shorter_completions() -> None:
     assert statistics.mean(kept) < 0.7 * statistics.mean(found.sampled.values())
 
 
+def test_steps_whose_rollouts_were_forgotten_are_not_done_again() -> None:
+    queue = queue_of(2, 1, 4)
+    queue.draw(4, 0)
+    for position in (1, 2):
+        grade(queue, position)
+    queue.plan([1, 2], [])
+    queue.put_back()
+    assert taken(queue) == [1, 2], "their rollouts are known"
+    queue.records[2].rollout = None
+    queue.put_back()
+    assert (taken(queue), [*queue.waiting], queue.wanted()) == (None, [0, 1, 2, 3], 0)
+
+
 def test_states() -> None:
     draw = Draw(0, 0, 0, 0)
     assert draw.state(2) == "drawn"

@@ -173,6 +173,17 @@ class Queue:
         self._take(step)
         self.planned.append(step)
 
+    def put_back(self) -> None:
+        """After a session that forgot its rollouts, no step can be done again: their prompts, which were drawn, are sampled anew.
+
+        Groups that were set aside have been replaced, and are not.
+        """
+        if all(draw.rollout is not None for step in self.planned for draw in step.trained):
+            return
+        self.waiting |= {draw.position: draw for step in self.planned for draw in step.trained}
+        self.waiting = dict(sorted(self.waiting.items()))
+        self.planned.clear()
+
     def _take(self, step: StepDraws) -> None:
         for draw in step.trained:
             del self.waiting[draw.position]

@@ -184,7 +184,17 @@ def joined(begun: Completion | None, rest: Completion) -> Completion:
     logps = None
     if begun.sampler_logps is not None and rest.sampler_logps is not None:
         logps = [*begun.sampler_logps, *rest.sampler_logps]
-    return Completion([*begun.tokens, *rest.tokens], [*begun.trained, *rest.trained], logps, rest.finish, spans)
+    engines = (*begun.engines, *((len(begun.tokens) + first, engine) for first, engine in rest.engines))
+    both = [*begun.tokens, *rest.tokens], [*begun.trained, *rest.trained]
+    return Completion(*both, logps, rest.finish, spans, engines=engines)
+
+
+def sampled_by(engine: str, completion: Completion, begun: Completion | None) -> Completion:
+    """The completion with the name of the engine that sampled what stands behind that which had `begun`."""
+    before, first = ((), 0) if begun is None else (begun.engines, len(begun.tokens))
+    if first >= len(completion.tokens) or (before and before[-1][1] == engine):
+        return replace(completion, engines=before)
+    return replace(completion, engines=(*before, (first, engine)))
 
 
 def prepared(request: Request, max_length: int | None = None) -> Request | Finished:
@@ -220,7 +230,7 @@ def prepare_all(requests: Sequence[Request], known: Container[str], max_length: 
 
 
 def first_tokens(completion: Completion, count: int) -> Completion:
-    """A completion's first tokens, with the versions that they were sampled with."""
+    """A completion's first tokens, with the versions and engines that they were sampled with."""
     kept = slice(0, max(0, count))
     return Completion(
         tokens=list(completion.tokens)[kept],
@@ -228,4 +238,5 @@ def first_tokens(completion: Completion, count: int) -> Completion:
         sampler_logps=None if completion.sampler_logps is None else list(completion.sampler_logps)[kept],
         finish=completion.finish,
         versions=[(first, version) for first, version in completion.versions if first < count],
+        engines=tuple((first, engine) for first, engine in completion.engines if first < count),
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tulu.rollout.engine import STALE
-from tulu.rollout.fleet import Ended, EngineState, EngineStatus, Recovery, Request, Returned
+from tulu.rollout.fleet import Ended, EngineState, EngineStatus, Finished, Recovery, Request, Returned, sampled_by
 from tulu.rollout.fleet_admission import Admission
 from tulu.rollout.fleet_calls import Call, EngineLost
 from tulu.rollout.fleet_replica import Report
@@ -142,9 +142,17 @@ class Member:
             self.failures = 0
         self.tokens = report.tokens
         # A request that ended here was submitted here; what is left over from before a restart cannot come.
-        ended = [replace(end, engine=self.name) for end in report.ended if self.running.pop(end.key, None) is not None]
+        pairs = [(end, self.running.pop(end.key, None)) for end in report.ended]
+        ended = [self._own(end, request) for end, request in pairs if request is not None]
         self.admission.observe(len(self.running), report.waiting, report.tokens, now)
         return ended
+
+    def _own(self, end: Ended, request: Request) -> Ended:
+        """The end of a request with the name of this engine, on its tokens too."""
+        if isinstance(end, Finished):
+            return replace(end, engine=self.name, completion=sampled_by(self.name, end.completion, request.begun))
+        begun = end.begun and sampled_by(self.name, end.begun, request.begun)
+        return replace(end, engine=self.name, begun=begun)
 
     def pass_time(self) -> None:
         """Count the time in which it had work."""

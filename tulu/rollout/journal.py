@@ -81,6 +81,12 @@ class StreamLog:
             if path < self.folder / NAME.format(oldest):
                 path.unlink()
 
+    def forget(self) -> None:
+        """Nothing that was sampled since the checkpoint, or waited there, can be trusted; nothing is written from here on."""
+        for file in self._open:
+            file.path.unlink(missing_ok=True)
+        self._open = []
+
 
 def _write(file: JsonLines, rows: Sequence[Mapping[str, Any]]) -> None:
     try:
@@ -135,6 +141,8 @@ def completion_row(completion: Completion) -> dict[str, Any]:
         short = exact.astype("<f4")
         # Engines compute log-probs in float32, of which half the bytes say all.
         row |= {"logps": _text(short)} if np.array_equal(short, exact) else {"logps_f8": _text(exact)}
+    if completion.engines:
+        row["engines"] = [list(span) for span in completion.engines]
     if not all(completion.trained):
         row["trained"] = "".join("1" if flag else "0" for flag in completion.trained)
     if completion.verdict is not None:
@@ -149,7 +157,8 @@ def read_completion(row: Mapping[str, Any]) -> Completion:
     logps = _numbers(short, "<f4") if short is not None else None if exact is None else _numbers(exact, "<f8")
     trained = [flag == "1" for flag in row["trained"]] if "trained" in row else [True] * len(tokens)
     verdict = Verdict(*row["verdict"]) if "verdict" in row else None
-    return Completion(tokens, trained, logps, row["finish"], [(first, version) for first, version in row["versions"]], verdict)
+    versions, engines = ([(first, of) for first, of in row.get(name, [])] for name in ("versions", "engines"))
+    return Completion(tokens, trained, logps, row["finish"], versions, verdict, tuple(engines))
 
 
 def grades_row(grades: Grades) -> list[Any]:

@@ -38,7 +38,7 @@ def record(
 
     Where a reward model scored they also hold {reward_model}, its score as it gave it, and where long completions are
     penalised {penalty}, which is added to the reward. Status and detail are those of whatever failed; {trained} says whether
-    the group was trained on. Of the tokens there are
+    the group was trained on, {engine} who sampled it. Of the tokens there are
     {token_ids}, {token_trained} where some are not, such as those of tools, and the notes that the learner made
     ({token_mismatch}, {token_advantage}), null for the completions that this process did not train on.
     """
@@ -65,6 +65,7 @@ def record(
                 "finish": completion.finish,
                 "tokens": len(completion.tokens),
                 "versions": [list(version) for version in completion.versions],
+                "engine": "+".join(dict.fromkeys(engine for _, engine in completion.engines)),
                 "trained": id(rollout) in trained,
                 "token_ids": np.asarray(completion.tokens, dtype=np.int32),
                 **columns(completion, notes),

@@ -82,6 +82,7 @@ class Stream:
         self.queue.restore(state)
         for row in self.journal.resume(self.queue.step):
             self.pump.read(row)
+        self.queue.put_back()
         found = [len(draw.completions) for draw in self.queue.records.values() if draw.completions]
         if found:
             log.info("%d completions of %d prompts were sampled before and are not sampled again", sum(found), len(found))
@@ -157,6 +158,17 @@ class Stream:
         with self._alone():
             self.journal.begin(step, [*self.pump.rows()])
             return self.queue.state()
+
+    @contextmanager
+    def forgetting(self) -> Iterator[None]:
+        """While the context lasts, an EngineError says that the engines cannot be trusted: what they sampled is sampled anew."""
+        try:
+            yield
+        except EngineError:
+            if self.pump is not None:
+                with self._alone():
+                    self.journal.forget()
+            raise
 
     def settle(self, oldest: int) -> None:
         """A step has ended; `oldest` is that of the oldest checkpoint that is kept."""

@@ -6,6 +6,7 @@ that it trains on itself, which is all of them where there is one process, and n
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tulu.rollout.batches import SampledBatch
+from tulu.rollout.mismatch import Source, Sum, of_tokens
 from tulu.types import Completion
 
 Floats = npt.NDArray[np.float32]
@@ -38,14 +40,18 @@ class _Row:
     place_N: Tensor
     mismatch_N: Tensor
     advantage_N: Tensor | None
+    moved: bool
 
 
 class TokenNotes:
     """The notes of one step."""
 
     def __init__(self) -> None:
+        self.moved = False
+        """Whether the policy that is compared has left the weights with which the step began, as in a later mini-batch."""
         self._rows: list[_Row] = []
         self._known: set[int] = set()
+        self._read: dict[int, TokenNote] | None = None
 
     def add(self, batch: SampledBatch, mismatch_N: Tensor, advantage_N: Tensor | None) -> None:
         """Note the tokens of a row, of which only the first update of a step counts; a row of nobody's completions is none."""
@@ -53,14 +59,31 @@ class TokenNotes:
         if not sampled_C or id(sampled_C[0]) in self._known:
             return
         self._known.update(map(id, sampled_C))
+        self._read = None
         advantage_N = None if advantage_N is None else advantage_N.detach()
-        self._rows.append(_Row(sampled_C, batch.owner_N, batch.place_N, mismatch_N.detach(), advantage_N))
+        self._rows.append(_Row(sampled_C, batch.owner_N, batch.place_N, mismatch_N.detach(), advantage_N, self.moved))
 
     def read(self) -> dict[int, TokenNote]:
-        """The notes by `id(completion)`; the device is asked once for each kind of number."""
-        if not self._rows:
-            return {}
-        rows = self._rows
+        """The notes by `id(completion)`; the device is asked once for each kind of number, by the first call."""
+        if self._read is None:
+            self._read = self._fetch(self._rows) if self._rows else {}
+        return self._read
+
+    def by_source(self, version: int) -> dict[Source, Sum]:
+        """The mismatch by engine and age of the weights, in a step that began with weights of this version."""
+        notes, found = self.read(), dict[Source, Sum]()
+        for row in self._rows:
+            for completion in row.sampled_C:
+                mismatch = notes[id(completion)].mismatch
+                for (engine, sampled), tokens in _spans(completion):
+                    own = np.abs(mismatch[tokens][np.asarray(completion.trained[tokens], dtype=bool)], dtype=np.float64)
+                    age = 0 if sampled is None else max(0, version - sampled)
+                    source = engine, age + row.moved
+                    found[source] = found.get(source, Sum()) + of_tokens(source[1], float(own.sum()), len(own))
+        return found
+
+    @staticmethod
+    def _fetch(rows: Sequence[_Row]) -> dict[int, TokenNote]:
         sizes = [len(row.owner_N) for row in rows]
         owners, all_places, mismatches = (
             _parts([getattr(row, name) for row in rows], sizes) for name in ("owner_N", "place_N", "mismatch_N")
@@ -88,6 +111,18 @@ def columns(completion: Completion, notes: Mapping[int, TokenNote]) -> dict[str,
     if any(one.advantage is not None for one in notes.values()):
         found["token_advantage"] = None if note is None else note.advantage
     return found
+
+
+def _spans(completion: Completion) -> list[tuple[tuple[str, int | None], slice]]:
+    """The parts of a completion that one engine sampled with weights of one version, as far as either is known."""
+    starts = sorted({0, *(first for first, _ in completion.engines), *(first for first, _ in completion.versions)})
+    bounds = pairwise([*starts, len(completion.tokens)])
+
+    def at(spans: Sequence[tuple[int, Any]], place: int, unknown: Any) -> Any:
+        return next((value for first, value in reversed(spans) if first <= place), unknown)
+
+    engines, versions = completion.engines, completion.versions
+    return [((at(engines, first, ""), at(versions, first, None)), slice(first, end)) for first, end in bounds]
 
 
 def _parts(tensors: Sequence[Tensor], sizes: Sequence[int]) -> list[Any]:
