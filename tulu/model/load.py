@@ -28,6 +28,7 @@ from tulu.errors import RecipeError
 from tulu.model.adapters import add_adapters
 from tulu.model.embeddings import fit_embeddings
 from tulu.model.fidelity import check_loaded, check_saving
+from tulu.model.masters import DTYPES
 from tulu.model.quiet import quiet
 from tulu.model.recompute import Recompute, enable_recompute
 from tulu.model.refusals import ADAPTERS, KINDS, explain
@@ -38,7 +39,6 @@ if not sys.stderr.isatty():
     # The progress bar of transformers helps on a terminal and fills a log with noise.
     disable_progress_bar()
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ALIGNMENT = 64
 """Bytes. What torch allocates by itself on a CPU begins at a multiple of it."""
 

@@ -17,6 +17,8 @@ from tulu.model.private_state import stays_float32
 
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """The dtype of weights and activations in each precision of 16 bits."""
+DTYPES = {"fp32": torch.float32, **HALF}
+"""The same in every precision."""
 
 
 def halve(module: nn.Module, dtype: torch.dtype) -> dict[nn.Parameter, Tensor]:

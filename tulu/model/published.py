@@ -7,14 +7,16 @@ buffers that belong to the checkpoint, such as the bias by which DeepSeek-V3 bal
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from tulu.model.gathering import adapter_delta, whole_values
 from tulu.model.private_state import to_published_weights, whole_shape
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Entry:
         return (id(self.tensor), *map(id, self.adapters))
 
 
-def unwrap(model: nn.Module) -> PreTrainedModel:
+def unwrap(model: nn.Module) -> "PreTrainedModel":
     """The transformers model inside its adapters; a model without adapters is returned as it is."""
     outer: Any = model
     inner: PreTrainedModel = outer.get_base_model() if hasattr(outer, "peft_config") else outer
@@ -78,7 +80,7 @@ def _published_together(model: nn.Module) -> Iterator[list[Entry]]:
             yield entries
 
 
-def _are_independent(inner: PreTrainedModel, entries: Sequence[Entry]) -> bool:
+def _are_independent(inner: "PreTrainedModel", entries: Sequence[Entry]) -> bool:
     """Whether the entries of a layer are published one by one as they are together: none becomes a part of a larger tensor."""
     together = to_published_weights(inner, _empty(entries))
     try:
@@ -110,14 +112,14 @@ def entries_of(model: nn.Module) -> list[Entry]:
     return [entry for entry in found if kept[entry.identity] == entry.name]
 
 
-def _adapters(inner: PreTrainedModel) -> dict[str, Any]:
+def _adapters(inner: "PreTrainedModel") -> dict[str, Any]:
     """The layers of peft in a model, by every name that they have in it."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     return {name: module for name, module in inner.named_modules(remove_duplicate=False) if isinstance(module, BaseTunerLayer)}
 
 
-def _all_entries(inner: PreTrainedModel, layers: dict[str, Any]) -> Iterator[Entry]:
+def _all_entries(inner: "PreTrainedModel", layers: dict[str, Any]) -> Iterator[Entry]:
     """Every entry of the state dict that is not an adapter's own; tied weights come under each of their names."""
     modules = dict(inner.named_modules(remove_duplicate=False))
     adapters: dict[tuple[int, str], list[Any]] = {}
@@ -165,12 +167,12 @@ def is_buffer(tensor: Tensor) -> bool:
     return isinstance(tensor, nn.Buffer)
 
 
-def tied_names(model: PreTrainedModel) -> dict[str, str]:
+def tied_names(model: "PreTrainedModel") -> dict[str, str]:
     """By the configuration, the names of weights that are the same as another one, each with the name of the other."""
     return dict(model.get_expanded_tied_weights_keys(all_submodels=True))
 
 
-def saved_config(model: PreTrainedModel, names: Iterable[str]) -> Any:
+def saved_config(model: "PreTrainedModel", names: Iterable[str]) -> Any:
     """The configuration to save with weights of these names: it ties nothing of which there are two."""
     config = type(model.config).from_dict(model.config.to_dict())
     if set(tied_names(model)) & set(names):

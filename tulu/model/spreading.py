@@ -9,16 +9,18 @@ import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, Shard
-from transformers import PreTrainedModel
 
 from tulu.model.private_state import layer_classes, replace_as_loaded
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _mesh: DeviceMesh | None = None
 """The processes over which models are spread that are loaded now; None loads them whole."""
@@ -121,6 +123,8 @@ def lent(model: nn.Module) -> Iterator[None]:
 
 def _by_unit(model: nn.Module) -> Iterator[tuple[nn.Module, list[tuple[nn.Module, str]]]]:
     """Each layer, each embedding and head outside them, and each model around them, with the places of its own spread weights."""
+    from transformers import PreTrainedModel
+
     classes = layer_classes(model)
     layers = [part for part in model.modules() if type(part).__name__ in classes]
     inside_layers = {part for layer in layers for part in layer.modules()}
@@ -155,7 +159,7 @@ def _take_back(kept: list[tuple[nn.Module, str, nn.Parameter]], *_: Any) -> None
 
 
 @contextmanager
-def opened(model: PreTrainedModel) -> Iterator[None]:
+def opened(model: "PreTrainedModel") -> Iterator[None]:
     """While the context lasts, what is outside the layers of a model is whole, so that it can be changed; then it is spread."""
     classes = layer_classes(model)
     inside = {part for layer in model.modules() if type(layer).__name__ in classes for part in layer.modules()}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tulu.errors import EngineError
 from tulu.model.adapters_apart import AdapterForm
-from tulu.model.load import DTYPES
+from tulu.model.masters import DTYPES
 from tulu.types import Group, Problem, SamplingParams
 
 STALE = -1
