@@ -1,10 +1,12 @@
 """A replica without a model: tokens are a function of weights, seed and place, and files in its folder make it misbehave once."""
 
 import asyncio
+import math
 import os
 import signal
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -129,3 +131,18 @@ class FakeReplica(Replica):
         self.calls.append("adopt")
         self.weight = float(sum(tensor.float().sum() for tensor in self.held.values()))
         self.version = version
+
+
+class UniformReplica(FakeReplica):
+    """Bytes with the log-probs of a model that finds all tokens alike, which a learner with a tiny output head nearly does."""
+
+    async def sample(self, request: Request) -> tuple[Completion, bool]:
+        completion, whole = await super().sample(request)
+        logp = -math.log(self.shapes["lm_head.weight"][0])
+        tokens = [token % 256 for token in completion.tokens]
+        return replace(completion, tokens=tokens, sampler_logps=[logp] * len(tokens)), whole
+
+    async def adopt(self, version: int) -> None:
+        await super().adopt(version)
+        # Whatever the order in which they came.
+        self.weight = math.fsum(float(tensor.double().sum()) for tensor in self.held.values())
