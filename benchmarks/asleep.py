@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks.sleeping_fleet import SleepingFleet
 from tulu.cli import main
+from tulu.rollout import mismatch
 from tulu.rollout.fleet import Request
 from tulu.stages import rlvr
 
@@ -58,5 +59,5 @@ def asleep(*_: Any) -> SleepingFleet:
 if __name__ == "__main__":
     rlvr.fleet_of = asleep  # type: ignore[assignment]
     # Its tokens are not sampled from the model, so the learner must not compare what it says of them.
-    rlvr.MISMATCH_LIMIT = float("inf")
+    mismatch.LIMIT = float("inf")
     main()

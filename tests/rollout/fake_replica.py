@@ -34,6 +34,8 @@ class FakeReplica(Replica):
     async def load_model(self) -> Shapes:
         if self.trick("refuse-to-start"):
             raise OSError("no such model")
+        if self.trick("die-at-start"):
+            os.kill(os.getpid(), signal.SIGKILL)
         if self.trick("start-slowly"):
             await asyncio.sleep(3)
         self.receiver = Receiver(torch.device("cpu"))

@@ -157,7 +157,7 @@ def command(recipe: Path, runs: Path, output: Path) -> None:
         os.dup2(said, descriptor)
     launch.subprocess = SimpleNamespace(Popen=Forked, PIPE=PIPE, DEVNULL=DEVNULL)  # type: ignore[assignment]
     run_module.EnergyMeter = NoEnergy  # type: ignore[misc,assignment]
-    fleets.choose = lambda name: name  # type: ignore[assignment]
+    fleets.choose = lambda _: "vllm"
     fleets.RayFleet = partial(RayFleet, replica=fake_replica.UniformReplica)  # type: ignore[misc,assignment]
     tulu_main(["rlvr", str(recipe), "--gpus", "2", "--runs", str(runs)])
 

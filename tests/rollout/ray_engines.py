@@ -46,6 +46,7 @@ def fresh(fleet: RayFleet) -> RayFleet:
     """Both engines, with weights 1; one that the test before has ended may still be on its way back."""
     fleet.sync(weights(1.0).items(), 1)
     back(fleet)
+    fleet.check()
     return fleet
 
 

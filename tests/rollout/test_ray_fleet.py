@@ -37,7 +37,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def fleet(model: Path) -> Iterator[RayFleet]:
+    (model / "die-at-start").touch()
     with started(model) as made:
+        assert any(state.restarts for state in made.states()), "one was killed while it loaded its model"
         with pytest.raises(EngineError, match="stale"):
             made.submit(requests(1))
         yield made

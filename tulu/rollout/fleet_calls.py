@@ -74,7 +74,7 @@ class Call:
                 raise EngineLost(self.engine, str(cause), refused=isinstance(cause, WeightsRefused)) from None
             raise EngineLost(self.engine, failure(cause)) from None
         except exceptions.RayError as error:
-            raise EngineLost(self.engine, death(error)) from None
+            raise EngineDied(self.engine, death(error)) from None
 
 
 def wait_for_all(calls: Iterable[Call]) -> tuple[dict[str, Any], dict[str, EngineLost]]:
@@ -120,3 +120,7 @@ def death(error: Exception) -> str:
     if is_shortage(error):
         return f"its process was ended because the machine ran out of memory ({first})"
     return f"its process died ({first.rstrip('.')}), as one does that is killed where memory runs out"
+
+
+class EngineDied(EngineLost):
+    """The process of an engine is gone, which says nothing of what it was to do: another may do it."""

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tulu.errors import EngineError
 from tulu.rollout.engine import STALE
 from tulu.rollout.fleet import Ended, EngineState, EngineStatus, Finished, Recovery, Request, Returned, sampled_by
 from tulu.rollout.fleet_admission import Admission
-from tulu.rollout.fleet_calls import Call, EngineLost
+from tulu.rollout.fleet_calls import Call, EngineDied, EngineLost, wait_for_all
 from tulu.rollout.fleet_replica import Report
 from tulu.rollout.pieces import Piece
 
@@ -191,3 +192,21 @@ class Member:
         actor, self.actor = self.actor, None
         if actor is not None:
             ray.kill(actor, no_restart=True)
+
+
+def start_all(members: Sequence[Member]) -> None:
+    """Start the engines, and wait until each has loaded its model. Raises EngineError if one cannot.
+
+    Where the process of one dies meanwhile, another is started in its place, as often as later.
+    """
+    for member in members:
+        member.start()
+    waited = members
+    while waited:
+        _, lost = wait_for_all([call for member in waited for call in member.calls()])
+        hopeless = [error for error in lost.values() if not isinstance(error, EngineDied)]
+        waited = [member for member in waited if member.name in lost]
+        if hopeless or any(member.failures == MOST_FAILURES for member in waited):
+            raise EngineError("; ".join(map(str, lost.values())))
+        for member in waited:
+            member.fail(lost[member.name].reason)

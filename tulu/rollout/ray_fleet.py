@@ -17,8 +17,8 @@ from tulu.model.devices import default_device
 from tulu.rollout.engine import STALE, EngineSpec, check_answer
 from tulu.rollout.fleet import Ended, EngineState, Finished, Recovery, Request, Returned, SyncReport, prepare_all
 from tulu.rollout.fleet_admission import shared_out
-from tulu.rollout.fleet_calls import EngineLost, wait_for_all
-from tulu.rollout.fleet_member import Limits, Member
+from tulu.rollout.fleet_calls import EngineLost
+from tulu.rollout.fleet_member import Limits, Member, start_all
 from tulu.rollout.fleet_places import make_members
 from tulu.rollout.fleet_replica import Replica
 from tulu.rollout.fleet_sync import Delivery, put_to_sleep
@@ -202,11 +202,7 @@ class RayFleet:
             yield
 
     def _start(self) -> None:
-        for member in self.members:
-            member.start()
-        _, lost = wait_for_all([call for member in self.members for call in member.calls()])
-        if lost:
-            raise EngineError("; ".join(map(str, lost.values())))
+        start_all(self.members)
         for member in self.members:
             member.call = None
             self._loaded(member)
