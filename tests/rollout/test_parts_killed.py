@@ -73,6 +73,7 @@ def test_whatever_is_killed_every_rollout_is_trained_once(tmp_path: Path) -> Non
     expected = multiset(whole)
     steps = [row["step"] for row in trained(whole)]
     assert (set(expected.values()), len(expected)) == ({1}, 4 * len(steps)), "each once: two prompts of two samples a step"
+    assert {one["engine"] for rollouts in tables(whole) for one in rollouts} == {"engine-1", "engine-2"}
     weights = (whole / "killed/rlvr/model/model.safetensors").read_bytes()
     for name in said["died"]:
         broken = tmp_path / name

@@ -15,6 +15,7 @@ from tulu.model.batch import pack_row
 from tulu.model.parallel import Parallel
 from tulu.model.policy import Policy
 from tulu.rollout.sampler import Rollout, StepRollouts
+from tulu.rollout.token_notes import TokenNotes
 from tulu.stages import policy_loss
 from tulu.stages.rlvr import Models, update, update_rates
 from tulu.train.optimizer import Learner
@@ -54,9 +55,13 @@ def test_when_the_ratio_is_one(
     learner = Learner(policy, stage, Parallel(stage))
     groups = [Group([3, seed], tuple(Completion([seed, 9, n], [True] * 3) for n in (4, 5)), f"row:{seed}") for seed in (6, 7)]
     rollouts = [rollout(policy, group) for group in groups]
-    metrics = update(learner, Models(policy, None, None), StepRollouts(rollouts, rollouts), stage, 0, update_rates(stage, 0, 1))
+    models, notes = Models(policy, None, None), TokenNotes()
+    metrics = update(learner, models, StepRollouts(rollouts, rollouts), stage, 0, update_rates(stage, 0, 1), notes)
     assert ratios == [*first_pass, *second_pass]
     assert metrics["mismatch"] < 1e-6, "the engine's weights are compared with those before the first update"
+    # Each mini-batch is held against the engine once. Behind the first update the policy is up to a step ahead of it.
+    found = {age: (one.tokens, one.mean < 1e-6) for (_, age), one in notes.by_source(0).items()}
+    assert found == ({0: (12, True)} if old == "step" else {0: (6, True), 1: (6, False)})
 
 
 def rollout(policy: Policy, group: Group) -> Rollout:
