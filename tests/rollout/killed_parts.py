@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from subprocess import DEVNULL, PIPE
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,7 +37,7 @@ from tests.conftest import make_tiny_model
 from tests.rollout import fake_replica
 from tests.rollout.killed import NoEnergy
 from tulu.commands import launch
-from tulu.rollout import fleets
+from tulu.rollout import engines, fleets
 from tulu.rollout.ray_fleet import RayFleet
 from tulu.train import run as run_module
 
@@ -44,7 +45,7 @@ STEPS, PROMPTS, SAMPLES = 12, 2, 2
 KINDS = ("command", "learner", "engine", "grader")
 MOST = 8
 """Kills of one run."""
-PATIENCE = 120.0
+PATIENCE = 300.0
 """Seconds within which a run must come a step further, or a process that was killed must be back."""
 RESTLESS = """
 def score(completion, ground_truth):
@@ -86,7 +87,7 @@ class Forked:
         for pipe in pipes:
             if pipe is not None:
                 os.close(pipe[1])
-        self.stdout, self.stderr = (None if pipe is None else open(pipe[0], "rb") for pipe in pipes)  # noqa: SIM115
+        self.stdout, self.stderr = (None if pipe is None else os.fdopen(pipe[0], "rb") for pipe in pipes)
 
     def _become(self, command: Sequence[str], env: Mapping[str, str], pipes: Sequence[Any], stdout: Any) -> None:
         os.setpgid(0, 0)
@@ -115,10 +116,6 @@ class Forked:
     def send_signal(self, number: int) -> None:
         """Send it a signal."""
         os.kill(self.pid, number)
-
-
-PIPE, DEVNULL = -1, -3
-"""As in the module subprocess."""
 
 
 def forked(become: Callable[[], object]) -> int:
@@ -157,7 +154,7 @@ def command(recipe: Path, runs: Path, output: Path) -> None:
         os.dup2(said, descriptor)
     launch.subprocess = SimpleNamespace(Popen=Forked, PIPE=PIPE, DEVNULL=DEVNULL)  # type: ignore[assignment]
     run_module.EnergyMeter = NoEnergy  # type: ignore[misc,assignment]
-    fleets.choose = lambda _: "vllm"
+    engines.has_vllm = lambda: True
     fleets.RayFleet = partial(RayFleet, replica=fake_replica.UniformReplica)  # type: ignore[misc,assignment]
     tulu_main(["rlvr", str(recipe), "--gpus", "2", "--runs", str(runs)])
 
