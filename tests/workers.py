@@ -27,6 +27,7 @@ LONGEST = (
     "vLLM",
     "Ray",
     "tests/test_resume.py",
+    "tests/rollout/test_parts_killed.py",
     "tests/model/test_outliers.py",
     "tests/model/test_clipping.py",
     "tests/model/test_parallel.py",
