@@ -1,11 +1,12 @@
 """What two learners and two vLLM engines learn beside one process: the quickstart's accuracy by staleness and sharding.
 
-    python -m benchmarks.staleness --folder /tmp/staleness              three seeds, 14 runs one after the other, about an hour
+    python -m benchmarks.staleness --folder /tmp/staleness              three seeds, 17 runs in turn, more than an hour
     python -m benchmarks.staleness --folder /tmp/staleness --seeds 1    one
 
 All of a seed begin with the same model, the quickstart's after SFT, and train as many steps. `alone` is the synchronous loop of
-the quickstart, in one process. Staleness 0, 1 and 4 are trained for every seed in one sharding, the others for the first seed
-at staleness 1. A run that was stopped goes on, and one that is there is not repeated.
+the quickstart, in one process. Staleness 0, 1 and 4 are trained for every seed in one sharding, 4 also with a learner that is
+slowed, because on shared cores engines are the slower side and their tokens hardly age. The other shardings are trained for the
+first seed at staleness 1. A run that was stopped goes on, and one that is there is not repeated.
 """
 
 import argparse
@@ -40,16 +41,19 @@ class Cell:
     sharding: str | None = None
     """None for the loop in one process."""
     max_staleness: int = 0
+    is_slowed: bool = False
+    """Whether the learner takes one sequence at a time, so that the engines are ahead of it as far as they may."""
 
     @property
     def kind(self) -> str:
         """What it is called in the table, whatever its seed."""
-        return f"{self.sharding}, staleness {self.max_staleness}" if self.sharding else "alone"
+        slowed = ", slowed" if self.is_slowed else ""
+        return f"{self.sharding}, staleness {self.max_staleness}{slowed}" if self.sharding else "alone"
 
     @property
     def name(self) -> str:
         """Its run's name."""
-        return f"{self.kind.replace(', staleness ', '-')}-{self.seed}"
+        return f"{self.kind.replace(', staleness ', '-').replace(', ', '-')}-{self.seed}"
 
     @property
     def arguments(self) -> list[str]:
@@ -57,6 +61,7 @@ class Cell:
         if self.sharding is None:
             return []
         fields = {"sharding": self.sharding, "engine": "vllm", "resources.engines": 2, "max_staleness": self.max_staleness}
+        fields |= {"micro_batch": 1} if self.is_slowed else {}
         return ["--gpus", "2", *(f"rlvr.{field}={value}" for field, value in fields.items())]
 
 
@@ -65,6 +70,7 @@ def cells(seeds: Sequence[int]) -> Iterator[Cell]:
     for seed in seeds:
         yield Cell(seed)
         yield from (Cell(seed, SHARDING, staleness) for staleness in STALENESS)
+        yield Cell(seed, SHARDING, STALENESS[-1], is_slowed=True)
         yield from (Cell(seed, sharding, 1) for sharding in OTHERS if seed == seeds[0])
 
 

@@ -13,7 +13,7 @@ from tulu.config.load import load_recipe
 
 def test_every_seed_has_every_staleness_and_every_sharding_one_run() -> None:
     made = list(cells([1, 2, 3]))
-    assert len({cell.name for cell in made}) == len(made) == 14
+    assert len({cell.name for cell in made}) == len(made) == 17
     assert {cell.max_staleness for cell in made if cell.seed == 3 and cell.sharding} == {0, 1, 4}
     assert [cell.kind for cell in made if cell.sharding in staleness.OTHERS] == ["zero3, staleness 1", "fsdp2, staleness 1"]
 
@@ -39,11 +39,12 @@ def test_runs_of_a_seed_begin_with_one_model(tmp_path: Path, monkeypatch: pytest
     # It asks git for the commit by the same function.
     monkeypatch.setattr(staleness, "environment", dict)
     assert main(["--folder", str(tmp_path), "--seeds", "2", "--steps", "5", "--out", str(tmp_path)]) == 0
-    assert list(asked) == ["alone-2", "zero2-0-2", "zero2-1-2", "zero2-4-2", "zero3-1-2", "fsdp2-1-2"]
+    assert list(asked) == ["alone-2", "zero2-0-2", "zero2-1-2", "zero2-4-2", "zero2-4-slowed-2", "zero3-1-2", "fsdp2-1-2"]
     assert len({recipe.model for recipe in asked.values()}) == 1
     assert {(recipe.seed, recipe.rlvr.seed, recipe.rlvr.steps) for recipe in asked.values()} == {(2, 2, 5)}
-    assert [recipe.rlvr.max_staleness for recipe in asked.values()] == [0, 0, 1, 4, 1, 1]
-    assert [recipe.rlvr.resources.engines for recipe in asked.values()] == [0, 2, 2, 2, 2, 2]
+    assert [recipe.rlvr.max_staleness for recipe in asked.values()] == [0, 0, 1, 4, 4, 1, 1]
+    assert [recipe.rlvr.resources.engines for recipe in asked.values()] == [0, 2, 2, 2, 2, 2, 2]
+    assert [recipe.rlvr.micro_batch for recipe in asked.values()] == [256, 256, 256, 256, 1, 256, 256]
     found = json.loads((tmp_path / "staleness.json").read_text())
     assert found["runs"][3] == {
         **{"kind": "zero2, staleness 4", "seed": 2, "before": None, "accuracy": 0.2},
