@@ -27,6 +27,8 @@ from tulu.verifiers.text import final_answer, has_content
 
 SECONDS = 60.0
 """Seconds for all attempts at one score together."""
+REQUESTS = 32
+"""Requests to a judge that are under way at the same time, whatever `resources.graders` says."""
 _ATTEMPTS = 3
 _LONGEST_ANSWER = 40_000
 """Characters of an answer that the judge is shown."""

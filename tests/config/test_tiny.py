@@ -73,7 +73,7 @@ def test_what_differs_is_told_in_a_line_for_each_section() -> None:
     assert lines[0] == "model: a random llama with a tokenizer of bytes, in place of meta-llama/Llama-3.1-8B"
     assert lines[1].startswith("sft: 16 made-up rows, 2 epochs → 3 steps, ")
     assert set(lines[1].split(", ")[2:]) == {"batch 128 → 8", "max_length 4096 → 2048", "micro_batch 8 → 2"}
-    assert "value.whiten_over 32 → 4" in lines[4]
+    assert "value.whiten_over 32 → 8" in lines[4]
     assert lines[4].endswith("a random reward model")
 
 

@@ -13,5 +13,5 @@ RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 
 def keep(name: str, command: str, figures: Mapping[str, Any]) -> None:
     """Write a result with versions, commit, hardware and the command that it comes from."""
-    report = {**figures, "environment": {**environment(), "command": command}}
+    report = {**figures, "environment": {**environment(), "command": command.split()}}
     write_atomic(RESULTS / name, json.dumps(report, indent=2) + "\n")

@@ -220,7 +220,7 @@ def test_what_a_run_began_with_must_be_readable(name: str, tmp_path: Path) -> No
     run = opened(tmp_path)
     run.pin(data="d1")
     (run.path / name).write_text('{"half')
-    with pytest.raises(ResumeError, match=rf"(?s){name}: is damaged, .*Restore it from a copy, or run with --fresh"):
+    with pytest.raises(ResumeError, match=rf"(?s){name}: is damaged, .*Restore it from a copy, or run its stage with --fresh"):
         opened(tmp_path)
 
 

@@ -28,7 +28,7 @@ class Cures(NamedTuple):
 ON_THE_COMMAND_LINE = Cures(
     "give --data {name}=FILE", "give --judge MODEL, with --judge-endpoint URL where it is served elsewhere", "or --skip {name}"
 )
-NAMED_ALONE = ON_THE_COMMAND_LINE._replace(skip="or leave --task {name} out")
+NAMED_ALONE = Cures(ON_THE_COMMAND_LINE.data, ON_THE_COMMAND_LINE.judge, "or leave --task {name} out")
 """For a task of a suite that the command names itself."""
 IN_A_RECIPE = Cures(
     "name them as its data in a suite of your own",

@@ -138,7 +138,7 @@ class TinySection:
     def _rollouts(self, fields: Rlvr) -> dict[str, Any]:
         times = BLIND if any(stage.row.makes_model for stage in self.all_stages) else 1
         samples = min(fields.samples, times * SAMPLES)
-        wanted = times * (PROMPTS if samples > 1 else BATCH)
+        wanted = times * (PROMPTS if samples > 1 else PROMPTS * SAMPLES)
         prompts = fields.minibatches * max(1, wanted // fields.minibatches)
         prompt, answer = min(fields.max_prompt, PROMPT), min(fields.max_tokens, times * ANSWER)
         smaller = {

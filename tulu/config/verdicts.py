@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from tulu.config.schema import Rlvr
+from tulu.verifiers.judge import REQUESTS
 from tulu.verifiers.registry import VERIFIERS
 
 RULES = 0.0005
@@ -15,8 +16,6 @@ JUDGE = 2.0
 """Seconds until a judge answers. An assumption."""
 CORES = 32
 """Cores of the learner's machine, each of which grades where `resources.graders` is 0. An assumption."""
-REQUESTS = 32
-"""Requests to a judge that are under way at the same time, whatever `resources.graders` says."""
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Protocol, Self
 
-from tulu.config.verdicts import REQUESTS
 from tulu.errors import DataError
 from tulu.grading.pool import Workers
 from tulu.grading.task import Task
 from tulu.types import Group, Problem, Verdict
 from tulu.verifiers.contract import UNDECIDED, Case, Mode, Settings, grade_safely
+from tulu.verifiers.judge import REQUESTS
 from tulu.verifiers.registry import find
 from tulu.verifiers.reward_model import NAME as REWARD_MODEL
 from tulu.verifiers.text import without_thinking_tags
