@@ -80,18 +80,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, required=True, help="where everything is written")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--steps", type=int, default=24, help="steps of every run")
+    parser.add_argument("--slowed", action="store_true", help="only the runs whose learner is slowed: staleness-slowed.json")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON file")
     options = parser.parse_args(arguments)
     for folder in (options.folder, options.out):
         folder.mkdir(parents=True, exist_ok=True)
     found = []
-    for cell in cells(options.seeds):
+    file = options.out / ("staleness-slowed.json" if options.slowed else "staleness.json")
+    for cell in (cell for cell in cells(options.seeds) if cell.is_slowed or not options.slowed):
         found.append({"kind": cell.kind, "seed": cell.seed, **train(options.folder, cell, options.steps)})
         print(found[-1], flush=True)
         # After every run, so that what is there can be looked at and nothing is lost.
         command = ["staleness.py", "--seeds", *map(str, options.seeds), "--steps", str(options.steps)]
+        command += ["--slowed"] if options.slowed else []
         result = {"steps": options.steps, "runs": found, "environment": environment() | {"command": command}}
-        write_atomic(options.out / "staleness.json", json.dumps(result, indent=2) + "\n")
+        write_atomic(file, json.dumps(result, indent=2) + "\n")
     print(table(found))
     return 0
 
