@@ -82,7 +82,9 @@ def test_a_sampler_that_is_3_nats_off_stops_the_first_step(
 ) -> None:
     """However far it may run ahead: tokens of the present weights have no excuse."""
     result = call(lambda engine, version: 3.0, max_staleness=max_staleness)
-    told(result, "step 1: learner and its 4 engines disagree by 3.00 nats a token on", "where 0.50 are allowed")
+    # Ahead of the learner, completions end in twos and threes, so that not every name need have been given.
+    engines = "its 4 engines" if max_staleness == 0 else ""
+    told(result, f"step 1: learner and {engines}", "disagree by 3.00 nats a token on", "where 0.50 are allowed")
     assert steps(tmp_path) == []
 
 
