@@ -170,3 +170,14 @@ def test_configurations_of_any_age_say_their_positions() -> None:
     assert longest_document({"max_position_embeddings": 512, "rope_scaling": scaling}) == 2048
     assert longest_document({"max_position_embeddings": 512, "rope_scaling": None, "rope_parameters": None}) == 512
     assert longest_document(json.loads("{}")) is None
+
+
+def test_a_user_without_a_home_is_told_too(monkeypatch: pytest.MonkeyPatch, broken_vllm: None) -> None:
+    """As in a container that runs under a number that has no name; nothing is remembered there."""
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", homeless)
+    assert "libcudart.so.12: cannot open" in str(vllm_import.vllm_problem())

@@ -21,7 +21,7 @@ from tulu.train import energy as energy_module
 from tulu.train import measured as measured_module
 from tulu.train.energy import UNMETERED, EnergyMeter
 from tulu.train.ledger import read_entry, read_ledger
-from tulu.train.measured import energy_before, measured
+from tulu.train.measured import energy_before, measured, on_record
 from tulu.train.run import Run
 
 HOURS = 1 / 3600
@@ -191,3 +191,12 @@ def test_the_log_probs_of_the_reference_are_among_what_dpo_takes(
     done = CliRunner().invoke(app, ["dpo", "r.yaml", f"model={tiny_model('olmo2')}"], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     assert json.loads(Path("runs/r/dpo/manifest.json").read_text())["energy"]["kwh"] == 2.0
+
+
+@pytest.mark.parametrize("energy", [{"kwh": None}, {"kwh": "much"}, {"kwh": True}, {"kwh": -1.0}, {"kwh": 3.0, "cpu_kwh": []}])
+def test_a_damaged_record_counts_as_none_and_the_others_stand(energy: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(json.dumps({"energy": energy}))
+    assert on_record(tmp_path, {}) == {}
+    assert on_record(tmp_path, {"kwh": 2.0}) == {"kwh": 2.0}
+    (tmp_path / "manifest.json").write_text(json.dumps({"energy": {"kwh": 4.0}}))
+    assert on_record(tmp_path, energy) == {"kwh": 4.0}

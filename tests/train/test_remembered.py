@@ -77,3 +77,14 @@ def test_the_files_of_a_source(tmp_path: Path) -> None:
         tmp_path / f"b/part-{number}.jsonl" for number in (2, 10)
     ]
     assert local_files(Source(name="sums:sft", fraction=1.0)) == local_files(Source(name="owner/rows", fraction=1.0)) == []
+
+
+def test_what_cannot_be_read_is_left_to_those_who_read_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("{}\n")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert looks_of([Source(name=str(rows), fraction=1.0)], None) == {}

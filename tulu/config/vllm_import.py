@@ -63,7 +63,7 @@ def import_fault() -> str | None:
     What succeeded is not tried again until vLLM, torch, Python or the paths of libraries change: it takes up to a minute.
     """
     mark = _mark()
-    if mark.is_file():
+    if mark is not None and mark.is_file():
         return None
     command = [sys.executable, "-c", "from vllm import LLM"]
     try:
@@ -75,19 +75,26 @@ def import_fault() -> str | None:
         return told[-1]
     # Where nothing can be written, it is tried every time.
     with suppress(OSError):
-        mark.parent.mkdir(parents=True, exist_ok=True)
-        mark.touch()
+        if mark is not None:
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
     return None
 
 
-def _mark() -> Path:
-    """The empty file that says that this vLLM was imported by this Python, beside this torch, with these libraries."""
+def _mark() -> Path | None:
+    """The empty file that says that this vLLM was imported by this Python, beside this torch, with these libraries.
+
+    None where there is no place for it, because the user has no home, as in some containers.
+    """
     spec = find_spec("vllm")
     origin = Path(spec.origin) if spec is not None and spec.origin else None
     facts = [sys.executable, sys.version, str(origin), str(origin and origin.is_file() and origin.stat().st_mtime_ns)]
     facts += [_version(name) for name in ("vllm", "torch", "transformers")]
     facts += [os.environ.get(name, "") for name in ("PYTHONPATH", "LD_LIBRARY_PATH")]
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    try:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        return None
     return caches / "tulu" / f"vllm-{hashlib.sha256(chr(10).join(facts).encode()).hexdigest()[:16]}"
 
 

@@ -70,17 +70,24 @@ def was_finished(folder: Path) -> bool:
 
 def energy_before(folder: Path) -> Energy:
     """What earlier sessions of the work in a folder took; {} where no record says it, or a damaged one."""
-    energy = _record(folder).get("energy")
+    return _sound(_record(folder).get("energy"))
+
+
+def on_record(folder: Path, known: Energy) -> Energy:
+    """What earlier sessions of a stage took: the most of what is known, its manifest's, and what one wrote that was killed.
+
+    A record whose figures are damaged counts as none.
+    """
+    records = (_sound(known), _sound(read_manifest(folder).get("energy")), energy_before(folder))
+    return max(records, key=lambda energy: energy.get("kwh", 0.0))
+
+
+def _sound(energy: Any) -> Energy:
+    """The energy of a record, if its figures are amounts; {} if not."""
     if not isinstance(energy, dict):
         return {}
     figures = [energy.get(name, 0.0) for name in ("kwh", "seconds", *PARTS)]
     return energy if all(type(value) in (int, float) and 0 <= value < math.inf for value in figures) else {}
-
-
-def on_record(folder: Path, known: Energy) -> Energy:
-    """What earlier sessions of a stage took: the most of what is known, its manifest's, and what one wrote that was killed."""
-    records = (known, read_manifest(folder).get("energy") or {}, energy_before(folder))
-    return max(records, key=lambda energy: float(energy.get("kwh", 0.0)))
 
 
 def _record(folder: Path) -> Mapping[str, Any]:

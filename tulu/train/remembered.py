@@ -1,6 +1,7 @@
 """How the files looked that a run began with, so that a finished stage, which reads none of them, tells that they changed."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,12 @@ def looks_of(sources: Iterable[Source], start: str | None) -> dict[str, dict[str
     files = {source.name: local_files(source) for source in sources}
     if start is not None:
         files[start] = sorted(file for pattern in WEIGHTS for file in Path(start).glob(pattern))
-    return {name: _look(found) for name, found in files.items() if found}
+    looks: dict[str, dict[str, Any]] = {}
+    for name, found in files.items():
+        # What cannot be read is told by whoever reads the rows.
+        with suppress(OSError):
+            looks |= {name: _look(found)} if found else {}
+    return looks
 
 
 def _look(files: Sequence[Path]) -> dict[str, Any]:
