@@ -3,9 +3,10 @@
 Run it as `python -m benchmarks.sync`.
 
 The model has the shape of Llama 3.2 1B with a small vocabulary, random weights in bf16: 1.04B parameters, 2.1 GB. `copy` is one
-warm copy of all of them within a process, measured right before and right after every sync. Parts overlap, so their sum may
-exceed the whole. `load` is vLLM's own loading; `packing_seconds` is what vLLM's packing of the same matrices for oneDNN takes by
-itself, with every core as in the engine. Writes benchmarks/results/sync.json.
+warm copy of all of them within a process, measured right before and right after every sync, and `clone`, measured behind it, is
+one into new memory, as `clone()` of each tensor makes it. Parts overlap, so their sum may exceed the whole. `load` is vLLM's own
+loading; `packing_seconds` is what vLLM's packing of the same matrices for oneDNN takes by itself, with every core as in the
+engine. Writes benchmarks/results/sync.json.
 """
 
 import argparse
@@ -62,6 +63,15 @@ def copy_seconds(weights: dict[str, torch.Tensor], place: dict[str, torch.Tensor
     return time.monotonic() - began
 
 
+def clone_seconds(weights: dict[str, torch.Tensor]) -> float:
+    """Seconds of one copy of all weights into memory that is new, which the system has to clear first."""
+    began = time.monotonic()
+    kept = [tensor.clone() for tensor in weights.values()]
+    seconds = time.monotonic() - began
+    del kept
+    return seconds
+
+
 def packing_seconds() -> float:
     """Seconds in which vLLM packs the matrices of all layers, in a process of its own, into memory that was used before."""
     command = [sys.executable, "-m", "benchmarks.sync", "--packing"]
@@ -102,26 +112,29 @@ def measure(rounds: int) -> dict[str, Any]:
         for _ in range(2):
             copy_seconds(weights, place)
         fleet = RayFleet(EngineSpec(name, 256, "bf16", cache_bytes=128 << 20), engines=1)
-        copies, reports = [], []
+        copies, clones, reports = [], [], []
         try:
             for version in range(rounds + 2):
                 before = copy_seconds(weights, place)
                 report = fleet.sync(weights.items(), version)
                 copies.append((before + copy_seconds(weights, place)) / 2)
+                clones.append(clone_seconds(weights))
                 reports.append(report)
                 print(f"{report.seconds:.2f} s, {report.seconds / copies[-1]:.1f} copies: {dict(report.parts)}", flush=True)
         finally:
             fleet.close()
     # The first two bring memory into being that the later ones use again.
-    copies, reports = copies[2:], reports[2:]
+    copies, clones, reports = copies[2:], clones[2:], reports[2:]
     pairs = list(zip(reports, copies, strict=True))
     return {
         "tensors": reports[0].tensors,
         "bytes": reports[0].bytes,
         "rounds": rounds,
         "copy_seconds": middle(copies),
+        "clone_seconds": middle(clones),
         "sync_seconds": middle([report.seconds for report in reports]),
         "sync_over_copy": middle([report.seconds / copy for report, copy in pairs]),
+        "sync_over_clone": middle([report.seconds / clone for report, clone in zip(reports, clones, strict=True)]),
         "without_load_over_copy": middle([(report.seconds - report.parts["load"]) / copy for report, copy in pairs]),
         "packing_seconds": round(packing_seconds(), 3),
         "parts": {part: middle([report.parts[part] for report in reports]) for part in reports[0].parts},

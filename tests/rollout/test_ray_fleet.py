@@ -132,6 +132,42 @@ def test_a_killed_engine_comes_back_with_the_last_weights_and_no_request_is_lost
     assert all(list(end.completion.tokens) == tokens_of(end, 150.0) for end in again.values())
 
 
+def test_a_lost_engine_is_back_in_the_process_that_stood_by_and_another_stands_by_then(synced: RayFleet) -> None:
+    first = standing_by(synced)
+    os.kill(process(synced), signal.SIGKILL)
+    back_again(synced)
+    assert process(synced) == first
+    # One that dies while it stands by is replaced, and no engine is the worse for it.
+    second = standing_by(synced)
+    assert second != first
+    os.kill(second, signal.SIGKILL)
+    os.kill(process(synced, 1), signal.SIGKILL)
+    back_again(synced)
+    assert process(synced, 1) != second
+    finished, _ = whole(synced, requests(8))
+    assert {end.engine for end in finished.values()} == {"engine-1", "engine-2"}
+    assert all(list(end.completion.tokens) == tokens_of(end, 150.0) for end in finished.values())
+    standing_by(synced)
+
+
+def standing_by(fleet: RayFleet) -> int:
+    """The process that stands by, as soon as there is one."""
+    deadline = time.monotonic() + SOON
+    while fleet.standby.actor is None:
+        assert time.monotonic() < deadline, fleet.states()
+        time.sleep(0.05)
+    return int(ray.get(fleet.standby.actor.__ray_call__.remote(lambda replica: os.getpid()), timeout=60))
+
+
+def back_again(fleet: RayFleet) -> None:
+    """Wait until the engine that was killed has been missed, and is back."""
+    deadline = time.monotonic() + SOON
+    while not fleet.check():
+        assert time.monotonic() < deadline, fleet.states()
+        time.sleep(0.05)
+    back(fleet)
+
+
 def test_engines_that_hang_are_told_by_name_and_started_again(synced: RayFleet, model: Path) -> None:
     """One does not answer at all; the other answers, and samples nothing."""
     for trick in ("freeze", "stall"):

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -42,10 +42,12 @@ class Member:
 
     name: str
     make_actor: Callable[[], Any]
-    """Makes the Ray actor."""
+    """Gives a Ray actor that is no engine yet."""
     limits: Limits
     begins_with: int
     """The version of the weights in the model's folder, if an engine may sample with them."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """What is set in its process before it loads its model, such as the GPUs that it sees."""
     status: EngineStatus = "starting"
     version: int = STALE
     actor: Any = None
@@ -78,7 +80,7 @@ class Member:
         """Start the process of the engine."""
         self.status, self.version = "starting", STALE
         self.actor = self.make_actor()
-        self.call = Call(self.name, "loading its model", self.actor.start.remote(), self.limits.start)
+        self.call = Call(self.name, "loading its model", self.actor.start.remote(dict(self.environment)), self.limits.start)
 
     def state(self) -> EngineState:
         """What is known of it."""

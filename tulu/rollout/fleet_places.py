@@ -1,6 +1,7 @@
 """Where the engines of a fleet run: their GPUs, and what Ray is asked for."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from tulu.errors import RecipeError
 from tulu.rollout.engine import EngineSpec
 from tulu.rollout.fleet_member import Limits, Member
 from tulu.rollout.fleet_replica import Replica
+from tulu.rollout.fleet_standby import Standby
 from tulu.rollout.vllm_engine import worker_environment
 
 APART_SHARE = 0.9
@@ -40,8 +42,8 @@ def places(engines: int, tensor_parallel: int, learners: int, gpus: int, colocat
 
 def make_members(
     spec: EngineSpec, replica: type[Replica], engines: int, tensor_parallel: int, learners: int, limits: Limits, cluster: bool
-) -> tuple[list[Member], bool]:
-    """The engines of a fleet, none of them started yet, and whether learners use their GPUs too."""
+) -> tuple[list[Member], Standby, bool]:
+    """The engines of a fleet, none of them started yet, what stands by for them, and whether learners use their GPUs too."""
     import ray
 
     gpus, shared = places(engines, tensor_parallel, learners, 0 if cluster else torch.cuda.device_count(), spec.sleeps)
@@ -51,11 +53,26 @@ def make_members(
     if not cluster:
         spec = replace(spec, load_threads=load_threads(engines * tensor_parallel))
 
-    def maker(own: list[int]) -> Any:
-        actor = ray.remote(replica).options(**actor_options(tensor_parallel, own, cluster))
-        return lambda: actor.remote(spec, tensor_parallel)
+    actor = ray.remote(replica).options(**actor_options(tensor_parallel, cluster))
 
-    return [Member(f"engine-{index + 1}", maker(own), limits, spec.version) for index, own in enumerate(gpus)], shared
+    def make() -> Any:
+        return actor.remote(spec, tensor_parallel)
+
+    standby = Standby(None if cluster else make)
+    members = [
+        Member(f"engine-{index + 1}", lambda: standby.take() or make(), limits, spec.version, visible(own))
+        for index, own in enumerate(gpus)
+    ]
+    return members, standby, shared
+
+
+def visible(gpus: Sequence[int]) -> dict[str, str]:
+    """The environment in which an engine finds these GPUs of this machine, counted from 0 among those that this process sees."""
+    if not gpus:
+        return {}
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = seen.split(",") if seen else [str(index) for index in range(max(gpus) + 1)]
+    return {"CUDA_VISIBLE_DEVICES": ",".join(names[index] for index in gpus)}
 
 
 def load_threads(workers: int) -> int:
@@ -68,7 +85,7 @@ def load_threads(workers: int) -> int:
     return int(own) if own.isdecimal() and int(own) else max(1, cores() // workers)
 
 
-def actor_options(tensor_parallel: int, gpus: list[int], cluster: bool) -> dict[str, Any]:
+def actor_options(tensor_parallel: int, cluster: bool) -> dict[str, Any]:
     """What Ray is asked for, for one engine: on this machine nothing but a process, in a cluster a node with free GPUs."""
     environment = worker_environment()
     on_cpu = not torch.cuda.is_available()
@@ -89,8 +106,4 @@ def actor_options(tensor_parallel: int, gpus: list[int], cluster: bool) -> dict[
         has_gpus = bool(ray.cluster_resources().get("GPU"))
         options |= {"num_gpus": tensor_parallel} if has_gpus else {"num_cpus": tensor_parallel}
         options["scheduling_strategy"] = "SPREAD"
-    elif gpus:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-        names = visible.split(",") if visible else [str(index) for index in range(gpus[-1] + 1)]
-        environment["CUDA_VISIBLE_DEVICES"] = ",".join(names[index] for index in gpus)
     return options | {"runtime_env": {"env_vars": environment}}

@@ -7,7 +7,7 @@ requests, and `report` all the time: what ended, and whether the engine lives. R
 import asyncio
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -76,6 +76,8 @@ class Replica:
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.ended: list[Ended] = []
         self.news = asyncio.Event()
+        self.called = asyncio.Event()
+        """Set when this process is to be an engine."""
         self.failure: EngineError | None = None
         """Why this engine cannot go on."""
         self.paused = False
@@ -90,6 +92,9 @@ class Replica:
         """Memory of which a part is still needed, by its path."""
 
     # What a subclass provides.
+
+    def get_ready(self) -> None:
+        """Import what `load_model` needs, so that it does not take its time; no GPU may be touched."""
 
     async def load_model(self) -> Shapes:
         """Load the model and return the shape of each of its weights. Raises EngineError if that fails."""
@@ -137,8 +142,15 @@ class Replica:
 
     # What the learner's process calls.
 
-    async def start(self) -> int:
-        """Load the model; returns the id of this process."""
+    async def stand_by(self) -> None:
+        """Import what an engine needs, and answer only when this process is to be one."""
+        self.get_ready()
+        await self.called.wait()
+
+    async def start(self, environment: Mapping[str, str] | None = None) -> int:
+        """Load the model, with these variables set in this process; returns its id."""
+        self.called.set()
+        os.environ.update(environment or {})
         self.shapes = await self.load_model()
         self.version = self.spec.version
         return os.getpid()

@@ -73,7 +73,9 @@ class RayFleet:
         self.own_ray = start_ray(self.spec.folder, self.spec.dtype)
         self.cluster = cluster_address() is not None
         self.shelf: Shelf = ObjectShelf() if self.cluster else MemoryShelf()
-        self.members, shared = make_members(self.spec, replica, engines, tensor_parallel, learners, self.limits, self.cluster)
+        self.members, self.standby, shared = make_members(
+            self.spec, replica, engines, tensor_parallel, learners, self.limits, self.cluster
+        )
         seconds = self.limits.sync / 2
         # What a machine calls itself is often an address that others have for themselves, such as 127.0.1.1.
         address = ray.util.get_node_ip_address() if self.cluster else "127.0.0.1"
@@ -184,6 +186,7 @@ class RayFleet:
             self.transport.close()
             for member in self.members:
                 member.end()
+            self.standby.end()
         if self.thread.is_alive():
             self.thread.join(10)
         if self.own_ray:
@@ -237,6 +240,7 @@ class RayFleet:
                 self._step(member)
             except EngineLost as error:
                 self._lose(member, error.reason, error.cause)
+        self.standby.tend(not any(member.status in ("starting", "syncing") for member in self.members))
         self._dispatch()
         if told := why_hopeless(self.members):
             self.trouble = EngineError(told)

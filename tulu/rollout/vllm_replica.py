@@ -47,6 +47,14 @@ class VllmReplica(Replica):
         self.done_with: Counter[str] = Counter()
         """How many of the workers need a file in memory no more, by its path."""
 
+    def get_ready(self) -> None:
+        """vLLM takes 10 s of a core to import."""
+        need_vllm()
+        import vllm.v1.engine.async_llm  # noqa: F401
+
+        import tulu.rollout.vllm_pulse
+        import tulu.rollout.vllm_transfer  # noqa: F401
+
     async def load_model(self) -> Shapes:
         """Load the model into vLLM. Raises EngineError if vLLM refuses it, EngineMissing if it cannot be imported."""
         need_vllm()
@@ -75,7 +83,7 @@ class VllmReplica(Replica):
             tensor_parallel_size=self.tensor_parallel,
             trust_remote_code=spec.trust_remote_code,
             enable_sleep_mode=spec.sleeps,
-            **memory_options(spec),
+            **memory_options(spec, config),
             **adapter_options(spec),
         )
         try:

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from transformers import PreTrainedConfig
 
 from tulu.config.shortage import is_shortage, say_engine_shortage
 from tulu.config.vllm_import import cannot_be_imported
 from tulu.errors import EngineError, EngineMissing
 from tulu.model.generation import stop_token_ids
+from tulu.rollout.cache import bytes_per_token
 from tulu.rollout.engine import SHARED_SHARE, STALE, EngineSpec, Part
 from tulu.rollout.sampling import stable_seed
 from tulu.rollout.sync import TensorInfo, read_shapes, verify_weights
@@ -18,6 +20,10 @@ from tulu.types import Completion, Problem, SamplingParams
 
 CPU_ROWS = 256
 """Most completions that a CPU decodes together."""
+CACHE_BLOCK = 256
+"""The most tokens by which vLLM gives a row memory for keys and values on a CPU."""
+KEEPS_KEYS = {"full_attention", "sliding_attention", "chunked_attention"}
+"""The layers of a configuration's `layer_types` that keep keys and values."""
 CPU_TOKENS = 4096
 """Most prompt tokens that a CPU reads together."""
 
@@ -63,7 +69,7 @@ class VllmWorker:
                 weight_transfer_config=WeightTransferConfig(backend=register()),
                 trust_remote_code=spec.trust_remote_code,
                 disable_log_stats=True,
-                **memory_options(spec),
+                **memory_options(spec, config),
             )
         except (ValueError, RuntimeError, OSError) as error:
             told = say_engine_shortage(error) if is_shortage(error) else str(error)
@@ -151,18 +157,33 @@ def request_options(params: SamplingParams, seed: int, max_tokens: int, end_toke
     )
 
 
-def memory_options(spec: EngineSpec) -> dict[str, Any]:
+def memory_options(spec: EngineSpec, config: PreTrainedConfig) -> dict[str, Any]:
     """vLLM's options of memory and batch size for this machine; a CPU has no graphs to record."""
     if torch.cuda.is_available():
         return {"gpu_memory_utilization": SHARED_SHARE if spec.gpu_share is None else spec.gpu_share}
     return {
-        "kv_cache_memory_bytes": spec.cache_bytes,
+        "kv_cache_memory_bytes": cache_needed(spec, config),
         "enforce_eager": True,
         "max_num_seqs": CPU_ROWS,
         # vLLM 0.32 resets the random generator after each part of a chunked prompt, which fails for a generator on a CPU.
         "enable_chunked_prefill": False,
         "max_num_batched_tokens": max(CPU_TOKENS, spec.max_length),
     }
+
+
+def cache_needed(spec: EngineSpec, config: PreTrainedConfig) -> int:
+    """The bytes for keys and values of all rows that a CPU decodes together, at most `spec.cache_bytes`.
+
+    vLLM clears what it is given before it samples, which takes seconds a GB where the machine's memory is in pieces, so a small
+    model is given no more than it can fill.
+    """
+    text = config.get_text_config()
+    kinds = set(getattr(text, "layer_types", None) or ())
+    if getattr(text, "num_attention_heads", None) is None or not kinds <= KEEPS_KEYS:
+        # Recurrent layers keep a state, whose size is not known here.
+        return spec.cache_bytes
+    tokens = -(-spec.max_length // CACHE_BLOCK) * CACHE_BLOCK
+    return min(spec.cache_bytes, CPU_ROWS * tokens * bytes_per_token(config, spec.dtype))
 
 
 ADAPTER_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
