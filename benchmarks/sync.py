@@ -41,6 +41,9 @@ SHAPE = {
 }
 
 
+STANDBY_SECONDS = 20.0
+
+
 def make(folder: Path) -> dict[str, torch.Tensor]:
     """Write the model to a folder, and return its weights by name."""
     tokenizer = make_tokenizer(["0"], "{{ messages[0]['content'] }}")
@@ -114,6 +117,8 @@ def measure(rounds: int) -> dict[str, Any]:
         fleet = RayFleet(EngineSpec(name, 256, "bf16", cache_bytes=128 << 20), engines=1)
         copies, clones, reports = [], [], []
         try:
+            # A process that stands by imports vLLM in the first seconds of a fleet, and a run has many more.
+            time.sleep(STANDBY_SECONDS)
             for version in range(rounds + 2):
                 before = copy_seconds(weights, place)
                 report = fleet.sync(weights.items(), version)
