@@ -68,7 +68,8 @@ def test_lines_come_back_in_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["flip", "cut", "middle", "none"])
 def test_a_damaged_line_and_what_rests_on_it_are_left_out(damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     made, _ = log(tmp_path)
-    made.append([{"kind": "a"}, {"kind": "b", "number": 17}, {"kind": "c"}])
+    for row in ({"kind": "a"}, {"kind": "b", "number": 17}, {"kind": "c"}):
+        made.append([row])
     path = tmp_path / "from-000000.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
     if damage == "flip":
@@ -86,6 +87,37 @@ def test_a_damaged_line_and_what_rests_on_it_are_left_out(damage: str, tmp_path:
     assert told == (damage in ("flip", "middle"))
     again.append([{"kind": "d"}])
     assert [row["kind"] for row in log(tmp_path)[1]] == [*expected, "d"]
+
+
+def test_lines_that_were_written_together_are_there_together_or_not_at_all(tmp_path: Path) -> None:
+    """Wherever a crash ends the write: the completions of one batch are sampled again as a batch, or none of them is."""
+    made, _ = log(tmp_path)
+    made.append([{"kind": "a"}])
+    path = tmp_path / "from-000000.jsonl"
+    before = path.stat().st_size
+    made.append([{"kind": "b"}, {"kind": "c"}, {"kind": "d"}])
+    whole = path.read_bytes()
+    for size in range(before, len(whole)):
+        path.write_bytes(whole[:size])
+        assert [row["kind"] for row in log(tmp_path)[1]] == ["a"], size
+        assert path.read_bytes() == whole[:before]
+    path.write_bytes(whole)
+    again, found = log(tmp_path)
+    assert found == [{"kind": kind} for kind in "abcd"]
+    again.append([{"kind": "e"}])
+    assert [row["kind"] for row in log(tmp_path)[1]] == [*"abcde"]
+
+
+def test_lines_that_lost_one_of_their_own_are_damaged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made, _ = log(tmp_path)
+    made.append([{"kind": "a"}])
+    made.append([{"kind": "b"}, {"kind": "c"}, {"kind": "d"}])
+    path = tmp_path / "from-000000.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:2], *lines[3:]]))
+    assert [row["kind"] for row in log(tmp_path)[1]] == ["a"]
+    assert f"{path}:3 is damaged (lines that belong before it are lost)" in caplog.text
+    assert path.read_bytes() == lines[0]
 
 
 def test_while_a_checkpoint_is_written_both_files_grow(tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ step, and grows by one line for everything that happens after it:
     graded     a group has its grades                             {position, grades}
     step       a step begins to train on these prompts            {step, trained, aside}
 
-Each line ends with a digest of itself and is on the disk before it counts. A session that resumes from the checkpoint reads
-the file up to the first line that is not whole, and does the steps that it names again with the same rollouts. A file is
-removed together with the checkpoint that it begins at.
+Each line ends with a digest of itself and is on the disk before it counts. Lines that were written together count together:
+each says how many `follow`, and what a crash left of them is left out, since completions that were decoded together are sampled
+again together or not at all. A session that resumes from the checkpoint reads the file up to the first line that is not whole,
+and does the steps that it names again with the same rollouts. A file is removed together with the checkpoint that it begins at.
 """
 
 import base64
@@ -60,8 +61,9 @@ class StreamLog:
             yield from _whole_lines(path)
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add lines, which are on the disk when this returns. Raises CheckpointError if the disk refuses."""
-        sealed = [_sealed(row) for row in rows]
+        """Add lines that count together, and are on the disk when this returns. Raises CheckpointError if the disk refuses."""
+        last = len(rows) - 1
+        sealed = [_sealed({**row, "follow": last - place} if place < last else row) for place, row in enumerate(rows)]
         for file in self._open if sealed else ():
             _write(file, sealed)
 
@@ -105,23 +107,33 @@ def _digest(row: Mapping[str, Any]) -> str:
 
 
 def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines up to the first one that is damaged; what follows that is cut off and told, since it rests on what is lost."""
-    end = 0
+    """The lines up to the first one that is damaged; what follows that is cut off and told, since it rests on what is lost.
+
+    So are lines that others should follow which are not there.
+    """
+    end = size = follow = 0
+    together: list[dict[str, Any]] = []
     with path.open("rb") as stream:
         for number, line in enumerate(stream, 1):
             try:
                 row = json.loads(line)
                 if row.pop("digest") != _digest(row):
                     raise ValueError("its digest is another")
+                before, follow = follow, row.pop("follow", 0)
+                if together and follow != before - 1:
+                    raise ValueError("lines that belong before it are lost")
             except (ValueError, KeyError, TypeError, AttributeError) as error:
-                size = path.stat().st_size
                 log.warning(
                     "%s:%d is damaged (%s): it and what follows, %d bytes, is left out, and those rollouts are sampled again",
-                    *(path, number, error, size - end),
+                    *(path, number, error, path.stat().st_size - end),
                 )
                 break
-            end += len(line)
-            yield row
+            size += len(line)
+            together.append(row)
+            if not follow:
+                end = size
+                yield from together
+                together = []
     if end < path.stat().st_size:
         os.truncate(path, end)
 
