@@ -128,15 +128,24 @@ def kind_of(process: psutil.Process, command: psutil.Process) -> str | None:
 
 
 def finished_lines(folder: Path) -> Iterator[tuple[tuple[int, int], str]]:
-    """(position, sample) and the line of every finished completion that the journals on the disk hold."""
+    """(position, sample) and the bytes of every finished completion that counts in the journals on the disk.
+
+    A kill may cut a write short, and then none of its lines counts. A checkpoint's file begins with lines of the one before it.
+    """
     for path in sorted((folder / "stream").glob("from-*.jsonl")):
+        together: list[dict[str, Any]] = []
         for line in path.read_text().splitlines():
             try:
                 row = json.loads(line)
             except json.JSONDecodeError:
-                continue  # A kill cut it short: it does not count, and the session after cuts it off.
-            if row["kind"] == "finished":
-                yield (row["position"], row["sample"]), line
+                break
+            together.append(row)
+            if not row.pop("follow", 0):
+                for one in together:
+                    del one["digest"]
+                    if one["kind"] == "finished":
+                        yield (one["position"], one["sample"]), json.dumps(one)
+                together = []
 
 
 def trained_steps(folder: Path) -> list[dict[str, Any]]:
