@@ -40,6 +40,8 @@ KINDS: dict[str, dict[str, Any]] = {
         "updates": 2,
         "refill": False,
         **ROLLOUTS,
+        # Which prompts an update trains must not depend on the number of processes.
+        "minibatches": 2,
         **ASKED,
     },
     "ppo": {"data": "problems.jsonl", "prompts": 8, "samples": 1, "advantage": "gae", "value": {}, "refill": False, **ROLLOUTS},
@@ -71,8 +73,8 @@ class Death:
 
     @property
     def update(self) -> int:
-        """The optimizer step, counted from 1, that it never ends: in the last of three steps, of two updates each in GRPO."""
-        return 6 if self.kind == "grpo" else 3
+        """The optimizer step, counted from 1, that it never ends: in the last of three steps, of four updates each in GRPO."""
+        return 12 if self.kind == "grpo" else 3
 
 
 def write_inputs(folder: Path) -> None:

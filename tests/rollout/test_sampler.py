@@ -23,7 +23,7 @@ from tulu.errors import TuluError
 from tulu.rollout.batches import pack_rollouts
 from tulu.rollout.draws import MAX_ROUNDS
 from tulu.rollout.records import record, summary
-from tulu.rollout.sampler import Rollout, RolloutGrader
+from tulu.rollout.sampler import Rollout, RolloutGrader, StepRollouts
 from tulu.types import Completion, Problem, Verdict
 
 
@@ -60,6 +60,37 @@ def test_advantages_of_a_group_are_worked_on_paper() -> None:
     [batch] = pack_rollouts([first.to_train(mask_truncated=False)], stage(micro_batch=4))
     assert batch.advantage_C.tolist() == pytest.approx(first.advantages)
     assert batch.sampler_logps_N.tolist() == [-1.0, -2.0] * 4
+
+
+@pytest.mark.parametrize(
+    ("homes", "count", "expected"),
+    [
+        ("aaaaaaaa", 4, ["aa", "aa", "aa", "aa"]),
+        # Whoever trains a group, the same two make a part; with every second group each process has a half of each part.
+        ("abababab", 4, ["ab", "ab", "ab", "ab"]),
+        ("aabbbbaa", 4, ["aa", "bb", "bb", "aa"]),
+        ("abab", 4, ["a", "b", "a", "b"]),
+        # Where groups are missing, parts differ by one at most, and a step of fewer groups than parts has empty ones.
+        ("ababa", 2, ["aba", "ba"]),
+        ("aba", 4, ["a", "b", "a", ""]),
+        ("", 2, ["", ""]),
+    ],
+)
+def test_the_parts_of_a_step_are_the_same_whatever_process_has_which_group(
+    homes: str, count: int, expected: list[str]
+) -> None:
+    made, _ = sampler(lambda problem, _: "rw", stage())
+    one = made.collect(0).trained[0]
+    found: list[list[int]] = [[] for _ in range(count)]
+    for process in "ab":
+        places = [place for place, home in enumerate(homes) if home == process]
+        share = StepRollouts([one] * len(places), [], places=places, count=len(homes))
+        for part, members in zip(found, share.parts(count), strict=True):
+            part += [place for place, _ in members]
+    assert ["".join(homes[place] for place in sorted(part)) for part in found] == expected
+    assert sorted(sum(found, [])) == list(range(len(homes)))
+    whole = StepRollouts([one] * len(homes), []).parts(count)
+    assert [[place for place, _ in part] for part in whole] == [sorted(part) for part in found]
 
 
 def test_groups_without_signal_are_replaced_until_the_step_is_full() -> None:

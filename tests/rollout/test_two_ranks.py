@@ -14,6 +14,8 @@ def test_each_rollout_goes_to_one_of_two_processes(tmp_path: Path) -> None:
     assert process.wait(timeout=240) == 0, log.read_text()[-4000:]
     first, second = (json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(2))
     assert [len(step) for rank in (first, second) for step in rank["trained"]] == [2] * 2 * STEPS
+    assert first["places"] == [[[0, 2], 4]] * STEPS
+    assert second["places"] == [[[1, 3], 4]] * STEPS
     lines = [json.loads(line) for line in (tmp_path / "stream" / "from-000000.jsonl").read_text().splitlines()]
     steps = [line["trained"] for line in lines if line["kind"] == "step"]
     assert [len(positions) for positions in steps] == [4] * STEPS

@@ -49,6 +49,7 @@ def train(folder: Path, rank: int) -> None:
     judge = Asked()
     grader: Any = RolloutGrader(ByPosition(2), Numbers(), make_problems(40), stage, judge)  # type: ignore[arg-type]
     trained: list[Any] = []
+    places: list[Any] = []
     queue = Queue.of(stage, STEPS, 40)
     stream = Stream(fleet, grader, team.Team(parallel), queue, StreamLog(folder / "stream"), Status())
     gathered = []
@@ -64,9 +65,10 @@ def train(folder: Path, rank: int) -> None:
         for step in range(STEPS):
             share = stream.take()
             trained.append([[one.problem.id, [list(part.tokens) for part in one.group.completions]] for one in share.trained])
+            places.append([share.places, share.count])
             assert share.sampled, "there is a spare row"
             stream.sync(weights(), step + 1)
-    (folder / f"rank-{rank}.json").write_text(json.dumps({"trained": trained, "scored": judge.count, "synced": gathered}))
+    (folder / f"rank-{rank}.json").write_text(json.dumps({"trained": trained, "places": places, "scored": judge.count, "synced": gathered}))
 
 
 class OneByOne:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -26,17 +27,23 @@ def micro_mean(**changes: Any) -> Rlvr:
     return stage
 
 
-def rows_of(lengths: Sequence[int], row_tokens: int = 1000) -> list[RolloutBatch]:
+def rows_of(lengths: Sequence[int], row_tokens: int = 1000, places: Sequence[int] | None = None) -> list[RolloutBatch]:
     """One problem of a single prompt token for every length of a completion; its advantage is its length."""
+    places = places or range(len(lengths))
     groups = [Group([9], (Completion([5] * n, [True] * n),), f"row:{n}") for n in lengths]
     return [
         RolloutBatch(
             **vars(batch),
             advantage_C=batch.of_groups([float(n) for n in lengths]),
             sampler_logps_N=torch.zeros(batch.n_trained),
+            drawn_C=tuple((places[group], place) for group, place in batch.index_C),
         )
         for batch in pack(groups, row_tokens)
     ]
+
+
+SHARES = ([2, 5], [0, 1, 3, 4])
+"""Which of six problems each of two processes has: not every second one, as where others in between were set aside."""
 
 
 class Threads:
@@ -134,11 +141,12 @@ def test_neither_packing_nor_the_number_of_processes_changes_a_weight() -> None:
     narrow = weights_of(weigh(rows_of(lengths, row_tokens=7), stage, Parallel(stage), 5), stage)
 
     def one(parallel: Any, rank: int) -> Any:
-        return weights_of(weigh(rows_of(lengths[rank::2]), stage, parallel, 5), stage)
+        own = SHARES[rank]
+        return weights_of(weigh(rows_of([lengths[place] for place in own], places=own), stage, parallel, 5), stage)
 
     first, second = Threads(2).run(one)
     assert alone == narrow == {**first, **second}
-    assert len(first) == len(second) == 3
+    assert (len(first), len(second)) == (2, 4)
 
 
 def test_other_denominators_need_no_weights() -> None:
@@ -148,6 +156,23 @@ def test_other_denominators_need_no_weights() -> None:
     assert token_weights(rows[0], stage) is None
     with pytest.raises(ValueError, match="needs each completion's share"):
         normaliser(micro_mean())(rows[0])
+
+
+def test_a_completion_without_a_trained_token_weighs_nothing() -> None:
+    stage = micro_mean(prompts=2, batch=2, loss_micro_batch=1, value={})
+    groups = [Group([9], (Completion([5] * 2, [place == 1] * 2),), f"row:{place}") for place in range(2)]
+    [row] = pack(groups, 1000)
+    more = {"advantage_C": torch.ones(2), "sampler_logps_N": torch.zeros(2), "drawn_C": row.index_C}
+    [weighed] = weigh([RolloutBatch(**vars(row), **more)], stage, Parallel(stage), 0)
+    found = {place: float(weight) for (place, _), weight in zip(row.index_C, weighed.weight_C, strict=True)}
+    assert found[1] == 0.5
+    assert normaliser(stage)(weighed) == 2
+
+
+def test_the_places_of_completions_are_never_made_up() -> None:
+    [row] = rows_of([1, 2])
+    with pytest.raises(ValueError, match="needs to know the place of each"):
+        weigh([replace(row, drawn_C=None)], micro_mean(), Parallel(micro_mean()), 0)
 
 
 def with_numbers(rows: Sequence[RolloutBatch]) -> list[PpoBatch]:
@@ -187,7 +212,8 @@ def test_processes_whiten_as_one_does() -> None:
     [alone] = whitened([with_numbers(rows_of(lengths))], 2, Parallel(stage))
 
     def one(parallel: Any, rank: int) -> Any:
-        [rows] = whitened([with_numbers(rows_of(lengths[rank::2]))], 2, parallel)
+        own = [place for place in SHARES[rank] if place < len(lengths)]
+        [rows] = whitened([with_numbers(rows_of([lengths[place] for place in own], places=own))], 2, parallel)
         return by_length(rows)
 
     first, second = Threads(2).run(one)

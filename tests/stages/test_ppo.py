@@ -38,8 +38,13 @@ def ppo(**changes: Any) -> Rlvr:
     return make_stage(Rlvr, **{**ROW, "value": {}, **changes})
 
 
-def row(rewards: list[float], lengths: list[int], values: list[float], old: list[float], reference: Any = None) -> RolloutBatch:
-    """One prompt of two tokens per completion; per-token numbers lie one completion after the other, in float64."""
+def row(
+    rewards: list[float], lengths: list[int], values: list[float], old: list[float], reference: Any = None, first: int = 0
+) -> RolloutBatch:
+    """One prompt of two tokens per completion; per-token numbers lie one completion after the other, in float64.
+
+    `first` is the place of the first prompt among those of the step.
+    """
     batch = pack_row([Group([3, 4], (Completion([5] * length, [True] * length),)) for length in lengths])
     number = lambda values: torch.tensor(values, dtype=torch.float64)  # noqa: E731
     return RolloutBatch(
@@ -49,6 +54,7 @@ def row(rewards: list[float], lengths: list[int], values: list[float], old: list
         old_logps_N=number(old),
         kl_reference_N=None if reference is None else number(reference),
         old_values_N=number(values),
+        drawn_C=tuple((first + group, 0) for group, _ in batch.index_C),
     )
 
 
@@ -82,7 +88,7 @@ def test_the_kl_is_taken_off_every_tokens_reward() -> None:
 def test_completions_do_not_see_each_other_and_share_the_whitening() -> None:
     values = [0.5, 0.6, 0.7, 0.1, 0.2]
     together = row([1.0, 3.0], [3, 2], values, old=[-1.0] * 5)
-    alone = [row([1.0], [3], values[:3], old=[-1.0] * 3), row([3.0], [2], values[3:], old=[-1.0] * 2)]
+    alone = [row([1.0], [3], values[:3], old=[-1.0] * 3), row([3.0], [2], values[3:], [-1.0] * 2, first=1)]
     raw = ppo(value={"whiten": False})
     apart = torch.cat([with_advantages(batch, raw).advantage_N for batch in alone])
     assert with_advantages(together, raw).advantage_N.tolist() == apart.tolist()
@@ -175,6 +181,7 @@ def test_gradients_are_those_of_the_plain_computation(
         sampler_logps_N=torch.full_like(logps_N, -1.0),
         old_logps_N=logps_N + noise_N,
         old_values_N=values_N - noise_N,
+        drawn_C=packed.index_C,
     )
     batch = with_advantages(fixed, stage)
     logps_N, entropy_N, values_N = pair.critic(batch, stage.temperature)

@@ -103,7 +103,7 @@ def settings_of(name: str) -> Settings:
 
 def samples_of(stage: Rlvr, step: int) -> list[Sample]:
     """Fixed rollouts: prompts and responses of different lengths, some of them cut off at max_tokens."""
-    generator = torch.Generator().manual_seed(step)
+    generator = torch.Generator().manual_seed(step + 20)
 
     def tokens(n: int) -> list[int]:
         drawn: list[int] = torch.randint(3, 250, (n,), generator=generator).tolist()
@@ -125,7 +125,10 @@ def updates_of(stage: Rlvr, step: int) -> Updates:
     each = stage.minibatches * stage.updates
     updates = []
     for number in range(each):
-        problems = range(number % stage.minibatches, stage.prompts, stage.minibatches)
+        # An update takes a stretch of the prompts, in the order of drawing.
+        each_part = stage.prompts // stage.minibatches
+        first = number % stage.minibatches * each_part
+        problems = range(first, first + each_part)
         members = [problem * stage.samples + copy for problem in problems for copy in range(stage.samples)]
         shuffled = [members[place] for place in order(len(members), stage.seed, step * each + number)]
         updates.append([shuffled[first : first + 2] for first in range(0, len(shuffled), 2)])

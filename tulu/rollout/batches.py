@@ -22,6 +22,16 @@ class SampledBatch(Batch):
     """Log-probs under the distribution that the engine sampled from."""
     sampled_C: tuple[Completion, ...] | None = None
     """The completions themselves, for notes about their tokens; None of a row that is trained at weight 0."""
+    drawn_C: tuple[tuple[int, int], ...] | None = None
+    """(group, completion) of every completion: its place among those that all processes train on in the step, in the order of
+    drawing. None where nothing is asked that takes the completions of several rows together."""
+
+    @property
+    def places_C(self) -> tuple[tuple[int, int], ...]:
+        """The same, which what is taken over the completions of all processes cannot do without."""
+        if self.drawn_C is None:
+            raise ValueError("what is taken over completions of all processes needs to know the place of each")
+        return self.drawn_C
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +58,14 @@ class RolloutBatch(SampledBatch):
     """Share of one micro-batch of the original; a micro-batch's shares add up to 1."""
 
 
-def pack_rollouts(rollouts: Sequence[Rollout], stage: Rlvr) -> list[SampledBatch]:
-    """Packed rows of the rollouts that have a completion to train on. Raises EngineError if the engine gave no log-probs."""
-    rollouts = [rollout for rollout in rollouts if rollout.group.completions]
+def pack_rollouts(rollouts: Sequence[Rollout], stage: Rlvr, places: Sequence[int] | None = None) -> list[SampledBatch]:
+    """Packed rows of the rollouts that have a completion to train on; `places` are theirs among those of all processes.
+
+    Raises EngineError if the engine gave no log-probs.
+    """
+    placed = zip(range(len(rollouts)) if places is None else places, rollouts, strict=True)
+    kept = [(place, rollout) for place, rollout in placed if rollout.group.completions]
+    rollouts = [rollout for _, rollout in kept]
     advantages = [rollout.advantages for rollout in rollouts]
     logps = [[completion.sampler_logps for completion in rollout.group.completions] for rollout in rollouts]
     if any(row is None for rows in logps for row in rows):
@@ -61,6 +76,7 @@ def pack_rollouts(rollouts: Sequence[Rollout], stage: Rlvr) -> list[SampledBatch
             advantage_C=batch.of_completions(advantages),
             sampler_logps_N=batch.of_tokens([[row or () for row in rows] for rows in logps]),
             sampled_C=tuple(rollouts[group].group.completions[place] for group, place in batch.index_C),
+            drawn_C=tuple((kept[group][0], place) for group, place in batch.index_C),
         )
         for batch in pack([rollout.group for rollout in rollouts], stage.row_limit, stage.micro_batch)
     ]

@@ -5,6 +5,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,10 @@ def keep_tokenizer(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> None:
 
 
 def record(
-    rollouts: StepRollouts, tokenizer: "PreTrainedTokenizerBase", notes: Mapping[int, TokenNote] = MappingProxyType({})
+    rollouts: StepRollouts,
+    tokenizer: "PreTrainedTokenizerBase",
+    notes: Mapping[int, TokenNote] = MappingProxyType({}),
+    compares_later: bool = False,
 ) -> list[dict[str, Any]]:
     """Rows {group, id, verifier, prompt, completion, reward, score, status, detail, advantage, finish, tokens, versions, …}.
 
@@ -45,7 +49,8 @@ def record(
     penalised {penalty}, which is added to the reward. Status and detail are those of whatever failed; {trained} says whether
     the group was trained on, {engine} who sampled it. Of the tokens there are
     {token_ids}, {token_trained} where some are not, such as those of tools, and the notes that the learner made
-    ({token_mismatch}, {token_advantage}), null for the completions that this process did not train on.
+    ({token_mismatch}, {token_advantage}), null for the completions that this process did not train on. Where the learner
+    `compares_later`, as with a value model or the KL in the rewards, {advantage} is the mean of these, NaN where there are none.
     """
     trained = {id(rollout) for rollout in rollouts.trained}
     completions = [completion for rollout in rollouts.sampled for completion in rollout.group.completions]
@@ -66,7 +71,7 @@ def record(
                 "status": shown.status if shown else "ok",
                 "detail": shown.detail if shown else "",
                 "reward": rollout.rewards[place],
-                "advantage": rollout.advantages[place],
+                "advantage": mean_advantage(notes.get(id(completion))) if compares_later else rollout.advantages[place],
                 "finish": completion.finish,
                 "tokens": len(completion.tokens),
                 "versions": [list(version) for version in completion.versions],
@@ -83,6 +88,12 @@ def record(
                 row["penalty"] = rollout.penalties[place]
             rows.append(row)
     return rows
+
+
+def mean_advantage(note: TokenNote | None) -> float:
+    """The mean over the trained tokens of a completion; NaN where nothing was noted of it."""
+    known = [] if note is None or note.advantage is None else note.advantage[~np.isnan(note.advantage)].tolist()
+    return _mean(known)
 
 
 def summary(rollouts: StepRollouts) -> dict[str, float]:
@@ -106,15 +117,15 @@ def summary(rollouts: StepRollouts) -> dict[str, float]:
         **_by_verifier(rollouts.sampled),
         **pass_at(rollouts.sampled),
     }
-    lengths = sorted(len(completion.tokens) for completion in completions) or [0]
+    lengths = [len(completion.tokens) for completion in completions] or [0]
     return {
         "reward": _mean(rewards),
         **{name: value for name, value in means.items() if value == value},
         "masked": _mean([float(one.fault is not None) for one in grades]),
         "truncated": _mean([float(completion.finish == "length") for completion in completions]),
         "completion_tokens": _mean([float(length) for length in lengths]),
-        "completion_tokens_median": float(lengths[len(lengths) // 2]),
-        "completion_tokens_max": float(lengths[-1]),
+        "completion_tokens_median": float(median(lengths)),
+        "completion_tokens_max": float(max(lengths)),
         "groups": float(len(rollouts.trained)),
         "groups_sampled": float(len(rollouts.sampled)),
         "rounds": float(rollouts.rounds),

@@ -71,6 +71,23 @@ class StepRollouts:
     drawn: int = 0
     """Problems that all processes together drew since the run began."""
     rounds: int = 0
+    places: Sequence[int] | None = None
+    """The place of each of `trained` among the groups of all processes, in the order of drawing; None where it has all of them."""
+    count: int | None = None
+    """How many groups all processes train on in this step; None where this one has all of them."""
+
+    def parts(self, count: int) -> list[list[tuple[int, Rollout]]]:
+        """`trained` in so many parts, each rollout with its place among those of all processes.
+
+        A part is a stretch of the order of drawing. So which part a group falls into does not depend on the process that it is
+        in, and where each process has every nth group, each has its share of every part.
+        """
+        places = range(len(self.trained)) if self.places is None else self.places
+        total = len(self.trained) if self.count is None else self.count
+        found: list[list[tuple[int, Rollout]]] = [[] for _ in range(count)]
+        for place, rollout in zip(places, self.trained, strict=True):
+            found[place * count // total].append((place, rollout))
+        return found
 
 
 @dataclass(frozen=True)

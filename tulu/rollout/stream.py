@@ -278,8 +278,12 @@ class Stream:
             return [whole]
         # Any rollout serves as the spare row of a process that has fewer rows than the others.
         spare = [one for one in whole.sampled if all(part.tokens for part in one.group.completions)][:1]
-        own = [[one for one, home in zip(whole.trained, homes, strict=True) if home == rank] for rank in range(world)]
-        return [StepRollouts(part, part or spare, self.queue.drawn, rounds) for part in own]
+        shares = []
+        for rank in range(world):
+            places = [place for place, home in enumerate(homes) if home == rank]
+            part = [whole.trained[place] for place in places]
+            shares.append(StepRollouts(part, part or spare, self.queue.drawn, rounds, places, len(homes)))
+        return shares
 
     # -- working beside the learner ----------------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ class TokenNote:
     mismatch: Floats
     """Log-prob under the learner before its update, less that under the engine that sampled the token."""
     advantage: Floats | None
-    """The token's own advantage; None where all tokens have that of their completion."""
+    """The token's own advantage; None where all tokens have that which the sampler gave their completion."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from tulu.model.sending import send
 from tulu.rollout.batches import RolloutBatch
 from tulu.train.step import Normaliser, count_completions, count_tokens
 
-Place = tuple[int, ...]
+Place = tuple[int, int]
 """Where a completion stands among those of all processes, so that places sort in the order in which problems were drawn."""
 
 
@@ -55,29 +55,25 @@ def weigh(rows: Sequence[RolloutBatch], stage: Rlvr, parallel: Parallel, update:
     """
     if stage.denominator != "micro_mean":
         return rows
-    sizes = {place: size for part in parallel.exchange(_sizes(rows, stage, parallel.rank)) for place, size in part.items()}
+    sizes = {place: size for part in parallel.exchange(_sizes(rows, stage)) for place, size in part.items()}
     drawn = sorted(sizes)
     shuffled = [drawn[place] for place in order(len(drawn), stage.seed, update)]
     weights: dict[Place, tuple[float, float, float]] = {}
     for first in range(0, len(shuffled), stage.loss_micro_batch):
         micro_batch = shuffled[first : first + stage.loss_micro_batch]
         tokens, states = (sum(sizes[place][which] for place in micro_batch) for which in (0, 1))
-        weights |= dict.fromkeys(micro_batch, (1 / tokens, 1 / states, 1 / len(micro_batch)))
-    return [_weighted(row, [weights[place] for place in _places(row, parallel.rank)]) for row in rows]
+        # A micro-batch may have nothing that is trained, and counts as one whose mean is 0.
+        weights |= dict.fromkeys(micro_batch, (1 / max(1, tokens), 1 / max(1, states), 1 / len(micro_batch)))
+    return [_weighted(row, [weights[place] for place in row.places_C]) for row in rows]
 
 
-def _places(batch: Batch, rank: int) -> list[Place]:
-    """The place of every completion of a row among those of an optimizer step."""
-    return [(group, rank, completion) for group, completion in batch.index_C]
-
-
-def _sizes(rows: Sequence[RolloutBatch], stage: Rlvr, rank: int) -> dict[Place, tuple[int, int]]:
+def _sizes(rows: Sequence[RolloutBatch], stage: Rlvr) -> dict[Place, tuple[int, int]]:
     """Trained tokens, and states whose value is trained, of this process's completions."""
     ends = stage.value is not None and stage.value.reward_at == "after"
     sizes: dict[Place, tuple[int, int]] = {}
     for row in rows:
         ended = has_end(row, stage) if ends else [False] * row.n_completions
-        for place, tokens, end in zip(_places(row, rank), row.lengths_C.tolist(), ended, strict=True):
+        for place, tokens, end in zip(row.places_C, row.lengths_C.tolist(), ended, strict=True):
             sizes[place] = int(tokens), int(tokens) + end
     return sizes
 

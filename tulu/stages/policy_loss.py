@@ -97,7 +97,8 @@ def policy_loss(
             loss = loss + stage.teacher.weight * (divergence_N if weight_N is None else divergence_N * weight_N).sum()
     mismatch_N = old_N - batch.sampler_logps_N
     if notes is not None:
-        by_token = isinstance(batch, PpoBatch) or advantage_N is not given_N
+        # What the sampler called an advantage is a reward where the learner compares those.
+        by_token = isinstance(batch, PpoBatch) or advantage_N is not given_N or batch.kl_N is not None
         notes.add(batch, mismatch_N, advantage_N if by_token else None)
     # The sampler drew the tokens, so that k3 estimates how far it lies from the policy without bias, and is never negative.
     metrics["kl_to_sampler"] = mean_metric(kl_estimate(batch.sampler_logps_N, logps_N.detach(), "k3"))

@@ -183,11 +183,7 @@ def whitened(minibatches: Sequence[Sequence[PpoBatch]], over: int, parallel: Par
     Completions are counted in the order in which their problems were drawn over all processes, so that the number of
     processes changes nothing.
     """
-    parts = len(minibatches)
-    places = [
-        [[(group * parts + part, parallel.rank, completion) for group, completion in row.index_C] for row in minibatch]
-        for part, minibatch in enumerate(minibatches)
-    ]
+    places = [[row.places_C for row in minibatch] for minibatch in minibatches]
     drawn = sorted(place for own in parallel.exchange(places) for minibatch in own for row in minibatch for place in row)
     block_of = {place: number // over for number, place in enumerate(drawn)}
     rows = [

@@ -180,7 +180,8 @@ def train(
             metrics |= {**stream.figures(seconds, sampled - began), "learning_rate": rates[0]}
             metrics |= looks.after(run.step, run.step == total) if looks else {}
             run.log(run.step, {**metrics, **measured})
-            run.rollouts(run.step, record(taken.rollouts, policy.tokenizer, notes.read() if is_main else {}))
+            seen = notes.read() if is_main else {}
+            run.rollouts(run.step, record(taken.rollouts, policy.tokenizer, seen, stage.compares_later))
             run.journal("trained", step=run.step, positions=taken.trained, rows=ids(taken.rollouts.trained))
             progress.update(run.step, metrics, metrics.get("tokens_per_second"), measured["mfu"])
             status.say(state="saving", step=run.step, last={**metrics, **measured})
@@ -214,11 +215,13 @@ def update(
     """The optimizer steps on one step's rollouts; the metrics of the last one. `notes` take what the first update of each token
     sees of it."""
     parallel = learner.parallel
-    trained = [rollout.to_train(stage.mask_truncated) for rollout in rollouts.trained]
     spare = spare_batch(rollouts, stage)
     with evaluating(learner.model.module):
-        parts = [pack_rollouts(trained[part :: stage.minibatches], stage) for part in range(stage.minibatches)]
-        minibatches: list[Sequence[RolloutBatch]] = [fix(models, part, spare, stage, parallel) for part in parts]
+        minibatches: list[Sequence[RolloutBatch]] = []
+        for part in rollouts.parts(stage.minibatches):
+            trained = [rollout.to_train(stage.mask_truncated) for _, rollout in part]
+            rows = pack_rollouts(trained, stage, [place for place, _ in part])
+            minibatches.append(fix(models, rows, spare, stage, parallel))
 
     objective: Objective[Any] = partial(grpo, models.policy, stage, notes=notes)
     if models.critic is not None and stage.value is not None:
@@ -238,10 +241,10 @@ def update(
         if number < stage.minibatches and stage.old == "minibatch" and ratio_moves(stage):
             minibatches[place] = remember(learner, models.policy, minibatches[place], spare, stage)
         learner.set_learning_rate(rate)
-        rows = weigh(minibatches[place], stage, parallel, index * len(rates) + number)
+        weighed = weigh(minibatches[place], stage, parallel, index * len(rates) + number)
         if notes is not None:
             notes.moved = number > 0 and not asks_before(models, stage)
-        metrics = step(learner, rows, objective, normaliser(stage), spare)
+        metrics = step(learner, weighed, objective, normaliser(stage), spare)
         first = first or metrics
     # Before the first update learner and engine hold the same weights, or weights that lie max_staleness steps apart.
     return metrics | ({"mismatch": first["mismatch"]} if first else {})
