@@ -4,13 +4,17 @@ import math
 import posixpath
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 
+from tests.rollout.fakes import Numbers
 from tulu.grading.reward import Grades
 from tulu.rollout.fleet import EngineState, SyncReport
-from tulu.rollout.records import EngineFigures, masked_warning, pass_at, staleness, summary, sync_figures
+from tulu.rollout.records import EngineFigures, masked_warning, pass_at, record, staleness, summary, sync_figures
 from tulu.rollout.sampler import Rollout, StepRollouts
+from tulu.rollout.token_notes import TokenNote
 from tulu.types import Completion, Group, Problem, Verdict
 
 
@@ -121,6 +125,20 @@ def test_faults_of_graders_are_told_from_completions_that_no_engine_ended() -> N
     found = summary(StepRollouts([graded, half], [graded, half]))
     assert (found["faults"], found["masked"]) == pytest.approx((1 / 5, 2 / 6))
     assert (found["faults/math"], found["faults/code"]) == (0.25, 0.0)
+
+
+def test_the_advantage_of_a_completion_whose_rewards_are_compared_later() -> None:
+    """It is that of its trained tokens, in the mean; what the sampler left in its place is a reward."""
+    one = replace(rollout([1, 0]), advantages=(10.0, 0.0))
+    first, second = (replace(completion, tokens=[8, 7, 6, 5, 4]) for completion in one.group.completions)
+    one = replace(one, group=replace(one.group, completions=[first, second]))
+    mismatch = np.zeros(5, dtype=np.float32)
+    notes = {id(first): TokenNote(mismatch, np.array([1, 2, math.nan, math.nan, 3], dtype=np.float32))}
+    tokenizer: Any = Numbers()
+    right, unseen = record(StepRollouts([one], [one]), tokenizer, notes, compares_later=True)
+    assert right["advantage"] == 2.0
+    assert math.isnan(unseen["advantage"]), "another process trained on it"
+    assert [row["advantage"] for row in record(StepRollouts([one], [one]), tokenizer, notes)] == [10.0, 0.0]
 
 
 def test_lengths() -> None:

@@ -24,7 +24,9 @@ from tulu.model.parallel import Parallel
 from tulu.model.policy import Policy
 from tulu.reward_models.model import RewardModel
 from tulu.rollout.batches import RolloutBatch, pack_rollouts
+from tulu.rollout.records import mean_advantage
 from tulu.rollout.sampler import Rollout, StepRollouts
+from tulu.rollout.token_notes import TokenNotes
 from tulu.stages.denominator import normaliser
 from tulu.stages.kl_in_reward import compare_less_kl
 from tulu.stages.policy_loss import grpo, policy_loss
@@ -258,7 +260,13 @@ def test_every_documented_algorithm_takes_a_step(name: str, folders: Sequence[Pa
     rollouts = pairs_of(policy, stage, [stage.reward_scale, 0.0])
     before = [parameter.detach().clone() for parameter in policy.module.parameters()]
     learner = Learner(critic or policy, stage, Parallel(stage))
-    metrics = update(learner, models, StepRollouts(rollouts, rollouts), stage, 0, update_rates(stage, 0, 1))
+    notes = TokenNotes()
+    metrics = update(learner, models, StepRollouts(rollouts, rollouts), stage, 0, update_rates(stage, 0, 1), notes)
+    if stage.compares_later:
+        # What the sampler calls advantages are rewards here; those that train are noted.
+        noted = [[mean_advantage(notes.read()[id(one)]) for one in rollout.group.completions] for rollout in rollouts]
+        assert [sum(group) for group in noted] == pytest.approx([0.0] * 16, abs=1e-4) or stage.advantage == "gae"
+        assert all(right != stage.reward_scale for right, _ in noted)
     assert all(np.isfinite(value) for value in metrics.values())
     assert metrics["mismatch"] < 1e-4
     assert ("kl" in metrics) == (stage.beta > 0)

@@ -75,6 +75,15 @@ def test_the_figures_are_means_over_the_steps() -> None:
     assert "rlvr.math.samples" in why_untrained("rlvr.math", steps, overflowed=False)
 
 
+def test_a_teacher_that_is_the_policy_teaches_nothing() -> None:
+    """Without rewards, or beside rewards that are alike."""
+    steps: list[dict[str, Any]] = [{"solved": 0.5, "teacher_kl": 0.0}, {"solved": 0.5, "teacher_kl": -1e-8}]
+    told = why_untrained("rlvr", steps, overflowed=False)
+    assert "the teacher says of every token what the policy says" in told
+    assert "rlvr.teacher" in told
+    assert "rewards within each group" in why_untrained("rlvr", [{"solved": 0.0, "teacher_kl": 0.3}], overflowed=False)
+
+
 def save_nothing(folder: Path, writes: bool) -> None:
     folder.mkdir()
     (folder / "config.json").write_text("{}")

@@ -46,6 +46,12 @@ def _value_model(stage: Values) -> Iterator[Mistake]:
     if stage.value.clip_norm is not None and stage.clip_norm is None:
         text = f"the policy's gradient would not be clipped; set {stage.name}.clip_norm too, or remove it"
         yield stage.mistake("value.clip_norm", text, stage.value.clip_norm)
+    if stage.value.warmup and stage.weight_decay:
+        text = (
+            "weight_decay shrinks the policy's weights while only the value model learns; "
+            f"set {stage.name}.weight_decay to 0.0, or warmup to 0"
+        )
+        yield stage.mistake("value.warmup", text, stage.value.warmup)
     over = stage.value.whiten_over
     if over is not None and stage.batch % over:
         text = f"batch {stage.batch} is no multiple of it; use a divisor of the batch, or null for all of a step"

@@ -165,9 +165,9 @@ def _completion_advantages(
     rewards_T: Tensor, values_T: Tensor, score: float, end: float | None, value: ValueModelSettings
 ) -> tuple[Tensor, Tensor, float]:
     """Advantages and returns of one completion's tokens, and the return in the state whose value is `end`, 0 without one."""
-    if not len(rewards_T):
-        return rewards_T, rewards_T, 0.0
     if end is None:
+        if not len(rewards_T):
+            return rewards_T, rewards_T, 0.0
         last_T = torch.zeros_like(rewards_T)
         last_T[-1] = score
         return *gae(rewards_T + last_T, values_T, value.gamma, value.lam), 0.0

@@ -7,6 +7,9 @@ from typing import Any
 SHARES = ("solved", "truncated", "masked")
 """Metrics of rollouts that say why groups teach nothing."""
 
+SAME = 1e-6
+"""Nats a token below which a teacher is no other model than the policy."""
+
 
 def why_untrained(stage: str, steps: Sequence[Mapping[str, Any]], overflowed: bool) -> str:
     """The reason in words; `steps` are the metrics of each step, and `overflowed` says that float16 passed over steps."""
@@ -17,6 +20,10 @@ def why_untrained(stage: str, steps: Sequence[Mapping[str, Any]], overflowed: bo
     told = ", ".join(f"{statistics.fmean(values):.0%} {name}" for name, values in shares.items() if values)
     if not told:
         return f"every gradient was 0\nLook at the data and the learning rate. {again}"
+    divergences = [abs(step["teacher_kl"]) for step in steps if step.get("teacher_kl") is not None]
+    if divergences and max(divergences) < SAME:
+        why = f"the teacher says of every token what the policy says, and rewards taught nothing (of all completions {told})"
+        return f"{why}\nName another model in {stage}.teacher. {again}"
     cure = (
         f"Give problems that the model solves now and then, more samples ({stage}.samples), or longer answers "
         f"({stage}.max_tokens) where many are truncated."
