@@ -76,9 +76,7 @@ def test_advantages_of_a_group_are_worked_on_paper() -> None:
         ("", 2, ["", ""]),
     ],
 )
-def test_the_parts_of_a_step_are_the_same_whatever_process_has_which_group(
-    homes: str, count: int, expected: list[str]
-) -> None:
+def test_the_parts_of_a_step_are_the_same_whatever_process_has_which_group(homes: str, count: int, expected: list[str]) -> None:
     made, _ = sampler(lambda problem, _: "rw", stage())
     one = made.collect(0).trained[0]
     found: list[list[int]] = [[] for _ in range(count)]

@@ -68,7 +68,9 @@ def train(folder: Path, rank: int) -> None:
             places.append([share.places, share.count])
             assert share.sampled, "there is a spare row"
             stream.sync(weights(), step + 1)
-    (folder / f"rank-{rank}.json").write_text(json.dumps({"trained": trained, "places": places, "scored": judge.count, "synced": gathered}))
+    (folder / f"rank-{rank}.json").write_text(
+        json.dumps({"trained": trained, "places": places, "scored": judge.count, "synced": gathered})
+    )
 
 
 class OneByOne:

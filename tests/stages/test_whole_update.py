@@ -75,7 +75,14 @@ CASES = {
     ),
     "Dr. GRPO": Case({"denominator": "constant"}, Terms(), lambda tokens, completions: completions * MOST),
     "GSPO with MIS of completions": Case(
-        {"loss": "gspo", "clip_low": 0.02, "clip_high": 0.02, "ratio_cap": 1.1, "ratio_outside": "mask", "ratio_level": "sequence"},
+        {
+            "loss": "gspo",
+            "clip_low": 0.02,
+            "clip_high": 0.02,
+            "ratio_cap": 1.1,
+            "ratio_outside": "mask",
+            "ratio_level": "sequence",
+        },
         Terms("gspo", 0.02, 0.02, cap=1.1, mask=True, level="sequence"),
     ),
     "CISPO against each mini-batch": Case(
@@ -216,9 +223,7 @@ def test_the_weights_after_a_step_are_those_of_loops_over_tokens(
     rollouts = rollouts_of(groups, stage)
     learner = Learner(policy, stage, Parallel(stage))
     start = {name: tensor.detach().clone() for name, tensor in policy.model.named_parameters()}
-    metrics = update(
-        learner, Models(policy, None, asked), StepRollouts(rollouts, rollouts), stage, 0, update_rates(stage, 0, 1)
-    )
+    metrics = update(learner, Models(policy, None, asked), StepRollouts(rollouts, rollouts), stage, 0, update_rates(stage, 0, 1))
     wanted = expected(case, stage, groups, models)
     found = {name: tensor.detach() for name, tensor in policy.model.named_parameters()}
     assert max(float((found[name] - start[name]).abs().max()) for name in wanted) > 1e-2

@@ -21,7 +21,8 @@ class Algorithm(TrainStage):
     ddof: Literal[0, 1] = 0
     """Degrees of freedom taken off in the σ of standard: 1 in Tülu 3.1's code, 0 in grpo_fast."""
     minibatches: PositiveInt = 1
-    """Number of optimizer steps into which one step's rollouts are split."""
+    """Number of optimizer steps into which one step's prompts are split, in the order of drawing and whatever the number of
+    processes. With fewer prompts in one than there are processes, some of these have nothing to do."""
     updates: PositiveInt = 1
     """Passes over one step's rollouts."""
     loss: Literal["clip", "cispo", "gspo"] = "clip"
@@ -35,8 +36,8 @@ class Algorithm(TrainStage):
     """When the log-probs are taken that ratios compare with: step, before a step's first update; minibatch, when a minibatch is
     first trained, so that no ratio is clipped in the first pass (Tülu 3.1's code)."""
     denominator: Literal["token", "constant", "sequence", "micro_mean"] = "token"
-    """What the loss is divided by: tokens trained, batch × max_tokens, or the length of each sequence and then batch. micro_mean
-    averages means over micro-batches (the released Tülu 3 and OLMo 2)."""
+    """What the loss of an update is divided by: tokens trained, completions × max_tokens, or the length of each sequence and then
+    completions; one that is masked counts in none. micro_mean averages means over micro-batches (the released Tülu 3 and OLMo 2)."""
     loss_micro_batch: PositiveInt = 1
     """Completions in a micro-batch of the original training run, by which micro_mean is defined; not micro_batch."""
     rate_by: Literal["step", "update"] = "step"
