@@ -86,7 +86,7 @@ def test_the_parts_of_a_step_are_the_same_whatever_process_has_which_group(homes
         for part, members in zip(found, share.parts(count), strict=True):
             part += [place for place, _ in members]
     assert ["".join(homes[place] for place in sorted(part)) for part in found] == expected
-    assert sorted(sum(found, [])) == list(range(len(homes)))
+    assert sorted(place for part in found for place in part) == list(range(len(homes)))
     whole = StepRollouts([one] * len(homes), []).parts(count)
     assert [[place for place, _ in part] for part in whole] == [sorted(part) for part in found]
 

@@ -162,8 +162,9 @@ def test_a_completion_without_a_trained_token_weighs_nothing() -> None:
     stage = micro_mean(prompts=2, batch=2, loss_micro_batch=1, value={})
     groups = [Group([9], (Completion([5] * 2, [place == 1] * 2),), f"row:{place}") for place in range(2)]
     [row] = pack(groups, 1000)
-    more = {"advantage_C": torch.ones(2), "sampler_logps_N": torch.zeros(2), "drawn_C": row.index_C}
+    more: dict[str, Any] = {"advantage_C": torch.ones(2), "sampler_logps_N": torch.zeros(2), "drawn_C": row.index_C}
     [weighed] = weigh([RolloutBatch(**vars(row), **more)], stage, Parallel(stage), 0)
+    assert weighed.weight_C is not None
     found = {place: float(weight) for (place, _), weight in zip(row.index_C, weighed.weight_C, strict=True)}
     assert found[1] == 0.5
     assert normaliser(stage)(weighed) == 2

@@ -179,7 +179,7 @@ def expected(case: Case, stage: Rlvr, groups: Sequence[Group], models: Sequence[
     """The weights after two passes over both mini-batches, of which each has two prompts."""
     now, before, reference = models
     members = members_of(case, groups, before, reference)
-    settings = {"lr": 1e-2, "betas": (stage.adam_beta1, stage.adam_beta2), "eps": 1e-2, "weight_decay": 0.1}
+    settings: dict[str, Any] = {"lr": 1e-2, "betas": (stage.adam_beta1, stage.adam_beta2), "eps": 1e-2, "weight_decay": 0.1}
     optimizer = torch.optim.AdamW(now.parameters(), **settings)
     for number in range(4):
         own = [member for member in members if member.group // 2 == number % 2]

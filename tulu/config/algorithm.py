@@ -36,8 +36,8 @@ class Algorithm(TrainStage):
     """When the log-probs are taken that ratios compare with: step, before a step's first update; minibatch, when a minibatch is
     first trained, so that no ratio is clipped in the first pass (Tülu 3.1's code)."""
     denominator: Literal["token", "constant", "sequence", "micro_mean"] = "token"
-    """What the loss of an update is divided by: tokens trained, completions × max_tokens, or the length of each sequence and then
-    completions; one that is masked counts in none. micro_mean averages means over micro-batches (the released Tülu 3 and OLMo 2)."""
+    """What an update's loss is divided by: tokens trained, completions × max_tokens, or the length of each sequence and then
+    completions; what is masked counts in none. micro_mean averages means over micro-batches (released Tülu 3 and OLMo 2)."""
     loss_micro_batch: PositiveInt = 1
     """Completions in a micro-batch of the original training run, by which micro_mean is defined; not micro_batch."""
     rate_by: Literal["step", "update"] = "step"

@@ -72,9 +72,9 @@ class StepRollouts:
     """Problems that all processes together drew since the run began."""
     rounds: int = 0
     places: Sequence[int] | None = None
-    """The place of each of `trained` among the groups of all processes, in the order of drawing; None where it has all of them."""
+    """The place of each of `trained` among those of all processes, in the order of drawing; None where it has all."""
     count: int | None = None
-    """How many groups all processes train on in this step; None where this one has all of them."""
+    """How many groups all processes train on in this step; None where this one has all."""
 
     def parts(self, count: int) -> list[list[tuple[int, Rollout]]]:
         """`trained` in so many parts, each rollout with its place among those of all processes.
