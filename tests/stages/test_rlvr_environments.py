@@ -111,8 +111,8 @@ def test_it_trains_on_the_very_tokens_that_were_sampled(
     trained: list[int] = []
     pack = rlvr.pack_rollouts
 
-    def spied(rollouts: Sequence[Any], stage: Any) -> Any:
-        batches = pack(rollouts, stage)
+    def spied(rollouts: Sequence[Any], stage: Any, *places: Any) -> Any:
+        batches = pack(rollouts, stage, *places)
         # One rollout alone is packed to measure what a row takes.
         if len(rollouts) > 1:
             trained.extend(token for batch in batches for token in batch.target_N.tolist())
