@@ -59,6 +59,12 @@ def call(tmp_path: Path, tiny_model: Callable[..., Path], monkeypatch: pytest.Mo
             "save_every": 1,
             "max_tokens": 16,
             "max_length": 80,
+            # Each engine has tokens enough in each step, whatever the name of the folder, from which samples are seeded, makes
+            # short: every group is trained, and there are several.
+            "refill": False,
+            "prompts": 8,
+            "samples": 4,
+            "batch": 32,
         }
         return place.call(**{**steady, **fields})
 
