@@ -28,7 +28,7 @@ from tulu.model.policy import Policy
 from tulu.reward_models.model import RewardModel
 from tulu.rollout.batches import RolloutBatch
 from tulu.stages.policy_loss import policy_loss
-from tulu.stages.ppo import ActorCritic, PpoBatch, _completion_advantages, ppo_loss, token_advantages
+from tulu.stages.ppo import ActorCritic, PpoBatch, ppo_loss, token_advantages
 from tulu.types import Completion, Group
 
 ROW = {"prompts": 2, "samples": 1, "batch": 2, "max_prompt": 64, "max_tokens": 8, "advantage": "gae", "refill": False}
@@ -72,16 +72,6 @@ def test_advantages_returns_and_whitening_of_losses_md_6() -> None:
     white = with_advantages(batch, ppo())
     assert white.advantage_N.tolist() == pytest.approx([0.991344, 0.017092, -1.008436], abs=1e-5)
     assert white.return_N.tolist() == plain.return_N.tolist()
-
-
-def test_a_completion_that_only_ends_earns_its_reward_there() -> None:
-    """Nothing of it is trained, so no token has an advantage; the state in which it has ended is worth its reward."""
-    value = ppo(value={"reward_at": "after"}).value
-    assert value is not None
-    nothing = torch.zeros(0, dtype=torch.float64)
-    advantages, returns, end = _completion_advantages(nothing, nothing, 3.0, 0.5, value)
-    assert (len(advantages), len(returns), end) == (0, 0, 3.0)
-    assert _completion_advantages(nothing, nothing, 3.0, None, value)[2] == 0.0
 
 
 def test_the_kl_is_taken_off_every_tokens_reward() -> None:

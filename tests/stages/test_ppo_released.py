@@ -14,7 +14,7 @@ from tests.samples import stay_in_float64
 from tests.stages.test_ppo import Pair, ppo, row, run_ppo, with_advantages
 from tulu.model.batch import pack, pack_row, padded_rows, without_sharing
 from tulu.rollout.batches import RolloutBatch
-from tulu.stages.ppo import ppo_loss, with_ends
+from tulu.stages.ppo import _completion_advantages, ppo_loss, with_ends
 from tulu.stages.rlvr import update_rates
 from tulu.types import Completion, Group
 
@@ -44,6 +44,16 @@ def test_a_completion_that_was_cut_off_is_rewarded_at_its_last_token() -> None:
     assert result.advantage_N.tolist() == pytest.approx([0.46575, 0.385, 0.3, 0.1 + 0.95 * 0.29, 0.29])
     assert result.end_return_C is not None
     assert result.end_return_C.tolist() == [0.0, 1.0]
+
+
+def test_a_completion_that_only_ends_earns_its_reward_there() -> None:
+    """Nothing of it is trained, so no token has an advantage; the state in which it has ended is worth its reward."""
+    value = ppo(value={"reward_at": "after"}).value
+    assert value is not None
+    nothing = torch.zeros(0, dtype=torch.float64)
+    advantages, returns, end = _completion_advantages(nothing, nothing, 3.0, 0.5, value)
+    assert (len(advantages), len(returns), end) == (0, 0, 3.0)
+    assert _completion_advantages(nothing, nothing, 3.0, None, value)[2] == 0.0
 
 
 def test_the_value_loss_has_one_state_more_for_each_completion_that_ended() -> None:
