@@ -203,6 +203,23 @@ def test_the_name_of_a_dead_owner_is_not_told_while_the_new_one_writes_its_own(t
     let_go(owner)
 
 
+def test_a_folder_is_one_folder_by_whatever_link(tmp_path: Path) -> None:
+    (place := tmp_path / "disk" / "runs" / "name" / "rlvr").mkdir(parents=True)
+    (tmp_path / "other" / "name").mkdir(parents=True)
+    (tmp_path / "runs").symlink_to(tmp_path / "disk" / "runs")
+    (tmp_path / "other" / "name" / "rlvr").symlink_to(place)
+    ways = [place, tmp_path / "runs" / "name" / "rlvr", tmp_path / "other" / "name" / "rlvr"]
+    with Popen([sys.executable, "-c", HOLD, place], stdin=PIPE, stdout=PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == "mine\n"
+        for way in ways:
+            with pytest.raises(InUseError, match=f"pid {owner.pid} "), only_user(way):
+                pass
+            assert (found := holder(way)) is not None
+            assert found.pid == owner.pid
+        owner.communicate("\n")
+
+
 def test_a_file_system_without_locks_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

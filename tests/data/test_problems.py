@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tulu.config.schema import Source
 from tulu.data.chat import apply_template, encode_prompt, make_byte_tokenizer
-from tulu.data.problems import load_problems
+from tulu.data.problems import Problems, load_problems
 from tulu.errors import DataError, RecipeError
 from tulu.verifiers import proof
 
@@ -93,6 +94,29 @@ def test_digest_follows_the_content(tmp_path: Path, tokenizer: Any) -> None:
     assert load_problems(written(tmp_path, [row("a"), row("b")]), tokenizer, 100).digest == first.digest
     assert load_problems(written(tmp_path, [row("a"), row("b", "8")]), tokenizer, 100).digest != first.digest
     assert len(first[0:1]) == 1
+
+
+def test_columns_that_only_verifiers_read_have_a_digest_of_their_own(tmp_path: Path, tokenizer: Any) -> None:
+    first, same, other = (
+        load_problems(written(tmp_path, [{**row("a"), "note": note, "taken": taken}]), tokenizer, 100)
+        for note, taken in (("x", 1), ("x", 1), ("y", 1))
+    )
+    assert first.columns == same.columns != other.columns
+    assert first.digest == other.digest
+    odd = (
+        Problems([replace(first[0], row={"image": object()})], first.report),
+        Problems([replace(first[0], row={"image": object()})], first.report),
+    )
+    assert odd[0].columns == odd[1].columns, "where an object lies in memory says nothing of it"
+
+
+def test_files_of_verifiers_are_known_by_their_content(tmp_path: Path, tokenizer: Any) -> None:
+    file = own_verifier(tmp_path)
+    problems = load_problems(written(tmp_path, [row("a"), row("b", "7", f"{file}:score")]), tokenizer, 100)
+    before = problems.verifier_files
+    assert [*before] == [f"{file}:score"]
+    file.write_text(file.read_text() + "\n")
+    assert problems.verifier_files[f"{file}:score"] != before[f"{file}:score"]
 
 
 def own_verifier(folder: Path) -> Path:

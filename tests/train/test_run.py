@@ -16,8 +16,9 @@ from tulu.config.job import Job
 from tulu.config.schema import Recipe
 from tulu.errors import CheckpointError, RecipeError, ResumeError, TrainingError
 from tulu.model.parallel import Parallel
+from tulu.train.begun import job_recipe
 from tulu.train.model_files import model_faults
-from tulu.train.run import Run, job_recipe
+from tulu.train.run import Run
 
 SFT = {"data": "rows.jsonl", "max_length": 64, "batch": 4, "epochs": 1, "learning_rate": 1e-3, "precision": "fp32"}
 
@@ -91,6 +92,7 @@ def test_pinned_facts_are_kept_and_compared(tmp_path: Path) -> None:
 
 def test_what_came_after_the_last_checkpoint_is_forgotten(tmp_path: Path) -> None:
     run = opened(tmp_path)
+    run.pin(data="as it is")
     for step in (1, 2, 3):
         run.log(step, {"loss": float(step)})
         run.journal("trained", step=step, rows=[f"row:{step}"])
@@ -120,6 +122,7 @@ def test_without_a_checkpoint_everything_is_forgotten(tmp_path: Path) -> None:
 
 def test_a_checkpoint_gives_back_what_it_was_given(tmp_path: Path) -> None:
     run = opened(tmp_path, keep_checkpoints=1)
+    run.pin(data="as it is")
     run.save(1, drawn=4)
     run.save(2, drawn=8)
     assert [path.name for path in (run.path / "checkpoints").iterdir()] == ["step-000002"]
@@ -130,6 +133,7 @@ def test_a_checkpoint_gives_back_what_it_was_given(tmp_path: Path) -> None:
 
 def test_leftovers_of_a_session_that_died_are_cleared(tmp_path: Path) -> None:
     run = opened(tmp_path)
+    run.pin(data="as it is")
     run.save(1)
     half = run.path / "checkpoints" / ".partial-step-000002"
     half.mkdir()

@@ -1,6 +1,7 @@
 """From a checked recipe to a Job: where a stage runs and which model it starts from."""
 
 import os
+import re
 import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -24,6 +25,16 @@ KEPT = "models"
 """The folder of a stage's run that holds the models which `keep_every` kept on the way, each under STEP_NAME."""
 STEP_NAME = "step-{:06d}"
 """The name of everything that is written for one step, such as step-000100."""
+
+
+def of_steps(folder: Path, suffix: str = "") -> dict[int, Path]:
+    """What lies in a folder under STEP_NAME and a suffix, by its step and in that order.
+
+    What only begins alike is somebody else's, such as a copy that a person made: step-000100.bak.
+    """
+    name = re.compile(rf"step-(\d{{6,}}){re.escape(suffix)}")
+    found = ((name.fullmatch(path.name), path) for path in folder.glob(f"step-*{suffix}"))
+    return dict(sorted((int(match[1]), path) for match, path in found if match))
 
 
 @dataclass(frozen=True)
@@ -216,7 +227,7 @@ def _start(recipe: Recipe, here: RecipeStage[Any], runs: Path) -> str | None:
 
 def _not_kept(stage: str, earlier: RecipeStage[Any], step: int, folder: Path) -> str:
     """What is there in place of a model that a finished stage did not keep, and what to do."""
-    there = sorted(int(kept.name.removeprefix("step-")) for kept in (folder / KEPT).glob("step-*"))
+    there = of_steps(folder / KEPT)
     kept = f"it kept those of {', '.join(map(str, there))}" if there else "it kept the last alone"
     return (
         f"{folder} has no model of step {step}; {kept}: name one of these or the last ({stage}.start={earlier.name}), "

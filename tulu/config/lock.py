@@ -70,7 +70,7 @@ def holder(folder: Path) -> Owner | None:
 
     The lock itself is not tried: whoever tries it holds it for a moment, and would refuse a command that starts then.
     """
-    file = lock_of(folder).resolve()
+    file = lock_of(folder)
     if file in _held:
         return Owner.this()
     try:
@@ -81,8 +81,9 @@ def holder(folder: Path) -> Owner | None:
 
 
 def lock_of(folder: Path) -> Path:
-    """The file of the lock beside a folder."""
-    return folder.with_name(f".{folder.name}.lock")
+    """The file of the lock beside a folder, the same by whatever links the folder is reached."""
+    place = folder.resolve()
+    return place.with_name(f".{place.name}.lock")
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tulu.config.options import BadGolds
@@ -22,6 +23,7 @@ from tulu.data.sources import Row
 from tulu.errors import DataError, RecipeError
 from tulu.types import Problem, Tools
 from tulu.verifiers.contract import NO_SETTINGS, Mode, Settings
+from tulu.verifiers.custom import is_custom
 from tulu.verifiers.registry import check_name
 from tulu.verifiers.reward_model import NAME as REWARD_MODEL
 
@@ -52,6 +54,21 @@ class Problems(LazySequence[Problem]):
         """The same over the problems of each file, by its name, so that it can be told which of them has changed."""
         return self._hashed[1]
 
+    @property
+    def columns(self) -> str:
+        """32 hex digits over all columns of their rows, which verifiers and environments may read."""
+        whole = hashlib.blake2b(digest_size=16)
+        for problem in self:
+            whole.update(json.dumps(dict(problem.row), default=_as_text).encode())
+        return whole.hexdigest()
+
+    @property
+    def verifier_files(self) -> dict[str, str]:
+        """32 hex digits over each Python file of the user in which a verifier of theirs stands, by its name."""
+        names = {name for problem in self for name in problem.verifiers if is_custom(name)}
+        files = {name: Path(name.rpartition(":")[0]).expanduser() for name in sorted(names)}
+        return {name: hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest() for name, file in files.items()}
+
     @cached_property
     def _hashed(self) -> tuple[str, dict[str, str]]:
         whole = hashlib.blake2b(digest_size=16)
@@ -63,6 +80,12 @@ class Problems(LazySequence[Problem]):
             # An id is FILE:LINE.
             by_file.setdefault(problem.id.rpartition(":")[0], hashlib.blake2b(digest_size=16)).update(text)
         return whole.hexdigest(), {file: digest.hexdigest() for file, digest in by_file.items()}
+
+
+def _as_text(value: object) -> str:
+    """A value that JSON has no form for, in words that are the same in every process: not its place in memory."""
+    text = str(value)
+    return type(value).__name__ if " at 0x" in text else text
 
 
 def load_problems(

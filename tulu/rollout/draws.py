@@ -175,13 +175,16 @@ class Queue:
         self._take(step)
         self.planned.append(step)
 
-    def put_back(self) -> None:
-        """After a session that forgot its rollouts, no step can be done again: their prompts, which were drawn, are sampled anew.
+    @property
+    def can_do_again(self) -> bool:
+        """Whether the rollouts of all steps that a session which died had begun are there."""
+        return all(draw.rollout is not None for step in self.planned for draw in step.trained)
 
-        Groups that were set aside have been replaced, and are not.
+    def put_back(self) -> None:
+        """The rollouts of steps that were begun are lost, so that none is done again: their prompts, which were drawn, wait again.
+
+        Groups that were set aside have been replaced, and do not.
         """
-        if all(draw.rollout is not None for step in self.planned for draw in step.trained):
-            return
         self.waiting |= {draw.position: draw for step in self.planned for draw in step.trained}
         self.waiting = dict(sorted(self.waiting.items()))
         self.planned.clear()

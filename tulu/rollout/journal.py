@@ -7,6 +7,7 @@ step, and grows by one line for everything that happens after it:
     finished   a completion ended, or was given up                {position, sample, tokens, logps, versions, finish, ...}
     graded     a group has its grades                             {position, grades}
     step       a step begins to train on these prompts            {step, trained, aside}
+    put back   steps that were begun cannot be done again, as their rollouts are lost: their prompts wait again
 
 Each line ends with a digest of itself and is on the disk before it counts. Lines that were written together count together:
 each says how many `follow`, and what a crash left of them is left out, since completions that were decoded together are sampled
@@ -18,14 +19,15 @@ import base64
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xxhash
 
-from tulu.errors import CheckpointError
+from tulu.errors import CheckpointError, ResumeError
 from tulu.files import JsonLines
 from tulu.grading.reward import Grades
 from tulu.types import Completion, Verdict
@@ -33,6 +35,7 @@ from tulu.types import Completion, Verdict
 log = logging.getLogger("tulu")
 
 NAME = "from-{:06d}.jsonl"
+_NAMED = re.compile(r"from-(\d{6,})\.jsonl")
 
 
 class StreamLog:
@@ -52,13 +55,35 @@ class StreamLog:
         """Go on with the file of the checkpoint that was resumed, yielding its lines; files of later steps are removed."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / NAME.format(step)
-        for other in self.folder.glob("from-*.jsonl"):
-            if other > path:
+        for begins, other in self._files().items():
+            if begins > step:
                 other.unlink()
+        if step and not path.exists():
+            log.warning("%s is gone: what was sampled before and not trained by step %d is sampled again", path, step)
         rows = JsonLines(path)
         self._open = [rows]
         if rows.has_rows():
             yield from _whole_lines(path)
+
+    def replay(self, step: int, do: Callable[[dict[str, Any]], object]) -> None:
+        """Go on with the file of the checkpoint that was resumed, and `do` what its lines say was done.
+
+        Raises ResumeError where a line is whole and still does not follow from those before it.
+        """
+        for number, row in enumerate(self.resume(step), 1):
+            try:
+                do(row)
+            except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+                file, told = self.folder / NAME.format(step), f"{type(error).__name__}: {error}"
+                raise ResumeError(
+                    f"{file}:{number}: does not follow from the lines before it ({told}): another version wrote it, or it was "
+                    "changed\nRemove the file to sample again what stands there, or run with --fresh to start over."
+                ) from error
+
+    def _files(self) -> dict[int, Path]:
+        """The files by the step that each begins at; what only begins alike is somebody's copy."""
+        found = ((_NAMED.fullmatch(path.name), path) for path in self.folder.glob("from-*.jsonl"))
+        return {int(match[1]): path for match, path in found if match}
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add lines that count together, and are on the disk when this returns. Raises CheckpointError if the disk refuses."""
@@ -79,8 +104,8 @@ class StreamLog:
     def settle(self, oldest: int) -> None:
         """The newest file's checkpoint is whole, and `oldest` is the step of the oldest one that is kept."""
         self._open = self._open[-1:]
-        for path in self.folder.glob("from-*.jsonl"):
-            if path < self.folder / NAME.format(oldest):
+        for begins, path in self._files().items():
+            if begins < oldest:
                 path.unlink()
 
     def forget(self) -> None:

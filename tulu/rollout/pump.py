@@ -159,17 +159,28 @@ class Pump:
 
     def read(self, row: Mapping[str, Any]) -> None:
         """Do what a line says was done."""
-        if row["kind"] == "drawn":
+        kind = row["kind"]
+        if kind == "drawn":
+            if row["first"] != self.queue.drawn:
+                raise ValueError(f"prompts from {row['first']} on are drawn after {self.queue.drawn}")
             self.queue.draw(row["count"], row["version"])
-        elif row["kind"] == "step":
+        elif kind == "step":
             self.queue.plan(row["trained"], row["aside"])
-        elif row["kind"] == "finished":
+        elif kind == "put back":
+            self.queue.put_back()
+        elif kind == "finished":
+            draw, sample = self.queue.records[row["position"]], row["sample"]
+            if sample in draw.completions or sample not in range(self.samples):
+                raise ValueError(f"sample {sample} of prompt {row['position']} cannot end now")
+            _finish(draw, sample, End(draw, sample, read_completion(row), row.get("fault")))
+        elif kind == "graded":
             draw = self.queue.records[row["position"]]
-            _finish(draw, row["sample"], End(draw, row["sample"], read_completion(row), row.get("fault")))
-        else:
-            draw = self.queue.records[row["position"]]
+            if draw.rollout is not None or len(row["grades"]) != self.samples:
+                raise ValueError(f"prompt {row['position']} cannot be graded now")
             grades = tuple(read_grades(one) for one in row["grades"])
             self._apply(draw, Graded(self.grader.texts(self.group(draw)), grades))
+        else:
+            raise ValueError(f"nothing is known of {kind!r}")
 
 
 def _finish(draw: Draw, sample: int, end: End) -> None:

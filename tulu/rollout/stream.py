@@ -83,9 +83,10 @@ class Stream:
         if self.pump is None:
             return
         self.queue.restore(state)
-        for row in self.journal.resume(self.queue.step):
-            self.pump.read(row)
-        self.queue.put_back()
+        self.journal.replay(self.queue.step, self.pump.read)
+        if not self.queue.can_do_again:
+            self.journal.append([{"kind": "put back"}])
+            self.queue.put_back()
         found = [len(draw.completions) for draw in self.queue.records.values() if draw.completions]
         if found:
             log.info("%d completions of %d prompts were sampled before and are not sampled again", sum(found), len(found))

@@ -33,8 +33,9 @@ from tulu.model.processes import Processes
 from tulu.model.refusals import explain
 from tulu.model.stored import open_checkpoint
 from tulu.train.agreement import from_main, start_digest
+from tulu.train.begun import job_recipe
 from tulu.train.manifest import environment
-from tulu.train.run import job_recipe, model_faults, read_manifest
+from tulu.train.run import model_faults, read_manifest
 
 log = logging.getLogger("tulu")
 

@@ -104,6 +104,9 @@ def run_stage(job: Job, run: StageRun, status: Status) -> Path:
         policy: Policy = run.load(Policy)
         critic = ActorCritic.load(policy, stage, job.template[0], runs / "rm" / "model", run.start, run.start_options)
         facts = {"reward_model": reward_model.digest} if reward_model else {}
+        facts |= {"verifiers": files} if (files := problems.verifier_files) else {}
+        # What an environment brings along is made anew, and pinned by what makes it.
+        facts |= {} if stage.env is not None and stage.env.brings_rows else {"columns": problems.columns}
         facts |= asked_facts | ({"env": acting.digest()} if acting else {})
         facts |= {"value": critic.value.digest()} if critic else {}
         if stage.teacher is not None:

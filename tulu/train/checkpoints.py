@@ -15,7 +15,7 @@ from typing import Any
 
 import xxhash
 
-from tulu.config.job import STEP_NAME
+from tulu.config.job import STEP_NAME, of_steps
 from tulu.config.shortage import is_shortage
 from tulu.errors import CheckpointError, ResumeError
 from tulu.files import file_digest, file_fault, remove_partials, sync_folder
@@ -98,15 +98,15 @@ class Checkpoints:
         self.parallel.wait()
 
     def _paths(self) -> list[Path]:
-        return sorted(self.folder.glob("step-*"))
+        return [*of_steps(self.folder).values()]
 
     def newest(self) -> Path | None:
         """The folder of the last checkpoint, if there is one."""
-        return max(self._paths(), default=None)
+        return next(reversed(self._paths()), None)
 
     def oldest_step(self) -> int:
         """The step of the oldest checkpoint that is kept, 0 where there is none."""
-        return min((int(path.name.removeprefix("step-")) for path in self._paths()), default=0)
+        return min(of_steps(self.folder), default=0)
 
     def _digests(self, folder: Path) -> dict[str, list[Any]]:
         """[bytes, digest] of every file below the folder, by its path within; each process reads a share of them."""
@@ -117,12 +117,12 @@ class Checkpoints:
 
     def _put_aside(self, whole: Path, faults: Sequence[str]) -> None:
         """Say which checkpoints are damaged and which one is taken, and give the damaged ones another name."""
-        for path in self._paths():
-            if path > whole:
-                aside = path.with_name(f"{DAMAGED}{path.name}")
-                if aside.exists():
-                    shutil.rmtree(aside)
-                path.rename(aside)
+        paths = self._paths()
+        for path in paths[paths.index(whole) + 1 :]:
+            aside = path.with_name(f"{DAMAGED}{path.name}")
+            if aside.exists():
+                shutil.rmtree(aside)
+            path.rename(aside)
         log.warning("%s\nResuming from %s; what is damaged is put aside until the next checkpoint.", "\n".join(faults), whole)
 
     def _load(self, path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tulu.config.footprint import MAKING, NOTHING, Facility, Footprint, Making, footprint
+from tulu.config.job import of_steps
 from tulu.errors import DataError, TuluError
 from tulu.train.manifest import read_manifest
 
@@ -179,8 +180,8 @@ def _run(folder: Path) -> str:
 
 
 def _checkpoint_states(folder: Path) -> Iterator[dict[str, Any]]:
-    for file in sorted((folder / "checkpoints").glob("step-*/state.json"))[-1:]:
-        yield _read(file)
+    for checkpoint in [*of_steps(folder / "checkpoints").values()][-1:]:
+        yield _read(checkpoint / "state.json")
 
 
 def _read(file: Path) -> dict[str, Any]:

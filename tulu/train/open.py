@@ -27,12 +27,13 @@ from tulu.model.parallel import Parallel
 from tulu.model.positions import check_length
 from tulu.model.trunk import Trunk
 from tulu.train.agreement import agree, from_main, software, start_digest
+from tulu.train.begun import job_recipe
 from tulu.train.finite import named_tensors
 from tulu.train.model_files import model_faults
 from tulu.train.optimizer import Learner, Trainable
 from tulu.train.remembered import changes, looks_of
 from tulu.train.row_size import GpuMemory, Memory, longest_row
-from tulu.train.run import Run, job_recipe
+from tulu.train.run import Run
 
 log = logging.getLogger("tulu")
 

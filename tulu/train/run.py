@@ -16,19 +16,17 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import yaml
-
-from tulu.config.job import KEPT, MODEL, STEP_NAME, Job
-from tulu.config.training import MEMORY_FIELDS
-from tulu.errors import RecipeError, ResumeError, TrainingError, TuluError
-from tulu.files import JsonLines, differences, remove_partials, write_atomic
+from tulu.config.job import KEPT, MODEL, STEP_NAME, Job, of_steps
+from tulu.errors import RecipeError, TrainingError, TuluError
+from tulu.files import JsonLines, remove_partials, write_atomic
 from tulu.model.parallel import Parallel
 from tulu.train.agreement import from_main
 from tulu.train.attempts import set_aside
+from tulu.train.begun import check_recipe, job_recipe, refuse_changes
 from tulu.train.checkpoints import Checkpoints
 from tulu.train.energy import Energy
 from tulu.train.finite import advice, named_tensors
-from tulu.train.manifest import by_source, environment, read_manifest, read_record
+from tulu.train.manifest import by_source, environment, read_manifest
 from tulu.train.measured import Measured, on_record
 from tulu.train.model_files import SaveModel, model_faults, write_model
 from tulu.train.trackers import RunFacts
@@ -72,7 +70,7 @@ class Run:
             self.path.mkdir(parents=True, exist_ok=True)
             for folder in (self.path, self.path / "rollouts", self.path / SAMPLES, self.path / KEPT):
                 remove_partials(folder)
-            self._check_recipe()
+            check_recipe(job)
         self.checkpoints = Checkpoints(self.path / "checkpoints", self.section.keep_checkpoints, parallel)
         parallel.wait()
 
@@ -90,25 +88,6 @@ class Run:
 
     # -- what the run rests on ---------------------------------------------------------------------------------
 
-    def _check_recipe(self) -> None:
-        """Write the resolved recipe, or raise ResumeError if the run began with another one.
-
-        A run that ended before its data and start were pinned has done nothing that a corrected recipe could contradict.
-        """
-        resolved = job_recipe(self.job)
-        file = self.path / "recipe.yaml"
-        before: Any = None
-        if file.exists() and self.manifest().get("pinned"):
-            cure = "Undo the change to resume, run with --fresh to start over, or give the recipe another name."
-            before = read_record(file, yaml.safe_load)
-            # What only decides on memory and speed may change, above all where memory ran out.
-            stage = self.job.row.name
-            if isinstance(section := before.get(stage), dict):
-                section = {**section, **{name: resolved[stage][name] for name in MEMORY_FIELDS}}
-            self._refuse_changes("this run began with another recipe", {**before, stage: section}, resolved, cure)
-        if before != resolved:
-            write_atomic(file, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
-
     def pin(self, **facts: Any) -> None:
         """Record what the run rests on, such as data, starting weights and template, by its content.
 
@@ -121,13 +100,8 @@ class Run:
         # A fact that only one of the two versions of this program records is no change.
         again = {name: facts.get(name, value) for name, value in before.items()}
         cure = "Restore it to resume, or run with --fresh to start over."
-        self._refuse_changes("what this run began with has changed", *by_source(before, again), cure)
+        refuse_changes(self.path, "what this run began with has changed", *by_source(before, again), cure)
         self._update_manifest(pinned={**before, **facts}, **environment())
-
-    def _refuse_changes(self, problem: str, before: Any, now: Any, cure: str) -> None:
-        if lines := differences(before, now):
-            listed = "\n  ".join(lines)
-            raise ResumeError(f"{self.path}: {problem}:\n  {listed}\n{cure}")
 
     def manifest(self) -> dict[str, Any]:
         """The contents of manifest.json: versions, commit, digests, hardware and, at the end, totals."""
@@ -256,12 +230,11 @@ class Run:
         """Cut from the logs what a dead session did after its last checkpoint, since it is done again."""
         for rows in (self._metrics, self._journal):
             rows.keep(lambda row: row.get("step", math.inf) <= step)
-        for file in (*(self.path / "rollouts").glob("step-*.parquet"), *(self.path / SAMPLES).glob("step-*.jsonl")):
-            if int(file.stem.removeprefix("step-")) > step:
-                file.unlink()
-        for folder in (self.path / KEPT).glob("step-*"):
-            if int(folder.name.removeprefix("step-")) > step:
-                shutil.rmtree(folder)
+        written = of_steps(self.path / "rollouts", ".parquet"), of_steps(self.path / SAMPLES, ".jsonl")
+        for file in (file for files in written for made, file in files.items() if made > step):
+            file.unlink()
+        for folder in (folder for made, folder in of_steps(self.path / KEPT).items() if made > step):
+            shutil.rmtree(folder)
 
     # -- the end -----------------------------------------------------------------------------------------------
 
@@ -321,9 +294,3 @@ class Run:
             self._trackers.close()
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def job_recipe(job: Job) -> dict[str, Any]:
-    """The part of a recipe that one stage reads, with every field, as plain values."""
-    recipe = job.recipe.model_dump(mode="json", include={"name", "model", "revision", "template"})
-    return {**recipe, job.row.name: job.section.model_dump(mode="json"), "start": job.start}
