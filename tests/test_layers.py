@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LADDER: tuple[tuple[str, ...], ...] = (
-    ("errors", "types", "files", "progress", "intervals", "losses", "advantages"),
+    ("errors", "types", "files", "progress", "intervals", "deadlines", "losses", "advantages"),
     ("verifiers",),
     ("config",),
     ("grading",),
@@ -30,7 +30,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
 """Chapters and plain files from the bottom. One imports what stands on the rungs below, and the files of its own chapter."""
 BESIDE_EACH_OTHER = {("losses", "errors"), ("files", "errors"), ("__main__", "cli")}
 """(importer, imported) pairs of plain files on one rung."""
-WITHOUT_TORCH = ("errors", "types", "files", "progress", "intervals", "verifiers", "config")
+WITHOUT_TORCH = ("errors", "types", "files", "progress", "intervals", "deadlines", "verifiers", "config")
 """Chapters and files that do not import torch, so that a mistake is told at once."""
 STAGES = (
     "stages.base",

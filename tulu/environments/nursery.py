@@ -3,14 +3,15 @@
 import contextlib
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tulu import deadlines
 from tulu.environments.authoring import Description
 from tulu.errors import RecipeError, TuluError
 from tulu.grading.worker import receive, send
@@ -47,18 +48,18 @@ class EpisodeProcess:
 
     def reset(self, row: Mapping[str, Any], seconds: float) -> str | None:
         """Begin with a row; the text for the user's message, if there is one."""
-        text: str | None = self._ask(("reset", dict(row)), time.monotonic() + seconds, f"reset: nothing within {seconds:g} s")
+        text: str | None = self._ask(("reset", dict(row)), deadlines.now() + seconds, f"reset: nothing within {seconds:g} s")
         return text
 
     def call(self, calls: Sequence[Call], call_seconds: float, turn_seconds: float) -> list[str]:
         """The results of a turn's calls, in the order of the calls, whichever ends first."""
         self._send(("call", [(name, dict(arguments)) for name, arguments in calls]))
         results: dict[int, str] = {}
-        turn_end = time.monotonic() + turn_seconds
+        turn_end = deadlines.now() + turn_seconds
         while len(results) < len(calls):
             waited = next(number for number in range(len(calls)) if number not in results)
             # Tools that run together end themselves at call_seconds, with a result that says so.
-            call_end = time.monotonic() + call_seconds + (1.0 if len(calls) > 1 else 0.0)
+            call_end = deadlines.now() + call_seconds + (1.0 if len(calls) > 1 else 0.0)
             over = f"the calls of a turn took longer than {turn_seconds:g} s"
             late = over if turn_end <= call_end else f"{calls[waited][0]}: no result within {call_seconds:g} s"
             number, text = self._receive(min(call_end, turn_end), late)
@@ -68,17 +69,17 @@ class EpisodeProcess:
     def reply(self, turn: Mapping[str, Any], seconds: float) -> list[dict[str, Any]] | None:
         """Give a turn of the policy to an environment that drives; what is said then, or None where the episode is over."""
         late = f"nothing was said within {seconds:g} s of a turn"
-        further: list[dict[str, Any]] | None = self._ask(("reply", dict(turn)), time.monotonic() + seconds, late)
+        further: list[dict[str, Any]] | None = self._ask(("reply", dict(turn)), deadlines.now() + seconds, late)
         return further
 
     def stop(self, seconds: float) -> None:
         """Refuse an environment that drives a further turn, and let it score what there is."""
-        self._ask(("stop",), time.monotonic() + seconds, f"no score within {seconds:g} s of the last turn")
+        self._ask(("stop",), deadlines.now() + seconds, f"no score within {seconds:g} s of the last turn")
 
     def reward(self, seconds: float) -> float | None:
         """What the environment scores the episode with; None if it says that it has no score."""
         late = f"get_reward: nothing within {seconds:g} s"
-        reward: float | None = self._ask(("reward",), time.monotonic() + seconds, late)
+        reward: float | None = self._ask(("reward",), deadlines.now() + seconds, late)
         return reward
 
     def kill(self) -> None:
@@ -105,7 +106,8 @@ class EpisodeProcess:
 
     def _receive(self, until: float, late: str) -> Any:
         try:
-            self._connection.settimeout(max(0.001, until - time.monotonic()))
+            self._await(until)
+            self._connection.settimeout(max(0.001, until - deadlines.now()))
             status, value = receive(self._connection)
         except TimeoutError:
             self.kill()
@@ -116,6 +118,15 @@ class EpisodeProcess:
         if status != "ok":
             raise Failed(value)
         return value
+
+    def _await(self, until: float) -> None:
+        """Wait for an answer to begin. Raises TimeoutError at that time."""
+        # A socket's own limit would be over while this process is stopped.
+        poll = select.poll()
+        poll.register(self._connection, select.POLLIN)
+        while not poll.poll(1000 * max(0.0, until - deadlines.now())):
+            if deadlines.now() >= until:
+                raise TimeoutError
 
 
 class Nursery:

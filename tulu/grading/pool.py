@@ -10,9 +10,9 @@ import selectors
 import signal
 import socket
 import threading
-import time
 from collections import deque
 
+from tulu import deadlines
 from tulu.errors import TuluError
 from tulu.grading.process import Process
 from tulu.grading.task import Task, neutral_task
@@ -144,7 +144,7 @@ class Workers:
 
     def _until_next_expiry(self) -> float | None:
         expiries = [process.expires for process in self._processes if process.tasks or not process.ready]
-        return max(0.0, min(expiries) - time.monotonic()) if expiries else None
+        return max(0.0, min(expiries) - deadlines.now()) if expiries else None
 
     def _take_verdicts(self, process: Process) -> None:
         try:
@@ -172,7 +172,7 @@ class Workers:
             self._kill(process)
 
     def _expire(self) -> None:
-        now = time.monotonic()
+        now = deadlines.now()
         for process in [entry for entry in self._processes if entry.expires <= now and (entry.tasks or not entry.ready)]:
             if not process.ready:
                 self._died(process)
@@ -203,7 +203,7 @@ class Workers:
                 verdict = Verdict(None, "error", f"the grading process died twice (exit code {code})")
                 # Only the kernel or a person kills; an answer that takes too much memory meets the limit of its process.
                 settle = Task.resolve if code == -signal.SIGKILL else self._trace
-                settle(task, verdict, time.monotonic() - process.started)
+                settle(task, verdict, deadlines.now() - process.started)
 
     def _trace(self, task: Task, verdict: Verdict, seconds: float) -> None:
         """Find out whether the answer is to blame for a verdict that was not reached, where that is not known yet."""

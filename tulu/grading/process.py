@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import psutil
 
+from tulu import deadlines
 from tulu.grading.task import Task
 from tulu.grading.worker import OVER_LIMIT, cpu_limit, send
 from tulu.types import Verdict
@@ -76,7 +76,7 @@ class Process:
         self.started = 0.0
         """When it began the first of its tasks, a few milliseconds earlier or later, since it sends verdicts that often."""
         self.age = 0.0
-        self.expires = time.monotonic() + _LOADING_SECONDS
+        self.expires = deadlines.now() + _LOADING_SECONDS
         """When it is killed unless it has sent a verdict."""
         self._cpu_before = 0.0
         """CPU seconds that it had used at `started`."""
@@ -97,7 +97,7 @@ class Process:
         """Count the deadline of the first task from now on."""
         if self.tasks:
             task = self.tasks[0]
-            self.started = time.monotonic()
+            self.started = deadlines.now()
             verifier = find(task.name)
             deadline = verifier.deadline or self.deadline
             self.expires = self.started + (deadline if task.name in self.loaded else _LOADING_SECONDS)

@@ -4,11 +4,11 @@ The stream's dispatcher collects whatever the engines have ended, so it asks her
 the journal: a session that dies in a look does it again.
 """
 
-import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import replace
 
+from tulu import deadlines
 from tulu.rollout.episode import acting_told
 from tulu.rollout.episodes import acting_in
 from tulu.rollout.fleet import Ended, Finished, Fleet, Request, Returned
@@ -37,7 +37,7 @@ class Asides:
     def ask(self, problems: Sequence[Problem], params: SamplingParams) -> list[str]:
         """Ask for one completion of each problem; returns the keys under which they will stand in `done`."""
         self._rounds += 1
-        self.done, self._moved_at = {}, time.monotonic()
+        self.done, self._moved_at = {}, deadlines.now()
         keys = [f"{PREFIX}-{self._rounds}:{place}" for place in range(len(problems))]
         self._waiting = deque(Request(key, one.id, one.prompt, params) for key, one in zip(keys, problems, strict=True))
         return keys
@@ -53,7 +53,7 @@ class Asides:
         if sent:
             self._open |= {request.key: request for request in sent}
             self.fleet.submit(sent)
-        if time.monotonic() - self._moved_at > self.seconds:
+        if deadlines.now() - self._moved_at > self.seconds:
             self.fleet.cut([*self._open])
             self._open, self._waiting = {}, deque()
 
@@ -66,7 +66,7 @@ class Asides:
             # It was given up before it came.
             return True
         if isinstance(end, Finished):
-            self.done[end.key], self._moved_at = end.completion, time.monotonic()
+            self.done[end.key], self._moved_at = end.completion, deadlines.now()
         elif isinstance(end, Returned) and (lost := self._lost[end.key] + 1) < MOST_LOST:
             self._lost[end.key] = lost
             self._waiting.append(replace(request, begun=end.begun))
@@ -76,4 +76,4 @@ class Asides:
         """For what a look waits, in words."""
         acting = acting_in(self.fleet, list(self._open))
         left = len(self._open) + len(self._waiting)
-        return ", ".join([f"the engines to answer {left} problems of a look", *acting_told(acting, time.monotonic())])
+        return ", ".join([f"the engines to answer {left} problems of a look", *acting_told(acting, deadlines.now())])

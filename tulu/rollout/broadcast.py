@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
+from tulu import deadlines
 from tulu.config.cluster import in_one_line
 from tulu.model.private_state import set_timeout
 from tulu.rollout.sync import PARCEL_BYTES
@@ -68,7 +69,7 @@ class SyncGroup:
 
         `look` is asked now and then, and may say why waiting is in vain.
         """
-        deadline = time.monotonic() + seconds
+        deadline = deadlines.now() + seconds
         if self.group is None:
             raise Broken("this process has left the group")
         options = distributed.BroadcastOptions()
@@ -85,9 +86,9 @@ class SyncGroup:
         self.group = self.store = None
 
     def _await(self, work: Any, deadline: float, look: Callable[[], str | None]) -> None:
-        pause, look_at = 0.0002, time.monotonic() + 0.05
+        pause, look_at = 0.0002, deadlines.now() + 0.05
         while not work.is_completed():
-            now = time.monotonic()
+            now = deadlines.now()
             if now > deadline:
                 self._break("it took too long")
             if now > look_at:

@@ -1,10 +1,10 @@
 """Single requests to a fleet of engines, and what becomes of those that do not come back."""
 
 import logging
-import time
 from collections import Counter
 from dataclasses import dataclass
 
+from tulu import deadlines
 from tulu.config.schema import Rlvr
 from tulu.rollout.asides import Asides
 from tulu.rollout.draws import Draw, Queue
@@ -61,7 +61,7 @@ class Dispatch:
     def submit(self) -> int:
         """Send as many requests as the engines have room for, in the order of drawing; returns how many."""
         requests: list[Request] = []
-        room, version, now = self.fleet.room(), self.fleet.version, time.monotonic()
+        room, version, now = self.fleet.room(), self.fleet.version, deadlines.now()
         suspects = {place for place, tries in self._tries.items() if tries.lost >= SUSPECT}
         waiting = self.queue.waiting
         alone = any(sample in waiting[position].sent for position, sample in suspects if position in waiting)
@@ -142,7 +142,7 @@ class Dispatch:
 
     def _cut_late(self) -> None:
         """Take back what the engines have had for longer than `rollout_seconds`."""
-        now = time.monotonic()
+        now = deadlines.now()
         if now < self._look_at:
             return
         self._look_at = now + min(1.0, self.stage.rollout_seconds / 8)
@@ -164,7 +164,7 @@ class Dispatch:
 
     def told(self, draw: Draw) -> str:
         """What is known of a prompt that is waited for, in words."""
-        problem, now, sent = self.grader.problems[draw.place], time.monotonic(), dict(draw.sent)
+        problem, now, sent = self.grader.problems[draw.place], deadlines.now(), dict(draw.sent)
         parts = [f"{problem.id} with {len(draw.completions)} of {self.stage.samples} completions"]
         acting = acting_in(self.fleet, [f"{draw.position}:{sample}" for sample in sent])
         with_engines = [since for sample, since in sent.items() if f"{draw.position}:{sample}" not in acting]

@@ -181,7 +181,7 @@ class Queue:
         return all(draw.rollout is not None for step in self.planned for draw in step.trained)
 
     def put_back(self) -> None:
-        """The rollouts of steps that were begun are lost, so that none is done again: their prompts, which were drawn, wait again.
+        """The rollouts of steps that were begun are lost, so that none of these is done again: their prompts wait once more.
 
         Groups that were set aside have been replaced, and do not.
         """

@@ -1,12 +1,12 @@
 """What is known of one episode while it is played: completions of several turns, between which an environment acts."""
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tulu import deadlines
 from tulu.config.parts import EnvironmentSettings
 from tulu.environments.nursery import EpisodeProcess
 from tulu.environments.turns import ToolCall, Turns
@@ -49,7 +49,7 @@ class Episode:
 
     def begin(self, doing: str, job: Future[Any]) -> None:
         """Its environment is asked for something."""
-        self.state, self.doing, self.doing_since, self.job = "acting", doing, time.monotonic(), job
+        self.state, self.doing, self.doing_since, self.job = "acting", doing, deadlines.now(), job
 
     def act(self, calls: Sequence[ToolCall], settings: EnvironmentSettings) -> list[str]:
         """Let the environment do the calls of a turn; this waits for it, as the following do."""

@@ -9,7 +9,6 @@ engine renders again. What tools and users said stands among them as tokens that
 """
 
 import os
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
@@ -18,6 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
+from tulu import deadlines
 from tulu.config.parts import EnvironmentSettings
 from tulu.environments.authoring import Description
 from tulu.environments.nursery import Failed, Nursery
@@ -73,7 +73,7 @@ class Episodes:
             if episode is None:
                 self._make_room()
                 # A state that is gone cannot be acted on, so what another session knew of the episode is no use.
-                episode = self._live[request.key] = Episode(replace(request, begun=None), time.monotonic())
+                episode = self._live[request.key] = Episode(replace(request, begun=None), deadlines.now())
                 self._ask(episode, "reset", partial(self._reset, episode), partial(self._was_reset, episode))
             episode.waits = True
             if episode.over is not None:
@@ -82,7 +82,7 @@ class Episodes:
 
     def collect(self, timeout: float) -> list[Ended]:
         """What ended. An engine in this process works until all episodes ended, each of their turns sampled in one batch."""
-        until = time.monotonic() + timeout
+        until = deadlines.now() + timeout
         while True:
             if self._jobs:
                 # In this process a batch is worth waiting for, and must not depend on which tool was faster.
@@ -90,12 +90,12 @@ class Episodes:
             self._settle()
             self._expire()
             self._sample()
-            left = until - time.monotonic()
+            left = until - deadlines.now()
             patience = max(0.0, min(left, POLL_SECONDS if self._jobs else left))
             for end in self.inner.collect_call() if isinstance(self.inner, LocalFleet) else self.inner.collect(patience):
                 self._sampled(end)
             idle = not any(one.waits for one in self._live.values())
-            if idle or (not self.is_local and (self._ended or time.monotonic() >= until)):
+            if idle or (not self.is_local and (self._ended or deadlines.now() >= until)):
                 ended, self._ended = self._ended, []
                 return ended
 
@@ -292,7 +292,7 @@ class Episodes:
 
     def _finish(self, episode: Episode, finish: Finish, verdict: Verdict | None) -> None:
         completion = replace(episode.so_far, finish=finish, verdict=verdict)
-        episode.over = Finished(episode.request.key, completion, episode.engine, time.monotonic() - episode.began)
+        episode.over = Finished(episode.request.key, completion, episode.engine, deadlines.now() - episode.began)
         self._end(episode)
         if episode.waits:
             self._hand_over(episode)
@@ -309,7 +309,7 @@ class Episodes:
 
     def _expire(self) -> None:
         """End the episodes whose time is over, and forget those that nobody asks for any more."""
-        before = time.monotonic() - self.settings.episode_seconds
+        before = deadlines.now() - self.settings.episode_seconds
         late = [one for one in self._live.values() if one.began < before]
         self.inner.cut([one.request.key for one in late if one.state == "sampling"])
         for episode in late:

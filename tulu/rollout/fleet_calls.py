@@ -1,11 +1,11 @@
 """Calls to engines in other processes: each has a deadline, and while it is waited for the log says for whom and since when."""
 
 import logging
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from tulu import deadlines
 from tulu.config.cluster import in_one_line
 from tulu.config.shortage import is_shortage, say_engine_shortage
 from tulu.errors import EngineError, EngineMissing
@@ -60,7 +60,7 @@ class Call:
     reference: Any
     limit: float
     """Seconds that it may take."""
-    since: float = field(default_factory=time.monotonic)
+    since: float = field(default_factory=deadlines.now)
     told: float = 0.0
 
     @property
@@ -72,7 +72,7 @@ class Call:
 
     def check(self) -> None:
         """Say how long this has taken, every TELL_SECONDS. Raises EngineLost if that is too long."""
-        waited = time.monotonic() - self.since
+        waited = deadlines.now() - self.since
         if waited >= self.limit:
             raise EngineLost(self.engine, f"it hangs: it has been {self.what} for {waited:.0f} s", hangs=True)
         if waited - self.told >= TELL_SECONDS:
@@ -123,7 +123,7 @@ def wait_for_all(calls: Iterable[Call]) -> tuple[dict[str, Any], dict[str, Engin
 
 def _slice(calls: list[Call]) -> float:
     """Until the next deadline or the next time that a wait is told."""
-    now = time.monotonic()
+    now = deadlines.now()
     return max(0.0, min(min(call.limit, call.told + TELL_SECONDS) - (now - call.since) for call in calls)) + 0.001
 
 

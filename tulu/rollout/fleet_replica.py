@@ -6,12 +6,12 @@ requests, and `report` all the time: what ended, and whether the engine lives. R
 
 import asyncio
 import os
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from tulu import deadlines
 from tulu.errors import EngineError
 from tulu.rollout.broadcast import Joining
 from tulu.rollout.engine import STALE, EngineSpec
@@ -162,22 +162,22 @@ class Replica:
 
     async def begin(self) -> float:
         """Stop sampling so that weights may change; requests are kept. Returns the seconds that took."""
-        began = time.monotonic()
+        began = deadlines.now()
         self.version, self.paused, self.arrived = STALE, True, set()
         if self.asleep:
             await self.wake("weights")
         await self.pause()
-        return time.monotonic() - began
+        return deadlines.now() - began
 
     async def take(self, piece: Piece) -> Taken:
         """Load one piece. Raises EngineError if it does not fit the model."""
         check_infos(piece.infos, self.shapes, self.spec.dtype)
         layout = Layout.of(piece.infos)
-        began = time.monotonic()
+        began = deadlines.now()
         place = piece.place
         if isinstance(place, Objects):
             place = await self._received(place.references, layout)
-        received = time.monotonic() - began
+        received = deadlines.now() - began
         # The next piece is received while this one loads.
         async with self.loading:
             taken = await self.receive(place, layout)
@@ -188,7 +188,7 @@ class Replica:
 
     async def finish(self, version: int) -> float:
         """Sample with the weights that came. Raises EngineError if one is missing. Returns the seconds that took."""
-        began = time.monotonic()
+        began = deadlines.now()
         check_complete(self.arrived, self.shapes)
         await self.adopt(version)
         # Keys and values come last: until here their memory served the loading of weights.
@@ -196,8 +196,8 @@ class Replica:
             await self.wake("kv_cache")
             self.asleep = False
         await self.resume()
-        self.version, self.paused, self.last_token = version, False, time.monotonic()
-        return time.monotonic() - began
+        self.version, self.paused, self.last_token = version, False, deadlines.now()
+        return deadlines.now() - began
 
     async def restore(self, pieces: Sequence[Piece], version: int) -> dict[str, str]:
         """Take a whole set of weights that the learner keeps, and return their digests: for an engine that was restarted."""
@@ -213,7 +213,7 @@ class Replica:
         if version == STALE or self.version != version:
             raise EngineError(f"the engine holds weights of version {self.version}, not {version}: sync it before sampling")
         if not self.tasks:
-            self.last_token = time.monotonic()
+            self.last_token = deadlines.now()
         for request in requests:
             self.tasks[request.key] = asyncio.create_task(self._run(request))
 
@@ -238,14 +238,14 @@ class Replica:
         if self.failure:
             raise self.failure
         ended, self.ended = self.ended, []
-        silent = time.monotonic() - self.last_token if self.tasks and not self.paused else 0.0
+        silent = deadlines.now() - self.last_token if self.tasks and not self.paused else 0.0
         return Report(ended, self.version, len(self.tasks), self.waiting, self.tokens, silent)
 
     def sampled(self, tokens: int, waiting: int = 0) -> None:
         """Note that the engine lives: it sampled so many tokens more."""
         self.tokens += tokens
         self.waiting = waiting
-        self.last_token = time.monotonic()
+        self.last_token = deadlines.now()
 
     def fail(self, error: EngineError) -> None:
         """Tell the learner's process with the next report that this engine cannot go on."""
@@ -276,12 +276,12 @@ class Replica:
                 memory.close()
 
     async def _run(self, request: Request) -> None:
-        began = time.monotonic()
+        began = deadlines.now()
         try:
             completion, whole = await self.sample(request)
             together = joined(request.begun, completion)
             if whole:
-                self.ended.append(Finished(request.key, together, "", time.monotonic() - began))
+                self.ended.append(Finished(request.key, together, "", deadlines.now() - began))
             else:
                 self.ended.append(Returned(request.key, together, "it was cut"))
         except asyncio.CancelledError:

@@ -1,12 +1,12 @@
 """One grader of a cluster as the learner's process sees it: its actor, the cases that it has, and what it is doing now."""
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
+from tulu import deadlines
 from tulu.grading.actor import Numbered
 from tulu.grading.task import Task
 from tulu.rollout.fleet_calls import Call, EngineLost
@@ -86,7 +86,7 @@ class GraderMember:
         """Give it a case, which is expected to take so long; returns its number, with which it is to be sent."""
         number: int = next(self._numbers)
         if not self.held:
-            self._verdict_at = time.monotonic()
+            self._verdict_at = deadlines.now()
         self.held[number], self._costs[number] = task, seconds
         self.load += seconds
         return number
@@ -103,7 +103,7 @@ class GraderMember:
 
     def step(self, answered: set[Any]) -> list[tuple[Task, Verdict, float]]:
         """Take over what it answered, and look at its deadlines; returns verdicts. Raises EngineLost where it failed."""
-        now = time.monotonic()
+        now = deadlines.now()
         if self._begin_at is not None and now >= self._begin_at:
             self.start()
         for call in self._sent:
@@ -156,7 +156,7 @@ class GraderMember:
         self.failures += 1
         self.end()
         rest = 0.0 if self.failures <= MOST_FAILURES else min(LONGEST_REST, 2.0**self.failures)
-        self._begin_at = time.monotonic() + rest
+        self._begin_at = deadlines.now() + rest
         return owed
 
     def end(self) -> None:

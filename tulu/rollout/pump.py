@@ -1,13 +1,13 @@
 """What moves the stream: prompts are drawn, sent to the engines, collected and graded, and all of it is written down first."""
 
 import logging
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+from tulu import deadlines
 from tulu.config.cores import cores
 from tulu.grading.reward import Fault, Grades, check_faults, fault_of
 from tulu.rollout.dispatch import Dispatch, End
@@ -84,7 +84,7 @@ class Pump:
         waiting = [draw for draw in self.queue.waiting.values() if draw.graded is None and draw.position not in busy]
         ready = [draw for draw in waiting if draw.state(self.samples) == "sampled"]
         for draw in ready:
-            draw.grading_since = time.monotonic()
+            draw.grading_since = deadlines.now()
         if ready and not self.beside:
             self._settle(ready, self._graded(ready))
             return True

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tulu import deadlines
 from tulu.config.cluster import cluster_address, connect, start_alone
 from tulu.errors import EngineError
 from tulu.rollout.engine import STALE, EngineSpec, Part, Places, ProgressCallback, check_numbers, check_request
@@ -168,16 +168,16 @@ class VllmEngine:
         import ray
 
         stream = self.worker.generate.remote(prompts, wanted, params, self.version)
-        heard = time.monotonic()
+        heard = deadlines.now()
         while True:
             ready, _ = ray.wait([stream], timeout=LOOK_SECONDS)
             if ready:
                 reference = next(stream, None)
                 if reference is None:
                     return
-                heard = time.monotonic()
+                heard = deadlines.now()
                 yield self._get(reference)
-            elif time.monotonic() - heard >= self.spec.timeout:
+            elif deadlines.now() - heard >= self.spec.timeout:
                 raise _hangs(self.spec.timeout)
             else:
                 yield []
@@ -228,7 +228,7 @@ class VllmEngine:
                 raise
         self.version = self.spec.version if self.sent is None else self.sent.version
         if self._failed_at:
-            log.info("the vLLM engine is back after %.1f s, with weights %d", time.monotonic() - self._failed_at, self.version)
+            log.info("the vLLM engine is back after %.1f s, with weights %d", deadlines.now() - self._failed_at, self.version)
             self._failed_at = 0.0
 
     def _restart(self) -> None:
@@ -243,7 +243,7 @@ class VllmEngine:
         """Note that the worker is lost. Raises EngineError if it fails for ever, so that another would be lost too."""
         self._kill()
         self.version = STALE
-        self._failed_at = self._failed_at or time.monotonic()
+        self._failed_at = self._failed_at or deadlines.now()
         self._failures += 1
         for_ever = lost.repeats(self._cause)
         self._cause = lost.cause

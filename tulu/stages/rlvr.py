@@ -52,7 +52,7 @@ from tulu.stages.kl_in_reward import compare_less_kl
 from tulu.stages.policy_loss import grpo, ppo, ratio_moves
 from tulu.stages.ppo import ActorCritic, spare_ppo_batch, token_advantages
 from tulu.stages.rlvr_looks import looks_of, read_asked
-from tulu.stages.rlvr_problems import read_problems, settings_of
+from tulu.stages.rlvr_problems import read_problems, rows_facts, settings_of
 from tulu.train.agreement import start_digest
 from tulu.train.looks import Looks
 from tulu.train.open import StageRun, open_stage
@@ -104,9 +104,7 @@ def run_stage(job: Job, run: StageRun, status: Status) -> Path:
         policy: Policy = run.load(Policy)
         critic = ActorCritic.load(policy, stage, job.template[0], runs / "rm" / "model", run.start, run.start_options)
         facts = {"reward_model": reward_model.digest} if reward_model else {}
-        facts |= {"verifiers": files} if (files := problems.verifier_files) else {}
-        # What an environment brings along is made anew, and pinned by what makes it.
-        facts |= {} if stage.env is not None and stage.env.brings_rows else {"columns": problems.columns}
+        facts |= rows_facts(problems, stage)
         facts |= asked_facts | ({"env": acting.digest()} if acting else {})
         facts |= {"value": critic.value.digest()} if critic else {}
         if stage.teacher is not None:

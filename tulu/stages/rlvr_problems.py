@@ -1,6 +1,7 @@
 """The problems that a stage of RLVR trains on, read once for all processes of the learner."""
 
 from functools import partial
+from typing import Any
 
 from tulu.config.schema import Rlvr
 from tulu.data.problems import Problems, load_problems
@@ -30,6 +31,14 @@ def read_problems(run: StageRun, stage: Rlvr, acting: Acting | None = None) -> P
     if acting is not None:
         load = partial(acting.load, load)
     return from_main(run.parallel, "the problems to be read and their ground truths to be proven", load)
+
+
+def rows_facts(problems: Problems, stage: Rlvr) -> dict[str, Any]:
+    """What verdicts rest on beyond what every stage pins of its data, by content."""
+    files = problems.verifier_files
+    # Rows that an environment brings along are made anew each time, and pinned by what makes them.
+    brings = stage.env is not None and stage.env.brings_rows
+    return ({"verifiers": files} if files else {}) | ({} if brings else {"columns": problems.columns})
 
 
 def settings_of(stage: Rlvr) -> Settings:

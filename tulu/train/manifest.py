@@ -116,9 +116,8 @@ def by_source(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[dict[s
     """Pinned facts in which the data stands by its sources alone, where both know them: these say which file has changed."""
     if before.get("sources") == now.get("sources") or "sources" not in before:
         return {**before}, {**now}
-    without = [
-        {name: value for name, value in facts.items() if name not in ("data", "sources", "columns")} for facts in (before, now)
-    ]
+    told = ("data", "sources", "columns")
+    without = [{name: value for name, value in facts.items() if name not in told} for facts in (before, now)]
     names = dict.fromkeys([*before["sources"], *now["sources"]])
     sources = [{f"data of {name}": facts["sources"].get(name, "absent") for name in names} for facts in (before, now)]
     return {**sources[0], **without[0]}, {**sources[1], **without[1]}
