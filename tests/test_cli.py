@@ -124,6 +124,16 @@ def test_a_stage_runs_what_it_has_nothing_else_to_start_from(tmp_path: Path, sta
             1,
             "runs/x/model: No space left on device; free some space",
         ),
+        (
+            OSError(errno.EFBIG, "File too large", "runs/x/journal"),
+            1,
+            "runs/x/journal: File too large; the limit of a file's size",
+        ),
+        (
+            OSError(errno.EIO, "Input/output error", "runs/x/journal"),
+            1,
+            "runs/x/journal: Input/output error; the disk or its server",
+        ),
         (PermissionError(errno.EACCES, "Permission denied", "runs"), 1, "runs: Permission denied; make it writable"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,

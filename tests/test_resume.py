@@ -183,12 +183,13 @@ def test_killed_while_a_checkpoint_is_written(stage: str, recipe: Path, tmp_path
     assert not list(folder.glob(".partial-*"))
 
 
-def test_ctrl_c_saves_and_the_same_command_goes_on(recipe: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=["Ctrl-C", "a closed terminal"])
+def test_a_signal_saves_and_the_same_command_goes_on(number: int, recipe: Path, tmp_path: Path) -> None:
     process = started("sft", recipe, tmp_path / "broken")
     folder, deadline = tmp_path / "broken" / "tiny" / "sft", time.monotonic() + 120
     while not (folder / "metrics.jsonl").exists():
         assert time.monotonic() < deadline
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     assert process.wait(timeout=60) == 130
     done = len((folder / "metrics.jsonl").read_text().splitlines())
     assert (folder / "checkpoints" / f"step-{done:06d}").is_dir()
@@ -219,6 +220,42 @@ def test_changed_rows_are_refused(recipe: Path, tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert "has changed" in result.output
     assert str(rows) in result.output
+
+
+@pytest.mark.parametrize("what", ["verifier", "column"])
+def test_what_verdicts_rest_on_is_the_same_or_refused(what: str, recipe: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    row = {"messages": [{"role": "user", "content": "1+1"}], "ground_truth": "2"}
+    rows.write_text("".join(json.dumps({**row, "note": number}) + "\n" for number in range(4)))
+    arguments = [*command("rlvr", recipe, tmp_path), f"rlvr.data={rows}"]
+    assert CliRunner().invoke(app, arguments, catch_exceptions=False).exit_code == 0
+    (tmp_path / "tiny" / "rlvr" / "model").rename(tmp_path / "elsewhere")
+    verifier = tmp_path / "restless.py"
+    changed, text = (verifier, "== 1") if what == "verifier" else (rows, '"note": 7')
+    changed.write_text(changed.read_text().replace("== 0" if what == "verifier" else '"note": 3', text))
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    named = f"verifiers.{verifier}:score" if what == "verifier" else "columns"
+    assert f"what this run began with has changed:\n  {named}: " in result.output
+
+
+SMALL_FILES = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (MOST, MOST))
+from tulu.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("size", [2_000, 6_000, 60_000], ids=["a record", "rollouts", "a checkpoint"])
+def test_files_that_cannot_grow_are_one_message_and_nothing_is_lost(size: int, recipe: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    process = started("rlvr", recipe, broken, SMALL_FILES.replace("MOST", str(size)))
+    assert process.wait(timeout=120) == 1
+    told = recipe.with_name("output").read_text()
+    assert "Traceback" not in told, told
+    assert "run the same command again" in told
+    same("rlvr", unbroken("rlvr", recipe, tmp_path / "whole"), unbroken("rlvr", recipe, broken))
 
 
 @pytest.mark.parametrize("stage", [*STAGES, "ppo"])

@@ -109,6 +109,15 @@ def test_what_other_ranks_write_is_passed_on_with_their_number(start: Start) -> 
     assert [line.partition("] ")[2] for line in passed_on].count("alike") == 1, "once for both"
 
 
+def test_ranks_go_on_when_nobody_reads_what_they_say(start: Start, tmp_path: Path) -> None:
+    said = "print('mine', rank, file=sys.stderr, flush=True) if rank else None"
+    process = start(2, said, "time.sleep(3)", "Path('end').touch()")
+    assert process.stderr is not None
+    process.stderr.close()
+    assert process.wait(timeout=40) == 0
+    assert (tmp_path / "end").exists()
+
+
 FAILURES = {
     "a bug": ("raise ZeroDivisionError('no such thing')", 1, "rank 2 of 3 failed: ZeroDivisionError: no such thing"),
     "an error of this project": ("raise DataError('rows.jsonl:3: broken')", 2, "rank 2 of 3: rows.jsonl:3: broken"),
@@ -174,11 +183,11 @@ def test_ranks_that_hang_are_killed_with_what_they_started(start: Start, tmp_pat
     wait_for(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE, 5)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_reaches_every_rank_once_and_they_may_save(start: Start, tmp_path: Path, number: int) -> None:
     body = (
         "stopped = []",
-        "for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, lambda *_: stopped.append(1))",
+        "for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP): signal.signal(number, lambda *_: stopped.append(1))",
         "Path(f'ready-{rank}').touch()",
         "while not stopped: time.sleep(0.05)",
         "time.sleep(1)",
@@ -196,7 +205,7 @@ def test_a_signal_reaches_every_rank_once_and_they_may_save(start: Start, tmp_pa
 
 def test_the_third_signal_kills(start: Start, tmp_path: Path) -> None:
     body = (
-        "for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, signal.SIG_IGN)",
+        "for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP): signal.signal(number, signal.SIG_IGN)",
         "Path(f'ready-{rank}').touch()",
         "time.sleep(600)",
     )

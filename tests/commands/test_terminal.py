@@ -1,6 +1,9 @@
 """A terminal of few characters: every command that prints tables goes through, and what is data stays what it is."""
 
 import io
+import os
+import shlex
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +17,27 @@ from tulu.cli import app
 from tulu.commands.terminal import shows_everything, spell_out_what_cannot_be_shown
 
 ASCII = CliRunner(charset="ascii")
+
+
+CLOSED = """
+import os, sys
+from tulu.commands.terminal import open_what_is_closed
+open_what_is_closed()
+file = open("journal", "w")
+os.write(1, b"noise")
+os.write(2, b"noise")
+os.system("echo noise; echo noise >&2")
+print("said", file=sys.stderr, flush=True)
+print("said", flush=True)
+file.write(f"{sys.stderr.isatty()}")
+"""
+
+
+def test_nothing_is_printed_into_a_file_where_the_terminal_is_closed(tmp_path: Path) -> None:
+    line = f"exec {shlex.quote(sys.executable)} -c {shlex.quote(CLOSED)} <&- >&- 2>&-"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    assert subprocess.run(["bash", "-c", line], cwd=tmp_path, env=environment, check=False).returncode == 0
+    assert (tmp_path / "journal").read_text() == "False"
 
 
 def test_what_has_no_character_is_spelled_out(monkeypatch: pytest.MonkeyPatch) -> None:

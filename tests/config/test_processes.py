@@ -1,13 +1,14 @@
 """What a process knows about itself before it is connected to others."""
 
 import os
+import signal
 import subprocess
 import sys
 
 import pytest
 
 from tulu.config.gpus import count_gpus
-from tulu.config.processes import first_host, is_main_process, names_from_srun, to_launch, world_size
+from tulu.config.processes import STOPS, first_host, handling, is_main_process, names_from_srun, to_launch, world_size
 from tulu.errors import RecipeError
 
 
@@ -144,3 +145,22 @@ def test_a_rank_that_is_done_does_not_wait_for_the_end_of_python(
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.splitlines()) == (code, ["done", "what is registered has run", *end])
     assert done.stderr.strip() == ("a message" if code == 1 else "")
+
+
+def test_a_closed_terminal_asks_to_stop_unless_it_is_to_be_ignored() -> None:
+    """`nohup` lets SIGHUP be ignored, and what it starts must not listen to it."""
+    before = {number: signal.getsignal(number) for number in STOPS}
+    received: list[int] = []
+    with handling(lambda number, _: received.append(number)):
+        for number in STOPS:
+            os.kill(os.getpid(), number)
+    assert received == [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with handling(lambda number, _: received.append(number)):
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert received[3:] == []
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before[signal.SIGHUP])
+    assert {number: signal.getsignal(number) for number in STOPS} == before

@@ -1,5 +1,10 @@
 """Cases that share a message: one that hangs or dies amid quick ones is the only one without a score."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -53,3 +58,38 @@ def test_latencies_are_of_each_verdict(name: str) -> None:
         latencies = sorted(grader.seconds)
     assert latencies[300] < 0.05
     assert 0.9 < latencies[-1] < 1.5
+
+
+STOPPED = """
+import sys
+from tulu import deadlines
+from tulu.grading.grader import Grader
+from tulu.types import Problem
+deadlines.STILL_SECONDS, deadlines.LOOK_SECONDS = 1.0, 0.1
+with Grader(2, deadline=1.5) as grader:
+    problems = [Problem(f"p{number}", (), (), "x", (sys.argv[1],)) for number in range(6)]
+    # The first verdict of a process has time to load its verifier.
+    grader.grade([("first", problem) for problem in problems])
+    print("under way", flush=True)
+    for verdict in grader.grade([(f"answer {number}", problem) for number, problem in enumerate(problems)]):
+        print(verdict.status, verdict.score, flush=True)
+"""
+
+
+def test_what_stood_still_with_its_graders_goes_on_and_no_verdict_is_late(tmp_path: Path) -> None:
+    """As Ctrl-Z and fg do, or a container that is frozen: for the graders no time has passed either."""
+    (file := tmp_path / "slow.py").write_text("import time\ndef score(completion, gold):\n    time.sleep(0.5)\n    return 1.0\n")
+    group = subprocess.Popen(
+        [sys.executable, "-c", STOPPED, f"{file}:score"], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        assert group.stdout is not None
+        assert group.stdout.readline() == "under way\n"
+        time.sleep(0.3)
+        os.killpg(group.pid, signal.SIGSTOP)
+        time.sleep(3.0)
+        os.killpg(group.pid, signal.SIGCONT)
+        assert group.stdout.read().splitlines() == ["ok 1.0"] * 6
+    finally:
+        os.killpg(group.pid, signal.SIGKILL)
+        group.wait()

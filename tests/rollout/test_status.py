@@ -32,6 +32,22 @@ def test_a_long_wait_is_told_and_told_again_when_it_has_doubled(caplog: pytest.L
     assert all(record.message.startswith("waiting for engine 3 since ") for record in caplog.records)
 
 
+def test_a_clock_that_is_set_back_silences_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO, "tulu")
+    with Status(tmp_path / "status.json", tell_after=0.2) as status, status.waiting("engine 3"):
+        earlier = time.time() - 7_200
+        monkeypatch.setattr("tulu.rollout.status.time.time", lambda: earlier)
+        deadline = time.monotonic() + 30
+        while not caplog.records and time.monotonic() < deadline:
+            time.sleep(0.01)
+        [(_, since, seconds)] = status.waits()
+        assert since > earlier + 7_000, "by the clock of then"
+    assert 0.2 <= seconds < 30
+    assert "waiting for engine 3 since " in caplog.text
+
+
 def test_the_file_says_what_was_said_and_how_it_ended(tmp_path: Path) -> None:
     path = tmp_path / "status.json"
     status = Status(path)

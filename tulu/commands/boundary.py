@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 
 from tulu.commands.overrides import meant_as_override, names_a_recipe
 from tulu.commands.reports import report_bug, report_failure
-from tulu.commands.terminal import spell_out_what_cannot_be_shown
+from tulu.commands.terminal import open_what_is_closed, spell_out_what_cannot_be_shown
 from tulu.config.processes import end_with_the_launcher, is_launched, is_main_process, take_names_from_srun
 from tulu.errors import DataError, MemoryShortage, RecipeError, TrainingError, TuluError
 
@@ -26,6 +26,8 @@ _CURES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make it writable, or name another place"),
     **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "a file stands where a folder belongs; name another place"),
+    errno.EFBIG: "the limit of a file's size is too low for it: raise it (ulimit -f), or choose another disk",
+    **dict.fromkeys((errno.EIO, errno.ESTALE), "the disk or its server fails: see to it (dmesg)"),
     errno.ENOENT: "it vanished while the command ran; leave its folder in place",
 }
 """What to do about an error of the operating system that is not a bug of this project."""
@@ -44,6 +46,7 @@ class Boundary(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Note the words before they are taken apart."""
+        open_what_is_closed()
         spell_out_what_cannot_be_shown()
         GIVEN.set(tuple(args))
         return super().parse_args(ctx, args)

@@ -23,7 +23,7 @@ from typing import IO, Protocol
 from tulu.commands.reports import Report, read_reports
 from tulu.config.cores import cores
 from tulu.config.gpus import count_gpus
-from tulu.config.processes import LAUNCHER, REPORTS
+from tulu.config.processes import LAUNCHER, REPORTS, STOPS, handling
 from tulu.errors import RecipeError, TuluError
 
 POLL = 0.1
@@ -36,7 +36,6 @@ TAIL = 30
 """Most lines of stderr or of a traceback in the message."""
 INTERRUPTED = 130
 """The exit code of a rank that was asked to stop."""
-_STOPS = (signal.SIGINT, signal.SIGTERM)
 _MEMORY = "as the kernel does where memory runs out: lower row_tokens, set gradient_checkpointing, or shard over more ranks"
 
 
@@ -202,10 +201,13 @@ def reserved_port() -> Iterator[int]:
 
 @contextmanager
 def _forwarded(ranks: Sequence[Attended]) -> Iterator[list[int]]:
-    """While the context lasts, Ctrl-C and SIGTERM go to every rank, once each; from the third on the ranks are killed."""
+    """While the context lasts, Ctrl-C, SIGTERM and SIGHUP go to every rank, once each; from the third on the ranks are killed."""
     received: list[int] = []
 
     def forward(number: int, *_: object) -> None:
+        if number == signal.SIGHUP and received:
+            # Both the shell and the system tell that a terminal is closed.
+            return
         received.append(number)
         for rank in ranks:
             if len(received) > 2:
@@ -213,12 +215,8 @@ def _forwarded(ranks: Sequence[Attended]) -> Iterator[list[int]]:
             else:
                 rank.signal(number)
 
-    before = {number: signal.signal(number, forward) for number in _STOPS}
-    try:
+    with handling(forward):
         yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _watch(ranks: Sequence[Attended]) -> None:
@@ -239,7 +237,9 @@ def _pass_on(rank: Attended, until: float, shown: set[str]) -> None:
         _, line = rank.waiting.popleft()
         if line.strip() and line not in shown:
             shown.add(line)
-            print(f"[rank {rank.number}] {line}", file=sys.stderr, flush=True)
+            # Whoever read this may have gone (`2>&1 | head`), which is no reason to end the ranks.
+            with suppress(OSError):
+                print(f"[rank {rank.number}] {line}", file=sys.stderr, flush=True)
 
 
 def _end(ranks: Sequence[Attended]) -> None:
@@ -262,7 +262,7 @@ def _end(ranks: Sequence[Attended]) -> None:
 
 def _was_stopped(rank: Attended) -> bool:
     """Whether a rank ended because it was asked to, or had ended well before."""
-    return rank.exit_code in (0, INTERRUPTED, *(-number for number in (*_STOPS, signal.SIGKILL)))
+    return rank.exit_code in (0, INTERRUPTED, *(-number for number in (*STOPS, signal.SIGKILL)))
 
 
 def _failure(ranks: Sequence[Attended], reports: Sequence[Report]) -> RanksFailed:

@@ -12,9 +12,10 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
+from tulu import deadlines
 from tulu.commands.launch import TAIL, attend
 from tulu.commands.ray_rank import Heard, Learner, Place
 from tulu.commands.reports import Report
@@ -65,7 +66,7 @@ class RayRank:
         if self._code is None:
             if ray.wait([self._call], timeout=0)[0]:
                 self._hear()
-            elif (waited := time.monotonic() - self._asked) > ANSWER_SECONDS:
+            elif (waited := deadlines.now() - self._asked) > ANSWER_SECONDS:
                 self._lose(f"its node has not answered for {waited:.0f} s")
         return self._code
 
@@ -85,7 +86,7 @@ class RayRank:
         ray.kill(self._actor, no_restart=True)
 
     def _ask(self) -> None:
-        self._asked = time.monotonic()
+        self._asked = deadlines.now()
         self._call = self._actor.hear.remote(PATIENCE)
 
     def _hear(self) -> None:
@@ -102,7 +103,8 @@ class RayRank:
             # As under `--gpus`, it speaks for all.
             for lines, stream in ((heard.said, sys.stdout), (heard.errors, sys.stderr)):
                 for line in lines:
-                    print(line, file=stream, flush=True)
+                    with suppress(OSError):
+                        print(line, file=stream, flush=True)
         else:
             self.tail += heard.errors
             self.waiting += [(now, line) for line in heard.errors]

@@ -54,7 +54,7 @@ def _began(owner: Owner) -> str:
 
 def told(file: Path, status: dict[str, Any], owner: Owner | None = None) -> list[str]:
     """The lines that say where a run stands; `owner` is who holds its folder."""
-    silent = time.time() - status["written"]
+    silent = max(0.0, time.time() - status["written"])
     writer, alive = f"pid {status['pid']} on {status['host']}", is_alive(status)
     state = str(status.get("state", "starting"))
     over = state.startswith(("ended", "stopped"))
@@ -80,9 +80,8 @@ def told(file: Path, status: dict[str, Any], owner: Owner | None = None) -> list
     ]
     if last_step := figures(status.get("last") or {}):
         lines.append("last step: " + ", ".join(last_step))
-    now = time.time()
     lines += [
-        f"waiting for {wait['for']} since {_clock(wait['since'])} ({now - wait['since']:.0f} s)" for wait in status["waits"]
+        f"waiting for {wait['for']} since {_clock(wait['since'])} ({wait['seconds'] + silent:.0f} s)" for wait in status["waits"]
     ]
     return lines
 

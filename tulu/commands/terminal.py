@@ -2,6 +2,7 @@
 
 import codecs
 import io
+import os
 import sys
 
 _SPELLED = {
@@ -41,6 +42,22 @@ def spell_out_what_cannot_be_shown() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and not shows_everything(stream):
             stream.reconfigure(errors=_HANDLER)
+
+
+def open_what_is_closed() -> None:
+    """Let stdin, stdout and stderr lead nowhere where they were closed (`2>&-`).
+
+    The next file that is opened would get the number of one of them, and whatever libraries print would be written into it: into
+    the journal of a run, or its weights.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free is the one that is given, and those below it are open by now.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", errors="replace", closefd=False))  # noqa: SIM115
 
 
 def shows_everything(stream: object) -> bool:

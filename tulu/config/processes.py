@@ -12,8 +12,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import FrameType
 
 from tulu.errors import RecipeError
 
@@ -23,6 +24,8 @@ REPORTS = "TULU_REPORTS"
 """The variable that holds the folder in which a rank says why it failed."""
 FIRST_PORT, PORTS = 20_000, 10_000
 """Where the ranks of a Slurm job meet: a port that follows from the number of the job."""
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What asks a process to stop: Ctrl-C, a scheduler, a terminal that is closed."""
 _PR_SET_PDEATHSIG = 1
 """prctl: the signal that a process gets when its parent ends (linux/prctl.h)."""
 _LOOK_EVERY = 1.0
@@ -95,6 +98,18 @@ def end_with_the_parent() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, name="tulu-parent", daemon=True).start()
+
+
+@contextmanager
+def handling(stop: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """While the context lasts, a signal to stop calls this. Under nohup, which lets SIGHUP be ignored, it stays ignored."""
+    ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
+    before = {number: signal.signal(number, stop) for number in STOPS if number not in ignored}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

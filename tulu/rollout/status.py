@@ -6,6 +6,7 @@ lasted twice as long. A thread of its own does that, so that it is told even of 
 
 import json
 import logging
+import math
 import os
 import socket
 import threading
@@ -37,8 +38,14 @@ class Wait:
     """Something that is waited for."""
 
     whom: str | Text
-    since: float = field(default_factory=time.time)
     tell_after: float = TELL_AFTER
+    since: float = field(default_factory=time.time)
+    """When that began, for people; somebody may set the clock meanwhile, so that it measures nothing."""
+    began: float = field(default_factory=time.monotonic)
+
+    def seconds(self) -> float:
+        """How long it has taken so far."""
+        return time.monotonic() - self.began
 
     def text(self) -> str:
         """For whom, as it is now."""
@@ -55,7 +62,7 @@ class Status:
         self._facts: dict[str, Any] = {}
         self._sources: dict[str, Callable[[], Any]] = {}
         self._waits: dict[int, Wait] = {}
-        self._began, self._written = time.time(), 0.0
+        self._began, self._written_at = time.time(), -math.inf
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="status", daemon=True)
@@ -94,34 +101,32 @@ class Status:
 
     def waits(self) -> list[tuple[str, float, float]]:
         """(for whom, since when, seconds so far) of all waits, the longest first."""
-        now = time.time()
         with self._lock:
-            waits = sorted(self._waits.values(), key=lambda wait: wait.since)
-        return [(wait.text(), wait.since, now - wait.since) for wait in waits]
+            waits = sorted(self._waits.values(), key=lambda wait: wait.began)
+        return [(wait.text(), wait.since, wait.seconds()) for wait in waits]
 
     def _run(self) -> None:
         while not self._ended.wait(min(LOOK_EVERY, self.tell_after / 4)):
             self._tell()
-            if time.time() - self._written >= WRITE_EVERY:
+            if time.monotonic() - self._written_at >= WRITE_EVERY:
                 self._write()
 
     def _tell(self) -> None:
-        now = time.time()
         with self._lock:
-            due = [wait for wait in self._waits.values() if now - wait.since >= wait.tell_after]
-        for wait in due:
-            wait.tell_after = 2 * (now - wait.since)
-            log.info("waiting for %s since %s (%.0f s)", wait.text(), _clock(wait.since), now - wait.since)
+            due = [(wait, seconds) for wait in self._waits.values() if (seconds := wait.seconds()) >= wait.tell_after]
+        for wait, seconds in due:
+            wait.tell_after = 2 * seconds
+            log.info("waiting for %s since %s (%.0f s)", wait.text(), _clock(wait.since), seconds)
 
     def _write(self) -> None:
-        self._written = time.time()
+        self._written_at = time.monotonic()
         if self.path is None:
             return
         with self._lock:
             facts, sources = dict(self._facts), dict(self._sources)
         facts |= {name: source() for name, source in sources.items()}
         waits = [{"for": whom, "since": since, "seconds": seconds} for whom, since, seconds in self.waits()]
-        owner = {"pid": os.getpid(), "host": socket.gethostname(), "began": self._began, "written": self._written}
+        owner = {"pid": os.getpid(), "host": socket.gethostname(), "began": self._began, "written": time.time()}
         try:
             write_atomic(self.path, json.dumps(finite({**owner, **facts, "waits": waits}), indent=2) + "\n")
         except OSError as error:

@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 from tulu.config.job import KEPT, MODEL, STEP_NAME, Job, of_steps
+from tulu.config.processes import handling
 from tulu.errors import RecipeError, TrainingError, TuluError
 from tulu.files import JsonLines, remove_partials, write_atomic
 from tulu.model.parallel import Parallel
@@ -273,24 +274,25 @@ class Run:
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """While the context lasts, energy is measured and Ctrl-C or SIGTERM stops the stage after its step, with a checkpoint.
+        """While the context lasts, energy is measured, and Ctrl-C, SIGTERM or a closed terminal stop the stage after its step.
 
-        A second signal stops it at once. A TrainingError leaves with where it happened, what is kept, and what to do.
+        It then has a checkpoint; a second Ctrl-C or SIGTERM stops it at once. A TrainingError leaves with where it happened, what
+        is kept, and what to do.
         """
 
         def stop(number: int, frame: FrameType | None) -> None:
             if self.interrupted:
+                if number == signal.SIGHUP:
+                    # Both the shell and the system tell that a terminal is closed.
+                    return
                 raise KeyboardInterrupt
             self.interrupted = True
             log.warning("stopping after this step, with a checkpoint; again to stop at once")
 
-        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            with self.measuring():
+            with handling(stop), self.measuring():
                 yield
         except TrainingError as error:
             raise TrainingError(f"{self.path}, after {self.step} steps: {error}\n{advice(self.checkpoints.newest())}") from error
         finally:
             self._trackers.close()
-            for number, handler in before.items():
-                signal.signal(number, handler)
