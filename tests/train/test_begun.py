@@ -47,8 +47,8 @@ def test_copies_that_a_person_made_are_left_alone(tmp_path: Path) -> None:
     run.rollouts(1, [{"id": "row"}])
     run.save(1)
     copies = [
-        shutil.copytree(run.path / "checkpoints" / "step-000001", run.path / "checkpoints" / "step-000001.bak"),
-        shutil.copy(run.path / "rollouts" / "step-000001.parquet", run.path / "rollouts" / "step-000009 (copy).parquet"),
+        Path(shutil.copytree(run.path / "checkpoints" / "step-000001", run.path / "checkpoints" / "step-000001.bak")),
+        Path(shutil.copy(run.path / "rollouts" / "step-000001.parquet", run.path / "rollouts" / "step-000009 (copy).parquet")),
     ]
     again = opened(tmp_path, keep_checkpoints=1)
     again.resume()
