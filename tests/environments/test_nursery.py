@@ -13,7 +13,7 @@ import pytest
 
 from tulu.environments.authoring import load_class
 from tulu.environments.nursery import EpisodeProcess, Failed, Late, Nursery, describe
-from tulu.errors import RecipeError
+from tulu.errors import RecipeError, TuluError
 
 SHOP = str(Path(__file__).with_name("shop.py"))
 
@@ -69,10 +69,17 @@ def test_public_methods_are_tools_by_their_hints() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x = 1", "no class with a method reset"),
         ("class A:\n    def reset(self, **row): pass\nclass B(A):\n    pass", "the classes A, B with a method reset; name one"),
         ("raise OSError('no disk')", "cannot be imported: OSError: no disk"),
         ("import os\nos._exit(1)", "the process that imports it ended"),
+        ("import sys\nsys.exit('no licence')", "cannot be imported: SystemExit: no licence; let it end no program"),
+        ("import not_there.inside", r"No module named 'not_there'; install not_there beside tulu, or put not_there\.py into /"),
+        ("from .shop import Shop", "attempted relative import.*; write `import NAME` in place of `from .NAME`"),
+        (
+            "class A:\n    def __init__(self, size): pass\n    def reset(self): pass",
+            r"env\.options: A cannot be made of no options",
+        ),
+        ("class A:\n    def rest(self): pass", "has no class with a method reset; write one"),
         ("class A:\n    def reset(self, **row): pass\n    def tool(self, x): pass", r"A\.tool: .*docstring"),
     ],
 )
@@ -166,4 +173,79 @@ def test_an_answer_that_comes_too_late_is_not_taken_for_another(monkeypatch: pyt
     assert psutil.Process(other.pid).ppid() == nursery.popen.pid
     other.kill()
     assert not is_running(other.pid)
+    nursery.close()
+
+
+ODD = """
+import os, sys
+class Text(str): pass
+class Odd:
+    episodes = []
+    def _prepare(self): return "a helper of the user's, and no business of tulu's"
+    def reset(self, how=None):
+        self.episodes.append(how)
+        if how == "fork": os.fork()
+        if how == "exit": sys.exit("no licence")
+        if how == "chdir": os.chdir("/")
+        if how == "forget": sys.modules.clear()
+        return Text(len(self.episodes))
+    def buy(self, how: str):
+        '''Buys.
+
+        Args:
+            how: How.
+        '''
+        if how == "fork": os.fork()
+        if how == "exit": sys.exit(2)
+        return Text(how)
+    def get_reward(self):
+        os.fork()
+        return 1
+"""
+
+
+def test_what_user_code_may_do_stays_in_its_episode(tmp_path: Path) -> None:
+    """It forks, exits, deletes what is imported, has types of its own: no answer is lost, doubled, or takes another's place."""
+    file = tmp_path / "odd.py"
+    file.write_text(ODD)
+    nursery = Nursery(str(file), {}, 5.0)
+    for how in ("fork", "chdir", "forget", None):
+        process = nursery.start()
+        # What the class keeps for itself is new in every episode.
+        assert process.reset({"how": how}, 5.0) == "1"
+        assert process.call([("buy", {"how": one}) for one in ("a", "fork", "b", "exit")], 5.0, 5.0) == [
+            "a", "fork", "b", "error: SystemExit: 2"]  # fmt: skip
+        assert process.call([("buy", {"how": "c"})], 5.0, 5.0) == ["c"]
+        assert process.reward(5.0) == 1.0
+        process.kill()
+    process = nursery.start()
+    with pytest.raises(Failed, match=r"^SystemExit: no licence$"):
+        process.reset({"how": "exit"}, 5.0)
+    nursery.close()
+
+
+def test_what_an_environment_prints_is_seen(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Its process is killed, which writes out nothing that waits."""
+    file = tmp_path / "talks.py"
+    file.write_text("class Talks:\n    def reset(self): print('I began')\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PYTHONUNBUFFERED", raising=False)
+        nursery = Nursery(str(file), {}, 5.0)
+    process = nursery.start()
+    process.reset({}, 5.0)
+    process.kill()
+    nursery.close()
+    assert capfd.readouterr().err == "I began\n"
+
+
+def test_a_file_that_was_changed_meanwhile_is_no_mistake_of_the_recipe(tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text("class A:\n    def reset(self): pass\n")
+    nursery = Nursery(str(file), {}, 5.0)
+    file.write_text("raise OSError('no disk')")
+    nursery.popen.kill()
+    nursery.popen.wait()
+    with pytest.raises(TuluError, match="It could be imported when the command began; was the file changed") as raised:
+        nursery.start()
+    assert raised.value.exit_code == 1
     nursery.close()

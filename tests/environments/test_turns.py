@@ -1,12 +1,14 @@
 """Turns as tokens: calls in the order and with the ids of the policy, and templates that cannot hold an episode."""
 
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tulu.data.chat import apply_template, make_byte_tokenizer
-from tulu.environments.turns import TAKES_TOOLS, ToolCall, Turns
+from tulu.environments.turns import TAKES_TOOLS, ToolCall, TooLong, Turns
 from tulu.errors import RecipeError
 
 TEMPLATE = (Path(__file__).parents[2] / "recipes" / "quickstart-tools.jinja").read_text()
@@ -97,3 +99,28 @@ def test_a_prompt_is_split_behind_what_the_user_says() -> None:
     assert head == encoded("<|tools|>add fetch\n<|user|>\n1+1=?")
     assert made.appended("", tail) == encoded("\n<|assistant|>\n")
     assert made.appended("Think.", tail) == encoded("\n\nThink.\n<|assistant|>\n")
+
+
+def test_half_a_surrogate_pair_of_a_tool_becomes_a_sign_and_a_policy_cannot_fail_its_episode_by_one() -> None:
+    made = turns()
+    text = made.tokenizer.decode(made.after([ToolCall("call00000", "add", {})], ["a\ud800b \ud83d\ude00"]))
+    assert "a\ufffdb \U0001f600" in text
+    assert "a\ufffdb" in made.tokenizer.decode(made.appended("a\udfffb", "."))
+    for escape, read in (("\\ud800", []), ("\\ud83d\\ude00", ["\U0001f600"])):
+        said = encoded(f'<tool_call>{{"name": "add", "arguments": {{"x": "{escape}"}}}}</tool_call>')
+        assert [call.arguments["x"] for call in made.read(said, 0)] == read
+    nested = encoded('<tool_call>{"name": "add", "arguments": {"x": [{"y\\ud800": 1}]}}</tool_call>')
+    assert made.read(nested, 0) == []
+
+
+@pytest.mark.parametrize("text", ["x" * 50_000_000, "\u00e9 " * 1_000_000])
+def test_what_has_no_room_is_not_tokenised(text: str) -> None:
+    made, calls = turns(), [ToolCall("call00000", "add", {})]
+    began = time.process_time()
+    for render in (partial(made.after, calls, [text]), partial(made.appended, text, "tail")):
+        with pytest.raises(TooLong):
+            render(most=200)
+    assert time.process_time() - began < 2.0
+    # What may have room is tokenised, and counted by whom it concerns.
+    assert len(made.after(calls, ["x" * 300], most=200)) > 300
+    assert made.after(calls, ["x" * 30], most=200) == made.after(calls, ["x" * 30])

@@ -70,8 +70,16 @@ def test_rows_with_and_without_a_text_mix(described: list[str], place: int) -> N
 def test_a_row_that_cannot_begin_is_told_and_only_the_first_must(described: list[str], caplog: pytest.LogCaptureFixture) -> None:
     assert len(make().load(problems_of({}, {"broken": True}))) == 2
     assert "cannot begin with row rows:1 (ValueError: this row cannot be played): its episodes are masked" in caplog.text
+    caplog.clear()
     with pytest.raises(RecipeError, match="cannot begin with row rows:0: ValueError: this row cannot be played"):
-        make().load(problems_of({"broken": True}, {}))
+        make().load(problems_of({"broken": True}, {"broken": True}, {}))
+    assert "masked" not in caplog.text, "one message says what is wrong"
+
+
+def test_a_verifier_that_would_grade_nothing_is_refused(described: list[str]) -> None:
+    made = Acting(EnvironmentSettings(path=SHOP), make().tokenizer, verifier="math")
+    with pytest.raises(RecipeError, match=r"verifier: math would grade nothing: the environment .*shop.py scores its episodes"):
+        made.load(problems_of({}))
 
 
 def test_who_is_waited_for_before_anything_is_sampled_is_told(

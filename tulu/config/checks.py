@@ -98,6 +98,8 @@ def _sharding(stage: Values) -> Iterator[Mistake]:
 
 
 def _data(stage: Values) -> Iterator[Mistake]:
+    # What is wrong with rows that an environment brings along is told of its path, which names them.
+    env = stage.fields.get("env")
     seen: dict[tuple[str, str, str | None, str | None], int] = {}
     for index, source in enumerate(stage.data or ()):
         key = (source.name, source.split, source.subset, source.revision)
@@ -105,7 +107,7 @@ def _data(stage: Values) -> Iterator[Mistake]:
             text = f"is also item {seen[key]} of the mix; list a data set once, with fraction: 2.0 for two copies"
             yield stage.mistake(f"data.{index}.name", text, source.name)
         seen.setdefault(key, index)
-        if problem := source_problem(source.name):
+        if (env is None or source.name != env.path) and (problem := source_problem(source.name)):
             yield stage.mistake(f"data.{index}.name", problem, source.name)
 
 

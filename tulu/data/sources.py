@@ -23,7 +23,7 @@ from tulu.data import sums
 from tulu.data.lazy import LazySequence, concatenated
 from tulu.data.tables import TableRows, arrow_rows, dataset_rows, mapped, parquet_rows
 from tulu.data.tasksets import taskset_rows
-from tulu.errors import DataError
+from tulu.errors import DataError, first_few, nearest
 
 _GZIP = b"\x1f\x8b"
 """The first bytes of every gzip file."""
@@ -130,13 +130,21 @@ def _reasoning_gym(source: Source, split: str, seed: int) -> Rows:
     """The problems that a data set of reasoning-gym generates, with what its verifier needs."""
     try:
         import reasoning_gym
+        from reasoning_gym.factory import DATASETS
     except ImportError:
         raise DataError(f"{source.name}: reasoning-gym is not installed: pip install 'tulu[environments]'") from None
+    if split not in DATASETS:
+        hint = nearest(split, DATASETS) or f"; it has {first_few(sorted(DATASETS))}"
+        raise DataError(f"{source.name}: reasoning-gym has no data set {split or 'without a name'}{hint}")
     try:
         size = {"size": source.count} if source.count else {}
         entries = reasoning_gym.create_dataset(split, **{"seed": seed, **size, **source.options})
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{source.name}: {error}") from error
+    # What it is configured with is checked by assertions, and by whatever else its authors thought of.
+    except Exception as error:
+        fields = ", ".join(DATASETS[split][1].__dataclass_fields__)
+        told = f"{type(error).__name__}: {error}"
+        cure = f"set options of its own: {fields}"
+        raise DataError(f"{source.name}: cannot be made with the options {source.options}: {told}; {cure}") from error
 
     def row(index: int) -> Row:
         entry = entries[index]

@@ -44,7 +44,7 @@ def import_taskset(name: str) -> str:
     try:
         package("utils.loaders").taskset_class(module)
     # A task set may raise anything, and what it raises is told.
-    except Exception as fault:
+    except (Exception, SystemExit) as fault:
         raise RecipeError(f"verifiers:{name}: cannot be used as a task set: {type(fault).__name__}: {fault}") from fault
     return module
 
@@ -87,7 +87,7 @@ def main() -> None:
         except RecipeError as error:
             out.write(json.dumps({"error": str(error)}) + "\n")
         # A task set may raise anything, and what it raises is told.
-        except Exception as fault:  # noqa: BLE001
+        except (Exception, SystemExit) as fault:  # noqa: BLE001
             out.write(json.dumps({"error": f"its tasks cannot be read: {type(fault).__name__}: {fault}"}) + "\n")
         else:
             out.write(json.dumps({"end": count}) + "\n")

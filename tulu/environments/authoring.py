@@ -22,9 +22,8 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
-import json
-import math
 import sys
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partialmethod
@@ -32,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from tulu.config.tasksets import VERIFIERS
+from tulu.environments.answers import Stopped, as_text, told
 from tulu.environments.openenv import OpenEnv, served_at
 from tulu.environments.tasksets import TasksetPlay, played
 from tulu.errors import RecipeError
@@ -39,6 +39,8 @@ from tulu.errors import RecipeError
 BUILT_IN = {"python": "tulu.environments.python_sandbox"}
 """Environments that have a name, and where their class stands."""
 NOT_TOOLS = ("reset", "get_reward")
+_HINTS = (str, int, float, bool, type(None), list, dict, tuple, object, Any, Ellipsis)
+"""What arguments may be hinted as, and may hold: the values of JSON. A TypedDict is a dict."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ def load_class(source: str) -> type:
         return found[name]
     # What a file imports is often only the base of what it defines, so that imported classes count where it defines none.
     own = {key: value for key, value in found.items() if value.__module__ == module.__name__} or found
+    if not own:
+        raise RecipeError(f"env: {place} has no class with a method reset; write one, as in docs/environments.md")
     if len(set(own.values())) != 1:
         raise RecipeError(f"env: {place} has {_listed(own)} with a method reset; name one, as {place}:CLASS")
     return next(iter(own.values()))
@@ -92,10 +96,20 @@ def _import(path: Path) -> Any:
     sys.path.insert(0, str(path.resolve().parent))
     try:
         spec.loader.exec_module(module)
-    # A user's file may raise anything, and what it raises is told.
-    except Exception as fault:
-        raise RecipeError(f"env: {path} cannot be imported: {type(fault).__name__}: {fault}") from fault
+    # A user's file may raise anything, SystemExit too, and what it raises is told.
+    except BaseException as fault:
+        raise RecipeError(f"env: {path} cannot be imported: {told(fault)}; {_import_cure(fault, path)}") from fault
     return module
+
+
+def _import_cure(fault: BaseException, path: Path) -> str:
+    if isinstance(fault, ModuleNotFoundError) and fault.name:
+        return f"install {fault.name} beside tulu, or put {fault.name.partition('.')[0]}.py into {path.resolve().parent}"
+    if isinstance(fault, ImportError) and "relative import" in str(fault):
+        return "write `import NAME` in place of `from .NAME`: what lies beside the file is found by its name"
+    if isinstance(fault, SystemExit):
+        return "let it end no program: what is meant for `python FILE.py` stands behind `if __name__ == '__main__':`"
+    return "correct the file"
 
 
 def _is_environment(value: Any) -> bool:
@@ -120,6 +134,22 @@ def _is_method(value: Any) -> bool:
     return callable(value) and hasattr(value, "__get__") and inspect.isfunction(inspect.unwrap(value))
 
 
+def check_options(environment: type, options: Mapping[str, Any]) -> None:
+    """Raise RecipeError where a class cannot be called with the options of the recipe."""
+    try:
+        signature = inspect.signature(environment)
+    except ValueError:
+        # A class written in C may have none.
+        return
+    try:
+        signature.bind(**options)
+    except TypeError as fault:
+        raise RecipeError(
+            f"env.options: {environment.__name__} cannot be made of {dict(options) or 'no options'}: {fault}; "
+            f"its arguments are {signature}, and options are what they are called with"
+        ) from fault
+
+
 def describe(environment: type) -> Description:
     """The tools of a class, and whether it scores. Raises RecipeError where a tool lacks type hints or a docstring."""
     if issubclass(environment, TasksetPlay):
@@ -135,11 +165,54 @@ def describe(environment: type) -> Description:
         method: Any = inspect.getattr_static(environment, name).__get__(object(), environment)
         try:
             tools.append(get_json_schema(method))
+            problem = _uncallable(method)
         # transformers raises several kinds, each with what is missing.
         except Exception as fault:
             cure = "a tool has type hints, and a docstring with `Args:`; what is no tool has a name that begins with _"
             raise RecipeError(f"env: {environment.__name__}.{name}: {fault}; {cure}") from fault
-    return Description(tuple(tools), callable(getattr(environment, "get_reward", None)))
+        if problem:
+            raise RecipeError(f"env: {environment.__name__}.{name}: {problem}; what is no tool has a name that begins with _")
+    return Description(tuple(tools), _scores(environment))
+
+
+def _uncallable(method: Callable[..., Any]) -> str | None:
+    """Why the calls of a policy, which name every argument and bring the values of JSON, would not fit a method."""
+    parameters, hints = inspect.signature(method).parameters, typing.get_type_hints(method)
+    for name, parameter in parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            return f"{parameter} takes any arguments, and a call names each; write them out, or take a list or a dict"
+        if parameter.kind == parameter.POSITIONAL_ONLY:
+            return f"{name} stands before / and has no name in a call; remove the /"
+    for name, hint in hints.items():
+        if name != "return" and name not in parameters:
+            return f"{name} is its first argument, which is the environment itself; put self before it"
+        if name != "return" and (odd := _no_json(hint)) is not None:
+            kind = getattr(odd, "__name__", odd)
+            return f"{name} is a {kind}, and calls bring JSON; take str, int, float, bool, list, dict or Literal, and convert it"
+    return None
+
+
+def _no_json(hint: Any) -> Any | None:
+    """What stands in a type hint and is no value of JSON; None where all is."""
+    if typing.get_origin(hint) is typing.Literal or typing.is_typeddict(hint) or hint in _HINTS:
+        return None
+    within = typing.get_args(hint)
+    return next((odd for one in within if (odd := _no_json(one)) is not None), None) if within else hint
+
+
+def _scores(environment: type) -> bool:
+    """Whether a class has a `get_reward`. Raises RecipeError where it could not be called."""
+    member: Any = inspect.getattr_static(environment, "get_reward", None)
+    if member is None:
+        return False
+    name = f"env: {environment.__name__}.get_reward"
+    if not _is_method(member):
+        raise RecipeError(f"{name} is no method; write `def get_reward(self) -> float | None`, or remove it")
+    try:
+        inspect.signature(member.__get__(object(), environment)).bind()
+    except TypeError as fault:
+        raise RecipeError(f"{name} is called without arguments: {fault}; let tools and reset keep what it needs") from fault
+    return True
 
 
 class Acting:
@@ -152,10 +225,17 @@ class Acting:
 
     def reset(self, row: Mapping[str, Any]) -> str | None:
         """Begin with a row. Raises what the environment raises, and TypeError for what is no text."""
-        text = _settled(self.environment.reset(**row))
+        try:
+            text = _settled(self.environment.reset(**row))
+        except TypeError as fault:
+            # Only a call that does not fit is raised in this frame.
+            if fault.__traceback__ is None or fault.__traceback__.tb_next is not None:
+                raise
+            cure = "name the column otherwise" if "self" in row else "take them, or write reset(self, **row)"
+            raise TypeError(f"{fault}; reset is called with the row's columns, {', '.join(row)}: {cure}") from fault
         if text is not None and not isinstance(text, str):
             raise TypeError(f"reset returned a {type(text).__name__}; return a text, or None")
-        return text
+        return text if text is None else as_text(text)
 
     def call(self, calls: Sequence[tuple[str, Mapping[str, Any]]], tell: Callable[[int, str], None]) -> None:
         """Do the calls of one turn and tell each result by its number; one after the other, or together if all are async.
@@ -172,31 +252,25 @@ class Acting:
                 continue
             try:
                 tell(number, as_text(_settled(method(**arguments))))
-            # A tool may raise anything.
-            except Exception as fault:  # noqa: BLE001
-                tell(number, _error(fault))
+            # A tool may raise anything; what parses arguments ends a program that got wrong ones.
+            except BaseException as fault:  # noqa: BLE001
+                tell(number, f"error: {told(fault)}")
 
     async def _together(self, calls: Sequence[tuple[str, Mapping[str, Any]]], tell: Callable[[int, str], None]) -> None:
         async def one(number: int, name: str, arguments: Mapping[str, Any]) -> None:
             try:
-                result = await asyncio.wait_for(getattr(self.environment, name)(**arguments), self.call_seconds)
+                result = await asyncio.wait_for(_awaited(getattr(self.environment, name)(**arguments)), self.call_seconds)
                 tell(number, as_text(result))
             except TimeoutError:
                 tell(number, f"error: no result within {self.call_seconds:g} s")
-            except Exception as fault:  # noqa: BLE001 - a tool may raise anything
-                tell(number, _error(fault))
+            except BaseException as fault:  # noqa: BLE001 - a tool may raise anything
+                tell(number, f"error: {told(fault)}")
 
         await asyncio.gather(*(one(number, name, arguments) for number, (name, arguments) in enumerate(calls)))
 
-    def reward(self) -> float | None:
-        """The reward of the episode; None where the environment says that it has none. Raises ValueError for no number."""
-        value = _settled(self.environment.get_reward())
-        if value is None:
-            return None
-        number = float(value)
-        if not math.isfinite(number):
-            raise ValueError(f"get_reward returned {value!r}; return a finite number, or None for an episode without score")
-        return number
+    def reward(self) -> Any:
+        """What the environment says that the episode is worth."""
+        return _settled(self.environment.get_reward())
 
 
 def _settled(value: Any) -> Any:
@@ -205,18 +279,8 @@ def _settled(value: Any) -> Any:
 
 
 async def _awaited(value: Any) -> Any:
-    return await value
-
-
-def _error(fault: Exception) -> str:
-    return f"error: {type(fault).__name__}: {fault}"
-
-
-def as_text(value: Any) -> str:
-    """A tool's result as the policy reads it: text as it is, anything else as JSON where it is JSON."""
-    if isinstance(value, str):
-        return value
     try:
-        return json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError):
-        return str(value)
+        return await value
+    except (SystemExit, KeyboardInterrupt) as fault:
+        # An event loop ends with these, and so would the other calls of the turn.
+        raise Stopped from fault

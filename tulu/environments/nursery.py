@@ -115,6 +115,10 @@ class EpisodeProcess:
         except (EOFError, OSError):
             self.kill()
             raise Failed("the environment's process ended") from None
+        # Only what an environment wrote into the connection itself is no message.
+        except Exception as fault:
+            self.kill()
+            raise Failed(f"what the environment's process sent is no answer ({type(fault).__name__})") from fault
         if status != "ok":
             raise Failed(value)
         return value
@@ -150,7 +154,7 @@ class Nursery:
                     if self._closed or attempt == 2:
                         raise TuluError(f"no process starts for an episode of {self._given[0]}: {fault}") from fault
                     self._stop()
-                    self._open()
+                    self._reopen()
         raise AssertionError
 
     def end(self, pid: int) -> None:
@@ -193,6 +197,12 @@ class Nursery:
         except (OSError, EOFError):
             self._stop()
             raise RecipeError(f"env: {self._given[0]}: the process that imports it ended; see its message above") from None
+
+    def _reopen(self) -> None:
+        try:
+            self._open()
+        except RecipeError as fault:
+            raise TuluError(f"{fault}\nIt could be imported when the command began; was the file changed?") from fault
 
     def _stop(self) -> None:
         self._control.close()

@@ -56,7 +56,7 @@ class TasksetPlay:
         try:
             cls.environment = make_environment(module, options)
         # A task set may raise anything, and what it raises is told.
-        except Exception as fault:
+        except (Exception, SystemExit) as fault:
             text = f"env: {VERIFIERS}:{cls.NAME} cannot be made with the options {options}: {type(fault).__name__}: {fault}"
             raise RecipeError(text) from fault
 

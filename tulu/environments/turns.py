@@ -27,6 +27,14 @@ _SHOWN = 40
 """Characters that are shown of each text where two of them part."""
 
 
+_USUAL_TOKEN = 8
+"""Characters that hardly any text has more of to a token; where one has, more of it is looked at."""
+
+
+class TooLong(Exception):
+    """What tools or users said has more tokens than an episode has room for."""
+
+
 @dataclass(frozen=True)
 class ToolCall:
     """A call that a policy made."""
@@ -65,6 +73,9 @@ class Turns:
             return []
         if not any(name in self.names for name, _ in calls):
             return []
+        # JSON can spell half a surrogate pair, which no tokenizer takes: what a policy writes must not make its episode fail.
+        if any(_is_torn(arguments) for _, arguments in calls):
+            return []
         # Nine letters and digits are what every template takes; Mistral's takes nothing else.
         return [
             ToolCall(f"call{turn:03d}{number:02d}", name, {key: _typed(value) for key, value in arguments.items()})
@@ -78,7 +89,7 @@ class Turns:
         content = before_calls(rest) if calls else rest
         return content.strip(), thought.replace("<think>", "").strip() if closed else None
 
-    def further(self, calls: Sequence[ToolCall], messages: Sequence[Mapping[str, Any]]) -> list[int]:
+    def further(self, calls: Sequence[ToolCall], messages: Sequence[Mapping[str, Any]], most: int | None = None) -> list[int]:
         """As `after`, of messages of tools and then users. Raises RecipeError where they are not the results of the calls."""
         results = [one for one in messages if one["role"] == "tool"]
         users = [one["content"] for one in messages if one["role"] != "tool"]
@@ -86,14 +97,17 @@ class Turns:
             raise RecipeError(f"the calls {[call.id for call in calls]} got the results of {[one['call'] for one in results]}")
         if list(messages[: len(results)]) != results:
             raise RecipeError("a user spoke before the results of tools were there")
-        return self.after(calls, [one["content"] for one in results], users)
+        return self.after(calls, [one["content"] for one in results], users, most)
 
-    def after(self, calls: Sequence[ToolCall], results: Sequence[str], users: Sequence[str] = ()) -> list[int]:
+    def after(
+        self, calls: Sequence[ToolCall], results: Sequence[str], users: Sequence[str] = (), most: int | None = None
+    ) -> list[int]:
         """The tokens between a turn with these calls and the next: results, in the order of the calls, what users said, and
         generation prompt.
 
-        Raises RecipeError where the template refuses them.
+        Raises RecipeError where the template refuses them, and TooLong where they surely have more tokens than `most`.
         """
+        self._limit([*results, *users], most)
         text = self._text_after(calls, *([self.defused(text) for text in texts] for texts in (results, users)))
         return self._tokens(text)
 
@@ -117,7 +131,12 @@ class Turns:
         return rendering.text[turn[1] :]
 
     def defused(self, text: str) -> str:
-        """A tool's text in which no special token stands: what a program prints must not end a turn or begin one."""
+        """A tool's text in which no special token stands: what a program prints must not end a turn or begin one.
+
+        Half a surrogate pair, which names of files may hold and no tokenizer takes, becomes the sign for what cannot be shown.
+        """
+        if not text.isascii():
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         for token in self.finder.stops:
             if token in text:
                 text = text.replace(token, f"{token[0]} {token[1:]}")
@@ -140,9 +159,26 @@ class Turns:
             raise RecipeError("template: it does not write the user's message as it is, so nothing can be appended to it")
         return self._tokens(head), tail
 
-    def appended(self, text: str, tail: str, behind: bool = True) -> list[int]:
-        """The tokens of what `reset` returned, behind the user's message or as that message, and of the rest of the prompt."""
+    def appended(self, text: str, tail: str, behind: bool = True, most: int | None = None) -> list[int]:
+        """The tokens of what `reset` returned, behind the user's message or as that message, and of the rest of the prompt.
+
+        Raises TooLong as `after` does.
+        """
+        self._limit([text], most)
         return self._tokens(("\n\n" if text and behind else "") + self.defused(text) + tail)
+
+    def _limit(self, texts: Sequence[str], most: int | None) -> None:
+        """Raise TooLong where one of these texts surely has more tokens than `most`.
+
+        A tool may return what would take minutes and gigabytes to tokenise. So the begin of a text is tokenised that has as many
+        in usual text; where it has twice as many, so has the whole, whatever is joined at the cut.
+        """
+        for text in texts if most is not None else ():
+            part = _USUAL_TOKEN * (most + 1)
+            while part < len(text):
+                if len(self._tokens(self.defused(text[:part]))) > 2 * most:
+                    raise TooLong
+                part *= _USUAL_TOKEN
 
     def _tokens(self, text: str) -> list[int]:
         return list(tokenize(self.tokenizer, [text])[0].ids)
@@ -224,6 +260,14 @@ def _answers(calls: Sequence[ToolCall], results: Sequence[str]) -> list[Message]
     """The results as messages of tools, each with the id of its call."""
     pairs = zip(calls, results, strict=True)
     return [cast(Any, {"role": "tool", "name": one.name, "tool_call_id": one.id, "content": text}) for one, text in pairs]
+
+
+def _is_torn(value: Any) -> bool:
+    """Whether half a surrogate pair stands in the arguments of a call."""
+    if isinstance(value, str):
+        return not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value)
+    within = [*value, *value.values()] if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return any(map(_is_torn, within))
 
 
 def _typed(value: Any) -> Any:

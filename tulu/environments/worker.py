@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tulu.config.processes import end_with_the_parent
-from tulu.environments.authoring import Acting, describe, load_class
+from tulu.environments.answers import as_reward, told
+from tulu.environments.authoring import Acting, check_options, describe, load_class
 from tulu.environments.tasksets import TasksetPlay
 from tulu.errors import RecipeError
 from tulu.grading.worker import receive, send
@@ -31,8 +32,7 @@ def serve(control: socket.socket, source: str, options: dict[str, Any], call_sec
     episodes: set[int] = set()
     try:
         environment = load_class(source)
-        # What every episode needs is done once, before the first fork.
-        getattr(environment, "_prepare", lambda **_: None)(**options)
+        _prepare(environment, options)
         send(control, ("ok", None))
         while True:
             order = receive(control)
@@ -52,6 +52,16 @@ def serve(control: socket.socket, source: str, options: dict[str, Any], call_sec
     finally:
         for pid in episodes:
             _end(pid)
+
+
+def _prepare(environment: type, options: dict[str, Any]) -> None:
+    """Do once, before the first fork, what every episode of ours needs. Raises RecipeError."""
+    if not issubclass(environment, TasksetPlay):
+        check_options(environment, options)
+    # A class of the user's may have a method of that name for itself.
+    for kind in environment.__mro__:
+        if kind.__module__.startswith("tulu.environments.") and (prepare := vars(kind).get("_prepare")):
+            prepare.__get__(None, environment)(**options)
 
 
 def _end(pid: int) -> None:
@@ -93,32 +103,40 @@ def _fork(control: socket.socket, descriptor: int, environment: type, options: d
 def _act(connection: socket.socket, environment: type, options: dict[str, Any], call_seconds: float) -> None:
     """One episode, until the parent closes the connection."""
     acting: Acting | TasksetPlay | None = None
+    own = os.getpid()
+
+    def answer(status: str, value: Any) -> None:
+        # Code that forks comes back in both processes, and the parent would take the second answer for that to its next order.
+        if os.getpid() != own:
+            os._exit(0)
+        send(connection, (status, value))
+
     while True:
         try:
             order = receive(connection)
         except (EOFError, ConnectionError):
             return
-        answers: list[tuple[str, Any]] = []
+        value: Any = None
         try:
             if order[0] == "reset":
                 acting = environment() if issubclass(environment, TasksetPlay) else Acting(environment, options, call_seconds)
-                answers.append(("ok", acting.reset(order[1])))
+                value = acting.reset(order[1])
             elif order[0] == "call" and isinstance(acting, Acting):
                 # Each result goes out when it is there, by which the parent sees which call hangs.
-                acting.call(order[1], lambda number, text: send(connection, ("ok", (number, text))))
+                acting.call(order[1], lambda number, text: answer("ok", (number, text)))
+                continue
             elif order[0] == "reply" and isinstance(acting, TasksetPlay):
-                answers.append(("ok", acting.reply(order[1])))
+                value = acting.reply(order[1])
             elif order[0] == "stop" and isinstance(acting, TasksetPlay):
                 acting.stop()
-                answers.append(("ok", None))
             elif acting is not None:
-                answers.append(("ok", acting.reward()))
-        # The environment is the user's code: whatever it raises is told and ends its episode, not the run.
-        except Exception as fault:  # noqa: BLE001
-            answers.append(("failed", f"{type(fault).__name__}: {fault}"[:500]))
+                value = as_reward(acting.reward())
+            status = "ok"
+        # The environment is the user's code: whatever it raises, SystemExit too, is told and ends its episode, not the run.
+        except BaseException as fault:  # noqa: BLE001
+            status, value = "failed", told(fault)[:500]
         try:
-            for answer in answers:
-                send(connection, answer)
+            answer(status, value)
         except ConnectionError:
             return
 
@@ -128,6 +146,8 @@ def main(descriptor: int) -> NoReturn:
     # Ctrl-C reaches the whole process group, but the parent decides when this process ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    # What an environment prints is seen at once: an episode's process is killed, and writes out nothing then.
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     with socket.socket(fileno=descriptor) as control, contextlib.suppress(EOFError, ConnectionError):
         serve(control, *receive(control))
     # A user's module may have started threads that never end.

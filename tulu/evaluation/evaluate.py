@@ -170,7 +170,8 @@ def _answer_all(
     tokens = answer_tokens(given, most, MAX_TOKENS)
     tokenizer = load_tokenizer(model, template, revision, trust_remote_code)
     with Status() as status:
-        acting = Acting(settings.env, tokenizer, status) if settings.env is not None and settings.env.acts else None
+        env, verifier = settings.env, settings.verifier
+        acting = Acting(env, tokenizer, status, verifier) if env is not None and env.acts else None
         dataset, digest = task_problems(settings, tokenizer, acting)
     check_prompts(dataset, tokens, most, MAX_TOKENS)
     params = SamplingParams(tokens, settings.temperature, seed=settings.seed)
@@ -224,7 +225,8 @@ def task_problems(
         load_problems, sources, tokenizer, NO_LIMIT, verifier=verifier, seed=settings.seed, bad_golds=settings.bad_golds
     )
     dataset = load() if acting is None else acting.load(load)
-    log.info(dataset.report.golds())
+    if acting is None or not acting.scores:
+        log.info(dataset.report.golds())
     for line in dataset.report.lines()[1:]:
         log.warning(line)
     return (dataset[: settings.limit] if settings.limit else dataset), dataset.digest

@@ -35,13 +35,24 @@ TRIED = 4
 class Acting:
     """The environment of a recipe. The main process alone asks it; the others learn what they need with the problems."""
 
-    def __init__(self, settings: EnvironmentSettings, tokenizer: "PreTrainedTokenizerBase", status: Status | None = None) -> None:
-        """`status` is told what is waited for."""
-        self.settings, self.tokenizer, self.status = settings, tokenizer, status or Status()
+    def __init__(
+        self,
+        settings: EnvironmentSettings,
+        tokenizer: "PreTrainedTokenizerBase",
+        status: Status | None = None,
+        verifier: str | None = None,
+    ) -> None:
+        """`status` is told what is waited for; `verifier` is the one that the recipe names for every row."""
+        self.settings, self.tokenizer, self.status, self.verifier = settings, tokenizer, status or Status(), verifier
         self._description: Description | None = None
         self._turns: Turns | None = None
         self._splits: bool | None = None
         """Whether prompts end at the user's message; None until rows have begun episodes."""
+
+    @property
+    def scores(self) -> bool:
+        """Whether its episodes bring their score along, as far as the class has been asked."""
+        return self._description is not None and self._description.scores
 
     def digest(self) -> str:
         """32 hex digits over the file of the class and its options."""
@@ -63,6 +74,11 @@ class Acting:
         RecipeError where the class, the first episode or the template cannot be used, before anything is sampled.
         """
         description, turns = self._known()
+        if description.scores and self.verifier is not None:
+            raise RecipeError(
+                f"verifier: {self.verifier} would grade nothing: the environment {self.settings.path} scores its episodes; "
+                "remove verifier, or the environment's get_reward"
+            )
         # Rows that an environment scores need no ground truth: only their prompts are read.
         scored: dict[str, Any] = {"verifier": NO_VERIFIER, "with_reward_model": True} if description.scores else {}
         problems = read(tools=description.tools, **scored)
@@ -101,7 +117,8 @@ class Acting:
         def tail(name: str) -> str:
             return turns.split_prompt(problems[places[name]].messages)[1]
 
-        return Episodes(inner, self.settings, turns, description, row, tail if self._splits else None)
+        with self.status.waiting(f"the environment {self.settings.path} to be imported"):
+            return Episodes(inner, self.settings, turns, description, row, tail if self._splits else None)
 
     def _first_texts(self, problems: Problems) -> list[str | None]:
         """What `reset` returns for some rows, evenly over all: where one is a text, prompts end at the user's message.
@@ -113,15 +130,23 @@ class Acting:
         tried = [problems[number * len(problems) // count] for number in range(count)]
         together = min(self.settings.parallel or os.cpu_count() or 1, self.settings.episodes, count)
         whom = f"the environment {self.settings.path} (reset of {'the first row' if count == 1 else f'{count} rows'})"
-        nursery = Nursery(self.settings.path, self.settings.options, self.settings.call_seconds)
-        try:
-            with self.status.waiting(whom), ThreadPoolExecutor(together) as threads:
-                return list(threads.map(lambda problem: self._first_text(nursery, problem, drives, problem is tried[0]), tried))
-        finally:
-            nursery.close()
+        with self.status.waiting(whom), ThreadPoolExecutor(together) as threads:
+            nursery = Nursery(self.settings.path, self.settings.options, self.settings.call_seconds)
+            try:
+                texts = list(threads.map(lambda problem: self._first_text(nursery, problem, drives), tried))
+            finally:
+                nursery.close()
+        # Only the first row must begin: a class that cannot begin with it is wrong, of others a row may be.
+        for problem, text in zip(tried, texts, strict=True):
+            if isinstance(text, Failed):
+                told = f"env: {self.settings.path} cannot begin with row {problem.id}"
+                if problem is tried[0]:
+                    raise RecipeError(f"{told}: {text}") from text
+                log.warning("%s (%s): its episodes are masked", told, text)
+        return [text for text in texts if not isinstance(text, Failed)]
 
-    def _first_text(self, nursery: Nursery, problem: Problem, drives: bool, must: bool) -> str | None:
-        """That of one row. Only the first row must begin: a class that cannot begin with it is wrong, of others a row may be."""
+    def _first_text(self, nursery: Nursery, problem: Problem, drives: bool) -> str | Failed | None:
+        """That of one row, or why there is none."""
         try:
             process = nursery.start()
             text = process.reset(problem.row, self.settings.turn_seconds if drives else self.settings.call_seconds)
@@ -131,10 +156,7 @@ class Acting:
             process.kill()
             return text
         except Failed as fault:
-            if must:
-                raise RecipeError(f"env: {self.settings.path} cannot begin with row {problem.id}: {fault}") from fault
-            log.warning("env: %s cannot begin with row %s (%s): its episodes are masked", self.settings.path, problem.id, fault)
-            return None
+            return fault
 
     def _split(self, problems: Problems, turns: Turns) -> Problems:
         """The problems with prompts that end with the user's message, behind which each episode has a text of its own."""

@@ -21,7 +21,7 @@ from tulu import deadlines
 from tulu.config.parts import EnvironmentSettings
 from tulu.environments.authoring import Description
 from tulu.environments.nursery import Failed, Nursery
-from tulu.environments.turns import ToolCall, Turns
+from tulu.environments.turns import ToolCall, TooLong, Turns
 from tulu.errors import DataError, RecipeError
 from tulu.rollout.episode import Doing, Episode, verdict_of
 from tulu.rollout.fleet import Ended, EngineState, Finished, Fleet, Recovery, Request, Returned, SyncReport, joined
@@ -195,7 +195,8 @@ class Episodes:
             self._over(episode, "length")
         else:
             names = ", ".join(dict.fromkeys(call.name for call in calls))
-            self._ask(episode, names, partial(episode.act, calls, self.settings), partial(self._answered, episode, calls))
+            act, render = partial(episode.act, calls, self.settings), partial(self.turns.after, calls)
+            self._ask(episode, names, act, lambda results: self._go_on(episode, partial(render, results)))
 
     def _give_back(self, episode: Episode, reason: str) -> None:
         episode.waits = False
@@ -233,8 +234,8 @@ class Episodes:
     def _was_reset(self, episode: Episode, text: str | None) -> None:
         episode.asked = self.description.drives
         if self.tail is not None:
-            tokens = self.turns.appended(text or "", self.tail(episode.request.problem_id), not self.description.drives)
-            self._append(episode, tokens)
+            tail, drives = self.tail(episode.request.problem_id), self.description.drives
+            self._go_on(episode, partial(self.turns.appended, text or "", tail, not drives))
         elif text is not None:
             raise DataError(
                 f"env: {self.settings.path}: reset returned a text for row {episode.request.problem_id} and None for the rows "
@@ -243,9 +244,6 @@ class Episodes:
             )
         else:
             episode.state = "ready"
-
-    def _answered(self, episode: Episode, calls: Sequence[ToolCall], results: Sequence[str]) -> None:
-        self._go_on(episode, partial(self.turns.after, calls, results))
 
     def _replied(self, episode: Episode, calls: Sequence[ToolCall], finish: Finish, further: list[dict[str, Any]] | None) -> None:
         """Go on with what tools and users said, or end where nobody said anything."""
@@ -257,10 +255,12 @@ class Episodes:
         else:
             self._go_on(episode, partial(self.turns.further, calls, further))
 
-    def _go_on(self, episode: Episode, render: Callable[[], list[int]]) -> None:
+    def _go_on(self, episode: Episode, render: Callable[..., list[int]]) -> None:
         """Put what others said behind an episode, unless the template refuses it."""
         try:
-            tokens = render()
+            tokens = render(most=episode.request.params.max_tokens - len(episode.so_far.tokens))
+        except TooLong:
+            self._over(episode, "length")
         except RecipeError as error:
             self._fail(episode, str(error))
         else:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tulu.data.mixing import order
-from tulu.errors import TrainingError
+from tulu.errors import TuluError
 
 
 class ProblemOrder:
@@ -31,9 +31,9 @@ class ProblemOrder:
         gone = [problem for problem, when in self._retired.items() if when < epoch]
         left = np.delete(np.arange(self.problems), gone)
         if not len(left):
-            raise TrainingError(
-                f"all {self.problems} problems are solved as often as rlvr.retire_at says, so none is left to sample\n"
-                "The last checkpoint is whole. Raise rlvr.retire_at, add problems, or end the stage there with rlvr.steps."
+            raise TuluError(
+                f"rlvr.retire_at: all {self.problems} problems are solved as often as it says, so none is left to sample\n"
+                "Raise it, add problems, or end the stage before with rlvr.steps; a changed recipe needs --fresh or another name."
             )
         return left[order(len(left), self.seed, epoch)]
 

@@ -88,12 +88,13 @@ def run(job: Job) -> Path:
 def run_stage(job: Job, run: StageRun, status: Status) -> Path:
     """The same, of a stage that is open; `status` says from here on what it does and waits for."""
     stage: Rlvr = run.section
-    acting = Acting(stage.env, run.tokenizer, status) if stage.env is not None and stage.env.acts else None
+    acting = Acting(stage.env, run.tokenizer, status, stage.verifier) if stage.env is not None and stage.env.acts else None
     status.say(state="starting: reading the problems")
     with status.waiting("the problems to be read and their ground truths to be proven"):
         problems = read_problems(run, stage, acting)
         problems.report.show()
-        log.info(problems.report.golds())
+        if acting is None or not acting.scores:
+            log.info(problems.report.golds())
         asked, asked_facts = read_asked(run, problems, acting)
     if run.parallel.is_main:
         keep_tokenizer(run.path / "rollouts", run.tokenizer)

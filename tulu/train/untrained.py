@@ -17,7 +17,7 @@ def why_untrained(stage: str, steps: Sequence[Mapping[str, Any]], overflowed: bo
     if overflowed:
         return f"every gradient overflowed in float16\nSet {stage}.precision to bf16 or fp32. {again}"
     shares = {name: [step[name] for step in steps if step.get(name) is not None] for name in SHARES}
-    told = ", ".join(f"{statistics.fmean(values):.0%} {name}" for name, values in shares.items() if values)
+    told = ", ".join(_told(name, statistics.fmean(values)) for name, values in shares.items() if values)
     if not told:
         return f"every gradient was 0\nLook at the data and the learning rate. {again}"
     divergences = [abs(step["teacher_kl"]) for step in steps if step.get("teacher_kl") is not None]
@@ -29,3 +29,8 @@ def why_untrained(stage: str, steps: Sequence[Mapping[str, Any]], overflowed: bo
         f"({stage}.max_tokens) where many are truncated."
     )
     return f"the rewards within each group were alike (of all completions {told})\n{cure} {again}"
+
+
+def _told(name: str, mean: float) -> str:
+    """A mean in words; scores of an environment or of a reward model are no share that was solved."""
+    return f"{mean:.0%} {name}" if 0 <= mean <= 1 else f"with a mean score of {mean:.4g}"

@@ -1,0 +1,52 @@
+"""What a class of the user's gives back, as plain values: texts, a reward, and what it raised in words."""
+
+import json
+import reprlib
+from typing import Any
+
+LARGEST_REWARD = 1e9
+"""A reward beyond this is a mistake: squares of it, of which the norm of a gradient is made, soon have no float32."""
+LONGEST_TEXT = 64 << 20
+"""Characters of a text that are sent to the process that trains; no episode has room for more."""
+
+
+class Stopped(Exception):
+    """A tool tried to end the program; the cause says how."""
+
+
+def as_text(value: Any) -> str:
+    """A tool's result as the policy reads it: text as it is, anything else as JSON where it is JSON."""
+    if not isinstance(value, str):
+        try:
+            value = json.dumps(value, ensure_ascii=False)
+        except (TypeError, ValueError):
+            value = str(value)
+    # The process that it is sent to knows no types of the user's, not even one of text.
+    return str.__str__(value)[:LONGEST_TEXT]
+
+
+def as_reward(value: Any) -> float | None:
+    """What an environment says of an episode as a number; None where it has no score. Raises ValueError for what is none."""
+    if value is None:
+        return None
+    try:
+        number = float("nan") if isinstance(value, str | bytes | bytearray) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = float("nan")
+    # No comparison holds of a NaN.
+    if not abs(number) <= LARGEST_REWARD:
+        cure = f"return a finite number of at most {LARGEST_REWARD:g}, or None for an episode without score"
+        raise ValueError(f"get_reward returned {reprlib.repr(value)}; {cure}")
+    return number
+
+
+def told(fault: BaseException) -> str:
+    """An exception in words; of one without a text, or whose text cannot be made, the kind."""
+    if isinstance(fault, Stopped) and fault.__cause__ is not None:
+        fault = fault.__cause__
+    try:
+        text = str(fault)
+    # Its text is the user's code too.
+    except Exception:  # noqa: BLE001
+        text = ""
+    return f"{type(fault).__name__}: {text}" if text else type(fault).__name__
