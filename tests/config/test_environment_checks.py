@@ -114,8 +114,10 @@ def test_an_environment_with_rows_of_its_own_brings_them(path: str, problem: str
         f"rlvr.data=[{{name: '{place}', count: 4, options: {{level: 3}}}}]",
     ]
     if problem is not None:
-        with pytest.raises(RecipeError, match=problem):
+        with pytest.raises(RecipeError, match=problem) as told:
             load_recipe(RECIPE, given)
+        # The rows that it brings along have the same name, which is told of once.
+        assert ": 1 problem\n  command line: rlvr.env.path: " in str(told.value)
         return
     assert load_recipe(RECIPE, given)
     with pytest.raises(RecipeError, match="remove data, or set it to that name, with the same options"):

@@ -1,6 +1,7 @@
 """Problems that reasoning-gym generates, as rows with their verifier."""
 
 import sys
+from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -24,11 +25,17 @@ def package(monkeypatch: pytest.MonkeyPatch) -> None:
         made: Any = ModuleType("reasoning_gym")
 
         def create_dataset(name: str, seed: int, size: int = 500) -> list[dict[str, Any]]:
-            if name != "chain_sum":
-                raise ValueError(f"Dataset {name} not registered")
+            assert size > 0, "size must be positive"
             numbers = [(seed * 31 + index) % 90 + 10 for index in range(size)]
             return [{"question": f"{one} + 1 = ?", "answer": str(one + 1), "metadata": {"n": one}} for one in numbers]
 
+        @dataclass
+        class Config:
+            size: int = 500
+
+        factory: Any = ModuleType("reasoning_gym.factory")
+        factory.DATASETS = {"chain_sum": (None, Config)}
+        monkeypatch.setitem(sys.modules, "reasoning_gym.factory", factory)
         made.__spec__ = ModuleSpec("reasoning_gym", None)
         made.create_dataset = create_dataset
         made.get_score_answer_fn = lambda name: lambda answer, entry: float(answer == entry["answer"])
@@ -58,5 +65,17 @@ def test_they_are_problems_of_rlvr() -> None:
 
 @pytest.mark.usefixtures("package")
 def test_a_data_set_that_is_not_there_is_named() -> None:
-    with pytest.raises(DataError, match=r"reasoning_gym:nothing: .*nothing"):
-        load_rows(Source(name="reasoning_gym:nothing", count=4))
+    for name, message in [("Chain_Sum", "no data set Chain_Sum; did you mean chain_sum"), ("", "without a name; it has ")]:
+        with pytest.raises(
+            DataError, match=rf"reasoning_gym:{name}: reasoning-gym has no data set.*{message.rpartition('set ')[2]}"
+        ):
+            load_rows(Source(name=f"reasoning_gym:{name}", count=4))
+
+
+@pytest.mark.usefixtures("package")
+@pytest.mark.parametrize(("options", "kind"), [({"size": -1}, "AssertionError"), ({"max_termz": 4}, "TypeError")])
+def test_options_that_it_does_not_take_are_told_with_those_that_it_has(options: dict[str, Any], kind: str) -> None:
+    with pytest.raises(
+        DataError, match=rf"reasoning_gym:chain_sum: cannot be made with the options .*{kind}: .*of its own: .*size"
+    ):
+        load_rows(Source(name="reasoning_gym:chain_sum", fraction=1.0, options=options))

@@ -6,7 +6,7 @@ import pytest
 
 from tests.rollout.scripted import ids, sampler, stage
 from tulu.data.mixing import order
-from tulu.errors import TuluError
+from tulu.errors import TrainingError, TuluError
 from tulu.rollout.problem_order import ProblemOrder
 
 
@@ -46,8 +46,11 @@ def test_a_resumed_sampler_knows_what_was_retired() -> None:
 def test_a_run_whose_problems_are_all_solved_says_so() -> None:
     made, _ = sampler(lambda problem, _: "rr", stage(refill=False, retire_at=0.9), 4)
     made.collect(0)
-    with pytest.raises(TuluError, match=r"all 4 problems are solved .* none is left to sample"):
+    with pytest.raises(
+        TuluError, match=r"rlvr\.retire_at: all 4 problems are solved .* none is left to sample\n.*rlvr\.steps"
+    ) as end:
         made.collect(4)
+    assert not isinstance(end.value, TrainingError), "advice on numbers that are not finite would be added to that"
 
 
 def test_a_verdict_that_failed_does_not_count_against_a_problem() -> None:

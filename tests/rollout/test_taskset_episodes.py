@@ -161,6 +161,11 @@ def test_a_task_set_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
     file.write_text("__all__ = []")
     with pytest.raises(RecipeError, match=r"cannot be used as a task set: TypeError: .*exports no Taskset"):
         describe(f"verifiers:{file}", {})
+    file.write_text("raise SystemExit('no licence')")
+    with pytest.raises(RecipeError, match="cannot be used as a task set: SystemExit: no licence"):
+        describe(f"verifiers:{file}", {})
+    with pytest.raises(DataError, match="cannot be used as a task set: SystemExit: no licence"):
+        load_rows(Source(name=f"verifiers:{file}", count=2))
 
 
 def test_a_reader_that_is_killed_in_the_middle_of_a_line_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,11 +5,13 @@ tokens that it was asked to continue, so that learner and engine agree only wher
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -79,12 +81,33 @@ def guessing(text: str, number: int) -> str:
 
 KINDS: dict[str, tuple[Script, dict[str, Any]]] = {
     "own": (shopping, {"env": {"path": SHOP}}),
+    "kl_in_reward": (shopping, {"env": {"path": SHOP}, "beta": 0.1, "kl_in": "reward"}),
     "reasoning_gym": (
         reckoning,
         {"env": "reasoning_gym:chain_sum", "data": [{"name": "reasoning_gym:chain_sum", "count": 4}], "max_prompt": 256},
     ),
     "verifiers": (guessing, {"env": {"path": GUESSING, "turns": 2}, "data": [{"name": GUESSING, "count": 2}]}),
 }
+
+
+def compared_less_kl(folder: Path, steps: Sequence[dict[str, Any]]) -> None:
+    """The rollouts hold the advantages that were trained with, which only the learner knows: one number over a completion's own
+    tokens, none of a tool's, and of mean 0 in a group; in the first step, without divergence, the centred rewards."""
+    for step in steps:
+        rows = pq.read_table(folder / f"rollouts/step-{step['step']:06d}.parquet").to_pylist()
+        found: dict[int, list[tuple[float, float]]] = {}
+        for row in rows:
+            told = [None if math.isnan(one) else round(one, 6) for one in row["token_advantage"]]
+            assert [one is not None for one in told] == row["token_trained"]
+            own = {one for one in told if one is not None}
+            assert list(own) == [pytest.approx(row["advantage"], abs=1e-5)]
+            found.setdefault(row["group"], []).append((row["reward"], own.pop()))
+        for group in found.values():
+            assert sum(advantage for _, advantage in group) == pytest.approx(0.0, abs=1e-4)
+            mean = sum(reward for reward, _ in group) / len(group)
+            centred = [reward - mean for reward, _ in group]
+            moved = step["step"] > 1
+            assert ([advantage for _, advantage in group] == pytest.approx(centred, abs=1e-4)) is not moved
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -132,5 +155,7 @@ def test_it_trains_on_the_very_tokens_that_were_sampled(
         assert step["masked"] == 0
         assert 0 < step["reward"] < 3
     assert sorted(trained) == sorted(Forced.said)
+    if kind == "kl_in_reward":
+        compared_less_kl(folder, steps)
     before, after = load_file(model / "model.safetensors"), load_file(folder / "model" / "model.safetensors")
     assert any((before[name] != after[name]).any() for name in before)

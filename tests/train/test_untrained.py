@@ -72,6 +72,9 @@ def test_float16_that_overflows_at_every_step(tmp_path: Path) -> None:
 def test_the_figures_are_means_over_the_steps() -> None:
     steps: list[dict[str, Any]] = [{"solved": 0.0, "truncated": 1.0}, {"solved": 0.5, "truncated": None}]
     assert "of all completions 25% solved, 100% truncated)" in why_untrained("rlvr.math", steps, overflowed=False)
+    assert "all completions with a mean score of 1.75, 100% trunc" in why_untrained(
+        "rlvr", [{"solved": 1.75, "truncated": 1.0}], overflowed=False
+    ), "an environment's score is no share"
     assert "rlvr.math.samples" in why_untrained("rlvr.math", steps, overflowed=False)
 
 
