@@ -18,6 +18,8 @@ Mode = Literal["strict", "tulu3", "tulu3-2024"]
 Place = Literal["here", "worker", "thread"]
 _LARGEST = 1e300
 """The largest number of a ground truth; beyond it, arithmetic would overflow."""
+LARGEST_SCORE = 1e9
+"""A score beyond this is a mistake: squares of it, of which the norm of a gradient is made, soon have no float32."""
 MODES: tuple[Mode, ...] = ("strict", "tulu3", "tulu3-2024")
 
 
@@ -141,8 +143,8 @@ def grade_safely(grade: Grade, case: Case, traced: bool = True) -> Verdict:
         return _grade_or_retry(grade, case)
     except OverBudget as fault:
         return Verdict(0.0, detail=str(fault))
-    # This is the one place that catches everything: a verifier must never end a run.
-    except Exception as fault:  # noqa: BLE001
+    # This is the one place that catches everything, an attempt to end the program too: a verifier must never end a run.
+    except (Exception, SystemExit) as fault:  # noqa: BLE001
         reason = f"{type(fault).__name__}: {fault}"[:500]
         own_fault = isinstance(fault, TuluError | ImportError) and not isinstance(fault, DataError)
         if not traced or own_fault or fails_on_neutral(grade, case):
@@ -171,7 +173,7 @@ def fails_on_neutral(grade: Grade, case: Case) -> bool:
             if verdict.score is None and verdict is not UNDECIDED:
                 return True
         # Whatever it raises, it was not the answer that caused it.
-        except Exception:  # noqa: BLE001
+        except (Exception, SystemExit):  # noqa: BLE001
             return True
     return False
 

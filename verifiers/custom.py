@@ -1,6 +1,7 @@
 """Custom verifiers: a function in a Python file of the user, which a recipe names as `path/to/mine.py:score`."""
 
 import importlib.util
+import reprlib
 from collections.abc import Callable
 from functools import lru_cache
 from inspect import Parameter, signature
@@ -9,7 +10,7 @@ from typing import Any
 
 from tulu.errors import RecipeError
 from tulu.types import Verdict
-from tulu.verifiers.contract import Case, GoldError, Verifier
+from tulu.verifiers.contract import LARGEST_SCORE, Case, GoldError, Verifier
 
 _OPTIONAL = ("prompt", "row")
 """Further arguments that a function receives where it takes them."""
@@ -54,7 +55,7 @@ def _import_file(path: Path, name: str) -> dict[str, Any]:
     try:
         spec.loader.exec_module(module)
     # A file of the user's may raise anything, which becomes one message that names the file.
-    except Exception as fault:
+    except (Exception, SystemExit) as fault:
         raise RecipeError(f"verifier {name!r}: {path} cannot be imported: {type(fault).__name__}: {fault}") from fault
     return vars(module)
 
@@ -84,11 +85,20 @@ def _check_with(function: Any) -> Callable[[Any], None]:
 
 
 def _as_verdict(result: Any) -> Verdict:
-    if isinstance(result, Verdict):
-        return result
+    """What a function returned as a verdict; status error where that is no number, or one that would ruin every sum."""
     if result is None:
         return Verdict(None, "error", "the verifier returned None")
-    score = float(result)
-    if score != score or score in (float("inf"), float("-inf")):
-        return Verdict(None, "error", f"the verifier returned {score}")
-    return Verdict(score)
+    given: Any = result.score if isinstance(result, Verdict) else result
+    # The detail goes to a process that knows no types of the user's, not even one of text.
+    detail = str.__str__(result.detail) if isinstance(result, Verdict) else ""
+    if isinstance(result, Verdict) and given is None:
+        return Verdict(None, result.status, detail)
+    try:
+        score = float("nan") if isinstance(given, str | bytes | bytearray) else float(given)
+    except (TypeError, ValueError, OverflowError):
+        score = float("nan")
+    # No comparison holds of a NaN.
+    if not abs(score) <= LARGEST_SCORE:
+        cure = f"return a number of at most {LARGEST_SCORE:g}, or None"
+        return Verdict(None, "error", f"the verifier returned {reprlib.repr(given)}; {cure}")
+    return Verdict(score, "ok", detail)

@@ -165,7 +165,17 @@ def tool_with(**hints: Any) -> type:
 
 
 def test_arguments_hold_what_json_has() -> None:
-    fit = [int | None, Literal["a", 1], int | str, list[dict[str, Any]], Place, tuple[int, str], Any, Annotated[int, "one"], dict]
+    fit: list[Any] = [
+        int | None,
+        Literal["a", 1],
+        int | str,
+        list[dict[str, Any]],
+        Place,
+        tuple[int, str],
+        Any,
+        Annotated[int, "one"],
+        dict,
+    ]
     for hint in fit:
         assert len(describe(tool_with(x=hint)).tools) == 1, hint
     for hint, kind in [(Colour, "Colour"), (bytes, "bytes"), (list[Colour], "Colour"), (Colour | None, "Colour")]:

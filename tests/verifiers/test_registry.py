@@ -78,6 +78,49 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, name: str, told: st
         find(name.format(mine=mine, bad=bad))
 
 
+RETURNS = """
+import sys
+from enum import StrEnum
+from tulu.types import Verdict
+class Why(StrEnum):
+    FINE = "fine"
+VALUES = {
+    "nan": float("nan"), "huge": 1e300, "text": "1.0", "dict": {"score": 1}, "true": True,
+    "verdict": Verdict(0.5, detail=Why.FINE), "nan verdict": Verdict(float("nan")),
+    "late": Verdict(None, "timeout", Why.FINE), "none": None,
+}
+def score(completion, ground_truth):
+    return sys.exit("no licence") if ground_truth == "exit" else VALUES[ground_truth]
+def on_some(completion, ground_truth):
+    return sys.exit(0) if completion == "exit" else 1.0
+"""
+
+
+def test_what_a_function_of_the_users_own_returns_is_a_number_of_usual_size_or_told(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(RETURNS)
+    found = {gold: find(f"{tmp_path}/mine.py:score")("x", gold) for gold in ("true", "verdict", "late", "none")}
+    assert {gold: (one.score, one.status, one.detail) for gold, one in found.items()} == {
+        "true": (1.0, "ok", ""),
+        "verdict": (0.5, "ok", "fine"),
+        "late": (None, "timeout", "fine"),
+        "none": (None, "error", "the verifier returned None"),
+    }
+    assert {type(one.detail) for one in found.values()} == {str}, "another process reads it"
+    for gold, told in [("nan", "nan"), ("huge", "1e+300"), ("text", "'1.0'"), ("dict", "{'score': 1}"), ("nan verdict", "nan")]:
+        verdict = find(f"{tmp_path}/mine.py:score")("x", gold)
+        assert (verdict.score, verdict.status) == (None, "error")
+        assert f"the verifier returned {told}; return a number of at most 1e+09, or None" in verdict.detail
+    assert find(f"{tmp_path}/mine.py:score")("x", "exit").detail == "SystemExit: no licence"
+    # What only an answer brings about is its fault, and scores 0.
+    assert find(f"{tmp_path}/mine.py:on_some")("exit", "y").score == 0.0
+
+
+def test_a_file_that_exits_ends_nothing_but_itself(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("import sys\nsys.exit(0)")
+    with pytest.raises(RecipeError, match=r"mine\.py cannot be imported: SystemExit: 0"):
+        check_name(f"{tmp_path}/mine.py:score")
+
+
 def test_the_registry_imports_nothing_heavy() -> None:
     heavy = {"torch", "transformers", "sympy", "math_verify", "ray", "datasets", "pydantic"}
     code = "import sys, tulu.verifiers.registry, tulu.grading.grader; print(*sys.modules)"

@@ -4,8 +4,8 @@ import json
 import reprlib
 from typing import Any
 
-LARGEST_REWARD = 1e9
-"""A reward beyond this is a mistake: squares of it, of which the norm of a gradient is made, soon have no float32."""
+from tulu.verifiers.contract import LARGEST_SCORE
+
 LONGEST_TEXT = 64 << 20
 """Characters of a text that are sent to the process that trains; no episode has room for more."""
 
@@ -34,8 +34,8 @@ def as_reward(value: Any) -> float | None:
     except (TypeError, ValueError, OverflowError):
         number = float("nan")
     # No comparison holds of a NaN.
-    if not abs(number) <= LARGEST_REWARD:
-        cure = f"return a finite number of at most {LARGEST_REWARD:g}, or None for an episode without score"
+    if not abs(number) <= LARGEST_SCORE:
+        cure = f"return a finite number of at most {LARGEST_SCORE:g}, or None for an episode without score"
         raise ValueError(f"get_reward returned {reprlib.repr(value)}; {cure}")
     return number
 

@@ -173,7 +173,9 @@ class Turns:
         A tool may return what would take minutes and gigabytes to tokenise. So the begin of a text is tokenised that has as many
         in usual text; where it has twice as many, so has the whole, whatever is joined at the cut.
         """
-        for text in texts if most is not None else ():
+        if most is None:
+            return
+        for text in texts:
             part = _USUAL_TOKEN * (most + 1)
             while part < len(text):
                 if len(self._tokens(self.defused(text[:part]))) > 2 * most:
