@@ -3,7 +3,7 @@
 import pytest
 
 from tulu.data.mixing import order
-from tulu.errors import TrainingError
+from tulu.errors import TuluError
 from tulu.rollout.problem_order import ProblemOrder
 
 
@@ -38,5 +38,5 @@ def test_nothing_left() -> None:
     problems = ProblemOrder(2, seed=0)
     problems.retire([0, 1], drawn=2)
     assert sorted(problems.at(position) for position in range(2)) == [0, 1]
-    with pytest.raises(TrainingError, match=r"Raise rlvr.retire_at"):
+    with pytest.raises(TuluError, match=r"rlvr.retire_at: all 2 problems .*\nRaise it"):
         problems.at(2)

@@ -15,6 +15,7 @@ from tulu.train.run import Run
 def keeping(tmp_path: Path, every: int = 2) -> Run:
     """A run that keeps its model, whose weights say at which step they were written."""
     run = opened(tmp_path, keep_every=every, save_every=2)
+    run.pin(data="as it is")
 
     def save(folder: Path, write: bool) -> None:
         folder.mkdir(parents=True)

@@ -49,6 +49,7 @@ def test_what_was_trained_before_a_resume_counts(tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_an_earlier_version_does_not_say_what_was_trained(tmp_path: Path) -> None:
     run = opened(tmp_path)
+    run.pin(data="as it is")
     run.step = 1
     run.checkpoints.save(1, {"step": 1, "seconds": 0.0, "extra": {}})
     again = opened(tmp_path)
@@ -106,6 +107,7 @@ def take(run: Run, gradient: float) -> None:
 
 def stepped(folder: Path, *gradients: float, **fields: Any) -> Run:
     run = opened(folder, **fields)
+    run.pin(data="as it is")
     for gradient in gradients:
         take(run, gradient)
     return run
