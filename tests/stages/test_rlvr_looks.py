@@ -76,8 +76,7 @@ def test_where_the_policy_acts_in_an_environment_it_does_so_in_a_look(tiny_model
     (tmp_path / "echo.py").write_text(ENVIRONMENT)
     asked = {"eval_task": write(tmp_path / "asked.jsonl", problems(8, 10)), "eval_every": 1}
     small = {"steps": 1, "prompts": 2, "samples": 2, "batch": 4, "no_stop_score": None, "verifier": None}
-    small |= {"env": f"{tmp_path}/echo.py"}
-    made = job(tmp_path, tiny_model(), "t", **asked, **small)
+    made = job(tmp_path, tiny_model(), "t", **asked, **small, env=f"{tmp_path}/echo.py")
     with pytest.raises(TuluError, match="trained"):
         # All answers to a problem get the same here, so that there is nothing to learn.
         rlvr.run(made)
