@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from tulu.rollout.broadcast import Broken, Joining
+from tulu.rollout.engine import EngineSpec
 from tulu.rollout.fleet import Request
 from tulu.rollout.fleet_replica import Replica, Taken, Waking
 from tulu.rollout.pieces import Broadcast, Place
@@ -31,6 +32,12 @@ def token_of(weight: float, seed: int, place: int) -> int:
 class FakeReplica(Replica):
     """`SECONDS` in a request's problem id, as in `p3@0.5`, is how long each of its tokens takes."""
 
+    def __init__(self, spec: EngineSpec, tensor_parallel: int = 1) -> None:
+        super().__init__(spec, tensor_parallel)
+        # A test may ask for these before the process is an engine.
+        self.places: list[str] = []
+        self.calls: list[str] = []
+
     async def load_model(self) -> Shapes:
         if self.trick("refuse-to-start"):
             raise OSError("no such model")
@@ -39,8 +46,6 @@ class FakeReplica(Replica):
         if self.trick("start-slowly"):
             await asyncio.sleep(3)
         self.receiver = Receiver(torch.device("cpu"))
-        self.places: list[str] = []
-        self.calls: list[str] = []
         self.held: dict[str, torch.Tensor] = {}
         self.weight = 0.0
         self.going = asyncio.Event()
@@ -50,10 +55,12 @@ class FakeReplica(Replica):
 
     def trick(self, name: str) -> bool:
         """Whether the test asked for this; it is done once."""
-        path = Path(self.spec.folder) / name
-        found = path.exists()
-        path.unlink(missing_ok=True)
-        return found
+        try:
+            # Of two engines that look at the same time, one removes it.
+            (Path(self.spec.folder) / name).unlink()
+        except FileNotFoundError:
+            return False
+        return True
 
     async def sample(self, request: Request) -> tuple[Completion, bool]:
         _, _, pace = request.problem_id.partition("@")
