@@ -4,8 +4,9 @@
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -113,3 +114,15 @@ def _correction(one: Sampled, t: int, terms: Terms) -> float:
     if terms.mask:
         return 0.0 if below or above else ratio
     return (terms.floor or 0.0) if below else (terms.cap or 0.0) if above else ratio
+
+
+@dataclass
+class Case:
+    """Lines of a recipe and the same for the oracle; `divisor` is made of tokens and completions of one optimizer step."""
+
+    lines: dict[str, Any]
+    terms: Terms
+    divisor: Callable[[int, int], float] = field(default=lambda tokens, completions: tokens)
+    advantage: Callable[[Any], Any] = field(default=lambda worth: worth - worth.mean())
+    kl_off_reward: float = 0.0
+    penalty: Callable[[int], float] = field(default=lambda length: 0.0)

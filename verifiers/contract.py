@@ -23,6 +23,16 @@ LARGEST_SCORE = 1e9
 MODES: tuple[Mode, ...] = ("strict", "tulu3", "tulu3-2024")
 
 
+def as_score(given: object) -> float | None:
+    """What code of the user's gave as a score, as a number; None where it is none, or beyond LARGEST_SCORE."""
+    try:
+        score = float("nan") if isinstance(given, str | bytes | bytearray) else float(given)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    # No comparison holds of a NaN.
+    return score if abs(score) <= LARGEST_SCORE else None
+
+
 class GoldError(DataError):
     """A ground truth that a verifier cannot use; raised when data is loaded, never in training."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from tulu.errors import RecipeError
 from tulu.types import Verdict
-from tulu.verifiers.contract import LARGEST_SCORE, Case, GoldError, Verifier
+from tulu.verifiers.contract import LARGEST_SCORE, Case, GoldError, Verifier, as_score
 
 _OPTIONAL = ("prompt", "row")
 """Further arguments that a function receives where it takes them."""
@@ -93,12 +93,7 @@ def _as_verdict(result: Any) -> Verdict:
     detail = str.__str__(result.detail) if isinstance(result, Verdict) else ""
     if isinstance(result, Verdict) and given is None:
         return Verdict(None, result.status, detail)
-    try:
-        score = float("nan") if isinstance(given, str | bytes | bytearray) else float(given)
-    except (TypeError, ValueError, OverflowError):
-        score = float("nan")
-    # No comparison holds of a NaN.
-    if not abs(score) <= LARGEST_SCORE:
+    if (score := as_score(given)) is None:
         cure = f"return a number of at most {LARGEST_SCORE:g}, or None"
         return Verdict(None, "error", f"the verifier returned {reprlib.repr(given)}; {cure}")
     return Verdict(score, "ok", detail)

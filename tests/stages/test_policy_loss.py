@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from tests.algorithm_lines import algorithms
-from tests.policy_oracle import Sampled, Terms, oracle
+from tests.policy_oracle import Case, Sampled, Terms, oracle
 from tests.samples import gradients, largest_difference, make_stage, stay_in_float64, step_gradients
 from tulu.advantages import group_advantages
 from tulu.config.schema import Rlvr
@@ -39,17 +39,6 @@ TEMPERATURE = 0.7
 SIZES = {"prompts": 2, "samples": 3, "batch": 6, "max_prompt": 8, "max_tokens": 7, "updates": 2, "temperature": TEMPERATURE}
 LENGTHS = [[2, 5, 1], [4, 3, 7]]
 REWARDS = [[10.0, 0.0, 3.0], [0.0, 0.0, 10.0]]
-
-
-@dataclass
-class Case:
-    """Lines of a recipe, and the same for the oracle."""
-
-    lines: dict[str, Any]
-    terms: Terms
-    divisor: Callable[[int, int], float] = field(default=lambda tokens, completions: tokens)
-    advantage: Callable[[Any], Any] = field(default=lambda rewards: rewards - rewards.mean())
-    kl_off_reward: float = 0.0
 
 
 def by_completions(tokens: int, completions: int) -> float:

@@ -6,7 +6,7 @@ rewards; tools have answered in some, whose tokens have neither loss nor ratio.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from tests.policy_oracle import Sampled, Terms, oracle
+from tests.policy_oracle import Case, Sampled, Terms, oracle
 from tests.samples import make_stage, stay_in_float64
 from tulu.config.schema import Rlvr
 from tulu.grading.reward import Grades
@@ -41,18 +41,6 @@ LENGTHS = [[2, 5, 1], [4, MOST, 7], [6, 3, 2], [5, 6, MOST]]
 SCORES: list[list[float | None]] = [[1.0, 0.0, 0.5], [None, 1.0, None], [0.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
 TOOLS = {(0, 1): [1, 2], (1, 1): [3], (2, 2): [0, 1], (3, 0): [2, 3]}
 """Places of tokens that are not trained; in the third group a completion has no others."""
-
-
-@dataclass
-class Case:
-    """Lines of a recipe and the same for the oracle; `divisor` is made of tokens and completions of one optimizer step."""
-
-    lines: dict[str, Any]
-    terms: Terms
-    divisor: Callable[[int, int], float] = field(default=lambda tokens, completions: tokens)
-    advantage: Callable[[Any], Any] = field(default=lambda worth: worth - worth.mean())
-    kl_off_reward: float = 0.0
-    penalty: Callable[[int], float] = field(default=lambda length: 0.0)
 
 
 def standard(worth: Any) -> Any:

@@ -4,7 +4,7 @@ import json
 import reprlib
 from typing import Any
 
-from tulu.verifiers.contract import LARGEST_SCORE
+from tulu.verifiers.contract import LARGEST_SCORE, as_score
 
 LONGEST_TEXT = 64 << 20
 """Characters of a text that are sent to the process that trains; no episode has room for more."""
@@ -29,12 +29,7 @@ def as_reward(value: Any) -> float | None:
     """What an environment says of an episode as a number; None where it has no score. Raises ValueError for what is none."""
     if value is None:
         return None
-    try:
-        number = float("nan") if isinstance(value, str | bytes | bytearray) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = float("nan")
-    # No comparison holds of a NaN.
-    if not abs(number) <= LARGEST_SCORE:
+    if (number := as_score(value)) is None:
         cure = f"return a finite number of at most {LARGEST_SCORE:g}, or None for an episode without score"
         raise ValueError(f"get_reward returned {reprlib.repr(value)}; {cure}")
     return number
