@@ -62,10 +62,12 @@ def test_a_stopped_process_has_not_waited(monkeypatch: pytest.MonkeyPatch) -> No
     read, write = os.pipe()
     if not (pid := os.fork()):
         began, by_the_wall = deadlines.now(), time.monotonic()
+        os.write(write, b" ")
         while time.monotonic() - by_the_wall < 2.5:
             time.sleep(0.02)
         os.write(write, f"{deadlines.now() - began:.3f}".encode())
         os._exit(0)
+    assert os.read(read, 1) == b" "
     time.sleep(0.3)
     os.kill(pid, signal.SIGSTOP)
     time.sleep(2.0)
@@ -79,7 +81,7 @@ def test_a_child_goes_on_where_its_parent_was() -> None:
     began = deadlines.now()
     with deadlines._clock._lock:
         assert 0.0 <= in_child(lambda: deadlines.now() - began) < STILL_SECONDS
-        assert in_child(slept) == pytest.approx(0.3, abs=0.25)
+        assert 0.05 < in_child(slept) < 2.0
 
 
 def slept() -> float:

@@ -104,5 +104,21 @@ def back(fleet: RayFleet) -> None:
         time.sleep(0.05)
 
 
+def submit_and_see(fleet: RayFleet, wanted: Sequence[Request], each: int = 2) -> None:
+    """Submit these, and wait until the engines have sampled so many tokens for each: they are in flight then, on any machine."""
+    until = sampled(fleet) + each * len(wanted)
+    fleet.submit(wanted)
+    deadline = time.monotonic() + SOON
+    while sampled(fleet) < until:
+        assert time.monotonic() < deadline, fleet.states()
+        time.sleep(0.005)
+
+
+def sampled(fleet: RayFleet) -> int:
+    """Tokens that the engines have sampled since they started, collected or not."""
+    asked = [member.actor.__ray_call__.remote(lambda replica: replica.tokens) for member in fleet.members]
+    return sum(ray.get(asked, timeout=30))
+
+
 def process(fleet: RayFleet, index: int = 0) -> int:
     return int(ray.get(fleet.members[index].actor.__ray_call__.remote(lambda replica: os.getpid()), timeout=30))

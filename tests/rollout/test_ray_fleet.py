@@ -31,6 +31,7 @@ from tests.rollout.ray_engines import (
     process,
     requests,
     started,
+    submit_and_see,
     tokens_of,
     weights,
     whole,
@@ -77,8 +78,7 @@ def test_tokens_are_those_of_the_weights_that_were_sent(synced: RayFleet) -> Non
 
 def test_requests_in_flight_go_on_with_the_new_weights(synced: RayFleet) -> None:
     wanted = requests(4, tokens=40, pace=0.02)
-    synced.submit(wanted)
-    time.sleep(0.3)
+    submit_and_see(synced, wanted)
     report = synced.sync(weights(2.0).items(), 2)
     assert (report.version, report.tensors, report.bytes, list(report.engines)) == (2, 2, 600, ["engine-1", "engine-2"])
     assert {"pause", "gather", "shelve", "receive", "verify", "load", "resume"} <= report.parts.keys()
@@ -94,8 +94,7 @@ def test_requests_in_flight_go_on_with_the_new_weights(synced: RayFleet) -> None
 
 def test_a_request_that_is_cut_comes_back_and_goes_on(synced: RayFleet) -> None:
     (request,) = requests(1, tokens=60, pace=0.02)
-    synced.submit([request])
-    time.sleep(0.4)
+    submit_and_see(synced, [request])
     synced.cut([request.key])
     end = gather(synced, 1)[request.key]
     assert isinstance(end, Returned)
@@ -113,8 +112,7 @@ def test_a_request_that_is_cut_comes_back_and_goes_on(synced: RayFleet) -> None:
 def test_a_killed_engine_comes_back_with_the_last_weights_and_no_request_is_lost(synced: RayFleet, model: Path) -> None:
     wanted = requests(12, tokens=30, pace=0.03)
     killed = process(synced)
-    synced.submit(wanted)
-    time.sleep(0.2)
+    submit_and_see(synced, wanted)
     os.kill(killed, signal.SIGKILL)
     finished, returned = whole(synced, wanted, submitted=True)
     assert finished.keys() == {request.key for request in wanted}

