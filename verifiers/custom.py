@@ -1,6 +1,5 @@
 """Custom verifiers: a function in a Python file of the user, which a recipe names as `path/to/mine.py:score`."""
 
-import importlib.util
 import reprlib
 from collections.abc import Callable
 from functools import lru_cache
@@ -10,6 +9,7 @@ from typing import Any
 
 from tulu.errors import RecipeError
 from tulu.types import Verdict
+from tulu.user_code import import_file
 from tulu.verifiers.contract import LARGEST_SCORE, Case, GoldError, Verifier, as_score
 
 _OPTIONAL = ("prompt", "row")
@@ -30,7 +30,10 @@ def load_custom(name: str) -> Verifier:
     when data is loaded.
     """
     path, _, function_name = name.rpartition(":")
-    names = _import_file(Path(path), name)
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise RecipeError(f"verifier {name!r}: there is no file {file} (relative to {Path.cwd()})")
+    names = vars(import_file(file, f"verifier {name!r}"))
     function = names.get(function_name)
     if not callable(function):
         functions = ", ".join(sorted(key for key, value in names.items() if callable(value) and not key.startswith("_")))
@@ -42,22 +45,6 @@ def load_custom(name: str) -> Verifier:
         return _as_verdict(function(case.completion, case.gold, **{key: values[key] for key in optional}))
 
     return Verifier(check=_check_with(names.get("check")), strict=strict)
-
-
-def _import_file(path: Path, name: str) -> dict[str, Any]:
-    """The names that a Python file defines."""
-    if not path.is_file():
-        raise RecipeError(f"verifier {name!r}: there is no file {path} (relative to {Path.cwd()})")
-    spec = importlib.util.spec_from_file_location(f"custom_verifier_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise RecipeError(f"verifier {name!r}: {path} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    # A file of the user's may raise anything, which becomes one message that names the file.
-    except (Exception, SystemExit) as fault:
-        raise RecipeError(f"verifier {name!r}: {path} cannot be imported: {type(fault).__name__}: {fault}") from fault
-    return vars(module)
 
 
 def _optional_arguments(function: Callable[..., Any], name: str) -> tuple[str, ...]:

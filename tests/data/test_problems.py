@@ -115,8 +115,14 @@ def test_files_of_verifiers_are_known_by_their_content(tmp_path: Path, tokenizer
     problems = load_problems(written(tmp_path, [row("a"), row("b", "7", f"{file}:score")]), tokenizer, 100)
     before = problems.verifier_files
     assert [*before] == [f"{file}:score"]
-    file.write_text(file.read_text() + "\n")
-    assert problems.verifier_files[f"{file}:score"] != before[f"{file}:score"]
+    file.write_text(file.read_text() + "\nimport own_rules")
+    (tmp_path / "own_rules.py").write_text("LIMIT = 3")
+    after = problems.verifier_files
+    assert [*after] == [f"{file}:score", f"{file}:score imports own_rules.py"]
+    assert after[f"{file}:score"] != before[f"{file}:score"]
+    (tmp_path / "own_rules.py").write_text("LIMIT = 4")
+    changed = problems.verifier_files
+    assert [name for name in changed if changed[name] != after[name]] == [f"{file}:score imports own_rules.py"]
 
 
 def own_verifier(folder: Path) -> Path:

@@ -92,3 +92,19 @@ def test_who_is_waited_for_before_anything_is_sampled_is_told(
         make(status, path=str(file)).load(problems_of({}, {}))
         assert status.waits() == []
     assert f"waiting for the environment {file} (reset of 2 rows) since" in caplog.text
+
+
+def test_an_environment_is_known_by_its_file_what_it_imports_from_beside_it_and_its_options(tmp_path: Path) -> None:
+    (file := tmp_path / "own.py").write_text("import own_prices")
+    (prices := tmp_path / "own_prices.py").write_text("APPLE = 2")
+    (tmp_path / "other.py").write_text("")
+
+    def known() -> list[str]:
+        return [make(path=f"{file}:Shop", options={"size": size}).digest() for size in (1, 2)]
+
+    first = known()
+    prices.write_text("APPLE = 3")
+    second = known()
+    (tmp_path / "other.py").write_text("APPLE = 4")
+    assert len({*first, *second}) == 4
+    assert known() == second

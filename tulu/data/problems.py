@@ -22,6 +22,7 @@ from tulu.data.row_report import MixReport, RowReport, Tally, total
 from tulu.data.sources import Row
 from tulu.errors import DataError, RecipeError
 from tulu.types import Problem, Tools
+from tulu.user_code import source_digests
 from tulu.verifiers.contract import NO_SETTINGS, Mode, Settings
 from tulu.verifiers.custom import is_custom
 from tulu.verifiers.registry import check_name
@@ -64,10 +65,12 @@ class Problems(LazySequence[Problem]):
 
     @property
     def verifier_files(self) -> dict[str, str]:
-        """32 hex digits over each Python file of the user in which a verifier of theirs stands, by its name."""
-        names = {name for problem in self for name in problem.verifiers if is_custom(name)}
-        files = {name: Path(name.rpartition(":")[0]).expanduser() for name in sorted(names)}
-        return {name: hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest() for name, file in files.items()}
+        """32 hex digits over each Python file of the user on which a verifier of theirs rests, by the verifier and the file."""
+        found: dict[str, str] = {}
+        for name in sorted({name for problem in self for name in problem.verifiers if is_custom(name)}):
+            (_, own), *beside = source_digests(Path(name.rpartition(":")[0])).items()
+            found |= {name: own} | {f"{name} imports {file}": digest for file, digest in beside}
+        return found
 
     @cached_property
     def _hashed(self) -> tuple[str, dict[str, str]]:

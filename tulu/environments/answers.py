@@ -4,6 +4,7 @@ import json
 import reprlib
 from typing import Any
 
+from tulu import user_code
 from tulu.verifiers.contract import LARGEST_SCORE, as_score
 
 LONGEST_TEXT = 64 << 20
@@ -36,12 +37,5 @@ def as_reward(value: Any) -> float | None:
 
 
 def told(fault: BaseException) -> str:
-    """An exception in words; of one without a text, or whose text cannot be made, the kind."""
-    if isinstance(fault, Stopped) and fault.__cause__ is not None:
-        fault = fault.__cause__
-    try:
-        text = str(fault)
-    # Its text is the user's code too.
-    except Exception:  # noqa: BLE001
-        text = ""
-    return f"{type(fault).__name__}: {text}" if text else type(fault).__name__
+    """What a class or a tool of the user's raised, in words."""
+    return user_code.told(fault.__cause__ if isinstance(fault, Stopped) and fault.__cause__ is not None else fault)

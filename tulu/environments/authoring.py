@@ -18,11 +18,8 @@ of TRL's `environment_factory`.
 """
 
 import asyncio
-import hashlib
 import importlib
-import importlib.util
 import inspect
-import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +32,7 @@ from tulu.environments.answers import Stopped, as_text, told
 from tulu.environments.openenv import OpenEnv, served_at
 from tulu.environments.tasksets import TasksetPlay, played
 from tulu.errors import RecipeError
+from tulu.user_code import import_file
 
 BUILT_IN = {"python": "tulu.environments.python_sandbox"}
 """Environments that have a name, and where their class stands."""
@@ -70,7 +68,10 @@ def load_class(source: str) -> type:
     if place in BUILT_IN:
         module: Any = importlib.import_module(BUILT_IN[place])
     else:
-        module = _import(Path(place).expanduser())
+        path = Path(place).expanduser()
+        if not path.is_file():
+            raise RecipeError(f"env: {path} is no Python file; write FILE.py, FILE.py:CLASS, or one of {', '.join(BUILT_IN)}")
+        module = import_file(path, "env")
     found = {key: value for key, value in vars(module).items() if _is_environment(value)}
     if name:
         if name not in found:
@@ -83,33 +84,6 @@ def load_class(source: str) -> type:
     if len(set(own.values())) != 1:
         raise RecipeError(f"env: {place} has {_listed(own)} with a method reset; name one, as {place}:CLASS")
     return next(iter(own.values()))
-
-
-def _import(path: Path) -> Any:
-    module_name = f"tulu_environment_{hashlib.blake2b(str(path.resolve()).encode(), digest_size=6).hexdigest()}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise RecipeError(f"env: {path} is no Python file; write FILE.py, FILE.py:CLASS, or one of {', '.join(BUILT_IN)}")
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses and pickle look a class's module up by its name.
-    sys.modules[module_name] = module
-    sys.path.insert(0, str(path.resolve().parent))
-    try:
-        spec.loader.exec_module(module)
-    # A user's file may raise anything, SystemExit too, and what it raises is told.
-    except BaseException as fault:
-        raise RecipeError(f"env: {path} cannot be imported: {told(fault)}; {_import_cure(fault, path)}") from fault
-    return module
-
-
-def _import_cure(fault: BaseException, path: Path) -> str:
-    if isinstance(fault, ModuleNotFoundError) and fault.name:
-        return f"install {fault.name} beside tulu, or put {fault.name.partition('.')[0]}.py into {path.resolve().parent}"
-    if isinstance(fault, ImportError) and "relative import" in str(fault):
-        return "write `import NAME` in place of `from .NAME`: what lies beside the file is found by its name"
-    if isinstance(fault, SystemExit):
-        return "let it end no program: what is meant for `python FILE.py` stands behind `if __name__ == '__main__':`"
-    return "correct the file"
 
 
 def _is_environment(value: Any) -> bool:

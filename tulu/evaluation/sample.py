@@ -1,6 +1,5 @@
 """Rejection sampling: several answers to each prompt, of which the best become rows to train on."""
 
-import hashlib
 import json
 import logging
 from collections import Counter
@@ -30,6 +29,8 @@ from tulu.model.positions import longest_document
 from tulu.train.manifest import environment
 from tulu.train.measured import measured
 from tulu.types import Message, SamplingParams
+from tulu.user_code import source_digests
+from tulu.verifiers.custom import is_custom
 from tulu.verifiers.reward_model import NAME as REWARD_MODEL
 
 log = logging.getLogger("tulu")
@@ -95,11 +96,10 @@ def _sample(model: str, options: SampleOptions, folder: Path, revision: str | No
 
 
 def _verifier_identity(verifier: str | None) -> str | None:
-    """The verifier's name, with a hash of its file where it is one's own."""
-    path = Path((verifier or "").rpartition(":")[0])
-    if verifier is None or not path.is_file():
+    """The verifier's name, with the hashes of its files where it is one's own."""
+    if verifier is None or not is_custom(verifier):
         return verifier
-    return f"{verifier} {hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()}"
+    return " ".join([verifier, *source_digests(Path(verifier.rpartition(":")[0])).values()])
 
 
 def rank(answers: Sequence[Candidate]) -> list[Candidate]:

@@ -21,6 +21,7 @@ from tulu.rollout.episodes import Episodes
 from tulu.rollout.fleet import Fleet
 from tulu.rollout.status import Status
 from tulu.types import Message, Problem
+from tulu.user_code import source_files
 from tulu.verifiers.reward_model import NAME as NO_VERIFIER
 
 if TYPE_CHECKING:
@@ -55,10 +56,10 @@ class Acting:
         return self._description is not None and self._description.scores
 
     def digest(self) -> str:
-        """32 hex digits over the file of the class and its options."""
+        """32 hex digits over the file of the class, what it imports from beside it, and its options."""
         place, _, name = self.settings.path.partition(":")
         file = Path(place).expanduser()
-        files = taskset_files(name) if place == VERIFIERS else [file] if file.is_file() else []
+        files = taskset_files(name) if place == VERIFIERS else source_files(file) if file.is_file() else []
         digest = hashlib.blake2b(digest_size=16)
         for one in files:
             digest.update(one.read_bytes())
