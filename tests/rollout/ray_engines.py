@@ -122,3 +122,12 @@ def sampled(fleet: RayFleet) -> int:
 
 def process(fleet: RayFleet, index: int = 0) -> int:
     return int(ray.get(fleet.members[index].actor.__ray_call__.remote(lambda replica: os.getpid()), timeout=30))
+
+
+def standing_by(fleet: RayFleet) -> int:
+    """The process that stands by, as soon as there is one that has imported what it needs."""
+    deadline = time.monotonic() + SOON
+    while fleet.standby.actor is None:
+        assert time.monotonic() < deadline, fleet.states()
+        time.sleep(0.05)
+    return int(ray.get(fleet.standby.actor.__ray_call__.remote(lambda replica: os.getpid()), timeout=SOON))

@@ -30,6 +30,7 @@ from tests.rollout.ray_engines import (
     gather,
     process,
     requests,
+    standing_by,
     started,
     submit_and_see,
     tokens_of,
@@ -146,15 +147,6 @@ def test_a_lost_engine_is_back_in_the_process_that_stood_by_and_another_stands_b
     assert {end.engine for end in finished.values()} == {"engine-1", "engine-2"}
     assert all(list(end.completion.tokens) == tokens_of(end, 150.0) for end in finished.values())
     standing_by(synced)
-
-
-def standing_by(fleet: RayFleet) -> int:
-    """The process that stands by, as soon as there is one."""
-    deadline = time.monotonic() + SOON
-    while fleet.standby.actor is None:
-        assert time.monotonic() < deadline, fleet.states()
-        time.sleep(0.05)
-    return int(ray.get(fleet.standby.actor.__ray_call__.remote(lambda replica: os.getpid()), timeout=60))
 
 
 def back_again(fleet: RayFleet) -> None:

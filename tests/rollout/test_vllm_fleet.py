@@ -16,7 +16,7 @@ import psutil
 import ray
 import torch
 
-from tests.rollout.ray_engines import SOON, gather, submit_and_see
+from tests.rollout.ray_engines import SOON, gather, process, standing_by, submit_and_see
 from tulu.errors import EngineError
 from tulu.model.batch import pack
 from tulu.model.policy import Policy
@@ -134,6 +134,7 @@ def test_a_stopped_engine_is_found_ended_and_back_with_the_last_weights(fleet: R
     """The process that computes is stopped, so its actor answers and samples nothing; a stopped process is hard to get rid of."""
     fleet.sync(policies[2].weights(), 4)
     wanted = requests(24, 900, "d")
+    standing_by(fleet)
     children = below(fleet)
     fleet.submit(wanted)
     for child in children:
@@ -154,6 +155,19 @@ def test_a_stopped_engine_is_found_ended_and_back_with_the_last_weights(fleet: R
     (recovery,) = fleet.check()
     print(f"back after {recovery.seconds:.1f} s")
     assert recovery.version == 4
+    assert recovery.seconds < 20
+    # Its engine core has been forked, and dies with its actor though their process between is stopped, too.
+    [core] = [child for child in below(fleet) if forked(child)]
+    core.suspend()
+    between = psutil.Process(core.ppid())
+    between.suspend()
+    os.kill(process(fleet), signal.SIGKILL)
+    assert not left([core, between])
+
+
+def forked(child: psutil.Process) -> bool:
+    """Whether it is the child of a fork server, which a fork server is not."""
+    return any("forkserver" in word for word in psutil.Process(child.ppid()).cmdline())
 
 
 def test_what_the_core_dies_of_is_named_with_the_place_of_its_words(

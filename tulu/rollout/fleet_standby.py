@@ -16,7 +16,8 @@ MOST_DEATHS = 3
 class Standby:
     """At most one Ray actor that is no engine yet, but has imported what one needs, which takes vLLM 10 s of a core.
 
-    Its process holds no model and no GPU, but about as much memory as Python with torch and vLLM.
+    Its process holds no model and no GPU, but about as much memory as Python with torch and vLLM; without GPUs twice that, since
+    its engine core is forked from another process of this kind (`vllm_forks`).
     """
 
     def __init__(self, make_actor: Callable[[], Any] | None) -> None:

@@ -4,7 +4,6 @@ vLLM imports this file by its name in every worker of an engine, before the work
 that runs vLLM imports it.
 """
 
-import ctypes
 import os
 import pickle
 import signal
@@ -20,14 +19,12 @@ from safetensors.torch import save_file
 from threadpoolctl import threadpool_limits
 from vllm.utils.nccl import unpinned_nccl_env
 
+from tulu.config.processes import end_with_the_parent
 from tulu.rollout.broadcast import Broken, Joining
 from tulu.rollout.card_memory import card_of
 from tulu.rollout.receiver import Receiver, digests
 from tulu.rollout.vllm_transfer import register
 from tulu.rollout.vllm_worker import adapter_request
-
-PARENT_DEATH = 1
-"""PR_SET_PDEATHSIG of Linux."""
 
 register()
 
@@ -108,12 +105,13 @@ class TuluExtension:
     def tulu_end_with(self, owner: int) -> None:
         """End this process as soon as the process `owner` ends, however that is killed; so does the process between the two."""
         between = os.getppid()
-        ctypes.CDLL(None, use_errno=True).prctl(PARENT_DEATH, signal.SIGKILL)
+        end_with_the_parent()
+        if os.getppid() != between:  # It died before the line above.
+            os.kill(os.getpid(), signal.SIGKILL)
         if between == owner:
-            if os.getppid() != owner:
-                os.kill(os.getpid(), signal.SIGKILL)
             return
-        # With tensor parallelism the workers are children of vLLM's engine core, and that is the child of the owner.
+        # With tensor parallelism the workers are children of vLLM's engine core, and that is the child of the owner. One that was
+        # forked is the child of a fork server, which ends with the owner.
         threading.Thread(target=_end_with, args=(owner, between), name="tulu-end-with", daemon=True).start()
 
 

@@ -3,8 +3,10 @@
 import asyncio
 import os
 import pickle
+import sys
 from collections import Counter
 from collections.abc import Awaitable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from tulu.config.shortage import is_shortage, say_engine_shortage
@@ -17,6 +19,7 @@ from tulu.rollout.fleet_replica import Replica, Taken, Waking
 from tulu.rollout.pieces import Place
 from tulu.rollout.sync import Layout, Shapes, read_shapes
 from tulu.rollout.vllm_causes import broken, cause_of, own_log, points_elsewhere
+from tulu.rollout.vllm_forks import ForkServer
 from tulu.rollout.vllm_worker import (
     VLLM_DTYPES,
     adapter_options,
@@ -41,6 +44,8 @@ class VllmReplica(Replica):
     adapter: Any = None
     """What vLLM is told with every request, where syncs bring adapters alone."""
     end_tokens: list[int]
+    forks: ForkServer | None = None
+    """Where the engine core of a process comes from that stood by; None where it is a new process."""
 
     def __init__(self, spec: EngineSpec, tensor_parallel: int = 1) -> None:
         super().__init__(spec, tensor_parallel)
@@ -48,7 +53,10 @@ class VllmReplica(Replica):
         """How many of the workers need a file in memory no more, by its path."""
 
     def get_ready(self) -> None:
-        """vLLM takes 10 s of a core to import."""
+        """vLLM takes 10 s of a core to import, here and again in the engine core: both are done at the same time."""
+        # It is set so for a single worker without a GPU. To ask torch for GPUs would touch them.
+        if sys.platform == "linux" and os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") == "0":
+            self.forks = ForkServer()
         need_vllm()
         import vllm.v1.engine.async_llm  # noqa: F401
 
@@ -87,7 +95,8 @@ class VllmReplica(Replica):
             **adapter_options(spec),
         )
         try:
-            self.llm = AsyncLLM.from_engine_args(options, stat_loggers=[make_pulse(self.sampled)])
+            with self.forks.serving() if self.forks else nullcontext():
+                self.llm = AsyncLLM.from_engine_args(options, stat_loggers=[make_pulse(self.sampled)])
         except (ValueError, RuntimeError, OSError) as error:
             told = say_engine_shortage(error) if is_shortage(error) else cause_of(error) or str(error)
             cure = "; set rlvr.resources.adapters to merged if it takes no adapters" if spec.adapters else ""

@@ -1,0 +1,16 @@
+"""What a fork server of engine cores imports before it is asked for one. Its import is all that runs of it in the server."""
+
+import os
+
+from tulu.config.processes import end_with_the_parent
+
+OWNER = "TULU_FORK_SERVER_OF"
+"""The variable with the id of the process that started a fork server; no other process has it."""
+
+if owner := os.environ.pop(OWNER, ""):
+    end_with_the_parent()
+    if os.getppid() != int(owner):  # It died before the line above.
+        raise SystemExit(1)
+    # The server's children are engine cores, each with its one worker inside.
+
+    import tulu.rollout.vllm_extension  # noqa: F401
