@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LADDER: tuple[tuple[str, ...], ...] = (
-    ("errors", "types", "files", "progress", "intervals", "deadlines", "user_code", "losses", "advantages"),
+    ("errors", "types", "files", "progress", "intervals", "deadlines", "children", "user_code", "losses", "advantages"),
     ("verifiers",),
     ("config",),
     ("grading",),
@@ -28,9 +28,15 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("cli", "__main__"),
 )
 """Chapters and plain files from the bottom. One imports what stands on the rungs below, and the files of its own chapter."""
-BESIDE_EACH_OTHER = {("losses", "errors"), ("files", "errors"), ("user_code", "errors"), ("__main__", "cli")}
+BESIDE_EACH_OTHER = {
+    ("losses", "errors"),
+    ("files", "errors"),
+    ("user_code", "errors"),
+    ("user_code", "children"),
+    ("__main__", "cli"),
+}
 """(importer, imported) pairs of plain files on one rung."""
-WITHOUT_TORCH = ("errors", "types", "files", "progress", "intervals", "deadlines", "user_code", "verifiers", "config")
+WITHOUT_TORCH = ("errors", "types", "files", "progress", "intervals", "deadlines", "children", "user_code", "verifiers", "config")
 """Chapters and files that do not import torch, so that a mistake is told at once."""
 STAGES = (
     "stages.base",

@@ -1,5 +1,7 @@
 """Python files of the user: what they may import, what is refused, and by what content they are known."""
 
+import pickle
+import py_compile
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,9 +102,65 @@ def test_a_name_that_means_something_else_here_is_refused(tmp_path: Path) -> Non
 
 
 def test_a_file_named_as_a_package_may_import_that_package(tmp_path: Path) -> None:
-    itself = tmp_path / "four" / "numpy.py"
-    written(tmp_path / "four", "", numpy="import numpy\nPI = numpy.pi")
-    assert pytest.approx(3.14159, abs=1e-5) == import_file(itself, "env").PI, "one that has the name itself means the other"
+    itself = tmp_path / "four" / "mdurl.py"
+    written(tmp_path / "four", "", mdurl="import mdurl\nASKED = mdurl.encode('a b')")
+    assert import_file(itself, "env").ASKED == "a%20b", "one that has the name itself means the other"
+
+
+def test_a_folder_without_init_means_the_one_beside_the_file(tmp_path: Path) -> None:
+    """Python makes one package of all folders of a name, and looks for a module in the first of them first."""
+    one, two = (
+        written(tmp_path / name, "from odd_space.part import X", odd_space_in_part=f"X = '{name}'") for name in ("a", "b")
+    )
+    alone = written(tmp_path / "c", "from odd_space.only import X", odd_space_in_only="X = 'c'")
+    assert import_file(one, "verifier").X == "a"
+    with pytest.raises(RecipeError, match=r"imports odd_space\.part, which is .*a/odd_space/part\.py here and not .*b/odd_space"):
+        import_file(two, "verifier")
+    assert import_file(alone, "verifier").X == "c"
+
+
+def test_helpers_that_are_links_or_compiled_are_those_beside_the_file(tmp_path: Path) -> None:
+    file = written(tmp_path / "a", "from odd_linked import A\nfrom odd_kept.part import B\nfrom odd_compiled import C")
+    written(tmp_path / "kept", "", odd_linked="A = 1", odd_kept_in___init__="", odd_kept_in_part="B = 2", odd_compiled="C = 3")
+    (tmp_path / "a" / "odd_linked.py").symlink_to(tmp_path / "kept" / "odd_linked.py")
+    (tmp_path / "a" / "odd_kept").symlink_to(tmp_path / "kept" / "odd_kept")
+    py_compile.compile(str(tmp_path / "kept" / "odd_compiled.py"), str(tmp_path / "a" / "odd_compiled.pyc"))
+    module = import_file(file, "verifier")
+    assert (module.A, module.B, module.C) == (1, 2, 3)
+    found = ["mine.py", "odd_linked.py", "odd_kept/__init__.py", "odd_kept/part.py", "odd_compiled.pyc"]
+    assert sorted(source_digests(file)) == sorted(found)
+    linked = tmp_path / "linked.py"
+    linked.symlink_to(file)
+    assert source_digests(linked) == source_digests(file)
+
+
+def test_a_file_is_run_once_and_any_name_will_do(tmp_path: Path) -> None:
+    file = tmp_path / "ünser score-v1.2 (neu).py"
+    file.write_text("from dataclasses import dataclass\n@dataclass\nclass Rule:\n    x: 'int' = 1\nY = Rule()")
+    module = import_file(file, "verifier")
+    assert pickle.loads(pickle.dumps(module.Y)) == module.Y
+    assert import_file(file, "env") is module
+
+
+def test_what_could_not_be_imported_is_imported_anew(tmp_path: Path) -> None:
+    file = written(tmp_path, "1/0")
+    with pytest.raises(RecipeError, match="ZeroDivisionError"):
+        import_file(file, "verifier")
+    assert import_file(written(tmp_path, "X = 1  # longer than before"), "verifier").X == 1
+
+
+def test_reading_what_a_file_imports_warns_of_nothing(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    file = written(tmp_path, "import odd_beside\nPATTERN = '\\d'", odd_beside="")
+    assert names(file) == ["mine.py", "odd_beside.py"]
+    assert not recwarn.list
+
+
+def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
+    file = written(tmp_path, "import odd_memory")
+    # The first page of a process's memory is a file that nobody can read.
+    (tmp_path / "odd_memory.py").symlink_to("/proc/self/mem")
+    with pytest.raises(RecipeError, match=r"odd_memory\.py cannot be read: Input/output error"):
+        source_digests(file)
 
 
 @pytest.mark.parametrize(

@@ -7,18 +7,26 @@ packages come first here, since the process that imports the file has others of 
 import ast
 import hashlib
 import importlib.util
+import re
 import sys
+import warnings
 from collections.abc import Iterator
+from importlib.machinery import all_suffixes
 from pathlib import Path
 from types import ModuleType
 
+from tulu.children import MEMORY_MB
 from tulu.errors import RecipeError
 
 
 def import_file(file: Path, whose: str) -> ModuleType:
-    """The module of a Python file, which is run anew. RecipeError, behind `whose`, where it cannot be imported."""
+    """The module of a Python file, which runs once in a process. RecipeError, behind `whose`, where it cannot be imported."""
     file = file.expanduser()
-    name = f"tulu_user_{hashlib.blake2b(str(file.resolve()).encode(), digest_size=6).hexdigest()}_{file.stem}"
+    stem = re.sub(r"\W", "_", file.stem)
+    name = f"tulu_user_{hashlib.blake2b(str(file.resolve()).encode(), digest_size=6).hexdigest()}_{stem}"
+    if name in sys.modules:
+        # Two functions of one file share what it keeps.
+        return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None or not file.is_file():
         raise RecipeError(f"{whose}: {file} is no Python file")
@@ -31,10 +39,11 @@ def import_file(file: Path, whose: str) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except KeyboardInterrupt:
-        raise
     # A user's file may raise anything, SystemExit too, and what it raises is told.
     except BaseException as fault:
+        del sys.modules[name]
+        if isinstance(fault, KeyboardInterrupt):
+            raise
         raise RecipeError(f"{whose}: {file} cannot be imported: {told(fault)}; {_cure(fault, file)}") from fault
     return module
 
@@ -51,11 +60,19 @@ def told(fault: BaseException) -> str:
 
 def source_digests(file: Path) -> dict[str, str]:
     """32 hex digits over the file and over each one beside it that it imports, by their names within its folder."""
-    folder = file.expanduser().resolve().parent
-    return {
-        one.relative_to(folder).as_posix(): hashlib.blake2b(one.read_bytes(), digest_size=16).hexdigest()
-        for one in source_files(file)
-    }
+    folder, found = file.expanduser().resolve().parent, dict[str, str]()
+    for one in source_files(file):
+        try:
+            content = one.read_bytes()
+        except OSError as fault:
+            raise RecipeError(f"{one} cannot be read: {fault.strerror}") from fault
+        found[one.relative_to(folder).as_posix()] = hashlib.blake2b(content, digest_size=16).hexdigest()
+    return found
+
+
+def content_digest(file: Path) -> str:
+    """32 hex digits over all of these together."""
+    return hashlib.blake2b(repr(source_digests(file)).encode(), digest_size=16).hexdigest()
 
 
 def source_files(file: Path) -> list[Path]:
@@ -75,8 +92,10 @@ def source_files(file: Path) -> list[Path]:
 def _imports(file: Path, folder: Path) -> Iterator[str]:
     """The dotted names of what a file imports and may have beside it; none where it is no Python."""
     try:
-        tree = ast.parse(file.read_bytes())
-    except (SyntaxError, ValueError):
+        with warnings.catch_warnings(action="ignore"):
+            # Python warns of odd spellings where the file is imported.
+            tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError, RecursionError, MemoryError, OSError):
         return
     package = file.parent.relative_to(folder).parts
     for node in ast.walk(tree):
@@ -95,23 +114,26 @@ def _at(folder: Path, name: str) -> Iterator[Path]:
     place = folder
     for part in name.split("."):
         place = place / part
-        yield from (one for one in (place / "__init__.py", place.with_suffix(".py")) if one.is_file())
+        for suffix in all_suffixes():
+            yield from (one for one in (place / f"__init__{suffix}", place.with_name(part + suffix)) if one.is_file())
 
 
 def _hidden(file: Path) -> Iterator[str]:
     """What it imports from beside itself, where that name means something else in this process."""
     folder = file.resolve().parent
     for helper in source_files(file)[1:]:
-        name, *inside = helper.relative_to(folder).with_suffix("").parts
-        if inside not in ([], ["__init__"]):
+        place = helper.parent if helper.stem == "__init__" else helper.with_name(helper.name.partition(".")[0])
+        name = ".".join(place.relative_to(folder).parts)
+        if any(one.stem == "__init__" and one.parent in place.parents for one in _at(folder, name)):
+            # It is found within a package, which is looked at itself.
             continue
         try:
             spec = importlib.util.find_spec(name)
-        except ValueError:
-            # A module that a program made has none.
+        # A module that a program made has none, and what stands in the place of a folder may be no package.
+        except (ValueError, ImportError):
             spec = None
         found = spec.origin if spec else None
-        if found is None or Path(found).resolve() != helper:
+        if found is None or Path(found).resolve() not in [one.resolve() for one in _at(folder, name)]:
             yield f"{name}, which is {found or 'another module'} here and not {helper}"
 
 
@@ -120,6 +142,8 @@ def _cure(fault: BaseException, file: Path) -> str:
         return f"install {fault.name} beside tulu, or put {fault.name.partition('.')[0]}.py into {file.resolve().parent}"
     if isinstance(fault, ImportError) and "relative import" in str(fault):
         return "write `import NAME` in place of `from .NAME`: what lies beside the file is found by its name"
+    if isinstance(fault, MemoryError):
+        return f"import less: a process that grades has {MEMORY_MB} MB"
     if isinstance(fault, SystemExit):
         return "let it end no program: what is meant for `python FILE.py` stands behind `if __name__ == '__main__':`"
     return "correct the file"

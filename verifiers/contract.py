@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from tulu.errors import DataError, RecipeError, TuluError
 from tulu.types import Verdict
+from tulu.user_code import told
 
 Mode = Literal["strict", "tulu3", "tulu3-2024"]
 Place = Literal["here", "worker", "thread"]
@@ -27,7 +28,8 @@ def as_score(given: object) -> float | None:
     """What code of the user's gave as a score, as a number; None where it is none, or beyond LARGEST_SCORE."""
     try:
         score = float("nan") if isinstance(given, str | bytes | bytearray) else float(given)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
+    # What becomes a number may say in any way that it does not, as a tensor with two elements does.
+    except Exception:  # noqa: BLE001
         return None
     # No comparison holds of a NaN.
     return score if abs(score) <= LARGEST_SCORE else None
@@ -77,6 +79,8 @@ class Case:
     """0: the only one. 1: others wait, so that a verifier may postpone what takes long. 2: it may still postpone what missed its
     time on a busy machine. 3: the last one, on an idle machine."""
     settings: Settings = NO_SETTINGS
+    content: str = ""
+    """What the verifier's files held when grading began, as `Verifier.content` says it; empty where it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +124,8 @@ class Verifier:
     """Further modules that mode tulu3-2024 imports."""
     warm: Callable[[], None] | None = None
     """Imports what the first verdict would otherwise wait for."""
+    content: Callable[[], str] | None = None
+    """A digest of the files of the user's on which it rests. All verdicts of a grader are by one content."""
 
     def grade(self, mode: Mode) -> Grade:
         """The function that grades in a mode; RecipeError where this verifier does not have it."""
@@ -155,7 +161,7 @@ def grade_safely(grade: Grade, case: Case, traced: bool = True) -> Verdict:
         return Verdict(0.0, detail=str(fault))
     # This is the one place that catches everything, an attempt to end the program too: a verifier must never end a run.
     except (Exception, SystemExit) as fault:  # noqa: BLE001
-        reason = f"{type(fault).__name__}: {fault}"[:500]
+        reason = told(fault)[:500]
         own_fault = isinstance(fault, TuluError | ImportError) and not isinstance(fault, DataError)
         if not traced or own_fault or fails_on_neutral(grade, case):
             return Verdict(None, "error", reason)

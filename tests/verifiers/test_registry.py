@@ -75,7 +75,7 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, name: str, told: st
     mine.write_text(OWN)
     bad.write_text("1/0")
     with pytest.raises(RecipeError, match=told):
-        find(name.format(mine=mine, bad=bad))
+        check_name(name.format(mine=mine, bad=bad))
 
 
 RETURNS = """

@@ -1,24 +1,18 @@
 """The parent's side of environments: a nursery that starts them, and one process for each episode, with deadlines."""
 
 import contextlib
-import json
-import os
 import select
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tulu import deadlines
+from tulu.children import receive, send, start
 from tulu.environments.authoring import Description
 from tulu.errors import RecipeError, TuluError
-from tulu.grading.worker import receive, send
 
-_BOOT = (
-    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from tulu.environments.worker import main; main(int(sys.argv[2]))"
-)
 _START_SECONDS = 300.0
 """Most seconds that importing an environment, or describing it, may take."""
 _FORK_SECONDS = 20.0
@@ -178,14 +172,7 @@ class Nursery:
     def _open(self) -> None:
         self._control, worker_end = socket.socketpair()
         with worker_end:
-            # With several numerical threads each, environments would only compete for the same cores.
-            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-            self.popen = subprocess.Popen(
-                [sys.executable, "-c", _BOOT, json.dumps(sys.path), str(worker_end.fileno())],
-                pass_fds=[worker_end.fileno()],
-                stdin=subprocess.DEVNULL,
-                env=environment,
-            )
+            self.popen = start("from tulu.environments.worker import main; main(*handed)", worker_end.fileno())
         try:
             self._ask(self._given, _START_SECONDS)
         except RecipeError:

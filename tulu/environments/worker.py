@@ -19,12 +19,12 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+from tulu.children import leave, receive, send
 from tulu.config.processes import end_with_the_parent
 from tulu.environments.answers import as_reward, told
 from tulu.environments.authoring import Acting, check_options, describe, load_class
 from tulu.environments.tasksets import TasksetPlay
 from tulu.errors import RecipeError
-from tulu.grading.worker import receive, send
 
 
 def serve(control: socket.socket, source: str, options: dict[str, Any], call_seconds: float) -> None:
@@ -150,6 +150,4 @@ def main(descriptor: int) -> NoReturn:
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     with socket.socket(fileno=descriptor) as control, contextlib.suppress(EOFError, ConnectionError):
         serve(control, *receive(control))
-    # A user's module may have started threads that never end.
-    sys.stderr.flush()
-    os._exit(0)
+    leave()

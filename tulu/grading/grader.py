@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Protocol, Self
 
+from tulu.children import MEMORY_MB
 from tulu.errors import DataError
 from tulu.grading.pool import Workers
 from tulu.grading.task import Task
@@ -54,7 +55,7 @@ class Grader:
         deadline: float = 6.0,
         *,
         mode: Mode = "strict",
-        memory_mb: int = 2048,
+        memory_mb: int = MEMORY_MB,
         settings: Settings | None = None,
         pool: Pool | None = None,
     ) -> None:
@@ -65,6 +66,8 @@ class Grader:
         self._workers: Pool = pool or Workers(workers or os.cpu_count() or 1, deadline, memory_mb)
         self._threads: ThreadPoolExecutor | None = None
         self._lock = threading.RLock()
+        self._contents: dict[str, str] = {}
+        """What the files of verifiers held when they were first used here. They may be edited while this grades."""
         self._cache: OrderedDict[tuple[str, str, str], Future[Verdict]] = OrderedDict()
         self.seconds: deque[float] = deque(maxlen=200_000)
         """Latencies of the latest verdicts, in seconds. A verdict from the cache adds none."""
@@ -91,7 +94,7 @@ class Grader:
         Raises RecipeError for an unknown verifier and DataError for a problem with a wrong number of ground truths. A failing
         verifier never raises; its verdict has a status other than ok.
         """
-        cases = [_split_by_verifier(completion, problem, self.settings) for completion, problem in items]
+        cases = [self._split_by_verifier(completion, problem) for completion, problem in items]
         tasks: list[Task] = []
         started = [self._start(name, case, tasks) for group in cases for name, case in group]
         if tasks:
@@ -102,6 +105,26 @@ class Grader:
     async def grade_async(self, items: Sequence[tuple[str, Problem]]) -> list[Verdict]:
         """Grade as `grade` does, without blocking the event loop."""
         return await asyncio.to_thread(self.grade, items)
+
+    def _split_by_verifier(self, completion: str, problem: Problem) -> list[tuple[str, Case]]:
+        """(verifier, case) for each verifier of a problem. Raises DataError if the number of ground truths is another."""
+        names = problem.verifiers
+        truths = [problem.ground_truth] if len(names) == 1 else problem.ground_truth
+        if not isinstance(truths, list | tuple) or len(truths) != len(names):
+            raise DataError(f"{problem.id}: {len(names)} verifiers need a list of {len(names)} ground truths")
+        completion = expose_thinking(completion, problem)
+        users = [message["content"] for message in problem.messages if message["role"] == "user"]
+        prompt = users[-1] if users else ""
+        return [
+            (name, Case(completion, truth, prompt, problem.row, settings=self.settings, content=self._content_of(name)))
+            for name, truth in zip(names, truths, strict=True)
+        ]
+
+    def _content_of(self, name: str) -> str:
+        if name not in self._contents:
+            content = find(name).content
+            self._contents[name] = content() if content is not None else ""
+        return self._contents[name]
 
     def _start(self, name: str, case: Case, tasks: list[Task]) -> "Future[Verdict] | Verdict":
         """The verdict if it is cheap, else a future of it. What a process must do is added to `tasks`."""
@@ -203,20 +226,6 @@ def grade_by_verifiers(grader: Scores, items: Sequence[tuple[str, Problem]]) -> 
     parts = [(text, split_off_reward_model(problem)[0]) for text, problem in items]
     verdicts = iter(grader.grade([(text, part) for text, part in parts if part is not None]))
     return [None if part is None else next(verdicts) for _, part in parts]
-
-
-def _split_by_verifier(completion: str, problem: Problem, settings: Settings) -> list[tuple[str, Case]]:
-    """(verifier, case) for each verifier of a problem. Raises DataError if the number of ground truths is another."""
-    names = problem.verifiers
-    truths = [problem.ground_truth] if len(names) == 1 else problem.ground_truth
-    if not isinstance(truths, list | tuple) or len(truths) != len(names):
-        raise DataError(f"{problem.id}: {len(names)} verifiers need a list of {len(names)} ground truths")
-    completion = expose_thinking(completion, problem)
-    users = [message["content"] for message in problem.messages if message["role"] == "user"]
-    prompt = users[-1] if users else ""
-    return [
-        (name, Case(completion, truth, prompt, problem.row, settings=settings)) for name, truth in zip(names, truths, strict=True)
-    ]
 
 
 def _combine(verdicts: list[Verdict], problem: Problem) -> Verdict:

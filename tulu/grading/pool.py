@@ -13,10 +13,11 @@ import threading
 from collections import deque
 
 from tulu import deadlines
+from tulu.children import receive
 from tulu.errors import TuluError
 from tulu.grading.process import Process
 from tulu.grading.task import Task, neutral_task
-from tulu.grading.worker import OVER_LIMIT, SPENT, receive
+from tulu.grading.worker import OVER_LIMIT, SPENT
 from tulu.types import Verdict
 from tulu.verifiers.contract import Postponed
 from tulu.verifiers.registry import find
@@ -149,7 +150,8 @@ class Workers:
     def _take_verdicts(self, process: Process) -> None:
         try:
             message = receive(process.connection)
-        except (OSError, EOFError):
+        # Besides an end of the process, only what a verifier wrote into the connection itself is no message.
+        except Exception:  # noqa: BLE001
             self._died(process)
             return
         if not process.ready:

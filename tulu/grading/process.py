@@ -1,12 +1,10 @@
 """One grading process: its start, the tasks that it was sent, its clock, and its end."""
 
 import contextlib
-import json
 import mmap
 import os
 import socket
 import subprocess
-import sys
 import tempfile
 from collections import deque
 from collections.abc import Sequence
@@ -16,17 +14,13 @@ from pathlib import Path
 import psutil
 
 from tulu import deadlines
+from tulu.children import LOADING_SECONDS, end, send, start
 from tulu.grading.task import Task
-from tulu.grading.worker import OVER_LIMIT, cpu_limit, send
+from tulu.grading.worker import OVER_LIMIT, cpu_limit
 from tulu.types import Verdict
+from tulu.verifiers.custom import known_everywhere
 from tulu.verifiers.registry import find
 
-_BOOT = (
-    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from tulu.grading.worker import main; "
-    "main(int(sys.argv[2]), int(sys.argv[3]), {}, {})"
-)
-_LOADING_SECONDS = 120.0
-"""Most seconds that a new process may take to start, or to import a family of verifiers."""
 _TRANSFER_SECONDS = 5.0
 """Most seconds that a process may take to accept or deliver a message."""
 _EXIT_SECONDS = 0.5
@@ -55,15 +49,8 @@ class Process:
         self._waiting = mmap.mmap(shared, 1)
         """Shared memory of one byte: how many verdicts wait in the process to be sent. It is grading the task after those."""
         with worker_end:
-            # With several numerical threads each, the workers would only compete for the same cores.
-            environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
-            boot = _BOOT.format(memory_mb, deadline)
-            self.popen = subprocess.Popen(
-                [sys.executable, "-c", boot, json.dumps(sys.path), str(worker_end.fileno()), str(shared)],
-                pass_fds=[worker_end.fileno(), shared],
-                stdin=subprocess.DEVNULL,
-                env=environment,
-            )
+            program = f"from tulu.grading.worker import main; main(*handed, {memory_mb}, {deadline})"
+            self.popen = start(program, worker_end.fileno(), shared)
         os.close(shared)
         # A stopped process must not stop the dispatcher, and with it the verdicts of all callers.
         self.connection.settimeout(_TRANSFER_SECONDS)
@@ -76,7 +63,7 @@ class Process:
         self.started = 0.0
         """When it began the first of its tasks, a few milliseconds earlier or later, since it sends verdicts that often."""
         self.age = 0.0
-        self.expires = deadlines.now() + _LOADING_SECONDS
+        self.expires = deadlines.now() + LOADING_SECONDS
         """When it is killed unless it has sent a verdict."""
         self._cpu_before = 0.0
         """CPU seconds that it had used at `started`."""
@@ -87,7 +74,9 @@ class Process:
             task.attempt = max(task.attempt, attempt)
         self.tasks.extend(tasks)
         self.restart_clock()
-        send(self.connection, [(task.name, task.mode, replace(task.case, attempt=task.attempt)) for task in tasks])
+        # What one verifier does to the working folder is not the next one's.
+        cases = [(known_everywhere(task.name), task.mode, replace(task.case, attempt=task.attempt)) for task in tasks]
+        send(self.connection, cases)
 
     def under_way(self) -> Task:
         """The task that the process is grading."""
@@ -100,7 +89,7 @@ class Process:
             self.started = deadlines.now()
             verifier = find(task.name)
             deadline = verifier.deadline or self.deadline
-            self.expires = self.started + (deadline if task.name in self.loaded else _LOADING_SECONDS)
+            self.expires = self.started + (deadline if task.name in self.loaded else LOADING_SECONDS)
             self._cpu_before = self._cpu()
 
     def overdue_verdict(self, task: Task) -> Verdict:
@@ -133,9 +122,7 @@ class Process:
         return None
 
     def kill(self) -> None:
-        """End the process, and wait until it is gone."""
+        """End the process with what it has started, and wait until it is gone."""
         self.connection.close()
         self._waiting.close()
-        with contextlib.suppress(ProcessLookupError):
-            self.popen.kill()
-        self.popen.wait()
+        end(self.popen)

@@ -1,28 +1,23 @@
 """The program of a grading process: it reads cases from a socket and answers each with a verdict.
 
-tulu/grading/process.py starts it as a new interpreter. It is never forked, and not started by multiprocessing, which would run
-the caller's main module again. It imports only verifiers and no torch.
+tulu/grading/process.py starts it. It imports only verifiers and no torch.
 """
 
 import mmap
 import os
-import pickle
-import resource
 import signal
 import socket
-import struct
-import sys
 import threading
 import time
+from contextlib import suppress
 from typing import Any, NoReturn
 
+from tulu.children import begin, leave, receive, send
 from tulu.errors import TuluError
 from tulu.types import Verdict
 from tulu.verifiers.contract import Case, Mode, OverBudget, Verifier, grade_safely
 from tulu.verifiers.registry import find
 
-_HEADER = struct.Struct("<I")
-"""The length of a message in bytes, which is sent before it."""
 CPU_SHARE, CPU_SECONDS = 0.75, 4.0
 """What a verdict may compute where its verifier names no limit of its own: a share of its deadline, and at most these seconds."""
 OVER_LIMIT = "costs more CPU than an answer is granted"
@@ -33,31 +28,6 @@ _WAITING = 64
 """Most verdicts that are sent in one message."""
 _FLUSH_SECONDS = 0.004
 """Seconds after which waiting verdicts are sent."""
-
-
-def send(connection: socket.socket, message: Any) -> None:
-    """Send one pickled message after its length.
-
-    A socket is used because a connection of multiprocessing has no time-out, and a stopped process would block its parent.
-    """
-    data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
-    connection.sendall(_HEADER.pack(len(data)) + data)
-
-
-def receive(connection: socket.socket) -> Any:
-    """Wait for the next message. Raises EOFError if the other side is gone."""
-    (length,) = _HEADER.unpack(_exactly(connection, _HEADER.size))
-    return pickle.loads(_exactly(connection, length))
-
-
-def _exactly(connection: socket.socket, count: int) -> bytes:
-    data = bytearray()
-    while len(data) < count:
-        part = connection.recv(min(count - len(data), 1 << 20))
-        if not part:
-            raise EOFError
-        data += part
-    return bytes(data)
 
 
 _interrupted = threading.Event()
@@ -96,7 +66,7 @@ class _Outbox:
     """
 
     def __init__(self, connection: socket.socket, waiting: mmap.mmap) -> None:
-        self._connection, self._waiting = connection, waiting
+        self._connection, self._waiting, self._pid = connection, waiting, os.getpid()
         self._verdicts: list[tuple[Verdict, float]] = []
         self._sent = time.monotonic()
 
@@ -110,9 +80,16 @@ class _Outbox:
         if self._verdicts:
             # The number is reset before the verdicts are sent, because what the parent has received no longer waits.
             self._waiting[0] = 0
-            send(self._connection, self._verdicts)
+            self.tell(self._verdicts)
             self._verdicts = []
         self._sent = time.monotonic()
+
+    def tell(self, message: Any) -> None:
+        """Send a message at once."""
+        # Code that forks comes back in both processes, and the parent would take the second answer for that to its next case.
+        if os.getpid() != self._pid:
+            os._exit(0)
+        send(self._connection, message)
 
 
 def serve(connection: socket.socket, deadline: float, waiting: mmap.mmap) -> None:
@@ -139,7 +116,7 @@ def serve(connection: socket.socket, deadline: float, waiting: mmap.mmap) -> Non
                     if verifier.warm is not None:
                         verifier.warm()
                     loaded.add(name)
-                    send(connection, None)
+                    outbox.tell(None)
                     began = time.monotonic()
                 # If the parent dies while a verdict hangs in C code, only this timer ends the process.
                 signal.setitimer(signal.ITIMER_REAL, 4 * (verifier.deadline or deadline) + 10)
@@ -149,27 +126,15 @@ def serve(connection: socket.socket, deadline: float, waiting: mmap.mmap) -> Non
             outbox.add(verdict, time.monotonic() - began)
             if _interrupted.is_set():
                 outbox.flush()
-                send(connection, SPENT)
+                outbox.tell(SPENT)
                 return
         outbox.flush()
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def main(descriptor: int, shared: int, memory_mb: int, deadline: float) -> None:
-    """Limit this process and serve. Verifiers that print do so to standard error.
-
-    `descriptor` is the socket, `shared` the memory file of the number of waiting verdicts.
-    """
-    memory = memory_mb << 20
-    if sys.platform != "darwin":
-        # macOS has the name of this limit and refuses to set it.
-        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # Ctrl-C reaches the whole process group, but the parent decides when this process ends.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    with socket.socket(fileno=descriptor) as connection, mmap.mmap(shared, 1) as waiting:
-        try:
-            serve(connection, deadline, waiting)
-        except (EOFError, ConnectionError):
-            return
+def main(descriptor: int, shared: int, memory_mb: int, deadline: float) -> NoReturn:
+    """Serve on a socket. `shared` is the memory file of the number of waiting verdicts."""
+    begin(memory_mb)
+    with socket.socket(fileno=descriptor) as connection, mmap.mmap(shared, 1) as waiting, suppress(EOFError, ConnectionError):
+        serve(connection, deadline, waiting)
+    leave()

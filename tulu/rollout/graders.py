@@ -13,9 +13,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
+from tulu.children import MEMORY_MB
 from tulu.config.cluster import cluster_address, in_one_line
 from tulu.config.schema import Rlvr
 from tulu.errors import TuluError
@@ -28,7 +28,7 @@ from tulu.rollout.grader_member import GraderLimits, GraderMember
 from tulu.rollout.vllm_engine import start_ray
 from tulu.types import Verdict
 from tulu.verifiers.contract import Settings
-from tulu.verifiers.custom import is_custom
+from tulu.verifiers.custom import known_everywhere
 
 log = logging.getLogger("tulu")
 
@@ -52,7 +52,7 @@ class RayWorkers:
         self,
         count: int,
         deadline: float = 6.0,
-        memory_mb: int = 2048,
+        memory_mb: int = MEMORY_MB,
         limits: GraderLimits | None = None,
         actor: type[GradingNode] = GradingNode,
         own_ray: bool = False,
@@ -221,12 +221,8 @@ def _tell(settled: Settled) -> None:
 
 
 def _on_the_way(number: int, task: Task) -> Numbered:
-    """A case as it travels. A verifier in a file of the user gets its whole path: other processes work in other folders."""
-    name = task.name
-    if is_custom(name):
-        file, _, function = name.rpartition(":")
-        name = f"{Path(file).expanduser().resolve()}:{function}"
-    return Numbered(number, name, task.mode, task.case)
+    """A case as it travels."""
+    return Numbered(number, known_everywhere(task.name), task.mode, task.case)
 
 
 def _maker(actor: type[GradingNode], deadline: float, memory_mb: int) -> Callable[[], Any]:
