@@ -203,20 +203,24 @@ def test_what_is_kept_is_chosen_again_without_sampling(place: Place) -> None:
     assert len(place.rows("samples.jsonl")) == 2
 
 
-def test_nothing_left_is_said(place: Place) -> None:
+@pytest.mark.parametrize("by", ["the option", "the rows"])
+def test_nothing_left_is_said(place: Place, by: str) -> None:
     (place.folder / "never.py").write_text("def score(completion, ground_truth):\n    return 0\n")
-    rows = [{"prompt": f"{n}?", "ground_truth": "x"} for n in range(3)]
+    name = f"{place.folder}/never.py:score"
+    rows = [{"prompt": f"{n}?", "ground_truth": "x", "dataset": name} for n in range(3)]
     (place.folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    result = place.call("--verifier", f"{place.folder}/never.py:score")
+    verifier = name if by == "the option" else "own"
+    result = place.call("--verifier", verifier)
     assert result.exit_code == 1
     assert "no row is left to train on: " in result.stderr
     assert "no right answer" in result.stderr
     assert not (place.folder / "out" / "sft.jsonl").exists()
     assert len(place.rows("samples.jsonl")) == 3
     (place.folder / "never.py").write_text("def score(completion, ground_truth):\n    raise ValueError('no idea')\n")
-    result = place.call("--verifier", f"{place.folder}/never.py:score")
+    result = place.call("--verifier", verifier)
     assert result.exit_code == 2, "another verifier under the same name is another setting"
-    result = place.call("--verifier", f"{place.folder}/never.py:score", "--fresh")
+    assert f"verifiers.{name}: " in result.stderr
+    result = place.call("--verifier", verifier, "--fresh")
     assert result.exit_code == 1
     assert "scoring failed 24 times, first of all with error: ValueError: no idea" in result.stderr
 

@@ -72,6 +72,11 @@ class Problems(LazySequence[Problem]):
             found |= {name: own} | {f"{name} imports {file}": digest for file, digest in beside}
         return found
 
+    @property
+    def verdicts_rest_on(self) -> dict[str, dict[str, str]]:
+        """`verifier_files` for what a run is pinned by; empty where no verifier is in a file of the user."""
+        return {"verifiers": files} if (files := self.verifier_files) else {}
+
     @cached_property
     def _hashed(self) -> tuple[str, dict[str, str]]:
         whole = hashlib.blake2b(digest_size=16)

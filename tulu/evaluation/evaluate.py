@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tulu.config.job import Job
 from tulu.config.locate import model_label, policy_problem
@@ -172,7 +172,7 @@ def _answer_all(
     with Status() as status:
         env, verifier = settings.env, settings.verifier
         acting = Acting(env, tokenizer, status, verifier) if env is not None and env.acts else None
-        dataset, digest = task_problems(settings, tokenizer, acting)
+        dataset, rests_on = task_problems(settings, tokenizer, acting)
     check_prompts(dataset, tokens, most, MAX_TOKENS)
     params = SamplingParams(tokens, settings.temperature, seed=settings.seed)
     n = settings.best_of or 1
@@ -180,7 +180,7 @@ def _answer_all(
     picker = settings.reward_model
     request = SampleRequest(name, model, n, params, settings.engine, settings.batch, picker, revision, trust_remote_code, acting)
     weights = model_identity(model, revision, trust_remote_code)
-    pinned = {"data": digest, "template": template_hash(tokenizer), "weights": weights}
+    pinned = {**rests_on, "template": template_hash(tokenizer), "weights": weights}
     pinned |= {"env": acting.digest()} if acting else {}
     if picker is not None and picker.path is not None:
         pinned["reward_model"] = model_identity(picker.path, picker.revision, trust_remote_code)
@@ -213,8 +213,8 @@ def _answer_all(
 
 def task_problems(
     settings: Evaluate, tokenizer: "PreTrainedTokenizerBase", acting: Acting | None = None
-) -> tuple[Sequence[Problem], str]:
-    """The problems of a task, or of the rows that the settings name, and a hash of them.
+) -> tuple[Sequence[Problem], dict[str, Any]]:
+    """The problems of a task, or of the rows that the settings name, and what they and their verdicts rest on, by content.
 
     Those of an environment have its tools in their prompts.
     """
@@ -229,7 +229,8 @@ def task_problems(
         log.info(dataset.report.golds())
     for line in dataset.report.lines()[1:]:
         log.warning(line)
-    return (dataset[: settings.limit] if settings.limit else dataset), dataset.digest
+    rests_on = {"data": dataset.digest, **dataset.verdicts_rest_on}
+    return (dataset[: settings.limit] if settings.limit else dataset), rests_on
 
 
 def _answer(problem: ScoredProblem, index: int | None) -> Answer:

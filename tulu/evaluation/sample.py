@@ -29,8 +29,6 @@ from tulu.model.positions import longest_document
 from tulu.train.manifest import environment
 from tulu.train.measured import measured
 from tulu.types import Message, SamplingParams
-from tulu.user_code import source_digests
-from tulu.verifiers.custom import is_custom
 from tulu.verifiers.reward_model import NAME as REWARD_MODEL
 
 log = logging.getLogger("tulu")
@@ -79,7 +77,8 @@ def _sample(model: str, options: SampleOptions, folder: Path, revision: str | No
         "model": model_identity(model, revision, trusted),
         "reward_model": model_identity(options.reward_model, trust_remote_code=trusted) if options.reward_model else None,
         "data": dataset.digest,
-        "verifier": _verifier_identity(verifier),
+        "verifier": verifier,
+        **dataset.verdicts_rest_on,
         "template": template_hash(tokenizer),
         "n": options.n,
         **{name: asdict(params)[name] for name in ("max_tokens", "temperature", "top_p", "seed")},
@@ -93,13 +92,6 @@ def _sample(model: str, options: SampleOptions, folder: Path, revision: str | No
     with measured(folder, options.fresh, "rollout") as meter:
         scored = collect(request, limited, tokenizer, samples)
     return finish(folder, scored, options, {"model": model, "settings": settings, "energy": meter.energy})
-
-
-def _verifier_identity(verifier: str | None) -> str | None:
-    """The verifier's name, with the hashes of its files where it is one's own."""
-    if verifier is None or not is_custom(verifier):
-        return verifier
-    return " ".join([verifier, *source_digests(Path(verifier.rpartition(":")[0])).values()])
 
 
 def rank(answers: Sequence[Candidate]) -> list[Candidate]:

@@ -35,10 +35,9 @@ def read_problems(run: StageRun, stage: Rlvr, acting: Acting | None = None) -> P
 
 def rows_facts(problems: Problems, stage: Rlvr) -> dict[str, Any]:
     """What verdicts rest on beyond what every stage pins of its data, by content."""
-    files = problems.verifier_files
     # Rows that an environment brings along are made anew each time, and pinned by what makes them.
     brings = stage.env is not None and stage.env.brings_rows
-    return ({"verifiers": files} if files else {}) | ({} if brings else {"columns": problems.columns})
+    return {**problems.verdicts_rest_on, **({} if brings else {"columns": problems.columns})}
 
 
 def settings_of(stage: Rlvr) -> Settings:
