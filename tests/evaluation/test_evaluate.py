@@ -14,7 +14,7 @@ from tulu.config.job import Job, make_job
 from tulu.config.load import load_recipe
 from tulu.config.schema import Evaluate
 from tulu.config.tasks import TASKS
-from tulu.errors import RecipeError
+from tulu.errors import RecipeError, TuluError
 from tulu.evaluation.evaluate import Answer, answer_all, evaluate_model, run, summarise
 from tulu.evaluation.options import EvaluateOptions
 from tulu.intervals import wilson
@@ -78,6 +78,53 @@ def test_rows_of_ones_own_to_results(tmp_path: Path, tiny_model: Callable[..., P
     again = evaluate_model(model, options)
     assert again == result, "greedy answers are the same every time"
     assert sorted(file.name for file in out.iterdir() if file.is_file()) == ["answers.jsonl", "energy.json", "results.json"]
+
+
+def test_where_nothing_is_graded_there_is_no_result(
+    tmp_path: Path, tiny_model: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    file, mine, out = tmp_path / "rows.jsonl", tmp_path / "mine.py", tmp_path / "out"
+    file.write_text("".join(json.dumps({"prompt": f"{n} + 1 =", "ground_truth": str(n)}) + "\n" for n in range(3)))
+    mine.write_text("def score(completion, ground_truth):\n    raise KeyError('no ' + ground_truth[:0] + 'idea')\n")
+    options = EvaluateOptions(task=("mine",), data=(str(file),), verifier=f"{mine}:score", max_tokens=3, out=out)
+    model = str(tiny_model("olmo2"))
+    told = rf"3 of 3 answers could not be graded, 3 of them with error: KeyError: 'no idea' \(first at {file}:1\); they are in {out}/"
+    with pytest.raises(TuluError, match=told):
+        evaluate_model(model, options)
+    assert len((out / "answers.jsonl").read_text().splitlines()) == 3
+    assert not (out / "results.json").exists()
+    mine.write_text("def score(completion, ground_truth):\n    return None if ground_truth == '1' else 1\n")
+    result = evaluate_model(model, options)
+    assert (result.accuracy, result.judged, result.problems) == (1.0, 2, 3), "all of them are asked again"
+    assert (
+        f"1 of 3 answers could not be graded, 1 of them with error: the verifier returned None (first at {file}:2)" in caplog.text
+    )
+
+
+def test_answers_by_a_verifier_that_was_edited_are_not_gone_on_with(
+    tmp_path: Path, tiny_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, mine = tmp_path / "rows.jsonl", tmp_path / "mine.py"
+    name = f"{mine}:score"
+    rows = [{"prompt": f"{n} + 1 =", "ground_truth": "1", "dataset": name} for n in range(4)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = {"task": "mine", "data": str(file), "max_tokens": 3, "batch": 2, "engine": "transformers"}
+    settings, model = Evaluate.model_validate(given), str(tiny_model("olmo2"))
+    generate, most = TransformersEngine.generate, [1]
+
+    def interrupted(self: Any, problems: Any, n: int, params: Any) -> Any:
+        most[0] -= 1
+        if most[0] < 0:
+            raise KeyboardInterrupt
+        return generate(self, problems, n, params)
+
+    monkeypatch.setattr(TransformersEngine, "generate", interrupted)
+    mine.write_text("def score(completion, ground_truth):\n    return 0\n")
+    with pytest.raises(KeyboardInterrupt):
+        answer_all(model, settings, "tokenizer", tmp_path / "out")
+    mine.write_text("def score(completion, ground_truth):\n    return 1\n")
+    most[0] = 9
+    assert answer_all(model, settings, "tokenizer", tmp_path / "out").accuracy == 1.0, "no half of it is the old one's"
 
 
 def test_its_energy_is_that_of_all_sessions_and_what_is_done_again_stays_on_record(

@@ -18,7 +18,7 @@ from tulu.config.suites import load_suite
 from tulu.config.tasks import TASKS
 from tulu.data.chat import template_hash
 from tulu.data.problems import load_problems
-from tulu.errors import RecipeError
+from tulu.errors import RecipeError, TuluError
 from tulu.evaluation.best_of import best_of_figures, pick, rewards_of, show_best_of
 from tulu.evaluation.candidates import SampleFile, SampleRequest, ScoredProblem, collect, model_identity
 from tulu.evaluation.options import EvaluateOptions
@@ -35,6 +35,7 @@ from tulu.rollout.acting import Acting
 from tulu.rollout.status import Status
 from tulu.train.measured import measured, was_finished
 from tulu.types import Problem, SamplingParams
+from tulu.verifiers.contract import shorten
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -198,6 +199,11 @@ def _answer_all(
     result = summarise(answers, settings.task, model)
     best_of = None if settings.best_of is None else best_of_figures(scored, settings.best_of, settings.seed)
     write_atomic(folder / "answers.jsonl", json_lines(map(asdict, answers)))
+    if not result.judged:
+        # What is at fault may be no setting, as a judge that is away, so that nothing of this is gone on with.
+        samples.log.remove()
+        cure = "mend the verifier or the rows, then run the same command again"
+        raise TuluError(f"evaluate {settings.task}: {not_graded(answers)}; they are in {folder}/answers.jsonl; {cure}")
     content = {**asdict(result), "settings": settings.model_dump(mode="json"), "answer_tokens": tokens, "energy": meter.energy}
     if best_of is not None:
         content["best_of"] = finite(asdict(best_of))
@@ -205,6 +211,8 @@ def _answer_all(
     if best_of is None:
         # answers.jsonl holds the same.
         samples.log.remove()
+    if result.judged < result.problems:
+        log.warning(not_graded(answers))
     show(result, folder, settings.best_of)
     if best_of is not None:
         show_best_of(best_of)
@@ -255,6 +263,15 @@ def summarise(answers: Sequence[Answer], task: str, model: str) -> Result:
         statuses=dict(Counter(answer.status for answer in answers)),
         truncated=sum(answer.finish == "length" for answer in answers),
     )
+
+
+def not_graded(answers: Sequence[Answer]) -> str:
+    """How many answers have no score, and what was mostly said of them."""
+    failed = [answer for answer in answers if answer.score is None]
+    (status, detail), count = Counter((answer.status, answer.detail) for answer in failed).most_common(1)[0]
+    first = next(answer.id for answer in failed if (answer.status, answer.detail) == (status, detail))
+    of_them = f"{count} of them with {status}: {shorten(detail, 300)} (first at {first})"
+    return f"{len(failed)} of {len(answers)} answers could not be graded, {of_them}"
 
 
 def show(result: Result, folder: Path, best_of: int | None = None) -> None:
