@@ -15,6 +15,7 @@ import select
 import socket
 import subprocess
 import threading
+import time
 from functools import cache
 from typing import Any, NoReturn
 
@@ -26,6 +27,8 @@ from tulu.verifiers.custom_function import own_file, own_function
 
 _EXIT_SECONDS = 0.5
 """Seconds that a process which closed its connection is given to end."""
+_IDLE_SECONDS = 60.0
+"""Seconds without a question after which the process ends: what a file imports may be large, and a run is long."""
 
 
 class Looking:
@@ -34,6 +37,8 @@ class Looking:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._child: tuple[socket.socket, subprocess.Popen[bytes]] | None = None
+        self._answered = 0.0
+        """When the process last gave an answer."""
         self._seen: dict[str, tuple[str, bool]] = {}
         """What the process has imported: of each name the content of its files, and whether there is a `check`."""
 
@@ -57,6 +62,9 @@ class Looking:
         return self._seen[name][1]
 
     def _ask(self, name: str, order: tuple[Any, ...], what: str) -> Any:
+        if self._child is not None and time.monotonic() - self._answered > _IDLE_SECONDS / 2:
+            # It ends soon, if it has not already.
+            self._stop()
         if self._child is None:
             self._child = _started()
         connection, file = self._child[0], own_file(name)
@@ -73,6 +81,7 @@ class Looking:
             code = self._stop()
             cure = "see what it printed above; let it end no program"
             raise RecipeError(f"verifier {name!r}: the {what} of {file} ended its process (exit code {code}); {cure}") from fault
+        self._answered = time.monotonic()
         if status == "refused":
             raise RecipeError(value)
         return value
@@ -94,7 +103,8 @@ class Looking:
 def _started() -> "tuple[socket.socket, subprocess.Popen[bytes]]":
     connection, child_end = socket.socketpair()
     with child_end:
-        return connection, start("from tulu.verifiers.custom_look import main; main(*handed)", child_end.fileno())
+        program = f"from tulu.verifiers.custom_look import main; main(*handed, {_IDLE_SECONDS})"
+        return connection, start(program, child_end.fileno())
 
 
 def _await_answer(connection: socket.socket) -> None:
@@ -128,11 +138,12 @@ def _answer(order: tuple[Any, ...]) -> tuple[str, Any]:
         return "refused", str(error)
 
 
-def main(descriptor: int) -> NoReturn:
-    """Serve on this socket until the parent closes it."""
+def main(descriptor: int, idle_seconds: float) -> NoReturn:
+    """Serve on this socket until the parent closes it, or asks nothing for so long."""
     begin(MEMORY_MB)
     own = os.getpid()
-    with socket.socket(fileno=descriptor) as connection, contextlib.suppress(EOFError, ConnectionError):
+    with socket.socket(fileno=descriptor) as connection, contextlib.suppress(EOFError, OSError):
+        connection.settimeout(idle_seconds)
         while True:
             answer = _answer(receive(connection))
             # Code that forks comes back in both processes.

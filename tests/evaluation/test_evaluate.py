@@ -88,8 +88,8 @@ def test_where_nothing_is_graded_there_is_no_result(
     mine.write_text("def score(completion, ground_truth):\n    raise KeyError('no ' + ground_truth[:0] + 'idea')\n")
     options = EvaluateOptions(task=("mine",), data=(str(file),), verifier=f"{mine}:score", max_tokens=3, out=out)
     model = str(tiny_model("olmo2"))
-    told = rf"3 of 3 answers could not be graded, 3 of them with error: KeyError: 'no idea' \(first at {file}:1\); they are in {out}/"
-    with pytest.raises(TuluError, match=told):
+    told = rf"3 of 3 answers could not be graded, 3 of them with error: KeyError: 'no idea' \(first at {file}:1\)"
+    with pytest.raises(TuluError, match=rf"{told}; they are in {out}/answers\.jsonl; mend the verifier"):
         evaluate_model(model, options)
     assert len((out / "answers.jsonl").read_text().splitlines()) == 3
     assert not (out / "results.json").exists()

@@ -170,6 +170,21 @@ def test_an_evaluation_of_rows_that_have_changed_since_is_made_again(tmp_path: P
     assert not is_current(results, "owner/model", settings)
 
 
+def test_an_evaluation_by_a_verifier_that_has_changed_since_is_made_again(tmp_path: Path) -> None:
+    mine, helper, results = tmp_path / "mine.py", tmp_path / "beside.py", tmp_path / "results"
+    settings = Evaluate.model_validate({"task": "sums", "verifier": f"{mine}:score"})
+    mine.write_text("import beside")
+    helper.write_text("")
+    results.mkdir()
+    (results / "results.json").write_text(json.dumps({"settings": settings.model_dump(mode="json"), "model": "owner/model"}))
+    for file in (mine, helper):
+        os.utime(file, (0, 0))
+    assert is_current(results, "owner/model", settings)
+    os.utime(helper)
+    os.utime(results / "results.json", (1, 1))
+    assert not is_current(results, "owner/model", settings)
+
+
 def test_a_run_of_ones_own_model_has_a_row_for_the_start(tmp_path: Path, tiny_model: Callable[..., Path]) -> None:
     place = Place(tmp_path, tiny_model("olmo2"))
     result = place.call("run", "sft.steps=1", "rlvr=null")

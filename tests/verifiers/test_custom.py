@@ -82,6 +82,19 @@ def test_a_file_that_hangs_is_refused_and_the_next_one_looked_at(tmp_path: Path,
     check_name(named(tmp_path, SCORE))
 
 
+def test_a_process_that_is_asked_nothing_ends_and_another_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = named(tmp_path, f"{SCORE}\ndef check(gold): return gold != 'x'")
+    mine = custom_look.Looking()
+    monkeypatch.setattr(custom_look, "_IDLE_SECONDS", 0.5)
+    assert mine.has_check(name)
+    assert mine._child is not None
+    first = mine._child[1]
+    assert first.wait(60) == 0, "nobody asks it"
+    assert (mine.objection(name, "a"), bool(mine.objection(name, "x"))) == ("", True)
+
+
 def test_a_file_that_was_edited_is_looked_at_again(tmp_path: Path) -> None:
     name = named(tmp_path, "import odd_limit\n" + SCORE)
     (tmp_path / "odd_limit.py").write_text("LIMIT = 1")

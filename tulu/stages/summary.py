@@ -14,6 +14,9 @@ from tulu.config.schema import Evaluate, Recipe
 from tulu.data.sources import local_files
 from tulu.files import JsonLines, write_atomic
 from tulu.train.manifest import read_manifest
+from tulu.user_code import source_files
+from tulu.verifiers.custom import is_custom
+from tulu.verifiers.custom_function import own_file
 
 SAMPLES = 3
 """Problems whose answers are shown before and after."""
@@ -33,12 +36,17 @@ class StageSummary:
 
 
 def is_current(results: Path, model: str | Path, settings: Evaluate) -> bool:
-    """Whether the results in a folder were made with this model, a folder or a name on the hub, these settings and these rows."""
+    """Whether the results in a folder were made with this model, a folder or a name on the hub, these settings and these rows.
+
+    A file of the user's that holds the verifier, or that one imports, counts as the rows do.
+    """
     file, config = results / "results.json", Path(model) / "config.json"
     if not file.exists() or (config.exists() and file.stat().st_mtime < config.stat().st_mtime):
         return False
-    rows = [row for source in settings.data or () for row in local_files(source)]
-    if any(row.stat().st_mtime > file.stat().st_mtime for row in rows):
+    read = [row for source in settings.data or () for row in local_files(source)]
+    if settings.verifier is not None and is_custom(settings.verifier):
+        read += source_files(own_file(settings.verifier))
+    if any(one.stat().st_mtime > file.stat().st_mtime for one in read):
         return False
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
