@@ -239,13 +239,20 @@ def test_what_an_environment_prints_is_seen(tmp_path: Path, capfd: pytest.Captur
 
 
 def test_a_file_that_was_changed_meanwhile_is_no_mistake_of_the_recipe(tmp_path: Path) -> None:
-    file = tmp_path / "own.py"
-    file.write_text("class A:\n    def reset(self): pass\n")
+    file, read = tmp_path / "own.py", tmp_path / "rules.json"
+    text = f"open({str(read)!r})\nclass A:\n    def reset(self): pass\n"
+    file.write_text(text)
+    read.write_text("{}")
     nursery = Nursery(str(file), {}, 5.0)
-    file.write_text("raise OSError('no disk')")
-    nursery.popen.kill()
-    nursery.popen.wait()
-    with pytest.raises(TuluError, match="It could be imported when the command began; was the file changed") as raised:
-        nursery.start()
-    assert raised.value.exit_code == 1
+    changes = [
+        (read.unlink, "It could be imported when the command began; was the file changed"),
+        (lambda: file.write_text(text + "# edited"), r"own\.py, or a file that it imports, is not what it was when its episodes"),
+    ]
+    for change, told in changes:
+        change()
+        nursery.popen.kill()
+        nursery.popen.wait()
+        with pytest.raises(TuluError, match=told) as raised:
+            nursery.start()
+        assert raised.value.exit_code == 1
     nursery.close()

@@ -6,12 +6,14 @@ import socket
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tulu import deadlines
 from tulu.children import receive, send, start
 from tulu.environments.authoring import Description
 from tulu.errors import RecipeError, TuluError
+from tulu.user_code import content_digest
 
 _START_SECONDS = 300.0
 """Most seconds that importing an environment, or describing it, may take."""
@@ -133,6 +135,7 @@ class Nursery:
     def __init__(self, source: str, options: Mapping[str, Any], call_seconds: float) -> None:
         """Start it. Raises RecipeError where the environment's class cannot be used."""
         self._given = (source, dict(options), call_seconds)
+        self._content = _content(source)
         self._lock = threading.Lock()
         self._closed = False
         self._pids: set[int] = set()
@@ -186,6 +189,9 @@ class Nursery:
             raise RecipeError(f"env: {self._given[0]}: the process that imports it ended; see its message above") from None
 
     def _reopen(self) -> None:
+        if _content(source := self._given[0]) != self._content:
+            text = f"{source}, or a file that it imports, is not what it was when its episodes began"
+            raise TuluError(f"env: {text}; put it back, or begin a new run")
         try:
             self._open()
         except RecipeError as fault:
@@ -225,6 +231,12 @@ class Nursery:
         if status == "refused":
             raise RecipeError(value)
         return value
+
+
+def _content(source: str) -> str:
+    """A digest of an environment's file and of those that it imports from beside itself; empty where it is in no file."""
+    file = Path(source.partition(":")[0]).expanduser()
+    return content_digest(file) if file.is_file() else ""
 
 
 def describe(source: str, options: Mapping[str, Any]) -> Description:

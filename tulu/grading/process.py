@@ -75,7 +75,8 @@ class Process:
         self.tasks.extend(tasks)
         self.restart_clock()
         # What one verifier does to the working folder is not the next one's.
-        cases = [(known_everywhere(task.name), task.mode, replace(task.case, attempt=task.attempt)) for task in tasks]
+        names = {name: known_everywhere(name) for name in {task.name for task in tasks}}
+        cases = [(names[task.name], task.mode, replace(task.case, attempt=task.attempt)) for task in tasks]
         send(self.connection, cases)
 
     def under_way(self) -> Task:
