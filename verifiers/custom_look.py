@@ -12,6 +12,7 @@ Each answer comes as ("ok", value), or ("refused", why).
 import contextlib
 import os
 import select
+import signal
 import socket
 import subprocess
 import threading
@@ -81,6 +82,10 @@ class Looking:
             code = self._stop()
             cure = "see what it printed above; let it end no program"
             raise RecipeError(f"verifier {name!r}: the {what} of {file} ended its process (exit code {code}); {cure}") from fault
+        except BaseException:
+            # Ctrl-C may come while a file hangs, whose process would go on.
+            self._stop()
+            raise
         self._answered = time.monotonic()
         if status == "refused":
             raise RecipeError(value)
@@ -145,7 +150,11 @@ def main(descriptor: int, idle_seconds: float) -> NoReturn:
     with socket.socket(fileno=descriptor) as connection, contextlib.suppress(EOFError, OSError):
         connection.settimeout(idle_seconds)
         while True:
-            answer = _answer(receive(connection))
+            order = receive(connection)
+            # If the parent dies while a file hangs, only this timer ends the process.
+            signal.setitimer(signal.ITIMER_REAL, LOADING_SECONDS + 10)
+            answer = _answer(order)
+            signal.setitimer(signal.ITIMER_REAL, 0)
             # Code that forks comes back in both processes.
             if os.getpid() != own:
                 os._exit(0)

@@ -3,9 +3,12 @@
 import os
 import random
 import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tulu.errors import RecipeError
@@ -80,6 +83,26 @@ def test_a_file_that_hangs_is_refused_and_the_next_one_looked_at(tmp_path: Path,
         with pytest.raises(RecipeError, match=r"the import of .*hangs\.py takes longer than 0\.5 s"):
             check_name(hangs)
     check_name(named(tmp_path, SCORE))
+
+
+def test_ctrl_c_ends_a_file_that_hangs_with_the_command(tmp_path: Path) -> None:
+    note, rows = tmp_path / "pid", tmp_path / "rows.jsonl"
+    rows.write_text('{"completion": "a", "ground_truth": "a"}\n')
+    # A note that is there is whole.
+    text = f"import os\nopen({str(note)!r} + '-', 'w').write(str(os.getpid()))\nos.rename({str(note)!r} + '-', {str(note)!r})\n"
+    name = named(tmp_path, text + "while True: pass\n")
+    command = [sys.executable, "-m", "tulu", "verify", name, "--in", str(rows), "--out", "-"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    ends = time.monotonic() + 120
+    while not note.exists():
+        assert time.monotonic() < ends
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    printed, told = process.communicate(timeout=120)
+    assert (process.returncode, printed) == (130, "")
+    assert "Traceback" not in told
+    assert not psutil.pid_exists(int(note.read_text()))
 
 
 def test_a_process_that_is_asked_nothing_ends_and_another_takes_its_place(
