@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -244,7 +244,7 @@ def test_a_file_that_was_changed_meanwhile_is_no_mistake_of_the_recipe(tmp_path:
     file.write_text(text)
     read.write_text("{}")
     nursery = Nursery(str(file), {}, 5.0)
-    changes = [
+    changes: list[tuple[Callable[[], object], str]] = [
         (read.unlink, "It could be imported when the command began; was the file changed"),
         (lambda: file.write_text(text + "# edited"), r"own\.py, or a file that it imports, is not what it was when its episodes"),
     ]
