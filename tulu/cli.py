@@ -298,9 +298,9 @@ def _run_stage(recipe: "Recipe", stage: str, runs: Path, fresh: bool = False, la
         job = replace(job, folder=job.folder.with_name(label))
     if job.start is not None and not job.row.merges:
         _announce(f"{stage}: starts from {job.start}")
-    from tulu.config.shortage import telling_shortage
+    from tulu.train.attempts import attempting
 
-    with telling_shortage(job):
+    with attempting(job):
         result = resolve(job.row.runner)(job)
     if job.row.makes_folder:
         _announce(f"{stage}: finished, {result}")

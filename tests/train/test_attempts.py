@@ -1,4 +1,4 @@
-"""A stage that is started over: its energy is counted once, whatever kills the command that deletes it."""
+"""An attempt at a stage: refused it leaves nothing, and its energy is counted once, whatever kills what deletes it."""
 
 import json
 import shutil
@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from tests.train.test_ledger import energy, gpus, stage
-from tulu.errors import RecipeError
+from tests.train.test_run import job, opened
+from tulu.errors import DataError, RecipeError, TrainingError, TuluError
 from tulu.train import attempts
-from tulu.train.attempts import set_aside
+from tulu.train.attempts import attempting, set_aside
 from tulu.train.ledger import read_ledger
 
 ROW = {"seconds": 10.0, "sampling_seconds": 6.0, "share_forward": 0.2}
@@ -102,3 +103,28 @@ def test_a_link_is_not_followed_to_where_it_leads(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="is a link"):
         set_aside(tmp_path / "a" / "sft")
     assert (real / "model" / "model.safetensors").is_file()
+
+
+def fails(folder: Path, error: TuluError, **pinned: str) -> Path:
+    """The folder of a stage that opens its run, pins something or nothing, and fails of the error."""
+
+    def trains() -> None:
+        with attempting(job(folder)):
+            run = opened(folder)
+            if pinned:
+                run.pin(**pinned)
+            raise error
+
+    with pytest.raises(type(error), match=str(error)):
+        trains()
+    return folder / "tiny" / "sft"
+
+
+def test_a_stage_that_is_refused_leaves_no_folder_that_counts_as_its_beginning(tmp_path: Path) -> None:
+    assert not fails(tmp_path, DataError("no columns")).exists()
+    assert (fails(tmp_path, TrainingError("not finite")) / "recipe.yaml").is_file()
+    assert (fails(tmp_path, DataError("no columns")) / "recipe.yaml").is_file(), "a folder that was there is another attempt's"
+
+
+def test_a_stage_that_has_begun_keeps_its_folder_when_it_is_refused(tmp_path: Path) -> None:
+    assert (fails(tmp_path, RecipeError("reset returned a text"), data="d1") / "manifest.json").is_file()

@@ -16,6 +16,7 @@ from tulu.evaluation.evaluate import answer_all, evaluate_suite
 from tulu.model.gathering import forget_sharding
 from tulu.report.writing import leave_report
 from tulu.stages.summary import is_current, summarise
+from tulu.train.attempts import attempting
 
 log = logging.getLogger("tulu")
 
@@ -38,7 +39,7 @@ def run_recipe(recipe: Recipe, runs: Path, fresh: bool = False) -> Path:
             job = make_job(recipe, stage.key, runs, fresh)
             if stage.key == first and job.start is not None:
                 answer(job, job.start, START)
-            with telling_shortage(job):
+            with attempting(job):
                 model = resolve(stage.row.runner)(job)
             if stage.row.yields_policy:
                 answer(job, str(model), stage.name)

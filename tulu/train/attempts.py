@@ -1,10 +1,14 @@
-"""A stage that is started over: its folder makes room for a new attempt, and what the old one took stays on record."""
+"""An attempt at a stage: one that is refused leaves nothing, and of one that is started over what it took stays on record."""
 
 import json
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tulu.config.job import Job
+from tulu.config.processes import is_main_process
+from tulu.config.shortage import telling_shortage
 from tulu.errors import RecipeError, TuluError
 from tulu.files import write_atomic
 from tulu.train.ledger import EARLIER, read_entry
@@ -12,6 +16,24 @@ from tulu.train.manifest import read_manifest
 
 _KEPT = ("versions", "commit", "hardware", "command")
 """What a manifest says of where an attempt ran."""
+
+
+@contextmanager
+def attempting(job: Job) -> Iterator[None]:
+    """While the context lasts, a stage that runs out of memory says what to lower, and one that is refused leaves no folder.
+
+    What is left of a stage counts as its beginning: the stages after it would wait for its model. So exit code 2, which says
+    that nothing was done, takes away a folder that this attempt has made and in which nothing is pinned yet.
+    """
+    # Results of an evaluation lie in a folder of their own, task by task, and are no beginning of anything.
+    kept = job.folder.exists() or not job.row.makes_folder
+    try:
+        with telling_shortage(job):
+            yield
+    except TuluError as error:
+        if error.exit_code == 2 and is_main_process() and not kept and not (job.folder / "manifest.json").exists():
+            shutil.rmtree(job.folder, ignore_errors=True)
+        raise
 
 
 def set_aside(folder: Path) -> None:
