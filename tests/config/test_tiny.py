@@ -77,6 +77,13 @@ def test_what_differs_is_told_in_a_line_for_each_section() -> None:
     assert lines[4].endswith("a random reward model")
 
 
+def test_what_the_command_line_sets_is_told_as_no_change() -> None:
+    given = ["sft.data=own.jsonl", "sft.steps=5", "sft.eval_every=2", "sft.held_out=0.1", "name=mine", "sft.max_length=99"]
+    recipe = load_recipe("quickstart", [*given[1:], "sft.epochs=null"], processes=1)
+    line = next(line for line in shrink(recipe, Path("runs"), given).changes if line.startswith("sft:"))
+    assert line == "sft: the rows of the command line, batch 32 → 8, micro_batch 32 → 2"
+
+
 RLVR: dict[str, Any] = {
     **{"data": "owner/rows", "steps": 9, "learning_rate": 1e-6},
     **{"max_prompt": 512, "max_tokens": 512, "max_length": 1024},
@@ -178,7 +185,7 @@ def test_rows_of_unknown_columns_are_told() -> None:
     recipe = Recipe.model_validate(
         {"name": "a", "model": "allenai/OLMo-2-0425-1B", "rlvr": {**RLVR, "prompts": 4, "samples": 2, "batch": 8}}
     )
-    assert "rows of gsm8k for owner/rows, whose columns are not known here" in shrink(recipe, Path("runs")).changes[-1]
+    assert "rows of gsm8k for owner/rows, which --tiny does not read" in shrink(recipe, Path("runs")).changes[-1]
 
 
 def test_what_is_no_size_stays_in_a_tiny_configuration() -> None:

@@ -32,14 +32,14 @@ def tiny_overrides(name: str, overrides: Sequence[str], runs: Path, stage: str |
     recipe = load_recipe(name, overrides, processes=1)
     if stage is not None and not any(one.row.name == stage for one in stages_in(dict(recipe))):
         section_of(recipe, stage)
-    tiny = shrink(recipe, runs)
+    tiny = shrink(recipe, runs, overrides)
     log.info("%s is %s with these differences:", tiny.name, recipe.name)
     for line in tiny.changes:
         log.info("  %s", line)
     log.info("  everything else is the recipe's own; the model and the rows are in %s", tiny.inputs)
     make_inputs(tiny)
     LASTING.get().enter_context(judge())
-    return [*tiny.overrides, *kept(list(overrides))]
+    return [*tiny.overrides, *kept(overrides)]
 
 
 def make_inputs(tiny: Tiny) -> None:

@@ -6,7 +6,7 @@ further overrides, so it is checked, printed and resumed like any other, under a
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,12 +50,16 @@ class Tiny:
     """The folders of further random models, each another: those that are merged and that no stage trains, and teachers."""
 
 
-def shrink(recipe: Recipe, runs: Path) -> Tiny:
-    """The tiny recipe of a recipe, whose folder is runs/NAME-tiny. RecipeError where its architecture is not known here."""
+def shrink(recipe: Recipe, runs: Path, overrides: Sequence[str] = ()) -> Tiny:
+    """The tiny recipe of a recipe, whose folder is runs/NAME-tiny. RecipeError where its architecture is not known here.
+
+    `overrides` are those of the command line: what they set is no change.
+    """
     name = recipe.name + SUFFIX
     inputs = (runs / name / "inputs").absolute()
     stages = stages_in(dict(recipe))
-    sections = [TinySection(stage, inputs, tuple(stages)) for stage in stages]
+    given = tuple(text.partition("=")[0] for text in kept(overrides))
+    sections = [TinySection(stage, inputs, tuple(stages), given) for stage in stages]
     # Where a recipe makes its own model, others may still be named: a start, a teacher, a reward model.
     model = _architecture(recipe) if recipe.base is None or any(section.needs_model for section in sections) else None
     values: dict[str, Any] = {"name": name} | ({"tracker": "none"} if recipe.tracker else {})
@@ -80,7 +84,7 @@ def shrink(recipe: Recipe, runs: Path) -> Tiny:
     )
 
 
-def kept(overrides: tuple[str, ...] | list[str]) -> list[str]:
+def kept(overrides: Sequence[str]) -> list[str]:
     """The overrides of a command line that hold in the tiny recipe too: all but those that say which model it is made of."""
     return [text for text in overrides if text.partition("=")[0].rpartition(".")[2] not in _TAKEN]
 

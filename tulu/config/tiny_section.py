@@ -10,6 +10,7 @@ from tulu.config.schema import Evaluate, Merge, MergedModel, Rlvr, Source, Train
 from tulu.config.stages import RowKind
 from tulu.config.tasks import GENERATED, TASKS
 from tulu.config.training import FixedData, TokenBatched
+from tulu.config.unknown import hit
 from tulu.verifiers.reward_model import NAME as REWARD_MODEL
 
 STEPS, BATCH, MICRO_BATCH = 3, 8, 2
@@ -50,6 +51,8 @@ class TinySection:
     stage: RecipeStage[Any]
     inputs: Path
     all_stages: tuple[RecipeStage[Any], ...]
+    given: tuple[str, ...] = ()
+    """The keys that the command line sets, which hold here too."""
 
     @property
     def name(self) -> str:
@@ -242,7 +245,8 @@ class TinySection:
         """What differs, in a line."""
         if isinstance(self.fields, Merge):
             return f"{self.name}: {self.merged or 'no'} random models in place of those that other runs trained"
-        values = {key.removeprefix(f"{self.name}."): value for key, value in self.values().items()}
+        changed = {key: value for key, value in self.values().items() if not hit(key, self.given)}
+        values = {key.removeprefix(f"{self.name}."): value for key, value in changed.items()}
         guessed = [source.name for source, row in zip(self.sources, self.rows(), strict=False) if row.form and not row.form.known]
         told = [f"{key} {shown(_at(self.fields, key))} → {shown(value)}" for key, value in values.items() if key not in _UNTOLD]
         if "steps" in values:
@@ -255,11 +259,11 @@ class TinySection:
             told.append("a random reward model")
         if "teacher.path" in values:
             told.append(f"a random model for the teacher {_at(self.fields, 'teacher.path')}")
-        if guessed:
-            told.append(f"rows of gsm8k for {', '.join(guessed)}, whose columns are not known here")
+        if guessed and "data" in values:
+            told.append(f"rows of gsm8k for {', '.join(guessed)}, which --tiny does not read")
         made = sum(row.count for row in self.rows()) or self._share * len(self.sources)
-        what = "made-up rows" if self.rows() else "generated rows"
-        return f"{self.name}: {made} {what}, {', '.join(told)}"
+        what = f"{made} {'made-up' if self.rows() else 'generated'} rows" if "data" in values else "the rows of the command line"
+        return f"{self.name}: {', '.join([what, *told])}"
 
 
 def merged_name(number: int) -> str:
