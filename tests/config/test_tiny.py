@@ -185,7 +185,24 @@ def test_rows_of_unknown_columns_are_told() -> None:
     recipe = Recipe.model_validate(
         {"name": "a", "model": "allenai/OLMo-2-0425-1B", "rlvr": {**RLVR, "prompts": 4, "samples": 2, "batch": 8}}
     )
-    assert "rows of gsm8k for owner/rows, which --tiny does not read" in shrink(recipe, Path("runs")).changes[-1]
+    assert "rows of gsm8k in place of owner/rows" in shrink(recipe, Path("runs")).changes[-1]
+
+
+def test_an_environment_that_reads_columns_keeps_the_rows_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "goals.jsonl").write_text('{"messages": [], "goal": 1}\n')
+    goals, fields = {"name": str(tmp_path / "goals.jsonl"), "fraction": 1.0}, {"prompts": 4, "samples": 2, "batch": 8}
+
+    def told(env: str, *sources: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
+        rlvr = {**RLVR, **fields, "env": env, "data": list(sources)}
+        recipe = Recipe.model_validate({"name": "a", "model": "allenai/OLMo-2-0425-1B", "rlvr": rlvr})
+        return changed(recipe)["rlvr.data"], shrink(recipe, Path("runs")).changes[-1]
+
+    assert told("shop.py", goals)[0] == [{"name": goals["name"], "count": 16}]
+    assert told("shop.py", goals)[1].startswith(f"rlvr: 16 rows of {goals['name']}, ")
+    assert "16 made-up rows, " in told("python", goals)[1], "the sandbox reads no columns, and the rows have right answers"
+    data, line = told("shop.py", goals, {"name": "owner/rows", "fraction": 1.0})
+    assert ([row.get("count") for row in data], line.partition(", ")[0]) == ([8, None], "rlvr: 8 made-up rows")
+    assert line.endswith("rows of gsm8k in place of owner/rows")
 
 
 def test_what_is_no_size_stays_in_a_tiny_configuration() -> None:

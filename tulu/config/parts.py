@@ -266,6 +266,11 @@ class EnvironmentSettings(Section):
         """Whether it has rows of its own, and plays no others."""
         return _brings_rows(self.path)
 
+    @property
+    def reads_rows(self) -> bool:
+        """Whether it is begun with the columns of the recipe's rows, so that it cannot play any others."""
+        return self.path != "python" and not self.brings_rows
+
 
 def _brings_rows(path: str) -> bool:
     return path.partition(":")[0] in (REASONING_GYM, VERIFIERS)

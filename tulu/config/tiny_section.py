@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tulu.config.locate import is_local_data
 from tulu.config.made_up import ProblemForm, problem_form, tiny_config
 from tulu.config.recipe_stages import RecipeStage, named_by
 from tulu.config.schema import Evaluate, Merge, MergedModel, Rlvr, Source, TrainStage
@@ -211,35 +212,49 @@ class TinySection:
 
     def _data(self) -> list[dict[str, Any]]:
         return [
-            {"name": source.name, "count": self._share, **({"options": source.options} if source.options else {})}
-            if self._is_generated(source)
+            {**source.model_dump(mode="json", exclude_defaults=True, exclude={"fraction"}), "count": self._share}
+            if self._is_taken(source)
             else {"name": str(self.inputs / f"{self.stage.name}-{index}.jsonl"), "fraction": 1.0}
             for index, source in enumerate(self.sources)
         ]
 
     def rows(self) -> list[MadeUpRows]:
         """The files that stand for the data sets."""
-        kind = self.stage.row.rows
         return [
-            MadeUpRows(f"{self.stage.name}-{index}.jsonl", kind, self._share, self._form(source) if kind == "rlvr" else None)
+            MadeUpRows(f"{self.stage.name}-{index}.jsonl", self.stage.row.rows, self._share, self._form(source))
             for index, source in enumerate(self.sources)
-            if not self._is_generated(source)
+            if not self._is_taken(source)
         ]
 
-    def _is_generated(self, source: Source) -> bool:
-        """Whether rows need not be made up, because they are generated. No random model solves generated problems, but an
-        environment that brings its own rows can play no others."""
+    def _is_taken(self, source: Source) -> bool:
+        """Whether its own rows are taken: because they are generated, or because an environment plays no others, which brings
+        them along or reads the columns of a file. No random model solves generated problems, so that others stand for these."""
         env = self.fields.env if isinstance(self.fields, Rlvr | Evaluate) else None
-        if env is not None and env.brings_rows:
+        if env is not None and (env.brings_rows or (env.reads_rows and self._is_file(source))):
             return True
         return source.name.partition(":")[0] in GENERATED and self.stage.row.rows != "rlvr"
 
-    def _form(self, source: Source) -> ProblemForm:
+    @staticmethod
+    def _is_file(source: Source) -> bool:
+        return is_local_data(source.name) or Path(source.name).expanduser().exists()
+
+    def _form(self, source: Source) -> ProblemForm | None:
+        """What made-up problems look like; None for rows of other kinds."""
+        if self.stage.row.rows != "rlvr":
+            return None
         form, verifier = problem_form(source.name), getattr(self.fields, "verifier", None)
         if verifier is None and isinstance(self.fields, Evaluate) and self.fields.task in TASKS:
             verifier = TASKS[self.fields.task].verifier
         one = verifier is not None and verifier.lower() != REWARD_MODEL
         return ProblemForm((verifier,), form.prompt, form.lists, known=True) if one and verifier else form
+
+    def _rows_told(self, made_up: int) -> str:
+        """Which rows are trained on, of which those of so many sources are made up."""
+        if made_up:
+            return f"{made_up * self._share} made-up rows"
+        own = ", ".join(source.name for source in self.sources if self._is_file(source))
+        kind = f"rows of {own}" if own else "generated rows"
+        return f"{len(self.sources) * self._share} {kind}"
 
     def line(self) -> str:
         """What differs, in a line."""
@@ -247,7 +262,8 @@ class TinySection:
             return f"{self.name}: {self.merged or 'no'} random models in place of those that other runs trained"
         changed = {key: value for key, value in self.values().items() if not hit(key, self.given)}
         values = {key.removeprefix(f"{self.name}."): value for key, value in changed.items()}
-        guessed = [source.name for source, row in zip(self.sources, self.rows(), strict=False) if row.form and not row.form.known]
+        made = [(source, form) for source in self.sources if not self._is_taken(source) for form in [self._form(source)]]
+        guessed = [source.name for source, form in made if form is not None and not form.known]
         told = [f"{key} {shown(_at(self.fields, key))} → {shown(value)}" for key, value in values.items() if key not in _UNTOLD]
         if "steps" in values:
             told.insert(0, f"{_duration(self.fields)} → {values['steps']} steps")
@@ -260,9 +276,8 @@ class TinySection:
         if "teacher.path" in values:
             told.append(f"a random model for the teacher {_at(self.fields, 'teacher.path')}")
         if guessed and "data" in values:
-            told.append(f"rows of gsm8k for {', '.join(guessed)}, which --tiny does not read")
-        made = sum(row.count for row in self.rows()) or self._share * len(self.sources)
-        what = f"{made} {'made-up' if self.rows() else 'generated'} rows" if "data" in values else "the rows of the command line"
+            told.append(f"rows of gsm8k in place of {', '.join(guessed)}")
+        what = self._rows_told(len(made)) if "data" in values else "the rows of the command line"
         return f"{self.name}: {', '.join([what, *told])}"
 
 
