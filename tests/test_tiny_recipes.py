@@ -20,6 +20,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from tests import forked
+from tests.pages import named_in_tables, unexplained
 from tulu.config.job import stages_of
 from tulu.config.load import built_in, load_recipe
 from tulu.config.recipe_stages import stages_in
@@ -145,6 +146,7 @@ def check_metrics(file: Path) -> None:
         numbers = [value for value in line.values() if isinstance(value, int | float)]
         assert all(math.isfinite(value) for value in numbers)
         assert line["tokens"] > 0
+        assert unexplained(line) == [], "docs/report.md and docs/rlvr.md name every figure"
 
 
 def unchanged(resolved: dict[str, Any], own: dict[str, Any], above: str = "") -> dict[str, Any]:
@@ -169,6 +171,7 @@ def weights_differ(one: Path, other: Path) -> bool:
 def check_rollouts(folder: Path, longest: int) -> None:
     """Rewards vary, they are the graders' verdicts, and something is learned from them."""
     rows = [row for file in sorted(folder.glob("*.parquet")) for row in pyarrow.parquet.read_table(file).to_pylist()]
+    assert set(rows[0]) <= named_in_tables("report.md", "column"), "docs/report.md names every column"
     graded = [row for row in rows if row["status"] == "ok"]
     # On a machine that does much else, a verdict may come too late.
     assert {row["status"] for row in rows} <= {"ok", "timeout"}

@@ -19,7 +19,7 @@ class Algorithm(TrainStage):
     value: OneValueModel = None
     """Value model of gae, trained beside the policy; a path or a section."""
     ddof: Literal[0, 1] = 0
-    """Degrees of freedom taken off in the σ of standard: 1 in Tülu 3.1's code, 0 in grpo_fast."""
+    """What is taken off the number of samples in the σ of `advantage: standard`: 1 in Tülu 3.1's code, 0 in grpo_fast."""
     minibatches: PositiveInt = 1
     """Number of optimizer steps into which one step's prompts are split, in the order of drawing and whatever the number of
     processes. With fewer prompts in one than there are processes, some of these have nothing to do."""
@@ -29,21 +29,24 @@ class Algorithm(TrainStage):
     """What bounds an update: clip is PPO's and GRPO's, token by token; cispo bounds a token's weight and keeps its gradient; gspo
     clips by the ratio of the whole completion."""
     clip_low: Probability = 0.2
-    """Ratios below 1 - clip_low get no gradient; under cispo they count as that, and 1.0 is no bound."""
+    """Ratios below 1 - clip_low get no gradient where the advantage is negative; under cispo they count as that bound, and 1.0 is
+    no bound."""
     clip_high: NonNegative = 0.2
-    """Ratios above 1 + clip_high get no gradient (clip-higher: 0.272); under cispo they count as that."""
+    """Ratios above 1 + clip_high get no gradient where the advantage is positive (clip-higher: 0.272); under cispo they count as
+    that bound."""
     old: Literal["step", "minibatch"] = "step"
     """When the log-probs are taken that ratios compare with: step, before a step's first update; minibatch, when a minibatch is
     first trained, so that no ratio is clipped in the first pass (Tülu 3.1's code)."""
     denominator: Literal["token", "constant", "sequence", "micro_mean"] = "token"
-    """What an update's loss is divided by: tokens trained, completions × max_tokens, or the length of each sequence and then
-    completions; what is masked counts in none. micro_mean averages means over micro-batches (released Tülu 3 and OLMo 2)."""
+    """What an update's loss is divided by: token by the tokens trained, constant by completions × max_tokens, sequence by the
+    length of each completion and then by completions; what is masked counts in none. micro_mean averages means over micro-batches
+    (released Tülu 3 and OLMo 2)."""
     loss_micro_batch: PositiveInt = 1
     """Completions in a micro-batch of the original training run, by which micro_mean is defined; not micro_batch."""
     rate_by: Literal["step", "update"] = "step"
     """Whether the learning rate advances from step to step, whose updates then share one, or from update to update."""
     kl: Literal["k1", "k2", "k3", "k4"] = "k3"
-    """Estimator of the KL divergence, by its name."""
+    """Estimator of the KL divergence, with d = log π - log π_ref: k1 is d, k2 d²/2, k3 e^-d - 1 + d, k4 ratio · d."""
     beta: NonNegative = 0.0
     """Weight of the KL divergence to the starting model, in the loss or the reward; 0 needs no reference."""
     kl_in: Literal["loss", "reward"] | None = None
@@ -52,7 +55,8 @@ class Algorithm(TrainStage):
     entropy_bonus: NonNegative = 0.0
     """Weight of the policy's entropy, which the loss then raises; 0 leaves it out."""
     ratio_cap: PositiveFloat | None = 2.0
-    """Cap of the importance ratio between learner and sampler; null does not correct for their difference."""
+    """Cap of the ratio of a token's probability in the learner to that in the engine which sampled it, by which its loss is
+    multiplied; null does not correct for their difference."""
     ratio_floor: PositiveFloat | None = None
     """Lower bound of that ratio; null has none."""
     ratio_outside: Literal["truncate", "mask"] = "truncate"

@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic.fields import FieldInfo
+
 from tulu.config.merging import MergedModel
 from tulu.config.parts import (
     EnvironmentSettings,
@@ -63,15 +65,17 @@ def _table(heading: str, section: type[Section]) -> str:
             meaning = " ".join((info.description or "").split())
             if f"{heading}.{name}" in PLANNED:
                 meaning += " Planned: only the default is accepted yet."
-            cells = (f"`{name}`", _type(field, schema), _default(field), meaning)
+            cells = (f"`{name}`", _type(field, schema), _default(field, info), meaning)
             rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join([f"### {heading}", "", "| field | type | default | meaning |", "|---|---|---|---|", *rows, ""])
 
 
-def _default(field: Mapping[str, Any]) -> str:
-    if "default" not in field:
+def _default(field: Mapping[str, Any], info: FieldInfo) -> str:
+    if info.is_required():
         return "required"
-    return "null" if field["default"] is None else f"`{json.dumps(field['default'], ensure_ascii=False)}`"
+    # A default that is made anew for each section does not stand in the schema.
+    value = field["default"] if "default" in field else info.get_default(call_default_factory=True)
+    return "null" if value is None else f"`{json.dumps(value, ensure_ascii=False)}`"
 
 
 def _type(field: Mapping[str, Any], schema: Mapping[str, Any]) -> str:

@@ -123,7 +123,8 @@ class Rlvr(Algorithm):
     reward_model: OneSignal = None
     """Reward model beside the verifiers, or alone in rows whose only verifier is reward_model; a path or a section."""
     bad_golds: BadGolds = "stop"
-    """stop ends the run where over 1 % of a source's ground truths do not grade themselves right; skip leaves out any number."""
+    """stop ends the run where over 1 % of a source's ground truths, stated as answers, are not graded right; skip leaves out any
+    number of them."""
     prompts: PositiveInt
     """Prompts of one step; batch = prompts × samples."""
     samples: PositiveInt
@@ -139,7 +140,7 @@ class Rlvr(Algorithm):
     engine: EngineName = "auto"
     """What samples: auto is vllm where it is installed and there is a GPU, else transformers in this process."""
     resources: Resources = Resources()
-    """Engines in processes of their own; a section."""
+    """How many processes train, sample and grade, and where; a section."""
     max_staleness: Annotated[int, Field(ge=0)] = 0
     """Most steps by which a token may be older than the weights that train on it: 0 samples and trains in turn, on-policy; above
     it engines run ahead, with at most (max_staleness + 1) × prompts drawn and not yet trained."""
@@ -153,7 +154,8 @@ class Rlvr(Algorithm):
     mask_truncated: bool = False
     """Leave completions that did not stop out of the loss; they still count in their group's statistics."""
     refill: bool = True
-    """Replace groups whose rewards are all equal by further prompts, so that a step is always full."""
+    """Replace groups whose rewards are all equal by further prompts, so that a step is full; after eight such groups in turn a
+    place of the step stays empty."""
     drop_equal: bool = False
     """Leave groups whose rewards are all equal out of the loss and of what it is divided by, where refill does not replace them
     (open-instruct's filter_zero_std_samples); a step may then be smaller."""
@@ -200,7 +202,8 @@ class Evaluate(Section):
     verifier: str | None = None
     """Verifier of every row; default: the one of the task."""
     bad_golds: BadGolds = "stop"
-    """stop ends the run where over 1 % of a source's ground truths do not grade themselves right; skip leaves out any number."""
+    """stop ends the run where over 1 % of a source's ground truths, stated as answers, are not graded right; skip leaves out any
+    number of them."""
     max_tokens: PositiveInt = USUAL_ANSWER
     """Most tokens of an answer. Where a recipe does not say, a model with few positions gets half of them."""
     temperature: NonNegative = 0.0

@@ -84,7 +84,8 @@ class TrainStage(Section):
     """Steps between two looks at rows that are not trained on and at the answers to a task; a look follows the last step too.
     null never looks."""
     eval_task: str | None = None
-    """Task whose problems are answered greedily at each look: gsm8k, math, sums, or rows that have messages and ground_truth."""
+    """Task whose problems are answered greedily at each look: gsm8k, math, sums, or a file of rows that have messages and
+    ground_truth."""
     eval_rows: PositiveInt = 128
     """Most problems and most rows of one look; they are the same ones each time."""
     released_values: dict[str, Any] = Field(default_factory=dict)
