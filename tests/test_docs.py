@@ -2,9 +2,13 @@
 
 import re
 from pathlib import Path
+from textwrap import dedent
+from typing import Any
 
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
+from ruamel.yaml import YAML
 
 from tests.pages import DOCS, ROOT, figures, named_in_tables, unexplained
 from tulu import errors
@@ -142,3 +146,40 @@ def test_what_was_released_is_as_the_recipes_say() -> None:
 
 VALUES = {"dpo_norm", "micro_mean"}
 """Values that fields take, which look like fields."""
+
+
+def blocks(text: str) -> list[str]:
+    """The blocks of a page that are a recipe or a part of one, without their indent."""
+    fenced = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    rest = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    indented = re.findall(r"(?:^ {4}.*\n|^\n(?= {4}))+", rest, re.MULTILINE)
+    written = (re.split(r"^tulu ", dedent(block).lstrip("\n"), flags=re.MULTILINE)[0] for block in (*fenced, *indented))
+    return [block for block in written if re.match(r"\w+:(\s|$)", block) and not re.search(r"^tasks:", block, re.MULTILINE)]
+
+
+def lenient(node: Any) -> Any:
+    """A JSON schema that asks for nothing, since a page shows the part of a recipe that it speaks of."""
+    if isinstance(node, list):
+        return [lenient(one) for one in node]
+    if not isinstance(node, dict):
+        return node
+    asks = {"required", *(["anyOf"] if all("required" in one for one in node.get("anyOf", [{}])) else [])}
+    return {key: lenient(value) for key, value in node.items() if key not in asks}
+
+
+SHOWN = [pytest.param(block, id=f"{page.stem} {block[:20]!r}") for page in PAGES for block in blocks(page.read_text())]
+
+
+@pytest.mark.parametrize("block", SHOWN)
+def test_recipes_that_pages_show_have_fields_and_values_that_exist(block: str) -> None:
+    shown = YAML(typ="safe", pure=True).load(block.replace(": ...", ": x.jsonl"))
+    faults = Draft202012Validator(lenient(yaml.safe_load(json_schema()))).iter_errors(shown)
+    assert [f"{list(fault.absolute_path)}: {fault.message}" for fault in faults] == []
+
+
+def test_a_field_that_does_not_exist_is_found_out() -> None:
+    assert len(SHOWN) >= 8
+    with pytest.raises(AssertionError, match="bacth"):
+        test_recipes_that_pages_show_have_fields_and_values_that_exist("sft:\n  bacth: 3\n")
+    with pytest.raises(AssertionError, match="dpo_normal"):
+        test_recipes_that_pages_show_have_fields_and_values_that_exist("dpo:\n  loss: dpo_normal\n")
