@@ -67,7 +67,7 @@ def _stage_command(stage: Stage) -> Callable[..., None]:
 
 
 def rlvr(
-    recipe: Annotated[str, typer.Argument(metavar="[RECIPE]", help="A recipe; without one, the quickstart's.")] = DEFAULT_RECIPE,
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe; without one, the quickstart's.")] = DEFAULT_RECIPE,
     overrides: Overrides = None,
     verifier: Annotated[str | None, typer.Option(help="Verifier of every row, instead of each row's own.")] = None,
     stage: Annotated[str | None, typer.Option(help="Which of several RLVR stages; default: the next unfinished.")] = None,
@@ -147,8 +147,8 @@ def run(recipe: RecipeArgument, overrides: Overrides = None, *, how: TrainOption
 
 
 def rewardbench(
-    model: Annotated[str | None, typer.Argument(help="A reward model, a DPO model or a judge: folder or hub name.")] = None,
-    data: Annotated[str, typer.Option(help="v1, v2, or a file of pairs.")] = "v1",
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="A reward model, a DPO model or a judge.")] = None,
+    data: Annotated[str, typer.Option(help="v1, v2, prior, v1+prior, v1=PATH, v2=PATH, or a file of pairs.")] = "v1",
     scores: Annotated[Path | None, typer.Option(help="Only aggregate these scores, made elsewhere.")] = None,
     *,
     options: RewardBenchOptions,
@@ -163,7 +163,7 @@ def verify(
     name: Annotated[str | None, typer.Argument(metavar="VERIFIER", help="Name of a verifier, or path/to/mine.py:score.")] = None,
     source: Annotated[str | None, typer.Option("--in", help="Rows {completion, ground_truth, ...} as JSONL; - is stdin.")] = None,
     target: Annotated[str | None, typer.Option("--out", help="Where the scored rows go, in order; - is stdout.")] = None,
-    mode: Annotated[Mode, typer.Option(help="tulu3 agrees with open-instruct.")] = "strict",
+    mode: Annotated[Mode, typer.Option(help="strict grades by the meaning, the others as open-instruct does or did.")] = "strict",
     workers: Annotated[int, typer.Option(min=1, help="Processes that grade.")] = 2,
     unsafe_local: Annotated[bool, typer.Option("--unsafe-local", help="Run programs here without a sandbox.")] = False,
     reward_model: Annotated[str | None, typer.Option(help="Folder or hub name, for the verifier reward_model.")] = None,
@@ -174,7 +174,7 @@ def verify(
         str | None, typer.Option(help="Verifier to attack in place of scoring rows; all attacks every one.")
     ] = None,
     golds: Annotated[str | None, typer.Option(help="Rows {ground_truth, prompt?} to attack; default: built-in ones.")] = None,
-    count: Annotated[int, typer.Option(min=1, help="Verdicts of an attack on one verifier, about.")] = 2000,
+    count: Annotated[int, typer.Option(min=1, help="About so many verdicts for a verifier, and some for every gold.")] = 2000,
 ) -> None:
     """Score completions with a verifier; with --attack, measure what answers earn that know nothing of their row."""
     if attack is not None:
@@ -195,7 +195,7 @@ def verify(
     verify_file(name, source, target, mode, workers, reward_model=reward_model, **how)
 
 
-def sample(model: Annotated[str, typer.Argument(help="Folder, hub name or run.")], *, options: SampleOptions) -> None:
+def sample(model: Annotated[str, typer.Argument(metavar="MODEL", help="A model or a run.")], *, options: SampleOptions) -> None:
     """Rejection sampling: the best of N answers to each prompt, as rows for sft, dpo and rm."""
     from tulu.commands.sample import sample_named
 
