@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.train.test_run import job, opened
-from tulu.config.job import of_steps
+from tulu.config.job import Job, of_steps
+from tulu.config.schema import Recipe
 from tulu.errors import ResumeError
+from tulu.train.begun import check_recipe
 
 
 @pytest.mark.parametrize("lost", ["manifest.json", "recipe.yaml"])
@@ -59,3 +61,18 @@ def test_copies_that_a_person_made_are_left_alone(tmp_path: Path) -> None:
     (run.path / "checkpoints" / "step-999999").mkdir()
     assert [*of_steps(run.path / "checkpoints")] == [999_999, 1_000_000]
     assert again.checkpoints.newest() == run.path / "checkpoints" / "step-1000000"
+
+
+def test_a_stage_of_several_has_its_fields_named_as_overrides_name_them(tmp_path: Path) -> None:
+    """`rlvr.math.steps=3` is what changes them, and not `rlvr.steps`."""
+    fields = {"data": "rows.jsonl", "max_prompt": 4, "max_tokens": 4, "max_length": 8, "batch": 4, "prompts": 2, "samples": 2}
+
+    def of(steps: int) -> Job:
+        sections = [{**fields, "name": name, "steps": steps, "learning_rate": 0.1} for name in ("mixed", "math")]
+        return Job(Recipe.model_validate({"name": "tiny", "model": "m", "rlvr": sections}), "rlvr.math", tmp_path / "math", "m")
+
+    (tmp_path / "math").mkdir()
+    check_recipe(of(2))
+    (tmp_path / "math" / "manifest.json").write_text('{"pinned": {"data": "d"}}')
+    with pytest.raises(ResumeError, match=r"\n  rlvr\.math\.steps: 2 -> 3\n"):
+        check_recipe(of(3))

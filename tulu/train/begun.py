@@ -32,7 +32,8 @@ def check_recipe(job: Job) -> None:
             compared[stage] = {**section, **{name: resolved[stage][name] for name in MEMORY_FIELDS}}
         if _is_moved(before.get("start"), job):
             compared["start"] = job.start
-        refuse_changes(job.folder, "this run began with another recipe", compared, resolved, cure)
+        earlier, now = ({job.stage if key == stage else key: fields[key] for key in fields} for fields in (compared, resolved))
+        refuse_changes(job.folder, "this run began with another recipe", earlier, now, cure)
     elif made := [*of_steps(job.folder / "checkpoints").values(), *job.folder.glob("stream/from-*.jsonl")]:
         # Without one of the two, nothing says what these rest on.
         missing = MANIFEST if file.exists() else RECIPE
