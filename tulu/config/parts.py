@@ -55,8 +55,9 @@ class Source(Section):
     """One data set of a mix: a file, a folder, a pattern, a hub name, or a generated task (`sums:sft`)."""
 
     name: str
-    """Path of a JSONL, JSON, CSV or Parquet file (optionally .gz), a folder of such files, a pattern (`data/*.parquet`), a saved
-    Arrow folder, a hub name, or TASK:SPLIT; for sft also a folder of token_ids_*.npy with labels_mask_*.npy (OLMo-core)."""
+    """Path of a JSONL, JSON, CSV, TSV, Parquet or Arrow file (optionally .gz), a folder of such files, a pattern
+    (`data/*.parquet`), a saved Arrow folder, a hub name, or TASK:SPLIT; for sft also a folder of token_ids_*.npy with
+    labels_mask_*.npy (OLMo-core)."""
     split: str = "train"
     """Split of a hub data set or of a folder; a file and a pattern have none."""
     subset: str | None = None
