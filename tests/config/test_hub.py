@@ -62,7 +62,7 @@ def test_what_is_not_in_the_cache_is_told_at_once(
     result = CliRunner().invoke(app, ["sft", str(place.recipe), override, "--runs", str(place.runs)])
     complained(result, 2, told, "cannot be reached", "only what is in its cache here is used")
     assert len(silent) == 1
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 100
 
 
 def test_a_local_model_asks_nobody(silent: Asked, tmp_path: Path, tiny_model: Callable[..., Path]) -> None:

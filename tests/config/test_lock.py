@@ -57,7 +57,7 @@ def said(process: "Popen[str]") -> str:
 
 
 def let_go(process: "Popen[str]") -> None:
-    process.communicate("\n", timeout=20)
+    process.communicate("\n", timeout=120)
 
 
 @pytest.mark.parametrize("attempt", range(10))
@@ -67,7 +67,7 @@ def test_of_two_that_start_at_once_one_works_and_the_other_is_told(attempt: int,
     lines = [said(process) for process in both]
     assert sorted(line == "mine" for line in lines) == [False, True], lines
     owner, told = (both[place] for place in (lines.index("mine"), 1 - lines.index("mine")))
-    assert told.wait(timeout=20) == 2
+    assert told.wait(timeout=120) == 2
     told.communicate()
     assert f"sft: in use by pid {owner.pid} on {os.uname().nodename} since 20" in lines[1 - lines.index("mine")]
     let_go(owner)
@@ -115,7 +115,7 @@ print("done")
 def test_the_file_is_removed_and_made_again_and_never_two_hold_it(tmp_path: Path) -> None:
     """Five processes take and leave the same folder, of which the parent comes and goes too."""
     racers = [hold(tmp_path, CONTEST) for _ in range(5)]
-    assert [racer.communicate(timeout=60)[0] for racer in racers] == ["done\n"] * 5
+    assert [racer.communicate(timeout=300)[0] for racer in racers] == ["done\n"] * 5
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
@@ -194,8 +194,9 @@ def test_the_name_of_a_dead_owner_is_not_told_while_the_new_one_writes_its_own(t
         1,
     )
     owner = hold(tmp_path / "sft", script)
-    deadline = time.monotonic() + 10
-    while file.read_text() and time.monotonic() < deadline:
+    deadline = time.monotonic() + 60
+    # On a busy machine it may have written it before anybody looks.
+    while (text := file.read_text()) and f'"pid": {owner.pid},' not in text and time.monotonic() < deadline:
         time.sleep(0.005)
     with pytest.raises(InUseError, match=f"pid {owner.pid} "), only_user(tmp_path / "sft"):
         pass

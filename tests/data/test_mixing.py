@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from pathlib import Path
-from time import perf_counter
+from time import thread_time
 
 import pytest
 
@@ -102,9 +102,10 @@ def test_the_rows_of_a_step_of_a_large_mix_are_drawn_within_20_ms() -> None:
     rows, batch = 939_343, 128
     order(rows, 1, 0), order(rows, 1, 1)
     for start in (0, rows - batch // 2):
-        began = perf_counter()
+        # Seconds of this thread, whoever else wants the core.
+        began = thread_time()
         drawn = [order(rows, 1, position // rows)[position % rows] for position in range(start, start + batch)]
-        assert perf_counter() - began < 0.02
+        assert thread_time() - began < 0.02
         assert len({int(row) for row in drawn}) > batch - 3
 
 

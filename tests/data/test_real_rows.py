@@ -1,7 +1,7 @@
 """The formats of real files: counts that their READMEs state, and every row's fate."""
 
 from pathlib import Path
-from time import monotonic
+from time import process_time
 from typing import Any
 
 import pytest
@@ -67,10 +67,10 @@ def test_t0_rows_lose_their_written_end(shared_data: Path) -> None:
 
 
 def test_hh_transcripts(shared_data: Path, tokenizer: Any) -> None:
-    began = monotonic()
+    began = process_time()
     groups = load_groups("pairs", source(shared_data, "hh_rlhf/harmless-base/test.jsonl.gz"), tokenizer, LONG)
-    # 1.2 s on one idle core; the bound allows for a busy one.
-    assert monotonic() - began < 15
+    # 1.2 s on one idle core; whoever else wants it is not counted, but slows it down.
+    assert process_time() - began < 15
     assert (groups.report.rows, reasons(groups.report)) == (2312, {"the chosen answer is empty": 4})
     # Five pairs whose contexts differ are compared all the same, and named.
     assert groups.report.noted["chosen and rejected answer different prompts"].count == 5

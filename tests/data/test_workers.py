@@ -181,10 +181,10 @@ def test_no_worker_survives(number: int) -> None:
     workers = psutil.Process(process.pid).children()
     assert len(workers) == 2
     process.send_signal(number)
-    _, told = process.communicate(timeout=30)
+    _, told = process.communicate(timeout=120)
     assert process.returncode != 0
     assert "BrokenPipeError" not in told
-    _, alive = psutil.wait_procs(workers, timeout=10)
+    _, alive = psutil.wait_procs(workers, timeout=60)
     assert alive == []
 
 

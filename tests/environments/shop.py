@@ -6,6 +6,12 @@ import time
 from typing import Any
 
 
+def wait_for(place: str | None) -> None:
+    """Wait until somebody makes that file."""
+    while place is not None and not os.path.exists(place):
+        time.sleep(0.01)
+
+
 class Shop:
     """A counter."""
 
@@ -16,7 +22,7 @@ class Shop:
     def reset(self, **row: Any) -> str | None:
         """Begin with the row's number."""
         self.row = row
-        time.sleep(row.get("slow", 0.0))
+        wait_for(row.get("begins"))
         if row.get("broken"):
             raise ValueError("this row cannot be played")
         text: str | None = row.get("hint")
@@ -43,6 +49,7 @@ class Shop:
             seconds: How late.
         """
         time.sleep(seconds)
+        wait_for(self.row.get("wakes"))
         return f"slept {seconds}"
 
     def die(self) -> str:

@@ -20,14 +20,14 @@ SHOP = str(Path(__file__).with_name("shop.py"))
 
 @pytest.fixture(scope="module")
 def nursery() -> Iterator[Nursery]:
-    made = Nursery(SHOP, {"begin": 5}, 0.5)
+    made = Nursery(SHOP, {"begin": 5}, 1.0)
     yield made
     made.close()
 
 
 def begun(nursery: Nursery, **row: object) -> EpisodeProcess:
     process = nursery.start()
-    process.reset(row, 10.0)
+    process.reset(row, 60.0)
     return process
 
 
@@ -92,56 +92,56 @@ def test_a_class_that_cannot_be_used_is_refused(tmp_path: Path, text: str, messa
 
 def test_episodes_have_states_of_their_own_and_errors_are_results(nursery: Nursery) -> None:
     one, other = begun(nursery), begun(nursery)
-    assert one.call([("add", {"x": 2}), ("add", {"x": 1})], 5.0, 5.0) == ["7", "8"]
-    assert other.call([("add", {"x": "a"}), ("buy", {}), ("_secret", {})], 5.0, 5.0) == [
+    assert one.call([("add", {"x": 2}), ("add", {"x": 1})], 60.0, 60.0) == ["7", "8"]
+    assert other.call([("add", {"x": "a"}), ("buy", {}), ("_secret", {})], 60.0, 60.0) == [
         "error: TypeError: unsupported operand type(s) for +=: 'int' and 'str'",
         "error: no tool buy; the tools are add, die, fetch, hang, nap",
         "error: no tool _secret; the tools are add, die, fetch, hang, nap",
     ]
-    assert (one.reward(5.0), other.reward(5.0)) == (8.0, 5.0)
+    assert (one.reward(60.0), other.reward(60.0)) == (8.0, 5.0)
     one.kill()
     other.kill()
 
 
 def test_results_of_parallel_calls_stand_in_the_order_of_the_calls(nursery: Nursery) -> None:
     process = begun(nursery)
-    calls = [("fetch", {"name": name, "seconds": seconds}) for name, seconds in (("a", 0.3), ("b", 0.0), ("c", 0.15), ("d", 9))]
+    calls = [("fetch", {"name": name, "seconds": seconds}) for name, seconds in (("a", 0.1), ("b", 0.0), ("c", 0.05), ("d", 1000))]
     began = time.monotonic()
-    assert process.call(calls, 0.5, 5.0) == ["a", "b", "c", "error: no result within 0.5 s"]
-    assert time.monotonic() - began < 2.0
+    assert process.call(calls, 1.0, 60.0) == ["a", "b", "c", "error: no result within 1 s"]
+    assert time.monotonic() - began < 30.0
     process.kill()
 
 
 @pytest.mark.parametrize(
     ("calls", "call_seconds", "turn_seconds", "message"),
     [
-        ([("add", {"x": 1}), ("hang", {})], 0.3, 5.0, r"hang: no result within 0\.3 s"),
-        ([("nap", {"seconds": 0.2})] * 4, 5.0, 0.5, r"the calls of a turn took longer than 0\.5 s"),
+        ([("add", {"x": 1}), ("hang", {})], 0.3, 60.0, r"hang: no result within 0\.3 s"),
+        ([("nap", {"seconds": 0.2})] * 4, 60.0, 0.5, r"the calls of a turn took longer than 0\.5 s"),
     ],
 )
 def test_a_deadline_ends_the_episode_and_no_other(
     nursery: Nursery, calls: list[tuple[str, dict[str, float]]], call_seconds: float, turn_seconds: float, message: str
 ) -> None:
     late, other = begun(nursery), begun(nursery)
-    other.call([("add", {"x": 1})], 5.0, 5.0)
+    other.call([("add", {"x": 1})], 60.0, 60.0)
     began = time.monotonic()
     with pytest.raises(Late, match=message):
         late.call(calls, call_seconds, turn_seconds)
-    assert time.monotonic() - began < 4.0
+    assert time.monotonic() - began < 30.0
     assert not is_running(late.pid)
-    assert other.call([("add", {"x": 1})], 5.0, 5.0) == ["7"]
+    assert other.call([("add", {"x": 1})], 60.0, 60.0) == ["7"]
     other.kill()
 
 
 def test_an_environment_that_dies_or_says_nothing_of_worth_has_no_score(nursery: Nursery) -> None:
     dead, unscored, wrong = begun(nursery), begun(nursery), begun(nursery)
     with pytest.raises(Failed, match="process ended"):
-        dead.call([("die", {})], 5.0, 5.0)
-    unscored.call([("add", {"x": 8})], 5.0, 5.0)
-    assert unscored.reward(5.0) is None
-    wrong.call([("add", {"x": 9})], 5.0, 5.0)
+        dead.call([("die", {})], 60.0, 60.0)
+    unscored.call([("add", {"x": 8})], 60.0, 60.0)
+    assert unscored.reward(60.0) is None
+    wrong.call([("add", {"x": 9})], 60.0, 60.0)
     with pytest.raises(Failed, match="get_reward returned nan"):
-        wrong.reward(5.0)
+        wrong.reward(60.0)
     with pytest.raises(Failed, match="ValueError: this row cannot be played"):
         begun(nursery, broken=True)
 
@@ -153,9 +153,12 @@ def test_a_nursery_that_is_killed_takes_its_episodes_along_and_another_follows()
     nursery.popen.wait()
     with pytest.raises(Failed):
         process.call([("nap", {"seconds": 5.0})], 3.0, 3.0)
-    assert begun(nursery).call([("add", {"x": 1})], 5.0, 5.0) == ["1"]
+    assert begun(nursery).call([("add", {"x": 1})], 60.0, 60.0) == ["1"]
     nursery.close()
-    assert not is_running(process.pid)
+    until = time.monotonic() + 60
+    while is_running(process.pid):
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 def test_an_answer_that_comes_too_late_is_not_taken_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,15 +215,15 @@ def test_what_user_code_may_do_stays_in_its_episode(tmp_path: Path) -> None:
     for how in ("fork", "chdir", "forget", None):
         process = nursery.start()
         # What the class keeps for itself is new in every episode.
-        assert process.reset({"how": how}, 5.0) == "1"
-        assert process.call([("buy", {"how": one}) for one in ("a", "fork", "b", "exit")], 5.0, 5.0) == [
+        assert process.reset({"how": how}, 60.0) == "1"
+        assert process.call([("buy", {"how": one}) for one in ("a", "fork", "b", "exit")], 60.0, 60.0) == [
             "a", "fork", "b", "error: SystemExit: 2"]  # fmt: skip
-        assert process.call([("buy", {"how": "c"})], 5.0, 5.0) == ["c"]
-        assert process.reward(5.0) == 1.0
+        assert process.call([("buy", {"how": "c"})], 60.0, 60.0) == ["c"]
+        assert process.reward(60.0) == 1.0
         process.kill()
     process = nursery.start()
     with pytest.raises(Failed, match=r"^SystemExit: no licence$"):
-        process.reset({"how": "exit"}, 5.0)
+        process.reset({"how": "exit"}, 60.0)
     nursery.close()
 
 
@@ -232,7 +235,7 @@ def test_what_an_environment_prints_is_seen(tmp_path: Path, capfd: pytest.Captur
         patch.delenv("PYTHONUNBUFFERED", raising=False)
         nursery = Nursery(str(file), {}, 5.0)
     process = nursery.start()
-    process.reset({}, 5.0)
+    process.reset({}, 60.0)
     process.kill()
     nursery.close()
     assert capfd.readouterr().err == "I began\n"

@@ -63,19 +63,19 @@ def test_the_servers_action_is_the_tool(url: str) -> None:
 def test_episodes_have_sessions_of_their_own(url: str) -> None:
     nursery = Nursery(f"openenv:{url}", {}, 5.0)
     one, other = nursery.start(), nursery.start()
-    assert (one.reset({"seed": 4}, 10.0), other.reset({}, 10.0)) == ("now 4", "now 0")
+    assert (one.reset({"seed": 4}, 60.0), other.reset({}, 60.0)) == ("now 4", "now 0")
     calls: list[tuple[str, dict[str, int]]] = [("step", {"x": 3}), ("step", {"x": -1}), ("step", {"x": 5}), ("step", {"x": 1})]
-    assert one.call(calls, 5.0, 9.0) == [
+    assert one.call(calls, 60.0, 60.0) == [
         "now 7",
         "error: RuntimeError: the server answers step with: only upwards",
         "now 12",
         "error: the episode is over",
     ]
-    assert one.reward(5.0) == 1.0
+    assert one.reward(60.0) == 1.0
     # No reward was given yet, which is not 0.
-    assert other.reward(5.0) is None
+    assert other.reward(60.0) is None
     with pytest.raises(Late, match=r"step: no result within 0\.5 s"):
-        other.call([("step", {"x": 99})], 0.5, 5.0)
+        other.call([("step", {"x": 99})], 0.5, 60.0)
     nursery.close()
 
 
@@ -84,5 +84,5 @@ def test_a_server_that_is_not_there_is_told() -> None:
         describe("openenv:ws://127.0.0.1:9/ws", {})
     nursery = Nursery("openenv:ws://127.0.0.1:9/ws", {}, 5.0)
     with pytest.raises(Failed, match="ConnectionRefusedError"):
-        nursery.start().reset({}, 10.0)
+        nursery.start().reset({}, 60.0)
     nursery.close()

@@ -184,7 +184,7 @@ def run_script(tmp_path: Path) -> "Callable[[str], subprocess.Popen[str]]":
 def ended(process: "subprocess.Popen[str]") -> int:
     """The exit code. What the script leaves behind ends with it under Slurm, and here by its process group."""
     try:
-        return process.wait(30)
+        return process.wait(120)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -193,7 +193,7 @@ def ended(process: "subprocess.Popen[str]") -> int:
 def test_the_script_of_slurm_starts_ray_everywhere_and_ends_as_tulu_ends(
     tmp_path: Path, run_script: "Callable[[str], subprocess.Popen[str]]"
 ) -> None:
-    assert ended(run_script("sleep 1; exit 7")) == 7
+    assert ended(run_script("until grep -q exclude=node1 log; do sleep 0.1; done; exit 7")) == 7
     log = (tmp_path / "log").read_text().splitlines()
     port = 20_000 + os.getpid() % 10_000
     assert f"srun --nodes=1 --ntasks=1 --nodelist=node1 ray start --head --port={port}" in "\n".join(log)
@@ -207,7 +207,7 @@ def test_before_its_time_is_up_the_run_saves_and_the_job_queues_again(
     tmp_path: Path, run_script: "Callable[[str], subprocess.Popen[str]]"
 ) -> None:
     process, log = run_script(SAVES), tmp_path / "log"
-    until = time.monotonic() + 30
+    until = time.monotonic() + 120
     while not log.exists() or "ready" not in log.read_text():
         assert time.monotonic() < until
         time.sleep(0.05)

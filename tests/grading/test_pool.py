@@ -53,11 +53,14 @@ def test_latencies_are_of_each_verdict(name: str) -> None:
     with Grader(1, deadline=1.0) as grader:
         grade(grader, name, ["7"] * 500)
         grader.seconds.clear()
+        began = time.monotonic()
         grade(grader, name, ["7"] * 300 + ["hang"] + ["7"] * 300)
         assert len(grader.seconds) == 601
-        latencies = sorted(grader.seconds)
+        took, latencies = time.monotonic() - began, sorted(grader.seconds)
     assert latencies[300] < 0.05
-    assert 0.9 < latencies[-1] < 1.5
+    assert latencies[-1] > 0.9
+    # One process graded one after the other.
+    assert sum(latencies) <= took
 
 
 STOPPED = """

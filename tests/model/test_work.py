@@ -91,14 +91,16 @@ def test_a_cpu_has_no_peak_that_is_known() -> None:
 
 def test_a_clock_adds_up_each_part_and_begins_anew() -> None:
     clock = Clock(torch.device("cpu"))
+    began = time.perf_counter()
     for _ in range(2):
         with clock.part("forward"):
             time.sleep(0.01)
+    took = time.perf_counter() - began
     with pytest.raises(ValueError, match="x"), clock.part("data"):
         raise ValueError("x")
     seconds = clock.read()
     assert list(seconds) == list(PARTS)
-    assert 0.02 <= seconds["forward"] < 1.0
+    assert 0.02 <= seconds["forward"] <= took
     assert seconds["backward"] == 0.0
     assert clock.read()["forward"] == 0.0
 
@@ -148,11 +150,13 @@ def test_the_meter_compares_with_what_the_cards_could_do(
     monkeypatch.setattr("tulu.train.meter.peak_of", lambda device: 1e6)
     meter = Meter(Policy.load(tiny_model("olmo2")).module, parallel)
     meter.add(meter.work.on([pack_row([make_group(1, 3, [4])])]))
+    began = time.perf_counter()
     with parallel.clock.part("backward"):
         time.sleep(0.02)
+    took = time.perf_counter() - began
     operations = meter.work.on([pack_row([make_group(1, 3, [4])])])
     measured = meter.read(4.0, training_seconds=2.0)
     assert measured["mfu"] == pytest.approx(operations / (2.0 * 2e6))
     assert 0.0 < measured["peak_gib"] < 64.0  # type: ignore[operator]
-    assert 0.004 < measured["share_backward"] < 0.2  # type: ignore[operator]
+    assert 0.02 / 4.0 <= measured["share_backward"] <= took / 4.0  # type: ignore[operator]
     assert meter.read(1.0)["mfu"] == 0.0, "it begins anew"

@@ -175,9 +175,9 @@ def test_tokens_add_up_to_the_text_whatever_they_split() -> None:
 def test_tokens_that_never_become_a_character_cost_no_more_than_others() -> None:
     """The library's stream decodes all tokens again that have no text yet: 8,000 of them took eight seconds."""
     tokenizer = Tokenizer.from_str(make_byte_tokenizer().backend_tokenizer.to_str())
-    began = time.perf_counter()
+    began = time.process_time()
     found = pieces(tokenizer, [200] * 8000)
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
     assert found == ["\N{REPLACEMENT CHARACTER}"] * 8000
     # What begins a character at the end of them is read with the rest of it, wherever the stream begins anew.
     for count in range(30):

@@ -19,7 +19,9 @@ from tulu.rollout.fleet_member import Limits
 from tulu.rollout.ray_fleet import RayFleet
 from tulu.types import SamplingParams
 
-LIMITS = Limits(start=300, sync=5, answer=4, silent=3)
+LIMITS = Limits(start=300, sync=100, answer=100, silent=100)
+SHORT = Limits(start=300, sync=5, answer=4, silent=3)
+"""Of tests in which an engine hangs."""
 SOON = 150.0
 """Far more than anything here takes on a busy machine, and far less than a hang."""
 
@@ -40,6 +42,28 @@ def started(model: Path) -> Iterator[RayFleet]:
     finally:
         made.close()
     assert not ray.is_initialized()
+
+
+@contextmanager
+def impatient(fleet: RayFleet) -> Iterator[None]:
+    """While the context lasts, engines that hang are given up after seconds; elsewhere a busy machine must not look like that."""
+
+    def give(limits: Limits) -> None:
+        fleet.limits = limits
+        for member in fleet.members:
+            member.limits = limits
+
+    asked = [member.ear for member in fleet.members]
+    give(SHORT)
+    try:
+        # What an engine was asked before still has the time of then.
+        deadline = time.monotonic() + SOON
+        while any(member.ear is ear for member, ear in zip(fleet.members, asked, strict=True)):
+            assert time.monotonic() < deadline, fleet.states()
+            time.sleep(0.02)
+        yield
+    finally:
+        give(LIMITS)
 
 
 def fresh(fleet: RayFleet) -> RayFleet:

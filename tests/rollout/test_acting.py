@@ -1,8 +1,10 @@
 """What a run asks of its environment before anything is sampled."""
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -86,12 +88,25 @@ def test_who_is_waited_for_before_anything_is_sampled_is_told(
     described: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = tmp_path / "slow.py"
-    file.write_text("import time\nclass Slow:\n    def reset(self, **row): time.sleep(1.0)\n")
+    file.write_text(
+        "import os, time\nclass Slow:\n    def reset(self, go, **row):\n        while not os.path.exists(go): time.sleep(0.01)\n"
+    )
     caplog.set_level(logging.INFO, "tulu")
+    told, go = f"waiting for the environment {file} (reset of 2 rows) since", tmp_path / "go"
+
+    def let_go() -> None:
+        until = time.monotonic() + 60
+        while told not in caplog.text and time.monotonic() < until:
+            time.sleep(0.01)
+        go.touch()
+
     with Status(tell_after=0.2) as status:
-        make(status, path=str(file)).load(problems_of({}, {}))
+        letting_go = Thread(target=let_go)
+        letting_go.start()
+        make(status, path=str(file), call_seconds=120.0).load(problems_of({"go": str(go)}, {"go": str(go)}))
+        letting_go.join()
         assert status.waits() == []
-    assert f"waiting for the environment {file} (reset of 2 rows) since" in caplog.text
+    assert told in caplog.text
 
 
 def test_an_environment_is_known_by_its_file_what_it_imports_from_beside_it_and_its_options(tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
 """Answers of the run's engines beside the rollouts: neither is taken for the other, and what no engine ends is given up."""
 
 import logging
-import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -72,38 +73,53 @@ def test_an_engine_of_this_process_answers_in_a_call_of_its_own(tmp_path: Path) 
         stream.take()
 
 
+@contextmanager
+def beside(work: Callable[[], None]) -> Iterator[None]:
+    """Something that a thread does meanwhile, and that must succeed."""
+    with ThreadPoolExecutor(1) as threads:
+        doing = threads.submit(work)
+        yield
+        doing.result()
+
+
 def test_what_an_engine_lost_is_asked_again_and_in_the_end_given_up(tmp_path: Path) -> None:
+    """It dies once while it works on all, and twice more on the one that it never answers."""
     fleet = FakeFleet(lambda request: 8, engines=1, slots=20, token_seconds=5e-3)
-    fleet.deaf = lambda request: request.problem_id == "a2"
+    fleet.deaf = is_aside
+
+    def open_asides() -> list[str]:
+        return sorted(one.request.problem_id for one in list(fleet.running.values()) if is_aside(one.request))
+
     with streaming(fleet, tmp_path, rlvr_stage(), 4) as stream:
-        stream.take()
-        stream.sync(iter(WEIGHTS), 1)
-        killed = []
 
         def kill() -> None:
-            for _ in range(3):
-                until(lambda: any(one.request.problem_id == "a2" for one in list(fleet.running.values())))
+            for left in ([problem.id for problem in ASKED], ["a2"], ["a2"]):
+                until(lambda left=left: open_asides() == left)  # type: ignore[misc]
                 with stream._alone():
+                    fleet.deaf = lambda request: request.problem_id == "a2"
                     fleet.kill("fake-0")
-                killed.append(time.monotonic())
 
-        thread = threading.Thread(target=kill)
-        thread.start()
-        answers = stream.answer(ASKED, GREEDY)
-        thread.join()
+        stream.take()
+        stream.sync(iter(WEIGHTS), 1)
+        with beside(kill):
+            answers = stream.answer(ASKED, GREEDY)
     assert [one is None for one in answers] == [False, False, True, False, False]
     assert [len(one.tokens) for one in answers if one is not None] == [8] * 4
-    assert sum(request.problem_id == "a2" for request in fleet.submitted) == 3
+    asked = [request.problem_id for request in fleet.submitted if is_aside(request)]
+    assert [asked.count(problem.id) for problem in ASKED] == [2, 2, 3, 2, 2]
 
 
 def test_an_engine_that_never_answers_ends_the_look_and_not_the_run(tmp_path: Path) -> None:
     fleet = FakeFleet(lambda request: 4, engines=1, slots=20)
     fleet.deaf = is_aside
-    with streaming(fleet, tmp_path, rlvr_stage(rollout_seconds=0.3), 3) as stream:
+    with streaming(fleet, tmp_path, rlvr_stage(), 3) as stream:
         stream.take()
         stream.sync(iter(WEIGHTS), 1)
+        assert stream.pump is not None
+        asides = stream.pump.dispatch.asides
+        patience, asides.seconds = asides.seconds, 0.3
         assert stream.answer(ASKED, GREEDY) == [None] * 5
-        fleet.deaf = lambda _: False
+        fleet.deaf, asides.seconds = lambda _: False, patience
         stream.take()
         stream.sync(iter(WEIGHTS), 2)
         assert all(one is not None for one in stream.answer(ASKED, GREEDY))
@@ -131,12 +147,23 @@ def test_a_long_look_says_for_what_it_waits(tmp_path: Path, caplog: pytest.LogCa
     from tulu.rollout.status import Status
 
     caplog.set_level(logging.INFO, "tulu")
-    fleet = FakeFleet(lambda request: 30, engines=1, slots=40, token_seconds=1e-2)
+    fleet = FakeFleet(lambda request: 30, engines=1, slots=40)
+    fleet.deaf = is_aside
+    told = "waiting for the engines to answer 5 problems of a look since"
     with Status(tell_after=0.05) as status, streaming(fleet, tmp_path, rlvr_stage(), 2, status=status) as stream:
         stream.take()
         stream.sync(iter(WEIGHTS), 1)
-        stream.answer(ASKED, GREEDY)
-    assert "waiting for the engines to answer 5 problems of a look since" in caplog.text
+
+        def wait() -> None:
+            try:
+                until(lambda: told in caplog.text)
+            finally:
+                with stream._alone():
+                    fleet.deaf = lambda _: False
+                    fleet.kill("fake-0")
+
+        with beside(wait):
+            assert all(one is not None for one in stream.answer(ASKED, GREEDY))
 
 
 def test_more_problems_than_engines_have_at_a_time_are_sent_bit_by_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

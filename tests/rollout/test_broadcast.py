@@ -68,7 +68,7 @@ def digests_of(place: int) -> list[str]:
 def test_every_process_holds_the_same_bits(others: Others) -> None:
     group = others.group(COMING, "", "")
     for piece in pieces():
-        group.broadcast(piece, 30)
+        group.broadcast(piece, COMING)
     for place in (0, 1):
         assert [others.says(place), others.says(place)] == [digests_of(0), digests_of(1)]
     group.close()
@@ -77,14 +77,14 @@ def test_every_process_holds_the_same_bits(others: Others) -> None:
 def test_a_process_that_dies_breaks_the_broadcast_at_once_for_all(others: Others) -> None:
     group = others.group(COMING, "die", "")
     first, second = pieces()
-    group.broadcast(first, 30)
+    group.broadcast(first, COMING)
     others.processes[0].join(COMING)
     began = time.monotonic()
 
     def send_on() -> None:
         # A small message may leave before the end of the other process is known; one of the next does not.
         for _ in range(100):
-            group.broadcast(second, 30, lambda: "engine-1 died")
+            group.broadcast(second, COMING, lambda: "engine-1 died")
 
     with pytest.raises(Broken):
         send_on()
@@ -92,25 +92,25 @@ def test_a_process_that_dies_breaks_the_broadcast_at_once_for_all(others: Others
     others.says(1)
     last = others.says(1)
     assert last == digests_of(1) or last.startswith("broken after")
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < COMING / 2
 
 
 def test_a_process_that_stops_keeps_nobody_beyond_the_deadline(others: Others) -> None:
     group = others.group(COMING, "stop", "")
     first, _ = pieces()
-    group.broadcast(first, 30)
+    group.broadcast(first, COMING)
     large = torch.zeros(64 << 20, dtype=torch.uint8)
     began = time.monotonic()
     with pytest.raises(Broken, match="took too long"):
         group.broadcast(large, 2)
-    assert 2 <= time.monotonic() - began < 8
+    assert 2 <= time.monotonic() - began < COMING / 2
 
 
 def test_who_does_not_come_is_told_within_the_time() -> None:
     began = time.monotonic()
     with pytest.raises(Broken, match="the group of 2 processes did not meet"):
         gather_group(Joining("gloo", "127.0.0.1", 0, 0, 2, 1.5, 1.5), CPU, lambda joining: None)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < COMING / 2
 
 
 def test_messages_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:

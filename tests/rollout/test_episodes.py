@@ -10,6 +10,7 @@ import pytest
 
 from tests.environments.test_turns import TEMPLATE, encoded
 from tests.rollout.scripted import stage
+from tulu import deadlines
 from tulu.config.parts import EnvironmentSettings
 from tulu.data.chat import make_byte_tokenizer
 from tulu.environments.authoring import Description
@@ -115,7 +116,7 @@ def ask(fleet: Episodes, *names: str, samples: int = 1, most: int = 300) -> None
     fleet.submit([Request(f"{n}:{s}", n, PROMPT, params, s, samples) for n in names for s in range(samples)])
 
 
-def ends_of(fleet: Episodes, count: int = 1, seconds: float = 20.0) -> dict[str, Ended]:
+def ends_of(fleet: Episodes, count: int = 1, seconds: float = 60.0) -> dict[str, Ended]:
     ended: dict[str, Ended] = {}
     until = time.monotonic() + seconds
     while len(ended) < count and time.monotonic() < until:
@@ -212,20 +213,30 @@ def test_unscored_is_not_zero(made: Any) -> None:
 @pytest.mark.parametrize(
     ("said", "settings", "status", "detail"),
     [
-        ("<tool_call>hang()</tool_call>", {"call_seconds": 0.3}, "timeout", "hang: no result within 0.3 s"),
-        ("<tool_call>nap(seconds=0.3)</tool_call>" * 3, {"turn_seconds": 0.5}, "timeout", "the calls of a turn took longer"),
-        ("<tool_call>nap(seconds=9)</tool_call>", {"episode_seconds": 1.0}, "timeout", "the episode took longer than 1 s"),
+        ("<tool_call>hang()</tool_call>", {"call_seconds": 1.0}, "timeout", "hang: no result within 1 s"),
+        ("<tool_call>nap(seconds=0.6)</tool_call>" * 3, {"turn_seconds": 1.5}, "timeout", "the calls of a turn took longer"),
+        ("<tool_call>nap(seconds=1000)</tool_call>", {"episode_seconds": 50.0}, "timeout", "the episode took longer than 50 s"),
         ("<tool_call>die()</tool_call>", {}, "error", "process ended"),
     ],
 )
 def test_what_hangs_or_dies_has_no_score_and_holds_nobody_up(
-    made: Any, said: str, settings: dict[str, float], status: str, detail: str
+    made: Any, said: str, settings: dict[str, float], status: str, detail: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fleet, _ = made(lambda name, turn: said if name == "a" else "Done.", True, parallel=4, **settings)
     began = time.monotonic()
     ask(fleet, "a", "b")
-    ended = ends_of(fleet, 2)
-    assert time.monotonic() - began < 6.0
+    ended: dict[str, Ended] = {}
+    if "episode_seconds" in settings:
+        # The one that hangs is where it will stay, and the other one has ended, when the time is up.
+        until = time.monotonic() + 60
+        while not (ended and [doing for doing, _ in fleet.acting(["a:0"]).values()] == ["nap"]):
+            assert time.monotonic() < until
+            ended |= {end.key: end for end in fleet.collect(0.01)}
+        assert set(ended) == {"b:0"}
+        now = deadlines.now
+        monkeypatch.setattr("tulu.deadlines.now", lambda: now() + 100.0)
+    ended |= ends_of(fleet, 2 - len(ended))
+    assert time.monotonic() - began < 120.0
     late, other = (cast(Finished, ended[f"{name}:0"]).completion for name in "ab")
     assert late.verdict is not None
     assert late.verdict.score is None
@@ -272,17 +283,21 @@ def test_a_text_of_reset_stands_behind_the_users_message_and_is_not_trained(made
         finished(other)
 
 
-def test_one_that_is_cut_goes_on_where_it_was(made: Any) -> None:
-    fleet, _ = made(lambda _, turn: "<tool_call>nap(seconds=0.5)</tool_call>" + calls(4) if turn == 0 else "Done.", True)
+def test_one_that_is_cut_goes_on_where_it_was(made: Any, tmp_path: Path) -> None:
+    rows = {"a": {"wakes": str(tmp_path / "awake")}}
+    fleet, _ = made(
+        lambda _, turn: "<tool_call>nap(seconds=0)</tool_call>" + calls(4) if turn == 0 else "Done.", True, rows=rows
+    )
     ask(fleet, "a")
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while fleet._live["a:0"].turn == 0 and time.monotonic() < until:
         assert fleet.collect(0.01) == []
     fleet.cut(["a:0"])
     [back] = ends_of(fleet).values()
     assert isinstance(back, Returned)
     assert back.begun is not None
-    # Its tools went on meanwhile, and are not called twice.
+    # Its tools go on meanwhile, and are not called twice.
+    (tmp_path / "awake").touch()
     fleet.submit([Request("a:0", "a", PROMPT, SamplingParams(300, seed=1), begun=back.begun)])
     episode = finished(fleet)
     assert episode.verdict == Verdict(4.0)

@@ -44,7 +44,7 @@ def test_weights_that_do_not_fit_end_the_sync_with_their_size_and_the_cure(
     ray.cloudpickle.register_pickle_by_value(fake_replica)
     weights = {name: torch.ones(12, 1 << 20) for name in ("a.weight", "b.weight")}
     save_file(weights, str(tmp_path / "model.safetensors"))
-    fleet = RayFleet(EngineSpec(str(tmp_path), 64), engines=1, limits=Limits(start=60), replica=FakeReplica)
+    fleet = RayFleet(EngineSpec(str(tmp_path), 64), engines=1, limits=Limits(start=300), replica=FakeReplica)
     try:
         began = time.monotonic()
         with pytest.raises(EngineError, match=r"(?s)object store has no room for 101 MB of weights .*--object-store-memory"):
@@ -57,7 +57,7 @@ def test_weights_that_do_not_fit_end_the_sync_with_their_size_and_the_cure(
 
 def test_a_case_that_does_not_fit_is_masked_by_name_and_the_others_are_graded(small_store: None, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("def score(completion, ground_truth):\n    return completion == ground_truth\n")
-    pool = RayWorkers(1, limits=GraderLimits(start=60))
+    pool = RayWorkers(1, limits=GraderLimits(start=300))
     try:
         problem = Problem("p", [], (), "7", (f"{tmp_path}/mine.py:score",))
         large, small = (Grader(pool=pool).grade([(text, problem)])[0] for text in ("7" * 2 * STORE, "7"))

@@ -28,6 +28,7 @@ from tests.rollout.ray_engines import (
     back,
     fresh,
     gather,
+    impatient,
     process,
     requests,
     standing_by,
@@ -160,9 +161,10 @@ def back_again(fleet: RayFleet) -> None:
 
 def test_engines_that_hang_are_told_by_name_and_started_again(synced: RayFleet, model: Path) -> None:
     """One does not answer at all; the other answers, and samples nothing."""
-    for trick in ("freeze", "stall"):
-        (model / trick).touch()
-    finished, returned = whole(synced, requests(8, tokens=10))
+    with impatient(synced):
+        for trick in ("freeze", "stall"):
+            (model / trick).touch()
+        finished, returned = whole(synced, requests(8, tokens=10))
     assert len(finished) == 8
     reasons = {end.engine: end.reason for end in returned}
     assert sorted(reasons) == ["engine-1", "engine-2"]
@@ -190,8 +192,9 @@ def test_an_engine_that_dies_in_a_sync_is_left_out_and_takes_the_same_weights_wh
 ) -> None:
     wanted = requests(8, tokens=40, pace=0.02)
     synced.submit(wanted)
-    (model / "freeze-in-sync").touch()
-    report = synced.sync(weights(4.0).items(), 4)
+    with impatient(synced):
+        (model / "freeze-in-sync").touch()
+        report = synced.sync(weights(4.0).items(), 4)
     assert len(report.engines) == 1
     finished, returned = whole(synced, wanted, submitted=True)
     assert finished.keys() == {request.key for request in wanted}

@@ -19,7 +19,20 @@ pytest.importorskip("ray", reason="ray is not installed")
 import ray
 import torch
 
-from tests.rollout.ray_engines import MADE, SOON, back, fresh, gather, process, requests, started, tokens_of, weights, whole
+from tests.rollout.ray_engines import (
+    MADE,
+    SOON,
+    back,
+    fresh,
+    gather,
+    impatient,
+    process,
+    requests,
+    started,
+    tokens_of,
+    weights,
+    whole,
+)
 from tulu.rollout.fleet import Finished, Returned
 from tulu.rollout.pieces import ObjectShelf
 from tulu.rollout.ray_fleet import RayFleet
@@ -45,7 +58,7 @@ def synced(fleet: RayFleet) -> RayFleet:
 @pytest.fixture
 def by_broadcast(synced: RayFleet, monkeypatch: pytest.MonkeyPatch) -> Iterator[RayFleet]:
     """The fleet with a group of learner and engines, over gloo in place of NCCL."""
-    group = Group("gloo", torch.device("cpu"), "127.0.0.1", meet=SOON, each=2.0)
+    group = Group("gloo", torch.device("cpu"), "127.0.0.1", meet=SOON, each=SOON)
     monkeypatch.setattr(synced, "transport", group)
     yield synced
     group.close()
@@ -99,12 +112,16 @@ def test_what_is_spoilt_in_a_broadcast_comes_again_off_the_shelf(
 
 @pytest.mark.parametrize("trick", ["die-in-broadcast", "freeze-in-broadcast"])
 def test_an_engine_that_goes_in_mid_broadcast_does_not_hold_up_the_learner(
-    by_broadcast: RayFleet, model: Path, trick: str
+    by_broadcast: RayFleet, model: Path, trick: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (model / trick).touch()
-    began = time.monotonic()
-    report = by_broadcast.sync(weights(4.0).items(), 23)
-    assert time.monotonic() - began < 30
+    group = by_broadcast.transport
+    assert isinstance(group, Group)
+    monkeypatch.setattr(group, "joining", replace(group.joining, each=2.0))
+    with impatient(by_broadcast):
+        (model / trick).touch()
+        began = time.monotonic()
+        report = by_broadcast.sync(weights(4.0).items(), 23)
+    assert time.monotonic() - began < SOON
     assert len(report.engines) == 1
     back(by_broadcast)
     finished, _ = whole(by_broadcast, requests(6))

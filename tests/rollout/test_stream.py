@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +12,7 @@ from typing import Any, cast
 import pytest
 import torch
 
-from tests.rollout.fakes import ByPosition, FakeFleet, Numbers, heavy_tailed, make_problems, rlvr_stage, teaches
+from tests.rollout.fakes import ByPosition, FakeFleet, Hands, Looks, Numbers, heavy_tailed, make_problems, rlvr_stage, teaches
 from tests.rollout.scripted import ScriptedEngine, ScriptedGrader
 from tulu.config.schema import Rlvr
 from tulu.errors import EngineError, TuluError
@@ -163,9 +164,14 @@ def test_a_late_rollout_is_sent_again_and_at_last_given_up_by_name(tmp_path: Pat
     assert f"{slow.problem.id}, sample 1 of 4: no engine finishes it" in caplog.text
 
 
-def test_a_slow_rollout_keeps_its_tokens_and_is_not_given_up_while_it_goes_on(tmp_path: Path) -> None:
+def test_a_slow_rollout_keeps_its_tokens_and_is_not_given_up_while_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """60 tokens in 10 ms each pass the deadline of 50 ms ten times or so; every time it goes on behind what it has."""
-    fleet = FakeFleet(lambda request: 60, token_seconds=0.01)
+    # Engines and deadlines go by one clock.
+    clock = Looks()
+    monkeypatch.setattr("tulu.deadlines.now", clock)
+    fleet = FakeFleet(lambda request: 60, token_seconds=0.01, clock=clock)
     with streaming(fleet, tmp_path, rlvr_stage(prompts=1, samples=2, rollout_seconds=0.05, refill=False), 1) as stream:
         [step] = steps_of(stream, 1)
     assert len(fleet.submitted) > 4
@@ -176,11 +182,16 @@ def test_a_slow_rollout_keeps_its_tokens_and_is_not_given_up_while_it_goes_on(tm
 
 
 def test_requests_of_a_dead_engine_go_to_another(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    fleet = FakeFleet(lambda request: 30, token_seconds=0.02)
+    hands = Hands()
+    fleet = FakeFleet(lambda request: 30, token_seconds=0.02, clock=hands)
     with streaming(fleet, tmp_path, rlvr_stage(prompts=4, samples=4, refill=False), 1) as stream:
         until(lambda: len(fleet.submitted) == 16)
+        hands.at += 0.3
         with stream._alone():
             fleet.kill("fake-0")
+        hands.at += 1.0
+        until(lambda: len(fleet.submitted) > 16)
+        hands.at += 1.0
         [step] = steps_of(stream, 1)
     assert sum(len(rollout.group.completions) for rollout in step.trained) == 16
     assert len(fleet.submitted) > 16
@@ -319,8 +330,26 @@ def test_a_wait_says_for_whom(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     fleet = FakeFleet()
     fleet.deaf = lambda request: request.key == "1:1"
     status = Status(tmp_path / "status.json", tell_after=0.2)
-    stage = rlvr_stage(prompts=2, samples=2, rollout_seconds=0.3, refill=False)
+    stage = rlvr_stage(prompts=2, samples=2, refill=False)
     with status, streaming(fleet, tmp_path, stage, 1, status=status) as stream:
-        [step] = steps_of(stream, 1)
-    slow = next(rollout.problem.id for rollout in step.trained if any(one.fault for one in rollout.grades))
-    assert f"waiting for rollouts (1 sampling, 1 graded; the oldest is {slow} with 1 of 2 completions, 1 with" in caplog.text
+
+        def told() -> bool:
+            names = [request.problem_id for request in fleet.submitted if request.key == "1:1"]
+            oldest = f"the oldest is {names[0]} with 1 of 2 completions, 1 with" if names else "nothing is asked"
+            return f"waiting for rollouts (1 sampling, 1 graded; {oldest}" in caplog.text
+
+        def wait() -> None:
+            try:
+                # It is told again and again, and so when all else has come, too.
+                until(told)
+            finally:
+                with stream._alone():
+                    fleet.deaf = lambda _: False
+                    for engine in fleet.names:
+                        fleet.kill(engine)
+
+        with ThreadPoolExecutor(1) as beside:
+            waiting = beside.submit(wait)
+            [step] = steps_of(stream, 1)
+            waiting.result()
+    assert all(one.fault is None for rollout in step.trained for one in rollout.grades)

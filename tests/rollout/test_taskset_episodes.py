@@ -143,7 +143,7 @@ def test_tools_are_served_and_end_with_the_episode() -> None:
         episode = play(fleet, prompt)
         assert bytes(token for token in episode.tokens if token < 256).decode() == f"{call}\n<|tool|>\n30\n<|assistant|>\n30"
         assert episode.verdict == Verdict(2.0 + 0.5 * 2)
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while (left := _servers()) and time.monotonic() < until:
             time.sleep(0.1)
         assert left == []

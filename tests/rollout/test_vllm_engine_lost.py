@@ -5,13 +5,13 @@ Its process is made up here; tests/rollout/test_vllm_engine.py kills the real on
 
 import logging
 import sys
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
+from tests.rollout.fakes import Hands
 from tests.rollout.scripted import answer
 from tulu.errors import EngineError
 from tulu.rollout.engine import STALE, EngineSpec, Part
@@ -178,9 +178,11 @@ def test_one_that_gives_no_sign_is_lost(monkeypatch: pytest.MonkeyPatch) -> None
     engine.spec = replace(engine.spec, timeout=0.2)
     signs = iter([[], [(0, 0, answer("a"))], []])
     left = [True, True, True]
+    hands = Hands()
+    monkeypatch.setattr("tulu.deadlines.now", hands)
 
     def wait(streams: list[object], timeout: float) -> tuple[list[object], list[object]]:
-        time.sleep(0.05)
+        hands.at += 0.0625
         return (streams, []) if left and left.pop() else ([], streams)
 
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(wait=wait))
@@ -188,7 +190,6 @@ def test_one_that_gives_no_sign_is_lost(monkeypatch: pytest.MonkeyPatch) -> None
     engine.worker = SimpleNamespace(generate=SimpleNamespace(remote=lambda *given: signs))
     found = VllmEngine._parts(engine, problems(), [(0, 0), (0, 1)], PARAMS)
     assert [len(next(found)) for _ in range(3)] == [0, 1, 0]
-    began = time.monotonic()
     with pytest.raises(EngineLost, match=r"it hangs: no answer for 0 s"):
         list(found)
-    assert time.monotonic() - began >= 0.15
+    assert hands.at == (3 + 4) * 0.0625, "four waits after the last sign"

@@ -33,7 +33,8 @@ def test_a_step_of_tulu_3s_mix_is_drawn_in_under_20_ms() -> None:
     last = 939_343 // 128
     for step in (0, last):
         draw(939_343, stage, step)
-    began = time.perf_counter()
+    # Seconds of this thread, whoever else wants the core.
+    began = time.thread_time()
     for step in (1, 2, last, last - 1, 0):
         assert len(set(draw(939_343, stage, step))) == 128
-    assert (time.perf_counter() - began) / 5 < 0.02
+    assert (time.thread_time() - began) / 5 < 0.02

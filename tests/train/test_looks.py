@@ -249,9 +249,9 @@ def test_without_a_task_the_model_answers_prompts_that_are_held_out(tiny_model: 
 
 def test_a_look_that_takes_long_is_told_with_its_begin(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     caplog.set_level(logging.INFO, "tulu")
-    monkeypatch.setattr(looks, "SAY_AFTER", 0.05)
     with looks.told_if_long("a short one"):
         pass
+    monkeypatch.setattr(looks, "SAY_AFTER", 0.05)
     with looks.told_if_long("a long one"):
         deadline = time.monotonic() + 20
         while not caplog.records and time.monotonic() < deadline:

@@ -99,13 +99,13 @@ def test_ranks_stop_with_a_checkpoint_resume_and_die_together(
     died = time.monotonic()
     other.kill()
     assert second.wait(LIMIT) == 1
-    assert time.monotonic() - died < 30
+    assert time.monotonic() - died < LIMIT / 2
     said = (tmp_path / "stderr-all").read_text()
     assert f"resumed {tmp_path}/runs/ranks/sft at step {done}" in said
     assert said.count("rank 1 of 2 was killed (SIGKILL)") == 1
     assert "Traceback" not in said
     assert "rank 0" not in said
-    _, alive = psutil.wait_procs(ranks, timeout=5)
+    _, alive = psutil.wait_procs(ranks, timeout=60)
     assert alive == []
 
 

@@ -73,10 +73,11 @@ def test_a_million_rows_cost_nothing_by_the_row() -> None:
     drawn = TokenBatches(lengths, make_stage(Sft, batch_tokens=2**20, max_length=4096, steps=None, epochs=2.0))
     for step in (0, drawn.steps - 1):
         drawn.draw(step)
-    began = time.perf_counter()
+    # Seconds of this thread, whoever else wants the core.
+    began = time.thread_time()
     for step in (1, 2, 3, drawn.steps - 2):
         assert 400 < len(drawn.draw(step)) < 650
-    assert (time.perf_counter() - began) / 4 < 0.02
+    assert (time.thread_time() - began) / 4 < 0.02
 
 
 def test_groups_without_an_array_of_lengths_are_counted() -> None:

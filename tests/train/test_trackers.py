@@ -240,13 +240,13 @@ def test_a_tracker_that_hangs_holds_no_step_back_and_the_run_ends(
     monkeypatch.setattr(tracking, "END_SECONDS", 0.2)
     monkeypatch.setattr(tracking, "MOST_WAITING", 3)
     release = threading.Event()
-    hung = FakeTracker({1: lambda: (release.wait(30), None)[1]})
+    hung = FakeTracker({1: lambda: (release.wait(300), None)[1]})
     trackers = started(monkeypatch, wandb=hung)
     began = time.monotonic()
     for step in range(1, 50):
         trackers.log(step, {"loss": 1.0})
     trackers.close()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 100
     told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert len(told) == 1, "once"
     assert "3 lines wait for it, and further ones are left out" in told[0]

@@ -62,7 +62,7 @@ LINES = (
     "x = []", "x = [x]", "x = 'a' * 2**31", "9**9**9", "class E(int):", "    def __eq__(self, other): return True", "f = E()", "f = None", "del f",
     "sys.setrecursionlimit(10**9)", "open('/tmp/x', 'w').write('x' * 10**8)", "os.kill(os.getpid(), 9)", "os.kill(1, 9)", "os.close(3)",
     "os.write(3, b'{}\\n')", "os.closerange(0, 100)", "globals().clear()", "__builtins__.clear()", "import builtins; builtins.exec = None",
-    "sys.stdout.close()", "sys.settrace(lambda *a: 1 / 0)", "try:", "except BaseException: pass", "import time; time.sleep(9)", "async def g(): await g()",
+    "sys.stdout.close()", "sys.settrace(lambda *a: 1 / 0)", "try:", "except BaseException: pass", "import time; time.sleep(99)", "async def g(): await g()",
     "f'{f!r:>{10**9}}'", "@f", "lambda: (yield)", "exec('f = 1')", "\x00", "é = 1", "match f:", "    case _: pass", "return", "__import__('ctypes').string_at(0)",
 )  # fmt: skip
 

@@ -22,7 +22,7 @@ PROGRAM_COUNT = int(os.environ.get("TULU_FUZZ_PROGRAMS", COUNT // 10))
 """The same for the two families that start a sandbox for each completion, and have to wait for endless loops."""
 VERDICTS = int(os.environ.get("TULU_FUZZ_MEMORY", "3000"))
 """Verdicts over which memory must stay flat; the full measure is 100,000."""
-PROGRAM_SECONDS = 8.0
+PROGRAM_SECONDS = 60.0
 """What a verdict on a program may take with 0.1 s of CPU per test: four starts of a sandbox on a busy machine, and its limits."""
 DEADLINE = 20.0
 """Longer than a grader's own, so that a machine busy with other tests is not taken for a slow verifier."""

@@ -222,4 +222,4 @@ def test_a_run_says_how_long_a_judge_may_take(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setenv("TULU_JUDGE_WAIT", "60")
         began = time.monotonic()
         assert grader.grade([("4", problem)])[0].score is None
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30

@@ -129,9 +129,9 @@ def test_the_program_is_found(completion: str, program: str) -> None:
 def test_a_program_is_found_in_linear_time(text: str) -> None:
     import time
 
-    began = time.monotonic()
+    began = time.process_time()
     program_in(text)
-    assert time.monotonic() - began < 3
+    assert time.process_time() - began < 3
 
 
 @pytest.mark.parametrize(

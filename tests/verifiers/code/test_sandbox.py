@@ -41,7 +41,7 @@ def test_hostile_program_gets_what_it_deserves(name: str) -> None:
     verdict = CODE(f"```python\n{source}\n```", {"tests": tests, "time_limit": SECONDS})
     assert verdict.status == "ok", verdict
     assert verdict.score == score, verdict
-    assert time.monotonic() - began < len(tests) * (2.5 * SECONDS + 1.0) + 8.0
+    assert time.monotonic() - began < len(tests) * (2.5 * SECONDS + 1.0) + 60.0
 
 
 def test_nothing_is_left_running() -> None:
@@ -51,7 +51,7 @@ def test_nothing_is_left_running() -> None:
         running.ask({"op": "load", "source": source, **command}, 10.0)
         mine = running.process.pid
         children = subprocess.run(["pgrep", "-s", str(mine)], capture_output=True, text=True, check=False).stdout.split()
-    until = time.monotonic() + 5
+    until = time.monotonic() + 60
     while any(Path("/proc", pid).exists() for pid in [*children, str(mine)]) and time.monotonic() < until:
         time.sleep(0.05)
     assert not any(Path("/proc", pid).exists() for pid in [*children, str(mine)])
@@ -83,7 +83,7 @@ def test_a_spare_starts_fresh_and_goes_with_its_process() -> None:
         assert [verdict.score for verdict in grader.grade([(source + " " * at, case) for at in range(4)])] == [1.0] * 4
         inside = {pid for worker in grader.pids() for pid in _below(worker)}
         assert inside
-    until = time.monotonic() + 5
+    until = time.monotonic() + 60
     while any(Path("/proc", str(pid), "exe").exists() for pid in inside) and time.monotonic() < until:
         time.sleep(0.05)
     assert not any(Path("/proc", str(pid), "exe").exists() for pid in inside)
@@ -92,7 +92,7 @@ def test_a_spare_starts_fresh_and_goes_with_its_process() -> None:
 def test_nothing_is_left_written() -> None:
     before = set(os.listdir("/tmp"))
     output = run_script(
-        "open('/tmp/left-behind', 'w').write('x'); print(open('/tmp/left-behind').read())", b"", 2.0, sandbox.Limits()
+        "open('/tmp/left-behind', 'w').write('x'); print(open('/tmp/left-behind').read())", b"", 30.0, sandbox.Limits()
     )
     assert output.text == b"x\n"
     assert "left-behind" not in set(os.listdir("/tmp")) - before
@@ -100,7 +100,7 @@ def test_nothing_is_left_written() -> None:
 
 def test_each_sandbox_starts_clean() -> None:
     for _ in range(2):
-        output = run_script("import os; print(os.listdir('.')); open('x', 'w')", b"", 2.0, sandbox.Limits())
+        output = run_script("import os; print(os.listdir('.')); open('x', 'w')", b"", 30.0, sandbox.Limits())
         assert output.text == b"[]\n"
 
 

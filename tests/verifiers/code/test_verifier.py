@@ -296,12 +296,12 @@ def test_what_a_run_sets_holds_where_a_row_sets_nothing() -> None:
 
 
 def test_a_run_says_how_long_a_test_may_take() -> None:
-    busy = "def f():\n    n = 0\n    while n < 10**9:\n        n += 1\n    return n"
+    busy = "def f():\n    n = 0\n    while n < 10**11:\n        n += 1\n    return n"
     began = time.monotonic()
     with Grader(1, settings=Settings(code_seconds=0.3)) as grader:
         [verdict] = grader.grade([(fenced(busy), problem(["assert f() > 0"]))])
     assert verdict.score == 0
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 100
 
 
 def problem(gold: Any) -> Problem:
