@@ -68,6 +68,7 @@ def test_workers_take_over_when_it_takes_long(tokenizer: Any, monkeypatch: pytes
 
     monkeypatch.setattr(tokenise, "shared_out", counted)
     monkeypatch.setattr(tokenise, "cores", lambda: 2)
+    monkeypatch.setattr(tokenise, "_ALONE", 1e9)
     whole = Groups([encode_part("rows", rows(1200), tokenizer, TokeniseOptions("sft", 300))])
     assert asked == [], "a moment's work"
     monkeypatch.setattr(tokenise, "_ALONE", 0.0)

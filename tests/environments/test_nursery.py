@@ -105,7 +105,9 @@ def test_episodes_have_states_of_their_own_and_errors_are_results(nursery: Nurse
 
 def test_results_of_parallel_calls_stand_in_the_order_of_the_calls(nursery: Nursery) -> None:
     process = begun(nursery)
-    calls = [("fetch", {"name": name, "seconds": seconds}) for name, seconds in (("a", 0.1), ("b", 0.0), ("c", 0.05), ("d", 1000))]
+    calls = [
+        ("fetch", {"name": name, "seconds": seconds}) for name, seconds in (("a", 0.1), ("b", 0.0), ("c", 0.05), ("d", 1000))
+    ]
     began = time.monotonic()
     assert process.call(calls, 1.0, 60.0) == ["a", "b", "c", "error: no result within 1 s"]
     assert time.monotonic() - began < 30.0

@@ -141,11 +141,11 @@ def submit_and_see(fleet: RayFleet, wanted: Sequence[Request], each: int = 2) ->
 def sampled(fleet: RayFleet) -> int:
     """Tokens that the engines have sampled since they started, collected or not."""
     asked = [member.actor.__ray_call__.remote(lambda replica: replica.tokens) for member in fleet.members]
-    return sum(ray.get(asked, timeout=30))
+    return sum(ray.get(asked, timeout=SOON))
 
 
 def process(fleet: RayFleet, index: int = 0) -> int:
-    return int(ray.get(fleet.members[index].actor.__ray_call__.remote(lambda replica: os.getpid()), timeout=30))
+    return int(ray.get(fleet.members[index].actor.__ray_call__.remote(lambda replica: os.getpid()), timeout=SOON))
 
 
 def standing_by(fleet: RayFleet) -> int:

@@ -285,9 +285,7 @@ def test_a_text_of_reset_stands_behind_the_users_message_and_is_not_trained(made
 
 def test_one_that_is_cut_goes_on_where_it_was(made: Any, tmp_path: Path) -> None:
     rows = {"a": {"wakes": str(tmp_path / "awake")}}
-    fleet, _ = made(
-        lambda _, turn: "<tool_call>nap(seconds=0)</tool_call>" + calls(4) if turn == 0 else "Done.", True, rows=rows
-    )
+    fleet, _ = made(lambda _, turn: "<tool_call>nap(seconds=0)</tool_call>" + calls(4) if turn == 0 else "Done.", True, rows=rows)
     ask(fleet, "a")
     until = time.monotonic() + 60
     while fleet._live["a:0"].turn == 0 and time.monotonic() < until:

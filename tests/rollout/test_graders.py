@@ -98,7 +98,7 @@ def beside(pool: RayWorkers, name: str, completions: list[str]) -> tuple[threadi
 def nodes(pool: RayWorkers) -> list[str]:
     """On which node each grader is."""
     calls = [m._actor.__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id()) for m in pool.members]
-    return list(ray.get(calls, timeout=30))
+    return list(ray.get(calls, timeout=SOON))
 
 
 def test_graders_on_two_nodes_say_what_this_machine_says(pool: RayWorkers, name: str) -> None:

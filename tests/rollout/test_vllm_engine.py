@@ -179,19 +179,19 @@ def test_a_worker_that_is_killed_comes_back_with_the_learner_s_weights_and_sampl
     import ray
 
     caplog.set_level(logging.INFO, "tulu")
-    process = ray.get(synced.worker.__ray_call__.remote(lambda worker: os.getpid()), timeout=30)
-    began = time.monotonic()
+    process = ray.get(synced.worker.__ray_call__.remote(lambda worker: os.getpid()), timeout=240)
     found: dict[tuple[int, int], Completion] = {}
-    before = 0
+    before, killed = 0, 0.0
     for part in synced.sample(problems(), 64, SamplingParams(200, 1.0), [range(64)] * 6):
         assert not {(index, sample) for index, sample, _ in part} & found.keys(), "none is handed over twice"
         found |= {(index, sample): completion for index, sample, completion in part}
         if found and not before:
-            before = len(found)
+            before, killed = len(found), time.time()
             os.kill(process, signal.SIGKILL)
     assert 0 < before < len(found) == 384
-    # This is sooner than the time-out of 240 s, with room for a busy machine.
-    assert time.monotonic() - began < 200
+    # This is noticed sooner than the time-out of 240 s, however long a start takes.
+    [noticed] = [record.created for record in caplog.records if "; it is started again, and" in record.getMessage()]
+    assert noticed - killed < 120
     assert (synced.version, synced.restarts) == (7, 1)
     groups = [
         Group(problem.prompt, [found[index, sample] for sample in range(64)], problem.id)

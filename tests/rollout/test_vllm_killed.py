@@ -176,12 +176,12 @@ def test_what_is_killed_at_random_trains_every_rollout_once_as_it_was_sampled(re
         killed[kind] += 1
         print(f"{kind} killed after {len(trained_steps(folder))} steps", flush=True)
         if kind in ("command", "learner"):
-            assert session.wait(60.0) not in (None, 0), f"seed {seed}: the {kind} died and the command did not"
+            assert session.wait(PATIENCE) not in (None, 0), f"seed {seed}: the {kind} died and the command did not"
         for key, line in finished_lines(folder):
             assert sampled.setdefault(key, line) == line, f"seed {seed}: {key} was sampled again"
         if kind in ("command", "learner"):
             session = Session(recipe, tmp_path / "runs")
-    assert session.wait(STEPS * 20.0) == 0, f"seed {seed}: {session.told()}"
+    assert session.wait(STEPS * 20.0 + PATIENCE) == 0, f"seed {seed}: {session.told()}"
 
     steps = trained_steps(folder)
     assert [row["step"] for row in steps] == list(range(1, STEPS + 1)), f"seed {seed}"

@@ -51,7 +51,7 @@ class Together:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(20)
+            thread.join(120)
         return results
 
 
