@@ -10,7 +10,6 @@ import importlib
 import os
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -20,6 +19,8 @@ from multiprocessing import get_context
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
+
+from tulu.commands.launch import reserved_port
 
 PRELOADED = [
     "accelerate.utils.deepspeed",
@@ -41,7 +42,7 @@ PRELOADED = [
     "tulu.stages.sft",
 ]
 ROOT = Path(__file__).resolve().parents[1]
-GRACE = 30.0
+GRACE = 90.0
 """Seconds in which the other ranks end after one of them died."""
 
 
@@ -159,9 +160,11 @@ def _command(arguments: Sequence[str], script: str | None) -> None:
 
 def ranks(module: str, world: int, *arguments: Any, folder: Path, patience: float) -> None:
     """Let so many ranks call a module's `main` and wait for them; AssertionError with what they said if one fails."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    with reserved_port() as port:
+        _ranks(module, world, arguments, folder, patience, port)
+
+
+def _ranks(module: str, world: int, arguments: Sequence[Any], folder: Path, patience: float, port: int) -> None:
     logs = [folder / f"rank-{rank}.log" for rank in range(world)]
     started = []
     for rank, log in enumerate(logs):

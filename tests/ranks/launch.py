@@ -1,12 +1,12 @@
 """Ranks as processes that are forked from one which has imported everything, since imports would take most of the time."""
 
 import os
-import socket
 import time
 from pathlib import Path
 
 from tests import forked
 from tests.ranks.stages import KINDS, Cell, Death, rank_main
+from tulu.commands.launch import reserved_port
 
 PATIENCE = 300.0
 """Seconds that a launch may take."""
@@ -15,10 +15,12 @@ PATIENCE = 300.0
 def launch(cell: Cell, folder: Path, kinds: tuple[str, ...] = tuple(KINDS), death: Death | None = None) -> list[int]:
     """Run a cell's processes; their exit codes, once all have ended by themselves. AssertionError if one hangs."""
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    with reserved_port() as port:
+        return _launch(cell, folder, kinds, death, port)
+
+
+def _launch(cell: Cell, folder: Path, kinds: tuple[str, ...], death: Death | None, port: int) -> list[int]:
     context = forked.context()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     settings = (port, cell, folder, kinds, death)
     ranks = [context.Process(target=rank_main, args=(rank, *settings), daemon=True) for rank in range(cell.world)]
     for rank in ranks:

@@ -5,7 +5,6 @@ Both are forks of this process, which imports everything once. Each writes what 
 
 import json
 import os
-import socket
 import sys
 import time
 import traceback
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 
 from tests.rollout.fakes import ByPosition, FakeFleet, Numbers, heavy_tailed, make_problems, rlvr_stage
+from tulu.commands.launch import reserved_port
 from tulu.model.parallel import Parallel
 from tulu.rollout import team
 from tulu.rollout.draws import Queue
@@ -120,9 +120,12 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     # They are told so often to go on waiting that it happens here too.
     team.KEEP_ALIVE = 0.0
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    with reserved_port() as port:
+        sys.exit(fork(folder, port))
+
+
+def fork(folder: Path, port: int) -> int:
+    """Fork the processes, which meet at that port; returns 1 if one failed."""
     children = []
     for rank in range(WORLD):
         if not (pid := os.fork()):
@@ -138,7 +141,7 @@ def main(folder: Path) -> None:
             os._exit(code)
         children.append(pid)
     failed = [pid for pid in children if os.waitpid(pid, 0)[1]]
-    sys.exit(1 if failed else 0)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+
+from tulu.commands.launch import reserved_port
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = """\
@@ -113,19 +114,17 @@ def test_ranks_with_different_recipes_are_told_which_and_what(
     recipe: Path, tmp_path: Path, started: list["subprocess.Popen[str]"]
 ) -> None:
     """As where a launcher of several machines starts each with a recipe of its own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    for rank in range(2):
-        names = {
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": "2",
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-        }
-        started.append(start(tmp_path, "sft", str(recipe), f"sft.seed={rank + 1}", "--runs", str(tmp_path / "runs"), **names))
-    assert [process.wait(LIMIT) for process in started] == [2, 2]
+    with reserved_port() as port:
+        for rank in range(2):
+            names = {
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": "2",
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+            }
+            started.append(start(tmp_path, "sft", str(recipe), f"sft.seed={rank + 1}", "--runs", str(tmp_path / "runs"), **names))
+        assert [process.wait(LIMIT) for process in started] == [2, 2]
     said = (tmp_path / "stderr-0").read_text()
     assert "the processes do not see what rank 0 sees" in said
     assert "rank 1: recipe.sft.seed: 1 -> 2" in said

@@ -118,7 +118,7 @@ def test_nothing_brings_it_down(name: str) -> None:
             assert all(verdict.status == "ok" for verdict in verdicts), [
                 (seed, verdict) for seed, verdict in zip(range(start, COUNT), verdicts, strict=False) if verdict.status != "ok"
             ]
-            assert max(grader.seconds) < DEADLINE + 0.5
+            assert max(grader.seconds) < 2 * DEADLINE
             assert time.monotonic() - began < 100 * DEADLINE
         assert max(verdict.score or 0.0 for verdict in verdicts) <= 1.0
 
