@@ -19,10 +19,10 @@ from tulu.rollout.fleet_member import Limits
 from tulu.rollout.ray_fleet import RayFleet
 from tulu.types import SamplingParams
 
-LIMITS = Limits(start=300, sync=100, answer=100, silent=100)
-SHORT = Limits(start=300, sync=5, answer=4, silent=3)
+LIMITS = Limits(start=600, sync=100, answer=100, silent=100)
+SHORT = Limits(start=600, sync=5, answer=4, silent=3)
 """Of tests in which an engine hangs."""
-SOON = 150.0
+SOON = 300.0
 """Far more than anything here takes on a busy machine, and far less than a hang."""
 
 

@@ -179,7 +179,7 @@ def test_a_run_that_starts_again_is_not_gone(before: str, tmp_path: Path) -> Non
         (folder / "status.json").write_text(json.dumps(late))
         code, told = ask("--status", str(folder))
         assert "gone: pid " in told
-    holding.communicate("\n", timeout=20)
+    holding.communicate("\n", timeout=120)
     if before == "nothing":
         assert ask("--status", "tiny", "--runs", str(tmp_path / "runs"))[0] == 2
 

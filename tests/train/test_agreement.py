@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,9 @@ class Together:
 
     def exchange(self, item: Any) -> list[Any]:
         self.items[self.own.rank] = item
-        self.barrier.wait(10)
+        self.barrier.wait(100)
         everyone = list(self.items)
-        self.barrier.wait(10)
+        self.barrier.wait(100)
         return everyone
 
     def run(self, work: Callable[[Any], Any]) -> list[Any]:
@@ -103,9 +104,14 @@ def test_an_error_of_the_main_process_is_an_error_of_all(monkeypatch: pytest.Mon
 
 def test_the_log_says_what_the_others_wait_for(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(agreement, "SAY_AFTER", 0.05)
-    done = threading.Event()
+
+    def work() -> None:
+        until = time.monotonic() + 60
+        while not caplog.messages and time.monotonic() < until:
+            time.sleep(0.01)
+
     with caplog.at_level(logging.INFO, "tulu"):
-        Together(3, monkeypatch).run(lambda parallel: from_main(parallel, "the rows to be tokenised", lambda: done.wait(0.5)))
+        Together(3, monkeypatch).run(lambda parallel: from_main(parallel, "the rows to be tokenised", work))
     assert caplog.messages == ["2 other processes wait for the rows to be tokenised"]
 
 

@@ -17,8 +17,8 @@ def test_a_reply_counts_its_tokens_and_a_key_is_sent() -> None:
         return 200, {**reply("yes")[1], "usage": {"prompt_tokens": 3, "completion_tokens": 1}}
 
     with serve(rule) as url:
-        answer = Endpoint(url + "/", "m", "k").complete(QUESTION, 7, timeout=5, seed=0)
-        Endpoint(url, "m").complete(QUESTION, 7, timeout=5)
+        answer = Endpoint(url + "/", "m", "k").complete(QUESTION, 7, timeout=60, seed=0)
+        Endpoint(url, "m").complete(QUESTION, 7, timeout=60)
     assert (answer.text, answer.tokens_in, answer.tokens_out) == ("yes", 3, 1)
     assert requests[0] == ({"model": "m", "messages": QUESTION, "temperature": 0, "max_tokens": 7, "seed": 0}, "Bearer k")
     assert requests[1][1] is None
@@ -39,13 +39,13 @@ def test_a_reply_counts_its_tokens_and_a_key_is_sent() -> None:
 )
 def test_what_is_no_reply(status: int, body: Any, kind: type, message: str) -> None:
     with serve(lambda _body, _headers: (status, body)) as url, pytest.raises(EndpointError, match=message) as fault:
-        Endpoint(url, "m").complete(QUESTION, 7, timeout=5)
+        Endpoint(url, "m").complete(QUESTION, 7, timeout=60)
     assert type(fault.value) is kind
 
 
 def test_a_reply_without_end_is_not_read_to_its_end() -> None:
     with serve(lambda _body, _headers: (200, b" " * 2000)) as url, pytest.raises(Unusable, match="more than 1000 bytes"):
-        post_json(url, {}, timeout=5, most=1000)
+        post_json(url, {}, timeout=60, most=1000)
 
 
 def test_busy_endpoints_are_tried_again_and_refusals_are_not() -> None:
@@ -55,10 +55,10 @@ def test_busy_endpoints_are_tried_again_and_refusals_are_not() -> None:
         return statuses.pop(0), reply("yes")[1]
 
     with serve(rule) as url:
-        assert Endpoint(url, "m").complete(QUESTION, 7, timeout=5, pauses=(0, 0)).text == "yes"
+        assert Endpoint(url, "m").complete(QUESTION, 7, timeout=60, pauses=(0, 0)).text == "yes"
         statuses[:] = [400, 200]
         with pytest.raises(Refused):
-            Endpoint(url, "m").complete(QUESTION, 7, timeout=5, pauses=(0, 0))
+            Endpoint(url, "m").complete(QUESTION, 7, timeout=60, pauses=(0, 0))
     assert statuses == [200]
 
 
@@ -70,7 +70,7 @@ def test_an_endpoint_that_is_late_unreachable_or_no_address() -> None:
     with serve(rule) as url, pytest.raises(TimedOut, match="no answer within"):
         Endpoint(url, "m").complete(QUESTION, 7, timeout=0.05)
     with pytest.raises(Busy):
-        Endpoint("http://127.0.0.1:9/v1", "m").complete(QUESTION, 7, timeout=5)
+        Endpoint("http://127.0.0.1:9/v1", "m").complete(QUESTION, 7, timeout=60)
     for address in ("nowhere", "http://[::1", "http://x:y/"):
         with pytest.raises(EndpointError):
             post_json(address, {}, timeout=1)
