@@ -15,6 +15,7 @@ from tests.environments.test_turns import TEMPLATE
 from tests.rollout.fakes import Numbers
 from tests.rollout.scripted import ScriptedEngine, stage
 from tests.rollout.test_episodes import PROMPT, SHOP, Aside, NoGrader, Speaker, ask, calls, ends_of
+from tulu import deadlines
 from tulu.config.parts import EnvironmentSettings
 from tulu.data.chat import make_byte_tokenizer
 from tulu.environments.authoring import Description
@@ -24,6 +25,7 @@ from tulu.model.parallel import Parallel
 from tulu.rollout.draws import Queue
 from tulu.rollout.episode import acting_told
 from tulu.rollout.episodes import Episodes
+from tulu.rollout.fleet import Finished
 from tulu.rollout.journal import StreamLog
 from tulu.rollout.local_fleet import LocalFleet
 from tulu.rollout.sampler import RolloutGrader, StepRollouts
@@ -69,7 +71,7 @@ class Rising(Speaker):
         super().__init__(lambda name, turn: calls(int(name[1:]) + len(self.asked) % 2) if turn == 0 else "Done.")
 
 
-ACTING = r" in the environment \(reset\) for \d+ s"
+ACTING = r"^rollouts \((?!.*with the engines).* in the environment \(reset\) for \d+ s"
 
 
 def session(folder: Path, seen: set[str] | None = None) -> tuple[StepRollouts, Rising]:
@@ -113,10 +115,8 @@ def test_a_wait_for_an_environment_says_so_and_for_which_of_its_methods(tmp_path
     """Its engine, which has nothing to do, is not blamed."""
     seen: set[str] = set()
     session(tmp_path, seen)
-    told = [whom for whom in seen if re.search(ACTING, whom)]
-    assert told
-    assert not [whom for whom in told if "with the engines" in whom]
-    assert all(whom.startswith("rollouts (") for whom in told)
+    assert [whom for whom in seen if re.search(ACTING, whom)]
+    assert all(whom.startswith("rollouts (") for whom in seen)
 
 
 @pytest.mark.parametrize("aside", [False, True])
@@ -176,3 +176,28 @@ def test_what_environments_do_is_known_while_they_are_waited_for(aside: bool, tm
     now = monotonic()
     told = acting_told({"a:0": ("nap", now - 12), "a:1": ("nap", now - 3), "b:0": ("reset", now - 1)}, now)
     assert told == ["2 in the environment (nap) for 12 s", "1 in the environment (reset) for 1 s"]
+
+
+def test_an_episode_whose_time_is_up_ends_and_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that hangs is where it will stay, and the other one has ended, when the time is up."""
+    tokenizer = make_byte_tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    nap = "<tool_call>nap(seconds=1000)</tool_call>"
+    engine: Any = LocalFleet(cast(Any, Speaker(lambda name, _: nap if name == "a" else "Done.")))
+    settings, turns = EnvironmentSettings(path=SHOP, parallel=4, episode_seconds=50.0), Turns(tokenizer, shop().tools)
+    fleet = Episodes(Aside(engine), settings, turns, shop(), lambda _: {})
+    ask(fleet, "a", "b")
+    [other] = ends_of(fleet, 1).values()
+    until = monotonic() + 60
+    while [doing for doing, _ in fleet.acting(["a:0"]).values()] != ["nap"]:
+        assert monotonic() < until
+        assert fleet.collect(0.01) == []
+    now = deadlines.now
+    monkeypatch.setattr("tulu.deadlines.now", lambda: now() + 100.0)
+    [late] = ends_of(fleet, 1).values()
+    fleet.close()
+    assert isinstance(late, Finished)
+    assert isinstance(other, Finished)
+    assert late.completion.verdict == Verdict(None, "timeout", "the episode took longer than 50 s")
+    assert (bytes(late.completion.tokens[:-1]).decode(), late.completion.finish) == (nap, "data")
+    assert other.completion.verdict == Verdict(0.0)

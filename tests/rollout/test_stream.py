@@ -4,7 +4,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -323,33 +322,3 @@ def test_a_stale_engine_is_told(tmp_path: Path) -> None:
         engine.version = -1
         with pytest.raises(EngineError, match="the rollout engine is stale"):
             stream.take()
-
-
-def test_a_wait_says_for_whom(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "tulu")
-    fleet = FakeFleet()
-    fleet.deaf = lambda request: request.key == "1:1"
-    status = Status(tmp_path / "status.json", tell_after=0.2)
-    stage = rlvr_stage(prompts=2, samples=2, refill=False)
-    with status, streaming(fleet, tmp_path, stage, 1, status=status) as stream:
-
-        def told() -> bool:
-            names = [request.problem_id for request in fleet.submitted if request.key == "1:1"]
-            oldest = f"the oldest is {names[0]} with 1 of 2 completions, 1 with" if names else "nothing is asked"
-            return f"waiting for rollouts (1 sampling, 1 graded; {oldest}" in caplog.text
-
-        def wait() -> None:
-            try:
-                # It is told again and again, and so when all else has come, too.
-                until(told)
-            finally:
-                with stream._alone():
-                    fleet.deaf = lambda _: False
-                    for engine in fleet.names:
-                        fleet.kill(engine)
-
-        with ThreadPoolExecutor(1) as beside:
-            waiting = beside.submit(wait)
-            [step] = steps_of(stream, 1)
-            waiting.result()
-    assert all(one.fault is None for rollout in step.trained for one in rollout.grades)

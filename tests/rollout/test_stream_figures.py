@@ -1,7 +1,8 @@
-"""What a step says of itself: seconds in which the learner waited or worked, and many masked completions once."""
+"""What a step says of itself: seconds in which the learner waited or worked, for whom, and many masked completions once."""
 
 import logging
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -9,8 +10,9 @@ from typing import Any, cast
 import pytest
 from torch import Tensor
 
-from tests.rollout.fakes import Hands, Numbers
+from tests.rollout.fakes import FakeFleet, Hands, Numbers, rlvr_stage
 from tests.rollout.scripted import ScriptedEngine, ScriptedGrader, make_problems, stage
+from tests.rollout.test_stream import steps_of, streaming, until
 from tulu.model.parallel import Parallel
 from tulu.rollout.draws import Queue
 from tulu.rollout.fleet import SyncReport
@@ -59,3 +61,32 @@ def test_seconds_of_a_sync_are_no_work_and_many_masked_completions_are_told_once
     assert told.startswith("25% of a step's completions are masked")
     assert "the verifier exact failed on 2 of 8 completions, 2 times with timeout: 10 s. Check the verifier" in told
     stream.close()
+
+
+def test_a_wait_says_for_whom(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "tulu")
+    fleet = FakeFleet()
+    fleet.deaf = lambda request: request.key == "1:1"
+    status = Status(tmp_path / "status.json", tell_after=0.2)
+    with status, streaming(fleet, tmp_path, rlvr_stage(prompts=2, samples=2, refill=False), 1, status=status) as stream:
+
+        def told() -> bool:
+            names = [request.problem_id for request in fleet.submitted if request.key == "1:1"]
+            oldest = f"the oldest is {names[0]} with 1 of 2 completions, 1 with" if names else "nothing is asked"
+            return f"waiting for rollouts (1 sampling, 1 graded; {oldest}" in caplog.text
+
+        def wait() -> None:
+            try:
+                # It is told again and again, and so when all else has come, too.
+                until(told)
+            finally:
+                with stream._alone():
+                    fleet.deaf = lambda _: False
+                    for engine in fleet.names:
+                        fleet.kill(engine)
+
+        with ThreadPoolExecutor(1) as beside:
+            waiting = beside.submit(wait)
+            [step] = steps_of(stream, 1)
+            waiting.result()
+    assert all(one.fault is None for rollout in step.trained for one in rollout.grades)
