@@ -30,6 +30,9 @@ WIDTH = 128
 """Four heads of 32, because vLLM's attention on a CPU does not support heads of 8."""
 LENGTH = 1024
 """Enough that some of a random model's completions are long, while each token ends them with a probability of 1 in 260."""
+LIMITS = Limits(sync=120, answer=60, silent=120)
+TO_START: list[float] = []
+"""How long the fleet took to start, in seconds."""
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +52,9 @@ def fleet(tiny_model: Callable[..., Path]) -> Iterator[RayFleet]:
         cache_bytes=256 << 20,
         timeout=240,
     )
-    made = RayFleet(spec, engines=1, limits=Limits(sync=120, answer=60, silent=6))
+    began = time.monotonic()
+    made = RayFleet(spec, engines=1, limits=LIMITS)
+    TO_START.append(time.monotonic() - began)
     children = below(made)
     assert children
     try:
@@ -62,13 +67,13 @@ def fleet(tiny_model: Callable[..., Path]) -> Iterator[RayFleet]:
 
 def below(fleet: RayFleet) -> list[psutil.Process]:
     """The processes of vLLM below the first engine's actor."""
-    actor = ray.get(fleet.members[0].actor.__ray_call__.remote(lambda replica: os.getpid()), timeout=30)
+    actor = ray.get(fleet.members[0].actor.__ray_call__.remote(lambda replica: os.getpid()), timeout=SOON)
     return psutil.Process(actor).children(recursive=True)
 
 
 def left(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
     """Those that have not ended after a moment."""
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline and any(process.is_running() for process in processes):
         time.sleep(0.2)
     return [process for process in processes if process.is_running()]
@@ -130,16 +135,21 @@ def test_requests_that_are_cut_go_on_where_they_were(fleet: RayFleet, policies: 
             assert difference(policies[1], request, end.completion, 0, len(tokens)) < 1e-4
 
 
-def test_a_stopped_engine_is_found_ended_and_back_with_the_last_weights(fleet: RayFleet, policies: dict[int, Policy]) -> None:
+def test_a_stopped_engine_is_found_ended_and_back_with_the_last_weights(
+    fleet: RayFleet, policies: dict[int, Policy], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The process that computes is stopped, so its actor answers and samples nothing; a stopped process is hard to get rid of."""
     fleet.sync(policies[2].weights(), 4)
     wanted = requests(24, 900, "d")
     standing_by(fleet)
     children = below(fleet)
     fleet.submit(wanted)
-    for child in children:
-        child.send_signal(signal.SIGSTOP)
-    returned = gather(fleet, len(wanted))
+    with monkeypatch.context() as patience:
+        # Elsewhere a busy machine must not look like an engine that hangs.
+        patience.setattr(fleet.members[0], "limits", replace(LIMITS, silent=6))
+        for child in children:
+            child.send_signal(signal.SIGSTOP)
+        returned = gather(fleet, len(wanted))
     stopped = [end for end in returned.values() if isinstance(end, Returned)]
     assert stopped
     assert all("engine-1: it hangs: no token of" in end.reason for end in stopped)
@@ -155,7 +165,7 @@ def test_a_stopped_engine_is_found_ended_and_back_with_the_last_weights(fleet: R
     (recovery,) = fleet.check()
     print(f"back after {recovery.seconds:.1f} s")
     assert recovery.version == 4
-    assert recovery.seconds < 20
+    assert recovery.seconds < TO_START[0], "what it imports is there already"
     # Its engine core has been forked, and dies with its actor though their process between is stopped, too.
     [core] = [child for child in below(fleet) if forked(child)]
     core.suspend()
