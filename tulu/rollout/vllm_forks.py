@@ -1,8 +1,8 @@
 """Engine cores that are forked from a process which has imported vLLM, so that an engine starts without waiting for that.
 
 vLLM computes in a process of its own, its engine core, and inside a Ray actor that is a new one ("spawn"), which takes 6 s of a
-core to import vLLM. Here Python's fork server has done so beforehand. Only a process that stands by has one, and only without
-GPUs: what has touched one must not be forked, and beside one this was never tried.
+core to import vLLM. Here a fork server does so, while the actor does the same for itself. Only without GPUs: what has touched one
+must not be forked, and beside one this was never tried.
 """
 
 import os

@@ -45,7 +45,7 @@ class VllmReplica(Replica):
     """What vLLM is told with every request, where syncs bring adapters alone."""
     end_tokens: list[int]
     forks: ForkServer | None = None
-    """Where the engine core of a process comes from that stood by; None where it is a new process."""
+    """Where the engine core comes from; None where it is a new process."""
 
     def __init__(self, spec: EngineSpec, tensor_parallel: int = 1) -> None:
         super().__init__(spec, tensor_parallel)
@@ -53,7 +53,7 @@ class VllmReplica(Replica):
         """How many of the workers need a file in memory no more, by its path."""
 
     def get_ready(self) -> None:
-        """vLLM takes 10 s of a core to import, here and again in the engine core: both are done at the same time."""
+        """vLLM takes 6 to 10 s of a core to import, here and again for the engine core: both are done at the same time."""
         # It is set so for a single worker without a GPU. To ask torch for GPUs would touch them.
         if sys.platform == "linux" and os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") == "0":
             self.forks = ForkServer()
@@ -65,7 +65,8 @@ class VllmReplica(Replica):
 
     async def load_model(self) -> Shapes:
         """Load the model into vLLM. Raises EngineError if vLLM refuses it, EngineMissing if it cannot be imported."""
-        need_vllm()
+        if self.forks is None:
+            self.get_ready()
         from transformers import AutoConfig
         from vllm.config import WeightTransferConfig
         from vllm.engine.arg_utils import AsyncEngineArgs
