@@ -11,6 +11,6 @@ if owner := os.environ.pop(OWNER, ""):
     end_with_the_parent()
     if os.getppid() != int(owner):  # It died before the line above.
         raise SystemExit(1)
-    # The server's children are engine cores, each with its one worker inside.
-
+    # This imports most of vLLM. With all that a core needs, two seconds of a core more, an engine was back later where there were
+    # no idle cores (20.7 s against 18.6 s, the means of four), because the actor's own import is what is waited for.
     import tulu.rollout.vllm_extension  # noqa: F401
