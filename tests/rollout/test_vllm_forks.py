@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from tulu.rollout import vllm_forks
-from tulu.rollout.vllm_forks import LIBRARIES, ForkContext, ForkServer, libraries
+from tulu.rollout.vllm_forks import LIBRARIES, ForkContext, ForkServer, fork_server, libraries
 
 OWNER_OF_ONE = """
 import os, sys, time
@@ -81,6 +81,26 @@ def test_cores_come_from_it_where_vllm_chose_the_libraries_it_was_started_with(m
         monkeypatch.setenv(LIBRARIES, "/lib/libtcmalloc.so:/lib/libgomp.so.1")
         assert utils.get_mp_context() is own
     assert utils.get_mp_context is plain
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has one")
+def test_there_is_one_for_a_single_worker_without_a_gpu_where_it_starts(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(vllm_forks.forkserver, "ensure_running", lambda: None)
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
+    assert fork_server() is None
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    assert isinstance(fork_server(), ForkServer)
+
+    def too_long() -> None:
+        raise OSError("AF_UNIX path too long")
+
+    monkeypatch.setattr(vllm_forks.forkserver, "ensure_running", too_long)
+    given = dict(os.environ)
+    assert fork_server() is None
+    assert dict(os.environ) == given
+    assert "no fork server starts (AF_UNIX path too long)" in caplog.text
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux preloads libraries")

@@ -5,6 +5,7 @@ core to import vLLM. Here a fork server does so, while the actor does the same f
 must not be forked, and beside one this was never tried.
 """
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tulu.rollout.vllm_fork_server import OWNER
+
+log = logging.getLogger("tulu")
 
 LIBRARIES = "LD_PRELOAD"
 
@@ -77,6 +80,19 @@ class ForkServer:
             yield
         finally:
             utils.get_mp_context = own
+
+
+def fork_server() -> ForkServer | None:
+    """One where engine cores can be forked: for a single worker without a GPU, on Linux. Without it they are new processes."""
+    # To ask torch for GPUs would touch them; for such a worker, actor_options sets this.
+    if sys.platform != "linux" or os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") != "0":
+        return None
+    try:
+        return ForkServer()
+    except OSError as error:
+        # Its socket is a file below TMPDIR, whose path may be too long for one.
+        log.warning("vLLM's engine core is a new process, which takes some seconds longer: no fork server starts (%s)", error)
+        return None
 
 
 def libraries() -> str:

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import pickle
-import sys
 from collections import Counter
 from collections.abc import Awaitable, Sequence
 from contextlib import nullcontext
@@ -19,7 +18,7 @@ from tulu.rollout.fleet_replica import Replica, Taken, Waking
 from tulu.rollout.pieces import Place
 from tulu.rollout.sync import Layout, Shapes, read_shapes
 from tulu.rollout.vllm_causes import broken, cause_of, own_log, points_elsewhere
-from tulu.rollout.vllm_forks import ForkServer
+from tulu.rollout.vllm_forks import ForkServer, fork_server
 from tulu.rollout.vllm_worker import (
     VLLM_DTYPES,
     adapter_options,
@@ -54,9 +53,7 @@ class VllmReplica(Replica):
 
     def get_ready(self) -> None:
         """vLLM takes 6 to 10 s of a core to import, here and again for the engine core: both are done at the same time."""
-        # It is set so for a single worker without a GPU. To ask torch for GPUs would touch them.
-        if sys.platform == "linux" and os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") == "0":
-            self.forks = ForkServer()
+        self.forks = self.forks or fork_server()
         need_vllm()
         import vllm.v1.engine.async_llm  # noqa: F401
 
@@ -65,8 +62,7 @@ class VllmReplica(Replica):
 
     async def load_model(self) -> Shapes:
         """Load the model into vLLM. Raises EngineError if vLLM refuses it, EngineMissing if it cannot be imported."""
-        if self.forks is None:
-            self.get_ready()
+        self.get_ready()
         from transformers import AutoConfig
         from vllm.config import WeightTransferConfig
         from vllm.engine.arg_utils import AsyncEngineArgs
