@@ -60,6 +60,8 @@ def begin(memory_mb: int) -> None:
     # Ctrl-C reaches the whole process group, but the parent decides when this process ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    # At once, too: a process that is killed would lose what it keeps back.
+    sys.stdout = sys.stderr
 
 
 def leave() -> NoReturn:

@@ -54,7 +54,7 @@ def test_what_is_no_message_is_the_end_of_a_process_and_not_of_the_pool(tmp_path
 import os, stat
 def score(completion, ground_truth):
     if completion == "write":
-        for number in range(3, 20):
+        for number in range(3, 1024):
             try:
                 if stat.S_ISSOCK(os.fstat(number).st_mode): os.write(number, (9).to_bytes(4, "little") + b"no pickle")
             except OSError: pass
