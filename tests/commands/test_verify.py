@@ -233,7 +233,7 @@ def test_progress_without_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyP
     verify_file(f"{own}:score", write(tmp_path / "in.jsonl", rows), str(target))
     assert [json.loads(line)["score"] for line in target.read_text().splitlines()] == list(range(20))
     output = capsys.readouterr().err
-    assert re.search(r"score 0/20\n", output)
+    assert re.search(r"score 1?\d/20\n", output), "before its end; of how many depends on how fast a grader starts"
     assert re.search(r"score [1-9]\d?/20\n", output)
 
 
