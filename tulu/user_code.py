@@ -143,7 +143,7 @@ def _cure(fault: BaseException, file: Path) -> str:
     if isinstance(fault, ImportError) and "relative import" in str(fault):
         return "write `import NAME` in place of `from .NAME`: what lies beside the file is found by its name"
     if isinstance(fault, MemoryError):
-        return f"import less: a process that grades has {MEMORY_MB} MB"
+        return f"import less: there is no more memory, of which a process that grades has {MEMORY_MB} MB"
     if isinstance(fault, SystemExit):
         return "let it end no program: what is meant for `python FILE.py` stands behind `if __name__ == '__main__':`"
     return "correct the file"

@@ -101,6 +101,20 @@ def test_where_nothing_is_graded_there_is_no_result(
     )
 
 
+def broken_off_after(calls: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let the engine be interrupted once it has sampled so many batches more; the one number of the list may be set anew."""
+    generate, most = TransformersEngine.generate, [calls]
+
+    def interrupted(self: Any, problems: Any, n: int, params: Any) -> Any:
+        most[0] -= 1
+        if most[0] < 0:
+            raise KeyboardInterrupt
+        return generate(self, problems, n, params)
+
+    monkeypatch.setattr(TransformersEngine, "generate", interrupted)
+    return most
+
+
 def test_answers_by_a_verifier_that_was_edited_are_not_gone_on_with(
     tmp_path: Path, tiny_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,15 +124,7 @@ def test_answers_by_a_verifier_that_was_edited_are_not_gone_on_with(
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     given = {"task": "mine", "data": str(file), "max_tokens": 3, "batch": 2, "engine": "transformers"}
     settings, model = Evaluate.model_validate(given), str(tiny_model("olmo2"))
-    generate, most = TransformersEngine.generate, [1]
-
-    def interrupted(self: Any, problems: Any, n: int, params: Any) -> Any:
-        most[0] -= 1
-        if most[0] < 0:
-            raise KeyboardInterrupt
-        return generate(self, problems, n, params)
-
-    monkeypatch.setattr(TransformersEngine, "generate", interrupted)
+    most = broken_off_after(1, monkeypatch)
     mine.write_text("def score(completion, ground_truth):\n    return 0\n")
     with pytest.raises(KeyboardInterrupt):
         answer_all(model, settings, "tokenizer", tmp_path / "out")
@@ -137,15 +143,7 @@ def test_its_energy_is_that_of_all_sessions_and_what_is_done_again_stays_on_reco
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     given = {"task": "mine", "data": str(file), "verifier": "exact", "max_tokens": 3, "batch": 2, "engine": "transformers"}
     settings, model = Evaluate.model_validate(given), str(tiny_model("olmo2"))
-    generate, most = TransformersEngine.generate, [0]
-
-    def interrupted(self: Any, problems: Any, n: int, params: Any) -> Any:
-        most[0] -= 1
-        if most[0] < 0:
-            raise KeyboardInterrupt
-        return generate(self, problems, n, params)
-
-    monkeypatch.setattr(TransformersEngine, "generate", interrupted)
+    most = broken_off_after(0, monkeypatch)
     for most[0] in (0, 1):
         with pytest.raises(KeyboardInterrupt):
             answer_all(model, settings, "tokenizer", out / "mine")

@@ -16,6 +16,7 @@ from tulu.rollout.vllm_forks import LIBRARIES, ForkContext, ForkServer, fork_ser
 
 OWNER_OF_ONE = """
 import os, sys, time
+import psutil
 from tulu.rollout.vllm_forks import ForkContext, ForkServer
 
 def tell(place):
@@ -28,22 +29,30 @@ if __name__ == "__main__":
     server = ForkServer()
     assert dict(os.environ) == given, "what the server alone is given"
     del os.environ["EARLIER"]
+    asked = ForkContext().Process(target=tell, args=("child",))
     os.environ["LATER"] = "3"
-    ForkContext().Process(target=tell, args=("child",)).start()
+    if "killed" in sys.argv:
+        [first] = [one for one in psutil.Process().children() if "forkserver" in " ".join(one.cmdline())]
+        first.kill()
+        while first.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+        server.ensure_running()
+    asked.start()
     time.sleep(600)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes end with their parents on Linux alone")
-def test_children_have_the_environment_of_the_asking_and_the_server_ends_with_its_owner(tmp_path: Path) -> None:
-    """Even where the server is stopped and its owner is killed."""
+@pytest.mark.parametrize("before", ["begun", "killed"])
+def test_children_have_the_environment_of_the_asking_and_the_server_ends_with_its_owner(before: str, tmp_path: Path) -> None:
+    """Even where the server is stopped and its owner is killed; and one in place of another that was killed does as well."""
     (tmp_path / "owner.py").write_text(OWNER_OF_ONE)
     # The server imports no vLLM here, which a folder of that name hides.
     (tmp_path / "vllm").mkdir()
     (tmp_path / "vllm" / "__init__.py").write_text("raise ImportError('not here')")
     root = str(Path(__file__).parents[2])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), root])}
-    command = [sys.executable, str(tmp_path / "owner.py")]
+    command = [sys.executable, str(tmp_path / "owner.py"), before]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as owner:
         assert owner.stdout is not None
         *told, server = owner.stdout.readline().split()

@@ -59,7 +59,7 @@ def check(gold): random.seed(8); print("checked"); gold.clear()
         ("raise SystemExit", r"mine\.py cannot be imported: SystemExit; let it end no program"),
         ("input()", r"cannot be imported: EOFError"),
         ("raise KeyboardInterrupt", r"the import of .*mine\.py ended its process"),
-        ("x = bytearray(30 << 30)", r"cannot be imported: MemoryError; import less: a process that grades has 2048 MB"),
+        ("x = bytearray(30 << 30)", r"cannot be imported: MemoryError; import less: .* a process that grades has 2048 MB"),
         ("score = 1", r"has no function 'score'; it has none"),
         ("def score(*, completion, ground_truth): ...", r"must take \(completion, ground_truth\).*: too many positional"),
         ("def score(completion, gold, prompt, /): ...", r"must take .*'prompt' parameter is positional only"),

@@ -27,9 +27,11 @@ LIBRARIES = "LD_PRELOAD"
 class Forked(ForkServerProcess):
     """A process with the environment of the one that asks for it, as a new one has, and not that of the fork server."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    environment: dict[str, str]
+
+    def start(self) -> None:
         self.environment = dict(os.environ)
+        super().start()
 
     def run(self) -> None:
         os.environ.clear()
@@ -49,6 +51,10 @@ class ForkServer:
     def __init__(self) -> None:
         """Start it. This does not wait for what it imports, since this process imports the same meanwhile."""
         self.libraries = libraries()
+        self.ensure_running()
+
+    def ensure_running(self) -> None:
+        """Start it, or another where it has died, which may be killed where memory runs out."""
         changed = {LIBRARIES: self.libraries, OWNER: str(os.getpid())}
         before = {name: os.environ.get(name) for name in changed}
         os.environ.update({name: value for name, value in changed.items() if value})
@@ -73,7 +79,10 @@ class ForkServer:
 
         def context() -> BaseContext:
             chosen: BaseContext = own()
-            return ForkContext() if os.environ.get(LIBRARIES, "") == self.libraries else chosen
+            if os.environ.get(LIBRARIES, "") != self.libraries:
+                return chosen
+            self.ensure_running()
+            return ForkContext()
 
         utils.get_mp_context = context
         try:
